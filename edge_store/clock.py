@@ -1,0 +1,24 @@
+"""The wall clock in the unit of the tables, and whether the kernel believes it is right."""
+
+import ctypes
+import time
+
+__all__ = ["is_clock_synced", "now_ms"]
+
+STA_UNSYNC = 0x0040  # linux/timex.h
+TIMEX_BYTES = 208  # sizeof(struct timex) on 64-bit Linux
+TIMEX_STATUS_OFFSET = 40  # modes, offset, freq, maxerror, esterror, then int status
+
+
+def now_ms() -> int:
+    """UTC, in milliseconds since 1970. May step; durations come from the monotonic clock."""
+    return time.time_ns() // 1_000_000
+
+
+def is_clock_synced() -> bool:
+    """Whether the kernel's clock is disciplined by NTP, PTP or the like (adjtimex(2))."""
+    timex = ctypes.create_string_buffer(TIMEX_BYTES)
+    if ctypes.CDLL(None, use_errno=True).adjtimex(timex) < 0:
+        return False
+    status = int.from_bytes(timex.raw[TIMEX_STATUS_OFFSET : TIMEX_STATUS_OFFSET + 4], "little")
+    return not status & STA_UNSYNC

@@ -1,0 +1,35 @@
+"""The settings: what they are (``sections``), where they come from (``load``), how they are shown."""
+
+from edge_store.config.load import Loaded, config_path, load
+from edge_store.config.render import render_toml
+from edge_store.config.sections import (
+    Config,
+    DeviceSection,
+    EngineKind,
+    EngineSection,
+    LogSection,
+    RecorderSection,
+    RepairSection,
+    ReplicaSection,
+    ServerSection,
+    StoreSection,
+    UpstreamSection,
+)
+
+__all__ = [
+    "Config",
+    "DeviceSection",
+    "EngineKind",
+    "EngineSection",
+    "Loaded",
+    "LogSection",
+    "RecorderSection",
+    "RepairSection",
+    "ReplicaSection",
+    "ServerSection",
+    "StoreSection",
+    "UpstreamSection",
+    "config_path",
+    "load",
+    "render_toml",
+]

@@ -1,0 +1,205 @@
+"""Reads the settings once: defaults < TOML file < environment < flags, each with its origin.
+
+Whatever is unknown, malformed or missing is a ``ConfigError`` that names the key, the value and the
+fix. Nothing is guessed and nothing is ignored.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+
+from edge_store.config.sections import Config, Section
+from edge_store.errors import ConfigError
+
+__all__ = ["Loaded", "config_path", "load"]
+
+ENVIRONMENT_PREFIX = "EDGE_STORE_"
+SYSTEM_PATH = Path("/etc/edge-store/edge-store.toml")
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings, the file they came from, and for each dotted key where its value was set."""
+
+    config: Config
+    path: Path | None
+    origins: dict[str, str]
+
+
+def config_path(flag: str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The file to read: ``--config``, ``$EDGE_STORE_CONFIG``, ``./edge-store.toml``, the system's.
+
+    Raises:
+        ConfigError: the file named by the flag or the variable is not there.
+    """
+    for origin, named in (
+        ("--config", flag),
+        ("EDGE_STORE_CONFIG", environ.get("EDGE_STORE_CONFIG")),
+    ):
+        if named:
+            path = Path(named).expanduser()
+            if path.is_dir():
+                path /= "edge-store.toml"
+            if not path.is_file():
+                raise ConfigError(
+                    f"{origin} = {named!r}: there is no such file",
+                    hint="write one with `edge-store init DIR`",
+                )
+            return path.absolute()
+    for path in (Path("edge-store.toml"), SYSTEM_PATH):
+        if path.is_file():
+            return path.absolute()
+    return None
+
+
+def load(
+    flag: str | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    required: bool = True,
+) -> Loaded:
+    """Read, merge and validate. ``overrides`` are flags, by dotted key (``{"server.port": 0}``).
+
+    Raises:
+        ConfigError: no file was found and ``required``; or a key or value is wrong.
+    """
+    path = config_path(flag, environ)
+    if path is None and required:
+        raise ConfigError(
+            f"no configuration: neither --config, $EDGE_STORE_CONFIG, ./edge-store.toml nor {SYSTEM_PATH}",
+            hint="write one with `edge-store init`",
+        )
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = dict.fromkeys(_flatten(msgspec.to_builtins(Config())), "default")
+    layers = [
+        (str(path), _read_toml(path) if path else {}),
+        *_environment(environ),
+        *(
+            (("flag"), {key: value})
+            for key, value in (overrides or {}).items()
+            if value is not None
+        ),
+    ]
+    for origin, layer in layers:
+        for key, value in (_flatten(layer) if origin == str(path) else layer).items():
+            _put(merged, key, value)
+            origins[key] = origin
+    try:
+        config = msgspec.convert(merged, Config)
+    except msgspec.ValidationError as exc:
+        raise _explain(exc, merged, origins) from exc
+    directory = path.parent if path else Path.cwd()
+    return Loaded(config=config.resolved(directory), path=path, origins=origins)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path} is not TOML: {exc}", hint="mend the line it names") from exc
+    except OSError as exc:
+        raise ConfigError(
+            f"{path} cannot be read: {exc.strerror}", hint="check its owner and mode"
+        ) from exc
+
+
+def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
+    """Each ``EDGE_STORE_SECTION__KEY``, converted to its field's type."""
+    layers = []
+    for name in sorted(environ):
+        if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
+            continue
+        key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+        try:
+            value = msgspec.convert(environ[name], _field_type(key), strict=False)
+        except KeyError:
+            raise ConfigError(
+                f"{name}: there is no setting {key}{_suggest(key)}",
+                hint="`edge-store config show` lists them all",
+            ) from None
+        except msgspec.ValidationError as exc:
+            raise ConfigError(
+                f"{name} = {environ[name]!r}: {exc}", hint="set another value"
+            ) from exc
+        layers.append((name, {key: value}))
+    return layers
+
+
+def _field_type(key: str) -> Any:
+    """The annotated type of a dotted key. Raises ``KeyError`` when there is none."""
+    section: Any = Config
+    *tables, leaf = key.split(".")
+    for table in tables:
+        if section is dict:
+            break
+        section = get_type_hints(section)[table]
+        if not (isinstance(section, type) and issubclass(section, Section)):
+            return Any if table == "sglang" else _absent(key)
+    hint = get_type_hints(section, include_extras=True)[leaf]
+    return _absent(key) if isinstance(hint, type) and issubclass(hint, Section) else hint
+
+
+def _absent(key: str) -> Any:
+    raise KeyError(key)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and key != "engine.sglang":
+            flat.update(_flatten(value, f"{key}."))
+        else:
+            flat[key] = value
+    return flat
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *tables, leaf = key.split(".")
+    for table in tables:
+        child = tree.setdefault(table, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{table} = {child!r} must be a table", hint=f"write it as [{table}]")
+        tree = child
+    tree[leaf] = value
+
+
+def _explain(
+    exc: msgspec.ValidationError, merged: dict[str, Any], origins: Mapping[str, str]
+) -> ConfigError:
+    """Turn msgspec's message, which ends with the path, into ours, which begins with it."""
+    text, _, path = str(exc).partition(" - at `$")
+    key = path.rstrip("`").lstrip(".")
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
+    if unknown:
+        key = f"{key}.{unknown[1]}".lstrip(".")
+        return ConfigError(
+            f"{key}: there is no such setting (in {_origin(key, origins)}){_suggest(key)}",
+            hint="`edge-store config show` lists them all",
+        )
+    value: Any = merged
+    for part in key.split(".") if key else []:
+        value = value.get(part) if isinstance(value, dict) else None
+    if isinstance(value, dict):  # a rule across fields: its message names the key itself
+        return ConfigError(text, hint=f"see [{key}]")
+    return ConfigError(
+        f"{key} = {value!r} (in {_origin(key, origins)}): {text}", hint="set another value"
+    )
+
+
+def _origin(key: str, origins: Mapping[str, str]) -> str:
+    exact = origins.get(key)
+    if exact:
+        return exact
+    return next((o for k, o in origins.items() if k.startswith(f"{key}.")), "the configuration")
+
+
+def _suggest(key: str) -> str:
+    near = difflib.get_close_matches(key, _flatten(msgspec.to_builtins(Config())), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,307 @@
+"""Every setting, with its default, its bounds and one sentence of meaning.
+
+The sentence is the comment in ``config/edge-store.toml`` and the text of docs/configuration.md, so it
+is written for the owner of a box. Durations are seconds, sizes are bytes; the name says which.
+Sections are frozen and passed whole to the room they belong to.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+__all__ = [
+    "Config",
+    "DemoSection",
+    "DeviceSection",
+    "EngineKind",
+    "EngineSection",
+    "LogSection",
+    "RecorderSection",
+    "RepairSection",
+    "ReplicaSection",
+    "ServerSection",
+    "StoreSection",
+    "UpstreamSection",
+]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of the TOML file."""
+
+
+class ServerSection(Section, frozen=True, kw_only=True):
+    """The HTTP server."""
+
+    host: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="Address to listen on. There are no API keys yet: keep "
+            "it on loopback, or put a proxy that checks callers in front.",
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    ] = 8642
+    body_bytes_max: Annotated[
+        int, Meta(ge=KIB, description="Largest request body; a larger one is answered 413.")
+    ] = 16 * MIB
+    body_timeout_s: Annotated[
+        float, Meta(gt=0, description="Longest time a request body may take to arrive.")
+    ] = 60.0
+    drain_timeout_s: Annotated[
+        float, Meta(ge=0, description="At a stop, how long running generations may still take.")
+    ] = 30.0
+
+
+class StoreSection(Section, frozen=True, kw_only=True):
+    """The database."""
+
+    path: Annotated[
+        str, Meta(min_length=1, description="The SQLite file; relative to this file's folder.")
+    ] = "results.db"
+    busy_timeout_ms: Annotated[
+        int, Meta(ge=0, description="How long SQLite waits for a lock that Litestream holds.")
+    ] = 5000
+    disk_reserve_bytes: Annotated[
+        int, Meta(ge=0, description="Below this much free disk, new requests are refused with 507.")
+    ] = 256 * MIB
+    wal_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=MIB,
+            description="With replication off, the WAL is checkpointed when it is "
+            "larger than this. With it on, Litestream decides.",
+        ),
+    ] = 64 * MIB
+    allow_vulnerable_sqlite: Annotated[
+        bool,
+        Meta(
+            description="Serve on a SQLite with the WAL-reset bug, which can corrupt the "
+            "database. Only for a box without replication."
+        ),
+    ] = False
+
+
+class RecorderSection(Section, frozen=True, kw_only=True):
+    """Admission and the writer."""
+
+    slots: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65536,
+            description="Requests that may be in flight, from admission to "
+            "commit. One more waits, then is answered 503.",
+        ),
+    ] = 1024
+    admission_timeout_s: Annotated[
+        float, Meta(ge=0, description="How long a request waits for a free slot.")
+    ] = 1.0
+    response_bytes_max: Annotated[
+        int, Meta(ge=KIB, description="Largest answer; a larger one is cut and recorded as failed.")
+    ] = 32 * MIB
+    batch_rows_max: Annotated[
+        int, Meta(ge=1, le=4096, description="Most results that one COMMIT carries.")
+    ] = 256
+    commit_timeout_s: Annotated[
+        float,
+        Meta(gt=0, description="How long a caller waits for its COMMIT before it gets an error."),
+    ] = 30.0
+    beat_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=60,
+            description="While requests are in flight, how often the admission "
+            "count is marked in the database.",
+        ),
+    ] = 1.0
+
+
+class RepairSection(Section, frozen=True, kw_only=True):
+    """Parsing, repairing and validating the JSON that callers asked for."""
+
+    deadline_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Longest time for one answer; then its worker is killed and "
+            "the row says `invalid`.",
+        ),
+    ] = 2.0
+    input_bytes_max: Annotated[int, Meta(ge=KIB, description="Longer texts are not repaired.")] = (
+        MIB
+    )
+    memory_bytes_max: Annotated[
+        int, Meta(ge=64 * MIB, description="Address space of a repair worker.")
+    ] = 512 * MIB
+    workers: Annotated[int, Meta(ge=1, le=16, description="Repair workers.")] = 1
+
+
+class DemoSection(Section, frozen=True, kw_only=True):
+    """The embedded demo engine."""
+
+    token_delay_ms: Annotated[
+        float, Meta(ge=0, description="Time the demo engine takes for each token.")
+    ] = 0.0
+
+
+class UpstreamSection(Section, frozen=True, kw_only=True):
+    """An OpenAI-compatible server elsewhere."""
+
+    base_url: Annotated[
+        str, Meta(description="Its address without /v1, as in http://127.0.0.1:30000.")
+    ] = ""
+    connect_timeout_s: Annotated[float, Meta(gt=0, description="Longest time to connect.")] = 5.0
+    read_timeout_s: Annotated[
+        float, Meta(gt=0, description="Longest silence between two pieces of an answer.")
+    ] = 120.0
+    connections_max: Annotated[int, Meta(ge=1, description="Connections kept to it.")] = 1024
+    send_rid: Annotated[
+        bool,
+        Meta(
+            description="Pass our id as SGLang's `rid`. Turn it off for a server that refuses "
+            "fields it does not know."
+        ),
+    ] = True
+
+
+class EngineKind(StrEnum):
+    """Which engine answers."""
+
+    DEMO = "demo"
+    UPSTREAM = "upstream"
+    SGLANG = "sglang"
+
+
+class EngineSection(Section, frozen=True, kw_only=True):
+    """What generates the answers."""
+
+    kind: Annotated[
+        EngineKind,
+        Meta(
+            description="demo (no model: canned, deterministic answers), upstream "
+            "(another server) or sglang."
+        ),
+    ] = EngineKind.DEMO
+    timeout_s: Annotated[float, Meta(gt=0, description="Longest time one generation may take.")] = (
+        600.0
+    )
+    demo: DemoSection = DemoSection()
+    upstream: UpstreamSection = UpstreamSection()
+    sglang: Annotated[
+        dict[str, Any], Meta(description="Passed to SGLang's ServerArgs as it is.")
+    ] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind is EngineKind.UPSTREAM and not self.upstream.base_url:
+            raise ValueError(
+                'engine.upstream.base_url is empty, but engine.kind is "upstream": set it to the '
+                "server's address, as in http://127.0.0.1:30000"
+            )
+        url = self.upstream.base_url
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError(
+                f"engine.upstream.base_url = {url!r} is not an http:// or https:// address"
+            )
+
+
+class ReplicaSection(Section, frozen=True, kw_only=True):
+    """Replication by Litestream."""
+
+    enabled: Annotated[
+        bool, Meta(description="Whether Litestream runs as a child of the daemon.")
+    ] = True
+    url: Annotated[
+        str,
+        Meta(
+            description="Where replicas go: a prefix, file:///folder or "
+            "s3://bucket/prefix?endpoint=https://host&region=us-east-1. Each box writes below "
+            "it under its device id. Empty: the folder `replica` beside the database. Keys "
+            "come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or systemd credentials."
+        ),
+    ] = ""
+    monitor_interval_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=3600,
+            description="How often the WAL is looked at: the lag, and the rate of PUT requests.",
+        ),
+    ] = 1.0
+    snapshot_interval_s: Annotated[
+        float, Meta(ge=60, description="How often a full snapshot is uploaded.")
+    ] = 21600.0
+    snapshot_retention_s: Annotated[
+        float,
+        Meta(ge=60, description="How long snapshots are kept: how far back a restore can go."),
+    ] = 259200.0
+    stop_timeout_s: Annotated[
+        float,
+        Meta(
+            gt=0, description="At a stop, how long to wait for the last commits to be replicated."
+        ),
+    ] = 20.0
+
+    def __post_init__(self) -> None:
+        if self.url and not self.url.startswith(("file:///", "s3://")):
+            raise ValueError(f"replica.url = {self.url!r} must begin with file:/// or s3://")
+
+
+class DeviceSection(Section, frozen=True, kw_only=True):
+    """Which box this is."""
+
+    id: Annotated[
+        str,
+        Meta(
+            pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$",
+            description="Name of this box, for good: "
+            "lower-case letters, digits and dashes. Empty: the one made by `edge-store init`. "
+            "Two boxes under one id destroy each other's replica.",
+        ),
+    ] = ""
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogSection(Section, frozen=True, kw_only=True):
+    """The daemon's log, on standard output."""
+
+    level: Annotated[LogLevel, Meta(description="debug, info, warning or error.")] = LogLevel.INFO
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """All settings. ``directory`` is what relative paths are relative to: the file's own folder."""
+
+    server: ServerSection = ServerSection()
+    store: StoreSection = StoreSection()
+    engine: EngineSection = EngineSection()
+    recorder: RecorderSection = RecorderSection()
+    repair: RepairSection = RepairSection()
+    replica: ReplicaSection = ReplicaSection()
+    device: DeviceSection = DeviceSection()
+    log: LogSection = LogSection()
+
+    def resolved(self, directory: Path) -> "Config":
+        """The same settings with ``store.path`` absolute and ``replica.url`` filled in."""
+        path = (directory / self.store.path).absolute()
+        url = self.replica.url or f"file://{path.parent / 'replica'}"
+        return msgspec.structs.replace(
+            self,
+            store=msgspec.structs.replace(self.store, path=str(path)),
+            replica=msgspec.structs.replace(self.replica, url=url),
+        )

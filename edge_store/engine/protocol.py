@@ -1,0 +1,45 @@
+"""The one interface to whatever generates."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from edge_store.ids import ResultId
+
+__all__ = ["ASGIMessage", "Engine", "Receive", "Scope", "Send"]
+
+Scope = MutableMapping[str, Any]
+ASGIMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[ASGIMessage]]
+Send = Callable[[ASGIMessage], Awaitable[None]]
+
+
+class Engine(Protocol):
+    """An ASGI application with a life: entered before the first request, left after the last.
+
+    Calling it may raise an ``EngineError``; whatever else it raises is reported as one.
+    """
+
+    name: str  # the value of engine.kind
+    version: str
+    takes_rid: bool  # whether a `rid` may be put into request bodies
+
+    async def __aenter__(self) -> Self:
+        """Come up. Raises ``EngineStartFailed``."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Go down."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+
+    def abort(self, result_id: ResultId) -> None:
+        """Stop generating for this ``rid``, if it still is. Never raises."""
+
+    async def is_ready(self) -> bool:
+        """Whether a request would be answered now."""

@@ -1,0 +1,283 @@
+"""Every failure this system reports, cut by whose fault it is and what they can do about it.
+
+    EdgeStoreError
+    ├ ConfigError           the operator, before start: exit 78, a restart cannot mend it
+    ├ RequestError          the caller: 4xx
+    ├ Overloaded            nobody: 503 with Retry-After, try again
+    ├ EngineError           the GPU or the upstream: 502, 503, 504
+    ├ StoreError            the disk or the file: 5xx; some exit with a code systemd must not restart
+    └ ReplicationError      the replica or its program
+
+Each leaf has a stable ``code``: it is the ``error_type`` of a row, the ``code`` of an HTTP error and a
+heading of docs/operations.md. A foreign exception is translated once, where it enters.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "AdmissionClosed",
+    "AlreadyRunning",
+    "ClientDisconnected",
+    "ConfigError",
+    "Corrupt",
+    "DiskFull",
+    "EdgeStoreError",
+    "EngineCrashed",
+    "EngineError",
+    "EngineRefused",
+    "EngineStartFailed",
+    "GenerationTimeout",
+    "InvalidRequest",
+    "LitestreamUnavailable",
+    "NotAnEdgeStoreFile",
+    "NotFound",
+    "Overloaded",
+    "PayloadTooLarge",
+    "QueryRefused",
+    "RecorderFull",
+    "ReplicaNotFound",
+    "ReplicationError",
+    "RequestError",
+    "ResponseTooLarge",
+    "RestoreFailed",
+    "SchemaTooNew",
+    "ShutDown",
+    "StoreError",
+    "UpstreamError",
+    "VerifyFailed",
+    "VulnerableSQLite",
+    "WriterStopped",
+]
+
+EXIT_FAILURE = 1
+EXIT_CONFIG = 78  # sysexits.h EX_CONFIG
+EXIT_CORRUPT = 65  # EX_DATAERR
+EXIT_NOT_OURS = 66  # EX_NOINPUT: the file is not what it should be
+EXIT_SCHEMA_TOO_NEW = 76  # EX_PROTOCOL
+EXIT_TEMPORARY = 75  # EX_TEMPFAIL
+
+
+class EdgeStoreError(Exception):
+    """The root. ``str(error)`` says what failed, with the value; ``hint`` says what to do next."""
+
+    code: ClassVar[str] = "internal_error"
+    http_status: int = 500
+    exit_code: ClassVar[int] = EXIT_FAILURE
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(EdgeStoreError):
+    """A setting is unknown, malformed or contradicts another."""
+
+    code = "config_invalid"
+    exit_code = EXIT_CONFIG
+
+
+class RequestError(EdgeStoreError):
+    """The caller can mend this."""
+
+    code = "invalid_request"
+    http_status = 400
+
+
+class InvalidRequest(RequestError):
+    """The body is not what the route takes."""
+
+
+class NotFound(RequestError):
+    """No such route or no such result."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class PayloadTooLarge(RequestError):
+    """The body is over ``server.body_bytes_max``."""
+
+    code = "payload_too_large"
+    http_status = 413
+
+
+class QueryRefused(RequestError):
+    """The SQL would write, attach, run too long, or does not parse."""
+
+    code = "query_refused"
+
+
+class ClientDisconnected(RequestError):
+    """The caller left before the end; what had been generated is recorded."""
+
+    code = "client_disconnected"
+    http_status = 499
+
+
+class Overloaded(EdgeStoreError):
+    """Try again after ``retry_after_s``."""
+
+    code = "overloaded"
+    http_status = 503
+    retryable = True
+    retry_after_s: ClassVar[int] = 1
+
+
+class RecorderFull(Overloaded):
+    """Every recorder slot is taken."""
+
+    code = "recorder_full"
+
+
+class AdmissionClosed(Overloaded):
+    """The daemon is starting or draining."""
+
+    code = "admission_closed"
+    retry_after_s = 5
+
+
+class ShutDown(Overloaded):
+    """The daemon stopped before this answer was complete."""
+
+    code = "shut_down"
+    retry_after_s = 5
+
+
+class EngineError(EdgeStoreError):
+    """The engine could not answer."""
+
+    code = "engine_error"
+    http_status = 502
+    retryable = True
+
+
+class EngineStartFailed(EngineError):
+    """The engine did not come up."""
+
+    code = "engine_start_failed"
+
+
+class EngineCrashed(EngineError):
+    """The engine died with requests in flight."""
+
+    code = "engine_crashed"
+
+
+class EngineRefused(EngineError):
+    """The engine answered with an error of its own, which is passed on as it is."""
+
+    code = "engine_refused"
+    retryable = False
+
+    def __init__(self, message: str, http_status: int) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+
+
+class UpstreamError(EngineError):
+    """The upstream server refused, died mid-answer, or sent what is not an answer."""
+
+    code = "upstream_error"
+
+
+class ResponseTooLarge(EngineError):
+    """The answer is over ``recorder.response_bytes_max``."""
+
+    code = "response_too_large"
+    retryable = False
+
+
+class GenerationTimeout(EngineError):
+    """The engine took longer than it may."""
+
+    code = "generation_timeout"
+    http_status = 504
+
+
+class StoreError(EdgeStoreError):
+    """The database could not take the row."""
+
+    code = "store_error"
+    http_status = 500
+
+
+class DiskFull(StoreError):
+    """No space left for the database."""
+
+    code = "disk_full"
+    http_status = 507
+    retryable = True
+
+
+class WriterStopped(StoreError):
+    """The writer has ended; nothing more is recorded."""
+
+    code = "writer_stopped"
+    http_status = 503
+
+
+class AlreadyRunning(StoreError):
+    """Another process holds the lock of this database."""
+
+    code = "already_running"
+    exit_code = EXIT_TEMPORARY
+
+
+class Corrupt(StoreError):
+    """The file is damaged."""
+
+    code = "database_corrupt"
+    exit_code = EXIT_CORRUPT
+
+
+class NotAnEdgeStoreFile(StoreError):
+    """The file is a database, but not one of ours, or it is not there."""
+
+    code = "not_an_edge_store_file"
+    exit_code = EXIT_NOT_OURS
+
+
+class SchemaTooNew(StoreError):
+    """The file was written by a newer edge-store."""
+
+    code = "schema_too_new"
+    exit_code = EXIT_SCHEMA_TOO_NEW
+
+
+class VulnerableSQLite(StoreError):
+    """This SQLite has the WAL-reset bug (sqlite.org/wal.html#the_wal_reset_bug)."""
+
+    code = "sqlite_vulnerable"
+    exit_code = EXIT_CONFIG
+
+
+class ReplicationError(EdgeStoreError):
+    """The replica could not be written, read or proven."""
+
+    code = "replication_error"
+
+
+class LitestreamUnavailable(ReplicationError):
+    """The litestream program is missing, too old, or does not start."""
+
+    code = "litestream_unavailable"
+
+
+class ReplicaNotFound(ReplicationError):
+    """Nothing was ever replicated there."""
+
+    code = "replica_not_found"
+
+
+class RestoreFailed(ReplicationError):
+    """Litestream could not rebuild the database from the replica."""
+
+    code = "restore_failed"
+
+
+class VerifyFailed(ReplicationError):
+    """The file is readable but its digest chain or its integrity check does not hold."""
+
+    code = "verify_failed"
+    exit_code = EXIT_CORRUPT

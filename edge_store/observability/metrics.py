@@ -1,0 +1,44 @@
+"""The daemon's Prometheus metrics, in one registry of its own."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+__all__ = ["Metrics"]
+
+COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Metrics:
+    """Every metric; rooms are handed this object and count on it."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.admitted = Counter(
+            "edge_store_admitted", "Requests admitted: each becomes a row", registry=registry
+        )
+        self.refused = Counter(
+            "edge_store_refused", "Requests refused before admission", ["code"], registry=registry
+        )
+        self.committed = Counter(
+            "edge_store_committed", "Results committed, by status", ["status"], registry=registry
+        )
+        self.failed = Counter(
+            "edge_store_failed", "Results whose commit failed, by code", ["code"], registry=registry
+        )
+        self.commits = Counter("edge_store_commits", "COMMITs, marks included", registry=registry)
+        self.commit_seconds = Histogram(
+            "edge_store_commit_seconds",
+            "Time of one COMMIT, its inserts included",
+            buckets=COMMIT_BUCKETS,
+            registry=registry,
+        )
+
+    def watch(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """A gauge that is read when it is scraped."""
+        Gauge(f"edge_store_{name}", documentation, registry=self.registry).set_function(read)
+
+    def exposition(self) -> bytes:
+        """The text format that Prometheus scrapes."""
+        return generate_latest(self.registry)

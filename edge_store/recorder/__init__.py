@@ -1,0 +1,1 @@
+"""Admission, transcripts, and the writer: every admitted request becomes a committed row."""

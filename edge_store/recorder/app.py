@@ -1,0 +1,292 @@
+"""The line of a generating request, top to bottom: read it, take a slot, run the engine, commit the
+outcome, release the end of the answer.
+"""
+
+import asyncio
+import hashlib
+import time
+from typing import Any
+
+import msgspec
+import structlog
+
+from edge_store.clock import now_ms
+from edge_store.config import RecorderSection
+from edge_store.engine import Engine, Receive, Scope, Send
+from edge_store.errors import (
+    ClientDisconnected,
+    EdgeStoreError,
+    EngineRefused,
+    InvalidRequest,
+    ShutDown,
+    StoreError,
+    UpstreamError,
+)
+from edge_store.ids import new_result_id
+from edge_store.jsonrepair import JsonWorkers, Wanted
+from edge_store.observability.metrics import Metrics
+from edge_store.recorder.boot import Boot
+from edge_store.recorder.exchange import Exchange
+from edge_store.recorder.slots import Slot, Slots
+from edge_store.recorder.transcript import Asked, Dialect, Reading
+from edge_store.recorder.writer import Writer
+from edge_store.result import Content, Output, Receipt, Result, Status
+
+__all__ = ["Recorder"]
+
+log = structlog.get_logger(__name__)
+
+ERROR_BYTES_MAX = 4096  # of an engine's error body that becomes the row's error_message
+
+
+class Recorder:
+    """Wraps an engine: whatever is admitted here becomes a row, whatever happens."""
+
+    def __init__(  # noqa: PLR0913  (its world: nothing here is optional)
+        self,
+        *,
+        engine: Engine,
+        engine_timeout_s: float,
+        slots: Slots,
+        writer: Writer,
+        json_workers: JsonWorkers,
+        boot: Boot,
+        config: RecorderSection,
+        metrics: Metrics,
+    ) -> None:
+        self.slots = slots
+        self._engine = engine
+        self._engine_timeout_s = engine_timeout_s
+        self._writer = writer
+        self._json_workers = json_workers
+        self._boot = boot
+        self._config = config
+        self._metrics = metrics
+        self._exchanges: set[Exchange] = set()
+
+    async def record(
+        self, dialect: Dialect, scope: Scope, body: bytes, receive: Receive, send: Send
+    ) -> None:
+        """Answer one request and record its outcome.
+
+        Raises:
+            InvalidRequest: the body is not what the route takes. Nothing was admitted.
+            Overloaded, StoreError: nothing was admitted.
+        """
+        request = _decode(body)
+        asked = dialect.ask(request)
+        slot = await self.slots.reserve()
+        self._metrics.admitted.inc()
+        exchange = Exchange(
+            new_result_id(),
+            dialect.reader(asked),
+            send,
+            drop_usage=asked.drop_usage,
+            bytes_max=self._config.response_bytes_max,
+        )
+        entry = Entry(self._boot, scope, asked, slot, body, exchange)
+        self._exchanges.add(exchange)
+        result: Result | None = None
+        try:
+            rid = exchange.result_id if self._engine.takes_rid else None
+            sent = _spliced(body, request, asked, rid)
+            await exchange.run(
+                self._engine, _engine_scope(scope, sent), sent, receive, self._engine_timeout_s
+            )
+            result, failure = await self._outcome(entry)
+            receipt = await self._commit(result)
+        except asyncio.CancelledError:
+            if result is None:
+                cause = ShutDown("the daemon stopped before this answer was complete")
+                self._writer.enqueue(entry.result(exchange.reader.reading(), (), cause))
+            raise
+        finally:
+            self._exchanges.discard(exchange)
+            self.slots.release(slot)
+        await exchange.deliver(receipt, failure)
+
+    async def _outcome(self, entry: "Entry") -> tuple[Result, EdgeStoreError | None]:
+        reading = entry.exchange.reader.reading()
+        failure = _failure(entry.exchange, reading)
+        outputs = reading.outputs
+        if entry.asked.json_wanted and outputs:
+            outputs = await self._assessed(entry.asked, outputs)
+        return entry.result(reading, outputs, failure), failure
+
+    async def _assessed(self, asked: Asked, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
+        assessed = []
+        for output in outputs:
+            if output.tool_calls and not output.output_text:
+                assessed.append(output)  # the answer is the call; there is no text to be JSON
+                continue
+            found = await self._json_workers.assess(
+                Wanted(
+                    text=output.output_text,
+                    schema=asked.json_schema,
+                    is_truncated=output.finish_reason in (None, "length", "abort"),
+                )
+            )
+            assessed.append(msgspec.structs.replace(output, **msgspec.structs.asdict(found)))
+        return tuple(assessed)
+
+    async def _commit(self, result: Result) -> Receipt | EdgeStoreError:
+        try:
+            receipt = await self._writer.submit(result)
+        except StoreError as exc:
+            log.error("result_not_committed", id=result.id, code=exc.code, error=str(exc))
+            return exc
+        log.info(
+            "result_committed",
+            id=result.id,
+            seq=receipt.seq,
+            endpoint=result.endpoint,
+            status=result.status.value,
+            response_model=result.response_model,
+            output_tokens=result.output_tokens,
+            latency_ms=result.latency_ms,
+            error_type=result.error_type,
+        )
+        return receipt
+
+    def abort_all(self, cause: EdgeStoreError) -> None:
+        """Cut every request in flight; each is recorded as cancelled."""
+        for exchange in tuple(self._exchanges):
+            exchange.cut(cause)
+
+
+class Entry:
+    """What is known of an admitted request; becomes its ``Result``."""
+
+    def __init__(  # noqa: PLR0913
+        self, boot: Boot, scope: Scope, asked: Asked, slot: Slot, body: bytes, exchange: Exchange
+    ) -> None:
+        self.boot = boot
+        self.asked = asked
+        self.exchange = exchange
+        self._endpoint: str = scope["path"]
+        self._headers = {k.lower(): v for k, v in scope["headers"]}
+        self._slot = slot
+        self._body = body
+        self._created_at = now_ms()
+
+    def result(
+        self, reading: Reading, outputs: tuple[Output, ...], failure: EdgeStoreError | None
+    ) -> Result:
+        """The row of this outcome."""
+        exchange, asked = self.exchange, self.asked
+        started, first = self._slot.admitted_monotonic, exchange.first_token_monotonic
+        latency_ms = (time.monotonic() - started) * 1000
+        key = self._headers.get(b"idempotency-key")
+        outputs = outputs or reading.outputs
+        return Result(
+            id=exchange.result_id,
+            device_id=self.boot.device_id,
+            boot_id=self.boot.boot_id,
+            boot_seq=self._slot.boot_seq,
+            operation=asked.operation,
+            endpoint=self._endpoint,
+            status=_status(failure, outputs),
+            request_model=asked.model,
+            response_model=reading.response_model,
+            engine=self.boot.engine,
+            engine_version=self.boot.engine_version,
+            params=asked.params,
+            created_at=self._created_at,
+            first_token_at=exchange.first_token_at,
+            completed_at=self._created_at + round(latency_ms),
+            clock_synced=self.boot.clock_synced,
+            latency_ms=latency_ms,
+            ttft_ms=None if first is None else (first - started) * 1000,
+            queue_ms=self._slot.queue_ms,
+            input_tokens=reading.input_tokens,
+            output_tokens=reading.output_tokens,
+            cached_tokens=reading.cached_tokens,
+            reasoning_tokens=reading.reasoning_tokens,
+            finish_reason=outputs[0].finish_reason if outputs else None,
+            stream=asked.stream,
+            user_id=asked.user_id,
+            metadata=asked.metadata,
+            caller_rid=asked.caller_rid,
+            idempotency_key_hash=hashlib.sha256(key).digest() if key else None,
+            request_fingerprint=hashlib.sha256(self._body).digest(),
+            trace_id=_trace_id(self._headers.get(b"traceparent", b"")),
+            http_status=failure.http_status if failure else exchange.http_status,
+            error_type=failure.code if failure else None,
+            error_message=str(failure) if failure else None,
+            outputs=outputs,
+            content=Content(
+                input_text=asked.input_text,
+                request_body=self._body,
+                response_body=exchange.response_body,
+            ),
+        )
+
+
+def _failure(exchange: Exchange, reading: Reading) -> EdgeStoreError | None:
+    """Why the answer is not whole; None when it is."""
+    if exchange.cause is not None:
+        return exchange.cause
+    if exchange.http_status >= 400:
+        text = exchange.response_body[:ERROR_BYTES_MAX].decode(errors="replace")
+        return EngineRefused(text, exchange.http_status)
+    if reading.error_message is not None:
+        return EngineRefused(reading.error_message, exchange.http_status)
+    if not reading.is_complete:
+        return UpstreamError("the engine's stream ended before the end of the answer")
+    return None
+
+
+def _status(failure: EdgeStoreError | None, outputs: tuple[Output, ...]) -> Status:
+    match failure:
+        case None if any(output.finish_reason == "abort" for output in outputs):
+            return Status.CANCELLED
+        case None:
+            return Status.COMPLETED
+        case ClientDisconnected():
+            return Status.INCOMPLETE
+        case ShutDown():
+            return Status.CANCELLED
+        case _:
+            return Status.FAILED
+
+
+def _decode(body: bytes) -> dict[str, Any]:
+    try:
+        request = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InvalidRequest(f"the body is not JSON: {exc}") from exc
+    except RecursionError as exc:
+        raise InvalidRequest("the body is JSON nested too deeply") from exc
+    if not isinstance(request, dict):
+        raise InvalidRequest(f"the body must be a JSON object, not {type(request).__name__}")
+    return request
+
+
+def _spliced(body: bytes, request: dict[str, Any], asked: Asked, rid: str | None) -> bytes:
+    """The engine's copy of the body: the caller's bytes with our keys put in front.
+
+    Only where the caller has one of them is the body written anew.
+    """
+    added = dict(asked.splice)
+    if rid is not None:
+        added["rid"] = rid
+    if not added:
+        return body
+    if added.keys() & request.keys():
+        return msgspec.json.encode({**request, **added})
+    head, rest = msgspec.json.encode(added), body.lstrip()[1:].lstrip()
+    return head[:-1] + (b"}" if rest.startswith(b"}") else b"," + rest)
+
+
+def _engine_scope(scope: Scope, body: bytes) -> Scope:
+    """The engine's copy of the scope: it answers uncompressed, and the length is that of its body."""
+    dropped = (b"content-length", b"accept-encoding", b"transfer-encoding")
+    headers = [(k, v) for k, v in scope["headers"] if k.lower() not in dropped]
+    headers.append((b"content-length", str(len(body)).encode()))
+    return {**scope, "headers": headers}
+
+
+def _trace_id(traceparent: bytes) -> str | None:
+    """The trace id of a W3C ``traceparent``: version-traceid-parentid-flags."""
+    parts = traceparent.split(b"-")
+    return parts[1].decode("ascii", "replace") if len(parts) == 4 and len(parts[1]) == 32 else None

@@ -1,0 +1,239 @@
+"""One admitted request on its way through the engine, and its answer on the way back.
+
+Pieces of a stream pass at once; its end, or a whole plain answer, stays here until ``deliver`` is told
+that the row is committed. A caller that leaves, a deadline, a stop of the daemon all ``cut`` the
+exchange: the engine is told to abort, and what had come so far is recorded.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+import structlog
+
+from edge_store.clock import now_ms
+from edge_store.engine import ASGIMessage, Engine, Receive, Scope, Send
+from edge_store.errors import (
+    ClientDisconnected,
+    EdgeStoreError,
+    EngineError,
+    EngineRefused,
+    GenerationTimeout,
+    ResponseTooLarge,
+    UpstreamError,
+)
+from edge_store.ids import ResultId
+from edge_store.recorder.envelope import error_body, error_event, error_headers
+from edge_store.recorder.transcript import Garbled, Reader
+from edge_store.recorder.transcript.sse import EventSplitter, data_of
+from edge_store.result import Receipt
+
+__all__ = ["Exchange"]
+
+log = structlog.get_logger(__name__)
+
+Headers = list[tuple[bytes, bytes]]
+EVENT_STREAM = b"text/event-stream"
+
+
+class Exchange:
+    """Stands between the engine and the caller for one request."""
+
+    def __init__(
+        self, result_id: ResultId, reader: Reader, send: Send, *, drop_usage: bool, bytes_max: int
+    ) -> None:
+        self.result_id = result_id
+        self.reader = reader
+        self.cause: EdgeStoreError | None = None
+        self.http_status = 200
+        self.first_token_at: int | None = None
+        self.first_token_monotonic: float | None = None
+        self._send = send
+        self._drop_usage = drop_usage
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._chunks: list[bytes] = []
+        self._headers: Headers = []
+        self._splitter = EventSplitter()
+        self._held: list[bytes] = []
+        self._is_streaming = False
+        self._is_ending = False
+        self._cut = asyncio.Event()
+        self._timeout: asyncio.Timeout | None = None
+        self._engine: Engine | None = None
+
+    @property
+    def response_body(self) -> bytes:
+        """What the engine has sent."""
+        return b"".join(self._chunks)
+
+    async def run(
+        self, engine: Engine, scope: Scope, body: bytes, receive: Receive, timeout_s: float
+    ) -> None:
+        """Pass the request to the engine until it has answered or the exchange is cut.
+
+        Afterwards ``cause`` says why the answer is not whole, if it is not. Raises only
+        ``CancelledError``.
+        """
+        self._engine = engine
+        waiting = [body]
+
+        async def receive_here() -> ASGIMessage:
+            if waiting:
+                return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+            await self._cut.wait()
+            return {"type": "http.disconnect"}
+
+        async with asyncio.TaskGroup() as tasks:
+            watcher = tasks.create_task(self._watch(receive))
+            try:
+                async with asyncio.timeout(timeout_s) as self._timeout:
+                    await engine(scope, receive_here, self._take)
+            except TimeoutError:
+                self.cause = self.cause or GenerationTimeout(
+                    f"no whole answer within engine.timeout_s = {timeout_s} s"
+                )
+                engine.abort(self.result_id)
+            except EdgeStoreError as exc:
+                self.cause = self.cause or exc
+            except (
+                Exception
+            ) as exc:  # an engine is a foreign program: whatever it raises is its fault
+                if self.cause is None:
+                    log.exception("engine_raised", id=self.result_id)
+                    self.cause = EngineError(f"the engine failed: {type(exc).__name__}: {exc}")
+            finally:
+                self._timeout = None
+                watcher.cancel()
+        self._finish_reading()
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.cut(ClientDisconnected("the caller left before the end of the answer"))
+
+    def cut(self, cause: EdgeStoreError) -> None:
+        """End the generation early. The first cause counts; after the answer is whole, none does."""
+        if self.cause is not None or self._timeout is None:
+            return
+        self.cause = cause
+        self._cut.set()
+        assert self._engine is not None
+        self._engine.abort(self.result_id)
+        self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    async def _take(self, message: ASGIMessage) -> None:
+        """The engine's ``send``."""
+        if message["type"] == "http.response.start":
+            self.http_status = message["status"]
+            self._headers = list(message.get("headers", ()))
+            kind = next((v for k, v in self._headers if k.lower() == b"content-type"), b"")
+            self._is_streaming = self.http_status == 200 and kind.startswith(EVENT_STREAM)
+            if self._is_streaming:
+                await self._start(self._headers, durability=b"on-end")
+            return
+        if message["type"] != "http.response.body":
+            return
+        chunk = message.get("body", b"")
+        self._bytes += len(chunk)
+        if self._bytes > self._bytes_max:
+            error = ResponseTooLarge(
+                f"the answer is over recorder.response_bytes_max = {self._bytes_max} bytes"
+            )
+            self.cut(error)
+            raise error
+        self._chunks.append(chunk)
+        if self._is_streaming:
+            passed = b"".join(self._passing(self._splitter.feed(chunk)))
+            if passed:
+                await self._send({"type": "http.response.body", "body": passed, "more_body": True})
+
+    def _passing(self, events: Iterable[bytes]) -> Iterable[bytes]:
+        """Read each event; yield those that may leave, keep those of the end."""
+        for event in events:
+            data = data_of(event)
+            try:
+                if data is not None and self.reader.event(data):
+                    self._is_ending = True
+            except Garbled as exc:
+                error = UpstreamError(f"the engine sent {exc}")
+                self.cut(error)
+                raise error from exc
+            if self.first_token_at is None and self.reader.has_begun:
+                self.first_token_at = now_ms()
+                self.first_token_monotonic = time.monotonic()
+            if not self._is_ending:
+                yield event
+            elif not (self._drop_usage and data is not None and self.reader.is_usage_only(data)):
+                self._held.append(event)
+
+    def _finish_reading(self) -> None:
+        if self.cause is not None or self._is_streaming:
+            return
+        if not self._headers and not self._chunks:
+            self.cause = UpstreamError("the engine ended without an answer")
+        elif self.http_status == 200:
+            try:
+                self.reader.body(self.response_body)
+            except Garbled as exc:
+                self.cause = UpstreamError(f"the engine sent {exc}")
+
+    async def deliver(
+        self, receipt: Receipt | EdgeStoreError, failure: EdgeStoreError | None
+    ) -> None:
+        """Send what was held. ``receipt``: the commit, or why there is none; ``failure``: why the
+        answer is not whole, if it is not. A caller that has left gets nothing.
+        """
+        if isinstance(failure, ClientDisconnected):
+            return
+        if isinstance(failure, EngineRefused):
+            failure = None  # the engine's own error is its answer
+        error = receipt if isinstance(receipt, EdgeStoreError) else failure
+        if self._is_streaming:
+            await self._deliver_stream(receipt, error)
+        elif error is not None:
+            committed = receipt if isinstance(receipt, Receipt) else None
+            await self._answer(
+                error.http_status, error_headers(error), error_body(error), committed
+            )
+        else:
+            assert isinstance(receipt, Receipt)
+            await self._answer(self.http_status, self._headers, self.response_body, receipt)
+
+    async def _deliver_stream(
+        self, receipt: Receipt | EdgeStoreError, error: EdgeStoreError | None
+    ) -> None:
+        end = b""
+        if isinstance(receipt, Receipt):
+            end = f": committed id={receipt.id} seq={receipt.seq}\n\n".encode()
+        end += error_event(error) if error else b"".join([*self._held, self._splitter.rest()])
+        await self._send({"type": "http.response.body", "body": end, "more_body": False})
+
+    async def _answer(
+        self, status: int, headers: Headers, body: bytes, receipt: Receipt | None
+    ) -> None:
+        self.http_status = status
+        length = (b"content-length", str(len(body)).encode())
+        kept = [h for h in headers if h[0].lower() not in (b"content-length", b"transfer-encoding")]
+        if receipt is None:
+            await self._start([*kept, length], durability=b"none")
+        else:
+            seq = (b"x-edge-store-seq", str(receipt.seq).encode())
+            await self._start([*kept, length, seq], durability=b"committed")
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _start(self, headers: Headers, *, durability: bytes) -> None:
+        ours = self.result_id.encode()
+        kept = [h for h in headers if h[0].lower() != b"x-request-id"]
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": self.http_status,
+                "headers": [
+                    *kept,
+                    (b"x-request-id", ours),
+                    (b"x-edge-store-id", ours),
+                    (b"x-edge-store-durability", durability),
+                ],
+            }
+        )

@@ -1,0 +1,78 @@
+"""Transcripts: what was asked and what was answered, read from the bytes of one wire protocol.
+
+A ``Dialect`` reads a request; the ``Reader`` it gives is fed the answer, either whole or event by
+event, and says from which event on the end must be held back until the COMMIT. Parsers are pure: no
+clock, no I/O. The bytes that pass are never altered.
+"""
+
+from typing import Any, Protocol
+
+from edge_store.result import Operation, Output, Record
+
+__all__ = ["Asked", "Dialect", "Garbled", "Reader", "Reading"]
+
+
+class Garbled(ValueError):
+    """The engine sent what is not an answer in this protocol."""
+
+
+class Asked(Record, frozen=True, kw_only=True):
+    """What the recorder needs to know of a request."""
+
+    operation: Operation
+    model: str | None
+    stream: bool
+    choices: int
+    params: str  # JSON object: everything that is not content
+    input_text: str | None
+    user_id: str | None = None
+    metadata: str | None = None  # JSON
+    caller_rid: str | None = None
+    json_wanted: bool = False
+    json_schema: str | None = None  # JSON
+    splice: tuple[tuple[str, Any], ...] = ()  # keys to add to the engine's copy of the body
+    drop_usage: bool = False  # the caller did not ask for the usage event that we asked for
+
+
+class Reading(Record, frozen=True, kw_only=True):
+    """What came out, as far as it came."""
+
+    outputs: tuple[Output, ...] = ()
+    response_model: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    is_complete: bool = False
+    error_message: str | None = None
+
+
+class Reader(Protocol):
+    """Takes one answer."""
+
+    has_begun: bool  # a first piece of text, reasoning or a tool call has come
+
+    def body(self, body: bytes) -> None:
+        """Take a whole plain answer. Raises ``Garbled``."""
+
+    def event(self, data: bytes) -> bool:
+        """Take the data of one server-sent event; true if it belongs to the end, which is held.
+
+        Raises ``Garbled``.
+        """
+
+    def is_usage_only(self, data: bytes) -> bool:
+        """Whether this event of the end carries token counts and nothing else."""
+
+    def reading(self) -> Reading:
+        """What has been read so far."""
+
+
+class Dialect(Protocol):
+    """One wire protocol."""
+
+    def ask(self, body: dict[str, Any]) -> Asked:
+        """Read a decoded request. Raises ``InvalidRequest``."""
+
+    def reader(self, asked: Asked) -> Reader:
+        """A reader for the answer."""

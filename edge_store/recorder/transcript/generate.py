@@ -1,0 +1,168 @@
+"""SGLang's native ``/generate``, plain and streamed (sglang 0.5: managers/io_struct.py).
+
+A streamed ``text`` is cumulative, so the newest replaces what came before. The event is held whose
+``meta_info.finish_reason`` completes the last open output. One input with ``n`` outputs, or a list of
+inputs, answers with a list; in a stream each event names its ``index``.
+"""
+
+from typing import Any
+
+import msgspec
+
+from edge_store.errors import InvalidRequest
+from edge_store.recorder.transcript import Asked, Garbled, Reading
+from edge_store.recorder.transcript.request import field, json_text, params_of
+from edge_store.result import Operation, Output
+
+__all__ = ["GenerateDialect", "GenerateReader"]
+
+CONTENT = frozenset(
+    {"text", "input_ids", "input_embeds", "image_data", "audio_data", "video_data", "rid", "stream"}
+)
+OUTPUTS_MAX = 4096
+DONE = b"[DONE]"
+
+
+class FinishReason(msgspec.Struct):
+    type: str
+    message: str | None = None
+
+
+class MetaInfo(msgspec.Struct):
+    finish_reason: FinishReason | str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class Piece(msgspec.Struct):
+    """One output, as far as it has come."""
+
+    text: str | None = None
+    index: int = 0
+    meta_info: MetaInfo | None = None
+    error: msgspec.Raw | None = None
+
+    @property
+    def finish_reason(self) -> str | None:
+        reason = self.meta_info.finish_reason if self.meta_info else None
+        return reason.type if isinstance(reason, FinishReason) else reason
+
+
+decode_piece = msgspec.json.Decoder(Piece).decode
+decode_body = msgspec.json.Decoder(list[Piece] | Piece).decode
+
+
+class GenerateReader:
+    """Reads the answer to one ``/generate``."""
+
+    def __init__(self, outputs: int) -> None:
+        self._expected = outputs
+        self._pieces: dict[int, Piece] = {}
+        self._error: str | None = None
+        self._is_complete = False
+        self.has_begun = False
+
+    def body(self, body: bytes) -> None:
+        answer = _decoded(decode_body, body)
+        pieces = answer if isinstance(answer, list) else [answer]
+        for index, piece in enumerate(pieces):
+            self._take(index, piece)
+        self._is_complete = self._error is None
+
+    def event(self, data: bytes) -> bool:
+        if data != DONE:
+            piece: Piece = _decoded(decode_piece, data)
+            if not 0 <= piece.index < OUTPUTS_MAX:
+                raise Garbled(f"output index {piece.index} is not below {OUTPUTS_MAX}")
+            self._take(piece.index, piece)
+        finished = sum(piece.finish_reason is not None for piece in self._pieces.values())
+        if self._error is None and (data == DONE or finished >= self._expected):
+            self._is_complete = True
+        return self._is_complete or data == DONE
+
+    def is_usage_only(self, data: bytes) -> bool:
+        return False
+
+    def _take(self, index: int, piece: Piece) -> None:
+        if piece.error is not None:
+            error = msgspec.json.decode(piece.error)
+            self._error = str(error.get("message", error) if isinstance(error, dict) else error)
+            return
+        if piece.meta_info is None and piece.text is None:
+            raise Garbled("not a /generate answer: neither text nor meta_info")
+        self._pieces[index] = piece
+        self.has_begun = self.has_begun or bool(piece.text)
+        reason = piece.meta_info.finish_reason if piece.meta_info else None
+        if isinstance(reason, FinishReason) and reason.type == "abort":
+            self._error = reason.message
+
+    def reading(self) -> Reading:
+        metas = [piece.meta_info or MetaInfo() for piece in self._pieces.values()]
+        return Reading(
+            outputs=tuple(
+                Output(
+                    choice_index=index,
+                    output_text=piece.text or "",
+                    finish_reason=piece.finish_reason,
+                )
+                for index, piece in sorted(self._pieces.items())
+            ),
+            input_tokens=_sum(meta.prompt_tokens for meta in metas),
+            output_tokens=_sum(meta.completion_tokens for meta in metas),
+            cached_tokens=_sum(meta.cached_tokens for meta in metas),
+            reasoning_tokens=_sum(meta.reasoning_tokens for meta in metas),
+            is_complete=self._is_complete,
+            error_message=self._error,
+        )
+
+
+def _decoded(decode: Any, data: bytes) -> Any:
+    try:
+        return decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise Garbled(f"not a /generate answer: {exc}") from exc
+
+
+def _sum(values: Any) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+class GenerateDialect:
+    """POST /generate."""
+
+    def ask(self, body: dict[str, Any]) -> Asked:
+        text, ids = body.get("text"), body.get("input_ids")
+        given = text if text is not None else ids
+        if given is None and body.get("input_embeds") is None:
+            raise InvalidRequest("`text`, `input_ids` or `input_embeds` is required")
+        sampling = body.get("sampling_params") or {}
+        inputs = 1
+        if isinstance(text, list):
+            inputs = len(text)
+        elif isinstance(ids, list) and ids and isinstance(ids[0], list):
+            inputs = len(ids)
+        first = sampling[0] if isinstance(sampling, list) and sampling else sampling
+        first = first if isinstance(first, dict) else {}
+        prompt = text if isinstance(text, str) else json_text(given)
+        if isinstance(text, list):
+            prompt = "\n".join(str(t) for t in text)
+        schema = first.get("json_schema")
+        return Asked(
+            operation=Operation.GENERATE,
+            model=field(body, "model", str, "") or None,
+            stream=field(body, "stream", bool, False),
+            choices=max(inputs, 1) * max(field(first, "n", int, 1), 1),
+            params=params_of(body, CONTENT),
+            input_text=prompt,
+            caller_rid=json_text(body.get("rid"))
+            if isinstance(body.get("rid"), list)
+            else field(body, "rid", str, "") or None,
+            json_wanted=schema is not None,
+            json_schema=schema if isinstance(schema, str) else json_text(schema),
+        )
+
+    def reader(self, asked: Asked) -> GenerateReader:
+        return GenerateReader(asked.choices)

@@ -1,0 +1,264 @@
+"""OpenAI's chat completions and completions, plain and streamed.
+
+A stream's end is held from the chunk that completes the last open choice: clients stop reading at
+``finish_reason``, so ``[DONE]`` alone would be too late. Streams are asked for their usage, and the
+usage event is taken out again where the caller did not ask for it.
+"""
+
+from typing import Any
+
+import msgspec
+
+from edge_store.errors import InvalidRequest
+from edge_store.recorder.transcript import Asked, Garbled, Reading
+from edge_store.recorder.transcript.request import field, json_text, params_of, text_of
+from edge_store.result import Operation, Output
+
+__all__ = ["ChatDialect", "CompletionDialect", "OpenAIReader"]
+
+CONTENT = frozenset({"model", "messages", "prompt", "rid", "user", "metadata", "stream"})
+CHOICES_MAX = 128
+DONE = b"[DONE]"
+
+
+class FunctionPart(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallPart(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+    function: FunctionPart | None = None
+
+
+class MessagePart(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCallPart] | None = None
+
+
+class Choice(msgspec.Struct):
+    index: int = 0
+    message: MessagePart | None = None
+    delta: MessagePart | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+
+
+class Answer(msgspec.Struct):
+    """A whole body or one chunk of a stream."""
+
+    model: str | None = None
+    choices: list[Choice] | None = None
+    usage: Usage | None = None
+    error: msgspec.Raw | None = None
+
+
+decode_answer = msgspec.json.Decoder(Answer).decode
+
+
+class Draft:
+    """One choice while it grows."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.tool_calls: dict[int, dict[str, Any]] = {}
+        self.finish_reason: str | None = None
+
+    def add(self, choice: Choice) -> bool:
+        """Take one piece; true if it carried any of the answer itself."""
+        part = choice.message or choice.delta or MessagePart(content=choice.text)
+        text = part.content or part.refusal
+        if text:
+            self.text.append(text)
+        if part.reasoning_content:
+            self.reasoning.append(part.reasoning_content)
+        for place, call in enumerate(part.tool_calls or ()):
+            self._add_call(place if call.index is None else call.index, call)
+        if choice.finish_reason:
+            self.finish_reason = choice.finish_reason
+        return bool(text or part.reasoning_content or part.tool_calls)
+
+    def _add_call(self, index: int, part: ToolCallPart) -> None:
+        call = self.tool_calls.setdefault(
+            index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
+        )
+        call["id"] = part.id or call["id"]
+        call["type"] = part.type or call["type"]
+        if part.function:
+            call["function"]["name"] += part.function.name or ""
+            call["function"]["arguments"] += part.function.arguments or ""
+
+    def output(self, index: int) -> Output:
+        calls = [call for _, call in sorted(self.tool_calls.items())]
+        return Output(
+            choice_index=index,
+            output_text="".join(self.text),
+            reasoning="".join(self.reasoning) or None,
+            tool_calls=json_text(calls or None),
+            finish_reason=self.finish_reason,
+        )
+
+
+class OpenAIReader:
+    """Reads both protocols: a choice has a ``message``, a ``delta`` or a ``text``."""
+
+    def __init__(self, choices: int) -> None:
+        self._expected = choices
+        self._drafts: dict[int, Draft] = {}
+        self._model: str | None = None
+        self._usage: Usage | None = None
+        self._error: str | None = None
+        self._is_complete = False
+        self.has_begun = False
+
+    def body(self, body: bytes) -> None:
+        self._take(self._decode(body))
+        self._is_complete = self._error is None
+
+    def event(self, data: bytes) -> bool:
+        if data == DONE:
+            self._is_complete = self._error is None
+            return True
+        self._take(self._decode(data))
+        finished = sum(draft.finish_reason is not None for draft in self._drafts.values())
+        self._is_complete = self._is_complete or (
+            finished >= self._expected and self._error is None
+        )
+        return self._is_complete
+
+    def is_usage_only(self, data: bytes) -> bool:
+        if data == DONE:
+            return False
+        answer = self._decode(data)
+        return answer.usage is not None and not answer.choices
+
+    @staticmethod
+    def _decode(data: bytes) -> Answer:
+        try:
+            answer = decode_answer(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise Garbled(f"not an OpenAI answer: {exc}") from exc
+        if answer.choices is None and answer.error is None and answer.usage is None:
+            raise Garbled("not an OpenAI answer: neither choices nor an error")
+        return answer
+
+    def _take(self, answer: Answer) -> None:
+        if answer.error is not None:
+            self._error = _error_text(answer.error)
+        self._model = answer.model or self._model
+        self._usage = answer.usage or self._usage
+        for choice in answer.choices or ():
+            if not 0 <= choice.index < CHOICES_MAX:
+                raise Garbled(f"choice index {choice.index} is not below {CHOICES_MAX}")
+            draft = self._drafts.setdefault(choice.index, Draft())
+            self.has_begun = draft.add(choice) or self.has_begun
+
+    def reading(self) -> Reading:
+        usage = self._usage or Usage()
+        prompt = usage.prompt_tokens_details or PromptDetails()
+        completion = usage.completion_tokens_details or CompletionDetails()
+        return Reading(
+            outputs=tuple(draft.output(index) for index, draft in sorted(self._drafts.items())),
+            response_model=self._model,
+            input_tokens=usage.prompt_tokens,
+            output_tokens=usage.completion_tokens,
+            cached_tokens=prompt.cached_tokens,
+            reasoning_tokens=completion.reasoning_tokens or usage.reasoning_tokens,
+            is_complete=self._is_complete,
+            error_message=self._error,
+        )
+
+
+def _error_text(raw: msgspec.Raw) -> str:
+    error = msgspec.json.decode(raw)
+    if isinstance(error, dict) and isinstance(error.get("message"), str):
+        return str(error["message"])
+    return bytes(raw).decode(errors="replace")
+
+
+def _ask(body: dict[str, Any], operation: Operation, input_text: str, choices: int) -> Asked:
+    stream = field(body, "stream", bool, False)
+    options = field(body, "stream_options", dict, {})
+    wants_usage = bool(options.get("include_usage"))
+    splice: tuple[tuple[str, Any], ...] = ()
+    if stream and not wants_usage:
+        splice = (("stream_options", {**options, "include_usage": True}),)
+    form = field(body, "response_format", dict, {})
+    schema = form.get("json_schema")
+    return Asked(
+        operation=operation,
+        model=field(body, "model", str, "") or None,
+        stream=stream,
+        choices=choices,
+        params=params_of(body, CONTENT),
+        input_text=input_text,
+        user_id=field(body, "user", str, "") or None,
+        metadata=json_text(field(body, "metadata", dict, {}) or None),
+        caller_rid=field(body, "rid", str, "") or None,
+        json_wanted=form.get("type") in ("json_object", "json_schema"),
+        json_schema=json_text(schema.get("schema")) if isinstance(schema, dict) else None,
+        splice=splice,
+        drop_usage=bool(splice),
+    )
+
+
+def _choices(body: dict[str, Any]) -> int:
+    choices = field(body, "n", int, 1)
+    if not 1 <= choices <= CHOICES_MAX:
+        raise InvalidRequest(f"`n` = {choices} is not between 1 and {CHOICES_MAX}")
+    return choices
+
+
+class ChatDialect:
+    """POST /v1/chat/completions."""
+
+    def ask(self, body: dict[str, Any]) -> Asked:
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+            raise InvalidRequest("`messages` must be a list of objects")
+        if len(messages) == 1:
+            text = text_of(messages[0].get("content"))
+        else:
+            text = "\n".join(f"{m.get('role')}: {text_of(m.get('content'))}" for m in messages)
+        return _ask(body, Operation.CHAT, text, _choices(body))
+
+    def reader(self, asked: Asked) -> OpenAIReader:
+        return OpenAIReader(asked.choices)
+
+
+class CompletionDialect:
+    """POST /v1/completions. A list of prompts gives ``n`` choices for each."""
+
+    def ask(self, body: dict[str, Any]) -> Asked:
+        prompt = body.get("prompt")
+        prompts = prompt if isinstance(prompt, list) else [prompt]
+        if not prompts or prompt is None:
+            raise InvalidRequest("`prompt` must be a text, a list of texts, or token ids")
+        if all(isinstance(p, int) for p in prompts):
+            prompts = [prompt]  # one prompt, as token ids
+        text = "\n".join(p if isinstance(p, str) else str(json_text(p)) for p in prompts)
+        return _ask(body, Operation.TEXT_COMPLETION, text, _choices(body) * len(prompts))
+
+    def reader(self, asked: Asked) -> OpenAIReader:
+        return OpenAIReader(asked.choices)

@@ -1,0 +1,38 @@
+"""Server-sent events out of bytes, however the bytes were cut (html.spec.whatwg.org, 9.2)."""
+
+import re
+from collections.abc import Iterator
+
+__all__ = ["EventSplitter", "data_of"]
+
+# A blank line ends an event; a line ends with LF, CRLF or CR. A CR at the very end of what has come
+# may be half of a CRLF, so it ends nothing yet.
+BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z))(?:\r\n|\n|\r(?!\n|\Z))")
+
+
+class EventSplitter:
+    """Collects bytes and gives whole events, each with the blank line that ends it."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The events that ``chunk`` completes."""
+        self._pending += chunk
+        start = 0
+        for blank in BLANK.finditer(self._pending):
+            yield self._pending[start : blank.end()]
+            start = blank.end()
+        self._pending = self._pending[start:]
+
+    def rest(self) -> bytes:
+        """What came after the last whole event."""
+        return self._pending
+
+
+def data_of(event: bytes) -> bytes | None:
+    """The event's data lines joined; None for a comment or an event without data."""
+    lines = [
+        line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")
+    ]
+    return b"\n".join(lines) if lines else None

@@ -1,0 +1,293 @@
+"""Group commit: results that wait while one COMMIT runs share the next one.
+
+One task, one connection. A batch is one plain function on the writer's thread: BEGIN IMMEDIATE, the
+inserts, the row of ``commits``, COMMIT. A result is acknowledged only by the future that its COMMIT
+resolves. A datum that cannot be stored costs its own row a retry, not the batch. The queue needs no
+bound of its own: each waiting result holds a slot. The task ends by ``close``, never by cancellation.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+import msgspec
+import structlog
+
+from edge_store.chain import GENESIS, commit_digest
+from edge_store.clock import now_ms
+from edge_store.config import RecorderSection
+from edge_store.errors import EdgeStoreError, StoreError, WriterStopped
+from edge_store.observability.metrics import Metrics
+from edge_store.recorder.boot import Boot
+from edge_store.recorder.disk import Disk
+from edge_store.recorder.slots import Slots
+from edge_store.result import Receipt, Result
+from edge_store.rows import Row, salvaged, to_row
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, WriterConnection, driver, translated
+
+__all__ = ["ChainHead", "Writer", "read_head", "write_batch"]
+
+log = structlog.get_logger(__name__)
+
+# What binding or a CHECK says of one bad value; everything else is the file's or the disk's fault.
+DATA_ERRORS = (
+    UnicodeEncodeError,
+    OverflowError,
+    driver.IntegrityError,
+    driver.DataError,
+    driver.InterfaceError,
+    driver.ProgrammingError,
+)
+
+
+class ChainHead(msgspec.Struct, frozen=True):
+    """Where the next commit continues."""
+
+    seq: int
+    digest: bytes
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What one COMMIT made: for each result its receipt or the error of its row, and the new head."""
+
+    outcomes: list[Receipt | EdgeStoreError]
+    head: ChainHead
+    seconds: float
+
+
+def read_head(connection: Connection) -> ChainHead:
+    """The head that the file holds: taken at start, then kept in memory."""
+    (seq,) = connection.execute(sql("select_last_seq")).fetchone()
+    row = connection.execute(sql("select_last_digest")).fetchone()
+    return ChainHead(seq, row[0] if row else GENESIS)
+
+
+def write_batch(
+    connection: Connection,
+    boot: Boot,
+    head: ChainHead,
+    admitted_upto: int,
+    results: Sequence[Result],
+) -> Written:
+    """Commit ``results`` and their mark in one transaction; with none, the mark alone.
+
+    Raises:
+        StoreError: nothing was committed.
+    """
+    started = time.perf_counter()
+    at = now_ms()
+    with translated(f"{len(results)} results could not be committed"):
+        try:
+            connection.execute(sql("begin"))
+            outcomes, digests = _insert_all(connection, boot, head.seq, at, results)
+            first, last = (head.seq + 1, head.seq + len(digests)) if digests else (None, None)
+            columns = (boot.boot_id, at, admitted_upto, first, last)
+            digest = commit_digest(head.digest, columns, digests)
+            connection.execute(sql("insert_commit"), (*columns, digest, head.digest))
+            connection.execute(sql("commit"))
+        except BaseException:
+            with suppress(driver.Error):  # the failure may have ended the transaction by itself
+                connection.execute(sql("rollback"))
+            raise
+    return Written(outcomes, ChainHead(last or head.seq, digest), time.perf_counter() - started)
+
+
+def _insert_all(
+    connection: Connection, boot: Boot, seq: int, at: int, results: Sequence[Result]
+) -> tuple[list[Receipt | EdgeStoreError], list[bytes]]:
+    """All rows at once; after a data error, one by one."""
+    connection.execute(sql("savepoint"))
+    try:
+        rows = [to_row(seq + n, boot.timeline, result) for n, result in enumerate(results, 1)]
+        _insert(connection, rows)
+    except DATA_ERRORS:
+        connection.execute(sql("rollback_to_savepoint"))
+    else:
+        receipts: list[Receipt | EdgeStoreError] = [
+            Receipt(id=result.id, seq=seq + n, committed_at=at)
+            for n, result in enumerate(results, 1)
+        ]
+        return receipts, [row.digest for row in rows]
+
+    outcomes: list[Receipt | EdgeStoreError] = []
+    digests: list[bytes] = []
+    for result in results:
+        here = seq + len(digests) + 1
+        try:
+            row = _insert_one(connection, here, boot.timeline, result)
+        except DATA_ERRORS as exc:
+            outcomes.append(StoreError(f"result {result.id} cannot be stored: {exc}"))
+        else:
+            digests.append(row.digest)
+            outcomes.append(Receipt(id=result.id, seq=here, committed_at=at))
+    return outcomes, digests
+
+
+def _insert_one(connection: Connection, seq: int, timeline: str, result: Result) -> Row:
+    """One result as it is; if that cannot be, with the offending field escaped or dropped."""
+    connection.execute(sql("savepoint"))
+    try:
+        row = to_row(seq, timeline, result)
+        _insert(connection, [row])
+    except DATA_ERRORS as exc:
+        connection.execute(sql("rollback_to_savepoint"))
+        row = to_row(seq, timeline, salvaged(result, connection, exc))
+        _insert(connection, [row])
+    connection.execute(sql("release_savepoint"))
+    return row
+
+
+def _insert(connection: Connection, rows: Sequence[Row]) -> None:
+    connection.executemany(sql("insert_result"), [row.result for row in rows])
+    connection.executemany(sql("insert_output"), [o for row in rows for o in row.outputs])
+    connection.executemany(sql("insert_content"), [row.content for row in rows])
+
+
+class Writer:
+    """The only one that writes results. ``run`` is its task; ``submit`` hands it one."""
+
+    def __init__(  # noqa: PLR0913  (its world: nothing here is optional)
+        self,
+        connection: WriterConnection,
+        boot: Boot,
+        head: ChainHead,
+        slots: Slots,
+        disk: Disk,
+        config: RecorderSection,
+        metrics: Metrics,
+    ) -> None:
+        self._connection = connection
+        self._boot = boot
+        self._head = head
+        self._slots = slots
+        self._disk = disk
+        self._config = config
+        self._metrics = metrics
+        self._queue: deque[tuple[Result, asyncio.Future[Receipt], float]] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._ended = False
+        self._marked_upto = 0
+        self._marked_at = 0.0
+        self._beat_at = 0.0
+        metrics.watch("queue_depth", "Results waiting for a COMMIT", lambda: len(self._queue))
+        metrics.watch("queue_age_seconds", "Age of the oldest of them", self._oldest_s)
+
+    @property
+    def head(self) -> ChainHead:
+        """The newest committed seq and digest."""
+        return self._head
+
+    def _oldest_s(self) -> float:
+        return time.monotonic() - self._queue[0][2] if self._queue else 0.0
+
+    def enqueue(self, result: Result) -> asyncio.Future[Receipt]:
+        """Take ``result`` for the next COMMIT, at once: what happens to the caller cannot lose it.
+
+        The future raises ``StoreError`` when the result was not committed.
+        """
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        if self._ended:
+            future.set_exception(WriterStopped("the writer has stopped"))
+            return future
+        self._queue.append((result, future, time.monotonic()))
+        self._wake.set()
+        return future
+
+    async def submit(self, result: Result) -> Receipt:
+        """Wait until ``result`` is committed. Cancelling does not take it back.
+
+        Raises:
+            StoreError: it was not committed, or it is not known within ``commit_timeout_s``.
+        """
+        try:
+            async with asyncio.timeout(self._config.commit_timeout_s):
+                return await asyncio.shield(self.enqueue(result))
+        except TimeoutError:
+            raise StoreError(
+                f"result {result.id} was not committed within {self._config.commit_timeout_s} s",
+                hint="the disk is stalled or full: see `edge-store doctor`",
+            ) from None
+
+    async def run(self) -> None:
+        """Commit until closed and nothing waits; then leave the last mark."""
+        while self._queue or not self._closing:
+            if self._queue:
+                await self._commit_waiting()
+            else:
+                await self._pause()
+            if time.monotonic() - self._beat_at >= self._config.beat_s:
+                await self._beat()
+        self._ended = True
+        if self._marked_upto < self._slots.admitted_upto:
+            await self._mark()
+
+    def close(self) -> None:
+        """Let ``run`` end once everything that waits is committed."""
+        self._closing = True
+        self._wake.set()
+
+    async def _pause(self) -> None:
+        """Until a result waits, ``close`` is called, or a beat has passed."""
+        self._wake.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._config.beat_s):
+                await self._wake.wait()
+
+    async def _beat(self) -> None:
+        """Refuse when the disk runs low, try again what failed, and mark the admission count."""
+        self._beat_at = time.monotonic()
+        shortage = self._disk.shortage()
+        if shortage is not None:
+            if self._slots.closed is None:
+                log.error("disk_low", error=str(shortage))
+                self._slots.close(shortage)
+            return
+        failing = isinstance(self._slots.closed, StoreError)
+        stale = self._beat_at - self._marked_at >= self._config.beat_s
+        unmarked = self._slots.in_flight > 0 or self._marked_upto < self._slots.admitted_upto
+        if failing or (stale and unmarked):
+            await self._mark()
+
+    async def _mark(self) -> None:
+        with suppress(StoreError):  # logged, and admission is closed until a write succeeds
+            await self._write([])
+
+    async def _commit_waiting(self) -> None:
+        take = min(len(self._queue), self._config.batch_rows_max)
+        batch = [self._queue.popleft() for _ in range(take)]
+        outcomes: Sequence[Receipt | EdgeStoreError]
+        try:
+            outcomes = await self._write([result for result, _, _ in batch])
+        except StoreError as exc:
+            outcomes = [exc] * len(batch)
+        for (result, future, _), outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Receipt):
+                self._metrics.committed.labels(result.status.value).inc()
+                if not future.done():
+                    future.set_result(outcome)
+            else:
+                self._metrics.failed.labels(outcome.code).inc()
+                if not future.done():
+                    future.set_exception(outcome)
+                    future.exception()  # a caller that has left is not an unseen error
+
+    async def _write(self, results: Sequence[Result]) -> list[Receipt | EdgeStoreError]:
+        upto = self._slots.admitted_upto
+        try:
+            written = await self._connection.run(write_batch, self._boot, self._head, upto, results)
+        except StoreError as exc:
+            log.error("commit_failed", code=exc.code, rows=len(results), error=str(exc))
+            self._slots.close(exc)
+            raise
+        self._head = written.head
+        self._marked_upto, self._marked_at = upto, time.monotonic()
+        self._metrics.commits.inc()
+        self._metrics.commit_seconds.observe(written.seconds)
+        if isinstance(self._slots.closed, StoreError) and self._disk.shortage() is None:
+            log.info("admission_opened")
+            self._slots.open()
+        return written.outcomes

@@ -1,0 +1,142 @@
+"""The records that rooms pass to each other: what was asked, what came out, what is durable.
+
+Field names are column names; their order is the order of the columns that follow ``seq`` and
+``timeline``. Times are UTC milliseconds, durations milliseconds. JSON values are JSON text. Records
+never change; the writer adds what only it knows (``Recorded``).
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from edge_store.ids import BootId, DeviceId, ResultId
+
+__all__ = [
+    "Content",
+    "JsonState",
+    "Operation",
+    "Output",
+    "Receipt",
+    "Recorded",
+    "Result",
+    "Status",
+]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The one kind of record."""
+
+
+class Operation(StrEnum):
+    """What was asked for; OTel GenAI's ``gen_ai.operation.name`` where it has a word."""
+
+    CHAT = "chat"
+    TEXT_COMPLETION = "text_completion"
+    GENERATE = "generate"
+
+
+class Status(StrEnum):
+    """How a request ended. Each admitted request ends in exactly one."""
+
+    COMPLETED = "completed"
+    INCOMPLETE = "incomplete"  # the caller left before the end
+    FAILED = "failed"  # the engine answered with an error, died, or took too long
+    CANCELLED = "cancelled"  # aborted on purpose: by the engine, or because the daemon stopped
+
+
+class JsonState(StrEnum):
+    """What became of an output for which JSON was asked; ``text`` when it was not."""
+
+    TEXT = "text"
+    VALID = "valid"
+    EXTRACTED = "extracted"
+    REPAIRED = "repaired"
+    TRUNCATED = "truncated"
+    INVALID = "invalid"
+
+
+class Output(Record, frozen=True, kw_only=True):
+    """One choice of an answer."""
+
+    choice_index: int
+    output_text: str
+    reasoning: str | None = None
+    tool_calls: str | None = None
+    finish_reason: str | None = None
+    output_json: str | None = None
+    json_state: JsonState = JsonState.TEXT
+    schema_valid: bool | None = None
+    schema_error: str | None = None
+    repair_log: str | None = None
+    repairer: str | None = None
+
+
+class Content(Record, frozen=True, kw_only=True):
+    """The exact bytes both ways, and the prompt as text. Retention may expire them first."""
+
+    input_text: str | None
+    request_body: bytes
+    response_body: bytes
+
+
+class Result(Record, frozen=True, kw_only=True):
+    """One recorded outcome of one admitted request."""
+
+    id: ResultId
+    device_id: DeviceId
+    boot_id: BootId
+    boot_seq: int
+    operation: Operation
+    endpoint: str
+    status: Status
+    request_model: str | None = None
+    response_model: str | None = None
+    engine: str
+    engine_version: str
+    params: str = "{}"
+    created_at: int
+    first_token_at: int | None = None
+    completed_at: int
+    clock_synced: bool
+    latency_ms: float
+    ttft_ms: float | None = None
+    queue_ms: float
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    finish_reason: str | None = None
+    stream: bool
+    conversation_id: str | None = None
+    previous_id: str | None = None
+    batch_id: str | None = None
+    custom_id: str | None = None
+    tenant: str | None = None
+    user_id: str | None = None
+    metadata: str | None = None
+    caller_rid: str | None = None
+    idempotency_key_hash: bytes | None = None
+    request_fingerprint: bytes
+    trace_id: str | None = None
+    http_status: int
+    error_type: str | None = None
+    error_message: str | None = None
+    outputs: tuple[Output, ...] = ()
+    content: Content
+
+
+class Recorded(Record, frozen=True, kw_only=True):
+    """A result as the database holds it."""
+
+    seq: int
+    timeline: str
+    digest: bytes
+    result: Result
+
+
+class Receipt(Record, frozen=True, kw_only=True):
+    """Proof that a result is committed: its place, and when."""
+
+    id: ResultId
+    seq: int
+    committed_at: int

@@ -1,0 +1,177 @@
+"""Result ⇄ row, and the digest of a row. Pure functions; the only place that knows the column order.
+
+A record's field order is the column order, so a row is a tuple of the record's values. The digest is
+taken over those values exactly as SQLite stores them, so that it can be taken again from a file.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from edge_store.result import Content, Output, Recorded, Result
+from edge_store.sql import sql
+from edge_store.sqlite import Connection
+
+__all__ = [
+    "OUTPUT_COLUMNS",
+    "RESULT_COLUMNS",
+    "Row",
+    "content_digest",
+    "load_recorded",
+    "row_digest",
+    "salvaged",
+    "to_row",
+]
+
+NESTED = ("outputs", "content")
+RESULT_FIELDS = tuple(f for f in Result.__struct_fields__ if f not in NESTED)
+RESULT_COLUMNS = ("seq", "timeline", *RESULT_FIELDS, "digest")
+OUTPUT_COLUMNS = ("seq", *Output.__struct_fields__)
+RESULT_JSON_FIELDS = ("params", "metadata")
+OUTPUT_JSON_FIELDS = ("tool_calls", "output_json")
+INTEGER_BOUND = 2**63
+
+# The booleans among the columns: stored, and digested, as 0 and 1.
+CLOCK_SYNCED = RESULT_FIELDS.index("clock_synced")
+STREAM = RESULT_FIELDS.index("stream")
+SCHEMA_VALID = Output.__struct_fields__.index("schema_valid")
+
+encode = msgspec.msgpack.Encoder().encode
+
+
+class Row(msgspec.Struct, frozen=True):
+    """What the three INSERTs take, and the digest that the commit carries on."""
+
+    result: tuple[Any, ...]
+    outputs: list[tuple[Any, ...]]
+    content: tuple[Any, ...]
+    digest: bytes
+
+
+def content_digest(input_text: str | None, request_body: bytes, response_body: bytes) -> bytes:
+    """SHA-256 of the bodies: outlives them in ``deletions`` when retention expires them."""
+    return hashlib.sha256(encode((input_text, request_body, response_body))).digest()
+
+
+def row_digest(result: Sequence[Any], outputs: Sequence[Sequence[Any]], content: bytes) -> bytes:
+    """SHA-256 of one result: its columns from ``seq`` to before ``digest``, its outputs' columns in
+    the order of their index, and the digest of its content.
+    """
+    return hashlib.sha256(encode((result, outputs, content))).digest()
+
+
+def to_row(seq: int, timeline: str, result: Result) -> Row:
+    """The values to insert.
+
+    Raises:
+        UnicodeEncodeError, OverflowError: a text or number that cannot be stored (see ``salvaged``).
+    """
+    *values, outputs, content = msgspec.structs.astuple(result)
+    values[CLOCK_SYNCED] = int(values[CLOCK_SYNCED])
+    values[STREAM] = int(values[STREAM])
+    columns = (seq, timeline, *values)
+    choices = []
+    for output in outputs:
+        choice = [seq, *msgspec.structs.astuple(output)]
+        valid = choice[1 + SCHEMA_VALID]
+        choice[1 + SCHEMA_VALID] = None if valid is None else int(valid)
+        choices.append(tuple(choice))
+    bodies = msgspec.structs.astuple(content)
+    digest = row_digest(columns, choices, content_digest(*bodies))
+    return Row((*columns, digest), choices, (seq, *bodies), digest)
+
+
+def salvaged(result: Result, connection: Connection, cause: Exception) -> Result:
+    """The same result with what cannot be stored escaped or dropped, and an error that says so."""
+    changed = {
+        **_salvage_fields(result, RESULT_FIELDS, RESULT_JSON_FIELDS, connection),
+        "outputs": tuple(
+            msgspec.structs.replace(
+                output,
+                **_salvage_fields(output, Output.__struct_fields__, OUTPUT_JSON_FIELDS, connection),
+            )
+            for output in result.outputs
+        ),
+        "content": msgspec.structs.replace(
+            result.content,
+            **_salvage_fields(result.content, Content.__struct_fields__, (), connection),
+        ),
+    }
+    changed.setdefault("error_type", result.error_type or "field_not_storable")
+    changed.setdefault(
+        "error_message", result.error_message or f"stored with a field escaped or dropped: {cause}"
+    )
+    return msgspec.structs.replace(result, **changed)
+
+
+def _salvage_fields(
+    record: msgspec.Struct,
+    fields: Sequence[str],
+    json_fields: Sequence[str],
+    connection: Connection,
+) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for name in fields:
+        value = getattr(record, name)
+        if isinstance(value, str):
+            escaped = value.encode("utf-8", "backslashreplace").decode("utf-8")
+            if name in json_fields and not _is_json(escaped, connection):
+                changed[name] = "{}" if name == "params" else None
+            elif escaped != value:
+                changed[name] = escaped
+        elif isinstance(value, int) and not -INTEGER_BOUND <= value < INTEGER_BOUND:
+            changed[name] = None
+    return changed
+
+
+def _is_json(text: str, connection: Connection) -> bool:
+    (valid,) = connection.execute(sql("is_json"), (text,)).fetchone()
+    return bool(valid)
+
+
+def load_recorded(connection: Connection, cursor: Any) -> Iterator[Recorded]:
+    """Each row that ``cursor`` (a ``SELECT * FROM results …``) yields, with outputs and content.
+
+    A result whose content retention has expired comes with empty bodies.
+    """
+    names = [column[0] for column in cursor.description]
+    for values in cursor.fetchall():
+        row = dict(zip(names, values, strict=True))
+        yield _recorded(row, *_parts(connection, row["seq"]))
+
+
+def _parts(
+    connection: Connection, seq: int
+) -> tuple[list[Mapping[str, Any]], Mapping[str, Any] | None]:
+    outputs = connection.execute(sql("select_outputs"), {"seq": seq})
+    names = [column[0] for column in outputs.description]
+    choices = [dict(zip(names, values, strict=True)) for values in outputs]
+    content = connection.execute(sql("select_content"), {"seq": seq})
+    names = [column[0] for column in content.description]
+    bodies = content.fetchone()
+    return choices, dict(zip(names, bodies, strict=True)) if bodies else None
+
+
+def _recorded(
+    row: Mapping[str, Any], outputs: list[Mapping[str, Any]], content: Mapping[str, Any] | None
+) -> Recorded:
+    fields = {name: row[name] for name in RESULT_FIELDS}
+    choices = [{n: o[n] for n in Output.__struct_fields__} for o in outputs]
+    bodies = content or {"input_text": None, "request_body": b"", "response_body": b""}
+    return msgspec.convert(
+        {
+            "seq": row["seq"],
+            "timeline": row["timeline"],
+            "digest": row["digest"],
+            "result": {
+                **fields,
+                "outputs": choices,
+                "content": {n: bodies[n] for n in Content.__struct_fields__},
+            },
+        },
+        Recorded,
+        strict=False,  # SQLite gives 0 and 1 for booleans
+        builtin_types=(bytes,),
+    )

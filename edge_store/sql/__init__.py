@@ -1,0 +1,27 @@
+"""Hand-written SQL as named blocks: ``-- name: block`` opens one, the next name or the end closes it."""
+
+import re
+from functools import cache
+from importlib.resources import files
+
+__all__ = ["blocks", "sql"]
+
+NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+@cache
+def blocks() -> dict[str, str]:
+    """Every named block of every ``.sql`` file beside this module."""
+    found: dict[str, str] = {}
+    for file in files(__package__).iterdir():
+        if file.name.endswith(".sql"):
+            _head, *parts = NAME.split(file.read_text(encoding="utf-8"))
+            for name, text in zip(parts[::2], parts[1::2], strict=True):
+                assert name not in found, f"two blocks are named {name}"
+                found[name] = text.strip()
+    return found
+
+
+def sql(name: str) -> str:
+    """The block of that name. Raises ``KeyError`` when there is none."""
+    return blocks()[name]

@@ -1,0 +1,59 @@
+-- Reading results back, whole.
+
+-- name: select_results_after
+SELECT * FROM results WHERE seq > :after_seq ORDER BY seq LIMIT :limit
+
+-- name: select_results_before
+SELECT * FROM results WHERE seq < :before_seq ORDER BY seq DESC LIMIT :limit
+
+-- name: select_result_by_id
+SELECT * FROM results WHERE id = :id
+
+-- name: select_outputs
+SELECT * FROM outputs WHERE seq = :seq ORDER BY choice_index
+
+-- name: select_content
+SELECT * FROM requests WHERE seq = :seq
+
+-- name: select_commits
+SELECT commit_id, boot_id, at, admitted_upto, seq_from, seq_to, digest, previous
+FROM commits ORDER BY commit_id
+
+-- name: select_summary
+SELECT
+    (SELECT count(*) FROM results) AS results,
+    (SELECT max(seq) FROM results) AS seq,
+    (SELECT max(at) FROM commits) AS committed_at
+
+-- name: select_newest
+SELECT seq, id, status, response_model AS model, input_text AS prompt, output_text AS output,
+    json_state, output_tokens, round(latency_ms, 1) AS latency_ms, created_at
+FROM generations ORDER BY seq DESC LIMIT 20
+
+-- name: select_chain_outputs
+SELECT seq, choice_index, output_text, reasoning, tool_calls, finish_reason, output_json, json_state,
+    schema_valid, schema_error, repair_log, repairer
+FROM outputs ORDER BY seq, choice_index
+
+-- name: select_chain_results
+SELECT
+    r.seq, r.timeline, r.id, r.device_id, r.boot_id, r.boot_seq, r.operation, r.endpoint, r.status,
+    r.request_model, r.response_model, r.engine, r.engine_version, r.params,
+    r.created_at, r.first_token_at, r.completed_at, r.clock_synced, r.latency_ms, r.ttft_ms,
+    r.queue_ms, r.input_tokens, r.output_tokens, r.cached_tokens, r.reasoning_tokens,
+    r.finish_reason, r.stream, r.conversation_id, r.previous_id, r.batch_id, r.custom_id, r.tenant,
+    r.user_id, r.metadata, r.caller_rid, r.idempotency_key_hash, r.request_fingerprint, r.trace_id,
+    r.http_status, r.error_type, r.error_message, r.digest,
+    'present', q.seq IS NOT NULL,
+    (SELECT d.digest FROM deletions AS d
+     WHERE d.what = 'content' AND d.timeline = r.timeline AND d.seq = r.seq),
+    q.input_text, q.request_body, q.response_body
+FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq
+UNION ALL
+SELECT
+    seq, timeline, id, NULL, boot_id, boot_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, digest,
+    'deleted', 0, NULL, NULL, NULL, NULL
+FROM deletions WHERE what = 'result'
+ORDER BY 1
