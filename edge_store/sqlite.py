@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 from urllib.parse import quote
 
 import aiosqlite
@@ -24,10 +24,13 @@ from edge_store.errors import (
     VulnerableSQLite,
 )
 
-try:
-    from pysqlite3 import dbapi2 as driver
-except ImportError:  # no wheel for this machine: the version check below decides
-    import sqlite3 as driver
+if TYPE_CHECKING:
+    import sqlite3 as driver  # the same interface, and the one with annotations
+else:
+    try:
+        from pysqlite3 import dbapi2 as driver
+    except ImportError:  # no wheel for this machine: the version check below decides
+        import sqlite3 as driver
 
 __all__ = [
     "APPLICATION_ID",

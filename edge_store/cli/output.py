@@ -1,0 +1,78 @@
+"""Rows on standard output: a table for people, NDJSON for pipes, CSV, TSV and JSON for the rest."""
+
+import base64
+import csv
+import json
+from collections.abc import Callable
+from typing import Any, TextIO, TypeVar
+
+import click
+
+from edge_store.query import QueryResult
+
+__all__ = ["chosen_format", "output_options", "write_rows"]
+
+CELL_CHARS_MAX = 60
+F = TypeVar("F", bound=Callable[..., Any])
+FORMATS = {
+    "nl": "One JSON object per line; the default when piped.",
+    "csv": "Comma-separated values with a header.",
+    "tsv": "Tab-separated values with a header.",
+    "table": "A table; the default on a terminal. Long values are cut.",
+    "json": "One JSON array of objects.",
+}
+
+
+def output_options(command: F) -> F:
+    """Add ``--nl --csv --tsv --table --json``, which set ``fmt``."""
+    for name, text in reversed(FORMATS.items()):
+        command = click.option(f"--{name}", "fmt", flag_value=name, default=None, help=text)(command)
+    return command
+
+
+def chosen_format(fmt: str | None, stream: TextIO) -> str:
+    """The format asked for, or the one that fits the stream."""
+    return fmt or ("table" if stream.isatty() else "nl")
+
+
+def write_rows(result: QueryResult, fmt: str, stream: TextIO) -> None:
+    """Write every row. BLOBs are base64 in JSON, CSV and TSV, and a size in a table."""
+    match fmt:
+        case "table":
+            _write_table(result, stream)
+        case "csv" | "tsv":
+            writer = csv.writer(
+                stream, delimiter="," if fmt == "csv" else "\t", lineterminator="\n"
+            )
+            writer.writerow(result.columns)
+            writer.writerows([_plain(value) for value in row] for row in result.rows)
+        case "json":
+            objects = [_object(result.columns, row) for row in result.rows]
+            stream.write(json.dumps(objects, ensure_ascii=False, indent=1) + "\n")
+        case _:
+            for row in result.rows:
+                stream.write(json.dumps(_object(result.columns, row), ensure_ascii=False) + "\n")
+
+
+def _object(columns: tuple[str, ...], row: tuple[Any, ...]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in zip(columns, row, strict=True)}
+
+
+def _plain(value: Any) -> Any:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+
+
+def _write_table(result: QueryResult, stream: TextIO) -> None:
+    from tabulate import tabulate
+
+    rows = [[_cell(value) for value in row] for row in result.rows]
+    stream.write(tabulate(rows, headers=result.columns, disable_numparse=True) + "\n")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    text = " ".join(str(value).split())
+    return text if len(text) <= CELL_CHARS_MAX else text[: CELL_CHARS_MAX - 1] + "…"

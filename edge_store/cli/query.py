@@ -1,0 +1,64 @@
+"""``edge-store query``: read-only SQL on the live database, or on any restored or pulled file."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from edge_store.cli.output import chosen_format, output_options, write_rows
+
+__all__ = ["query"]
+
+
+@click.command()
+@click.argument("statement", metavar="[SQL]", required=False)
+@click.option("--db", type=click.Path(path_type=Path), help="A database file, as restored or pulled.")
+@click.option("--config", help="The box's edge-store.toml, or its folder.")
+@click.option(
+    "-p", "--param", "params", type=(str, str), multiple=True, metavar="NAME VALUE",
+    help="A value for :NAME in the SQL.",
+)  # fmt: skip
+@click.option("--limit", default=10_000, show_default=True, help="Most rows to print.")
+@click.option("--timeout", default=10.0, show_default=True, help="Most seconds to run.")
+@output_options
+def query(  # noqa: PLR0913  (one parameter per option)
+    statement: str | None,
+    db: Path | None,
+    config: str | None,
+    params: tuple[tuple[str, str], ...],
+    limit: int,
+    timeout: float,
+    fmt: str | None,
+) -> None:
+    """Run one read-only SQL statement. Without SQL: the newest results.
+
+    The views are the query API: generations, usage_by_day, completeness, v_openai, v_otel,
+    sglang_inference_results. It works while the daemon runs.
+
+    \b
+    Example:
+      edge-store query "select status, count(*) from results group by 1"
+      edge-store query "select * from generations where id = :id" -p id 0190…
+    """
+    from edge_store.query import run_query
+    from edge_store.sql import sql
+    from edge_store.sqlite import open_reader
+
+    if db is None:
+        from edge_store.config import load
+
+        db = Path(load(config).config.store.path)
+    connection = open_reader(db)
+    try:
+        result = run_query(
+            connection,
+            statement or sql("select_newest"),
+            dict(params),
+            rows_max=limit,
+            timeout_s=timeout,
+        )
+    finally:
+        connection.close()
+    write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
+    if result.is_cut:
+        click.echo(f"edge-store: only the first {limit} rows; --limit N shows more", err=True)

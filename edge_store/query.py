@@ -1,0 +1,108 @@
+"""Read-only SQL with limits: what ``edge-store query``, the fleet and the API let a person run.
+
+Four walls, each enough for most accidents: ``mode=ro``, ``query_only``, an authorizer that allows
+reading only, and a deadline checked by SQLite itself. A cut result says that it is cut.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from edge_store.errors import QueryRefused
+from edge_store.result import Record
+from edge_store.sqlite import Connection, driver
+
+__all__ = ["QueryResult", "run_query"]
+
+STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps; about a millisecond
+SQL_CHARS_MAX = 100_000
+
+READING = frozenset(
+    {driver.SQLITE_SELECT, driver.SQLITE_READ, driver.SQLITE_FUNCTION, driver.SQLITE_RECURSIVE}
+)
+READING_PRAGMAS = frozenset(
+    {
+        "application_id",
+        "compile_options",
+        "data_version",
+        "foreign_key_list",
+        "index_info",
+        "index_list",
+        "index_xinfo",
+        "journal_mode",
+        "page_count",
+        "page_size",
+        "table_info",
+        "table_list",
+        "table_xinfo",
+        "user_version",
+    }
+)
+
+
+class QueryResult(Record, frozen=True, kw_only=True):
+    """Column names, rows in order, and whether rows beyond the cap were left out."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    is_cut: bool
+
+
+def _authorize(
+    action: int, first: str | None, second: str | None, _db: str | None, _trigger: str | None
+) -> int:
+    if action in READING and second != "load_extension":
+        return driver.SQLITE_OK
+    if action == driver.SQLITE_PRAGMA and first in READING_PRAGMAS:
+        # a value would set it, but for those that take the name of a table
+        setting = second is not None and first in ("user_version", "application_id", "journal_mode")
+        return driver.SQLITE_DENY if setting else driver.SQLITE_OK
+    return driver.SQLITE_DENY
+
+
+def run_query(
+    connection: Connection,
+    statement: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    rows_max: int,
+    timeout_s: float,
+) -> QueryResult:
+    """Run one statement that only reads.
+
+    Raises:
+        QueryRefused: it does not parse, would write, or ran longer than ``timeout_s``.
+    """
+    if len(statement) > SQL_CHARS_MAX:
+        raise QueryRefused(f"the SQL has {len(statement)} characters; {SQL_CHARS_MAX} are allowed")
+    deadline = time.monotonic() + timeout_s
+    connection.set_authorizer(_authorize)
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_CHECKS)
+    try:
+        cursor = connection.execute(statement, dict(params or {}))
+        rows = cursor.fetchmany(rows_max + 1)
+        columns = tuple(column[0] for column in cursor.description or ())
+        cursor.close()
+    except driver.Error as exc:
+        raise _refusal(exc, timeout_s) from exc
+    finally:
+        connection.set_progress_handler(None, 0)
+        connection.set_authorizer(None)
+    return QueryResult(columns=columns, rows=rows[:rows_max], is_cut=len(rows) > rows_max)
+
+
+def _refusal(exc: Exception, timeout_s: float) -> QueryRefused:
+    match getattr(exc, "sqlite_errorcode", None):
+        case driver.SQLITE_INTERRUPT:
+            return QueryRefused(
+                f"the query took longer than {timeout_s:g} s", hint="narrow it, or raise --timeout"
+            )
+        case driver.SQLITE_AUTH | driver.SQLITE_READONLY:
+            return QueryRefused(
+                f"the query is refused: {exc}", hint="only statements that read are allowed"
+            )
+        case _:
+            return QueryRefused(
+                f"the query failed: {exc}",
+                hint="`edge-store query \"select name from sqlite_schema\"` lists tables and views",
+            )
