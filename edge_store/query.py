@@ -104,5 +104,5 @@ def _refusal(exc: Exception, timeout_s: float) -> QueryRefused:
         case _:
             return QueryRefused(
                 f"the query failed: {exc}",
-                hint="`edge-store query \"select name from sqlite_schema\"` lists tables and views",
+                hint='`edge-store query "select name from sqlite_schema"` lists tables and views',
             )

@@ -5,7 +5,7 @@ taken over those values exactly as SQLite stores them, so that it can be taken a
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -142,9 +142,7 @@ def load_recorded(connection: Connection, cursor: Any) -> Iterator[Recorded]:
         yield _recorded(row, *_parts(connection, row["seq"]))
 
 
-def _parts(
-    connection: Connection, seq: int
-) -> tuple[list[Mapping[str, Any]], Mapping[str, Any] | None]:
+def _parts(connection: Connection, seq: int) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     outputs = connection.execute(sql("select_outputs"), {"seq": seq})
     names = [column[0] for column in outputs.description]
     choices = [dict(zip(names, values, strict=True)) for values in outputs]
@@ -155,7 +153,7 @@ def _parts(
 
 
 def _recorded(
-    row: Mapping[str, Any], outputs: list[Mapping[str, Any]], content: Mapping[str, Any] | None
+    row: dict[str, Any], outputs: list[dict[str, Any]], content: dict[str, Any] | None
 ) -> Recorded:
     fields = {name: row[name] for name in RESULT_FIELDS}
     choices = [{n: o[n] for n in Output.__struct_fields__} for o in outputs]

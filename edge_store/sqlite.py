@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar, cast
 from urllib.parse import quote
 
 import aiosqlite
@@ -36,7 +36,7 @@ __all__ = [
     "APPLICATION_ID",
     "Connection",
     "DatabaseLock",
-    "WriterConnection",
+    "DatabaseThread",
     "check_integrity",
     "checkpoint",
     "complete_statement",
@@ -203,8 +203,8 @@ def wal_bytes(path: Path) -> int:
         return 0
 
 
-class WriterConnection:
-    """The one connection that writes, on aiosqlite's thread.
+class DatabaseThread:
+    """One connection on aiosqlite's thread.
 
     ``run`` hands a whole function to that thread, so a transaction is one plain function that nothing
     can interleave with, and costs one hop between threads instead of one per statement. Cancelling
@@ -215,22 +215,18 @@ class WriterConnection:
         self._connection = connection
 
     @classmethod
-    async def open(cls, path: Path, *, busy_timeout_ms: int) -> "WriterConnection":
-        """Open on a thread of its own. Raises as ``open_writer`` does."""
-
-        def connect() -> Any:  # aiosqlite's annotation names the standard library's connection
-            return open_writer(path, busy_timeout_ms=busy_timeout_ms)
-
+    async def open(cls, connect: Callable[[], Connection]) -> "DatabaseThread":
+        """Start the thread and call ``connect`` on it. Raises what ``connect`` raises."""
         return cls(await aiosqlite.Connection(connect, 64))
 
     async def run(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Call ``function(connection, …)`` on the writer's thread."""
+        """Call ``function(connection, …)`` on the thread."""
         # aiosqlite has no public call for this; its own methods are all made of this one.
         connection = self._connection
         result = await connection._execute(function, connection._conn, *args, **kwargs)  # type: ignore[no-untyped-call]  # noqa: SLF001
-        return cast(T, result)
+        return cast("T", result)
 
     async def close(self) -> None:
         """Close the connection and end its thread."""
@@ -244,7 +240,7 @@ class DatabaseLock:
         self.path = database.with_name("edge-store.lock")
         self._descriptor: int | None = None
 
-    def __enter__(self) -> "DatabaseLock":
+    def __enter__(self) -> Self:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -26,7 +26,9 @@ FORMATS = {
 def output_options(command: F) -> F:
     """Add ``--nl --csv --tsv --table --json``, which set ``fmt``."""
     for name, text in reversed(FORMATS.items()):
-        command = click.option(f"--{name}", "fmt", flag_value=name, default=None, help=text)(command)
+        command = click.option(f"--{name}", "fmt", flag_value=name, default=None, help=text)(
+            command
+        )
     return command
 
 
@@ -50,8 +52,7 @@ def write_rows(result: QueryResult, fmt: str, stream: TextIO) -> None:
             objects = [_object(result.columns, row) for row in result.rows]
             stream.write(json.dumps(objects, ensure_ascii=False, indent=1) + "\n")
         case _:
-            for row in result.rows:
-                stream.write(json.dumps(_object(result.columns, row), ensure_ascii=False) + "\n")
+            stream.writelines(json.dumps(_object(result.columns, row), ensure_ascii=False) + "\n" for row in result.rows)
 
 
 def _object(columns: tuple[str, ...], row: tuple[Any, ...]) -> dict[str, Any]:

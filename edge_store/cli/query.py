@@ -12,7 +12,9 @@ __all__ = ["query"]
 
 @click.command()
 @click.argument("statement", metavar="[SQL]", required=False)
-@click.option("--db", type=click.Path(path_type=Path), help="A database file, as restored or pulled.")
+@click.option(
+    "--db", type=click.Path(path_type=Path), help="A database file, as restored or pulled."
+)
 @click.option("--config", help="The box's edge-store.toml, or its folder.")
 @click.option(
     "-p", "--param", "params", type=(str, str), multiple=True, metavar="NAME VALUE",

@@ -3,6 +3,7 @@
 Events are past-tense snake_case, keys are column names. No prompt and no output text is ever logged.
 """
 
+import json
 import logging
 import os
 import sys
@@ -20,7 +21,7 @@ PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 def _journal_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     priority = PRIORITIES.get(str(event.get("level", "info")), 6)
-    return f"<{priority}>{structlog.processors.JSONRenderer()(_logger, _method, event)}"
+    return f"<{priority}>{json.dumps(event, default=str)}"
 
 
 def configure_logging(config: LogSection) -> None:

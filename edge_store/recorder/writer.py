@@ -26,7 +26,7 @@ from edge_store.recorder.slots import Slots
 from edge_store.result import Receipt, Result
 from edge_store.rows import Row, salvaged, to_row
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, WriterConnection, driver, translated
+from edge_store.sqlite import Connection, DatabaseThread, driver, translated
 
 __all__ = ["ChainHead", "Writer", "read_head", "write_batch"]
 
@@ -151,7 +151,7 @@ class Writer:
 
     def __init__(  # noqa: PLR0913  (its world: nothing here is optional)
         self,
-        connection: WriterConnection,
+        connection: DatabaseThread,
         boot: Boot,
         head: ChainHead,
         slots: Slots,

@@ -82,7 +82,7 @@ class GenerateReader:
             self._is_complete = True
         return self._is_complete or data == DONE
 
-    def is_usage_only(self, data: bytes) -> bool:
+    def is_usage_only(self, data: bytes) -> bool:  # noqa: ARG002  (token counts come with each event)
         return False
 
     def _take(self, index: int, piece: Piece) -> None:

@@ -1,0 +1,1 @@
+"""HTTP: the gate in front of the recorder, and the routes that are ours."""

@@ -1,0 +1,148 @@
+"""Our own routes: health, metrics, results."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from edge_store.errors import EdgeStoreError, InvalidRequest, NotFound
+from edge_store.observability.metrics import Metrics
+from edge_store.recorder.envelope import error_body, error_headers
+from edge_store.result import Recorded
+from edge_store.rows import load_recorded
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, DatabaseThread, translated
+
+__all__ = ["Health", "own_routes", "public"]
+
+PAGE_MAX = 1000
+SEQ_MAX = 2**63 - 1
+
+Health = Callable[[], Awaitable[dict[str, Any]]]
+JSON_TEXT_FIELDS = ("params", "metadata")
+TIME_FIELDS = ("created_at", "first_token_at", "completed_at")
+
+
+def own_routes(*, reader: DatabaseThread, metrics: Metrics, health: Health) -> Starlette:
+    """``health`` answers with ``is_ready`` and what it is made of."""
+
+    async def livez(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_request: Request) -> Response:
+        state = await health()
+        return _json(state, 200 if state["is_ready"] else 503)
+
+    async def scrape(_request: Request) -> Response:
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    async def results(request: Request) -> Response:
+        limit = _integer(request, "limit", 20, 1, PAGE_MAX)
+        if "after_seq" in request.query_params:
+            after = _integer(request, "after_seq", 0, 0, SEQ_MAX)
+            page = await reader.run(_read, "select_results_after", after_seq=after, limit=limit + 1)
+        else:
+            before = _integer(request, "before_seq", SEQ_MAX, 0, SEQ_MAX)
+            page = await reader.run(
+                _read, "select_results_before", before_seq=before, limit=limit + 1
+            )
+        data = [public(recorded) for recorded in page[:limit]]
+        return _json({"object": "list", "data": data, "has_more": len(page) > limit})
+
+    async def result(request: Request) -> Response:
+        result_id = request.path_params["result_id"]
+        found = await reader.run(_read, "select_result_by_id", id=result_id)
+        if not found:
+            raise NotFound(f"there is no result {result_id!r} on this box")
+        return _json(public(found[0], with_content=True))
+
+    return Starlette(
+        routes=[
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            Route("/metrics", scrape),
+            Route("/v1/results", results),
+            Route("/v1/results/{result_id}", result),
+        ],
+        exception_handlers={EdgeStoreError: _failed, 404: _unknown, 405: _unknown},
+    )
+
+
+def public(recorded: Recorded, *, with_content: bool = False) -> dict[str, Any]:
+    """A result as JSON shows it: RFC 3339 times, JSON values unfolded, digests in hex."""
+    result = msgspec.structs.asdict(recorded.result)
+    outputs, content = result.pop("outputs"), result.pop("content")
+    for name in JSON_TEXT_FIELDS:
+        result[name] = _unfolded(result[name])
+    for name in TIME_FIELDS:
+        result[name] = _rfc3339(result[name])
+    for name in ("request_fingerprint", "idempotency_key_hash"):
+        result[name] = result[name].hex() if result[name] else None
+    shown = {
+        "object": "result",
+        "seq": recorded.seq,
+        "timeline": recorded.timeline,
+        "digest": recorded.digest.hex(),
+        **result,
+        "outputs": [
+            {
+                **msgspec.structs.asdict(output),
+                "tool_calls": _unfolded(output.tool_calls),
+                "output_json": _unfolded(output.output_json),
+            }
+            for output in outputs
+        ],
+    }
+    if with_content:
+        shown["input_text"] = content.input_text
+        shown["request_body"] = content.request_body.decode(errors="backslashreplace")
+        shown["response_body"] = content.response_body.decode(errors="backslashreplace")
+    return shown
+
+
+def _read(connection: Connection, /, block: str, **params: int | str) -> list[Recorded]:
+    with translated("results cannot be read"):
+        return list(load_recorded(connection, connection.execute(sql(block), params)))
+
+
+def _integer(request: Request, name: str, default: int, low: int, high: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        raise InvalidRequest(f"`{name}` = {text!r} is not a whole number") from None
+    if not low <= value <= high:
+        raise InvalidRequest(f"`{name}` = {value} is not between {low} and {high}")
+    return value
+
+
+def _unfolded(text: str | None) -> msgspec.Raw | None:
+    return None if text is None else msgspec.Raw(text.encode())
+
+
+def _rfc3339(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+async def _failed(_request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, EdgeStoreError)
+    headers = {name.decode(): value.decode() for name, value in error_headers(exc)}
+    return Response(error_body(exc), exc.http_status, headers)
+
+
+async def _unknown(request: Request, _exc: Exception) -> Response:
+    return await _failed(request, NotFound(f"there is no {request.method} {request.url.path}"))

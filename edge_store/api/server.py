@@ -1,0 +1,79 @@
+"""uvicorn, without its signal handling and with a socket bound before anything slow begins."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+
+from edge_store.config import ServerSection
+from edge_store.errors import ConfigError
+
+__all__ = ["HttpServer", "bind", "listening"]
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 30
+FORCE_AFTER_S = 5.0  # connections that do not end by themselves after the drain
+
+
+def bind(config: ServerSection) -> socket.socket:
+    """A listening address.
+
+    Raises:
+        ConfigError: it is taken, or not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as exc:
+        raise ConfigError(
+            f"cannot listen on server.host = {config.host!r}, server.port = {config.port}: "
+            f"{exc.strerror}",
+            hint="stop what listens there, or set another server.port",
+        ) from exc
+    return listener
+
+
+class HttpServer(uvicorn.Server):
+    """A uvicorn server whose signals belong to the daemon."""
+
+    def __init__(self, app: Any, connections_max: int) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ws="none",
+                backlog=BACKLOG,
+                limit_concurrency=connections_max,
+                timeout_keep_alive=KEEP_ALIVE_S,
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def listening(
+    server: HttpServer, listener: socket.socket, drain: Callable[[], Any]
+) -> AsyncIterator[None]:
+    """Serve until left; then stop listening, await ``drain()``, and close what is still open."""
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(server.serve(sockets=[listener]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await drain()
+            _, pending = await asyncio.wait({serving}, timeout=FORCE_AFTER_S)
+            server.force_exit = bool(pending)

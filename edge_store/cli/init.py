@@ -1,0 +1,93 @@
+"""``edge-store init``: a configuration, a database and a device id."""
+
+import sys
+from pathlib import Path
+
+import click
+
+__all__ = ["init"]
+
+ENGINES = ("sglang", "upstream", "demo")
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path), default=".", metavar="[DIR]")
+@click.option("--engine", type=click.Choice(ENGINES), help="What will answer.")
+@click.option("--upstream", metavar="URL", help="The server that an upstream engine asks.")
+@click.option("--model", metavar="PATH", help="The model that an sglang engine loads.")
+@click.option("--device-id", metavar="ID", help="Name of this box; one is made up without it.")
+def init(
+    directory: Path,
+    engine: str | None,
+    upstream: str | None,
+    model: str | None,
+    device_id: str | None,
+) -> None:
+    """Set up a box in DIR: edge-store.toml, the database, and a device id.
+
+    Overwrites nothing.
+
+    \b
+    Example:
+      edge-store init mybox --engine demo
+      edge-store init mybox --engine upstream --upstream http://127.0.0.1:30000
+    """
+    from edge_store.config import load, render_toml
+    from edge_store.errors import ConfigError
+    from edge_store.recorder.boot import create_identity
+    from edge_store.schema import migrate
+    from edge_store.sqlite import DatabaseLock, open_writer
+
+    target = directory / "edge-store.toml"
+    database = directory / "results.db"
+    for existing in (target, database):
+        if existing.exists():
+            raise ConfigError(
+                f"{existing} is already there: nothing was written",
+                hint="use another DIR, or `edge-store serve` with this one",
+            )
+    was_chosen = engine is not None
+    if engine is None and sys.stdin.isatty():
+        engine = click.prompt("Which engine?", type=click.Choice(ENGINES), default="demo")
+        was_chosen = True
+    engine = engine or "demo"
+    if engine == "upstream" and not upstream:
+        if not sys.stdin.isatty():
+            raise ConfigError(
+                "an upstream engine needs an address", hint="add --upstream http://HOST:PORT"
+            )
+        upstream = click.prompt("Address of the upstream server", default="http://127.0.0.1:30000")
+
+    directory.mkdir(parents=True, exist_ok=True)
+    values = {
+        "store.path": "results.db",
+        "engine.kind": engine,
+        "replica.url": f"file://{(directory / 'replica').absolute()}",
+    }
+    if upstream:
+        values["engine.upstream.base_url"] = upstream
+    text = render_toml(values)
+    if model:
+        text = text.replace("[engine.sglang]\n", f"[engine.sglang]\nmodel_path = {model!r}\n")
+    with target.open("x", encoding="utf-8") as file:
+        file.write(text)
+    try:
+        load(str(target), environ={})
+    except ConfigError:
+        target.unlink()
+        raise
+    with DatabaseLock(database):
+        connection = open_writer(database)
+        migrate(connection)
+        found = create_identity(connection, device_id or "")
+        connection.close()
+
+    click.echo(f"wrote {target}, {database}; this box is {found}")
+    if engine == "demo":
+        click.secho(
+            "This is a DEMO: the demo engine has no model and makes up its answers. "
+            "Set engine.kind to upstream or sglang for a real one.",
+            bold=True,
+            err=not was_chosen,
+        )
+    click.echo(f"next: edge-store serve --config {target}")

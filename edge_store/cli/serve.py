@@ -1,0 +1,47 @@
+"""``edge-store serve``: the daemon."""
+
+import os
+import sys
+
+import click
+
+__all__ = ["serve"]
+
+
+@click.command()
+@click.option("--config", help="The edge-store.toml to read, or its folder.")
+@click.option("--host", help="Overrides server.host.")
+@click.option("--port", type=int, help="Overrides server.port; 0 takes a free one.")
+def serve(config: str | None, host: str | None, port: int | None) -> None:
+    """Answer requests and record every answer, until SIGTERM.
+
+    The configuration is --config, else $EDGE_STORE_CONFIG, ./edge-store.toml or
+    /etc/edge-store/edge-store.toml.
+
+    \b
+    Example:
+      edge-store serve --config mybox
+      EDGE_STORE_SERVER__PORT=9000 edge-store serve
+    """
+    assert __debug__, "edge-store does not run under python -O: its assertions guard the data"
+    import asyncio
+
+    import uvloop
+
+    from edge_store import daemon
+    from edge_store.config import load
+    from edge_store.observability.logging import configure_logging
+
+    loaded = load(config, overrides={"server.host": host, "server.port": port})
+    configure_logging(loaded.config.log)
+
+    def announce(url: str) -> None:
+        if sys.stdout.isatty():
+            click.echo(f"edge-store answers on {url}/v1 (model list: {url}/v1/models)")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(daemon.serve(loaded.config, announce=announce))
+        # The writer's connection stays open on purpose (see daemon.py): end here.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

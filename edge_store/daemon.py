@@ -1,0 +1,282 @@
+"""The daemon: what it is made of, in which order it starts, and in which it stops.
+
+The nesting of the contexts is the shutdown order: stop listening, drain, the writer's last commit, the
+replica, the engine. Signals have one owner, here. The writer's connection is never closed while a
+replica exists: the last connection to close would checkpoint and delete the WAL, and Litestream would
+upload the whole database at the next start. So the process ends without closing it.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from edge_store import __version__
+from edge_store.api.app import own_routes
+from edge_store.api.gate import Gate
+from edge_store.api.server import HttpServer, bind, listening
+from edge_store.config import Config, EngineKind, EngineSection
+from edge_store.engine import Engine
+from edge_store.errors import AdmissionClosed, ConfigError, EdgeStoreError, ShutDown
+from edge_store.ids import DeviceId
+from edge_store.jsonrepair import JsonWorkers
+from edge_store.observability.metrics import Metrics
+from edge_store.recorder.app import Recorder
+from edge_store.recorder.boot import Boot, begin_boot, create_identity, end_boot
+from edge_store.recorder.disk import Disk
+from edge_store.recorder.slots import Slots
+from edge_store.recorder.writer import Writer, read_head
+from edge_store.schema import migrate
+from edge_store.sqlite import (
+    Connection,
+    DatabaseLock,
+    DatabaseThread,
+    checkpoint,
+    open_reader,
+    open_writer,
+    require_safe_sqlite,
+    wal_bytes,
+)
+from edge_store.systemd import notify, watchdog_interval_s
+
+__all__ = ["build_engine", "serve"]
+
+log = structlog.get_logger(__name__)
+
+READY_TIMEOUT_S = 2.0
+WAL_CHECK_S = 10.0
+
+
+def build_engine(config: EngineSection) -> Engine:
+    """The engine that ``engine.kind`` names, not yet entered."""
+    match config.kind:
+        case EngineKind.DEMO:
+            from edge_store.engine.demo import DemoEngine
+
+            return DemoEngine(config.demo)
+        case EngineKind.UPSTREAM:
+            from edge_store.engine.upstream import UpstreamEngine
+
+            return UpstreamEngine(config.upstream)
+        case EngineKind.SGLANG:
+            raise ConfigError(
+                'engine.kind = "sglang" is not in this version yet',
+                hint='run `python -m sglang.launch_server` and set engine.kind = "upstream", '
+                'engine.upstream.base_url = "http://127.0.0.1:30000"',
+            )
+
+
+async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url: None) -> None:
+    """Run until SIGTERM or SIGINT. ``announce`` is called with the base URL once requests are taken.
+
+    Returns with the writer's connection open when replication is on: the caller must then end the
+    process without closing it (``os._exit``).
+
+    Raises:
+        ConfigError, StoreError, EngineStartFailed: it did not start.
+    """
+    stopping = Stopping()
+    path = Path(config.store.path)
+    require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"store.path = {str(path)!r}: there is no folder {path.parent}",
+            hint="create it, or run `edge-store init`",
+        )
+    listener = bind(config.server)
+    with DatabaseLock(path):
+        metrics = Metrics()
+        database = await DatabaseThread.open(
+            lambda: open_writer(path, busy_timeout_ms=config.store.busy_timeout_ms)
+        )
+        device_id = await database.run(_prepare, config.device.id)
+        async with build_engine(config.engine) as engine:
+            boot = await database.run(
+                begin_boot,
+                device_id=device_id,
+                version=__version__,
+                engine=engine.name,
+                engine_version=engine.version,
+            )
+            log.info("boot_began", boot_id=boot.boot_id, device_id=device_id, version=__version__)
+            async with (
+                _replica(config, path, device_id, database) as replica,
+                _recording(config, path, boot, database, engine, metrics) as recorder,
+            ):
+                reader = await DatabaseThread.open(lambda: open_reader(path))
+                _watch(metrics, path, recorder, replica)
+                gate = Gate(
+                    recorder=recorder,
+                    engine=engine,
+                    ours=own_routes(
+                        reader=reader,
+                        metrics=metrics,
+                        health=lambda: _health(boot, engine, recorder, replica),
+                    ),
+                    config=config.server,
+                    metrics=metrics,
+                )
+                server = HttpServer(gate, connections_max=4 * config.recorder.slots)
+                drain = Drain(recorder, stopping, config.server.drain_timeout_s)
+                async with listening(server, listener, drain):
+                    recorder.slots.open()
+                    host, port = listener.getsockname()[:2]
+                    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+                    log.info("http_listening", url=url)
+                    notify(f"READY=1\nSTATUS=Answering on {url}")
+                    announce(url)
+                    await stopping.first.wait()
+                    notify("STOPPING=1\nSTATUS=Draining")
+                    log.info("stop_requested", in_flight=recorder.slots.in_flight)
+                await reader.close()
+    if not config.replica.enabled:
+        await database.close()
+
+
+class Stopping:
+    """SIGTERM and SIGINT: the first asks for a stop, the second for one without a drain."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._received)
+
+    def _received(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+class Drain:
+    """Lets what runs finish for a while, then cuts it; every outcome is recorded either way."""
+
+    def __init__(self, recorder: Recorder, stopping: Stopping, timeout_s: float) -> None:
+        self._recorder = recorder
+        self._stopping = stopping
+        self._timeout_s = timeout_s
+
+    async def __call__(self) -> None:
+        slots = self._recorder.slots
+        slots.close(AdmissionClosed("the daemon is stopping"))
+        drained = asyncio.ensure_future(slots.drained())
+        hurried = asyncio.ensure_future(self._stopping.second.wait())
+        await asyncio.wait(
+            {drained, hurried}, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        hurried.cancel()
+        if not drained.done():
+            log.warning("drain_cut", in_flight=slots.in_flight)
+            self._recorder.abort_all(ShutDown("the daemon stopped before this answer was complete"))
+        await drained
+
+
+def _prepare(connection: Connection, device_id: str) -> DeviceId:
+    migrate(connection)
+    return create_identity(connection, device_id)
+
+
+@asynccontextmanager
+async def _recording(
+    config: Config,
+    path: Path,
+    boot: Boot,
+    database: DatabaseThread,
+    engine: Engine,
+    metrics: Metrics,
+) -> AsyncIterator[Recorder]:
+    """The recorder with its writer; left only after the last commit and the boot's end row."""
+    slots = Slots(config.recorder)
+    disk = Disk(path, config.store.disk_reserve_bytes)
+    head = await database.run(read_head)
+    writer = Writer(database, boot, head, slots, disk, config.recorder, metrics)
+    async with JsonWorkers(config.repair) as json_workers, asyncio.TaskGroup() as tasks:
+        tasks.create_task(writer.run())
+        watchdog = tasks.create_task(_feed_watchdog(database))
+        try:
+            yield Recorder(
+                engine=engine,
+                engine_timeout_s=config.engine.timeout_s,
+                slots=slots,
+                writer=writer,
+                json_workers=json_workers,
+                boot=boot,
+                config=config.recorder,
+                metrics=metrics,
+            )
+        finally:
+            writer.close()
+            watchdog.cancel()
+    with suppress(EdgeStoreError):  # a full disk must not keep the daemon from stopping
+        await database.run(end_boot, boot)
+    log.info("boot_ended", boot_id=boot.boot_id, admitted=slots.admitted_upto, seq=writer.head.seq)
+
+
+async def _feed_watchdog(database: DatabaseThread) -> None:
+    """Tell systemd that we live, through the writer's thread: if it hangs, we are restarted."""
+    interval_s = watchdog_interval_s()
+    while interval_s is not None:
+        await database.run(lambda _connection: None)
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval_s)
+
+
+@asynccontextmanager
+async def _replica(
+    config: Config, path: Path, device_id: DeviceId, database: DatabaseThread
+) -> AsyncIterator[Any]:
+    """Litestream when replication is on; else the daemon checkpoints by itself."""
+    if config.replica.enabled:
+        from edge_store.replica.supervisor import Litestream
+
+        async with Litestream(config.replica, path, device_id) as litestream:
+            yield litestream
+        return
+    async with asyncio.TaskGroup() as tasks:
+        checkpoints = tasks.create_task(
+            _checkpoint_when_large(path, database, config.store.wal_bytes_max)
+        )
+        yield None
+        checkpoints.cancel()
+
+
+async def _checkpoint_when_large(path: Path, database: DatabaseThread, bound: int) -> None:
+    while True:
+        await asyncio.sleep(WAL_CHECK_S)
+        if wal_bytes(path) > bound and not await database.run(checkpoint):
+            log.warning("checkpoint_blocked", wal_bytes=wal_bytes(path))
+
+
+def _watch(metrics: Metrics, path: Path, recorder: Recorder, replica: Any) -> None:
+    disk = Disk(path, 0)
+    metrics.watch("in_flight", "Slots taken", lambda: recorder.slots.in_flight)
+    metrics.watch("wal_bytes", "Size of the WAL", lambda: wal_bytes(path))
+    metrics.watch("disk_free_bytes", "Free space on the database's disk", disk.free_bytes)
+    if replica is not None:
+        metrics.watch(
+            "replica_lag_seconds",
+            "Age of the oldest commit that is not replicated",
+            lambda: replica.status.lag_s,
+        )
+
+
+async def _health(boot: Boot, engine: Engine, recorder: Recorder, replica: Any) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            engine_ready = await engine.is_ready()
+    except TimeoutError:
+        engine_ready = False
+    closed = recorder.slots.closed
+    return {
+        "is_ready": engine_ready and closed is None,
+        "version": __version__,
+        "device_id": boot.device_id,
+        "boot_id": boot.boot_id,
+        "engine": {"kind": engine.name, "version": engine.version, "is_ready": engine_ready},
+        "admission": {"is_open": closed is None, "code": closed.code if closed else None},
+        "in_flight": recorder.slots.in_flight,
+        "replica": replica.status if replica else None,
+    }
