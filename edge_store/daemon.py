@@ -1,9 +1,9 @@
 """The daemon: what it is made of, in which order it starts, and in which it stops.
 
-The nesting of the contexts is the shutdown order: stop listening, drain, the writer's last commit, the
-replica, the engine. Signals have one owner, here. The writer's connection is never closed while a
-replica exists: the last connection to close would checkpoint and delete the WAL, and Litestream would
-upload the whole database at the next start. So the process ends without closing it.
+The nesting of the contexts is the shutdown order: stop listening, drain, the writer's last commit,
+the replica, the engine. Signals have one owner, here. The writer's connection is never closed while
+a replica exists: the last connection to close would checkpoint and delete the WAL, and Litestream
+would upload the whole database at the next start. So the process ends without closing it.
 """
 
 import asyncio
@@ -71,7 +71,8 @@ def build_engine(config: EngineSection) -> Engine:
 
 
 async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url: None) -> None:
-    """Run until SIGTERM or SIGINT. ``announce`` is called with the base URL once requests are taken.
+    """Run until SIGTERM or SIGINT. ``announce`` is called with the base URL once requests are
+    taken.
 
     Returns with the writer's connection open when replication is on: the caller must then end the
     process without closing it (``os._exit``).

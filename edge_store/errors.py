@@ -5,11 +5,11 @@
     ├ RequestError          the caller: 4xx
     ├ Overloaded            nobody: 503 with Retry-After, try again
     ├ EngineError           the GPU or the upstream: 502, 503, 504
-    ├ StoreError            the disk or the file: 5xx; some exit with a code systemd must not restart
+    ├ StoreError            the disk or the file: 5xx; some exit codes forbid a restart
     └ ReplicationError      the replica or its program
 
-Each leaf has a stable ``code``: it is the ``error_type`` of a row, the ``code`` of an HTTP error and a
-heading of docs/operations.md. A foreign exception is translated once, where it enters.
+Each leaf has a stable ``code``: it is the ``error_type`` of a row, the ``code`` of an HTTP error
+and a heading of docs/operations.md. A foreign exception is translated once, where it enters.
 """
 
 from typing import ClassVar

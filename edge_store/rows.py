@@ -1,7 +1,8 @@
-"""Result ⇄ row, and the digest of a row. Pure functions; the only place that knows the column order.
+"""Result ⇄ row, and the digest of a row. Pure functions; the only place that knows the column
+order.
 
-A record's field order is the column order, so a row is a tuple of the record's values. The digest is
-taken over those values exactly as SQLite stores them, so that it can be taken again from a file.
+A record's field order is the column order, so a row is a tuple of the record's values. The digest
+is taken over those values exactly as SQLite stores them, so that it can be taken again from a file.
 """
 
 import hashlib
@@ -66,7 +67,8 @@ def to_row(seq: int, timeline: str, result: Result) -> Row:
     """The values to insert.
 
     Raises:
-        UnicodeEncodeError, OverflowError: a text or number that cannot be stored (see ``salvaged``).
+        UnicodeEncodeError, OverflowError: a text or number that cannot be stored (see
+        ``salvaged``).
     """
     *values, outputs, content = msgspec.structs.astuple(result)
     values[CLOCK_SYNCED] = int(values[CLOCK_SYNCED])

@@ -1,8 +1,9 @@
-"""The one place that opens databases: driver, version check, pragmas, readers, the writer, the lock.
+"""The one place that opens databases: driver, version check, pragmas, readers, the writer, the
+lock.
 
-Driver: pysqlite3 (bundles a current SQLite) where there is a wheel, else the standard library's. The
-database file itself is never ``open()``ed: closing any descriptor on it would drop SQLite's POSIX
-locks in this process. Every foreign error is translated here, by its SQLite code.
+Driver: pysqlite3 (bundles a current SQLite) where there is a wheel, else the standard library's.
+The database file itself is never ``open()``ed: closing any descriptor on it would drop SQLite's
+POSIX locks in this process. Every foreign error is translated here, by its SQLite code.
 """
 
 import fcntl
@@ -99,7 +100,7 @@ def translated(what: str) -> Iterator[None]:
             case driver.SQLITE_CORRUPT:
                 raise Corrupt(
                     f"{what}: {exc}",
-                    hint="keep the damaged file and rebuild with `edge-store replica restore --to FILE`",
+                    hint="keep the damaged file; `edge-store replica restore --to FILE` rebuilds it",
                 ) from exc
             case driver.SQLITE_NOTADB:
                 raise NotAnEdgeStoreFile(f"{what}: {exc}", hint="point to another file") from exc
@@ -206,9 +207,9 @@ def wal_bytes(path: Path) -> int:
 class DatabaseThread:
     """One connection on aiosqlite's thread.
 
-    ``run`` hands a whole function to that thread, so a transaction is one plain function that nothing
-    can interleave with, and costs one hop between threads instead of one per statement. Cancelling
-    ``run`` does not stop the function.
+    ``run`` hands a whole function to that thread, so a transaction is one plain function that
+    nothing can interleave with, and costs one hop between threads instead of one per statement.
+    Cancelling ``run`` does not stop the function.
     """
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
@@ -234,7 +235,9 @@ class DatabaseThread:
 
 
 class DatabaseLock:
-    """Holds ``<database>.lock``'s flock, so that one process writes. Released when it ends, however."""
+    """Holds ``<database>.lock``'s flock, so that one process writes. Released when it ends,
+    however.
+    """
 
     def __init__(self, database: Path) -> None:
         self.path = database.with_name("edge-store.lock")

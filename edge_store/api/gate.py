@@ -1,7 +1,7 @@
 """The first thing a request meets: an allowlist of routes, and a bound on what it may send.
 
-What generates goes to the recorder, the model list straight to the engine, our own routes to our own
-app, everything else is 404: an engine's administration routes are never reached.
+What generates goes to the recorder, the model list straight to the engine, our own routes to our
+own app, everything else is 404: an engine's administration routes are never reached.
 """
 
 import asyncio

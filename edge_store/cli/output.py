@@ -52,7 +52,9 @@ def write_rows(result: QueryResult, fmt: str, stream: TextIO) -> None:
             objects = [_object(result.columns, row) for row in result.rows]
             stream.write(json.dumps(objects, ensure_ascii=False, indent=1) + "\n")
         case _:
-            stream.writelines(json.dumps(_object(result.columns, row), ensure_ascii=False) + "\n" for row in result.rows)
+            for row in result.rows:
+                line = json.dumps(_object(result.columns, row), ensure_ascii=False)
+                stream.write(f"{line}\n")
 
 
 def _object(columns: tuple[str, ...], row: tuple[Any, ...]) -> dict[str, Any]:

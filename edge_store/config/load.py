@@ -72,7 +72,8 @@ def load(
     path = config_path(flag, environ)
     if path is None and required:
         raise ConfigError(
-            f"no configuration: neither --config, $EDGE_STORE_CONFIG, ./edge-store.toml nor {SYSTEM_PATH}",
+            "no configuration: neither --config, $EDGE_STORE_CONFIG, ./edge-store.toml "
+            f"nor {SYSTEM_PATH}",
             hint="write one with `edge-store init`",
         )
     merged: dict[str, Any] = {}

@@ -1,4 +1,6 @@
-"""Writes settings as commented TOML: the shipped ``config/edge-store.toml`` and what ``init`` writes."""
+"""Writes settings as commented TOML: the shipped ``config/edge-store.toml`` and what ``init``
+writes.
+"""
 
 import json
 import textwrap

@@ -1,7 +1,7 @@
 """Every setting, with its default, its bounds and one sentence of meaning.
 
-The sentence is the comment in ``config/edge-store.toml`` and the text of docs/configuration.md, so it
-is written for the owner of a box. Durations are seconds, sizes are bytes; the name says which.
+The sentence is the comment in ``config/edge-store.toml`` and the text of docs/configuration.md, so
+it is written for the owner of a box. Durations are seconds, sizes are bytes; the name says which.
 Sections are frozen and passed whole to the room they belong to.
 """
 

@@ -1,6 +1,7 @@
 """structlog over the standard library: JSON under systemd, colours on a terminal, plain otherwise.
 
-Events are past-tense snake_case, keys are column names. No prompt and no output text is ever logged.
+Events are past-tense snake_case, keys are column names. No prompt and no output text is ever
+logged.
 """
 
 import json

@@ -1,8 +1,8 @@
 """One admitted request on its way through the engine, and its answer on the way back.
 
-Pieces of a stream pass at once; its end, or a whole plain answer, stays here until ``deliver`` is told
-that the row is committed. A caller that leaves, a deadline, a stop of the daemon all ``cut`` the
-exchange: the engine is told to abort, and what had come so far is recorded.
+Pieces of a stream pass at once; its end, or a whole plain answer, stays here until ``deliver`` is
+told that the row is committed. A caller that leaves, a deadline, a stop of the daemon all ``cut``
+the exchange: the engine is told to abort, and what had come so far is recorded.
 """
 
 import asyncio

@@ -1,4 +1,5 @@
-"""Admission: a request takes a slot before any GPU work starts and holds it until its row is committed.
+"""Admission: a request takes a slot before any GPU work starts and holds it until its row is
+committed.
 
 The number of slots bounds everything behind them: requests in flight, results waiting for a COMMIT,
 memory. Each admission takes the next ``boot_seq``; no number is skipped. Runs on the event loop.

@@ -3,7 +3,8 @@
 One task, one connection. A batch is one plain function on the writer's thread: BEGIN IMMEDIATE, the
 inserts, the row of ``commits``, COMMIT. A result is acknowledged only by the future that its COMMIT
 resolves. A datum that cannot be stored costs its own row a retry, not the batch. The queue needs no
-bound of its own: each waiting result holds a slot. The task ends by ``close``, never by cancellation.
+bound of its own: each waiting result holds a slot. The task ends by ``close``, never by
+cancellation.
 """
 
 import asyncio

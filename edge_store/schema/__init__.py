@@ -1,7 +1,7 @@
 """The database's shape: forward-only migrations, each in a transaction with its record.
 
-A migration is one SQL file. ``application_id`` marks the file as ours; ``user_version`` is the number
-of the newest migration it has. Runs on the writer's connection, before anything else does.
+A migration is one SQL file. ``application_id`` marks the file as ours; ``user_version`` is the
+number of the newest migration it has. Runs on the writer's connection, before anything else does.
 """
 
 from collections.abc import Callable, Iterator

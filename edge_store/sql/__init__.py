@@ -1,4 +1,6 @@
-"""Hand-written SQL as named blocks: ``-- name: block`` opens one, the next name or the end closes it."""
+"""Hand-written SQL as named blocks: ``-- name: block`` opens one, the next name or the end closes
+it.
+"""
 
 import re
 from functools import cache

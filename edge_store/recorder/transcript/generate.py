@@ -1,8 +1,8 @@
 """SGLang's native ``/generate``, plain and streamed (sglang 0.5: managers/io_struct.py).
 
 A streamed ``text`` is cumulative, so the newest replaces what came before. The event is held whose
-``meta_info.finish_reason`` completes the last open output. One input with ``n`` outputs, or a list of
-inputs, answers with a list; in a stream each event names its ``index``.
+``meta_info.finish_reason`` completes the last open output. One input with ``n`` outputs, or a list
+of inputs, answers with a list; in a stream each event names its ``index``.
 """
 
 from typing import Any
