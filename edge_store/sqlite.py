@@ -100,7 +100,7 @@ def translated(what: str) -> Iterator[None]:
             case driver.SQLITE_CORRUPT:
                 raise Corrupt(
                     f"{what}: {exc}",
-                    hint="keep the damaged file; `edge-store replica restore --to FILE` rebuilds it",
+                    hint="keep the file; `edge-store replica restore --to FILE` rebuilds it",
                 ) from exc
             case driver.SQLITE_NOTADB:
                 raise NotAnEdgeStoreFile(f"{what}: {exc}", hint="point to another file") from exc

@@ -1,4 +1,4 @@
-"""The settings: what they are (``sections``), where they come from (``load``), how they are shown."""
+"""The settings: what they are (``sections``), where they come from (``load``), how they look."""
 
 from edge_store.config.load import Loaded, config_path, load
 from edge_store.config.render import render_toml

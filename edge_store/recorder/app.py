@@ -157,7 +157,7 @@ class Recorder:
 class Entry:
     """What is known of an admitted request; becomes its ``Result``."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self, boot: Boot, scope: Scope, asked: Asked, slot: Slot, body: bytes, exchange: Exchange
     ) -> None:
         self.boot = boot
@@ -279,7 +279,7 @@ def _spliced(body: bytes, request: dict[str, Any], asked: Asked, rid: str | None
 
 
 def _engine_scope(scope: Scope, body: bytes) -> Scope:
-    """The engine's copy of the scope: it answers uncompressed, and the length is that of its body."""
+    """The engine's copy of the scope: answered uncompressed, with the length of its own body."""
     dropped = (b"content-length", b"accept-encoding", b"transfer-encoding")
     headers = [(k, v) for k, v in scope["headers"] if k.lower() not in dropped]
     headers.append((b"content-length", str(len(body)).encode()))

@@ -113,7 +113,7 @@ class Exchange:
         self.cut(ClientDisconnected("the caller left before the end of the answer"))
 
     def cut(self, cause: EdgeStoreError) -> None:
-        """End the generation early. The first cause counts; after the answer is whole, none does."""
+        """End the generation early. The first cause counts; once the answer is whole, none does."""
         if self.cause is not None or self._timeout is None:
             return
         self.cause = cause

@@ -52,7 +52,7 @@ class ChainHead(msgspec.Struct, frozen=True):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What one COMMIT made: for each result its receipt or the error of its row, and the new head."""
+    """What one COMMIT made: each result's receipt or the error of its row, and the new head."""
 
     outcomes: list[Receipt | EdgeStoreError]
     head: ChainHead
