@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -59,18 +60,17 @@ def init(
         upstream = click.prompt("Address of the upstream server", default="http://127.0.0.1:30000")
 
     directory.mkdir(parents=True, exist_ok=True)
-    values = {
+    values: dict[str, Any] = {
         "store.path": "results.db",
         "engine.kind": engine,
         "replica.url": f"file://{(directory / 'replica').absolute()}",
     }
     if upstream:
         values["engine.upstream.base_url"] = upstream
-    text = render_toml(values)
     if model:
-        text = text.replace("[engine.sglang]\n", f"[engine.sglang]\nmodel_path = {model!r}\n")
+        values["engine.sglang"] = {"model_path": model}
     with target.open("x", encoding="utf-8") as file:
-        file.write(text)
+        file.write(render_toml(values))
     try:
         load(str(target), environ={})
     except ConfigError:

@@ -39,19 +39,20 @@ def render_toml(values: Mapping[str, Any] | None = None) -> str:
     commented out, so that a newer version's default takes effect.
     """
     given = dict(values or {})
-    lines = [
-        "# edge-store: the settings of one box. `edge-store config show` prints what is in force."
-    ]
+    lines = ["# edge-store: the settings of one box; `edge-store config show` prints those in force."]
     table = ""
     for key, description, default in documented_settings():
-        section, _, name = key.rpartition(".")
+        is_table = isinstance(default, dict)
+        section, _, name = (key, "", "") if is_table else key.rpartition(".")
         if section != table:
             table = section
             lines += ["", f"[{section}]"]
         lines += [f"# {line}" for line in textwrap.wrap(description, WIDTH)]
-        if key in given:
+        if is_table:
+            lines += [f"{k} = {_literal(v)}" for k, v in given.pop(key, {}).items()]
+        elif key in given:
             lines.append(f"{name} = {_literal(given.pop(key))}")
-        elif default != {}:
+        else:
             lines.append(f"#{name} = {_literal(default)}")
     assert not given, f"not settings: {sorted(given)}"
     return "\n".join(lines) + "\n"
