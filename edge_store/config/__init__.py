@@ -4,6 +4,7 @@ from edge_store.config.load import Loaded, config_path, load
 from edge_store.config.render import render_toml
 from edge_store.config.sections import (
     Config,
+    DemoSection,
     DeviceSection,
     EngineKind,
     EngineSection,
@@ -18,6 +19,7 @@ from edge_store.config.sections import (
 
 __all__ = [
     "Config",
+    "DemoSection",
     "DeviceSection",
     "EngineKind",
     "EngineSection",
