@@ -39,7 +39,9 @@ def render_toml(values: Mapping[str, Any] | None = None) -> str:
     commented out, so that a newer version's default takes effect.
     """
     given = dict(values or {})
-    lines = ["# edge-store: the settings of one box; `edge-store config show` prints those in force."]
+    lines = [
+        "# edge-store: the settings of one box; `edge-store config show` prints those in force."
+    ]
     table = ""
     for key, description, default in documented_settings():
         is_table = isinstance(default, dict)

@@ -4,8 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from edge_store.identity import create_identity
 from edge_store.ids import BootId, DeviceId, new_result_id
-from edge_store.recorder.boot import Boot, begin_boot, create_identity
+from edge_store.recorder.boot import Boot, begin_boot
 from edge_store.result import Content, Operation, Output, Result, Status
 from edge_store.schema import migrate
 from edge_store.sqlite import Connection, open_writer
@@ -18,9 +19,7 @@ def new_database(path: Path) -> tuple[Connection, Boot]:
     connection = open_writer(path)
     migrate(connection)
     create_identity(connection, DEVICE)
-    boot = begin_boot(
-        connection, device_id=DEVICE, version="0", engine="demo", engine_version="0"
-    )
+    boot = begin_boot(connection, device_id=DEVICE, version="0", engine="demo", engine_version="0")
     return connection, boot
 
 
