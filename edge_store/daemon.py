@@ -22,11 +22,12 @@ from edge_store.api.server import HttpServer, bind, listening
 from edge_store.config import Config, EngineKind, EngineSection
 from edge_store.engine import Engine
 from edge_store.errors import AdmissionClosed, ConfigError, EdgeStoreError, ShutDown
+from edge_store.identity import create_identity
 from edge_store.ids import DeviceId
 from edge_store.jsonrepair import JsonWorkers
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
-from edge_store.recorder.boot import Boot, begin_boot, create_identity, end_boot
+from edge_store.recorder.boot import Boot, begin_boot, end_boot
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.slots import Slots
 from edge_store.recorder.writer import Writer, read_head

@@ -35,7 +35,7 @@ def init(
     """
     from edge_store.config import load, render_toml
     from edge_store.errors import ConfigError
-    from edge_store.recorder.boot import create_identity
+    from edge_store.identity import create_identity
     from edge_store.schema import migrate
     from edge_store.sqlite import DatabaseLock, open_writer
 

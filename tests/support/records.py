@@ -4,8 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from edge_store.identity import create_identity
 from edge_store.ids import BootId, DeviceId, new_result_id
-from edge_store.recorder.boot import Boot, begin_boot, create_identity
+from edge_store.recorder.boot import Boot, begin_boot
 from edge_store.result import Content, Operation, Output, Result, Status
 from edge_store.schema import migrate
 from edge_store.sqlite import Connection, open_writer
@@ -13,13 +14,13 @@ from edge_store.sqlite import Connection, open_writer
 DEVICE = DeviceId("box-test")
 
 
-def new_database(path: Path) -> tuple[Connection, Boot]:
+def new_database(path: Path, device_id: DeviceId = DEVICE) -> tuple[Connection, Boot]:
     """A migrated database with one boot begun, open for writing."""
     connection = open_writer(path)
     migrate(connection)
-    create_identity(connection, DEVICE)
+    create_identity(connection, device_id)
     boot = begin_boot(
-        connection, device_id=DEVICE, version="0", engine="demo", engine_version="0"
+        connection, device_id=device_id, version="0", engine="demo", engine_version="0"
     )
     return connection, boot
 
