@@ -42,7 +42,7 @@ class Piece(msgspec.Struct):
     text: str | None = None
     index: int = 0
     meta_info: MetaInfo | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
     @property
     def finish_reason(self) -> str | None:
@@ -87,7 +87,7 @@ class GenerateReader:
 
     def _take(self, index: int, piece: Piece) -> None:
         if piece.error is not None:
-            error = msgspec.json.decode(piece.error)
+            error = piece.error
             self._error = str(error.get("message", error) if isinstance(error, dict) else error)
             return
         if piece.meta_info is None and piece.text is None:

@@ -70,7 +70,7 @@ class Answer(msgspec.Struct):
     model: str | None = None
     choices: list[Choice] | None = None
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 decode_answer = msgspec.json.Decoder(Answer).decode
@@ -169,8 +169,9 @@ class OpenAIReader:
         self._model = answer.model or self._model
         self._usage = answer.usage or self._usage
         for choice in answer.choices or ():
-            if not 0 <= choice.index < CHOICES_MAX:
-                raise Garbled(f"choice index {choice.index} is not below {CHOICES_MAX}")
+            bound = max(self._expected, CHOICES_MAX)  # a list of prompts may ask for more
+            if not 0 <= choice.index < bound:
+                raise Garbled(f"choice index {choice.index} is not below {bound}")
             draft = self._drafts.setdefault(choice.index, Draft())
             self.has_begun = draft.add(choice) or self.has_begun
 
@@ -190,11 +191,10 @@ class OpenAIReader:
         )
 
 
-def _error_text(raw: msgspec.Raw) -> str:
-    error = msgspec.json.decode(raw)
+def _error_text(error: Any) -> str:
     if isinstance(error, dict) and isinstance(error.get("message"), str):
         return str(error["message"])
-    return bytes(raw).decode(errors="replace")
+    return error if isinstance(error, str) else str(json_text(error))
 
 
 def _ask(body: dict[str, Any], operation: Operation, input_text: str, choices: int) -> Asked:

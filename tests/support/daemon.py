@@ -1,0 +1,285 @@
+"""The appliance as a process: a box made by ``edge-store init`` and its daemon, ``edge-store serve``.
+
+Every wait has a deadline. Leaving a ``DaemonProcess`` kills what is left of it, and fails if the
+daemon's log holds a traceback: no fault of the world may become one.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+import edge_store
+from edge_store.chain import ChainCheck, verify_chain
+from edge_store.sqlite import check_integrity, open_reader
+
+__all__ = ["DEADLINE_S", "Box", "DaemonProcess", "until"]
+
+DEADLINE_S = 20.0  # for whatever takes well under a second on an idle machine
+POLL_S = 0.02
+ROOT = Path(edge_store.__file__).parent.parent
+EDGE_STORE = (sys.executable, "-m", "edge_store")
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """Nothing of the tester's settings or cloud keys; replication off unless it is asked for."""
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "EDGE_STORE_REPLICA__ENABLED": "false",
+        **extra,
+    }
+
+
+def until(holds: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """Poll until ``holds()`` is true, and return its value."""
+    ends_at = time.monotonic() + deadline_s
+    while not (value := holds()):
+        assert time.monotonic() < ends_at, f"not within {deadline_s} s: {what}"
+        time.sleep(POLL_S)
+    return value
+
+
+class Box:
+    """A folder with ``edge-store.toml`` and ``results.db``."""
+
+    def __init__(self, directory: Path, **settings: str) -> None:
+        """``settings``: ``SECTION__KEY`` and its value, for every command."""
+        self.directory = directory
+        self.database = directory / "results.db"
+        self.environ = environment(**{f"EDGE_STORE_{k}": v for k, v in settings.items()})
+
+    @classmethod
+    def init(cls, directory: Path, *options: str, **settings: str) -> "Box":
+        """Run ``edge-store init``; the demo engine unless ``options`` say otherwise."""
+        box = cls(directory, **settings)
+        done = box.run("init", str(directory), *(options or ("--engine", "demo")))
+        assert done.returncode == 0, done.stderr
+        return box
+
+    def run(
+        self, *arguments: str, deadline_s: float = DEADLINE_S, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [*EDGE_STORE, *arguments],
+            env={**self.environ, **{f"EDGE_STORE_{k}": v for k, v in settings.items()}},
+            cwd=self.directory.parent,
+            capture_output=True,
+            text=True,
+            timeout=deadline_s,
+            check=False,
+        )
+
+    def serve(self, **settings: str) -> "DaemonProcess":
+        """A daemon on a free port, not yet started."""
+        more = {f"EDGE_STORE_{k}": v for k, v in settings.items()}
+        return DaemonProcess(self, {**self.environ, **more})
+
+    def query(self, statement: str, *params: str) -> list[dict[str, Any]]:
+        """Rows by ``edge-store query``."""
+        arguments = ("query", statement, "--config", str(self.directory), "--nl", *params)
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def rows(self, statement: str, *params: Any) -> list[tuple[Any, ...]]:
+        """Rows by our own reader, in this process."""
+        return rows(self.database, statement, *params)
+
+    def scalar(self, statement: str, *params: Any) -> Any:
+        """The first column of the only row."""
+        ((value,),) = self.rows(statement, *params)
+        return value
+
+    def texts(self) -> dict[str, str]:
+        """The first choice of each completed result, by id."""
+        return dict(
+            self.rows(
+                "SELECT r.id, o.output_text FROM results AS r JOIN outputs AS o USING (seq) "
+                "WHERE r.status = 'completed' AND o.choice_index = 0"
+            )
+        )
+
+    def proven(self) -> ChainCheck:
+        """The chain's extent; fails unless file and chain are whole."""
+        return proven(self.database)
+
+
+def rows(database: Path, statement: str, *params: Any) -> list[tuple[Any, ...]]:
+    """Rows of any database of ours."""
+    connection = open_reader(database)
+    try:
+        return connection.execute(statement, params).fetchall()
+    finally:
+        connection.close()
+
+
+def proven(database: Path) -> ChainCheck:
+    """Check every page and every digest of one consistent view of the file."""
+    connection = open_reader(database)
+    try:
+        connection.execute("BEGIN")
+        assert check_integrity(connection, full=True) == "ok"
+        found = verify_chain(connection)
+    finally:
+        connection.close()
+    assert found.faults == ()
+    return found
+
+
+class DaemonProcess:
+    """``edge-store serve`` under observation. Entered: it is ready."""
+
+    def __init__(self, box: Box, environ: Mapping[str, str]) -> None:
+        self.box = box
+        self.url = ""
+        self.log: list[dict[str, Any]] = []  # each line of its log, decoded
+        self.raw: list[str] = []  # each line of stdout that is no JSON, and of stderr
+        self._environ = dict(environ)
+        self._changed = threading.Condition()
+        self._process: subprocess.Popen[str]
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+        if exc is None:
+            assert self.tracebacks() == []
+
+    def start(self) -> None:
+        """Start the process and read its output."""
+        self._process = subprocess.Popen(
+            [*EDGE_STORE, "serve", "--config", str(self.box.directory), "--port", "0"],
+            env=self._environ,
+            cwd=self.box.directory.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for stream in (self._process.stdout, self._process.stderr):
+            thread = threading.Thread(target=self._collect, args=(stream,), daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _collect(self, stream: Any) -> None:
+        for line in stream:
+            with self._changed:
+                try:
+                    self.log.append(json.loads(line))
+                except ValueError:
+                    self.raw.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        stream.close()
+
+    def wait_ready(self, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until /readyz answers 200."""
+        self.url = str(self.logged("http_listening", deadline_s=deadline_s)["url"])
+        until(lambda: self.get("/readyz").status_code == 200, "/readyz is 200", deadline_s)
+
+    def logged(
+        self, event: str, deadline_s: float = DEADLINE_S, *, number: int = 1
+    ) -> dict[str, Any]:
+        """Wait for the ``number``-th line of this event."""
+
+        def found() -> list[dict[str, Any]]:
+            return [line for line in self.log if line.get("event") == event]
+
+        with self._changed:
+            self._changed.wait_for(
+                lambda: len(found()) >= number or self._process.poll() is not None, deadline_s
+            )
+        if len(found()) < number:
+            for thread in self._threads if self._process.poll() is not None else ():
+                thread.join(DEADLINE_S)  # it has ended: its last lines are still on their way
+        assert len(found()) >= number, f"no {event} within {deadline_s} s:\n{self.output()}"
+        return found()[number - 1]
+
+    def output(self) -> str:
+        """The end of everything it has said, for messages of failed tests."""
+        lines = [json.dumps(line) for line in self.log]
+        return "\n".join([*lines[-40:], *self.raw[-40:]])
+
+    def tracebacks(self) -> list[str]:
+        """Errors that nobody expected."""
+        return [line["exception"] for line in self.log if "exception" in line] + [
+            line for line in self.raw if "Traceback" in line
+        ]
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=DEADLINE_S, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.post(self.url + path, timeout=DEADLINE_S, **options)
+
+    def chat(self, prompt: str, **fields: Any) -> httpx.Response:
+        """One plain chat."""
+        body = {"model": "demo", "messages": [{"role": "user", "content": prompt}], **fields}
+        return self.post("/v1/chat/completions", json=body)
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample, by name and labels as they are printed."""
+        samples = (line.rsplit(" ", 1) for line in self.get("/metrics").text.splitlines())
+        return {parts[0]: float(parts[1]) for parts in samples if not parts[0].startswith("#")}
+
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; the negated number of the signal that ended it."""
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait(self, deadline_s: float = DEADLINE_S) -> int:
+        """Wait for its end and for the last line of its log."""
+        try:
+            code = self._process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it runs on after {deadline_s} s:\n{self.output()}") from None
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+        return code
+
+    def stop(self, deadline_s: float = DEADLINE_S) -> int:
+        """SIGTERM, and its exit code."""
+        self.terminate()
+        return self.wait(deadline_s)
+
+    def kill(self) -> None:
+        """SIGKILL: not one more instruction of it runs."""
+        self._process.kill()
+        self.wait()
+
+    def _end(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(DEADLINE_S)
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
