@@ -59,7 +59,7 @@ def init(
             )
         upstream = click.prompt("Address of the upstream server", default="http://127.0.0.1:30000")
 
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o750)
     values: dict[str, Any] = {
         "store.path": "results.db",
         "engine.kind": engine,
@@ -72,15 +72,15 @@ def init(
     with target.open("x", encoding="utf-8") as file:
         file.write(render_toml(values))
     try:
-        load(str(target), environ={})
-    except ConfigError:
+        load(str(target), environ={}, overrides={"device.id": device_id})
+        with DatabaseLock(database):
+            connection = open_writer(database)
+            migrate(connection)
+            found = create_identity(connection, device_id or "")
+            connection.close()
+    except BaseException:
         target.unlink()
         raise
-    with DatabaseLock(database):
-        connection = open_writer(database)
-        migrate(connection)
-        found = create_identity(connection, device_id or "")
-        connection.close()
 
     click.echo(f"wrote {target}, {database}; this box is {found}")
     if engine == "demo":
