@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from edge_store.errors import ConfigError
+
 __all__ = ["init"]
 
 ENGINES = ("sglang", "upstream", "demo")
@@ -20,7 +22,7 @@ ENGINES = ("sglang", "upstream", "demo")
 @click.option(
     "--state-dir", type=click.Path(path_type=Path), help="Folder of the database, if not DIR."
 )
-def init(  # noqa: PLR0913  (one parameter per option)
+def init(
     directory: Path,
     engine: str | None,
     upstream: str | None,
@@ -38,7 +40,6 @@ def init(  # noqa: PLR0913  (one parameter per option)
       edge-store init mybox --engine upstream --upstream http://127.0.0.1:30000
     """
     from edge_store.config import load, render_toml
-    from edge_store.errors import ConfigError
     from edge_store.identity import create_identity
     from edge_store.schema import migrate
     from edge_store.sqlite import DatabaseLock, open_writer
@@ -52,17 +53,9 @@ def init(  # noqa: PLR0913  (one parameter per option)
                 f"{existing} is already there: nothing was written",
                 hint="use another DIR, or `edge-store serve` with this one",
             )
-    was_chosen = engine is not None
-    if engine is None and sys.stdin.isatty():
-        engine = click.prompt("Which engine?", type=click.Choice(ENGINES), default="demo")
-        was_chosen = True
-    engine = engine or "demo"
+    engine, was_chosen = _chosen_engine(engine)
     if engine == "upstream" and not upstream:
-        if not sys.stdin.isatty():
-            raise ConfigError(
-                "an upstream engine needs an address", hint="add --upstream http://HOST:PORT"
-            )
-        upstream = click.prompt("Address of the upstream server", default="http://127.0.0.1:30000")
+        upstream = _asked_upstream()
 
     for folder in (directory, state):
         folder.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -97,3 +90,16 @@ def init(  # noqa: PLR0913  (one parameter per option)
             err=not was_chosen,
         )
     click.echo(f"next: edge-store serve --config {target}")
+
+
+def _chosen_engine(given: str | None) -> tuple[str, bool]:
+    """The engine, and whether a person chose it."""
+    if given is None and sys.stdin.isatty():
+        given = click.prompt("Which engine?", type=click.Choice(ENGINES), default="demo")
+    return given or "demo", given is not None
+
+
+def _asked_upstream() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("Address of the upstream server", default="http://127.0.0.1:30000"))
+    raise ConfigError("an upstream engine needs an address", hint="add --upstream http://HOST:PORT")
