@@ -1,4 +1,4 @@
-"""``python -m edge_store.bench.bare PORT TOKEN_DELAY_MS``: the demo engine with nothing before it."""
+"""``python -m edge_store.bench.bare PORT TOKEN_DELAY_MS``: the demo engine with no recorder."""
 
 import asyncio
 import signal

@@ -1,7 +1,7 @@
 """A load of keep-alive HTTP connections, and the servers it is put on.
 
-The client is as small as can be (bytes over asyncio streams), so that on a small machine it does not
-hide what the server costs.
+The client is as small as can be (bytes over asyncio streams), so that on a small machine it does
+not hide what the server costs.
 """
 
 import asyncio
@@ -39,6 +39,14 @@ def _free_port() -> int:
 @asynccontextmanager
 async def running_daemon(folder: Path, token_delay_ms: float) -> AsyncIterator[Server]:
     """``edge-store serve`` with the demo engine, without a replica, at log level warning."""
+    _write_config(folder, token_delay_ms)
+    port = _free_port()
+    arguments = ["-m", "edge_store", "serve", "--config", str(folder), "--port", str(port)]
+    async with _running(arguments, port) as server:
+        yield server
+
+
+def _write_config(folder: Path, token_delay_ms: float) -> None:
     folder.mkdir()
     (folder / "edge-store.toml").write_text(
         render_toml(
@@ -51,10 +59,6 @@ async def running_daemon(folder: Path, token_delay_ms: float) -> AsyncIterator[S
         ),
         encoding="utf-8",
     )
-    port = _free_port()
-    arguments = ["-m", "edge_store", "serve", "--config", str(folder), "--port", str(port)]
-    async with _running(arguments, port) as server:
-        yield server
 
 
 @asynccontextmanager

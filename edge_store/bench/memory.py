@@ -33,7 +33,7 @@ async def bench_memory(folder: Path, *, requests: int) -> list[Figure]:
         Figure(
             name="RSS, end ÷ half-way",
             value=growth,
-            unit="×",
+            unit="ratio",
             bound=f"≤ {GROWTH_MAX}",
             holds=growth <= GROWTH_MAX,
         ),

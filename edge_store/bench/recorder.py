@@ -1,4 +1,4 @@
-"""What recording adds to a request: the daemon against its own engine alone, in slices taken in turn."""
+"""What recording adds to a request: the daemon against its own engine alone, slice by slice."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ CONNECTIONS = 64
 CPU_US_MAX = 250.0
 P50_RATIO_MAX = 1.04
 GENERATION_TOKENS = 20
-TOKEN_DELAY_MS = 10.0  # 20 tokens × 10 ms = a generation of 200 ms
+TOKEN_DELAY_MS = 10.0  # 20 tokens of 10 ms: a generation of 200 ms
 SLOW_ROUNDS = 5  # requests per connection and slice
 
 FAST = {"model": "demo", "messages": [{"role": "user", "content": "How are you today?"}]}
@@ -49,7 +49,7 @@ async def bench_recorder(folder: Path, *, pairs: int, slice_requests: int) -> li
         Figure(
             name="p50 of a 200 ms generation, recorded ÷ alone",
             value=median(ratios),
-            unit="×",
+            unit="ratio",
             bound=f"≤ {P50_RATIO_MAX}",
             holds=median(ratios) <= P50_RATIO_MAX,
         ),

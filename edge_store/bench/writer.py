@@ -94,7 +94,7 @@ async def bench_writer(folder: Path, *, pairs: int, slice_rows: int) -> list[Fig
             Figure(
                 name=f"writer ÷ raw loop, {producers} producers",
                 value=median(ratios),
-                unit="×",
+                unit="ratio",
                 bound=f"≥ {RATIO_MIN}",
                 holds=median(ratios) >= RATIO_MIN,
             ),
