@@ -135,12 +135,10 @@ def restore(
     click.echo(f"{done.path}: {done.results} results of {device_id}, in {done.seconds:.1f} s")
     click.echo(f"newest commit: {newest or 'none yet'}; replica TXID {done.txid}")
     click.echo("checked: every page (integrity_check), every commit (digest chain)")
-    click.echo(f'look at it: edge-store query "select * from completeness" --db {to}')
+    click.echo(f"look at it: edge-store query --db {to}")
+    click.echo("serve it:   stop the daemon; move the old database, its -wal and -shm and the")
     click.echo(
-        "serve it:   stop the daemon, move the old database, its -wal and -shm and the folder"
-    )
-    click.echo(
-        "            `litestream` beside it away, put this file in its place, start the daemon"
+        "            folder `litestream` beside it away; put this file there; start it again"
     )
 
 

@@ -1,7 +1,7 @@
 """Brings the boxes' databases here: one checked copy per box, replaced only by a good newer one.
 
-Boxes are independent: each has its deadline and its line in the report, and one that fails leaves its
-older copy and the others alone. One pull at a time works in a folder.
+Boxes are independent: each has its deadline and its line in the report, and one that fails leaves
+its older copy and the others alone. One pull at a time works in a folder.
 """
 
 import asyncio
@@ -51,8 +51,8 @@ async def pull(
 ) -> list[BoxReport]:
     """Restore every box of ``devices``, at most ``jobs`` at a time, each within ``timeout_s``.
 
-    ``on_report`` is called as each one ends. Returns the reports in the order of ``devices``. Safe to
-    cancel: copies that are done stay, the others are as they were.
+    ``on_report`` is called as each one ends. Returns the reports in the order of ``devices``. Safe
+    to cancel: copies that are done stay, the others are as they were.
 
     Raises:
         AlreadyRunning: another pull works in ``into``.
