@@ -55,6 +55,7 @@ EXIT_CORRUPT = 65  # EX_DATAERR
 EXIT_NOT_OURS = 66  # EX_NOINPUT: the file is not what it should be
 EXIT_SCHEMA_TOO_NEW = 76  # EX_PROTOCOL
 EXIT_TEMPORARY = 75  # EX_TEMPFAIL
+EXIT_NO_PERMISSION = 77  # EX_NOPERM
 
 
 class EdgeStoreError(Exception):

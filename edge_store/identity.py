@@ -1,4 +1,4 @@
-"""Whose file this is: the device id, given once and kept for good, and the timeline of its ``seq``."""
+"""Whose file this is: the device id, given once, for good, and the timeline of its ``seq``."""
 
 from edge_store.clock import now_ms
 from edge_store.errors import ConfigError

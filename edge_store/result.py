@@ -23,8 +23,8 @@ __all__ = [
 ]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The one kind of record."""
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """The one kind of record. It is never part of a cycle: the collector need not look at it."""
 
 
 class Operation(StrEnum):

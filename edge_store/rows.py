@@ -42,7 +42,7 @@ SCHEMA_VALID = Output.__struct_fields__.index("schema_valid")
 encode = msgspec.msgpack.Encoder().encode
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """What the three INSERTs take, and the digest that the commit carries on."""
 
     result: tuple[Any, ...]

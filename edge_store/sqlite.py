@@ -108,8 +108,10 @@ def translated(what: str) -> Iterator[None]:
                 raise StoreError(f"{what}: {exc}") from exc
 
 
-def open_writer(path: Path, *, busy_timeout_ms: int = 5000) -> Connection:
+def open_writer(path: Path, *, busy_timeout_ms: int = 5000, same_thread: bool = True) -> Connection:
     """Open for writing, create if absent, with ``WRITER_PRAGMAS``. Autocommit: we say BEGIN.
+
+    ``same_thread=False`` leaves it to the caller that one thread at a time uses it.
 
     Raises:
         NotAnEdgeStoreFile: it is another application's database. It is left as it was.
@@ -117,7 +119,11 @@ def open_writer(path: Path, *, busy_timeout_ms: int = 5000) -> Connection:
     """
     with translated(f"{path} cannot be opened for writing"):
         connection = driver.connect(
-            str(path), isolation_level=None, timeout=busy_timeout_ms / 1000, cached_statements=256
+            str(path),
+            isolation_level=None,
+            timeout=busy_timeout_ms / 1000,
+            cached_statements=256,
+            check_same_thread=same_thread,
         )
         try:
             _claim(connection, path)

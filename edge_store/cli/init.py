@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from edge_store.errors import ConfigError
+
 __all__ = ["init"]
 
 ENGINES = ("sglang", "upstream", "demo")
@@ -17,12 +19,16 @@ ENGINES = ("sglang", "upstream", "demo")
 @click.option("--upstream", metavar="URL", help="The server that an upstream engine asks.")
 @click.option("--model", metavar="PATH", help="The model that an sglang engine loads.")
 @click.option("--device-id", metavar="ID", help="Name of this box; one is made up without it.")
+@click.option(
+    "--state-dir", type=click.Path(path_type=Path), help="Folder of the database, if not DIR."
+)
 def init(
     directory: Path,
     engine: str | None,
     upstream: str | None,
     model: str | None,
     device_id: str | None,
+    state_dir: Path | None,
 ) -> None:
     """Set up a box in DIR: edge-store.toml, the database, and a device id.
 
@@ -34,36 +40,29 @@ def init(
       edge-store init mybox --engine upstream --upstream http://127.0.0.1:30000
     """
     from edge_store.config import load, render_toml
-    from edge_store.errors import ConfigError
     from edge_store.identity import create_identity
     from edge_store.schema import migrate
     from edge_store.sqlite import DatabaseLock, open_writer
 
     target = directory / "edge-store.toml"
-    database = directory / "results.db"
+    state = (state_dir or directory).absolute()
+    database = state / "results.db"
     for existing in (target, database):
         if existing.exists():
             raise ConfigError(
                 f"{existing} is already there: nothing was written",
                 hint="use another DIR, or `edge-store serve` with this one",
             )
-    was_chosen = engine is not None
-    if engine is None and sys.stdin.isatty():
-        engine = click.prompt("Which engine?", type=click.Choice(ENGINES), default="demo")
-        was_chosen = True
-    engine = engine or "demo"
+    engine, was_chosen = _chosen_engine(engine)
     if engine == "upstream" and not upstream:
-        if not sys.stdin.isatty():
-            raise ConfigError(
-                "an upstream engine needs an address", hint="add --upstream http://HOST:PORT"
-            )
-        upstream = click.prompt("Address of the upstream server", default="http://127.0.0.1:30000")
+        upstream = _asked_upstream()
 
-    directory.mkdir(parents=True, exist_ok=True)
+    for folder in (directory, state):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o750)
     values: dict[str, Any] = {
-        "store.path": "results.db",
+        "store.path": str(database) if state_dir else "results.db",
         "engine.kind": engine,
-        "replica.url": f"file://{(directory / 'replica').absolute()}",
+        "replica.url": f"file://{state / 'replica'}",
     }
     if upstream:
         values["engine.upstream.base_url"] = upstream
@@ -72,15 +71,15 @@ def init(
     with target.open("x", encoding="utf-8") as file:
         file.write(render_toml(values))
     try:
-        load(str(target), environ={})
-    except ConfigError:
+        load(str(target), environ={}, overrides={"device.id": device_id})
+        with DatabaseLock(database):
+            connection = open_writer(database)
+            migrate(connection)
+            found = create_identity(connection, device_id or "")
+            connection.close()
+    except BaseException:
         target.unlink()
         raise
-    with DatabaseLock(database):
-        connection = open_writer(database)
-        migrate(connection)
-        found = create_identity(connection, device_id or "")
-        connection.close()
 
     click.echo(f"wrote {target}, {database}; this box is {found}")
     if engine == "demo":
@@ -91,3 +90,16 @@ def init(
             err=not was_chosen,
         )
     click.echo(f"next: edge-store serve --config {target}")
+
+
+def _chosen_engine(given: str | None) -> tuple[str, bool]:
+    """The engine, and whether a person chose it."""
+    if given is None and sys.stdin.isatty():
+        given = click.prompt("Which engine?", type=click.Choice(ENGINES), default="demo")
+    return given or "demo", given is not None
+
+
+def _asked_upstream() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("Address of the upstream server", default="http://127.0.0.1:30000"))
+    raise ConfigError("an upstream engine needs an address", hint="add --upstream http://HOST:PORT")

@@ -7,7 +7,7 @@ import sys
 import click
 
 from edge_store import __version__
-from edge_store.errors import EdgeStoreError
+from edge_store.errors import EXIT_NO_PERMISSION, EdgeStoreError
 
 __all__ = ["cli", "main"]
 
@@ -71,6 +71,10 @@ def main() -> None:
         if exc.hint:
             click.echo(f"  {exc.hint}", err=True)
         sys.exit(exc.exit_code)
+    except PermissionError as exc:
+        click.echo(f"edge-store: {exc.filename}: {exc.strerror}", err=True)
+        click.echo("  run it as a user of the group that owns the file", err=True)
+        sys.exit(EXIT_NO_PERMISSION)
     except BrokenPipeError:
         # the reader of our output has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

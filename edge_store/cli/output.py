@@ -4,13 +4,21 @@ import base64
 import csv
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, TextIO, TypeVar
 
 import click
 
 from edge_store.query import QueryResult
 
-__all__ = ["chosen_format", "output_options", "write_rows"]
+__all__ = [
+    "bytes_text",
+    "chosen_format",
+    "output_options",
+    "time_text",
+    "write_json",
+    "write_rows",
+]
 
 CELL_CHARS_MAX = 60
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,3 +87,26 @@ def _cell(value: Any) -> str:
         return f"<{len(value)} bytes>"
     text = " ".join(str(value).split())
     return text if len(text) <= CELL_CHARS_MAX else text[: CELL_CHARS_MAX - 1] + "…"
+
+
+def write_json(value: Any, stream: TextIO) -> None:
+    """Write one JSON document, indented."""
+    import msgspec
+
+    stream.write(msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n")
+
+
+def bytes_text(count: int) -> str:
+    """A size for people: 64.0 MiB."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def time_text(milliseconds: int) -> str:
+    """UTC milliseconds as RFC 3339."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

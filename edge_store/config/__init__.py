@@ -1,7 +1,7 @@
 """The settings: what they are (``sections``), where they come from (``load``), how they look."""
 
 from edge_store.config.load import Loaded, config_path, load
-from edge_store.config.render import render_toml
+from edge_store.config.render import ShownSetting, render_toml, shown_settings
 from edge_store.config.sections import (
     Config,
     DemoSection,
@@ -29,9 +29,11 @@ __all__ = [
     "RepairSection",
     "ReplicaSection",
     "ServerSection",
+    "ShownSetting",
     "StoreSection",
     "UpstreamSection",
     "config_path",
     "load",
     "render_toml",
+    "shown_settings",
 ]

@@ -122,7 +122,7 @@ def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]
         except KeyError:
             raise ConfigError(
                 f"{name}: there is no setting {key}{_suggest(key)}",
-                hint="`edge-store config show` lists them all",
+                hint="`edge-store config show --defaults` lists them all",
             ) from None
         except msgspec.ValidationError as exc:
             raise ConfigError(
@@ -182,7 +182,7 @@ def _explain(
         key = f"{key}.{unknown[1]}".lstrip(".")
         return ConfigError(
             f"{key}: there is no such setting (in {_origin(key, origins)}){_suggest(key)}",
-            hint="`edge-store config show` lists them all",
+            hint="`edge-store config show --defaults` lists them all",
         )
     value: Any = merged
     for part in key.split(".") if key else []:

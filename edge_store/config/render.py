@@ -1,19 +1,36 @@
-"""Writes settings as commented TOML: the shipped ``config/edge-store.toml`` and what ``init``
-writes.
+"""Writes settings out: as commented TOML (the shipped ``config/edge-store.toml``, and what ``init``
+writes), and as what is in force, without secrets.
 """
 
 import json
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
+from edge_store.config.load import Loaded
 from edge_store.config.sections import Config, Section
 
-__all__ = ["documented_settings", "render_toml"]
+__all__ = ["ShownSetting", "documented_settings", "render_toml", "shown_settings"]
 
 WIDTH = 96
+
+HIDDEN = "(hidden)"
+# What SGLang's arguments that are secrets are called (api_key, ssl_keyfile_password), and where one
+# may be put by mistake: http://user:password@host, ?secret=…
+SECRET_NAME = re.compile(r"(^|[_-])(key|token|password|secret|credentials?)$", re.IGNORECASE)
+USER_INFO = re.compile(r"(?<=://)[^/@?]*@")
+OPTION = re.compile(r"([?&])(?!endpoint=|region=)([^=&]+)=[^&]*")
+
+
+class ShownSetting(NamedTuple):
+    """One setting as it is shown."""
+
+    key: str
+    value: Any
+    origin: str
 
 
 def documented_settings(
@@ -60,6 +77,30 @@ def render_toml(values: Mapping[str, Any] | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def shown_settings(loaded: Loaded) -> list[ShownSetting]:
+    """Every setting in force and where it was set; what could be a secret is hidden."""
+    values = msgspec.to_builtins(loaded.config)
+    settings = []
+    for key, _, _ in documented_settings():
+        value = values
+        for part in key.split("."):
+            value = value[part]
+        origins = [o for k, o in loaded.origins.items() if k == key or k.startswith(f"{key}.")]
+        origin = ", ".join(dict.fromkeys(origins)) or "default"
+        settings.append(ShownSetting(key, _without_secrets(key, value), origin))
+    return settings
+
+
+def _without_secrets(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_secrets(k, v) for k, v in value.items()}
+    if SECRET_NAME.search(name) and value:
+        return HIDDEN
+    if isinstance(value, str) and "://" in value:
+        return OPTION.sub(rf"\1\2={HIDDEN}", USER_INFO.sub(f"{HIDDEN}@", value))
+    return value
+
+
 def _literal(value: Any) -> str:
-    # A TOML basic string, number or boolean is written as JSON writes it.
-    return json.dumps(value, ensure_ascii=False)
+    # A TOML basic string, number or boolean is written as JSON writes it, but for U+007F.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

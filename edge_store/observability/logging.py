@@ -54,7 +54,7 @@ def configure_logging(config: LogSection) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(config.level.upper())
-    for noisy in ("httpx", "httpcore", "aiosqlite"):
+    for noisy in ("httpx", "httpcore", "aiosqlite", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[

@@ -9,9 +9,10 @@ cancellation.
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -24,7 +25,7 @@ from edge_store.observability.metrics import Metrics
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.slots import Slots
-from edge_store.result import Receipt, Result
+from edge_store.result import Receipt, Result, Status
 from edge_store.rows import Row, salvaged, to_row
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, driver, translated
@@ -57,6 +58,14 @@ class Written(msgspec.Struct, frozen=True):
     outcomes: list[Receipt | EdgeStoreError]
     head: ChainHead
     seconds: float
+
+
+class Waiting(NamedTuple):
+    """A result in the queue."""
+
+    result: Result
+    future: asyncio.Future[Receipt]
+    since: float  # monotonic
 
 
 def read_head(connection: Connection) -> ChainHead:
@@ -100,12 +109,13 @@ def _insert_all(
     connection: Connection, boot: Boot, seq: int, at: int, results: Sequence[Result]
 ) -> tuple[list[Receipt | EdgeStoreError], list[bytes]]:
     """All rows at once; after a data error, one by one."""
-    connection.execute(sql("savepoint"))
     try:
         rows = [to_row(seq + n, boot.timeline, result) for n, result in enumerate(results, 1)]
         _insert(connection, rows)
     except DATA_ERRORS:
-        connection.execute(sql("rollback_to_savepoint"))
+        # From the start again, not to a savepoint: having one open copies every page it touches.
+        connection.execute(sql("rollback"))
+        connection.execute(sql("begin"))
     else:
         receipts: list[Receipt | EdgeStoreError] = [
             Receipt(id=result.id, seq=seq + n, committed_at=at)
@@ -167,7 +177,9 @@ class Writer:
         self._disk = disk
         self._config = config
         self._metrics = metrics
-        self._queue: deque[tuple[Result, asyncio.Future[Receipt], float]] = deque()
+        self._queue: deque[Waiting] = deque()
+        self._batch: list[Waiting] = []
+        self._expiry: asyncio.TimerHandle
         self._wake = asyncio.Event()
         self._closing = False
         self._ended = False
@@ -183,7 +195,7 @@ class Writer:
         return self._head
 
     def _oldest_s(self) -> float:
-        return time.monotonic() - self._queue[0][2] if self._queue else 0.0
+        return time.monotonic() - self._queue[0].since if self._queue else 0.0
 
     def enqueue(self, result: Result) -> asyncio.Future[Receipt]:
         """Take ``result`` for the next COMMIT, at once: what happens to the caller cannot lose it.
@@ -194,7 +206,7 @@ class Writer:
         if self._ended:
             future.set_exception(WriterStopped("the writer has stopped"))
             return future
-        self._queue.append((result, future, time.monotonic()))
+        self._queue.append(Waiting(result, future, time.monotonic()))
         self._wake.set()
         return future
 
@@ -204,17 +216,25 @@ class Writer:
         Raises:
             StoreError: it was not committed, or it is not known within ``commit_timeout_s``.
         """
-        try:
-            async with asyncio.timeout(self._config.commit_timeout_s):
-                return await asyncio.shield(self.enqueue(result))
-        except TimeoutError:
-            raise StoreError(
-                f"result {result.id} was not committed within {self._config.commit_timeout_s} s",
-                hint="the disk is stalled or full: see `edge-store doctor`",
-            ) from None
+        return await self.enqueue(result)
+
+    def _expire(self) -> None:
+        """Answer those who have waited too long; one timer for all, as a timer each costs more."""
+        oldest = time.monotonic() - self._config.commit_timeout_s
+        for waiting in (*self._batch, *self._queue):
+            if waiting.since < oldest and not waiting.future.done():
+                waiting.future.set_exception(
+                    StoreError(
+                        f"result {waiting.result.id} was not committed within "
+                        f"{self._config.commit_timeout_s:g} s",
+                        hint="the disk is stalled or full: see `edge-store doctor`",
+                    )
+                )
+        self._expiry = asyncio.get_running_loop().call_later(self._config.beat_s, self._expire)
 
     async def run(self) -> None:
         """Commit until closed and nothing waits; then leave the last mark."""
+        self._expire()
         while self._queue or not self._closing:
             if self._queue:
                 await self._commit_waiting()
@@ -223,6 +243,7 @@ class Writer:
             if time.monotonic() - self._beat_at >= self._config.beat_s:
                 await self._beat()
         self._ended = True
+        self._expiry.cancel()
         if self._marked_upto < self._slots.admitted_upto:
             await self._mark()
 
@@ -259,15 +280,18 @@ class Writer:
 
     async def _commit_waiting(self) -> None:
         take = min(len(self._queue), self._config.batch_rows_max)
-        batch = [self._queue.popleft() for _ in range(take)]
+        batch = self._batch = [self._queue.popleft() for _ in range(take)]
         outcomes: Sequence[Receipt | EdgeStoreError]
         try:
-            outcomes = await self._write([result for result, _, _ in batch])
+            outcomes = await self._write([waiting.result for waiting in batch])
         except StoreError as exc:
             outcomes = [exc] * len(batch)
-        for (result, future, _), outcome in zip(batch, outcomes, strict=True):
+        stored: Counter[Status] = Counter()
+        self._batch = []
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            future = waiting.future
             if isinstance(outcome, Receipt):
-                self._metrics.committed.labels(result.status.value).inc()
+                stored[waiting.result.status] += 1
                 if not future.done():
                     future.set_result(outcome)
             else:
@@ -275,6 +299,8 @@ class Writer:
                 if not future.done():
                     future.set_exception(outcome)
                     future.exception()  # a caller that has left is not an unseen error
+        for status, count in stored.items():
+            self._metrics.committed.labels(status.value).inc(count)
 
     async def _write(self, results: Sequence[Result]) -> list[Receipt | EdgeStoreError]:
         upto = self._slots.admitted_upto

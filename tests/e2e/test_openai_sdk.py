@@ -267,9 +267,7 @@ def test_models_are_those_of_the_engine(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["demo"]
 
 
-def test_refusals_are_the_sdks_own_exceptions(
-    daemon: DaemonProcess, client: openai.OpenAI
-) -> None:
+def test_refusals_are_the_sdks_own_exceptions(daemon: DaemonProcess, client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(model="demo", messages=user("x"), n=1000)
     assert refused.value.code == "invalid_request"

@@ -14,12 +14,14 @@ from edge_store.sqlite import Connection, open_writer
 DEVICE = DeviceId("box-test")
 
 
-def new_database(path: Path) -> tuple[Connection, Boot]:
+def new_database(path: Path, device_id: DeviceId = DEVICE) -> tuple[Connection, Boot]:
     """A migrated database with one boot begun, open for writing."""
     connection = open_writer(path)
     migrate(connection)
-    create_identity(connection, DEVICE)
-    boot = begin_boot(connection, device_id=DEVICE, version="0", engine="demo", engine_version="0")
+    create_identity(connection, device_id)
+    boot = begin_boot(
+        connection, device_id=device_id, version="0", engine="demo", engine_version="0"
+    )
     return connection, boot
 
 

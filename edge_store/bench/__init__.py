@@ -1,0 +1,7 @@
+"""Benchmarks of the shipped parts: ratios out of one interleaved run, never single times."""
+
+from edge_store.bench.memory import bench_memory
+from edge_store.bench.recorder import bench_recorder
+from edge_store.bench.writer import bench_writer
+
+__all__ = ["bench_memory", "bench_recorder", "bench_writer"]

@@ -1,0 +1,202 @@
+"""The writer against a raw loop that executes the shipped statements on the shipped rows.
+
+Both write to the same disk, in slices taken in turn; a pair of neighbouring slices gives one ratio.
+The raw loop's rows are made beforehand: what the writer adds is the digests, the queue, the futures
+and the hop between threads.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from edge_store.bench.figures import Figure, median
+from edge_store.chain import commit_digest
+from edge_store.clock import now_ms
+from edge_store.config import RecorderSection
+from edge_store.identity import create_identity
+from edge_store.ids import new_result_id
+from edge_store.observability.metrics import Metrics
+from edge_store.recorder.boot import Boot, begin_boot
+from edge_store.recorder.disk import Disk
+from edge_store.recorder.slots import Slots
+from edge_store.recorder.writer import Writer, read_head
+from edge_store.result import Content, Operation, Output, Result, Status
+from edge_store.rows import Row, to_row
+from edge_store.schema import migrate
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, DatabaseThread, checkpoint, open_writer
+
+__all__ = ["bench_writer", "sample_result"]
+
+PRODUCERS = (16, 64, 256)
+RATIO_MIN = 0.75
+CPU_US_MAX = 40.0
+TEXT_CHARS = 1500  # a result of about 4.5 KB: prompt, answer, and both bodies
+
+
+def sample_result(boot: Boot, boot_seq: int) -> Result:
+    """A result of ordinary size. Its text differs from row to row."""
+    text = (hashlib.sha256(str(boot_seq).encode()).hexdigest() * (TEXT_CHARS // 64 + 1))[
+        :TEXT_CHARS
+    ]
+    request = msgspec.json.encode({"messages": [{"role": "user", "content": text[:700]}]})
+    now = now_ms()
+    return Result(
+        id=new_result_id(),
+        device_id=boot.device_id,
+        boot_id=boot.boot_id,
+        boot_seq=boot_seq,
+        operation=Operation.CHAT,
+        endpoint="/v1/chat/completions",
+        status=Status.COMPLETED,
+        request_model="demo",
+        response_model="demo",
+        engine="demo",
+        engine_version="0",
+        params='{"temperature":0.7,"max_tokens":256}',
+        created_at=now,
+        completed_at=now,
+        clock_synced=True,
+        latency_ms=12.5,
+        queue_ms=0.01,
+        input_tokens=180,
+        output_tokens=256,
+        cached_tokens=0,
+        finish_reason="stop",
+        stream=False,
+        request_fingerprint=hashlib.sha256(request).digest(),
+        http_status=200,
+        outputs=(Output(choice_index=0, output_text=text, finish_reason="stop"),),
+        content=Content(input_text=text[:700], request_body=request, response_body=text.encode()),
+    )
+
+
+async def bench_writer(folder: Path, *, pairs: int, slice_rows: int) -> list[Figure]:
+    """``pairs`` slices of each kind at each number of producers, of ``slice_rows`` rows each."""
+    figures = []
+    for producers in PRODUCERS:
+        ours = await Ours.open(folder / f"ours-{producers}.db", producers)
+        raw = Raw(folder / f"raw-{producers}.db", producers)
+        ratios, added = [], []
+        for pair in range(pairs + 1):
+            ours_s, ours_cpu = await ours.slice(slice_rows)
+            raw_s, raw_cpu = await asyncio.to_thread(raw.slice, slice_rows)
+            if pair:  # the first pair warms both up
+                ratios.append(raw_s / ours_s)
+                added.append((ours_cpu - raw_cpu) * 1e6)
+        await ours.close()
+        raw.connection.close()
+        figures += [
+            Figure(
+                name=f"writer ÷ raw loop, {producers} producers",
+                value=median(ratios),
+                unit="ratio",
+                bound=f"≥ {RATIO_MIN}",
+                holds=median(ratios) >= RATIO_MIN,
+            ),
+            Figure(
+                name=f"CPU above the raw loop, {producers} producers",
+                value=median(added),
+                unit="µs/row",
+                bound=f"≤ {CPU_US_MAX:g}",
+                holds=median(added) <= CPU_US_MAX,
+            ),
+        ]
+    return figures
+
+
+def _prepare(connection: Connection) -> Boot:
+    migrate(connection)
+    device_id = create_identity(connection, "bench")
+    return begin_boot(
+        connection, device_id=device_id, version="0", engine="demo", engine_version="0"
+    )
+
+
+class Ours:
+    """The shipped writer with ``producers`` tasks that each wait for their receipt."""
+
+    def __init__(
+        self, database: DatabaseThread, boot: Boot, writer: Writer, producers: int
+    ) -> None:
+        self._database = database
+        self._boot = boot
+        self._writer = writer
+        self._producers = producers
+        self._task = asyncio.create_task(writer.run())
+        self._made = 0
+
+    @classmethod
+    async def open(cls, path: Path, producers: int) -> "Ours":
+        database = await DatabaseThread.open(lambda: open_writer(path))
+        boot = await database.run(_prepare)
+        head = await database.run(read_head)
+        config = RecorderSection(slots=producers)
+        slots = Slots(config)
+        slots.open()
+        writer = Writer(database, boot, head, slots, Disk(path, 0), config, Metrics())
+        return cls(database, boot, writer, producers)
+
+    async def slice(self, rows: int) -> tuple[float, float]:
+        """(seconds per row, CPU seconds per row) of writing ``rows`` rows."""
+        results = iter([sample_result(self._boot, self._made + n + 1) for n in range(rows)])
+        self._made += rows
+        started, cpu = time.perf_counter(), time.process_time()
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._producers):
+                tasks.create_task(self._produce(results))
+        spent = time.perf_counter() - started, time.process_time() - cpu
+        await self._database.run(checkpoint)
+        return spent[0] / rows, spent[1] / rows
+
+    async def _produce(self, results: Iterator[Result]) -> None:
+        for result in results:
+            await self._writer.submit(result)
+
+    async def close(self) -> None:
+        self._writer.close()
+        await self._task
+        await self._database.close()
+
+
+class Raw:
+    """The same statements on rows made beforehand, ``batch`` rows to a COMMIT."""
+
+    def __init__(self, path: Path, batch: int) -> None:
+        self.connection = open_writer(path, same_thread=False)
+        self._boot = _prepare(self.connection)
+        self._batch = batch
+        self._made = 0
+        self._digest = bytes(32)
+
+    def slice(self, rows: int) -> tuple[float, float]:
+        """(seconds per row, CPU seconds per row) of writing ``rows`` rows."""
+        boot = self._boot
+        made = [
+            to_row(n, boot.timeline, sample_result(boot, n))
+            for n in range(self._made + 1, self._made + rows + 1)
+        ]
+        self._made += rows
+        started, cpu = time.perf_counter(), time.process_time()
+        for at in range(0, rows, self._batch):
+            self._commit(made[at : at + self._batch])
+        spent = time.perf_counter() - started, time.process_time() - cpu
+        checkpoint(self.connection)
+        return spent[0] / rows, spent[1] / rows
+
+    def _commit(self, rows: list[Row]) -> None:
+        execute, executemany = self.connection.execute, self.connection.executemany
+        first, last = rows[0].result[0], rows[-1].result[0]
+        columns = (self._boot.boot_id, now_ms(), last, first, last)
+        digest = commit_digest(self._digest, columns, ())
+        execute(sql("begin"))
+        executemany(sql("insert_result"), [row.result for row in rows])
+        executemany(sql("insert_output"), [output for row in rows for output in row.outputs])
+        executemany(sql("insert_content"), [row.content for row in rows])
+        execute(sql("insert_commit"), (*columns, digest, self._digest))
+        execute(sql("commit"))
+        self._digest = digest

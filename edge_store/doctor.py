@@ -1,0 +1,314 @@
+"""Checks of a box, each with what was found and what to do: ``edge-store doctor``.
+
+Nothing is changed, but for a small file in the database's folder that the disk probe writes and
+removes. The database is only read, the daemon is only asked. Every check is bounded in time.
+"""
+
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from edge_store.clock import is_clock_synced
+from edge_store.config import Config
+from edge_store.errors import EdgeStoreError, LitestreamUnavailable
+from edge_store.identity import read_device_id
+from edge_store.recorder.disk import Disk
+from edge_store.replica.litestream import find_litestream
+from edge_store.replica.location import Location, Scheme, parse_location
+from edge_store.result import Record
+from edge_store.schema import SCHEMA_VERSION
+from edge_store.sqlite import (
+    Connection,
+    check_integrity,
+    driver,
+    is_vulnerable,
+    open_reader,
+    translated,
+)
+from edge_store.status import ask_daemon
+
+__all__ = ["Check", "CheckState", "check_box", "check_machine"]
+
+PROBE_WRITES = 64
+PROBE_BYTES = 8192  # one page
+PROBE_TIMEOUT_S = 5.0
+SLOW_FLUSH_MS = 20.0  # at one COMMIT per flush, 50 a second
+MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")
+
+INTEGRITY_TIMEOUT_S = 600.0
+STEPS_BETWEEN_CHECKS = 100_000  # SQLite virtual machine steps
+
+LAG_WARNING_S = 60.0
+LAG_FAILURE_S = 3600.0
+DISK_WARNING_FACTOR = 4  # warn while this many reserves are left
+
+OTHERS = 0o007  # rwx of users that are neither owner nor group
+OTHERS_WRITE = 0o002
+
+
+class CheckState(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+class Check(Record, frozen=True, kw_only=True):
+    """One finding. ``advice`` is empty when there is nothing to do."""
+
+    name: str
+    state: CheckState
+    found: str
+    advice: str = ""
+
+
+def _ok(name: str, found: str) -> Check:
+    return Check(name=name, state=CheckState.OK, found=found)
+
+
+def _warning(name: str, found: str, advice: str) -> Check:
+    return Check(name=name, state=CheckState.WARNING, found=found, advice=advice)
+
+
+def _failed(name: str, found: str, advice: str) -> Check:
+    return Check(name=name, state=CheckState.FAILED, found=found, advice=advice)
+
+
+def check_machine(config: Config | None) -> Iterator[Check]:
+    """What is installed; without a configuration, as if replication were on."""
+    replicates = config is None or config.replica.enabled
+    allowed = config is not None and config.store.allow_vulnerable_sqlite
+    yield _ok("python", f"{platform.python_version()} at {sys.executable}")
+    yield _check_sqlite(allowed=allowed)
+    if replicates:
+        try:
+            program = find_litestream()
+            yield _ok("litestream", f"{program.version} at {program.path}")
+        except LitestreamUnavailable as exc:
+            yield _failed("litestream", str(exc), exc.hint)
+        setpriv = shutil.which("setpriv")
+        if setpriv:
+            yield _ok("setpriv", setpriv)
+        else:
+            yield _warning(
+                "setpriv",
+                "not found",
+                "install util-linux: without it Litestream may outlive a crash of the daemon",
+            )
+    if is_clock_synced():
+        yield _ok("clock", "synchronized")
+    else:
+        yield _warning(
+            "clock",
+            "not synchronized: times of results may be wrong, their order is not",
+            "enable chrony or systemd-timesyncd; a box without a network can go on",
+        )
+
+
+def _check_sqlite(*, allowed: bool) -> Check:
+    bundled = "its own copy" if driver.__name__.startswith("pysqlite3") else "Python's"
+    found = f"{driver.sqlite_version}, {bundled}"
+    if not is_vulnerable():
+        return _ok("sqlite", found)
+    advice = (
+        "install pysqlite3 (x86-64), or a Python whose sqlite3 is 3.51.3 or newer; "
+        "see sqlite.org/wal.html#the_wal_reset_bug"
+    )
+    make = _warning if allowed else _failed
+    return make("sqlite", f"{found}: has the WAL-reset bug", advice)
+
+
+def check_box(config: Config, *, full: bool = False) -> Iterator[Check]:
+    """The database, its disk, its folder, its replica. ``full`` also reads every page."""
+    path = Path(config.store.path)
+    if not path.parent.is_dir():
+        yield _failed("folder", f"{path.parent} is not there", "create it, or `edge-store init`")
+        return
+    yield _check_folder(path)
+    yield from _check_database(path, config.device.id, full=full)
+    yield _check_space(path, config.store.disk_reserve_bytes)
+    yield _check_flush(path.parent)
+    yield from _check_replica(config, path)
+
+
+def _check_folder(path: Path) -> Check:
+    mode = path.parent.stat().st_mode
+    file_mode = path.stat().st_mode if path.is_file() else OTHERS
+    found = f"{path.parent}, mode {mode & 0o777:04o}"
+    if mode & OTHERS_WRITE:
+        return _failed("folder", f"{found}: every user can replace the database",
+                       f"chmod o= {path.parent}")  # fmt: skip
+    if mode & OTHERS and file_mode & OTHERS:
+        return _warning("folder", f"{found}: every user can read the results",
+                        f"chmod o= {path.parent}")  # fmt: skip
+    return _ok("folder", found)
+
+
+def _check_database(path: Path, device_id: str, *, full: bool) -> Iterator[Check]:
+    try:
+        connection = open_reader(path)
+    except EdgeStoreError as exc:
+        yield _failed("database", str(exc), exc.hint or "see docs/operations.md")
+        return
+    try:
+        with translated(f"{path} cannot be read"):
+            yield _check_schema(connection, path)
+            yield _check_device(read_device_id(connection), device_id)
+            if full:
+                yield _check_pages(connection)
+    except EdgeStoreError as exc:
+        yield _failed("database", str(exc), exc.hint or "see docs/operations.md")
+    finally:
+        connection.close()
+
+
+def _check_schema(connection: Connection, path: Path) -> Check:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    found = f"{path}, schema {version}, journal mode {journal_mode}"
+    if version > SCHEMA_VERSION:
+        return _failed("database", f"{found}; this edge-store knows up to {SCHEMA_VERSION}",
+                       "install the edge-store that wrote it, or a newer one")  # fmt: skip
+    if version < SCHEMA_VERSION:
+        return _warning("database", f"{found}, not {SCHEMA_VERSION}",
+                        "the next `edge-store serve` migrates it")  # fmt: skip
+    if journal_mode != "wal":
+        return _warning("database", found, "the next `edge-store serve` sets it to wal")
+    return _ok("database", found)
+
+
+def _check_device(found: str | None, wanted: str) -> Check:
+    if found is None:
+        return _warning("device", "none yet", "the first `edge-store serve` makes one")
+    if wanted and wanted != found:
+        return _failed("device", f"the database belongs to {found}, device.id is {wanted}",
+                       "set device.id back, or use another store.path")  # fmt: skip
+    return _ok("device", found)
+
+
+def _check_pages(connection: Connection) -> Check:
+    deadline = time.monotonic() + INTEGRITY_TIMEOUT_S
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_CHECKS)
+    try:
+        answer = check_integrity(connection)
+    except driver.OperationalError as exc:
+        if exc.sqlite_errorcode != driver.SQLITE_INTERRUPT:
+            raise
+        return _warning("pages", f"not all were read within {INTEGRITY_TIMEOUT_S:g} s",
+                        "restore the replica elsewhere: a restore checks every page")  # fmt: skip
+    if answer != "ok":
+        advice = "keep the file; `edge-store replica restore --to FILE` rebuilds it"
+        return _failed("pages", answer, advice)
+    return _ok("pages", "quick_check: ok")
+
+
+def _check_space(path: Path, reserve: int) -> Check:
+    free = Disk(path, 0).free_bytes()
+    found = f"{free} bytes free, {reserve} are kept (store.disk_reserve_bytes)"
+    if free < reserve:
+        return _failed("disk", f"{found}: requests are refused", "free space on that disk")
+    if free < DISK_WARNING_FACTOR * reserve:
+        return _warning("disk", found, "free space before requests are refused")
+    return _ok("disk", found)
+
+
+def _check_flush(folder: Path) -> Check:
+    """Time small writes with fdatasync, which is what a COMMIT waits for."""
+    kind = _file_system(folder)
+    if kind in MEMORY_FILE_SYSTEMS:
+        return _warning("flush", f"{folder} is in memory ({kind})",
+                        "put store.path on a disk: a power cut loses everything here")  # fmt: skip
+    try:
+        times = _flush_times(folder)
+    except OSError as exc:
+        return _warning("flush", f"not measured: {folder}: {exc.strerror}",
+                        "run doctor as the user that the daemon runs as")  # fmt: skip
+    median, p99 = statistics.median(times), times[round(0.99 * (len(times) - 1))]
+    found = (
+        f"{len(times)} writes of {PROBE_BYTES} bytes: "
+        f"median {median:.2f} ms, p99 {p99:.2f} ms ({kind})"
+    )
+    if median > SLOW_FLUSH_MS:
+        return _warning("flush", found, "each COMMIT waits for one: use a faster disk")
+    return _ok("flush", found)
+
+
+def _flush_times(folder: Path) -> list[float]:
+    page = os.urandom(PROBE_BYTES)
+    deadline = time.monotonic() + PROBE_TIMEOUT_S
+    times: list[float] = []
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        while len(times) < PROBE_WRITES and (not times or time.monotonic() < deadline):
+            started = time.perf_counter()
+            file.write(page)
+            os.fdatasync(file.fileno())
+            times.append((time.perf_counter() - started) * 1000)
+    return sorted(times)
+
+
+def _file_system(folder: Path) -> str:
+    """The type of the file system that holds ``folder``, from /proc/self/mountinfo."""
+    best, kind = "", "unknown"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return kind
+    place = str(folder.resolve())
+    for line in lines:  # 36 35 98:0 / /mnt rw,noatime master:1 - ext4 /dev/sda1 rw
+        head, _, tail = line.partition(" - ")
+        point = head.split()[4].replace(r"\040", " ")
+        if len(point) >= len(best) and f"{place}/".startswith(f"{point.rstrip('/')}/"):
+            best, kind = point, tail.split()[0]
+    return kind
+
+
+def _check_replica(config: Config, path: Path) -> Iterator[Check]:
+    if not config.replica.enabled:
+        yield _warning("replica", "off (replica.enabled)", "the results are on this disk only")
+        return
+    try:
+        location = parse_location(config.replica.url)
+    except EdgeStoreError as exc:
+        yield _failed("replica", str(exc), exc.hint)
+        return
+    if location.scheme is Scheme.FILE and _is_same_disk(location, path):
+        yield _warning("replica-disk", f"{location} is on the database's own disk",
+                       "set replica.url to another disk or an object store: "
+                       "one failed disk takes both")  # fmt: skip
+    else:
+        yield _ok("replica-disk", f"{location}")
+    daemon, problem = ask_daemon(config.server)
+    if daemon is None:
+        yield _warning("replica", f"not known, the daemon does not answer: {problem}",
+                       "start it: `edge-store serve`")  # fmt: skip
+        return
+    yield _judge_replica(daemon.get("replica") or {})
+
+
+def _judge_replica(replica: dict[str, Any]) -> Check:
+    state, lag_s, error = replica.get("state"), replica.get("lag_s"), replica.get("error")
+    if not isinstance(lag_s, int | float):
+        return _failed("replica", "the daemon runs without replication",
+                       "restart it with this configuration")  # fmt: skip
+    found = f"{state}, {lag_s:.1f} s behind" + (f": {error}" if error else "")
+    if lag_s > LAG_FAILURE_S:
+        return _failed("replica", found, "see `replica_unreachable` in docs/operations.md")
+    if lag_s > LAG_WARNING_S:
+        return _warning("replica", found, "check the address, the keys and the network")
+    return _ok("replica", found)
+
+
+def _is_same_disk(location: Location, database: Path) -> bool:
+    folder = Path(location.path)
+    while not folder.exists():
+        folder = folder.parent
+    return folder.stat().st_dev == database.parent.stat().st_dev

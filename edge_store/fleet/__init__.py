@@ -1,0 +1,1 @@
+"""The central side: pull the replicas of many boxes, and ask questions across them."""

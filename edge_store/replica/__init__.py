@@ -1,0 +1,1 @@
+"""Replication by Litestream: where replicas lie, the supervised child, restores."""

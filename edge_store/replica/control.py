@@ -1,0 +1,137 @@
+"""Litestream's control socket: HTTP over a Unix socket, every call under our own deadline.
+
+Litestream's own timeout is not enough: while its first connection to the store hangs, ``/sync`` and
+``/list`` hang with it. ``/txid``, ``/info`` and ``/debug/sync-status`` always answer at once. No
+connection is kept: an idle one delays Litestream's stop by 5 s.
+"""
+
+import asyncio
+import math
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+
+from edge_store.errors import ReplicationError
+
+__all__ = ["Control", "Progress", "Synced"]
+
+QUICK_TIMEOUT_S = 3.0  # for calls that answer from memory
+GRACE_S = 1.0  # beyond the timeout that litestream was given
+T = TypeVar("T")
+
+
+class Synced(msgspec.Struct, frozen=True, kw_only=True):
+    """Litestream's positions: of the database, and of what is in the replica."""
+
+    txid: int
+    replicated_txid: int = 0
+    status: str = ""
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether everything that was committed is in the replica."""
+        return self.replicated_txid >= self.txid
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """What Litestream is busy with on one database."""
+
+    path: str
+    active: bool
+    phase: str = ""
+    elapsed_seconds: float = 0.0
+
+
+class Activity(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``/debug/sync-status``."""
+
+    databases: list[Progress]
+
+
+class Control:
+    """The calls that we need."""
+
+    def __init__(self, socket: Path, database: Path) -> None:
+        self._database = str(database)
+        transport = httpx.AsyncHTTPTransport(
+            uds=str(socket), limits=httpx.Limits(max_keepalive_connections=0)
+        )
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            base_url="http://litestream",
+            headers={"Connection": "close"},
+            timeout=None,  # noqa: S113  (``_call`` bounds the whole call, not its parts)
+        )
+
+    async def close(self) -> None:
+        """Drop what is open."""
+        await self._client.aclose()
+
+    async def is_up(self) -> bool:
+        """Whether the socket answers."""
+        try:
+            await self._call("GET", "/info", dict[str, Any], timeout_s=QUICK_TIMEOUT_S)
+        except ReplicationError:
+            return False
+        return True
+
+    async def progress(self) -> Progress | None:
+        """What it does with our database now; None before it has opened it."""
+        activity = await self._call(
+            "GET", "/debug/sync-status", Activity, timeout_s=QUICK_TIMEOUT_S
+        )
+        return next((one for one in activity.databases if one.path == self._database), None)
+
+    async def positions(self) -> Synced:
+        """Take up what the WAL holds and say where both sides are. Does not wait for the store."""
+        return await self._call(
+            "POST", "/sync", Synced, timeout_s=QUICK_TIMEOUT_S, body={"path": self._database}
+        )
+
+    async def sync(self, timeout_s: float) -> Synced:
+        """Wait until everything committed before this call is in the replica.
+
+        Raises:
+            ReplicationError: it is not, within ``timeout_s`` (rounded up to a whole second).
+        """
+        whole_s = max(1, math.ceil(timeout_s))
+        body = {"path": self._database, "wait": True, "timeout": whole_s}
+        synced = await self._call("POST", "/sync", Synced, timeout_s=whole_s + GRACE_S, body=body)
+        if synced.status not in ("synced", "no_change") or not synced.is_replicated:
+            raise ReplicationError(
+                f"the replica has TXID {synced.replicated_txid} of {synced.txid} "
+                f"(litestream says {synced.status!r})"
+            )
+        return synced
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        *,
+        timeout_s: float,
+        body: dict[str, Any] | None = None,
+    ) -> T:
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._client.request(method, path, json=body)
+        except TimeoutError:
+            raise ReplicationError(
+                f"litestream did not answer {path} within {timeout_s:g} s",
+                hint="is the object store reachable? see `edge-store replica status`",
+            ) from None
+        except httpx.HTTPError as exc:
+            raise ReplicationError(f"litestream does not answer {path}: {exc!r}") from exc
+        if response.status_code != httpx.codes.OK:
+            raise ReplicationError(
+                f"litestream answered {path} with {response.status_code}: {response.text[:300]}"
+            )
+        try:
+            return msgspec.json.decode(response.content, type=answer)
+        except msgspec.DecodeError as exc:
+            raise ReplicationError(
+                f"litestream's answer to {path} is not understood: {exc}"
+            ) from exc

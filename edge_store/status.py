@@ -1,0 +1,174 @@
+"""How a box is, seen from outside the daemon: what it says of itself, and what its files say.
+
+Reads only, and works when the daemon is down. The daemon is asked over HTTP, once, with a deadline;
+the database is read as any reader does, with one.
+"""
+
+import http.client
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_store.config import Config, ServerSection
+from edge_store.errors import EdgeStoreError, StoreError
+from edge_store.identity import read_device_id
+from edge_store.query import run_query
+from edge_store.recorder.disk import Disk
+from edge_store.result import Record
+from edge_store.sql import sql
+from edge_store.sqlite import open_reader, translated, wal_bytes
+
+__all__ = ["BoxStatus", "DaemonState", "Stored", "ask_daemon", "read_status", "read_stored"]
+
+ANSWER_TIMEOUT_S = 5.0  # the daemon itself gives its engine 2 s to say whether it is ready
+ANSWER_BYTES_MAX = 64 * 1024
+SUMMARY_TIMEOUT_S = 10.0  # counting 10 million rows takes about one
+
+
+class DaemonState(StrEnum):
+    """What came of asking the daemon."""
+
+    READY = "ready"
+    NOT_READY = "not ready"
+    DOWN = "down"
+
+
+class Stored(Record, frozen=True, kw_only=True):
+    """What the database file holds."""
+
+    device_id: str | None
+    results: int
+    seq: int | None
+    committed_at: int | None  # UTC ms
+    database_bytes: int
+    wal_bytes: int
+
+
+class BoxStatus(Record, frozen=True, kw_only=True):
+    """One look at a box. ``daemon`` is what /readyz said; ``problem`` why there is none."""
+
+    state: DaemonState
+    url: str
+    daemon: dict[str, Any] | None
+    problem: str | None
+    stored: Stored | None
+    stored_problem: str | None
+    disk_free_bytes: int | None
+    disk_reserve_bytes: int
+
+
+def read_status(config: Config) -> BoxStatus:
+    """Ask the daemon and read the files. Does not raise for what is wrong with either."""
+    path = Path(config.store.path)
+    stored, stored_problem = None, None
+    try:
+        stored = read_stored(path)
+    except EdgeStoreError as exc:
+        stored_problem = str(exc)
+    daemon, problem = ask_daemon(config.server)
+    if daemon is not None and stored is not None and daemon.get("device_id") != stored.device_id:
+        problem = (
+            f"another box answers there: {daemon.get('device_id')}, "
+            f"and {path} belongs to {stored.device_id}"
+        )
+        daemon = None
+    if daemon is None:
+        state = DaemonState.DOWN
+        holder = _lock_holder(path)
+        if holder is not None:
+            problem = f"{problem}; process {holder} holds the database: it may be starting"
+    else:
+        state = DaemonState.READY if daemon["is_ready"] else DaemonState.NOT_READY
+    return BoxStatus(
+        state=state,
+        url=_url(config.server),
+        daemon=daemon,
+        problem=problem,
+        stored=stored,
+        stored_problem=stored_problem,
+        disk_free_bytes=Disk(path, 0).free_bytes() if path.parent.is_dir() else None,
+        disk_reserve_bytes=config.store.disk_reserve_bytes,
+    )
+
+
+def read_stored(path: Path) -> Stored:
+    """Count what is in the database.
+
+    Raises:
+        StoreError: there is none, or it cannot be read.
+        QueryRefused: counting took longer than ``SUMMARY_TIMEOUT_S``.
+    """
+    connection = open_reader(path)
+    try:
+        with translated(f"{path} cannot be read"):
+            device_id = read_device_id(connection)
+        summary = run_query(
+            connection, sql("select_summary"), rows_max=1, timeout_s=SUMMARY_TIMEOUT_S
+        )
+    finally:
+        connection.close()
+    results, seq, committed_at = summary.rows[0]
+    try:
+        database_bytes = path.stat().st_size
+    except OSError as exc:
+        raise StoreError(f"{path} cannot be read: {exc.strerror}") from exc
+    return Stored(
+        device_id=device_id,
+        results=results,
+        seq=seq,
+        committed_at=committed_at,
+        database_bytes=database_bytes,
+        wal_bytes=wal_bytes(path),
+    )
+
+
+def ask_daemon(config: ServerSection) -> tuple[dict[str, Any] | None, str | None]:
+    """What ``GET /readyz`` answers, or None and why."""
+    if config.port == 0:
+        return None, "server.port is 0: which port the daemon took is in its log"
+    connection = http.client.HTTPConnection(
+        _reachable(config.host), config.port, timeout=ANSWER_TIMEOUT_S
+    )
+    try:
+        connection.request("GET", "/readyz", headers={"Connection": "close"})
+        response = connection.getresponse()
+        state = msgspec.json.decode(response.read(ANSWER_BYTES_MAX), type=dict[str, Any])
+    except TimeoutError:
+        return None, f"no answer within {ANSWER_TIMEOUT_S:g} s"
+    except OSError as exc:
+        return None, f"{exc.strerror or exc}"
+    except (http.client.HTTPException, msgspec.MsgspecError):
+        return None, "what answers there is not edge-store"
+    finally:
+        connection.close()
+    if not isinstance(state.get("is_ready"), bool):
+        return None, "what answers there is not edge-store"
+    return state, None
+
+
+def _url(config: ServerSection) -> str:
+    host = _reachable(config.host)
+    return f"http://[{host}]:{config.port}" if ":" in host else f"http://{host}:{config.port}"
+
+
+def _reachable(host: str) -> str:
+    """An address to connect to: "every address" is reached by loopback."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (not bound here)
+
+
+def _lock_holder(database: Path) -> int | None:
+    """The process that holds the writer's lock, from /proc/locks: taking the lock to find out would
+    be in the way of a daemon that starts.
+    """
+    try:
+        inode = database.with_name("edge-store.lock").stat().st_ino
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:  # 1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF
+        fields = line.split()
+        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+            return int(fields[4])
+    return None
