@@ -1,0 +1,133 @@
+"""Callers that leave: what had come is a row, the engine is told to stop, nobody else notices."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from support.daemon import DEADLINE_S, Box, DaemonProcess, until
+
+SLOW = "[demo:slow=100] a long story"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    box = Box.init(tmp_path_factory.mktemp("left") / "box", SERVER__BODY_TIMEOUT_S="1")
+    with box.serve() as daemon:
+        yield daemon
+        assert daemon.stop() == 0
+        box.proven()
+
+
+def recorded(daemon: DaemonProcess, result_id: str) -> tuple[Any, ...]:
+    """Wait for the row of a caller that has left."""
+    found: tuple[Any, ...] = until(
+        lambda: daemon.box.rows(
+            "SELECT status, error_type, http_status, output_text, latency_ms "
+            "FROM results LEFT JOIN outputs USING (seq) WHERE id = ?",
+            result_id,
+        ),
+        "the row",
+    )[0]
+    return found
+
+
+@pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/completions", "/generate"])
+def test_stream_left_in_the_middle_is_recorded_with_what_had_come(
+    daemon: DaemonProcess, route: str
+) -> None:
+    asked: dict[str, Any] = {
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": SLOW}]},
+        "/v1/completions": {"prompt": SLOW},
+        "/generate": {"text": SLOW},
+    }[route]
+    text = ""
+    with httpx.stream(
+        "POST", daemon.url + route, json={**asked, "stream": True}, timeout=DEADLINE_S
+    ) as answer:
+        for line in answer.iter_lines():
+            if not line:
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            if route == "/generate":
+                text = event["text"]
+            else:
+                (choice,) = event["choices"]
+                text += choice["text"] if "text" in choice else choice["delta"]["content"]
+            if len(text) >= 12:
+                break
+    left_at = time.monotonic()
+    status, error, http_status, stored, latency_ms = recorded(
+        daemon, answer.headers["x-edge-store-id"]
+    )
+    assert time.monotonic() - left_at < 2  # the whole answer would have taken more
+    assert (status, error, http_status) == ("incomplete", "client_disconnected", 499)
+    assert stored.startswith(text)
+    assert len(stored) < len(text) + 12
+    assert latency_ms < 2000
+    until(lambda: daemon.metrics()["edge_store_in_flight"] == 0, "its slot is free")
+
+
+def test_plain_request_left_before_its_answer_is_recorded(daemon: DaemonProcess) -> None:
+    before = daemon.box.scalar("SELECT coalesce(max(seq), 0) FROM results")
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{daemon.url}/generate", json={"text": SLOW}, timeout=0.3)
+    ((result_id,),) = until(
+        lambda: daemon.box.rows("SELECT id FROM results WHERE seq > ?", before), "the row"
+    )
+    assert recorded(daemon, result_id)[:3] == ("incomplete", "client_disconnected", 499)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"POST /generate HT",
+        b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n",
+        b'POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"text": "a"',
+        b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{",
+    ],
+)
+def test_request_left_before_its_end_costs_nothing(daemon: DaemonProcess, piece: bytes) -> None:
+    before = daemon.metrics()["edge_store_admitted_total"]
+    host, port = daemon.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=DEADLINE_S) as caller:
+        caller.sendall(piece)
+    assert daemon.chat("still there?").status_code == 200
+    after = daemon.metrics()
+    assert after["edge_store_admitted_total"] == before + 1
+    until(lambda: daemon.metrics()["edge_store_in_flight"] == 0, "nothing is in flight")
+
+
+def test_body_that_stops_coming_is_refused_after_its_time(daemon: DaemonProcess) -> None:
+    host, port = daemon.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=DEADLINE_S) as caller:
+        caller.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        answer = caller.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"did not arrive within 1 s" in answer
+
+
+def test_many_callers_that_leave_at_once_are_all_recorded(daemon: DaemonProcess) -> None:
+    before = daemon.box.scalar("SELECT count(*) FROM results WHERE status = 'incomplete'")
+    body = json.dumps({"text": SLOW, "stream": True}).encode()
+    head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    host, port = daemon.url.removeprefix("http://").split(":")
+    admitted = daemon.metrics()["edge_store_admitted_total"]
+    callers = [socket.create_connection((host, int(port)), timeout=DEADLINE_S) for _ in range(50)]
+    for caller in callers:
+        caller.sendall(head + body)
+    until(
+        lambda: daemon.metrics()["edge_store_admitted_total"] == admitted + 50, "all are admitted"
+    )
+    for caller in callers:
+        caller.close()
+    until(
+        lambda: (
+            daemon.box.scalar("SELECT count(*) FROM results WHERE status = 'incomplete'")
+            == before + 50
+        ),
+        "50 more rows",
+    )
