@@ -79,7 +79,7 @@ def test_every_metric_is_documented_and_no_other_is() -> None:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and node.func.attr == "watch"
+                and ast.unparse(node.func) == "metrics.watch"
             ):
                 name = node.args[0]
                 assert isinstance(name, ast.Constant), f"{file}: a metric's name is a literal"
@@ -107,7 +107,9 @@ def test_every_column_has_a_comment() -> None:
             found = re.search(r"^CREATE TABLE (\w+)", statement, re.MULTILINE)
             if not found:
                 continue
-            section = re.search(rf"^## {found[1]}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+            section = re.search(
+                rf"^## {found[1]}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL
+            )
             assert section, found[1]
             columns = [row[1] for row in connection.execute(f"PRAGMA table_info({found[1]})")]
             assert re.findall(r"^\| `(\w+)` \|", section[1], re.MULTILINE) == columns
