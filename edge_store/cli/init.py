@@ -17,12 +17,16 @@ ENGINES = ("sglang", "upstream", "demo")
 @click.option("--upstream", metavar="URL", help="The server that an upstream engine asks.")
 @click.option("--model", metavar="PATH", help="The model that an sglang engine loads.")
 @click.option("--device-id", metavar="ID", help="Name of this box; one is made up without it.")
+@click.option(
+    "--state-dir", type=click.Path(path_type=Path), help="Folder of the database, if not DIR."
+)
 def init(
     directory: Path,
     engine: str | None,
     upstream: str | None,
     model: str | None,
     device_id: str | None,
+    state_dir: Path | None,
 ) -> None:
     """Set up a box in DIR: edge-store.toml, the database, and a device id.
 
@@ -40,7 +44,8 @@ def init(
     from edge_store.sqlite import DatabaseLock, open_writer
 
     target = directory / "edge-store.toml"
-    database = directory / "results.db"
+    state = (state_dir or directory).absolute()
+    database = state / "results.db"
     for existing in (target, database):
         if existing.exists():
             raise ConfigError(
@@ -60,10 +65,11 @@ def init(
         upstream = click.prompt("Address of the upstream server", default="http://127.0.0.1:30000")
 
     directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+    state.mkdir(parents=True, exist_ok=True, mode=0o750)
     values: dict[str, Any] = {
-        "store.path": "results.db",
+        "store.path": str(database) if state_dir else "results.db",
         "engine.kind": engine,
-        "replica.url": f"file://{(directory / 'replica').absolute()}",
+        "replica.url": f"file://{state / 'replica'}",
     }
     if upstream:
         values["engine.upstream.base_url"] = upstream
