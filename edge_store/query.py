@@ -83,7 +83,7 @@ def run_query(
         rows = cursor.fetchmany(rows_max + 1)
         columns = tuple(column[0] for column in cursor.description or ())
         cursor.close()
-    except driver.Error as exc:
+    except (driver.Error, driver.Warning, ValueError, OverflowError) as exc:  # the last two: values
         raise _refusal(exc, timeout_s) from exc
     finally:
         connection.set_progress_handler(None, 0)
