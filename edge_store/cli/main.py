@@ -9,7 +9,7 @@ import click
 from edge_store import __version__
 from edge_store.errors import EXIT_NO_PERMISSION, EdgeStoreError
 
-__all__ = ["cli", "main"]
+__all__ = ["cli", "main", "report"]
 
 # command -> (module, attribute); imported only when it is called or listed
 COMMANDS = {
@@ -54,6 +54,14 @@ def cli() -> None:
     """
 
 
+def report(error: EdgeStoreError) -> int:
+    """Print what failed and what to do next. Returns the exit code."""
+    click.echo(f"edge-store: {error}", err=True)
+    if error.hint:
+        click.echo(f"  {error.hint}", err=True)
+    return error.exit_code
+
+
 def main() -> None:
     """The console script. Exits with the error's own code: 78 for a wrong configuration."""
     try:
@@ -67,10 +75,7 @@ def main() -> None:
         exc.show()
         sys.exit(exc.exit_code)
     except EdgeStoreError as exc:
-        click.echo(f"edge-store: {exc}", err=True)
-        if exc.hint:
-            click.echo(f"  {exc.hint}", err=True)
-        sys.exit(exc.exit_code)
+        sys.exit(report(exc))
     except PermissionError as exc:
         click.echo(f"edge-store: {exc.filename}: {exc.strerror}", err=True)
         click.echo("  run it as a user of the group that owns the file", err=True)

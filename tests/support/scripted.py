@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from support.records import new_database
+
 from edge_store.api.gate import GENERATING
 from edge_store.config import RecorderSection, RepairSection
 from edge_store.engine import ASGIMessage, Receive, Scope, Send
@@ -24,7 +26,6 @@ from edge_store.result import Recorded
 from edge_store.rows import load_recorded
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader
-from support.records import new_database
 
 Script = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -179,9 +180,7 @@ class Recording:
         caller = caller or Caller()
         scope: Scope = {"type": "http", "method": "POST", "path": path, "headers": [*headers]}
         async with asyncio.timeout(DEADLINE_S):
-            await self.recorder.record(
-                GENERATING[path], scope, body, caller.receive, caller.send
-            )
+            await self.recorder.record(GENERATING[path], scope, body, caller.receive, caller.send)
         return caller
 
     def stored(self) -> list[Recorded]:
