@@ -73,8 +73,7 @@ class Recorder:
             InvalidRequest: the body is not what the route takes. Nothing was admitted.
             Overloaded, StoreError: nothing was admitted.
         """
-        request = _decode(body)
-        asked = dialect.ask(request)
+        request, asked = _asked(dialect, body)
         slot = await self.slots.reserve()
         self._metrics.admitted.inc()
         exchange = Exchange(
@@ -250,16 +249,16 @@ def _status(failure: EdgeStoreError | None, outputs: tuple[Output, ...]) -> Stat
             return Status.FAILED
 
 
-def _decode(body: bytes) -> dict[str, Any]:
+def _asked(dialect: Dialect, body: bytes) -> tuple[dict[str, Any], Asked]:
     try:
         request = msgspec.json.decode(body)
+        if not isinstance(request, dict):
+            raise InvalidRequest(f"the body must be a JSON object, not {type(request).__name__}")
+        return request, dialect.ask(request)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InvalidRequest(f"the body is not JSON: {exc}") from exc
-    except RecursionError as exc:
+    except RecursionError as exc:  # decoding it, or encoding what it holds a few frames deeper
         raise InvalidRequest("the body is JSON nested too deeply") from exc
-    if not isinstance(request, dict):
-        raise InvalidRequest(f"the body must be a JSON object, not {type(request).__name__}")
-    return request
 
 
 def _spliced(body: bytes, request: dict[str, Any], asked: Asked, rid: str | None) -> bytes:
