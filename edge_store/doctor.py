@@ -300,10 +300,11 @@ def _judge_replica(replica: dict[str, Any]) -> Check:
         return _failed("replica", "the daemon runs without replication",
                        "restart it with this configuration")  # fmt: skip
     found = f"{state}, {lag_s:.1f} s behind" + (f": {error}" if error else "")
+    advice = "check the address, the keys and the network; until then results are on this disk only"
     if lag_s > LAG_FAILURE_S:
-        return _failed("replica", found, "see `replica_unreachable` in docs/operations.md")
+        return _failed("replica", found, advice)
     if lag_s > LAG_WARNING_S:
-        return _warning("replica", found, "check the address, the keys and the network")
+        return _warning("replica", found, advice)
     return _ok("replica", found)
 
 

@@ -5,7 +5,7 @@ reading only, and a deadline checked by SQLite itself. A cut result says that it
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edge_store.errors import QueryRefused
@@ -16,6 +16,7 @@ __all__ = ["QueryResult", "run_query"]
 
 STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps; about a millisecond
 SQL_CHARS_MAX = 100_000
+TIMEOUT_S_MAX = 24 * 3600
 
 READING = frozenset(
     {driver.SQLITE_SELECT, driver.SQLITE_READ, driver.SQLITE_FUNCTION, driver.SQLITE_RECURSIVE}
@@ -73,6 +74,8 @@ def run_query(
     Raises:
         QueryRefused: it does not parse, would write, or ran longer than ``timeout_s``.
     """
+    if not 0 < timeout_s <= TIMEOUT_S_MAX:  # also refuses NaN, which no deadline ever passes
+        raise QueryRefused(f"a time limit of {timeout_s} s is not between 0 and {TIMEOUT_S_MAX}")
     if len(statement) > SQL_CHARS_MAX:
         raise QueryRefused(f"the SQL has {len(statement)} characters; {SQL_CHARS_MAX} are allowed")
     deadline = time.monotonic() + timeout_s
@@ -80,15 +83,31 @@ def run_query(
     connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_CHECKS)
     try:
         cursor = connection.execute(statement, dict(params or {}))
+        if cursor.description is None:
+            raise QueryRefused(
+                "the SQL holds no statement", hint='as in "select * from generations"'
+            )
         rows = cursor.fetchmany(rows_max + 1)
-        columns = tuple(column[0] for column in cursor.description or ())
+        columns = _unique(column[0] for column in cursor.description)
         cursor.close()
-    except driver.Error as exc:
+    except (driver.Error, driver.Warning) as exc:  # Warning: two statements, before Python 3.12
         raise _refusal(exc, timeout_s) from exc
     finally:
         connection.set_progress_handler(None, 0)
         connection.set_authorizer(None)
     return QueryResult(columns=columns, rows=rows[:rows_max], is_cut=len(rows) > rows_max)
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, with a number after each that came before: a row is also shown as an object."""
+    found: list[str] = []
+    for name in names:
+        count, unique = 1, name
+        while unique in found:
+            count += 1
+            unique = f"{name}_{count}"
+        found.append(unique)
+    return tuple(found)
 
 
 def _refusal(exc: Exception, timeout_s: float) -> QueryRefused:
@@ -100,6 +119,11 @@ def _refusal(exc: Exception, timeout_s: float) -> QueryRefused:
         case driver.SQLITE_AUTH | driver.SQLITE_READONLY:
             return QueryRefused(
                 f"the query is refused: {exc}", hint="only statements that read are allowed"
+            )
+        case None:  # the driver's own: it never reached SQLite
+            return QueryRefused(
+                f"the query is refused: {exc}",
+                hint="run one statement, and give each :NAME in it a value",
             )
         case _:
             return QueryRefused(

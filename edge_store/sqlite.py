@@ -43,6 +43,7 @@ __all__ = [
     "complete_statement",
     "driver",
     "is_vulnerable",
+    "open_copy",
     "open_reader",
     "open_writer",
     "require_safe_sqlite",
@@ -183,6 +184,34 @@ def open_reader(path: Path, *, busy_timeout_ms: int = 5000) -> Connection:
         connection.close()
         raise NotAnEdgeStoreFile(f"{path} is a database, but not one of edge-store's")
     return connection
+
+
+def open_copy(path: Path) -> Connection:
+    """Open a restored file that nobody else has open, and take it out of WAL mode, so that once it
+    is closed it is one file that anyone who can read it can query.
+
+    Raises:
+        NotAnEdgeStoreFile: it is not a database of ours.
+        StoreError: it cannot be opened, or somebody else has it open.
+    """
+    with translated(f"{path} cannot be opened"):
+        connection = driver.connect(
+            f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, isolation_level=None
+        )
+        try:
+            (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+            if application_id != APPLICATION_ID:
+                raise NotAnEdgeStoreFile(f"{path} is a database, but not one of edge-store's")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+            if mode != "delete":
+                raise StoreError(f"{path} stays in journal mode {mode}: somebody has it open")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 def check_integrity(connection: Connection, *, full: bool = False) -> str:

@@ -3,6 +3,8 @@
 import base64
 import csv
 import json
+import math
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TextIO, TypeVar
@@ -21,6 +23,9 @@ __all__ = [
 ]
 
 CELL_CHARS_MAX = 60
+CELL_CHARS_MIN = 8
+TEXT_CHARS_MAX = 10 * CELL_CHARS_MAX  # of a value, before its white space is folded
+COLUMN_GAP = 2
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = {
     "nl": "One JSON object per line; the default when piped.",
@@ -70,14 +75,38 @@ def _object(columns: tuple[str, ...], row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no number for it
+    return value
 
 
 def _write_table(result: QueryResult, stream: TextIO) -> None:
-    from tabulate import tabulate
+    cells = [[_cell(value) for value in row] for row in result.rows]
+    width = shutil.get_terminal_size().columns if stream.isatty() else None
+    bounds = _bounds(result.columns, cells, width)
+    widths = [max(len(name), bound) for name, bound in zip(result.columns, bounds, strict=True)]
+    for row in (list(result.columns), ["-" * width for width in widths], *cells):
+        parts = (_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
+        stream.write((COLUMN_GAP * " ").join(parts).rstrip() + "\n")
 
-    rows = [[_cell(value) for value in row] for row in result.rows]
-    stream.write(tabulate(rows, headers=result.columns, disable_numparse=True) + "\n")
+
+def _bounds(columns: tuple[str, ...], cells: list[list[str]], width: int | None) -> list[int]:
+    """Characters each column may have: all are cut at ``CELL_CHARS_MAX``, and on a terminal the
+    widest are cut further until a row fits, down to ``CELL_CHARS_MIN``.
+    """
+    found = [
+        min(CELL_CHARS_MAX, max((len(row[n]) for row in cells), default=0))
+        for n in range(len(columns))
+    ]
+    while width and found:
+        shown = [max(bound, len(name)) for bound, name in zip(found, columns, strict=True)]
+        widest = max(range(len(found)), key=found.__getitem__)
+        if sum(shown) + COLUMN_GAP * (len(shown) - 1) <= width or found[widest] <= CELL_CHARS_MIN:
+            break
+        found[widest] -= 1
+    return found
 
 
 def _cell(value: Any) -> str:
@@ -85,8 +114,13 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
-    text = " ".join(str(value).split())
-    return text if len(text) <= CELL_CHARS_MAX else text[: CELL_CHARS_MAX - 1] + "…"
+    text = " ".join(str(value)[:TEXT_CHARS_MAX].split())
+    # a model's text must not reach the terminal as an escape sequence
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def _cut(text: str, bound: int) -> str:
+    return text if len(text) <= bound else text[: bound - 1] + "…"
 
 
 def write_json(value: Any, stream: TextIO) -> None:

@@ -9,6 +9,8 @@ from edge_store.cli.output import chosen_format, output_options, write_rows
 
 __all__ = ["query"]
 
+ROWS_MAX = 10_000_000
+
 
 @click.command()
 @click.argument("statement", metavar="[SQL]", required=False)
@@ -20,7 +22,10 @@ __all__ = ["query"]
     "-p", "--param", "params", type=(str, str), multiple=True, metavar="NAME VALUE",
     help="A value for :NAME in the SQL.",
 )  # fmt: skip
-@click.option("--limit", default=10_000, show_default=True, help="Most rows to print.")
+@click.option(
+    "--limit", type=click.IntRange(min=1, max=ROWS_MAX), default=10_000, show_default=True,
+    help="Most rows to print.",
+)  # fmt: skip
 @click.option("--timeout", default=10.0, show_default=True, help="Most seconds to run.")
 @output_options
 def query(  # noqa: PLR0913  (one parameter per option)
@@ -54,7 +59,7 @@ def query(  # noqa: PLR0913  (one parameter per option)
     try:
         result = run_query(
             connection,
-            statement or sql("select_newest"),
+            sql("select_newest") if statement is None else statement,
             dict(params),
             rows_max=limit,
             timeout_s=timeout,

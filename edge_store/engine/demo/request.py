@@ -15,6 +15,7 @@ from msgspec import Meta, Raw, Struct
 from edge_store.errors import InvalidRequest
 
 __all__ = [
+    "ABSENT",
     "TOKEN_CHARS",
     "Form",
     "Order",
@@ -27,6 +28,7 @@ __all__ = [
 
 TOKEN_CHARS = 4  # the demo tokenizer: a token is the next four characters
 OUTPUTS_MAX = 4096
+ABSENT = Raw(b"null")  # msgspec takes nothing but null for `Raw | None`
 
 Limit = Annotated[int, Meta(ge=0)]
 Choices = Annotated[int, Meta(ge=1, le=128)]
@@ -41,7 +43,7 @@ class Form(Struct, frozen=True):
 
 class Function(Struct):
     name: str
-    parameters: Raw | None = None
+    parameters: Raw = ABSENT
 
 
 class Tool(Struct):
@@ -96,7 +98,7 @@ class Message(Struct):
 
 
 class SchemaFormat(Struct):
-    schema: Raw | None = None
+    schema: Raw = ABSENT
 
 
 class ResponseFormat(Struct):
@@ -317,8 +319,8 @@ def _openai_form(asked: OpenAIBody) -> Form | None:
         raise InvalidRequest("`response_format` and a grammar cannot both be given")
     if wanted.type == "json_object":
         return Form("json")
-    schema = wanted.json_schema.schema if wanted.json_schema else None
-    if schema is None:
+    schema = wanted.json_schema.schema if wanted.json_schema else ABSENT
+    if schema == ABSENT:
         raise InvalidRequest("`response_format.json_schema.schema` is required")
     return Form("schema", bytes(schema))
 

@@ -1,0 +1,135 @@
+"""``edge-store fleet``: bring many boxes' databases here, and ask questions across them."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_store.cli.output import chosen_format, output_options, write_rows
+
+if TYPE_CHECKING:
+    from edge_store.fleet.pull import BoxReport
+
+__all__ = ["fleet"]
+
+
+@click.group()
+def fleet() -> None:
+    """Many boxes from one place.
+
+    \b
+    Example:
+      edge-store fleet pull --from s3://edge/fleet?endpoint=https://host --into fleet
+      edge-store fleet query "select device_id, count(*) from results group by 1" --in fleet
+    """
+
+
+@fleet.command()
+@click.option("--from", "url", required=True, help="Where boxes replicate to: a URL or a folder.")
+@click.option(
+    "--into", required=True, type=click.Path(path_type=Path), help="The folder for the copies."
+)
+@click.option("--jobs", default=4, show_default=True, type=click.IntRange(1, 64), help="At a time.")
+@click.option("--timeout", default=600.0, show_default=True, help="Most seconds for one box.")
+def pull(url: str, into: Path, jobs: int, timeout: float) -> None:
+    """Restore every box found there to INTO/<device id>.db, each one checked.
+
+    A copy is replaced only by a good newer one. Exits 1 if any box failed.
+
+    \b
+    Example:
+      edge-store fleet pull --from file:///mnt/replicas --into fleet
+    """
+    from edge_store.fleet.pull import pull as pull_fleet
+    from edge_store.replica.extent import list_devices
+    from edge_store.replica.location import parse_location, read_credentials
+
+    location = parse_location(url, key="--from")
+    devices = asyncio.run(list_devices(location, read_credentials(location)))
+    with _progress(len(devices)) as on_report:
+        reports = asyncio.run(
+            pull_fleet(location, devices, into, jobs=jobs, timeout_s=timeout, on_report=on_report)
+        )
+    failed = sum(report.error is not None for report in reports)
+    click.echo(f"{len(reports) - failed} of {len(reports)} boxes are in {into}", err=True)
+    if failed:
+        sys.exit(1)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[["BoxReport"], None]]:
+    """A bar on a terminal's standard error; the report lines go to standard output."""
+    if not sys.stderr.isatty():
+        yield lambda report: click.echo(_line(report))
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("boxes", total=total)
+
+        def report_one(report: "BoxReport") -> None:
+            click.echo(_line(report))
+            bar.advance(task)
+
+        yield report_one
+
+
+def _line(report: "BoxReport") -> str:
+    name = f"{report.device_id:<24}"
+    if report.error is not None:
+        return f"{name} failed  {report.code}: {report.error}"
+    newest = "never"
+    if report.newest_at is not None:
+        moment = datetime.fromtimestamp(report.newest_at / 1000, tz=UTC)
+        newest = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f"{name} ok      {report.results} results up to {newest}, {report.seconds:.1f} s"
+
+
+@fleet.command()
+@click.argument("statement", metavar="SQL")
+@click.option(
+    "--in", "folder", required=True, help="The folder that `fleet pull` filled.",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+)  # fmt: skip
+@click.option(
+    "-p", "--param", "params", type=(str, str), multiple=True, metavar="NAME VALUE",
+    help="A value for :NAME in the SQL.",
+)  # fmt: skip
+@click.option("--limit", default=10_000, show_default=True, help="Most rows to print.")
+@click.option("--timeout", default=60.0, show_default=True, help="Most seconds to run.")
+@output_options
+def query(
+    statement: str,
+    folder: Path,
+    params: tuple[tuple[str, str], ...],
+    limit: int,
+    timeout: float,
+    fmt: str | None,
+) -> None:
+    """Run one read-only SQL statement over all copies in a folder.
+
+    It sees the tables and views of a box, each the union over all boxes, with a device_id column.
+    Exits 1 if a copy could not be read; the others are answered for.
+
+    \b
+    Example:
+      edge-store fleet query "select device_id, count(*) from results group by 1" --in fleet
+    """
+    from edge_store.fleet.query import find_copies, query_fleet
+
+    copies = find_copies(folder)
+    answer = query_fleet(copies, statement, dict(params), rows_max=limit, timeout_s=timeout)
+    write_rows(answer.result, chosen_format(fmt, sys.stdout), sys.stdout)
+    if answer.result.is_cut:
+        click.echo(f"edge-store: only the first {limit} rows; --limit N shows more", err=True)
+    for unread in answer.unread:
+        click.echo(f"edge-store: not in this answer: {unread.error}", err=True)
+    if answer.unread:
+        sys.exit(1)

@@ -1,0 +1,184 @@
+"""``edge-store replica``: how far the replica is, and getting the database back from it."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edge_store.config import Config
+    from edge_store.ids import DeviceId
+    from edge_store.replica.location import Location
+
+__all__ = ["replica"]
+
+DAEMON_TIMEOUT_S = 3.0
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what a listener may be set to)
+
+
+@click.group()
+def replica() -> None:
+    """The copy of this box's database in the object store.
+
+    \b
+    Example:
+      edge-store replica status
+      edge-store replica restore --to restored.db
+    """
+
+
+@replica.command()
+@click.option("--config", help="The box's edge-store.toml, or its folder.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def status(config: str | None, *, as_json: bool) -> None:
+    """Say how far the replica is. Asks the daemon; when it is down, looks into the store.
+
+    \b
+    Example:
+      edge-store replica status --config mybox
+    """
+    from edge_store.config import load
+    from edge_store.replica.location import parse_location
+
+    settings = load(config).config
+    if not settings.replica.enabled:
+        found: dict[str, Any] = {"state": "off", "hint": "set replica.enabled = true"}
+    else:
+        location = parse_location(settings.replica.url)
+        found = {"where": str(location), **(_ask_daemon(settings) or _look(settings, location))}
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    width = max(map(len, found))
+    for name, value in found.items():
+        click.echo(f"{name:<{width}}  {'-' if value is None else value}")
+
+
+def _ask_daemon(settings: "Config") -> dict[str, Any] | None:
+    """The ``replica`` part of /readyz; None when no daemon answers."""
+    import httpx
+
+    host = ANY_ADDRESS.get(settings.server.host, settings.server.host)
+    host = f"[{host}]" if ":" in host else host
+    try:
+        response = httpx.get(
+            f"http://{host}:{settings.server.port}/readyz",
+            timeout=DAEMON_TIMEOUT_S,
+            trust_env=False,
+        )
+        seen = response.json()["replica"]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(seen, dict):
+        return None
+    found: dict[str, Any] = {"daemon": "running", **seen}
+    found["last_synced_at"] = _rfc3339(seen.get("last_synced_at"))
+    return found
+
+
+def _look(settings: "Config", location: "Location") -> dict[str, Any]:
+    """What lies in the store."""
+    from edge_store.replica.extent import read_extent
+    from edge_store.replica.location import read_credentials
+
+    credentials = read_credentials(location)
+    device_id = _device_of(settings) or asyncio.run(_only_device(location))
+    extent = asyncio.run(read_extent(location, credentials, device_id))
+    return {
+        "daemon": "not running",
+        "device_id": device_id,
+        "txid": extent.txid,
+        "written_at": _rfc3339(extent.written_at),
+        "files": extent.files,
+        "bytes": extent.bytes,
+    }
+
+
+@replica.command()
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="The file to write.")
+@click.option("--config", help="The box's edge-store.toml, or its folder.")
+@click.option("--from", "url", help="Another place of replicas: file:///… or s3://bucket/prefix?….")
+@click.option("--device", help="Whose replica, when there are several.")
+@click.option("--timeout", default=3600.0, show_default=True, help="Most seconds to take.")
+def restore(
+    to: Path, config: str | None, url: str | None, device: str | None, timeout: float
+) -> None:
+    """Rebuild the database from its replica, check all of it, and write it to FILE.
+
+    Writes over nothing. Keys of an S3 store come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+
+    \b
+    Example:
+      edge-store replica restore --to restored.db
+      edge-store replica restore --to a.db --from s3://edge/fleet?endpoint=https://host --device a
+    """
+    from edge_store.config import load
+    from edge_store.ids import DeviceId
+    from edge_store.replica.location import parse_location
+    from edge_store.replica.restore import restore as restore_replica
+
+    device_id = DeviceId(device) if device else None
+    if url is not None:
+        location = parse_location(url, key="--from")
+    else:
+        settings = load(config).config
+        location = parse_location(settings.replica.url)
+        device_id = device_id or _device_of(settings)
+    device_id = device_id or asyncio.run(_only_device(location))
+    done = asyncio.run(
+        restore_replica(location, device_id, to, timeout_s=timeout, new_timeline=True)
+    )
+    newest = _rfc3339(done.newest_at)
+    click.echo(f"{done.path}: {done.results} results of {device_id}, in {done.seconds:.1f} s")
+    click.echo(f"newest commit: {newest or 'none yet'}; replica TXID {done.txid}")
+    click.echo("checked: every page (integrity_check), every commit (digest chain)")
+    click.echo(f"look at it: edge-store query --db {to}")
+    click.echo("serve it:   stop the daemon; move the old database, its -wal and -shm and the")
+    click.echo(
+        "            folder `litestream` beside it away; put this file there; start it again"
+    )
+
+
+def _device_of(settings: "Config") -> "DeviceId | None":
+    """The device id that the database or else the configuration holds."""
+    from edge_store.errors import EdgeStoreError
+    from edge_store.identity import read_device_id
+    from edge_store.ids import DeviceId
+    from edge_store.sqlite import driver, open_reader
+
+    try:
+        connection = open_reader(Path(settings.store.path))
+    except EdgeStoreError:  # it is lost or damaged: that is when one restores
+        return DeviceId(settings.device.id) if settings.device.id else None
+    try:
+        found = read_device_id(connection)
+    except driver.Error:
+        found = None
+    finally:
+        connection.close()
+    return found or (DeviceId(settings.device.id) if settings.device.id else None)
+
+
+async def _only_device(location: "Location") -> "DeviceId":
+    """The one box that has replicated there."""
+    from edge_store.errors import ReplicaNotFound
+    from edge_store.replica.extent import list_devices
+    from edge_store.replica.location import read_credentials
+
+    devices = await list_devices(location, read_credentials(location))
+    if len(devices) > 1:
+        shown = ", ".join(devices[:10]) + (" …" if len(devices) > 10 else "")
+        raise ReplicaNotFound(
+            f"{location} holds {len(devices)} boxes: {shown}", hint="choose one with --device ID"
+        )
+    return devices[0]
+
+
+def _rfc3339(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    moment = datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

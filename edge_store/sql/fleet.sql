@@ -1,0 +1,23 @@
+-- A box's copy beside the scratch database of a fleet query.
+
+-- name: select_relations
+SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
+ORDER BY name
+
+-- name: select_columns
+SELECT name, type FROM pragma_table_info(:relation, :database) ORDER BY cid
+
+-- name: attach_box
+ATTACH DATABASE :source AS box
+
+-- name: detach_box
+DETACH DATABASE box
+
+-- name: savepoint_box
+SAVEPOINT one_box
+
+-- name: rollback_box
+ROLLBACK TO one_box
+
+-- name: release_box
+RELEASE one_box
