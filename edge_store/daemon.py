@@ -50,6 +50,7 @@ log = structlog.get_logger(__name__)
 
 READY_TIMEOUT_S = 2.0
 WAL_CHECK_S = 10.0
+CONNECTIONS_SPARE = 64  # for health, metrics and queries when there are few slots
 
 
 def build_engine(config: EngineSection) -> Engine:
@@ -122,7 +123,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     config=config.server,
                     metrics=metrics,
                 )
-                server = HttpServer(gate, connections_max=4 * config.recorder.slots)
+                server = HttpServer(gate, connections_max=4 * config.recorder.slots + CONNECTIONS_SPARE)
                 drain = Drain(recorder, stopping, config.server.drain_timeout_s)
                 async with listening(server, listener, drain):
                     recorder.slots.open()

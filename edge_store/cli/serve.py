@@ -29,6 +29,7 @@ def serve(config: str | None, host: str | None, port: int | None) -> None:
     import uvloop
 
     from edge_store import daemon
+    from edge_store.cli.main import report
     from edge_store.config import load
     from edge_store.observability.logging import configure_logging
 
@@ -39,9 +40,13 @@ def serve(config: str | None, host: str | None, port: int | None) -> None:
         if sys.stdout.isatty():
             click.echo(f"edge-store answers on {url}/v1 (model list: {url}/v1/models)")
 
+    exit_code = 0
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(daemon.serve(loaded.config, announce=announce))
-        # The writer's connection stays open on purpose (see daemon.py): end here.
+        try:
+            runner.run(daemon.serve(loaded.config, announce=announce))
+        except BaseException as exc:  # whatever it is, the process must end: systemd starts another
+            exit_code = report(exc)
+        # The writer's connection and its thread stay as they are on purpose (see daemon.py).
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(exit_code)

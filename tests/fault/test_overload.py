@@ -54,12 +54,11 @@ def test_sdk_that_retries_gets_its_answer(tmp_path: Path) -> None:
 def test_too_many_connections_are_told_to_come_again(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box", RECORDER__SLOTS="2")
     with box.serve() as daemon:
-        callers = [httpx.Client(base_url=daemon.url, timeout=DEADLINE_S) for _ in range(40)]
+        callers = [httpx.Client(base_url=daemon.url, timeout=DEADLINE_S) for _ in range(100)]
         answers = [caller.get("/livez") for caller in callers]
         for caller in callers:
             caller.close()
         assert {answer.status_code for answer in answers} <= {200, 503}
-        assert all(
-            "retry-after" in answer.headers for answer in answers if answer.status_code == 503
-        )
+        assert answers[0].status_code == 200
+        assert answers[-1].status_code == 503
         until(lambda: daemon.get("/livez").status_code == 200, "it answers again")
