@@ -21,7 +21,7 @@ from edge_store.api.gate import Gate
 from edge_store.api.server import HttpServer, bind, listening
 from edge_store.config import Config, EngineKind, EngineSection
 from edge_store.engine import Engine
-from edge_store.errors import AdmissionClosed, ConfigError, EdgeStoreError, ShutDown
+from edge_store.errors import AdmissionClosed, ConfigError, EdgeStoreError, ShutDown, StoreError
 from edge_store.identity import create_identity
 from edge_store.ids import DeviceId
 from edge_store.jsonrepair import JsonWorkers
@@ -50,6 +50,7 @@ log = structlog.get_logger(__name__)
 
 READY_TIMEOUT_S = 2.0
 WAL_CHECK_S = 10.0
+CONNECTIONS_SPARE = 64  # for health, metrics and queries when there are few slots
 
 
 def build_engine(config: EngineSection) -> Engine:
@@ -89,8 +90,8 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
             f"store.path = {str(path)!r}: there is no folder {path.parent}",
             hint="create it, or run `edge-store init`",
         )
-    listener = bind(config.server)
     with DatabaseLock(path):
+        listener = bind(config.server)  # before anything slow begins
         metrics = Metrics()
         database = await DatabaseThread.open(
             lambda: open_writer(path, busy_timeout_ms=config.store.busy_timeout_ms)
@@ -122,7 +123,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     config=config.server,
                     metrics=metrics,
                 )
-                server = HttpServer(gate, connections_max=4 * config.recorder.slots)
+                server = HttpServer(gate, connections_max=4 * config.recorder.slots + CONNECTIONS_SPARE)
                 drain = Drain(recorder, stopping, config.server.drain_timeout_s)
                 async with listening(server, listener, drain):
                     recorder.slots.open()
@@ -248,8 +249,13 @@ async def _replica(
 async def _checkpoint_when_large(path: Path, database: DatabaseThread, bound: int) -> None:
     while True:
         await asyncio.sleep(WAL_CHECK_S)
-        if wal_bytes(path) > bound and not await database.run(checkpoint):
-            log.warning("checkpoint_blocked", wal_bytes=wal_bytes(path))
+        if wal_bytes(path) <= bound:
+            continue
+        try:
+            if not await database.run(checkpoint):
+                log.warning("checkpoint_blocked", wal_bytes=wal_bytes(path))
+        except StoreError as exc:  # a full disk: the next round tries again
+            log.warning("checkpoint_failed", code=exc.code, error=str(exc))
 
 
 def _watch(metrics: Metrics, path: Path, recorder: Recorder, replica: Any) -> None:

@@ -239,7 +239,8 @@ def checkpoint(connection: Connection) -> bool:
 
     Only while no Litestream runs on the file: it would lose its place.
     """
-    (busy, _log, _moved) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    with translated("the WAL could not be moved into the database"):
+        (busy, _log, _moved) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
 
 

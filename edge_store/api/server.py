@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from edge_store.config import ServerSection
 from edge_store.errors import ConfigError
@@ -15,6 +16,7 @@ __all__ = ["HttpServer", "bind", "listening"]
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 30
+HEAD_BYTES_MAX = 64 * 1024  # of a request's line and headers
 FORCE_AFTER_S = 5.0  # connections that do not end by themselves after the drain
 
 
@@ -40,6 +42,28 @@ def bind(config: ServerSection) -> socket.socket:
     return listener
 
 
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's, with a bound on the head of a request: httptools would collect it for ever."""
+
+    _head_bytes: int | None = None  # None: not within a head
+
+    def on_message_begin(self) -> None:
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = None
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._head_bytes = None
+                self.send_400_response("The head of the request is too large.")
+
+
 class HttpServer(uvicorn.Server):
     """A uvicorn server whose signals belong to the daemon."""
 
@@ -47,6 +71,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=BoundedProtocol,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -58,6 +83,12 @@ class HttpServer(uvicorn.Server):
             )
         )
 
+        self.is_listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_listening.set()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -67,9 +98,10 @@ class HttpServer(uvicorn.Server):
 async def listening(
     server: HttpServer, listener: socket.socket, drain: Callable[[], Any]
 ) -> AsyncIterator[None]:
-    """Serve until left; then stop listening, await ``drain()``, and close what is still open."""
+    """Entered once connections are taken; serve until left; then stop listening, await ``drain()``, and close what is still open."""
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[listener]))
+        await server.is_listening.wait()  # or the error of ``serve``, which cancels this
         try:
             yield
         finally:

@@ -6,7 +6,7 @@ from edge_store.clock import is_clock_synced, now_ms
 from edge_store.ids import BootId, DeviceId, new_boot_id
 from edge_store.result import Record
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, driver
+from edge_store.sqlite import Connection, driver, translated
 
 __all__ = ["Boot", "begin_boot", "end_boot"]
 
@@ -47,12 +47,13 @@ def end_boot(connection: Connection, boot: Boot) -> None:
 
 
 def _insert(connection: Connection, boot: Boot, event: str) -> None:
-    connection.execute(
-        sql("insert_boot"),
-        {
-            **msgspec.structs.asdict(boot),
-            "event": event,
-            "at": now_ms(),
-            "sqlite_version": driver.sqlite_version,
-        },
-    )
+    with translated(f"the {event} of boot {boot.boot_id} could not be recorded"):
+        connection.execute(
+            sql("insert_boot"),
+            {
+                **msgspec.structs.asdict(boot),
+                "event": event,
+                "at": now_ms(),
+                "sqlite_version": driver.sqlite_version,
+            },
+        )

@@ -223,7 +223,7 @@ def test_broken_json_is_repaired_in_the_row_and_reaches_the_client_as_it_was(
     assert stored["response_body"].encode() == raw.content
     assert output["output_text"] == text
     assert (output["json_state"], output["schema_valid"]) == ("repaired", True)
-    assert output["repairer"].startswith("json_repair")
+    assert output["repairer"].startswith("json-repair ")
     assert set(output["output_json"]) == {"city", "degrees", "sky", "hours"}
 
 

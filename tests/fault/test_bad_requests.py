@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -79,7 +80,7 @@ def test_every_depth_of_nesting_is_answered(daemon: DaemonProcess) -> None:
     statuses = []
     with httpx.Client(base_url=daemon.url, timeout=DEADLINE_S) as caller:
         for depth in itertools.chain([100, 500], range(900, 1030, 2)):
-            for field in ("x", "metadata"):
+            for field in ("x", "metadata", 'rid": "r", "x'):
                 deep = b'{"a":' * depth + b"1" + b"}" * depth
                 body = chat_with(f'"{field}": {deep.decode()}')
                 statuses.append(caller.post(CHAT, content=body).status_code)
@@ -147,8 +148,6 @@ def test_body_just_under_the_bound_is_recorded_whole(daemon: DaemonProcess) -> N
 def test_what_is_no_http_is_not_answered_with_an_error_of_ours(
     daemon: DaemonProcess, head: bytes
 ) -> None:
-    import socket
-
     host, port = daemon.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=DEADLINE_S) as caller:
         try:
