@@ -67,7 +67,11 @@ class HttpServer(uvicorn.Server):
 async def listening(
     server: HttpServer, listener: socket.socket, drain: Callable[[], Any]
 ) -> AsyncIterator[None]:
-    """Serve until left; then stop listening, await ``drain()``, and close what is still open."""
+    """Serve until left; then stop listening, await ``drain()``, and close what is still open.
+
+    Connections are taken from the first moment inside; uvicorn comes to it a little later.
+    """
+    listener.listen(BACKLOG)
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[listener]))
         try:

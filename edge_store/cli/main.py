@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -67,10 +68,12 @@ def main() -> None:
         exc.show()
         sys.exit(exc.exit_code)
     except EdgeStoreError as exc:
-        click.echo(f"edge-store: {exc}", err=True)
-        if exc.hint:
-            click.echo(f"  {exc.hint}", err=True)
-        sys.exit(exc.exit_code)
+        _fail(exc)
+    except ExceptionGroup as group:  # from the daemon's task groups
+        expected, unexpected = group.split(EdgeStoreError)
+        if expected is None or unexpected is not None:
+            raise
+        _fail(_first(expected))
     except PermissionError as exc:
         click.echo(f"edge-store: {exc.filename}: {exc.strerror}", err=True)
         click.echo("  run it as a user of the group that owns the file", err=True)
@@ -79,3 +82,15 @@ def main() -> None:
         # the reader of our output has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+
+
+def _fail(error: EdgeStoreError) -> NoReturn:
+    click.echo(f"edge-store: {error}", err=True)
+    if error.hint:
+        click.echo(f"  {error.hint}", err=True)
+    sys.exit(error.exit_code)
+
+
+def _first(group: ExceptionGroup[EdgeStoreError]) -> EdgeStoreError:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, ExceptionGroup) else found
