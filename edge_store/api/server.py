@@ -82,7 +82,6 @@ class HttpServer(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
-
         self.is_listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -98,7 +97,10 @@ class HttpServer(uvicorn.Server):
 async def listening(
     server: HttpServer, listener: socket.socket, drain: Callable[[], Any]
 ) -> AsyncIterator[None]:
-    """Entered once connections are taken; serve until left; then stop listening, await ``drain()``, and close what is still open."""
+    """Serve until left; then stop listening, await ``drain()``, and close what is still open.
+
+    Connections are taken from the first moment inside.
+    """
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[listener]))
         await server.is_listening.wait()  # or the error of ``serve``, which cancels this
