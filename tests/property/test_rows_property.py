@@ -138,9 +138,7 @@ def test_a_result_comes_back_from_the_file_as_it_went_in(
 def test_the_chain_of_everything_above_holds(database: tuple[Connection, Boot]) -> None:
     connection, boot = database
     head = read_head(connection)
-    write_batch(
-        connection, boot, head, head.seq + 1, [make_result(head.seq + 1, boot.boot_id)]
-    )
+    write_batch(connection, boot, head, head.seq + 1, [make_result(head.seq + 1, boot.boot_id)])
     check = verify_chain(connection)
     assert check.faults == ()
     assert check.newest_digest == read_head(connection).digest

@@ -179,9 +179,7 @@ class Recording:
         caller = caller or Caller()
         scope: Scope = {"type": "http", "method": "POST", "path": path, "headers": [*headers]}
         async with asyncio.timeout(DEADLINE_S):
-            await self.recorder.record(
-                GENERATING[path], scope, body, caller.receive, caller.send
-            )
+            await self.recorder.record(GENERATING[path], scope, body, caller.receive, caller.send)
         return caller
 
     def stored(self) -> list[Recorded]:
