@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.records import make_result, new_database
 
 from edge_store.chain import ChainCheck, verify_chain
 from edge_store.recorder.writer import read_head, write_batch
 from edge_store.result import Output, Status
 from edge_store.sqlite import Connection, driver
-from support.records import make_result, new_database
 
 TABLES = ("results", "outputs", "requests", "commits")
 # The order of the commits is all that their number says, and `previous` holds that order.

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.records import make_result, new_database
 
 from edge_store.api.app import public
 from edge_store.chain import verify_chain
@@ -17,7 +18,6 @@ from edge_store.result import Content, JsonState, Operation, Output, Receipt, Re
 from edge_store.rows import OUTPUT_COLUMNS, RESULT_COLUMNS, load_recorded
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
-from support.records import make_result, new_database
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 TIMES = st.integers(0, 253_402_300_799_999)  # to the end of year 9999

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.scripted import Caller, ScriptedEngine, replay
 
 from edge_store.api.gate import GENERATING
 from edge_store.errors import EdgeStoreError, UpstreamError
@@ -15,7 +16,6 @@ from edge_store.ids import new_result_id
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.transcript import Asked, Reading
 from edge_store.result import Receipt
-from support.scripted import Caller, ScriptedEngine, replay
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/generate")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)

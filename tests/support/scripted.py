@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from support.records import new_database
+
 from edge_store.api.gate import GENERATING
 from edge_store.config import RecorderSection, RepairSection
 from edge_store.engine import ASGIMessage, Receive, Scope, Send
@@ -24,7 +26,6 @@ from edge_store.result import Recorded
 from edge_store.rows import load_recorded
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader
-from support.records import new_database
 
 Script = Callable[[Scope, Receive, Send], Awaitable[None]]
 
