@@ -15,7 +15,7 @@ import openai
 from edge_store.errors import EdgeStoreError
 from edge_store.result import Record
 
-__all__ = ["Answer", "Load", "asked", "connect", "load_until"]
+__all__ = ["MODEL", "Answer", "Load", "asked", "connect", "load_until"]
 
 TIMEOUT_S = 20.0
 TURNS_MAX = 10_000  # of one client: far more than the load lasts
@@ -65,7 +65,7 @@ def asked(client: openai.OpenAI, prompt: str, *, stream: bool = False, **fields:
     create: Any = client.chat.completions.with_raw_response.create
     messages = [{"role": "user", "content": prompt}]
     raw = create(model=MODEL, messages=messages, stream=stream, **fields)
-    durability = raw.headers["x-edge-store-durability"]
+    durability = raw.headers.get("x-edge-store-durability", "unknown")
     answer = raw.parse()
     if not stream:
         text = answer.choices[0].message.content or ""

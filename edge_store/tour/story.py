@@ -22,7 +22,7 @@ from edge_store.query import QueryResult, run_query
 from edge_store.result import JsonState, Record
 from edge_store.sql import sql
 from edge_store.sqlite import check_integrity, open_reader
-from edge_store.tour.clients import Answer, Load, asked, connect, load_until
+from edge_store.tour.clients import MODEL, Answer, Load, asked, connect, load_until
 from edge_store.tour.processes import (
     Daemon,
     Process,
@@ -199,18 +199,23 @@ class Tour:
 
     def ask(self) -> tuple[str, bool]:
         """Four requests, and how each is stored."""
-        self._say(Kind.PYTHON, f'client = openai.OpenAI(base_url="{self._daemon.url}/v1", …)')
+        self._say(
+            Kind.PYTHON, f"client = openai.OpenAI(base_url='{self._daemon.url}/v1', api_key='none')"
+        )
         weather = "What is the weather in Turin?"
         with connect(self._daemon.url) as client:
 
             def ask(prompt: str, shown: str = "", **fields: Any) -> Answer:
-                self._say(Kind.PYTHON, f'client.chat.completions.create("{prompt}"{shown})')
+                messages = [{"role": "user", "content": prompt}]
+                call = f"client.chat.completions.create(model={MODEL!r}, messages={messages}"
+                self._say(Kind.PYTHON, f"{call}{shown})")
                 answer = asked(client, prompt, **fields)
                 self._output(answer.text)
                 self._output(f"id {answer.id}, durability: {answer.durability}")
                 return answer
 
-            schema = ", response_format=json_schema"
+            self._say(Kind.PYTHON, f"weather = {AS_JSON}")
+            schema = ", response_format=weather"
             plain = ask("What is an outbox?")
             streamed = ask("Tell me a story.", ", stream=True", stream=True)
             valid = ask(weather, schema, response_format=AS_JSON)
