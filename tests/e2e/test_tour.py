@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,15 @@ STEPS = (
 TOUR_TIMEOUT_S = 90  # what is promised; it takes about 10
 
 
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A temporary folder whose path leaves room for a socket's: pytest's own are too long, and then
+    the daemon makes another, which a SIGKILL leaves behind.
+    """
+    with tempfile.TemporaryDirectory(prefix="tour-", dir="/tmp") as name:
+        yield Path(name)
+
+
 def table(printed: str) -> dict[str, tuple[str, str]]:
     """Step → (figure, holds) of the final table."""
     lines = re.findall(r"^(\S.*?) {2,}(\S.*?) +(yes|NO)$", printed, re.MULTILINE)
@@ -34,11 +44,11 @@ def table(printed: str) -> dict[str, tuple[str, str]]:
 
 
 @contextmanager
-def tour(tmp_path: Path, until_line: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def tour(short_tmp: Path, until_line: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """A tour that has just printed a line beginning so, with every line up to there."""
     process = subprocess.Popen(
         [*EDGE_STORE, "demo"],
-        env=environment(TMPDIR=str(tmp_path)),
+        env=environment(TMPDIR=str(short_tmp)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -76,10 +86,10 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def test_tour_holds_in_every_step(tmp_path: Path) -> None:
+def test_tour_holds_in_every_step(short_tmp: Path) -> None:
     done = subprocess.run(
         [*EDGE_STORE, "demo"],
-        env=environment(TMPDIR=str(tmp_path)),
+        env=environment(TMPDIR=str(short_tmp)),
         capture_output=True,
         text=True,
         timeout=TOUR_TIMEOUT_S,
@@ -99,11 +109,11 @@ def test_tour_holds_in_every_step(tmp_path: Path) -> None:
     assert admitted == completed + interrupted
     assert completed >= acknowledged
     assert figures["centre has every result of the box"] == [completed, completed]
-    assert not list(tmp_path.iterdir()), "the temporary folder stayed"
+    assert not list(short_tmp.iterdir()), "the temporary folder stayed"
 
 
-def test_tour_names_the_step_that_fails_and_shows_the_daemons_log(tmp_path: Path) -> None:
-    with tour(tmp_path, "16 clients ask") as (process, seen):
+def test_tour_names_the_step_that_fails_and_shows_the_daemons_log(short_tmp: Path) -> None:
+    with tour(short_tmp, "16 clients ask") as (process, seen):
         os.kill(daemon_pid(seen), signal.SIGKILL)  # before the tour does it
         rest, _ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
@@ -111,14 +121,14 @@ def test_tour_names_the_step_that_fails_and_shows_the_daemons_log(tmp_path: Path
     assert tuple(found) == STEPS[:5]
     assert found["daemon is killed under load"][1] == "NO"
     assert "boot_began" in rest
-    assert not list(tmp_path.iterdir())
+    assert not list(short_tmp.iterdir())
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_tour_that_is_stopped_leaves_no_process_and_no_folder(
-    tmp_path: Path, number: signal.Signals, code: int
+    short_tmp: Path, number: signal.Signals, code: int
 ) -> None:
-    with tour(tmp_path, "16 clients ask") as (process, seen):
+    with tour(short_tmp, "16 clients ask") as (process, seen):
         children = [daemon_pid(seen), *children_of(process.pid)]
         children += [child for pid in children for child in children_of(pid)]
         process.send_signal(number)
@@ -126,13 +136,13 @@ def test_tour_that_is_stopped_leaves_no_process_and_no_folder(
     assert process.returncode == code
     assert len(set(children)) >= 3  # the store, the daemon and its litestream
     until(lambda: all(map(is_gone, children)), f"processes {children} are gone")
-    assert not list(tmp_path.iterdir())
+    assert not list(short_tmp.iterdir())
 
 
-def test_tour_works_in_an_empty_folder_only(tmp_path: Path) -> None:
-    (tmp_path / "mine").write_text("precious")
+def test_tour_works_in_an_empty_folder_only(short_tmp: Path) -> None:
+    (short_tmp / "mine").write_text("precious")
     done = subprocess.run(
-        [*EDGE_STORE, "demo", "--dir", str(tmp_path)],
+        [*EDGE_STORE, "demo", "--dir", str(short_tmp)],
         env=environment(),
         capture_output=True,
         text=True,
@@ -141,4 +151,4 @@ def test_tour_works_in_an_empty_folder_only(tmp_path: Path) -> None:
     )
     assert done.returncode == 78
     assert "is not empty" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert [path.name for path in short_tmp.iterdir()] == ["mine"]
