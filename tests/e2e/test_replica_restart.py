@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from support.replicating import WriterProcess, contents, replicate
+
 from edge_store.ids import DeviceId
 from edge_store.replica.location import parse_location
 from edge_store.replica.restore import restore
-from support.replicating import WriterProcess, contents, replicate
 
 DEVICE = "box-a"
 DATABASE_BYTES = 8 * 2**20

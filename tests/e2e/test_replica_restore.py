@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.replicating import Database, WriterProcess, contents, replicate
+from support.s3server import S3Server
 
 from edge_store.errors import (
     EdgeStoreError,
@@ -20,8 +22,6 @@ from edge_store.ids import DeviceId
 from edge_store.replica.location import parse_location
 from edge_store.replica.restore import restore
 from edge_store.sqlite import open_reader
-from support.replicating import Database, WriterProcess, contents, replicate
-from support.s3server import S3Server
 
 DEVICE = DeviceId("box-a")
 
@@ -173,9 +173,7 @@ async def test_refused_connection_is_reported_at_once(tmp_path: Path, s3: S3Serv
     assert time.monotonic() - began < 20
 
 
-async def test_store_that_never_answers_meets_the_deadline(
-    tmp_path: Path, s3: S3Server
-) -> None:
+async def test_store_that_never_answers_meets_the_deadline(tmp_path: Path, s3: S3Server) -> None:
     s3.stop()
     with socket.create_server(("127.0.0.1", s3.port)):
         began = time.monotonic()

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from support.records import make_result
+
 import edge_store
 from edge_store.config import ReplicaSection
 from edge_store.identity import create_identity
@@ -24,7 +26,6 @@ from edge_store.replica.supervisor import Litestream
 from edge_store.result import Content
 from edge_store.schema import migrate
 from edge_store.sqlite import Connection, open_reader, open_writer
-from support.records import make_result
 
 __all__ = ["Database", "WriterProcess", "contents", "replicate", "wait_for"]
 

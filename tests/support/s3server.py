@@ -50,7 +50,11 @@ class S3Server:
         keys = f"{self.access_key_id},{self.secret_access_key}"
         self._process = subprocess.Popen(
             [*command, "--auth-key", keys, str(self.folder)],
-            env={"PATH": os.environ["PATH"], "RCLONE_CONFIG": "/dev/null", "HOME": str(self.folder)},
+            env={
+                "PATH": os.environ["PATH"],
+                "RCLONE_CONFIG": "/dev/null",
+                "HOME": str(self.folder),
+            },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
