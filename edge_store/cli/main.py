@@ -56,7 +56,7 @@ def cli() -> None:
 
 
 def report(error: BaseException) -> int:
-    """Print what went wrong and return the exit code. What nobody foresaw comes with its traceback."""
+    """Print what went wrong, with a traceback if nobody foresaw it. Returns the exit code."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     match error:
