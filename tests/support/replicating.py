@@ -1,4 +1,4 @@
-"""Databases that are written, replicated and compared: in this process, or in one that can be killed.
+"""Databases that are written, replicated and compared: here, or in a process that can be killed.
 
 As a program (``python -m support.replicating DATABASE DEVICE``) it commits on request and ends
 without closing its connection, as the daemon does.
