@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from support.replicating import DEADLINE_S, ROOT, Database, contents, replicate, wait_for
+from support.replicating import DEADLINE_S, ROOT, Database, contents, is_alive, replicate, wait_for
 from support.s3server import S3Server
 
 from edge_store.errors import ConfigError, LitestreamUnavailable
@@ -37,13 +37,6 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
         for name, value in server.environ.items():
             monkeypatch.setenv(name, value)
         yield server
-
-
-def is_alive(process_id: int) -> bool:
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 async def test_killed_litestream_is_started_again_and_catches_up(
@@ -122,6 +115,7 @@ async def test_box_that_starts_without_its_store_catches_up_later(
         await wait_for(
             lambda: litestream.status.state is ReplicaState.UNREACHABLE, "it is noticed", 30
         )
+        await wait_for(lambda: litestream.status.lag_s > 30, "that is how long it is away", 40)
         s3.start()
         await wait_for(lambda: litestream.status.lag_s == 0.0, "it has caught up", 100)
     assert litestream.is_replicated

@@ -54,11 +54,16 @@ def test_replica_that_moves_lags_and_one_that_does_not_is_unreachable(clock: Clo
     for replicated in range(1, 30):
         tracker.saw(at(100, replicated))
         clock.now += 1
-    assert tracker.status.state is ReplicaState.LAGGING
+    states = [tracker.status.state]
     clock.now += status.UNREACHABLE_AFTER_S
-    assert tracker.status.state is ReplicaState.UNREACHABLE
+    states.append(tracker.status.state)
     tracker.saw(at(100, 100))
-    assert tracker.status.state is ReplicaState.REPLICATING
+    states.append(tracker.status.state)
+    assert states == [
+        ReplicaState.LAGGING,
+        ReplicaState.UNREACHABLE,
+        ReplicaState.REPLICATING,
+    ]
 
 
 def test_error_is_shown_until_everything_is_replicated(clock: Clock) -> None:
