@@ -262,7 +262,8 @@ def test_status_does_not_take_another_box_for_this_one(tmp_path: Path) -> None:
 
 
 def doctor(box: Box, *options: str, **settings: str) -> tuple[int, dict[str, dict[str, str]]]:
-    done = box.run("doctor", "--config", str(box.directory), "--json", *options, **settings)
+    command = ("doctor", "--config", str(box.directory), "--json", *options)
+    done = Box(box.directory, **settings).run(*command)
     return done.returncode, {check["name"]: check for check in json.loads(done.stdout)}
 
 
