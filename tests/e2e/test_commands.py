@@ -281,7 +281,8 @@ def test_doctor_finds_nothing_wrong_with_a_new_box(box: Box) -> None:
 def test_doctor_sees_the_replica_of_a_running_daemon(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box", REPLICA__ENABLED="true")
     with box.serve() as daemon:
-        _, found = doctor(box, SERVER__PORT=daemon.url.rpartition(":")[2])
+        port = daemon.url.rpartition(":")[2]
+        _, found = doctor(box, REPLICA__ENABLED="true", SERVER__PORT=port)
         assert daemon.stop() == 0
     assert found["replica"]["state"] == "ok"
     assert "behind" in found["replica"]["found"]
