@@ -234,6 +234,23 @@ def test_status_of_a_daemon_tells_what_it_does_and_exits_0(tmp_path: Path) -> No
     assert text.stdout.startswith("daemon     ready at http://127.0.0.1:")
 
 
+def test_status_of_a_daemon_whose_engine_is_away_is_not_ready(tmp_path: Path) -> None:
+    options = ("--engine", "upstream", "--upstream", "http://127.0.0.1:1")
+    box = Box.init(tmp_path / "box", *options)
+    daemon = box.serve()
+    daemon.start()
+    try:
+        port = str(daemon.logged("http_listening")["url"]).rpartition(":")[2]
+        done = box.run("status", "--config", str(box.directory), SERVER__PORT=port)
+        assert done.returncode == 1
+        assert done.stdout.startswith("daemon     not ready at")
+        assert "upstream" in done.stdout
+        assert daemon.stop() == 0
+    finally:
+        if daemon.exit_code is None:
+            daemon.kill()
+
+
 def test_status_without_a_daemon_shows_the_files_and_exits_1(box: Box) -> None:
     done = box.run("status", "--config", str(box.directory), "--json", SERVER__PORT="1")
     found = json.loads(done.stdout)
