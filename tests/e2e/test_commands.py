@@ -305,6 +305,13 @@ def test_doctor_sees_the_replica_of_a_running_daemon(tmp_path: Path) -> None:
     assert "behind" in found["replica"]["found"]
 
 
+def test_doctor_misses_the_keys_of_an_object_store_and_shows_none(box: Box) -> None:
+    _, found = doctor(box, REPLICA__ENABLED="true", REPLICA__URL="s3://bucket/p", SERVER__PORT="1")
+    assert found["replica-keys"]["state"] == "warning"
+    assert "AWS_ACCESS_KEY_ID" in found["replica-keys"]["found"]
+    assert found["replica-disk"]["state"] == "ok"
+
+
 def test_doctor_fails_on_a_wrong_setting_and_goes_on(box: Box) -> None:
     code, found = doctor(box, SERVER__PORT="x")
     assert code == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_store import query
 from edge_store.errors import NotAnEdgeStoreFile, QueryRefused
 from edge_store.identity import create_identity
 from edge_store.query import run_query
@@ -120,6 +121,15 @@ def test_rows_over_the_cap_are_left_out_and_said_so(reader: Connection) -> None:
     assert (result.rows, result.is_cut) == ([(1,), (2,), (3,)], True)
 
 
+def test_rows_over_the_size_are_left_out_and_said_so(
+    reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query, "RESULT_BYTES_MAX", 1000)
+    statement = COUNT_FOR_EVER.format("zeroblob(300)")
+    result = run_query(reader, statement, rows_max=1000, timeout_s=5)
+    assert (len(result.rows), result.is_cut) == (4, True)
+
+
 def test_exactly_as_many_rows_as_the_cap_are_not_cut(reader: Connection) -> None:
     result = run_query(reader, "VALUES (1), (2), (3)", rows_max=3, timeout_s=5)
     assert (len(result.rows), result.is_cut) == (3, False)
@@ -139,6 +149,7 @@ def test_params_are_values_and_not_sql(reader: Connection) -> None:
 def test_reader_has_no_other_limits_left_after_a_refusal(reader: Connection) -> None:
     with pytest.raises(QueryRefused):
         run_query(reader, "DELETE FROM device", rows_max=1, timeout_s=5)
+    assert reader.execute("PRAGMA query_only").fetchone() == (1,)
     # the wall behind the authorizer, which is gone now: the connection itself does not write
     with pytest.raises(driver.OperationalError, match="readonly"):
         reader.execute("DELETE FROM device")
