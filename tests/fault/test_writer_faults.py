@@ -30,7 +30,7 @@ OPERATIONS_MAX = 60  # more than any round takes; a sweep that reaches it does n
 async def until_admission_is(running: Recording, *, is_open: bool) -> None:
     slots = running.recorder.slots
     async with asyncio.timeout(DEADLINE_S):
-        while (slots.closed is None) is not is_open:
+        while (slots.closed is None) is not is_open:  # noqa: ASYNC110  (what it waits for has no event)
             await asyncio.sleep(0.005)
 
 
@@ -259,7 +259,7 @@ async def test_a_beat_marks_what_is_admitted_while_it_is_in_flight(tmp_path: Pat
     async with recording(path, SCRIPT, config=config) as running:
         slots = [await running.recorder.slots.reserve() for _ in range(3)]
         async with asyncio.timeout(DEADLINE_S):
-            while completeness(path) != (3, 3, 0):
+            while completeness(path) != (3, 3, 0):  # noqa: ASYNC110  (what it waits for has no event)
                 await asyncio.sleep(0.01)
         for slot in slots:
             running.recorder.slots.release(slot)
