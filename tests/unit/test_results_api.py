@@ -40,7 +40,7 @@ async def client(tmp_path: Path, results: list[Result]) -> AsyncIterator[httpx.A
 
     reader = await DatabaseThread.open(lambda: open_reader(tmp_path / "results.db"))
     app = own_routes(reader=reader, metrics=Metrics(), health=health)
-    transport = httpx.ASGITransport(app)  # type: ignore[arg-type]  # starlette's looser scope
+    transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://box") as found:
         found.state = state  # type: ignore[attr-defined]  # for the test that changes it
         yield found
