@@ -52,10 +52,9 @@ def verify_chain(connection: Connection, *, faults_max: int = 20) -> ChainCheck:
     Stops looking after ``faults_max`` faults. Run it inside one read transaction on a live file.
     """
     faults: list[str] = []
-    rows = _stored_digests(connection, faults)
+    stored = Stored(_stored_digests(connection, faults))
     results = commits = 0
     previous, newest_at, expected_seq = GENESIS, None, None
-    held = next(rows, None)
     for commit_id, boot_id, at, upto, seq_from, seq_to, digest, before in connection.execute(
         sql("select_commits")
     ):
@@ -63,17 +62,14 @@ def verify_chain(connection: Connection, *, faults_max: int = 20) -> ChainCheck:
         newest_at = at
         if before != previous:
             faults.append(f"commit {commit_id} does not follow the commit before it")
-        carried = []
-        if seq_from is not None:
-            if expected_seq is not None and seq_from != expected_seq:
+        carried: list[bytes] = []
+        if seq_from is not None and seq_to is not None:
+            if expected_seq not in (None, seq_from):
                 faults.append(f"commit {commit_id} begins at seq {seq_from}, not {expected_seq}")
             expected_seq = seq_to + 1
-            while held is not None and held[0] < seq_from:
-                faults.append(f"seq {held[0]} belongs to no commit")
-                held = next(rows, None)
-            while held is not None and held[0] <= seq_to:
-                carried.append(held[1])
-                held = next(rows, None)
+            for seq, _digest in stored.upto(seq_from - 1):
+                faults.append(f"seq {seq} belongs to no commit")
+            carried = [row for _seq, row in stored.upto(seq_to)]
             results += len(carried)
             if len(carried) != seq_to - seq_from + 1:
                 faults.append(
@@ -86,7 +82,7 @@ def verify_chain(connection: Connection, *, faults_max: int = 20) -> ChainCheck:
         if len(faults) >= faults_max:
             break
     else:
-        faults.extend(f"seq {seq} belongs to no commit" for seq, _ in ([held] if held else []))
+        faults += _unclaimed(connection, stored)
     return ChainCheck(
         commits=commits,
         results=results,
@@ -94,6 +90,33 @@ def verify_chain(connection: Connection, *, faults_max: int = 20) -> ChainCheck:
         newest_digest=previous,
         faults=tuple(faults),
     )
+
+
+class Stored:
+    """(seq, digest) of the stored results in the order of ``seq``, taken piece by piece."""
+
+    def __init__(self, rows: Iterator[tuple[int, bytes]]) -> None:
+        self._rows = rows
+        self.next = next(rows, None)
+
+    def upto(self, seq: int) -> list[tuple[int, bytes]]:
+        """Take those not taken yet whose seq is at most ``seq``."""
+        taken = []
+        while self.next is not None and self.next[0] <= seq:
+            taken.append(self.next)
+            self.next = next(self._rows, None)
+        return taken
+
+
+def _unclaimed(connection: Connection, stored: Stored) -> list[str]:
+    """What is stored and belongs to nothing."""
+    faults = [
+        f"{table} of seq {seq} have no result"
+        for table, seq in connection.execute(sql("select_orphans"))
+    ]
+    if stored.next is not None:
+        faults.append(f"seq {stored.next[0]} and what follows it belong to no commit")
+    return faults
 
 
 def _stored_digests(connection: Connection, faults: list[str]) -> Iterator[tuple[int, bytes]]:
@@ -111,8 +134,6 @@ def _stored_digests(connection: Connection, faults: list[str]) -> Iterator[tuple
             group = [tuple(choice) for choice in choices[1]]
             if choices[0] == seq:
                 mine = group
-            else:
-                faults.append(f"outputs of seq {choices[0]} have no result")
             choices = next(outputs, None)
         has_content, expired, *bodies = row[width + 1 :]
         content = content_digest(*bodies) if has_content else (expired or b"")

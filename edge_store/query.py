@@ -90,7 +90,8 @@ def run_query(
         rows = cursor.fetchmany(rows_max + 1)
         columns = _unique(column[0] for column in cursor.description)
         cursor.close()
-    except (driver.Error, driver.Warning) as exc:  # Warning: two statements, before Python 3.12
+    # Warning: two statements, before Python 3.12; the last two: values that cannot be bound
+    except (driver.Error, driver.Warning, ValueError, OverflowError) as exc:
         raise _refusal(exc, timeout_s) from exc
     finally:
         connection.set_progress_handler(None, 0)

@@ -119,6 +119,8 @@ def open_writer(path: Path, *, busy_timeout_ms: int = 5000, same_thread: bool = 
         StoreError: it cannot be opened, or a pragma did not take.
     """
     with translated(f"{path} cannot be opened for writing"):
+        if path.exists():
+            _refuse_foreign(path)
         connection = driver.connect(
             str(path),
             isolation_level=None,
@@ -127,7 +129,7 @@ def open_writer(path: Path, *, busy_timeout_ms: int = 5000, same_thread: bool = 
             check_same_thread=same_thread,
         )
         try:
-            _claim(connection, path)
+            _claim(connection)
             for name, value, _reason in WRITER_PRAGMAS:
                 connection.execute(f"PRAGMA {name} = {value}")
                 (found,) = connection.execute(f"PRAGMA {name}").fetchone()
@@ -139,19 +141,29 @@ def open_writer(path: Path, *, busy_timeout_ms: int = 5000, same_thread: bool = 
         return connection
 
 
-def _claim(connection: Connection, path: Path) -> None:
-    """Mark a new file as ours; refuse one that is somebody else's."""
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    if application_id == APPLICATION_ID:
-        return
-    (schema,) = connection.execute("PRAGMA schema_version").fetchone()
-    if schema:
+def _refuse_foreign(path: Path) -> None:
+    """Look at the file without the right to write: to close another application's WAL database
+    with that right would checkpoint it.
+    """
+    connection = driver.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
+    try:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (schema,) = connection.execute("PRAGMA schema_version").fetchone()
+    finally:
+        connection.close()
+    if schema and application_id != APPLICATION_ID:
         raise NotAnEdgeStoreFile(
             f"{path} is a database with application_id {application_id}, not edge-store's",
             hint="point store.path at another file",
         )
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def _claim(connection: Connection) -> None:
+    """Mark a new file as ours."""
+    (schema,) = connection.execute("PRAGMA schema_version").fetchone()
+    if not schema:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
 def open_reader(path: Path, *, busy_timeout_ms: int = 5000) -> Connection:

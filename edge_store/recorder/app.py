@@ -73,11 +73,12 @@ class Recorder:
             InvalidRequest: the body is not what the route takes. Nothing was admitted.
             Overloaded, StoreError: nothing was admitted.
         """
-        request, asked = _asked(dialect, body)
+        result_id = new_result_id()
+        asked, sent = _read(dialect, body, result_id if self._engine.takes_rid else None)
         slot = await self.slots.reserve()
         self._metrics.admitted.inc()
         exchange = Exchange(
-            new_result_id(),
+            result_id,
             dialect.reader(asked),
             send,
             drop_usage=asked.drop_usage,
@@ -87,17 +88,14 @@ class Recorder:
         self._exchanges.add(exchange)
         result: Result | None = None
         try:
-            rid = exchange.result_id if self._engine.takes_rid else None
-            sent = _spliced(body, request, asked, rid)
             await exchange.run(
                 self._engine, _engine_scope(scope, sent), sent, receive, self._engine_timeout_s
             )
             result, failure = await self._outcome(entry)
             receipt = await self._commit(result)
-        except asyncio.CancelledError:
+        except BaseException as exc:
             if result is None:
-                cause = ShutDown("the daemon stopped before this answer was complete")
-                self._writer.enqueue(entry.result(exchange.reader.reading(), (), cause))
+                self._writer.enqueue(entry.result(exchange.reader.reading(), (), _stopped(exc)))
             raise
         finally:
             self._exchanges.discard(exchange)
@@ -249,16 +247,31 @@ def _status(failure: EdgeStoreError | None, outputs: tuple[Output, ...]) -> Stat
             return Status.FAILED
 
 
-def _asked(dialect: Dialect, body: bytes) -> tuple[dict[str, Any], Asked]:
+def _stopped(exc: BaseException) -> EdgeStoreError:
+    """What the row says when the line was left before there was an outcome."""
+    if isinstance(exc, asyncio.CancelledError):
+        return ShutDown("the daemon stopped before this answer was complete")
+    return EdgeStoreError(f"the recorder failed: {type(exc).__name__}: {exc}")
+
+
+def _read(dialect: Dialect, body: bytes, rid: str | None) -> tuple[Asked, bytes]:
+    """What is asked, and the engine's copy of the body. Raises ``InvalidRequest``."""
+    try:
+        request = _decode(body)
+        asked = dialect.ask(request)
+        return asked, _spliced(body, request, asked, rid)
+    except RecursionError as exc:
+        raise InvalidRequest("the body is JSON nested too deeply") from exc
+
+
+def _decode(body: bytes) -> dict[str, Any]:
     try:
         request = msgspec.json.decode(body)
-        if not isinstance(request, dict):
-            raise InvalidRequest(f"the body must be a JSON object, not {type(request).__name__}")
-        return request, dialect.ask(request)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InvalidRequest(f"the body is not JSON: {exc}") from exc
-    except RecursionError as exc:  # decoding it, or encoding what it holds a few frames deeper
-        raise InvalidRequest("the body is JSON nested too deeply") from exc
+    if not isinstance(request, dict):
+        raise InvalidRequest(f"the body must be a JSON object, not {type(request).__name__}")
+    return request
 
 
 def _spliced(body: bytes, request: dict[str, Any], asked: Asked, rid: str | None) -> bytes:

@@ -7,7 +7,6 @@ the exchange: the engine is told to abort, and what had come so far is recorded.
 
 import asyncio
 import time
-from collections.abc import Iterable
 
 import structlog
 
@@ -34,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 Headers = list[tuple[bytes, bytes]]
 EVENT_STREAM = b"text/event-stream"
+FRAMING = (b"content-length", b"transfer-encoding")  # of the engine's answer; ours is longer
 
 
 class Exchange:
@@ -94,6 +94,9 @@ class Exchange:
                     f"no whole answer within engine.timeout_s = {timeout_s} s"
                 )
                 engine.abort(self.result_id)
+            except asyncio.CancelledError:  # the server has given the request up
+                engine.abort(self.result_id)
+                raise
             except EdgeStoreError as exc:
                 self.cause = self.cause or exc
             except (
@@ -124,9 +127,11 @@ class Exchange:
 
     async def _take(self, message: ASGIMessage) -> None:
         """The engine's ``send``."""
+        if self.cause is not None:  # cut: nothing more is read or passed on
+            return
         if message["type"] == "http.response.start":
             self.http_status = message["status"]
-            self._headers = list(message.get("headers", ()))
+            self._headers = [h for h in message.get("headers", ()) if h[0].lower() not in FRAMING]
             kind = next((v for k, v in self._headers if k.lower() == b"content-type"), b"")
             self._is_streaming = self.http_status == 200 and kind.startswith(EVENT_STREAM)
             if self._is_streaming:
@@ -144,28 +149,40 @@ class Exchange:
             raise error
         self._chunks.append(chunk)
         if self._is_streaming:
-            passed = b"".join(self._passing(self._splitter.feed(chunk)))
-            if passed:
-                await self._send({"type": "http.response.body", "body": passed, "more_body": True})
+            await self._pass_on(chunk)
 
-    def _passing(self, events: Iterable[bytes]) -> Iterable[bytes]:
-        """Read each event; yield those that may leave, keep those of the end."""
-        for event in events:
-            data = data_of(event)
-            try:
-                if data is not None and self.reader.event(data):
-                    self._is_ending = True
-            except Garbled as exc:
-                error = UpstreamError(f"the engine sent {exc}")
-                self.cut(error)
-                raise error from exc
-            if self.first_token_at is None and self.reader.has_begun:
-                self.first_token_at = now_ms()
-                self.first_token_monotonic = time.monotonic()
-            if not self._is_ending:
-                yield event
-            elif not (self._drop_usage and data is not None and self.reader.is_usage_only(data)):
-                self._held.append(event)
+    async def _pass_on(self, chunk: bytes) -> None:
+        """Read the events that ``chunk`` completes; send those that may leave."""
+        passed: list[bytes] = []
+        garbled: Garbled | None = None
+        try:
+            for event in self._splitter.feed(chunk):
+                passed += self._passing(event)
+        except Garbled as exc:
+            garbled = exc
+        if passed:
+            body = b"".join(passed)
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        if garbled is not None:
+            error = UpstreamError(f"the engine sent {garbled}")
+            self.cut(error)
+            raise error from garbled
+
+    def _passing(self, event: bytes) -> list[bytes]:
+        """Read one event; the events that may leave now. Those of the end are kept."""
+        data = data_of(event)
+        if data is not None:
+            self._is_ending = self.reader.event(data)
+        if self.first_token_at is None and self.reader.has_begun:
+            self.first_token_at = now_ms()
+            self.first_token_monotonic = time.monotonic()
+        if self._drop_usage and data is not None and self.reader.is_usage_only(data):
+            return []
+        self._held.append(event)
+        if self._is_ending:
+            return []
+        passing, self._held = self._held, []
+        return passing
 
     def _finish_reading(self) -> None:
         if self.cause is not None or self._is_streaming:
@@ -214,12 +231,11 @@ class Exchange:
     ) -> None:
         self.http_status = status
         length = (b"content-length", str(len(body)).encode())
-        kept = [h for h in headers if h[0].lower() not in (b"content-length", b"transfer-encoding")]
         if receipt is None:
-            await self._start([*kept, length], durability=b"none")
+            await self._start([*headers, length], durability=b"none")
         else:
             seq = (b"x-edge-store-seq", str(receipt.seq).encode())
-            await self._start([*kept, length, seq], durability=b"committed")
+            await self._start([*headers, length, seq], durability=b"committed")
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _start(self, headers: Headers, *, durability: bytes) -> None:

@@ -8,6 +8,7 @@ memory. Each admission takes the next ``boot_seq``; no number is skipped. Runs o
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 
 from edge_store.config import RecorderSection
 from edge_store.errors import AdmissionClosed, EdgeStoreError, RecorderFull
@@ -71,7 +72,8 @@ class Slots:
         """
         started = time.monotonic()
         if self._closed is not None:
-            raise self._closed
+            # one error for every refusal: with its old traceback it would keep each request alive
+            raise self._closed.with_traceback(None)
         if self._free == 0:
             await self._wait()
         else:
@@ -92,17 +94,23 @@ class Slots:
             async with asyncio.timeout(self._config.admission_timeout_s):
                 await waiter
         except TimeoutError:
-            if waiter.done() and not waiter.cancelled():  # a place came with the deadline
-                self._pass_on()
+            self._leave(waiter)
             raise RecorderFull(
                 f"all {self._config.slots} recorder slots stayed taken for "
                 f"{self._config.admission_timeout_s} s",
                 hint="send fewer requests at once, or raise recorder.slots",
             ) from None
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._pass_on()
+            self._leave(waiter)
             raise
+
+    def _leave(self, waiter: asyncio.Future[None]) -> None:
+        """Stop waiting; a place that came at the same moment goes to the next in line."""
+        if waiter.cancelled():
+            with suppress(ValueError):  # release() or close() has taken it out already
+                self._waiting.remove(waiter)
+        elif waiter.exception() is None:
+            self._pass_on()
 
     def release(self, slot: Slot) -> None:
         """Give the place to the next in line."""

@@ -146,7 +146,11 @@ def _insert_one(connection: Connection, seq: int, timeline: str, result: Result)
     except DATA_ERRORS as exc:
         connection.execute(sql("rollback_to_savepoint"))
         row = to_row(seq, timeline, salvaged(result, connection, exc))
-        _insert(connection, [row])
+        try:
+            _insert(connection, [row])
+        except DATA_ERRORS:  # nothing of it may stay: the next result takes this seq
+            connection.execute(sql("rollback_to_savepoint"))
+            raise
     connection.execute(sql("release_savepoint"))
     return row
 
@@ -205,6 +209,7 @@ class Writer:
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         if self._ended:
             future.set_exception(WriterStopped("the writer has stopped"))
+            future.exception()  # a caller that has left is not an unseen error
             return future
         self._queue.append(Waiting(result, future, time.monotonic()))
         self._wake.set()
@@ -308,7 +313,8 @@ class Writer:
             written = await self._connection.run(write_batch, self._boot, self._head, upto, results)
         except StoreError as exc:
             log.error("commit_failed", code=exc.code, rows=len(results), error=str(exc))
-            self._slots.close(exc)
+            if self._slots.closed is None:  # a drain stays a drain: it must not be opened again
+                self._slots.close(exc)
             raise
         self._head = written.head
         self._marked_upto, self._marked_at = upto, time.monotonic()

@@ -35,6 +35,12 @@ SELECT seq, choice_index, output_text, reasoning, tool_calls, finish_reason, out
     schema_valid, schema_error, repair_log, repairer
 FROM outputs ORDER BY seq, choice_index
 
+-- name: select_orphans
+SELECT 'outputs', seq FROM outputs WHERE seq NOT IN (SELECT seq FROM results)
+UNION
+SELECT 'requests', seq FROM requests WHERE seq NOT IN (SELECT seq FROM results)
+LIMIT 20
+
 -- name: select_chain_results
 SELECT
     r.seq, r.timeline, r.id, r.device_id, r.boot_id, r.boot_seq, r.operation, r.endpoint, r.status,

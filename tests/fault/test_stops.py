@@ -58,23 +58,22 @@ def test_idle_daemon_stops_at_once(tmp_path: Path) -> None:
 
 def test_requests_that_come_during_the_drain_are_refused(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box")
-    with box.serve() as daemon:
-        with httpx.Client(base_url=daemon.url, timeout=DEADLINE_S) as caller:
-            assert caller.get("/livez").status_code == 200  # a connection that is kept
-            with streaming(daemon):
-                daemon.terminate()
-                daemon.logged("stop_requested")
-                body = {"messages": [{"role": "user", "content": "too late"}]}
-                for _ in range(3):
-                    try:
-                        answer = caller.post("/v1/chat/completions", json=body)
-                    except httpx.TransportError:
-                        continue
-                    assert answer.status_code == 503
-                    assert int(answer.headers["retry-after"]) > 0
-                    assert answer.json()["error"]["code"] == "admission_closed"
-                daemon.terminate()
-                assert daemon.wait() == 0
+    with box.serve() as daemon, httpx.Client(base_url=daemon.url, timeout=DEADLINE_S) as caller:
+        assert caller.get("/livez").status_code == 200  # a connection that is kept
+        with streaming(daemon):
+            daemon.terminate()
+            daemon.logged("stop_requested")
+            body = {"messages": [{"role": "user", "content": "too late"}]}
+            for _ in range(3):
+                try:
+                    answer = caller.post("/v1/chat/completions", json=body)
+                except httpx.TransportError:
+                    continue
+                assert answer.status_code == 503
+                assert int(answer.headers["retry-after"]) > 0
+                assert answer.json()["error"]["code"] == "admission_closed"
+            daemon.terminate()
+            assert daemon.wait() == 0
     assert box.scalar("SELECT count(*) FROM results") == 1
 
 
@@ -103,10 +102,9 @@ def test_what_outlasts_the_drain_is_cut_told_and_recorded(tmp_path: Path, hurry:
 
 def test_plain_answer_cut_by_a_stop_is_a_503_with_retry_after(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box")
-    with box.serve(SERVER__DRAIN_TIMEOUT_S="0.3") as daemon:
-        with Load(daemon.url, 1, SLOW) as load:
-            until(lambda: daemon.metrics()["edge_store_in_flight"] == 1, "it is admitted")
-            assert daemon.stop() == 0
+    with box.serve(SERVER__DRAIN_TIMEOUT_S="0.3") as daemon, Load(daemon.url, 1, SLOW) as load:
+        until(lambda: daemon.metrics()["edge_store_in_flight"] == 1, "it is admitted")
+        assert daemon.stop() == 0
     (answer,) = load.refused
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shut_down")
     assert int(answer.headers["retry-after"]) > 0

@@ -1,8 +1,8 @@
 """Transcripts: what was asked and what was answered, read from the bytes of one wire protocol.
 
 A ``Dialect`` reads a request; the ``Reader`` it gives is fed the answer, either whole or event by
-event, and says from which event on the end must be held back until the COMMIT. Parsers are pure: no
-clock, no I/O. The bytes that pass are never altered.
+event, and says whether what has come may be its end, which is held back until the COMMIT. Parsers
+are pure: no clock, no I/O. The bytes that pass are never altered.
 """
 
 from typing import Any, Protocol
@@ -56,13 +56,14 @@ class Reader(Protocol):
         """Take a whole plain answer. Raises ``Garbled``."""
 
     def event(self, data: bytes) -> bool:
-        """Take the data of one server-sent event; true if it belongs to the end, which is held.
+        """Take the data of one server-sent event; true if the answer may now be at its end.
 
+        What came since the end began is held; a false later (another choice began) lets it pass.
         Raises ``Garbled``.
         """
 
     def is_usage_only(self, data: bytes) -> bool:
-        """Whether this event of the end carries token counts and nothing else."""
+        """Whether this event carries token counts and nothing else."""
 
     def reading(self) -> Reading:
         """What has been read so far."""

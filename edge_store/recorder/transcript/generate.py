@@ -1,8 +1,8 @@
 """SGLang's native ``/generate``, plain and streamed (sglang 0.5: managers/io_struct.py).
 
 A streamed ``text`` is cumulative, so the newest replaces what came before. The event is held whose
-``meta_info.finish_reason`` completes the last open output. One input with ``n`` outputs, or a list
-of inputs, answers with a list; in a stream each event names its ``index``.
+``meta_info.finish_reason`` completes the last open output, and an error. One input with ``n``
+outputs, or a list of inputs, answers with a list; in a stream each event names its ``index``.
 """
 
 from typing import Any
@@ -62,6 +62,7 @@ class GenerateReader:
         self._pieces: dict[int, Piece] = {}
         self._error: str | None = None
         self._is_complete = False
+        self._is_over = False  # nothing that comes later opens another output
         self.has_begun = False
 
     def body(self, body: bytes) -> None:
@@ -77,10 +78,10 @@ class GenerateReader:
             if not 0 <= piece.index < OUTPUTS_MAX:
                 raise Garbled(f"output index {piece.index} is not below {OUTPUTS_MAX}")
             self._take(piece.index, piece)
+        self._is_over = self._is_over or data == DONE or self._error is not None
         finished = sum(piece.finish_reason is not None for piece in self._pieces.values())
-        if self._error is None and (data == DONE or finished >= self._expected):
-            self._is_complete = True
-        return self._is_complete or data == DONE
+        self._is_complete = self._is_complete or data == DONE or finished >= self._expected
+        return self._is_over or 0 < finished == len(self._pieces)
 
     def is_usage_only(self, data: bytes) -> bool:  # noqa: ARG002  (token counts come with each event)
         return False
@@ -96,7 +97,7 @@ class GenerateReader:
         self.has_begun = self.has_begun or bool(piece.text)
         reason = piece.meta_info.finish_reason if piece.meta_info else None
         if isinstance(reason, FinishReason) and reason.type == "abort":
-            self._error = reason.message
+            self._error = reason.message or self._error
 
     def reading(self) -> Reading:
         metas = [piece.meta_info or MetaInfo() for piece in self._pieces.values()]

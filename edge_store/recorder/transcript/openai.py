@@ -1,7 +1,8 @@
 """OpenAI's chat completions and completions, plain and streamed.
 
 A stream's end is held from the chunk that completes the last open choice: clients stop reading at
-``finish_reason``, so ``[DONE]`` alone would be too late. Streams are asked for their usage, and the
+``finish_reason``, so ``[DONE]`` alone would be too late. Open is what has begun and not finished:
+not every server heeds ``n``. An error is an end too. Streams are asked for their usage, and the
 usage event is taken out again where the caller did not ask for it.
 """
 
@@ -130,6 +131,7 @@ class OpenAIReader:
         self._usage: Usage | None = None
         self._error: str | None = None
         self._is_complete = False
+        self._is_over = False  # nothing that comes later opens another choice
         self.has_begun = False
 
     def body(self, body: bytes) -> None:
@@ -138,14 +140,13 @@ class OpenAIReader:
 
     def event(self, data: bytes) -> bool:
         if data == DONE:
-            self._is_complete = self._error is None
+            self._is_over = self._is_complete = True
             return True
         self._take(self._decode(data))
+        self._is_over = self._is_over or self._error is not None
         finished = sum(draft.finish_reason is not None for draft in self._drafts.values())
-        self._is_complete = self._is_complete or (
-            finished >= self._expected and self._error is None
-        )
-        return self._is_complete
+        self._is_complete = self._is_complete or finished >= self._expected
+        return self._is_over or 0 < finished == len(self._drafts)
 
     def is_usage_only(self, data: bytes) -> bool:
         if data == DONE:

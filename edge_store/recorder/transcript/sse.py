@@ -8,26 +8,30 @@ __all__ = ["EventSplitter", "data_of"]
 # A blank line ends an event; a line ends with LF, CRLF or CR. A CR at the very end of what has come
 # may be half of a CRLF, so it ends nothing yet.
 BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z))(?:\r\n|\n|\r(?!\n|\Z))")
+BLANK_BYTES_MAX = 4
 
 
 class EventSplitter:
     """Collects bytes and gives whole events, each with the blank line that ends it."""
 
     def __init__(self) -> None:
-        self._pending = b""
+        self._pending = bytearray()
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The events that ``chunk`` completes."""
+        # an event that never ends must not be searched again for each of its pieces
+        searched = max(len(self._pending) - BLANK_BYTES_MAX, 0)
         self._pending += chunk
         start = 0
-        for blank in BLANK.finditer(self._pending):
-            yield self._pending[start : blank.end()]
-            start = blank.end()
-        self._pending = self._pending[start:]
+        for blank in BLANK.finditer(bytes(self._pending[searched:])):
+            end = searched + blank.end()
+            yield bytes(self._pending[start:end])
+            start = end
+        del self._pending[:start]
 
     def rest(self) -> bytes:
         """What came after the last whole event."""
-        return self._pending
+        return bytes(self._pending)
 
 
 def data_of(event: bytes) -> bytes | None:

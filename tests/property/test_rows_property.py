@@ -1,0 +1,176 @@
+"""Result ⇄ row ⇄ JSON, over every field, through a real file."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.records import make_result, new_database
+
+from edge_store.api.app import public
+from edge_store.chain import verify_chain
+from edge_store.recorder.boot import Boot
+from edge_store.recorder.writer import read_head, write_batch
+from edge_store.result import Content, JsonState, Operation, Output, Receipt, Result, Status
+from edge_store.rows import OUTPUT_COLUMNS, RESULT_COLUMNS, load_recorded
+from edge_store.sql import sql
+from edge_store.sqlite import Connection
+
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
+TIMES = st.integers(0, 253_402_300_799_999)  # to the end of year 9999
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+DURATIONS = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+JSON_TEXTS = JSON_VALUES.map(json.dumps)
+
+
+def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+OUTPUTS = st.builds(
+    dict,
+    output_text=TEXTS,
+    reasoning=optional(TEXTS),
+    tool_calls=optional(JSON_TEXTS),
+    finish_reason=optional(TEXTS),
+    output_json=optional(JSON_TEXTS),
+    json_state=st.sampled_from(JsonState),
+    schema_valid=optional(st.booleans()),
+    schema_error=optional(TEXTS),
+    repair_log=optional(TEXTS),
+    repairer=optional(TEXTS),
+)
+CONTENTS = st.builds(
+    Content, input_text=optional(TEXTS), request_body=st.binary(), response_body=st.binary()
+)
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "device_id": TEXTS,
+    "operation": st.sampled_from(Operation),
+    "endpoint": TEXTS,
+    "status": st.sampled_from(Status),
+    "request_model": optional(TEXTS),
+    "response_model": optional(TEXTS),
+    "engine": TEXTS,
+    "engine_version": TEXTS,
+    "params": JSON_TEXTS,
+    "created_at": TIMES,
+    "first_token_at": optional(TIMES),
+    "completed_at": TIMES,
+    "clock_synced": st.booleans(),
+    "latency_ms": DURATIONS,
+    "ttft_ms": optional(DURATIONS),
+    "queue_ms": DURATIONS,
+    **dict.fromkeys(
+        ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"), optional(INTEGERS)
+    ),
+    "finish_reason": optional(TEXTS),
+    "stream": st.booleans(),
+    **dict.fromkeys(
+        ("conversation_id", "previous_id", "batch_id", "custom_id", "tenant", "user_id"),
+        optional(TEXTS),
+    ),
+    "metadata": optional(JSON_TEXTS),
+    "caller_rid": optional(TEXTS),
+    "idempotency_key_hash": optional(st.binary(min_size=32, max_size=32)),
+    "request_fingerprint": st.binary(min_size=32, max_size=32),
+    "trace_id": optional(TEXTS),
+    "http_status": INTEGERS,
+    "error_type": optional(TEXTS),
+    "error_message": optional(TEXTS),
+    "outputs": st.lists(OUTPUTS, max_size=3).map(
+        lambda found: tuple(Output(choice_index=i, **fields) for i, fields in enumerate(found))
+    ),
+    "content": CONTENTS,
+}
+GIVEN_BY_TEST = {"id", "boot_id", "boot_seq"}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Connection, Boot]]:
+    connection, boot = new_database(tmp_path_factory.mktemp("rows") / "results.db")
+    yield connection, boot
+    connection.close()
+
+
+def test_every_field_of_a_result_is_drawn() -> None:
+    assert FIELDS.keys() | GIVEN_BY_TEST == set(Result.__struct_fields__)
+
+
+@settings(max_examples=150, deadline=None)
+@given(fields=st.fixed_dictionaries(FIELDS))
+def test_a_result_comes_back_from_the_file_as_it_went_in(
+    database: tuple[Connection, Boot], fields: dict[str, Any]
+) -> None:
+    connection, boot = database
+    head = read_head(connection)
+    result = make_result(head.seq + 1, boot.boot_id, **fields)
+
+    written = write_batch(connection, boot, head, head.seq + 1, [result])
+
+    (receipt,) = written.outcomes
+    assert isinstance(receipt, Receipt), receipt
+    assert written.head == read_head(connection)
+    cursor = connection.execute(sql("select_result_by_id"), {"id": result.id})
+    (recorded,) = load_recorded(connection, cursor)
+    assert recorded.result == result
+    assert (recorded.seq, recorded.timeline) == (receipt.seq, boot.timeline)
+    packed = msgspec.json.encode(recorded)
+    assert msgspec.json.decode(packed, type=type(recorded)) == recorded
+
+    shown = json.loads(msgspec.json.encode(public(recorded, with_content=True)))
+    assert shown["id"] == result.id
+    assert shown["params"] == json.loads(result.params)
+    assert shown["metadata"] == (None if result.metadata is None else json.loads(result.metadata))
+    assert [o["output_text"] for o in shown["outputs"]] == [o.output_text for o in result.outputs]
+    assert [o["output_json"] for o in shown["outputs"]] == [
+        None if o.output_json is None else json.loads(o.output_json) for o in result.outputs
+    ]
+
+
+def test_the_chain_of_everything_above_holds(database: tuple[Connection, Boot]) -> None:
+    connection, boot = database
+    head = read_head(connection)
+    write_batch(connection, boot, head, head.seq + 1, [make_result(head.seq + 1, boot.boot_id)])
+    check = verify_chain(connection)
+    assert check.faults == ()
+    assert check.newest_digest == read_head(connection).digest
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("results", RESULT_COLUMNS),
+        ("outputs", OUTPUT_COLUMNS),
+        ("requests", ("seq", *Content.__struct_fields__)),
+    ],
+)
+def test_the_tables_columns_are_the_records_fields(
+    database: tuple[Connection, Boot], table: str, columns: tuple[str, ...]
+) -> None:
+    connection, _ = database
+    assert tuple(row[1] for row in connection.execute(f"PRAGMA table_info({table})")) == columns
+
+
+@pytest.mark.parametrize(
+    ("block", "columns"),
+    [
+        ("insert_result", RESULT_COLUMNS),
+        ("insert_output", OUTPUT_COLUMNS),
+        ("insert_content", ("seq", *Content.__struct_fields__)),
+    ],
+)
+def test_the_insert_names_the_records_fields_in_their_order(
+    block: str, columns: tuple[str, ...]
+) -> None:
+    text = sql(block)
+    names = text[text.index("(") + 1 : text.index(")")].split(",")
+    assert tuple(name.strip() for name in names) == columns
+    assert text.count("?") == len(columns)
