@@ -1,0 +1,88 @@
+"""An S3 server on loopback: ``rclone serve s3`` over a folder. It can go away and come back."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+__all__ = ["BUCKET", "S3Server"]
+
+BUCKET = "edge"
+DEADLINE_S = 10.0
+RCLONE = Path(sys.executable).with_name("rclone")
+
+
+class S3Server:
+    """Entered: it answers. Its address stays the same over ``stop`` and ``start``."""
+
+    access_key_id = "test-key"
+    secret_access_key = "test-secret-not-to-be-logged"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / BUCKET).mkdir(parents=True)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The keys, as a box has them."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
+        }
+
+    def url(self, prefix: str) -> str:
+        """``replica.url`` for a prefix in the bucket."""
+        return f"s3://{BUCKET}/{prefix}?endpoint={self.endpoint}"
+
+    def start(self) -> None:
+        """Serve, and wait until it answers."""
+        command = [str(RCLONE), "serve", "s3", "--addr", f"127.0.0.1:{self.port}"]
+        keys = f"{self.access_key_id},{self.secret_access_key}"
+        self._process = subprocess.Popen(
+            [*command, "--auth-key", keys, str(self.folder)],
+            env={
+                "PATH": os.environ["PATH"],
+                "RCLONE_CONFIG": "/dev/null",
+                "HOME": str(self.folder),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        ends_at = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                httpx.get(self.endpoint, timeout=1, trust_env=False)
+            except httpx.HTTPError:
+                assert time.monotonic() < ends_at, "rclone does not answer"
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self) -> None:
+        """Go away: connections are refused from now on."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(DEADLINE_S)
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
