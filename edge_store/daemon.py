@@ -123,7 +123,9 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     config=config.server,
                     metrics=metrics,
                 )
-                server = HttpServer(gate, connections_max=4 * config.recorder.slots + CONNECTIONS_SPARE)
+                server = HttpServer(
+                    gate, connections_max=4 * config.recorder.slots + CONNECTIONS_SPARE
+                )
                 drain = Drain(recorder, stopping, config.server.drain_timeout_s)
                 async with listening(server, listener, drain):
                     recorder.slots.open()

@@ -98,7 +98,10 @@ class HttpServer(uvicorn.Server):
 async def listening(
     server: HttpServer, listener: socket.socket, drain: Callable[[], Any]
 ) -> AsyncIterator[None]:
-    """Entered once connections are taken; serve until left; then stop listening, await ``drain()``, and close what is still open."""
+    """Serve until left; then stop listening, await ``drain()``, and close what is still open.
+
+    Entered once connections are taken.
+    """
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[listener]))
         await server.is_listening.wait()  # or the error of ``serve``, which cancels this

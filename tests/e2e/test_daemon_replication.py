@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,12 @@ def litestream_process(daemon: DaemonProcess, number: int = 1) -> int:
     return int(daemon.logged("litestream_started", number=number)["process_id"])
 
 
-def is_running(process_id: int) -> bool:
+def has_ended(process_id: int) -> bool:
     try:
         state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
-        return False
-    return state != "Z"
+        return True
+    return state == "Z"
 
 
 def lag_s(daemon: DaemonProcess) -> float:
@@ -78,7 +79,7 @@ def test_clean_stop_ships_the_last_commit_and_a_restart_uploads_little(
         litestream = litestream_process(daemon)
         assert daemon.stop(deadline_s=40) == 0
         assert daemon.logged("litestream_stopped")["is_replicated"] is True
-        assert not is_running(litestream)
+        assert has_ended(litestream)
     assert contents(restored(box, tmp_path / "first.db")) == contents(box.database)
 
     level_0 = s3.folder / BUCKET / "fleet" / "box-1" / "results.db" / "0000"
@@ -106,7 +107,7 @@ def test_killed_litestream_is_started_again_and_catches_up(s3: S3Server, tmp_pat
         load.wait_acknowledged(len(load.acknowledged) + 20)
         load.leave()
         until(lambda: lag_s(daemon) == 0, "it has caught up", CATCH_UP_S)
-        assert is_running(again)
+        assert not has_ended(again)
         assert daemon.stop(deadline_s=40) == 0
     assert (load.refused, load.cut, load.broken) == ([], [], [])
     copy = restored(box, tmp_path / "copy.db")
@@ -129,7 +130,7 @@ def test_requests_go_on_while_the_store_is_away(
         assert daemon.chat("before").status_code == 200
         until(lambda: lag_s(daemon) == 0, "the first sync")
         s3.stop()
-        answers = []
+        answers: list[int] = []
 
         def goes_on() -> bool:
             answers.append(daemon.chat(f"away {len(answers)}").status_code)
@@ -155,7 +156,7 @@ def test_killed_daemon_takes_litestream_with_it_and_goes_on_after_a_restart(
                 load.wait_acknowledged(100)
                 litestream = litestream_process(daemon)
                 daemon.kill()
-            until(lambda process=litestream: not is_running(process), "litestream has ended")
+            until(partial(has_ended, litestream), "litestream has ended")
         acknowledged |= load.acknowledged
     with box.serve() as daemon:
         until(lambda: lag_s(daemon) == 0, "it has caught up", CATCH_UP_S)
