@@ -82,7 +82,6 @@ class HttpServer(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
-
         self.is_listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -100,7 +99,11 @@ async def listening(
 ) -> AsyncIterator[None]:
     """Serve until left; then stop listening, await ``drain()``, and close what is still open.
 
+<<<<<<< HEAD
     Entered once connections are taken.
+=======
+    Connections are taken from the first moment inside.
+>>>>>>> main
     """
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[listener]))

@@ -3,11 +3,12 @@
 import importlib
 import os
 import sys
+import traceback
 
 import click
 
 from edge_store import __version__
-from edge_store.errors import EXIT_NO_PERMISSION, EdgeStoreError
+from edge_store.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EdgeStoreError
 
 __all__ = ["cli", "main", "report"]
 
@@ -54,12 +55,23 @@ def cli() -> None:
     """
 
 
-def report(error: EdgeStoreError) -> int:
-    """Print what failed and what to do next. Returns the exit code."""
-    click.echo(f"edge-store: {error}", err=True)
-    if error.hint:
-        click.echo(f"  {error.hint}", err=True)
-    return error.exit_code
+def report(error: BaseException) -> int:
+    """Print what went wrong, with a traceback if nobody foresaw it. Returns the exit code."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    match error:
+        case EdgeStoreError():
+            click.echo(f"edge-store: {error}", err=True)
+            if error.hint:
+                click.echo(f"  {error.hint}", err=True)
+            return error.exit_code
+        case PermissionError():
+            click.echo(f"edge-store: {error.filename}: {error.strerror}", err=True)
+            click.echo("  run it as a user of the group that owns the file", err=True)
+            return EXIT_NO_PERMISSION
+        case _:
+            traceback.print_exception(error)
+            return EXIT_FAILURE
 
 
 def main() -> None:
@@ -74,12 +86,8 @@ def main() -> None:
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
-    except EdgeStoreError as exc:
+    except (EdgeStoreError, PermissionError) as exc:
         sys.exit(report(exc))
-    except PermissionError as exc:
-        click.echo(f"edge-store: {exc.filename}: {exc.strerror}", err=True)
-        click.echo("  run it as a user of the group that owns the file", err=True)
-        sys.exit(EXIT_NO_PERMISSION)
     except BrokenPipeError:
         # the reader of our output has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

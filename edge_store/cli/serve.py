@@ -2,12 +2,8 @@
 
 import os
 import sys
-import traceback
 
 import click
-
-from edge_store.cli.main import report
-from edge_store.errors import EXIT_FAILURE, EdgeStoreError
 
 __all__ = ["serve"]
 
@@ -33,6 +29,7 @@ def serve(config: str | None, host: str | None, port: int | None) -> None:
     import uvloop
 
     from edge_store import daemon
+    from edge_store.cli.main import report
     from edge_store.config import load
     from edge_store.observability.logging import configure_logging
 
@@ -43,26 +40,13 @@ def serve(config: str | None, host: str | None, port: int | None) -> None:
         if sys.stdout.isatty():
             click.echo(f"edge-store answers on {url}/v1 (model list: {url}/v1/models)")
 
-    code = 0
+    exit_code = 0
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(daemon.serve(loaded.config, announce=announce))
-        except BaseException as exc:  # noqa: BLE001  (the end below must be reached)
-            cause = _innermost(exc)
-            if isinstance(cause, EdgeStoreError):
-                code = report(cause)
-            else:
-                traceback.print_exception(exc)
-                code = EXIT_FAILURE
-        # Closing the writer's connection would cost the replica a full upload (see daemon.py), and
-        # its thread would keep the interpreter from ending: so end here.
+        except BaseException as exc:  # noqa: BLE001  (the process must end: systemd starts another)
+            exit_code = report(exc)
+        # The writer's connection and its thread stay as they are on purpose (see daemon.py).
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
-
-
-def _innermost(exc: BaseException) -> BaseException:
-    """The one error inside the groups that nested tasks wrap it in."""
-    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
-        exc = exc.exceptions[0]
-    return exc
+        os._exit(exit_code)

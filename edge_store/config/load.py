@@ -5,6 +5,7 @@ fix. Nothing is guessed and nothing is ignored.
 """
 
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -89,6 +90,10 @@ def load(
     ]
     for origin, layer in layers:
         for key, value in (_flatten(layer) if origin == str(path) else layer).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(  # a wait of that length would have no end
+                    f"{key} = {value} (in {origin}): not a finite number", hint="set another value"
+                )
             _put(merged, key, value)
             origins[key] = origin
     try:
@@ -118,7 +123,9 @@ def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]
             continue
         key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
         try:
-            value = msgspec.convert(environ[name], _field_type(key), strict=False)
+            kind = _field_type(key)
+            text = environ[name]
+            value = _guessed(text) if kind is Any else msgspec.convert(text, kind, strict=False)
         except KeyError:
             raise ConfigError(
                 f"{name}: there is no setting {key}{_suggest(key)}",
@@ -130,6 +137,14 @@ def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]
             ) from exc
         layers.append((name, {key: value}))
     return layers
+
+
+def _guessed(text: str) -> Any:
+    """A value whose type only SGLang knows: JSON where it is JSON, else the text."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
 
 
 def _field_type(key: str) -> Any:
@@ -187,7 +202,8 @@ def _explain(
     value: Any = merged
     for part in key.split(".") if key else []:
         value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, dict):  # a rule across fields: its message names the key itself
+    is_setting = key in _flatten(msgspec.to_builtins(Config()))
+    if isinstance(value, dict) and not is_setting:  # a rule across fields: it names the key itself
         return ConfigError(text, hint=f"see [{key}]")
     return ConfigError(
         f"{key} = {value!r} (in {_origin(key, origins)}): {text}", hint="set another value"

@@ -1,4 +1,4 @@
-"""The unmodified ``openai`` SDK against the daemon: it notices nothing, and every answer is kept."""
+"""The unmodified ``openai`` SDK against the daemon: it notices nothing, every answer is kept."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Callers that go on, with plain and streamed chats in turn, until they may leave or are refused."""
+"""Callers that go on, with plain and streamed chats in turn until they may leave or are refused."""
 
 import asyncio
 import itertools

@@ -31,7 +31,7 @@ OPERATOR, OUTSIDER = "box-operator", "box-outsider"  # users in the group, and n
 DEADLINE_S = 60.0
 
 
-def run(*command: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+def run(*command: str, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd="/"
     )

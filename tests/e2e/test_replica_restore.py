@@ -1,0 +1,184 @@
+"""Write, replicate, lose the box, restore, compare; and every way in which that can fail."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.replicating import Database, WriterProcess, contents, replicate
+from support.s3server import S3Server
+
+from edge_store.errors import (
+    EdgeStoreError,
+    ReplicaNotFound,
+    ReplicationError,
+    RestoreFailed,
+    VerifyFailed,
+)
+from edge_store.ids import DeviceId
+from edge_store.replica.location import parse_location
+from edge_store.replica.restore import restore
+from edge_store.sqlite import open_reader
+
+DEVICE = DeviceId("box-a")
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    with S3Server(tmp_path / "s3") as server:
+        for name, value in server.environ.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(params=["file", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "file":
+        return f"file://{tmp_path}/replica"
+    server: S3Server = request.getfixturevalue("s3")
+    return server.url("fleet/north")
+
+
+async def replicated(database: Path, url: str, results: int = 3) -> None:
+    """Leave a replica of that many results."""
+    writing = Database(database, DEVICE)
+    async with replicate(database, DEVICE, url) as litestream:
+        writing.write(results)
+        await litestream.sync(20)
+    writing.close()
+
+
+async def test_replicated_results_survive_the_loss_of_the_box(tmp_path: Path, url: str) -> None:
+    database, copy = tmp_path / "results.db", tmp_path / "elsewhere" / "copy.db"
+    with WriterProcess(database, DEVICE) as writer:
+        async with replicate(database, DEVICE, url) as litestream:
+            writer.write(50)
+            await litestream.sync(20)
+            synced = contents(database)
+            writer.kill()
+            assert litestream.process_id is not None
+            os.kill(litestream.process_id, signal.SIGKILL)
+            done = await restore(parse_location(url), DEVICE, copy, timeout_s=30)
+    assert contents(copy) == synced
+    assert (done.results, done.device_id, done.path) == (50, DEVICE, copy)
+    assert [path.name for path in copy.parent.iterdir()] == ["copy.db"]
+
+
+async def test_restored_copy_is_one_file_outside_wal_mode(
+    tmp_path: Path,
+) -> None:
+    await replicated(tmp_path / "results.db", f"file://{tmp_path}/replica")
+    copy = tmp_path / "copies" / "copy.db"
+    await restore(parse_location(f"{tmp_path}/replica"), DEVICE, copy, timeout_s=30)
+    connection = open_reader(copy)
+    try:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    finally:
+        connection.close()
+
+
+async def test_restored_box_goes_on_under_a_new_timeline(tmp_path: Path, url: str) -> None:
+    await replicated(tmp_path / "results.db", url)
+    box = tmp_path / "new-box" / "results.db"
+    await restore(parse_location(url), DEVICE, box, timeout_s=30, new_timeline=True)
+    writing = Database(box, DEVICE)
+    try:
+        async with replicate(box, DEVICE, url) as litestream:
+            writing.write(2)
+            await litestream.sync(20)
+        timelines = writing.connection.execute("SELECT DISTINCT timeline FROM results").fetchall()
+        assert len(timelines) == 2
+        again = tmp_path / "again.db"
+        done = await restore(parse_location(url), DEVICE, again, timeout_s=30)
+        assert done.results == 5
+        assert contents(again) == contents(box)
+    finally:
+        writing.close()
+
+
+async def test_restore_writes_over_nothing(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/replica"
+    await replicated(tmp_path / "results.db", url)
+    for name in ("there.db", "there.db-wal"):
+        existing = tmp_path / name
+        existing.write_bytes(b"mine")
+        with pytest.raises(RestoreFailed, match="is there already"):
+            await restore(parse_location(url), DEVICE, tmp_path / "there.db", timeout_s=30)
+        assert existing.read_bytes() == b"mine"
+        existing.unlink()
+
+
+async def test_changed_row_is_found_and_the_damaged_copy_kept(tmp_path: Path) -> None:
+    database, url = tmp_path / "results.db", f"file://{tmp_path}/replica"
+    writing = Database(database, DEVICE)
+    async with replicate(database, DEVICE, url) as litestream:
+        writing.write(3)
+        writing.connection.execute("UPDATE outputs SET output_text = 'other' WHERE seq = 2")
+        await litestream.sync(20)
+    writing.close()
+    with pytest.raises(VerifyFailed, match="seq 2"):
+        await restore(parse_location(url), DEVICE, tmp_path / "copy.db", timeout_s=30)
+    assert not (tmp_path / "copy.db").exists()
+    assert len(contents(tmp_path / "copy.db.damaged")) == 4
+
+
+async def test_replica_of_another_box_is_refused(tmp_path: Path) -> None:
+    await replicated(tmp_path / "results.db", f"file://{tmp_path}/replica")
+    (tmp_path / "replica" / DEVICE).rename(tmp_path / "replica" / "box-b")
+    location = parse_location(f"{tmp_path}/replica")
+    with pytest.raises(VerifyFailed, match="holds the database of box-a"):
+        await restore(location, DeviceId("box-b"), tmp_path / "copy.db", timeout_s=30)
+
+
+async def test_damaged_replica_leaves_nothing_behind(tmp_path: Path) -> None:
+    await replicated(tmp_path / "results.db", f"file://{tmp_path}/replica")
+    for file in (tmp_path / "replica").rglob("*.ltx"):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        file.write_bytes(content)
+    copies = tmp_path / "copies"
+    with pytest.raises(RestoreFailed, match="cannot be restored"):
+        await restore(
+            parse_location(f"{tmp_path}/replica"), DEVICE, copies / "copy.db", timeout_s=30
+        )
+    assert list(copies.iterdir()) == []
+
+
+async def test_missing_replica_is_named(tmp_path: Path, url: str) -> None:
+    await replicated(tmp_path / "results.db", url)
+    with pytest.raises(ReplicaNotFound, match="no replica of box-b"):
+        await restore(parse_location(url), DeviceId("box-b"), tmp_path / "copy.db", timeout_s=30)
+
+
+async def test_wrong_secret_is_told_from_an_absent_bucket(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = s3.url("fleet").replace("//edge/", "//absent/")
+    with pytest.raises(ReplicaNotFound):
+        await restore(parse_location(absent), DEVICE, tmp_path / "copy.db", timeout_s=30)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-this-one")
+    with pytest.raises(ReplicationError, match="refuses the keys") as caught:
+        await restore(parse_location(s3.url("fleet")), DEVICE, tmp_path / "copy.db", timeout_s=30)
+    assert "not-this-one" not in str(caught.value)
+
+
+async def test_refused_connection_is_reported_at_once(tmp_path: Path, s3: S3Server) -> None:
+    s3.stop()
+    began = time.monotonic()
+    with pytest.raises(ReplicationError, match="cannot be reached"):
+        await restore(parse_location(s3.url("fleet")), DEVICE, tmp_path / "copy.db", timeout_s=60)
+    assert time.monotonic() - began < 20
+
+
+async def test_store_that_never_answers_meets_the_deadline(tmp_path: Path, s3: S3Server) -> None:
+    s3.stop()
+    with socket.create_server(("127.0.0.1", s3.port)):
+        began = time.monotonic()
+        with pytest.raises(EdgeStoreError):
+            await restore(
+                parse_location(s3.url("fleet")), DEVICE, tmp_path / "copy.db", timeout_s=2
+            )
+        assert time.monotonic() - began < 10

@@ -1,0 +1,154 @@
+"""``edge-store demo``: what the quickstart shows must hold, and must say so when it does not."""
+
+import os
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.daemon import DEADLINE_S, EDGE_STORE, environment, until
+
+STEPS = (
+    "object store is up",
+    "box is set up",
+    "daemon is ready",
+    "answers are committed as the SDK saw them",
+    "daemon is killed under load",
+    "daemon is ready again",
+    "nothing acknowledged is missing",
+    "every admitted request is accounted for",
+    "last commits are replicated at a stop",
+    "centre has every result of the box",
+    "digest chain of the copy holds",
+)
+TOUR_TIMEOUT_S = 90  # what is promised; it takes about 10
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A temporary folder whose path leaves room for a socket's: pytest's own are too long, and then
+    the daemon makes another, which a SIGKILL leaves behind.
+    """
+    with tempfile.TemporaryDirectory(prefix="tour-", dir="/tmp") as name:
+        yield Path(name)
+
+
+def table(printed: str) -> dict[str, tuple[str, str]]:
+    """Step → (figure, holds) of the final table."""
+    lines = re.findall(r"^(\S.*?) {2,}(\S.*?) +(yes|NO)$", printed, re.MULTILINE)
+    return {name: (figure, holds) for name, figure, holds in lines}
+
+
+@contextmanager
+def tour(short_tmp: Path, until_line: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """A tour that has just printed a line beginning so, with every line up to there."""
+    process = subprocess.Popen(
+        [*EDGE_STORE, "demo"],
+        env=environment(TMPDIR=str(short_tmp)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        seen: list[str] = []
+        for line in process.stdout:
+            seen.append(line)
+            if line.strip().startswith(until_line):
+                break
+        else:
+            pytest.fail("it ended first:\n" + "".join(seen))
+        yield process, seen
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=DEADLINE_S)
+
+
+def daemon_pid(lines: list[str]) -> int:
+    (pid,) = re.findall(r"process (\d+) answers", "".join(lines))
+    return int(pid)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return True
+
+
+def test_tour_holds_in_every_step(short_tmp: Path) -> None:
+    done = subprocess.run(
+        [*EDGE_STORE, "demo"],
+        env=environment(TMPDIR=str(short_tmp)),
+        capture_output=True,
+        text=True,
+        timeout=TOUR_TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = table(done.stdout)
+    assert tuple(found) == STEPS
+    assert {holds for _, holds in found.values()} == {"yes"}
+    figures = {
+        name: [int(n) for n in re.findall(r"\d+", figure)] for name, (figure, _) in found.items()
+    }
+    acknowledged, missing = figures["nothing acknowledged is missing"]
+    assert acknowledged > figures["daemon is killed under load"][0] > 0
+    assert missing == 0
+    admitted, completed, interrupted = figures["every admitted request is accounted for"]
+    assert admitted == completed + interrupted
+    assert completed >= acknowledged
+    assert figures["centre has every result of the box"] == [completed, completed]
+    assert not list(short_tmp.iterdir()), "the temporary folder stayed"
+
+
+def test_tour_names_the_step_that_fails_and_shows_the_daemons_log(short_tmp: Path) -> None:
+    with tour(short_tmp, "16 clients ask") as (process, seen):
+        os.kill(daemon_pid(seen), signal.SIGKILL)  # before the tour does it
+        rest, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1
+    found = table(rest)
+    assert tuple(found) == STEPS[:5]
+    assert found["daemon is killed under load"][1] == "NO"
+    assert "boot_began" in rest
+    assert not list(short_tmp.iterdir())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_tour_that_is_stopped_leaves_no_process_and_no_folder(
+    short_tmp: Path, number: signal.Signals, code: int
+) -> None:
+    with tour(short_tmp, "16 clients ask") as (process, seen):
+        children = [daemon_pid(seen), *children_of(process.pid)]
+        children += [child for pid in children for child in children_of(pid)]
+        process.send_signal(number)
+        process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == code
+    assert len(set(children)) >= 3  # the store, the daemon and its litestream
+    until(lambda: all(map(is_gone, children)), f"processes {children} are gone")
+    assert not list(short_tmp.iterdir())
+
+
+def test_tour_works_in_an_empty_folder_only(short_tmp: Path) -> None:
+    (short_tmp / "mine").write_text("precious")
+    done = subprocess.run(
+        [*EDGE_STORE, "demo", "--dir", str(short_tmp)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 78
+    assert "is not empty" in done.stderr
+    assert [path.name for path in short_tmp.iterdir()] == ["mine"]

@@ -1,0 +1,185 @@
+"""Wrong settings are refused with the key, the value and what to do; right ones arrive typed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_store.config import EngineKind, load, render_toml, shown_settings
+from edge_store.errors import ConfigError
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "edge-store.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[server]\nprot = 1", ["server.prot", "did you mean server.port"]),
+        ("[sever]\nport = 1", ["sever", "no such setting"]),
+        ("[server]\nport = 70000", ["server.port", "70000", "65535"]),
+        ("[server]\nport = '8642'", ["server.port", "'8642'", "int"]),
+        ("[server]\nport = true", ["server.port", "True"]),
+        ("server = 3", ["server", "3"]),
+        ("[server.port]\nx = 1", ["server.port"]),
+        ("[recorder]\nslots = 0", ["recorder.slots", "0"]),
+        ("[log]\nlevel = 'loud'", ["log.level", "loud"]),
+        ("[device]\nid = 'Ward 7'", ["device.id", "Ward 7"]),
+        ("[engine]\nkind = 'upstream'", ["engine.upstream.base_url", "empty"]),
+        ("[engine.upstream]\nbase_url = 'host:1'", ["engine.upstream.base_url", "host:1"]),
+        ("[replica]\nurl = 'ftp://x'", ["replica.url", "ftp://x"]),
+        ("[server]\nport = 1\n[server]\n", ["not TOML", "line 3"]),
+        ("port =", ["not TOML", "edge-store.toml"]),
+    ],
+)
+def test_wrong_file_is_refused_with_key_and_value(
+    tmp_path: Path, text: str, named: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text), environ={})
+    for part in named:
+        assert part in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("EDGE_STORE_SERVER__PROT", "1", ["EDGE_STORE_SERVER__PROT", "did you mean server.port"]),
+        ("EDGE_STORE_SERVER__PORT", "many", ["EDGE_STORE_SERVER__PORT", "many"]),
+        ("EDGE_STORE_SERVER__PORT", "", ["EDGE_STORE_SERVER__PORT", "''"]),
+        ("EDGE_STORE_SERVER__PORT__X", "1", ["EDGE_STORE_SERVER__PORT__X"]),
+        ("EDGE_STORE_REPLICA__ENABLED", "perhaps", ["EDGE_STORE_REPLICA__ENABLED", "perhaps"]),
+        ("EDGE_STORE_ENGINE__UPSTREAM", "x", ["EDGE_STORE_ENGINE__UPSTREAM"]),
+        ("EDGE_STORE_RECORDER__BEAT_S", "nan", ["EDGE_STORE_RECORDER__BEAT_S", "nan"]),
+        ("EDGE_STORE_RECORDER__BEAT_S", "61", ["EDGE_STORE_RECORDER__BEAT_S", "61"]),
+    ],
+)
+def test_wrong_variable_is_refused_with_name_and_value(
+    tmp_path: Path, name: str, value: str, named: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, ""), environ={name: value})
+    for part in named:
+        assert part in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
+def test_no_bound_can_be_switched_off_by_a_number_that_is_none(tmp_path: Path, text: str) -> None:
+    for key in ("engine.timeout_s", "recorder.commit_timeout_s", "replica.stop_timeout_s"):
+        with pytest.raises(ConfigError, match=key):
+            load(write(tmp_path, f"{key} = {text}"), environ={})
+
+
+def test_upstream_address_from_the_environment_is_used(tmp_path: Path) -> None:
+    environ = {
+        "EDGE_STORE_ENGINE__KIND": "upstream",
+        "EDGE_STORE_ENGINE__UPSTREAM__BASE_URL": "http://127.0.0.1:30000",
+    }
+    config = load(write(tmp_path, ""), environ=environ).config
+    assert config.engine.kind is EngineKind.UPSTREAM
+    assert config.engine.upstream.base_url == "http://127.0.0.1:30000"
+
+
+def test_sglang_arguments_pass_as_they_are(tmp_path: Path) -> None:
+    text = '[engine.sglang]\nmodel_path = "/m"\ntp_size = 2\nlora_paths = ["a", "b"]\n'
+    loaded = load(
+        write(tmp_path, text), environ={"EDGE_STORE_ENGINE__SGLANG__MEM_FRACTION_STATIC": "0.8"}
+    )
+    arguments = loaded.config.engine.sglang
+    assert arguments["model_path"] == "/m"
+    assert arguments["tp_size"] == 2
+    assert arguments["lora_paths"] == ["a", "b"]
+    assert arguments["mem_fraction_static"] == 0.8
+
+
+def test_file_is_found_by_variable_then_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, here = tmp_path / "named", tmp_path / "here"
+    for folder in (named, here):
+        folder.mkdir()
+        write(folder, "")
+    monkeypatch.chdir(here)
+    assert load(environ={}).path == here / "edge-store.toml"
+    assert load(environ={"EDGE_STORE_CONFIG": str(named)}).path == named / "edge-store.toml"
+    assert load(str(here), environ={"EDGE_STORE_CONFIG": str(named)}).path == (
+        here / "edge-store.toml"
+    )
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    config = load(write(tmp_path, "store.path = 'data/r.db'"), environ={}).config
+    assert config.store.path == str(tmp_path / "data/r.db")
+    assert config.replica.url == f"file://{tmp_path / 'data/replica'}"
+
+
+def test_rendered_values_are_read_back(tmp_path: Path) -> None:
+    values = {
+        "server.host": 'a "quoted" \\ host\x7f',
+        "server.port": 1,
+        "replica.enabled": False,
+        "engine.sglang": {"model_path": "/models/ü", "tp_size": 2},
+    }
+    config = load(write(tmp_path, render_toml(values)), environ={}).config
+    assert config.server.host == values["server.host"]
+    assert config.server.port == 1
+    assert config.replica.enabled is False
+    assert config.engine.sglang == values["engine.sglang"]
+
+
+def test_secrets_are_not_shown(tmp_path: Path) -> None:
+    text = """
+    engine.upstream.base_url = "https://user:geheim@host"
+    replica.url = "s3://id:geheim@bucket/p?endpoint=https://h&secret=geheim"
+    [engine.sglang]
+    model_path = "/m"
+    api_key = "geheim"
+    hf_token = "geheim"
+    ssl_keyfile_password = "geheim"
+    nested = { admin_api_key = "geheim" }
+    max_total_tokens = 7
+    """
+    settings = shown_settings(load(write(tmp_path, text), environ={}))
+    shown = {setting.key: setting.value for setting in settings}
+    assert "geheim" not in repr(settings)
+    assert shown["engine.sglang"]["max_total_tokens"] == 7
+    assert shown["engine.sglang"]["model_path"] == "/m"
+    assert "endpoint=https://h" in shown["replica.url"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "named"),
+    [
+        (["serve", "--config", "absent.toml"], {}, ["--config", "absent.toml", "edge-store init"]),
+        (["serve"], {"EDGE_STORE_CONFIG": "absent"}, ["EDGE_STORE_CONFIG", "absent"]),
+        (["query", "select 1"], {}, ["no configuration", "edge-store init"]),
+        (
+            ["config", "show"],
+            {"EDGE_STORE_SERVER__PORT": "x"},
+            ["EDGE_STORE_SERVER__PORT", "'x'", "set another value"],
+        ),
+    ],
+)
+def test_commands_end_with_78_and_say_what_to_do(
+    tmp_path: Path, arguments: list[str], environ: dict[str, str], named: list[str]
+) -> None:
+    root = Path(__file__).resolve().parent.parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_store", *arguments],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(root), **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 78, done.stderr
+    assert "Traceback" not in done.stderr
+    for part in named:
+        assert part in done.stderr
