@@ -99,11 +99,7 @@ async def listening(
 ) -> AsyncIterator[None]:
     """Serve until left; then stop listening, await ``drain()``, and close what is still open.
 
-<<<<<<< HEAD
-    Entered once connections are taken.
-=======
     Connections are taken from the first moment inside.
->>>>>>> main
     """
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[listener]))
