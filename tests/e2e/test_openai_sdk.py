@@ -1,4 +1,4 @@
-"""The unmodified ``openai`` SDK against the daemon: it notices nothing, and every answer is there."""
+"""The unmodified ``openai`` SDK against the daemon: it notices nothing, every answer is kept."""
 
 import json
 from collections.abc import Iterator
@@ -282,18 +282,17 @@ def test_refusals_are_the_sdks_own_exceptions(daemon: DaemonProcess, client: ope
 def test_stream_that_dies_raises_in_the_sdk_and_is_recorded_with_what_had_come(
     daemon: DaemonProcess, client: openai.OpenAI
 ) -> None:
-    text, chunk = "", None
+    chunks: list[Any] = []
     with (
-        pytest.raises(openai.APIError) as broken,
         client.chat.completions.create(
             model="demo", messages=user("[demo:die]"), stream=True
         ) as stream,
+        pytest.raises(openai.APIError) as broken,
     ):
-        for chunk in stream:
-            assert chunk.choices[0].finish_reason is None
-            text += chunk.choices[0].delta.content or ""
+        chunks.extend(iter(stream.__next__, None))
     assert broken.value.code == "upstream_error"
-    assert chunk is not None
-    stored = row(daemon, chunk.id)
+    assert all(chunk.choices[0].finish_reason is None for chunk in chunks)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    stored = row(daemon, chunks[0].id)
     assert (stored["status"], stored["error_type"]) == ("failed", "upstream_error")
     assert stored["outputs"][0]["output_text"] == text != ""

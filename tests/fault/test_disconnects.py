@@ -39,14 +39,14 @@ def recorded(daemon: DaemonProcess, result_id: str) -> tuple[Any, ...]:
 def test_stream_left_in_the_middle_is_recorded_with_what_had_come(
     daemon: DaemonProcess, route: str
 ) -> None:
-    asked: dict[str, Any] = {
+    bodies: dict[str, dict[str, Any]] = {
         "/v1/chat/completions": {"messages": [{"role": "user", "content": SLOW}]},
         "/v1/completions": {"prompt": SLOW},
         "/generate": {"text": SLOW},
-    }[route]
+    }
     text = ""
     with httpx.stream(
-        "POST", daemon.url + route, json={**asked, "stream": True}, timeout=DEADLINE_S
+        "POST", daemon.url + route, json={**bodies[route], "stream": True}, timeout=DEADLINE_S
     ) as answer:
         for line in answer.iter_lines():
             if not line:

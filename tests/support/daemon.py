@@ -1,4 +1,4 @@
-"""The appliance as a process: a box made by ``edge-store init`` and its daemon, ``edge-store serve``.
+"""The appliance as processes: a box made by ``edge-store init``, its daemon, its commands.
 
 Every wait has a deadline. Leaving a ``DaemonProcess`` kills what is left of it, and fails if the
 daemon's log holds a traceback: no fault of the world may become one.
@@ -67,9 +67,7 @@ class Box:
         assert done.returncode == 0, done.stderr
         return box
 
-    def run(
-        self, *arguments: str, deadline_s: float = DEADLINE_S, **settings: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
             [*EDGE_STORE, *arguments],
@@ -77,7 +75,7 @@ class Box:
             cwd=self.directory.parent,
             capture_output=True,
             text=True,
-            timeout=deadline_s,
+            timeout=DEADLINE_S,
             check=False,
         )
 

@@ -1,4 +1,4 @@
-"""Callers that never stop: chats, plain and streamed in turn, until the daemon goes or they may leave."""
+"""Callers that go on, with plain and streamed chats in turn until they may leave or are refused."""
 
 import asyncio
 import itertools

@@ -1,0 +1,98 @@
+"""A file system that is really full: 507 until there is room, and nothing acknowledged is lost."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.daemon import Box, DaemonProcess, until
+from support.load import Load
+
+PROMPT = "x" * 40_000
+BALLAST_BYTES = 1 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB, a quarter of it taken by a file ``ballast``."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"a small file system needs the right to mount: {mounted.stderr.strip()}")
+    try:
+        (folder / "ballast").write_bytes(bytes(BALLAST_BYTES))
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(daemon: DaemonProcess) -> dict[str, str]:
+    """Chat until the disk is full. Returns what was acknowledged. A stream whose COMMIT failed is
+    cut: it had begun with 200, and got no end.
+    """
+    with Load(daemon.url, 4, PROMPT) as load:
+        until(lambda: len(load.refused) + len(load.cut) == 4, "every caller was refused")
+    assert load.broken == []
+    for answer in load.refused:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (507, "disk_full")
+        assert int(answer.headers["retry-after"]) > 0
+    return load.acknowledged
+
+
+@pytest.mark.parametrize("reserve_bytes", [0, 512 << 10])
+def test_full_disk_refuses_loses_nothing_and_recovers(small_disk: Path, reserve_bytes: int) -> None:
+    box = Box.init(small_disk / "box", STORE__DISK_RESERVE_BYTES=str(reserve_bytes))
+    with box.serve() as daemon:
+        acknowledged = fill(daemon)
+        assert acknowledged.items() <= box.texts().items()
+        refused = daemon.chat("more?")
+        assert (refused.status_code, refused.headers["retry-after"]) == (507, "30")
+        assert refused.headers.get("x-edge-store-durability") is None  # it was not admitted
+        ready = daemon.get("/readyz")
+        assert (ready.status_code, ready.json()["admission"]["code"]) == (503, "disk_full")
+        assert daemon.get("/v1/results?limit=1").status_code == 200  # reading goes on
+
+        (small_disk / "ballast").unlink()
+        until(lambda: daemon.chat("and now?").status_code == 200, "it recovers by itself")
+        assert daemon.get("/readyz").status_code == 200
+        assert daemon.stop() == 0
+    assert acknowledged.items() <= box.texts().items()
+    assert box.scalar("SELECT state FROM completeness") == "ended"
+    box.proven()
+
+
+def test_daemon_stops_and_starts_on_a_full_disk(small_disk: Path) -> None:
+    box = Box.init(small_disk / "box", STORE__DISK_RESERVE_BYTES="0")
+    with box.serve(STORE__WAL_BYTES_MAX="1048576") as daemon:
+        acknowledged = fill(daemon)
+        # The WAL is over its bound, and there is no room to move it into the database.
+        daemon.logged("checkpoint_failed")
+        (small_disk / "crumbs").write_bytes(bytes(4096 * (free_pages(small_disk))))
+        assert daemon.chat("still there?").status_code == 507
+        assert daemon.stop() == 0
+    done = box.run("serve", "--config", str(box.directory), "--port", "0")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "full" in done.stderr
+
+    (small_disk / "ballast").unlink()
+    with box.serve() as daemon:
+        assert daemon.chat("and now?").status_code == 200
+        assert daemon.stop() == 0
+    assert acknowledged.items() <= box.texts().items()
+    box.proven()
+
+
+def free_pages(folder: Path) -> int:
+    done = subprocess.run(
+        ["stat", "--file-system", "--format=%a", str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)

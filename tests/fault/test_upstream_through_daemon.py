@@ -1,0 +1,204 @@
+"""An upstream server that misbehaves, seen through the whole daemon: each failure is a row, and no
+caller mistakes what it got for an answer.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.daemon import DEADLINE_S, Box, DaemonProcess
+from support.rawserver import (
+    CHAT_EVENTS,
+    Behaviour,
+    RawServer,
+    answers,
+    dies_before_headers,
+    dies_midbody,
+    dies_midstream,
+    hangs_before_headers,
+    hangs_midstream,
+    refusing_port,
+    sends_garbage,
+    streams,
+)
+
+CHAT: dict[str, Any] = {"model": "raw", "messages": [{"role": "user", "content": "hello"}]}
+ROUTE = "/v1/chat/completions"
+EVENTS = CHAT_EVENTS[:3]  # "Hello", without its finish
+NO_ANSWER = b"data: this is no JSON\n\n"
+ENGINE_ERROR = b'data: {"error": {"message": "out of memory", "code": 500}}\n\n'
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box.init(
+        tmp_path / "box", "--engine", "upstream", "--upstream", "http://127.0.0.1:1",
+        ENGINE__UPSTREAM__READ_TIMEOUT_S="0.5",
+    )  # fmt: skip
+
+
+def by_route(behaviour: Behaviour) -> Behaviour:
+    """Health is good; what generates behaves as told."""
+    healthy = answers(b'{"object": "list", "data": []}')
+
+    async def behave(peer: Any) -> None:
+        await (behaviour if peer.request.target == ROUTE else healthy)(peer)
+
+    return behave
+
+
+def served(box: Box, server: RawServer, **settings: str) -> DaemonProcess:
+    return box.serve(ENGINE__UPSTREAM__BASE_URL=server.url, **settings)
+
+
+async def ask(daemon: DaemonProcess, *, stream: bool) -> tuple[httpx.Response, list[str]]:
+    """One chat, and the data of its events; a plain answer has none."""
+    async with (
+        httpx.AsyncClient(timeout=DEADLINE_S) as client,
+        client.stream("POST", daemon.url + ROUTE, json={**CHAT, "stream": stream}) as answer,
+    ):
+        await answer.aread()
+    lines = answer.text.splitlines() if stream else []
+    return answer, [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+
+
+def outcome(box: Box, answer: httpx.Response) -> tuple[Any, ...]:
+    row: tuple[Any, ...]
+    (row,) = box.rows(
+        "SELECT status, error_type, http_status, coalesce(output_text, '') FROM results "
+        "LEFT JOIN outputs USING (seq) WHERE id = ?",
+        answer.headers["x-edge-store-id"],
+    )
+    return row
+
+
+def stream_failures() -> Iterator[Any]:
+    for name, behaviour, code, status in (
+        ("dies", dies_midstream(*EVENTS), "upstream_error", 502),
+        ("ends early", streams(*EVENTS), "upstream_error", 502),
+        ("hangs", hangs_midstream(*EVENTS), "generation_timeout", 504),
+        ("garbage event", streams(*EVENTS, NO_ANSWER), "upstream_error", 502),
+        ("error event", streams(*EVENTS, ENGINE_ERROR), "engine_refused", 200),
+    ):
+        yield pytest.param(behaviour, code, status, id=name)
+
+
+@pytest.mark.parametrize(("behaviour", "code", "http_status"), list(stream_failures()))
+async def test_stream_that_fails_ends_with_an_error_event_and_a_failed_row(
+    box: Box, behaviour: Behaviour, code: str, http_status: int
+) -> None:
+    async with RawServer(by_route(behaviour)) as server:
+        daemon = await asyncio.to_thread(served(box, server).__enter__)
+        try:
+            answer, events = await ask(daemon, stream=True)
+            again, _ = await ask(daemon, stream=True)  # it goes on serving
+        finally:
+            await asyncio.to_thread(daemon.__exit__, None, None, None)
+    assert (answer.status_code, again.status_code) == (200, 200)
+    assert [json.loads(event) for event in events[:3]] == [
+        json.loads(event.removeprefix(b"data: ")) for event in EVENTS
+    ]
+    (last,) = events[3:]
+    assert json.loads(last)["error"]["message"]
+    assert outcome(box, answer) == ("failed", code, http_status, "Hello")
+    box.proven()
+
+
+PLAIN = [
+    pytest.param(dies_before_headers, 502, "upstream_error", id="dies"),
+    pytest.param(dies_midbody(b'{"choices": [', 1000), 502, "upstream_error", id="dies later"),
+    pytest.param(hangs_before_headers, 504, "generation_timeout", id="hangs"),
+    pytest.param(sends_garbage(), 502, "upstream_error", id="no HTTP"),
+    pytest.param(answers(b"<html>Welcome!</html>"), 502, "upstream_error", id="no JSON"),
+    pytest.param(answers(b'{"hello": 1}'), 502, "upstream_error", id="no answer"),
+    pytest.param(answers(b""), 502, "upstream_error", id="nothing"),
+    pytest.param(
+        answers(b'{"error": {"message": "slow down"}}', 429), 429, "engine_refused", id="429"
+    ),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("behaviour", "http_status", "code"), PLAIN)
+async def test_failure_before_the_answer_is_a_status_and_a_failed_row(
+    box: Box, behaviour: Behaviour, http_status: int, code: str, *, stream: bool
+) -> None:
+    async with RawServer(by_route(behaviour)) as server:
+        daemon = await asyncio.to_thread(served(box, server).__enter__)
+        try:
+            answer, _ = await ask(daemon, stream=stream)
+        finally:
+            await asyncio.to_thread(daemon.__exit__, None, None, None)
+    assert answer.status_code == http_status
+    assert answer.json()["error"]["message"]
+    assert answer.headers["x-edge-store-durability"] == "committed"
+    assert outcome(box, answer)[:3] == ("failed", code, http_status)
+
+
+def test_upstream_that_refuses_is_a_502_and_a_box_that_is_not_ready(box: Box) -> None:
+    with refusing_port() as port:
+        daemon = box.serve(ENGINE__UPSTREAM__BASE_URL=f"http://127.0.0.1:{port}")
+        daemon.start()
+        try:
+            daemon.url = str(daemon.logged("http_listening")["url"])
+            answer = daemon.post(ROUTE, json=CHAT)
+            ready, models = daemon.get("/readyz"), daemon.get("/v1/models")
+            assert daemon.stop() == 0
+        finally:
+            daemon.__exit__(None, None, None)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_error")
+    assert outcome(box, answer)[:3] == ("failed", "upstream_error", 502)
+    assert (ready.status_code, ready.json()["engine"]["is_ready"]) == (503, False)
+    assert models.status_code == 502
+
+
+async def test_caller_that_leaves_stops_the_upstream_generation(box: Box) -> None:
+    async with RawServer(by_route(hangs_midstream(*EVENTS))) as server:
+        daemon = await asyncio.to_thread(
+            served(box, server, ENGINE__UPSTREAM__READ_TIMEOUT_S="20").__enter__
+        )
+        try:
+            server.peer_left.clear()
+            body = {**CHAT, "stream": True}
+            async with (
+                httpx.AsyncClient(timeout=DEADLINE_S) as client,
+                client.stream("POST", daemon.url + ROUTE, json=body) as answer,
+            ):
+                async for line in answer.aiter_lines():
+                    if '"lo"' in line:
+                        break
+            left_at = time.monotonic()
+            await server.left()  # the connection of the generation has ended
+            assert time.monotonic() - left_at < 2
+            assert await asyncio.to_thread(daemon.stop) == 0
+        finally:
+            await asyncio.to_thread(daemon.__exit__, None, None, None)
+    assert outcome(box, answer) == ("incomplete", "client_disconnected", 499, "Hello")
+
+
+async def test_generation_over_its_time_is_cut_with_a_504(box: Box) -> None:
+    async def trickles(peer: Any) -> None:
+        await peer.stream_head()
+        for _ in range(200):
+            await peer.chunk(CHAT_EVENTS[1])
+            await asyncio.sleep(0.05)
+
+    async with RawServer(by_route(trickles)) as server:
+        daemon = await asyncio.to_thread(served(box, server, ENGINE__TIMEOUT_S="1").__enter__)
+        try:
+            began = time.monotonic()
+            answer, events = await ask(daemon, stream=True)
+            assert time.monotonic() - began < 4
+        finally:
+            await asyncio.to_thread(daemon.__exit__, None, None, None)
+        server.behaviour = answers()
+        await server.left()
+    assert json.loads(events[-1])["error"]["code"] == "generation_timeout"
+    status, code, http_status, text = outcome(box, answer)
+    assert (status, code, http_status) == ("failed", "generation_timeout", 504)
+    assert text.startswith("HelHel")
