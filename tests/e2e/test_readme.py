@@ -12,8 +12,11 @@ from pathlib import Path
 
 from support.daemon import ROOT, environment
 
+from edge_store.tour.processes import free_port
+
 README = ROOT / "README.md"
 BLOCK = re.compile(r"(<!-- not run by[^\n]*-->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TITLE = re.compile(r"^#+ (.*)$", re.MULTILINE)
 PORT = "8642"
 READY = "curl -sf --retry 20 --retry-delay 1 --retry-all-errors http://127.0.0.1:8642/readyz"
 TIMEOUT_S = 60
@@ -29,7 +32,7 @@ def script(port: int) -> str:
     """All blocks as one shell script, each under a line with its number."""
     lines = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
     for number, (language, text) in enumerate(blocks()):
-        lines.append(f"echo '#{number}'")
+        lines.append(f"printf '\\n#{number}\\n'")
         match language:
             case "sh":
                 lines.append(text)
@@ -42,23 +45,25 @@ def script(port: int) -> str:
     return "\n".join(lines).replace(PORT, str(port))
 
 
-def test_readme_commands_do_what_it_says(tmp_path: Path, free_port: int) -> None:
-    (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-    environ = environment(EDGE_STORE_SERVER__PORT=str(free_port))
+def test_readme_commands_do_what_it_says(tmp_path: Path) -> None:
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    port = free_port()
+    environ = environment(EDGE_STORE_SERVER__PORT=str(port))
     del environ["EDGE_STORE_REPLICA__ENABLED"]
     done = subprocess.run(
-        ["bash"],
-        input=script(free_port),
+        ["timeout", "--kill-after=10", str(TIMEOUT_S), "bash", "-c", script(port)],
+        stdin=subprocess.DEVNULL,
         cwd=tmp_path,
         env=environ,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=TIMEOUT_S + 20,  # `timeout` ends the daemon too
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    _, _, chat, streamed, queried, restored, initialised = re.split(r"^#\d\n", done.stdout, flags=re.M)[:7]
+    _, _, chat, streamed, queried, restored, initialised = re.split(
+        r"^#\d\n", done.stdout, flags=re.MULTILINE
+    )[:7]
     assert '"chat.completion"' in chat
     assert "Tell me a story." in streamed
     assert queried.count("Tell me a story.") >= 1
@@ -78,6 +83,6 @@ def test_readme_links_lead_somewhere() -> None:
         if anchor:
             slugs = {
                 re.sub(r"[^\w\- ]", "", title).strip().replace(" ", "-").lower()
-                for title in re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
+                for title in TITLE.findall(target.read_text(encoding="utf-8"))
             }
             assert anchor in slugs, f"{path}#{anchor}"
