@@ -8,7 +8,7 @@ import json
 import shlex
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
@@ -224,15 +224,17 @@ class Tour:
         self._acknowledged += answers
         self._show("tour_answers")
         stored = {row[0]: row[1:] for row in self._rows("tour_stored").rows}
-        held = [
-            plain.durability == "committed",
-            streamed.durability == "on-end",
-            not _is_json(broken.text),
-            all(stored.get(answer.id, ("",))[0] == answer.text for answer in answers),
-            stored.get(valid.id, ())[1:] == (JsonState.VALID, 1),
-            stored.get(broken.id, ())[1:] == (JsonState.REPAIRED, 1),
-        ]
-        return "plain, streamed, JSON valid, JSON repaired", all(held)
+        return _verdict(
+            "plain, streamed, JSON valid, JSON repaired",
+            {
+                "a body says committed": plain.durability == "committed",
+                "a stream says on-end": streamed.durability == "on-end",
+                "broken JSON reaches the client as it is": not _is_json(broken.text),
+                "stored as seen": all(stored.get(a.id, ("",))[0] == a.text for a in answers),
+                "good JSON is valid": stored.get(valid.id, ())[1:] == (JsonState.VALID, 1),
+                "broken JSON is repaired": stored.get(broken.id, ())[1:] == (JsonState.REPAIRED, 1),
+            },
+        )
 
     def kill_under_load(self) -> tuple[str, bool]:
         """Many clients for a while, then no daemon."""
@@ -280,14 +282,15 @@ class Tour:
             f"of {self._load.unanswered} in flight: {interrupted} counted as interrupted, {unseen} "
             f"committed unseen, {unmarked} came after the last mark (column unknown_after)"
         )
-        held = [
-            killed["state"] == "interrupted",
-            admitted == completed + interrupted,
-            unseen >= 0,
-            unmarked >= 0,
-        ]
-        figure = f"{admitted} admitted = {completed} completed + {interrupted} interrupted"
-        return figure, all(held)
+        return _verdict(
+            f"{admitted} admitted = {completed} completed + {interrupted} interrupted",
+            {
+                "the killed boot is interrupted": killed["state"] == "interrupted",
+                f"{admitted} = {completed} + {interrupted}": admitted == completed + interrupted,
+                "every acknowledged answer is counted": unseen >= 0,
+                "only requests in flight are interrupted": unmarked >= 0,
+            },
+        )
 
     def stop_daemon(self) -> tuple[str, bool]:
         """Stop it as systemd would."""
@@ -312,8 +315,14 @@ class Tour:
         is_same = box.chain.newest_digest == copy.chain.newest_digest
         self._output(f"the box ends with {box.chain.newest_digest.hex()}")
         self._output(f"the copy    with {copy.chain.newest_digest.hex()}")
-        figure = f"{copy.chain.commits} commits, {copy.chain.results} results"
-        return figure, box.holds and copy.holds and is_same
+        return _verdict(
+            f"{copy.chain.commits} commits, {copy.chain.results} results",
+            {
+                "the box's own file holds": box.holds,
+                "the copy holds": copy.holds,
+                "both end with the same digest": is_same,
+            },
+        )
 
     def show_logs(self) -> None:
         """The end of what the daemon wrote, or of the store before there was one."""
@@ -356,6 +365,12 @@ class Tour:
             return Proof(integrity=integrity, chain=verify_chain(reader))
         finally:
             reader.close()
+
+
+def _verdict(figure: str, claims: Mapping[str, bool]) -> tuple[str, bool]:
+    """The figure if every claim holds, else those that do not."""
+    wrong = [claim for claim, holds in claims.items() if not holds]
+    return (f"not so: {'; '.join(wrong)}", False) if wrong else (figure, True)
 
 
 def _one_line(name: str) -> str:
