@@ -1,8 +1,8 @@
 """structlog to standard output: JSON under systemd and in pipes, colours on a terminal.
 
-Events are past-tense snake_case, keys are column names. No prompt and no output text is ever logged.
-Our own events are written directly, since there is one for each request; what libraries log through
-the standard library comes out in the same form.
+Events are past-tense snake_case, keys are column names. No prompt and no output text is ever
+logged. Our own events are written directly, since there is one for each request; what libraries log
+through the standard library comes out in the same form.
 """
 
 import logging
