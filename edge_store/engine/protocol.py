@@ -22,6 +22,7 @@ class Engine(Protocol):
 
     name: str  # the value of engine.kind
     version: str
+    model: str | None  # what it serves, for answers that do not name it; None if it may vary
     takes_rid: bool  # whether a `rid` may be put into request bodies
 
     async def __aenter__(self) -> Self:

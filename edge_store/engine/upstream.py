@@ -80,6 +80,7 @@ class UpstreamEngine:
     def __init__(self, config: UpstreamSection) -> None:
         """Raises ``ConfigError`` if the address or the API key cannot be used."""
         self.version = "unknown"
+        self.model: str | None = None
         self.takes_rid = config.send_rid
         self._config = config
         self._base = _base(config.base_url)

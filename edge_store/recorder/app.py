@@ -104,6 +104,8 @@ class Recorder:
 
     async def _outcome(self, entry: "Entry") -> tuple[Result, EdgeStoreError | None]:
         reading = entry.exchange.reader.reading()
+        if reading.response_model is None:  # `/generate` does not name it
+            reading = msgspec.structs.replace(reading, response_model=self._engine.model)
         failure = _failure(entry.exchange, reading)
         outputs = reading.outputs
         if entry.asked.json_wanted and outputs:
@@ -172,7 +174,7 @@ class Entry:
         """The row of this outcome."""
         exchange, asked = self.exchange, self.asked
         started, first = self._slot.admitted_monotonic, exchange.first_token_monotonic
-        latency_ms = (time.monotonic() - started) * 1000
+        latency_ms = ((exchange.ended_monotonic or time.monotonic()) - started) * 1000
         key = self._headers.get(b"idempotency-key")
         outputs = outputs or reading.outputs
         return Result(

@@ -48,6 +48,7 @@ class Exchange:
         self.http_status = 200
         self.first_token_at: int | None = None
         self.first_token_monotonic: float | None = None
+        self.ended_monotonic: float | None = None
         self._send = send
         self._drop_usage = drop_usage
         self._bytes_max = bytes_max
@@ -183,6 +184,7 @@ class Exchange:
         return passing
 
     def _finish_reading(self) -> None:
+        self.ended_monotonic = time.monotonic()
         if self.cause is not None or self._is_streaming:
             return
         if not self._headers and not self._chunks:

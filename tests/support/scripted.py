@@ -38,6 +38,7 @@ class ScriptedEngine:
 
     name = "demo"
     version = "0"
+    model: str | None = None
 
     def __init__(self, script: Script, *, takes_rid: bool = True) -> None:
         self.takes_rid = takes_rid

@@ -102,6 +102,7 @@ class DemoEngine:
     name = "demo"
     version = edge_store.__version__
     takes_rid = True
+    model: str | None = "demo"
 
     def __init__(self, config: DemoSection) -> None:
         self._delay_s = config.token_delay_ms / 1000
