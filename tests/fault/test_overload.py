@@ -64,7 +64,7 @@ def test_too_many_connections_are_told_to_come_again(tmp_path: Path) -> None:
             caller.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
             statuses.append(caller.recv(65536).split()[1])
         assert statuses[0] == b"200"
-        assert statuses[-1] == b"503"
+        assert b"503" in statuses  # these are closed, and make room for the last ones
         for caller in callers:
             caller.close()
         until(lambda: daemon.get("/livez").status_code == 200, "it answers again")
