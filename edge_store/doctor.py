@@ -22,7 +22,7 @@ from edge_store.errors import EdgeStoreError, LitestreamUnavailable
 from edge_store.identity import read_device_id
 from edge_store.recorder.disk import Disk
 from edge_store.replica.litestream import find_litestream
-from edge_store.replica.location import Location, Scheme, parse_location
+from edge_store.replica.location import Location, Scheme, parse_location, read_credentials
 from edge_store.result import Record
 from edge_store.schema import SCHEMA_VERSION
 from edge_store.sqlite import (
@@ -286,6 +286,10 @@ def _check_replica(config: Config, path: Path) -> Iterator[Check]:
                        "one failed disk takes both")  # fmt: skip
     else:
         yield _ok("replica-disk", f"{location}")
+    try:
+        read_credentials(location)
+    except EdgeStoreError as exc:  # the daemon may have them from systemd
+        yield _warning("replica-keys", f"not in this command's environment: {exc}", exc.hint)
     daemon, problem = ask_daemon(config.server)
     if daemon is None:
         yield _warning("replica", f"not known, the daemon does not answer: {problem}",

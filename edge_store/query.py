@@ -16,6 +16,7 @@ __all__ = ["QueryResult", "run_query"]
 
 STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps; about a millisecond
 SQL_CHARS_MAX = 100_000
+RESULT_BYTES_MAX = 128 * 1024 * 1024  # of text and blobs: the daemon lives in the same memory
 TIMEOUT_S_MAX = 24 * 3600
 
 READING = frozenset(
@@ -87,7 +88,7 @@ def run_query(
             raise QueryRefused(
                 "the SQL holds no statement", hint='as in "select * from generations"'
             )
-        rows = cursor.fetchmany(rows_max + 1)
+        rows, is_cut = _bounded(cursor, rows_max)
         columns = _unique(column[0] for column in cursor.description)
         cursor.close()
     # Warning: two statements, before Python 3.12; the last two: values that cannot be bound
@@ -96,7 +97,21 @@ def run_query(
     finally:
         connection.set_progress_handler(None, 0)
         connection.set_authorizer(None)
-    return QueryResult(columns=columns, rows=rows[:rows_max], is_cut=len(rows) > rows_max)
+    return QueryResult(columns=columns, rows=rows, is_cut=is_cut)
+
+
+def _bounded(
+    cursor: Iterable[tuple[Any, ...]], rows_max: int
+) -> tuple[list[tuple[Any, ...]], bool]:
+    """Rows up to a number and a size, and whether there are more."""
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    for row in cursor:
+        if len(rows) == rows_max or size > RESULT_BYTES_MAX:
+            return rows, True
+        rows.append(row)
+        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+    return rows, False
 
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ def _free_port() -> int:
 
 @asynccontextmanager
 async def running_daemon(folder: Path, token_delay_ms: float) -> AsyncIterator[Server]:
-    """``edge-store serve`` with the demo engine, without a replica, at log level warning."""
+    """``edge-store serve`` with the demo engine, without a replica; its log goes nowhere."""
     _write_config(folder, token_delay_ms)
     port = _free_port()
     arguments = ["-m", "edge_store", "serve", "--config", str(folder), "--port", str(port)]
@@ -52,7 +52,6 @@ def _write_config(folder: Path, token_delay_ms: float) -> None:
         render_toml(
             {
                 "replica.enabled": False,
-                "log.level": "warning",
                 "engine.demo.token_delay_ms": token_delay_ms,
                 "store.disk_reserve_bytes": 0,
             }
@@ -74,7 +73,11 @@ async def running_engine(token_delay_ms: float) -> AsyncIterator[Server]:
 async def _running(arguments: list[str], port: int) -> AsyncIterator[Server]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("EDGE_STORE_")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, env=environment, stdin=asyncio.subprocess.DEVNULL
+        sys.executable,
+        *arguments,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
     )
     try:
         async with asyncio.timeout(START_TIMEOUT_S):

@@ -68,4 +68,8 @@ def query(  # noqa: PLR0913  (one parameter per option)
         connection.close()
     write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
     if result.is_cut:
-        click.echo(f"edge-store: only the first {limit} rows; --limit N shows more", err=True)
+        click.echo(
+            f"edge-store: only the first {len(result.rows)} rows; narrow it, or raise --limit "
+            f"(now {limit})",
+            err=True,
+        )

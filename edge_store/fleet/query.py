@@ -147,7 +147,7 @@ def _wanted(
 ) -> list[Relation]:
     """The relations that ``statement`` may read, each with the columns that it may read.
 
-    SQLite itself names the columns while it compiles. It may not name those of a join by name
+    SQLite itself names the columns while it compiles. It does not name those of a join by name
     (USING, NATURAL), so every column whose name is in the text counts too, and all do when it says
     NATURAL. The price of a wrong guess is a column copied in vain.
     """

@@ -99,9 +99,7 @@ class Exchange:
                 raise
             except EdgeStoreError as exc:
                 self.cause = self.cause or exc
-            except (
-                Exception
-            ) as exc:  # an engine is a foreign program: whatever it raises is its fault
+            except Exception as exc:  # an engine is a foreign program: what it raises is its fault
                 if self.cause is None:
                     log.exception("engine_raised", id=self.result_id)
                     self.cause = EngineError(f"the engine failed: {type(exc).__name__}: {exc}")
@@ -176,7 +174,7 @@ class Exchange:
         if self.first_token_at is None and self.reader.has_begun:
             self.first_token_at = now_ms()
             self.first_token_monotonic = time.monotonic()
-        if self._drop_usage and data is not None and self.reader.is_usage_only(data):
+        if self._drop_usage and data is not None and self.reader.is_usage:
             return []
         self._held.append(event)
         if self._is_ending:

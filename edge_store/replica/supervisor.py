@@ -47,7 +47,7 @@ READY_POLL_S = 0.05
 RESTART_MIN_S, RESTART_MAX_S = 0.5, 30.0
 STEADY_AFTER_S = 60.0  # after this long a run counts as good, and the next pause is short again
 HEALTH_INTERVAL_S = 5.0
-OPENING_MAX_S = 5.0  # a first contact with the store that takes longer is called unreachable
+ANSWER_TIMEOUT_S = 3.0  # then the store is called unreachable
 TERM_GRACE_S = 2.0  # beyond litestream's own last replica sync
 
 
@@ -256,7 +256,7 @@ class Litestream:
                 watching = tasks.create_task(self._watch(ready))
                 await child_log.run()
                 await process.wait()
-                watching.cancel()
+                watching.cancel()  # and with it what it has asked
         finally:
             if process.returncode is None:  # we are being cancelled
                 with suppress(ProcessLookupError):
@@ -278,29 +278,36 @@ class Litestream:
             return
         if not ready.done():
             ready.set_result(None)
+        async with asyncio.TaskGroup() as questions:
+            await self._watch_positions(questions)
+
+    async def _watch_positions(self, questions: asyncio.TaskGroup) -> None:
+        """Ask again and again. One question at a time: while Litestream waits for a store that does
+        not answer, so does every question, and an abandoned one goes on inside it.
+        """
         state = self.status.state
+        asked: asyncio.Task[Synced | ReplicationError] | None = None
         while True:
-            await self._look()
+            asked = asked or questions.create_task(self._ask())
+            await asyncio.wait({asked}, timeout=ANSWER_TIMEOUT_S)
+            if not asked.done():
+                self._tracker.hung("litestream waits for the store, which does not answer")
+            else:
+                seen, asked = asked.result(), None
+                if isinstance(seen, Synced):
+                    self._tracker.saw(seen)
+                else:
+                    self._tracker.hung(str(seen))
             if self.status.state != state:
                 state = self.status.state
                 log.info("replica_state_changed", **_numbers(self.status))
             await asyncio.sleep(self._health_interval_s)
 
-    async def _look(self) -> None:
-        """One look. Asks ``/sync`` only when it is not already waiting for the store: each such
-        question would wait inside Litestream until the store is back.
-        """
+    async def _ask(self) -> Synced | ReplicationError:
         try:
-            progress = await self._control.progress()
-            if progress and progress.active and progress.elapsed_seconds > OPENING_MAX_S:
-                self._tracker.hung(
-                    f"litestream has been {progress.phase or 'busy'} for "
-                    f"{progress.elapsed_seconds:.0f} s: the store does not answer"
-                )
-                return
-            self._tracker.saw(await self._control.positions())
+            return await self._control.positions()
         except ReplicationError as exc:
-            self._tracker.hung(str(exc))
+            return exc
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -5,7 +5,7 @@ carries ``finish_reason``.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -83,28 +83,28 @@ def asked(client: openai.OpenAI, prompt: str, *, stream: bool = False, **fields:
 
 
 def load_until(
-    url: str, *, clients: int, seconds: float, delay_ms: int, end: Callable[[], None]
+    url: str, *, clients: int, seconds: float, delays_ms: Sequence[int], end: Callable[[], None]
 ) -> Load:
     """Let many clients ask, every second one streamed, and call ``end`` after so many seconds.
 
-    ``end`` is expected to break every connection; nobody asks again after it.
+    ``end`` is expected to break every connection, and meets every client at work.
 
     Raises:
         EdgeStoreError: a request was refused, or failed before ``end``.
     """
-    is_over = threading.Event()
-    failed = threading.Event()
+    is_ending, is_over, failed = threading.Event(), threading.Event(), threading.Event()
 
     def ask_on(client: openai.OpenAI, number: int) -> tuple[list[Answer], int]:
         mine: list[Answer] = []
         for turn in range(TURNS_MAX):
             if is_over.is_set():
                 break
+            delay_ms = delays_ms[number % len(delays_ms)]
             prompt = f"Client {number}, question {turn} [demo:slow={delay_ms}]"
             try:
                 mine.append(asked(client, prompt, stream=(number + turn) % 2 == 1))
             except openai.APIConnectionError:
-                if not is_over.is_set():
+                if not is_ending.is_set():
                     failed.set()
                     raise
                 return mine, 1
@@ -118,8 +118,11 @@ def load_until(
             running = [pool.submit(ask_on, client, number) for number in range(clients)]
             failed.wait(seconds)
         finally:
-            is_over.set()
-            end()
+            is_ending.set()
+            try:
+                end()
+            finally:
+                is_over.set()
         ended = [future.result() for future in running]
     return Load(
         acknowledged=tuple(answer for answers, _ in ended for answer in answers),

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -145,12 +146,13 @@ def test_any_inserted_row_is_found(original: Path, data: st.DataObject) -> None:
             )
         )
         fresh = data.draw(st.integers(1, 50))
-        row |= {
+        forged: dict[str, dict[str, Any]] = {
             "results": {"seq": fresh, "id": "forged", "boot_seq": 1000},
             "outputs": {"seq": fresh, "choice_index": 7},
             "requests": {"seq": fresh},
             "commits": {"commit_id": fresh},
-        }[table]
+        }
+        row |= forged[table]
         places = ", ".join("?" for _ in row)
         try:
             connection.execute(

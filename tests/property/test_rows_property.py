@@ -35,7 +35,7 @@ def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.none() | strategy
 
 
-OUTPUTS = st.builds(
+OUTPUTS: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     output_text=TEXTS,
     reasoning=optional(TEXTS),

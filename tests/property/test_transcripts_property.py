@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
@@ -77,7 +78,7 @@ def cut(data: st.DataObject, whole: bytes) -> list[bytes]:
     """The same bytes in pieces."""
     places = data.draw(st.lists(st.integers(0, len(whole)), max_size=12).map(sorted), "cuts")
     bounds = [0, *places, len(whole)]
-    return [whole[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [whole[a:b] for a, b in pairwise(bounds)]
 
 
 def sse(data: st.DataObject, value: Any) -> bytes:

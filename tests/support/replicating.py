@@ -1,4 +1,4 @@
-"""Databases that are written, replicated and compared: in this process, or in one that can be killed.
+"""Databases that are written, replicated and compared: here, or in a process that can be killed.
 
 As a program (``python -m support.replicating DATABASE DEVICE``) it commits on request and ends
 without closing its connection, as the daemon does.
@@ -27,7 +27,7 @@ from edge_store.result import Content
 from edge_store.schema import migrate
 from edge_store.sqlite import Connection, open_reader, open_writer
 
-__all__ = ["Database", "WriterProcess", "contents", "replicate", "wait_for"]
+__all__ = ["Database", "WriterProcess", "contents", "is_alive", "replicate", "wait_for"]
 
 ROOT = Path(edge_store.__file__).parent.parent
 DEADLINE_S = 20.0
@@ -132,6 +132,14 @@ def contents(path: Path) -> list[tuple[Any, ...]]:
         ]
     finally:
         connection.close()
+
+
+def is_alive(process_id: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def replicate(database: Path, device_id: str, url: str, **settings: Any) -> Litestream:

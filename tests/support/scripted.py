@@ -44,7 +44,8 @@ class ScriptedEngine:
         self.aborted: list[ResultId] = []
         self.bodies: list[bytes] = []
         self.scopes: list[Scope] = []
-        self.script = script
+        self.called = asyncio.Event()
+        self._script = script
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,7 +56,8 @@ class ScriptedEngine:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scopes.append(scope)
         self.bodies.append((await receive())["body"])
-        await self.script(scope, receive, send)
+        self.called.set()
+        await self._script(scope, receive, send)
 
     def abort(self, result_id: ResultId) -> None:
         self.aborted.append(result_id)

@@ -83,7 +83,7 @@ def test_every_metric_is_documented_and_no_other_is() -> None:
             ):
                 name = node.args[0]
                 assert isinstance(name, ast.Constant), f"{file}: a metric's name is a literal"
-                names.add(f"edge_store_{name.value}")
+                names.add(f"edge_store_{name.value!s}")
     assert set(re.findall(r"^\| `(edge_store_\w+)", OPERATIONS, re.MULTILINE)) == names
 
 

@@ -66,8 +66,7 @@ async def test_a_plain_answer_is_committed_before_it_leaves(path: Path) -> None:
             caller = Caller()
             asking = asyncio.create_task(running.ask(caller=caller))
             async with asyncio.timeout(DEADLINE_S):
-                while not running.engine.bodies:
-                    await asyncio.sleep(0)
+                await running.engine.called.wait()
             for _ in range(50):  # the loop is free: whatever could leave would leave now
                 await asyncio.sleep(0.002)
             assert caller.messages == []
@@ -97,7 +96,6 @@ async def test_a_streams_end_waits_for_its_commit(path: Path) -> None:
             for _ in range(50):
                 await asyncio.sleep(0.002)
             assert caller.body == b"".join(STREAMED[:2])
-            assert not caller.is_finished
             locked.execute("ROLLBACK")
             await asking
         found = only(running.stored())
@@ -242,8 +240,7 @@ async def test_a_request_cancelled_during_its_commit_is_stored_all_the_same(path
         with write_locked(path) as locked:
             asking = asyncio.create_task(running.ask())
             async with asyncio.timeout(DEADLINE_S):
-                while not running.engine.bodies:
-                    await asyncio.sleep(0)
+                await running.engine.called.wait()
             for _ in range(10):
                 await asyncio.sleep(0.002)
             asking.cancel()

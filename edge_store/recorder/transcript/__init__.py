@@ -51,6 +51,7 @@ class Reader(Protocol):
     """Takes one answer."""
 
     has_begun: bool  # a first piece of text, reasoning or a tool call has come
+    is_usage: bool  # the event just taken carries token counts and nothing else
 
     def body(self, body: bytes) -> None:
         """Take a whole plain answer. Raises ``Garbled``."""
@@ -61,9 +62,6 @@ class Reader(Protocol):
         What came since the end began is held; a false later (another choice began) lets it pass.
         Raises ``Garbled``.
         """
-
-    def is_usage_only(self, data: bytes) -> bool:
-        """Whether this event carries token counts and nothing else."""
 
     def reading(self) -> Reading:
         """What has been read so far."""

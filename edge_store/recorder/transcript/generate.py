@@ -64,6 +64,7 @@ class GenerateReader:
         self._is_complete = False
         self._is_over = False  # nothing that comes later opens another output
         self.has_begun = False
+        self.is_usage = False  # token counts come with each event
 
     def body(self, body: bytes) -> None:
         answer = _decoded(decode_body, body)
@@ -82,9 +83,6 @@ class GenerateReader:
         finished = sum(piece.finish_reason is not None for piece in self._pieces.values())
         self._is_complete = self._is_complete or data == DONE or finished >= self._expected
         return self._is_over or 0 < finished == len(self._pieces)
-
-    def is_usage_only(self, data: bytes) -> bool:  # noqa: ARG002  (token counts come with each event)
-        return False
 
     def _take(self, index: int, piece: Piece) -> None:
         if piece.error is not None:

@@ -133,26 +133,24 @@ class OpenAIReader:
         self._is_complete = False
         self._is_over = False  # nothing that comes later opens another choice
         self.has_begun = False
+        self.is_usage = False
 
     def body(self, body: bytes) -> None:
         self._take(self._decode(body))
         self._is_complete = self._error is None
 
     def event(self, data: bytes) -> bool:
+        self.is_usage = False
         if data == DONE:
             self._is_over = self._is_complete = True
             return True
-        self._take(self._decode(data))
+        answer = self._decode(data)
+        self.is_usage = answer.usage is not None and not answer.choices
+        self._take(answer)
         self._is_over = self._is_over or self._error is not None
         finished = sum(draft.finish_reason is not None for draft in self._drafts.values())
         self._is_complete = self._is_complete or finished >= self._expected
         return self._is_over or 0 < finished == len(self._drafts)
-
-    def is_usage_only(self, data: bytes) -> bool:
-        if data == DONE:
-            return False
-        answer = self._decode(data)
-        return answer.usage is not None and not answer.choices
 
     @staticmethod
     def _decode(data: bytes) -> Answer:

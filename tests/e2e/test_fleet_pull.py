@@ -1,0 +1,166 @@
+"""Boxes pulled by the command: a broken one fails alone, and the exit code says so."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.replicating import ROOT, Database, contents, replicate
+from support.s3server import S3Server
+
+DEADLINE_S = 60.0
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[S3Server]:
+    with S3Server(tmp_path / "s3") as server:
+        yield server
+
+
+@pytest.fixture(params=["file", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "file":
+        return f"file://{tmp_path}/replicas"
+    server: S3Server = request.getfixturevalue("s3")
+    for name, value in server.environ.items():
+        monkeypatch.setenv(name, value)
+    return server.url("replicas")
+
+
+def edge_store(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as an operator would, with this process's keys."""
+    keys = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "edge_store", *arguments],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **keys},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+async def replicated(tmp_path: Path, device_id: str, url: str, results: int) -> Path:
+    """A box that has replicated that many more results. Returns its database."""
+    folder = tmp_path / device_id
+    folder.mkdir(exist_ok=True)
+    database = Database(folder / "results.db", device_id)
+    async with replicate(database.path, device_id, url) as litestream:
+        database.write(results)
+        await litestream.sync(20)
+    database.close()
+    return database.path
+
+
+def break_replica(tmp_path: Path, device_id: str) -> None:
+    """Flip a byte in every file of one box's replica, wherever it lies."""
+    files = [path for path in tmp_path.rglob("*.ltx") if f"replicas/{device_id}/" in str(path)]
+    assert files
+    for file in files:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        file.write_bytes(content)
+
+
+async def test_broken_box_fails_alone(tmp_path: Path, url: str) -> None:
+    boxes = {name: await replicated(tmp_path, name, url, 3) for name in ("box-a", "box-b", "box-c")}
+    break_replica(tmp_path, "box-b")
+    into = tmp_path / "copies"
+
+    done = edge_store("fleet", "pull", "--from", url, "--into", str(into), "--jobs", "2")
+
+    assert done.returncode == 1, done.stderr
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert lines["box-a"].split()[1:4] == ["ok", "3", "results"]
+    assert lines["box-b"].split()[1:3] == ["failed", "restore_failed:"]
+    assert "2 of 3 boxes" in done.stderr
+    assert sorted(path.name for path in into.glob("[!.]*")) == ["box-a.db", "box-c.db"]
+    for name in ("box-a", "box-c"):
+        assert contents(into / f"{name}.db") == contents(boxes[name])
+
+
+async def test_failed_box_keeps_its_older_copy_and_is_asked_with_the_others(
+    tmp_path: Path, url: str
+) -> None:
+    for name in ("box-a", "box-b"):
+        await replicated(tmp_path, name, url, 3)
+    into = tmp_path / "copies"
+    first = edge_store("fleet", "pull", "--from", url, "--into", str(into))
+    assert first.returncode == 0, first.stderr
+    await replicated(tmp_path, "box-a", url, 4)
+    break_replica(tmp_path, "box-b")
+    assert edge_store("fleet", "pull", "--from", url, "--into", str(into)).returncode == 1
+
+    statement = "SELECT device_id, count(*) AS results FROM results GROUP BY 1 ORDER BY 1"
+    asked = edge_store("fleet", "query", statement, "--in", str(into), "--nl")
+
+    assert asked.returncode == 0, asked.stderr
+    assert [json.loads(line) for line in asked.stdout.splitlines()] == [
+        {"device_id": "box-a", "results": 7},
+        {"device_id": "box-b", "results": 3},
+    ]
+
+
+async def test_unreadable_copy_is_named_and_changes_the_exit_code(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/replicas"
+    await replicated(tmp_path, "box-a", url, 3)
+    into = tmp_path / "copies"
+    assert edge_store("fleet", "pull", "--from", url, "--into", str(into)).returncode == 0
+    (into / "box-z.db").write_bytes(b"not a database, but long enough to be looked at" * 20)
+
+    asked = edge_store("fleet", "query", "SELECT count(*) AS n FROM results", "--in", str(into))
+
+    assert asked.returncode == 1
+    assert json.loads(asked.stdout) == {"n": 3}
+    assert "box-z.db" in asked.stderr
+
+
+async def test_second_pull_into_the_same_folder_is_refused(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/replicas"
+    await replicated(tmp_path, "box-a", url, 1)
+    into = tmp_path / "copies"
+    into.mkdir()
+    with (into / ".pull.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = edge_store("fleet", "pull", "--from", url, "--into", str(into))
+    assert done.returncode == 75
+    assert "another pull" in done.stderr
+
+
+def test_place_without_boxes_is_an_error(tmp_path: Path) -> None:
+    done = edge_store("fleet", "pull", "--from", str(tmp_path), "--into", str(tmp_path / "copies"))
+    assert done.returncode == 1
+    assert "no box has replicated" in done.stderr
+
+
+async def test_lost_box_is_restored_by_the_command(tmp_path: Path, url: str) -> None:
+    await replicated(tmp_path, "box-a", url, 3)
+    copy = tmp_path / "restored.db"
+
+    done = edge_store("replica", "restore", "--from", url, "--to", str(copy))
+
+    assert done.returncode == 0, done.stderr
+    assert "3 results of box-a" in done.stdout
+    assert len(contents(copy)) == 4
+    again = edge_store("replica", "restore", "--from", url, "--to", str(copy))
+    assert again.returncode == 1
+    assert "is there already" in again.stderr
+
+
+async def test_status_without_a_daemon_looks_into_the_store(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/replicas"
+    database = await replicated(tmp_path, "box-a", url, 3)
+    config = database.parent / "edge-store.toml"
+    config.write_text(f'[server]\nport = 1\n[replica]\nurl = "{url}"\n')
+
+    done = edge_store("replica", "status", "--config", str(config), "--json")
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["daemon"], found["device_id"]) == ("not running", "box-a")
+    assert found["txid"] > 0
+    assert found["written_at"].endswith("Z")

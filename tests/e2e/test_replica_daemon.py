@@ -1,0 +1,94 @@
+"""The daemon and its replica: a clean stop ships the last commit, SIGKILL loses nothing shipped."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.daemon import Box, until
+from support.replicating import contents, is_alive
+from support.s3server import S3Server
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box.init(tmp_path / "box", REPLICA__ENABLED="true")
+
+
+def restored(box: Box, name: str) -> Path:
+    copy = box.directory / name
+    done = box.run("replica", "restore", "--config", str(box.directory), "--to", str(copy))
+    assert done.returncode == 0, done.stderr
+    return copy
+
+
+def test_clean_stop_ships_the_last_commit(box: Box) -> None:
+    for boot in (1, 2):
+        with box.serve() as daemon:
+            for n in range(3):
+                assert daemon.chat(f"question {n}").status_code == 200
+            child = daemon.logged("litestream_started")["process_id"]
+            assert daemon.stop() == 0
+            assert daemon.logged("litestream_stopped")["is_replicated"] is True
+        assert not is_alive(child)
+        copy = restored(box, f"copy-{boot}.db")
+        assert contents(copy) == contents(box.database)
+        assert len(contents(copy)) > 3 * boot
+
+
+def test_killed_daemon_takes_litestream_along_and_loses_nothing_shipped(box: Box) -> None:
+    with box.serve() as daemon:
+        answers = [daemon.chat(f"question {n}").json()["id"] for n in range(5)]
+        child = daemon.logged("litestream_started")["process_id"]
+        until(
+            lambda: (
+                daemon.metrics()["edge_store_replica_lag_seconds"] == 0.0
+                and daemon.get("/readyz").json()["replica"]["state"] == "replicating"
+            ),
+            "the replica has caught up",
+        )
+        until(lambda: len(contents_of_replica(box)) >= len(answers), "all of it is shipped")
+        daemon.kill()
+    until(lambda: not is_alive(child), "litestream has ended")
+    ids = {row[1] for row in contents_of_replica(box)}
+    assert ids >= set(answers)
+
+
+def contents_of_replica(box: Box) -> list[tuple[object, ...]]:
+    """The results that a restore gives now."""
+    copy = restored(box, "now.db")
+    try:
+        return [row for row in contents(copy) if len(row) == 3]
+    finally:
+        copy.unlink()
+
+
+def test_status_comes_from_the_daemon_while_it_runs(box: Box) -> None:
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        port = daemon.url.rpartition(":")[2]
+        arguments = ("replica", "status", "--config", str(box.directory), "--json")
+        until(
+            lambda: daemon.get("/readyz").json()["replica"]["txid"],
+            "the replica has been looked at",
+        )
+        found = json.loads(box.run(*arguments, SERVER__PORT=port).stdout)
+        assert found["daemon"] == "running"
+        assert found["state"] in ("starting", "replicating")
+    found = json.loads(box.run(*arguments, SERVER__PORT=port).stdout)
+    assert found["daemon"] == "not running"
+
+
+def test_store_that_is_away_does_not_keep_the_daemon_from_answering(tmp_path: Path) -> None:
+    server = S3Server(tmp_path / "s3")  # never started
+    box = Box.init(
+        tmp_path / "box",
+        REPLICA__ENABLED="true",
+        REPLICA__URL=server.url("fleet"),
+        REPLICA__STOP_TIMEOUT_S="1",
+    )
+    box.environ.update(server.environ)
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        assert daemon.stop() == 0
+        assert daemon.logged("replica_left_behind")
+    assert len(contents(box.database)) > 1

@@ -1,0 +1,274 @@
+"""Whatever operation of the writer fails, for once or for good: what was acknowledged is stored."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.faults import Faults, faulty
+from support.records import make_result
+from support.scripted import (
+    DEADLINE_S,
+    Recording,
+    chat_body,
+    read_results,
+    recording,
+    replay,
+)
+
+from edge_store.chain import verify_chain
+from edge_store.config import RecorderSection
+from edge_store.errors import AdmissionClosed, DiskFull, EdgeStoreError, StoreError, WriterStopped
+from edge_store.recorder.writer import read_head
+from edge_store.result import Output, Receipt, Result, Status
+from edge_store.sqlite import Connection, check_integrity, driver, open_reader
+
+SCRIPT = replay([chat_body("x")])
+OPERATIONS_MAX = 60  # more than any round takes; a sweep that reaches it does not end
+
+
+async def until_admission_is(running: Recording, *, is_open: bool) -> None:
+    slots = running.recorder.slots
+    async with asyncio.timeout(DEADLINE_S):
+        while (slots.closed is None) is not is_open:  # noqa: ASYNC110  (what it waits for has no event)
+            await asyncio.sleep(0.005)
+
+
+async def submitted(running: Recording, results: list[Result]) -> list[Receipt | EdgeStoreError]:
+    """All at once, so that they share a COMMIT."""
+    found = await asyncio.gather(
+        *(running.writer.submit(result) for result in results), return_exceptions=True
+    )
+    assert all(isinstance(one, Receipt | EdgeStoreError) for one in found), found
+    return found  # type: ignore[return-value]  # asserted above
+
+
+def batch(running: Recording, first: int, *, with_data_error: bool) -> list[Result]:
+    boot_id = running.boot.boot_id
+    results = [make_result(first + n, boot_id) for n in range(3)]
+    if with_data_error:
+        results[1] = make_result(first + 1, boot_id, error_message="\ud800")
+    return results
+
+
+def check_file(path: Path, acknowledged: dict[str, int], running: Recording) -> None:
+    """acknowledged ⊆ stored, nothing twice, the chain holds, the writer knows the head."""
+    stored = read_results(path)
+    ids = {recorded.result.id: recorded.seq for recorded in stored}
+    assert len(ids) == len(stored)
+    assert acknowledged.items() <= ids.items()
+    reader = open_reader(path)
+    try:
+        assert check_integrity(reader, full=True) == "ok"
+        check = verify_chain(reader)
+        assert check.faults == ()
+        head = read_head(reader)
+    finally:
+        reader.close()
+    assert running.writer.head == head
+    assert check.newest_digest == head.digest
+
+
+async def one_round(path: Path, faults: Faults, *, with_data_error: bool) -> None:
+    config = RecorderSection(beat_s=0.02)
+    acknowledged: dict[str, int] = {}
+    async with recording(path, SCRIPT, config=config, connected=faulty(faults)) as running:
+        slots = running.recorder.slots
+        for number in range(2):
+            held = [await slots.reserve() for _ in range(3)]
+            results = batch(running, held[0].boot_seq, with_data_error=with_data_error)
+            faults.is_armed = number == 0
+            outcomes = await submitted(running, results)
+            for slot in held:
+                slots.release(slot)
+            for result, outcome in zip(results, outcomes, strict=True):
+                if isinstance(outcome, Receipt):
+                    acknowledged[result.id] = outcome.seq
+                else:
+                    assert isinstance(outcome, StoreError)
+            if number == 0 and faults.lasting and faults.hits:
+                await until_admission_is(running, is_open=False)
+                faults.mend()
+            await until_admission_is(running, is_open=True)  # by the beat, without a request
+            faults.mend()
+        assert len(acknowledged) >= 3, "after the fault everything is stored"
+        check_file(path, acknowledged, running)
+
+
+@pytest.mark.parametrize("with_data_error", [False, True], ids=["clean", "data_error"])
+@pytest.mark.parametrize("lasting", [False, True], ids=["passing", "lasting"])
+@pytest.mark.parametrize(
+    "code",
+    [driver.SQLITE_FULL, driver.SQLITE_IOERR, driver.SQLITE_BUSY],
+    ids=["full", "io", "busy"],
+)
+async def test_no_failing_operation_loses_or_doubles_a_result(
+    tmp_path: Path,
+    code: int,
+    lasting: bool,  # noqa: FBT001
+    with_data_error: bool,  # noqa: FBT001
+) -> None:
+    for at in range(1, OPERATIONS_MAX):
+        faults = Faults(code, at=at, lasting=lasting)
+        await one_round(tmp_path / f"{at}.db", faults, with_data_error=with_data_error)
+        if not faults.hits:
+            assert at > 6, "BEGIN, SAVEPOINT, three INSERTs, the mark and COMMIT at least"
+            return
+    pytest.fail(f"still a fault at operation {OPERATIONS_MAX}")
+
+
+def page_limit(connection: Connection, extra: int | None) -> None:
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {2**31 if extra is None else pages + extra}")
+
+
+async def test_a_truly_full_database_closes_admission_and_opens_it_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "results.db"
+    connections: list[Connection] = []
+
+    def connected(connection: Connection) -> Connection:
+        connections.append(connection)
+        page_limit(connection, 2)
+        return connection
+
+    config = RecorderSection(beat_s=0.02)
+    async with recording(path, SCRIPT, config=config, connected=connected) as running:
+        slots = running.recorder.slots
+        slot = await slots.reserve()
+        text = "x" * 200_000
+        outputs = (Output(choice_index=0, output_text=text),)
+        result = make_result(slot.boot_seq, running.boot.boot_id, outputs=outputs)
+        with pytest.raises(DiskFull) as full:
+            await running.writer.submit(result)
+        assert full.value.http_status == 507
+        slots.release(slot)
+        assert isinstance(slots.closed, DiskFull)
+        with pytest.raises(DiskFull):
+            await running.ask()
+        assert running.engine.bodies == [], "refused before any GPU work"
+
+        # only the writer's thread may touch its connection; the beat's own mark fits, so it opens
+        await running.writer._connection.run(lambda connection: page_limit(connection, None))
+        await until_admission_is(running, is_open=True)
+        receipt = await running.writer.submit(result)
+        assert isinstance(receipt, Receipt)
+        check_file(path, {result.id: receipt.seq}, running)
+
+
+async def test_a_failed_commit_does_not_open_a_recorder_that_drains(tmp_path: Path) -> None:
+    faults = Faults(driver.SQLITE_IOERR, at=1, lasting=False)
+    config = RecorderSection(beat_s=0.02)
+    path = tmp_path / "results.db"
+    async with recording(path, SCRIPT, config=config, connected=faulty(faults)) as running:
+        slots = running.recorder.slots
+        slot = await slots.reserve()
+        slots.close(AdmissionClosed("the daemon is stopping"))
+        faults.is_armed = True
+        result = make_result(slot.boot_seq, running.boot.boot_id)
+        with pytest.raises(StoreError):
+            await running.writer.submit(result)
+        await running.writer.submit(result)
+        assert isinstance(slots.closed, AdmissionClosed)
+        slots.release(slot)
+
+
+async def test_a_writer_that_has_ended_says_so(tmp_path: Path) -> None:
+    async with recording(tmp_path / "results.db", SCRIPT) as running:
+        pass
+    with pytest.raises(WriterStopped):
+        await running.writer.submit(make_result(1, running.boot.boot_id))
+
+
+async def test_what_waits_is_committed_before_the_writer_ends(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    async with recording(path, SCRIPT) as running:
+        slot = await running.recorder.slots.reserve()
+        future = running.writer.enqueue(make_result(slot.boot_seq, running.boot.boot_id))
+        running.recorder.slots.release(slot)
+    assert (await future).seq == 1
+    assert len(read_results(path)) == 1
+
+
+def too_deep() -> str:
+    return "[" * 1001 + "]" * 1001
+
+
+OFFENDERS: dict[str, tuple[dict[str, Any], str, Any]] = {
+    "surrogate in text": ({"request_model": "a\ud800b"}, "request_model", "a\\ud800b"),
+    "surrogate in an output": (
+        {"outputs": (Output(choice_index=0, output_text="x\udfffy"),)},
+        "outputs",
+        (Output(choice_index=0, output_text="x\\udfffy"),),
+    ),
+    "integer over 64 bits": ({"output_tokens": 2**64}, "output_tokens", None),
+    "JSON that SQLite finds too deep": ({"metadata": too_deep()}, "metadata", None),
+    "params that SQLite finds too deep": ({"params": too_deep()}, "params", "{}"),
+}
+
+
+@pytest.mark.parametrize("name", OFFENDERS)
+async def test_a_data_error_costs_its_own_field_and_nothing_else(tmp_path: Path, name: str) -> None:
+    fields, changed, stored_as = OFFENDERS[name]
+    path = tmp_path / "results.db"
+    async with recording(path, SCRIPT) as running:
+        slots = running.recorder.slots
+        held = [await slots.reserve() for _ in range(3)]
+        results = [make_result(slot.boot_seq, running.boot.boot_id) for slot in held]
+        results[1] = make_result(2, running.boot.boot_id, **fields)
+        outcomes = await submitted(running, results)
+        for slot in held:
+            slots.release(slot)
+        assert [o.seq for o in outcomes if isinstance(o, Receipt)] == [1, 2, 3]
+        stored = [recorded.result for recorded in read_results(path)]
+        assert stored[0] == results[0]
+        assert stored[2] == results[2]
+        offender = stored[1]
+        assert getattr(offender, changed) == stored_as
+        assert offender.error_type == "field_not_storable"
+        assert offender.error_message
+        assert offender.status is Status.COMPLETED
+        assert slots.closed is None, "one bad value is not the disk's fault"
+        acknowledged: dict[str, int] = {o.id: o.seq for o in outcomes if isinstance(o, Receipt)}
+        check_file(path, acknowledged, running)
+
+
+async def test_a_row_beyond_saving_fails_alone_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    async with recording(path, SCRIPT) as running:
+        slots = running.recorder.slots
+        held = [await slots.reserve() for _ in range(3)]
+        results = [make_result(slot.boot_seq, running.boot.boot_id) for slot in held]
+        outputs = (Output(choice_index=2**64, output_text="x"),)  # NOT NULL: cannot be dropped
+        results[1] = make_result(2, running.boot.boot_id, outputs=outputs)
+        first, second, third = await submitted(running, results)
+        for slot in held:
+            slots.release(slot)
+        assert isinstance(second, StoreError)
+        assert isinstance(first, Receipt)
+        assert isinstance(third, Receipt)
+        assert (first.seq, third.seq) == (1, 2)
+        assert [r.result.boot_seq for r in read_results(path)] == [1, 3]
+        check_file(path, {results[0].id: 1, results[2].id: 2}, running)
+
+
+async def test_a_beat_marks_what_is_admitted_while_it_is_in_flight(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    config = RecorderSection(beat_s=0.02)
+    async with recording(path, SCRIPT, config=config) as running:
+        slots = [await running.recorder.slots.reserve() for _ in range(3)]
+        async with asyncio.timeout(DEADLINE_S):
+            while completeness(path) != (3, 3, 0):  # noqa: ASYNC110  (what it waits for has no event)
+                await asyncio.sleep(0.01)
+        for slot in slots:
+            running.recorder.slots.release(slot)
+
+
+def completeness(path: Path) -> tuple[int, int, int]:
+    reader = open_reader(path)
+    try:
+        (row,) = reader.execute("SELECT admitted, in_flight, completed FROM completeness")
+    finally:
+        reader.close()
+    return (row[0], row[1], row[2])

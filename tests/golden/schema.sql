@@ -1,0 +1,335 @@
+CREATE INDEX annotations_by_result ON annotations (id, kind, annotation_id);
+
+CREATE INDEX commits_by_boot ON commits (boot_id, admitted_upto);
+
+CREATE INDEX deletions_by_seq ON deletions (timeline, seq);
+
+CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
+    ON "_sqlite_migrations" ("migration_set", "name");
+
+CREATE INDEX repairs_by_result ON repairs (id, choice_index, repair_id);
+
+CREATE TABLE "_sqlite_migrations" (
+   "id" INTEGER PRIMARY KEY,
+   "migration_set" TEXT,
+   "name" TEXT,
+   "applied_at" TEXT
+);
+
+CREATE TABLE annotations ( -- What is said of a result later: metadata and pins. The newest of a kind counts.
+    annotation_id INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    at INTEGER NOT NULL, -- UTC ms
+    id TEXT NOT NULL, -- the result
+    kind TEXT NOT NULL CHECK (kind IN ('metadata', 'pin')), -- what is said
+    value TEXT NOT NULL CHECK (json_valid(value)) -- JSON
+) STRICT;
+
+CREATE TABLE batch_items ( -- One row per line of a batch.
+    batch_id TEXT NOT NULL REFERENCES batches (batch_id) ON DELETE CASCADE, -- the batch
+    line INTEGER NOT NULL, -- from 1
+    custom_id TEXT NOT NULL, -- the caller's name for it
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'dead')), -- where it is
+    attempts INTEGER NOT NULL DEFAULT 0, -- how often it was tried
+    result_id TEXT, -- the result it became
+    PRIMARY KEY (batch_id, line)
+) STRICT;
+
+CREATE TABLE batches ( -- The durable job queue.
+    batch_id TEXT PRIMARY KEY, -- UUIDv7
+    created_at INTEGER NOT NULL, -- UTC ms
+    endpoint TEXT NOT NULL, -- the route its lines call
+    input_sha256 TEXT NOT NULL, -- the uploaded file, on disk
+    completion_window_s INTEGER NOT NULL, -- how long it may take
+    metadata TEXT CHECK (json_valid(metadata)), -- the caller's, JSON
+    tenant TEXT -- whose key
+) STRICT;
+
+CREATE TABLE blobs ( -- Images and audio, once each.
+    sha256 TEXT PRIMARY KEY, -- of the bytes
+    media_type TEXT NOT NULL, -- as in image/png
+    bytes BLOB NOT NULL -- the bytes
+) STRICT;
+
+CREATE TABLE boots ( -- One row per start of the daemon; its clean end is a second row, so a crash is its absence.
+    boot_id TEXT NOT NULL, -- UUIDv7
+    event TEXT NOT NULL CHECK (event IN ('start', 'end')), -- start or clean end
+    at INTEGER NOT NULL, -- UTC ms
+    timeline TEXT NOT NULL, -- the timeline it wrote on
+    device_id TEXT NOT NULL, -- the box
+    version TEXT NOT NULL, -- of edge-store
+    sqlite_version TEXT NOT NULL, -- of the SQLite that wrote
+    engine TEXT NOT NULL, -- which engine answered
+    engine_version TEXT NOT NULL, -- and its version
+    clock_synced INTEGER NOT NULL, -- 1 if the kernel's clock was disciplined
+    PRIMARY KEY (boot_id, event)
+) STRICT;
+
+CREATE TABLE commits ( -- One row per COMMIT, and one a second while requests are in flight: marks and the digest chain.
+    commit_id INTEGER PRIMARY KEY AUTOINCREMENT, -- order of the chain
+    boot_id TEXT NOT NULL, -- the boot that wrote it
+    at INTEGER NOT NULL, -- UTC ms
+    admitted_upto INTEGER NOT NULL, -- highest boot_seq handed out by then
+    seq_from INTEGER, -- first result it carried; NULL for a mark alone
+    seq_to INTEGER, -- last result it carried
+    digest BLOB NOT NULL, -- SHA-256 of the previous digest, this row, and the digests of its results
+    previous BLOB NOT NULL -- digest of the commit before; 32 zero bytes for the first
+) STRICT;
+
+CREATE TABLE deletions ( -- What was deleted and why: keeps the count true and the chain checkable.
+    deletion_id INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    at INTEGER NOT NULL, -- UTC ms
+    what TEXT NOT NULL CHECK (what IN ('result', 'content')), -- the whole result, or its bodies only
+    reason TEXT NOT NULL CHECK (reason IN ('forget', 'retention')), -- forget travels to every copy, retention stays here
+    id TEXT NOT NULL, -- the result
+    seq INTEGER NOT NULL, -- its seq
+    timeline TEXT NOT NULL, -- its timeline
+    boot_id TEXT NOT NULL, -- its boot
+    boot_seq INTEGER NOT NULL, -- its admission number
+    digest BLOB NOT NULL -- the digest of what went
+) STRICT;
+
+CREATE TABLE device ( -- The box this file belongs to: one row, for good.
+    only INTEGER PRIMARY KEY CHECK (only = 1), -- always 1
+    device_id TEXT NOT NULL, -- name of the box; its replica lies under this name
+    created_at INTEGER NOT NULL -- UTC ms
+) STRICT;
+
+CREATE TABLE drills ( -- Restores done to prove the replica.
+    drill_id INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    at INTEGER NOT NULL, -- UTC ms
+    timeline TEXT NOT NULL, -- what was restored
+    seq_to INTEGER NOT NULL, -- up to which result
+    rows INTEGER NOT NULL, -- results in the restored copy
+    txid TEXT, -- Litestream's position
+    duration_ms REAL NOT NULL, -- how long it took
+    passed INTEGER NOT NULL, -- 1 if every check held
+    failure TEXT -- what did not
+) STRICT;
+
+CREATE TABLE outputs ( -- One row per choice of a result.
+    seq INTEGER NOT NULL REFERENCES results (seq) ON DELETE CASCADE, -- the result
+    choice_index INTEGER NOT NULL, -- from 0
+    output_text TEXT NOT NULL, -- raw, never repaired
+    reasoning TEXT, -- the model's reasoning, when the engine tells it apart
+    tool_calls TEXT CHECK (json_valid(tool_calls)), -- JSON array
+    finish_reason TEXT, -- of this choice
+    output_json TEXT CHECK (json_valid(output_json)), -- the JSON that was asked for, if there is any
+    json_state TEXT NOT NULL, -- text, valid, extracted, repaired, truncated, invalid
+    schema_valid INTEGER, -- 1 if it satisfies the schema asked for; NULL without one
+    schema_error TEXT, -- why it does not
+    repair_log TEXT, -- what the repairer did
+    repairer TEXT, -- its name and version
+    PRIMARY KEY (seq, choice_index)
+) STRICT;
+
+CREATE TABLE repairs ( -- A repair applied again later, by a newer repairer. The newest counts.
+    repair_id INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    at INTEGER NOT NULL, -- UTC ms
+    id TEXT NOT NULL, -- the result
+    choice_index INTEGER NOT NULL, -- its choice
+    output_json TEXT CHECK (json_valid(output_json)), -- what it made
+    json_state TEXT NOT NULL, -- as in outputs
+    schema_valid INTEGER, -- as in outputs
+    schema_error TEXT, -- as in outputs
+    repair_log TEXT, -- as in outputs
+    repairer TEXT NOT NULL -- name and version
+) STRICT;
+
+CREATE TABLE requests ( -- The exact bytes both ways; the part that retention may expire first.
+    seq INTEGER PRIMARY KEY REFERENCES results (seq) ON DELETE CASCADE, -- the result
+    input_text TEXT, -- the prompt as text
+    request_body BLOB NOT NULL, -- as the caller sent it
+    response_body BLOB NOT NULL -- as the engine sent it; of a stream, all its events
+) STRICT;
+
+CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted once, never updated.
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, -- order of commit on this timeline
+    timeline TEXT NOT NULL, -- which run of seq numbers this is
+    id TEXT NOT NULL UNIQUE, -- UUIDv7, ours; the engine knows it as rid
+    device_id TEXT NOT NULL, -- the box
+    boot_id TEXT NOT NULL, -- the start of the daemon it ran in
+    boot_seq INTEGER NOT NULL, -- admission number within the boot, from 1, without holes
+    operation TEXT NOT NULL, -- chat, text_completion, generate
+    endpoint TEXT NOT NULL, -- the path that was called
+    status TEXT NOT NULL CHECK (status IN ('completed', 'incomplete', 'failed', 'cancelled')), -- how it ended
+    request_model TEXT, -- the model asked for
+    response_model TEXT, -- the model that answered
+    engine TEXT NOT NULL, -- demo, upstream, sglang
+    engine_version TEXT NOT NULL, -- its version
+    params TEXT NOT NULL CHECK (json_valid(params)), -- sampling parameters, JSON
+    created_at INTEGER NOT NULL, -- UTC ms: admission
+    first_token_at INTEGER, -- UTC ms: first piece of the answer, when streamed
+    completed_at INTEGER NOT NULL, -- UTC ms: end of the answer
+    clock_synced INTEGER NOT NULL, -- 1 if the kernel's clock was disciplined
+    latency_ms REAL NOT NULL, -- admission to end of the answer
+    ttft_ms REAL, -- admission to first token, when streamed
+    queue_ms REAL NOT NULL, -- time waited for a recorder slot
+    input_tokens INTEGER, -- prompt tokens
+    output_tokens INTEGER, -- completion tokens, all choices
+    cached_tokens INTEGER, -- prompt tokens taken from the engine's prefix cache
+    reasoning_tokens INTEGER, -- completion tokens spent on reasoning
+    finish_reason TEXT, -- of the first choice: stop, length, tool_calls, ...
+    stream INTEGER NOT NULL, -- 1 if streamed
+    conversation_id TEXT, -- conversation it belongs to
+    previous_id TEXT, -- the result it continues
+    batch_id TEXT, -- batch it belongs to
+    custom_id TEXT, -- the caller's name for the batch line
+    tenant TEXT, -- whose key
+    user_id TEXT, -- the caller's `user`
+    metadata TEXT CHECK (json_valid(metadata)), -- the caller's `metadata`, JSON
+    caller_rid TEXT, -- the caller's own `rid`
+    idempotency_key_hash BLOB, -- SHA-256 of the Idempotency-Key
+    request_fingerprint BLOB NOT NULL, -- SHA-256 of the request body
+    trace_id TEXT, -- from the traceparent header
+    http_status INTEGER NOT NULL, -- what the caller was answered
+    error_type TEXT, -- stable code of the error
+    error_message TEXT, -- its message
+    digest BLOB NOT NULL, -- SHA-256 of this row, its outputs and its content
+    UNIQUE (boot_id, boot_seq)
+) STRICT;
+
+CREATE TABLE timelines ( -- A new one at each restore, because a restored box hands out used seq numbers again.
+    timeline TEXT PRIMARY KEY, -- UUIDv7; the newest is the one in force
+    started_at INTEGER NOT NULL, -- UTC ms
+    reason TEXT NOT NULL CHECK (reason IN ('created', 'restored')) -- why it began
+) STRICT;
+
+CREATE VIEW completeness AS -- Per boot: what was admitted and what became of it.
+WITH
+marks AS (
+    SELECT boot_id, max(admitted_upto) AS admitted, max(at) AS last_mark_at
+    FROM commits GROUP BY boot_id),
+outcomes AS (
+    SELECT boot_id,
+        count(*) AS recorded,
+        count(*) FILTER (WHERE status = 'completed') AS completed,
+        count(*) FILTER (WHERE status = 'incomplete') AS incomplete,
+        count(*) FILTER (WHERE status = 'failed') AS failed,
+        count(*) FILTER (WHERE status = 'cancelled') AS cancelled
+    FROM results GROUP BY boot_id),
+gone AS (
+    SELECT boot_id, count(*) AS deleted FROM deletions WHERE what = 'result' GROUP BY boot_id),
+counted AS (
+    SELECT
+        s.boot_id, s.device_id, s.at AS started_at, e.at AS ended_at,
+        m.last_mark_at,
+        coalesce(m.admitted, 0) AS admitted,
+        coalesce(o.completed, 0) AS completed,
+        coalesce(o.incomplete, 0) AS incomplete,
+        coalesce(o.failed, 0) AS failed,
+        coalesce(o.cancelled, 0) AS cancelled,
+        coalesce(g.deleted, 0) AS deleted,
+        coalesce(m.admitted, 0) - coalesce(o.recorded, 0) - coalesce(g.deleted, 0) AS missing,
+        e.boot_id IS NULL AND s.boot_id = (SELECT max(boot_id) FROM boots) AS is_open
+    FROM boots AS s
+    LEFT JOIN boots AS e ON e.boot_id = s.boot_id AND e.event = 'end'
+    LEFT JOIN marks AS m ON m.boot_id = s.boot_id
+    LEFT JOIN outcomes AS o ON o.boot_id = s.boot_id
+    LEFT JOIN gone AS g ON g.boot_id = s.boot_id
+    WHERE s.event = 'start')
+SELECT
+    boot_id, device_id,
+    strftime('%Y-%m-%dT%H:%M:%fZ', started_at / 1000.0, 'unixepoch') AS started_at,
+    CASE WHEN ended_at IS NOT NULL THEN 'ended' WHEN is_open THEN 'open' ELSE 'interrupted' END AS state,
+    strftime('%Y-%m-%dT%H:%M:%fZ', ended_at / 1000.0, 'unixepoch') AS ended_at,
+    admitted, completed, incomplete, failed, cancelled, deleted,
+    CASE WHEN is_open THEN missing ELSE 0 END AS in_flight,
+    CASE WHEN is_open THEN 0 ELSE missing END AS interrupted,
+    CASE WHEN ended_at IS NULL
+         THEN strftime('%Y-%m-%dT%H:%M:%fZ', last_mark_at / 1000.0, 'unixepoch') END AS unknown_after,
+    CASE WHEN admitted = 0 THEN 100.0
+         ELSE round(100.0 * (admitted - missing) / admitted, 4) END AS percent
+FROM counted;
+
+CREATE VIEW generations AS -- Everything about a result in one flat row, its first choice included.
+SELECT
+    r.seq, r.id, r.device_id, r.boot_id, r.boot_seq, r.operation, r.endpoint, r.status,
+    r.request_model, r.response_model, r.engine, r.engine_version,
+    q.input_text,
+    o.output_text, o.reasoning, o.tool_calls,
+    coalesce(p.output_json, o.output_json) AS output_json,
+    coalesce(p.json_state, o.json_state) AS json_state,
+    CASE WHEN p.repair_id IS NULL THEN o.schema_valid ELSE p.schema_valid END AS schema_valid,
+    CASE WHEN p.repair_id IS NULL THEN o.schema_error ELSE p.schema_error END AS schema_error,
+    (SELECT count(*) FROM outputs AS c WHERE c.seq = r.seq) AS choices,
+    r.finish_reason, r.stream, r.params,
+    r.input_tokens, r.output_tokens, r.cached_tokens, r.reasoning_tokens,
+    r.latency_ms, r.ttft_ms, r.queue_ms,
+    strftime('%Y-%m-%dT%H:%M:%fZ', r.created_at / 1000.0, 'unixepoch') AS created_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', r.completed_at / 1000.0, 'unixepoch') AS completed_at,
+    r.tenant, r.user_id,
+    coalesce(
+        (SELECT a.value FROM annotations AS a WHERE a.id = r.id AND a.kind = 'metadata'
+         ORDER BY a.annotation_id DESC LIMIT 1),
+        r.metadata) AS metadata,
+    r.caller_rid, r.trace_id, r.http_status, r.error_type, r.error_message
+FROM results AS r
+LEFT JOIN outputs AS o ON o.seq = r.seq AND o.choice_index = 0
+LEFT JOIN requests AS q ON q.seq = r.seq
+LEFT JOIN repairs AS p ON p.repair_id = (
+    SELECT max(n.repair_id) FROM repairs AS n WHERE n.id = r.id AND n.choice_index = 0);
+
+CREATE VIEW sglang_inference_results AS -- The table of the usual pipeline, for queries written against it.
+SELECT
+    r.id AS request_id,
+    coalesce(r.response_model, r.request_model) AS model_name,
+    q.input_text AS prompt,
+    coalesce(o.output_json, o.output_text) AS output_data,
+    r.output_tokens AS generated_tokens,
+    r.latency_ms AS latency_ms,
+    strftime('%Y-%m-%dT%H:%M:%fZ', r.created_at / 1000.0, 'unixepoch') AS created_at
+FROM results AS r
+LEFT JOIN outputs AS o ON o.seq = r.seq AND o.choice_index = 0
+LEFT JOIN requests AS q ON q.seq = r.seq;
+
+CREATE VIEW usage_by_day AS -- Requests and tokens per UTC day and model.
+SELECT
+    date(created_at / 1000, 'unixepoch') AS day,
+    coalesce(response_model, request_model) AS model,
+    count(*) AS requests,
+    count(*) FILTER (WHERE status = 'completed') AS completed,
+    count(*) FILTER (WHERE status <> 'completed') AS not_completed,
+    sum(input_tokens) AS input_tokens,
+    sum(output_tokens) AS output_tokens,
+    sum(cached_tokens) AS cached_tokens,
+    avg(latency_ms) AS latency_ms_mean,
+    avg(ttft_ms) AS ttft_ms_mean
+FROM results
+GROUP BY day, model;
+
+CREATE VIEW v_openai AS -- Results under the names of OpenAI's API.
+SELECT
+    id,
+    CASE operation WHEN 'chat' THEN 'chat.completion' ELSE 'text_completion' END AS object,
+    created_at / 1000 AS created,
+    coalesce(response_model, request_model) AS model,
+    (SELECT o.output_text FROM outputs AS o WHERE o.seq = results.seq AND o.choice_index = 0) AS content,
+    finish_reason,
+    input_tokens AS prompt_tokens,
+    output_tokens AS completion_tokens,
+    input_tokens + output_tokens AS total_tokens,
+    cached_tokens,
+    reasoning_tokens,
+    user_id AS user,
+    metadata
+FROM results;
+
+CREATE VIEW v_otel AS -- Results under the attribute names of OpenTelemetry's GenAI conventions (in development, 2026-11).
+SELECT
+    operation AS "gen_ai.operation.name",
+    engine AS "gen_ai.provider.name",
+    request_model AS "gen_ai.request.model",
+    response_model AS "gen_ai.response.model",
+    id AS "gen_ai.response.id",
+    json_array(finish_reason) AS "gen_ai.response.finish_reasons",
+    input_tokens AS "gen_ai.usage.input_tokens",
+    output_tokens AS "gen_ai.usage.output_tokens",
+    conversation_id AS "gen_ai.conversation.id",
+    latency_ms / 1000.0 AS "gen_ai.server.request.duration",
+    ttft_ms / 1000.0 AS "gen_ai.server.time_to_first_token",
+    error_type AS "error.type",
+    trace_id,
+    device_id AS "host.name",
+    created_at AS time_unix_ms
+FROM results;
+

@@ -1,0 +1,94 @@
+"""A status says what was seen: lag grows until everything is known to be replicated."""
+
+import pytest
+
+from edge_store.replica import status
+from edge_store.replica.control import Synced
+from edge_store.replica.status import ReplicaState, Tracker
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(status, "time", clock)
+    return clock
+
+
+def at(txid: int, replicated_txid: int) -> Synced:
+    return Synced(txid=txid, replicated_txid=replicated_txid)
+
+
+def test_nothing_is_replicated_until_it_is_seen(clock: Clock) -> None:
+    tracker = Tracker()
+    clock.now += 3
+    seen = tracker.status
+    assert (seen.state, seen.lag_s, seen.last_synced_at) == (ReplicaState.STARTING, 3.0, None)
+    tracker.saw(at(0, 0))
+    assert tracker.status.state is ReplicaState.STARTING
+
+
+def test_lag_counts_from_the_last_moment_that_all_was_replicated(clock: Clock) -> None:
+    tracker = Tracker()
+    tracker.saw(at(2, 2))
+    clock.now += 60
+    assert (tracker.status.state, tracker.status.lag_s) == (ReplicaState.REPLICATING, 0.0)
+    tracker.saw(at(3, 2))
+    clock.now += 4
+    tracker.saw(at(4, 2))
+    assert (tracker.status.state, tracker.status.lag_s) == (ReplicaState.REPLICATING, 4.0)
+    tracker.saw(at(4, 4))
+    assert tracker.status.lag_s == 0.0
+
+
+def test_replica_that_moves_lags_and_one_that_does_not_is_unreachable(clock: Clock) -> None:
+    tracker = Tracker()
+    tracker.saw(at(1, 1))
+    for replicated in range(1, 30):
+        tracker.saw(at(100, replicated))
+        clock.now += 1
+    states = [tracker.status.state]
+    clock.now += status.UNREACHABLE_AFTER_S
+    states.append(tracker.status.state)
+    tracker.saw(at(100, 100))
+    states.append(tracker.status.state)
+    assert states == [
+        ReplicaState.LAGGING,
+        ReplicaState.UNREACHABLE,
+        ReplicaState.REPLICATING,
+    ]
+
+
+def test_error_is_shown_until_everything_is_replicated(clock: Clock) -> None:
+    tracker = Tracker()
+    tracker.saw(at(1, 1))
+    tracker.failed("connection refused")
+    tracker.saw(at(2, 1))
+    assert tracker.status.error == "connection refused"
+    tracker.saw(at(2, 2))
+    assert tracker.status.error is None
+
+
+def test_end_of_litestream_begins_the_lag(clock: Clock) -> None:
+    tracker = Tracker()
+    tracker.saw(at(1, 1))
+    tracker.ended(ReplicaState.RESTARTING)
+    clock.now += 2
+    assert (tracker.status.state, tracker.status.lag_s) == (ReplicaState.RESTARTING, 2.0)
+    tracker.stopped(is_replicated=False)
+    assert tracker.status.state is ReplicaState.STOPPED
+
+
+def test_stop_with_everything_replicated_has_no_lag(clock: Clock) -> None:
+    tracker = Tracker()
+    tracker.saw(at(1, 1))
+    tracker.stopped(is_replicated=True)
+    clock.now += 9
+    assert (tracker.status.state, tracker.status.lag_s) == (ReplicaState.STOPPED, 0.0)

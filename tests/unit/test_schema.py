@@ -1,0 +1,116 @@
+"""The schema is what was reviewed, and every statement fits it."""
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from support.records import new_database
+
+from edge_store.errors import SchemaTooNew
+from edge_store.schema import FILES, SCHEMA_VERSION, migrate
+from edge_store.sql import blocks
+from edge_store.sqlite import APPLICATION_ID, Connection, open_reader, open_writer
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "schema.sql"
+
+# A migration is never edited once released: a change is a new file.
+RELEASED = {
+    "0001_initial.sql": "5e0db17ec7cb554271849451f626152aac40db5c7990ab86b90cf43c1bdc5be6",
+}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Connection:
+    connection, _ = new_database(tmp_path / "results.db")
+    return connection
+
+
+def schema_of(connection: Connection) -> str:
+    rows = connection.execute(
+        "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' "
+        "ORDER BY type, name"
+    )
+    return "".join(f"{sql};\n\n" for (sql,) in rows)
+
+
+def test_all_migrations_make_the_reviewed_schema(database: Connection) -> None:
+    assert schema_of(database) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_no_released_migration_was_edited() -> None:
+    texts = {name: files("edge_store.schema").joinpath(name).read_bytes() for name in FILES}
+    assert {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()} == RELEASED
+
+
+def test_the_file_says_what_it_is(database: Connection) -> None:
+    assert database.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+    assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+
+
+def test_migrating_again_changes_nothing(database: Connection) -> None:
+    before = schema_of(database), database.total_changes
+    migrate(database)
+    assert (schema_of(database), database.total_changes) == before
+
+
+def test_a_file_from_the_future_is_refused(database: Connection) -> None:
+    database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(SchemaTooNew) as refused:
+        migrate(database)
+    assert refused.value.exit_code == 76
+    assert str(SCHEMA_VERSION + 1) in str(refused.value)
+
+
+def test_every_table_of_ours_is_strict(database: Connection) -> None:
+    loose = [
+        name
+        for _, name, kind, _, _, strict in database.execute("PRAGMA table_list")
+        if kind == "table" and not strict and not name.startswith(("sqlite_", "_sqlite_"))
+    ]
+    assert loose == []
+
+
+@pytest.mark.parametrize("name", sorted(blocks()))
+def test_every_statement_compiles_on_the_schema(database: Connection, name: str) -> None:
+    text = blocks()[name]
+    parameters: dict[str, None] | list[None] = [None] * text.count("?")
+    if ":" in text:
+        words = text.replace(",", " ").replace("(", " ").replace(")", " ").split()
+        parameters = {word[1:]: None for word in words if word.startswith(":")}
+    database.execute(f"EXPLAIN {text}", parameters)
+
+
+@pytest.mark.parametrize("name", sorted(blocks()))
+def test_every_statement_is_used(name: str) -> None:
+    sources = (path.read_text() for path in (ROOT / "edge_store").rglob("*.py"))
+    assert any(f'"{name}"' in source for source in sources)
+
+
+def test_the_usual_pipelines_table_is_there(database: Connection) -> None:
+    cursor = database.execute("SELECT * FROM sglang_inference_results")
+    assert [column[0] for column in cursor.description] == [
+        "request_id",
+        "model_name",
+        "prompt",
+        "output_data",
+        "generated_tokens",
+        "latency_ms",
+        "created_at",
+    ]
+
+
+def test_every_view_can_be_read(database: Connection) -> None:
+    views = [row[0] for row in database.execute("SELECT name FROM sqlite_schema WHERE type='view'")]
+    assert len(views) >= 6
+    for view in views:
+        assert database.execute(f"SELECT * FROM {view}").description
+
+
+def test_a_reader_cannot_write(tmp_path: Path) -> None:
+    connection = open_writer(tmp_path / "results.db")
+    migrate(connection)
+    reader = open_reader(tmp_path / "results.db")
+    with pytest.raises(Exception, match="readonly"):
+        reader.execute("DELETE FROM results")

@@ -1,0 +1,54 @@
+"""The named statements: each compiles on the current schema, is used, and changes no result."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import edge_store
+from edge_store.schema import migrate
+from edge_store.sql import blocks
+from edge_store.sqlite import Connection, driver
+
+PACKAGE = Path(edge_store.__file__).parent
+NEVER_CHANGED = {"results", "outputs", "requests", "commits", "blobs"}
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    connection = driver.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    yield connection
+    connection.close()
+
+
+def explain(connection: Connection, statement: str) -> None:
+    names = set(re.findall(r":(\w+)", statement))
+    values = dict.fromkeys(names) if names else (None,) * statement.count("?")
+    connection.execute(f"EXPLAIN {statement}", values).fetchall()
+
+
+@pytest.mark.parametrize("name", sorted(blocks()))
+def test_statement_compiles_on_the_current_schema(connection: Connection, name: str) -> None:
+    explain(connection, blocks()[name])
+
+
+def test_no_statement_updates_or_replaces_a_recorded_row(connection: Connection) -> None:
+    changed = set()
+
+    def note(action: int, table: str | None, *_: str | None) -> int:
+        if action == driver.SQLITE_UPDATE:
+            changed.add(table)
+        return int(driver.SQLITE_OK)
+
+    connection.set_authorizer(note)
+    for statement in blocks().values():
+        explain(connection, statement)
+        assert not re.search(r"\bREPLACE\s+INTO\b|\bON\s+CONFLICT\b", statement, re.IGNORECASE)
+    assert not changed & NEVER_CHANGED
+
+
+def test_every_statement_is_used() -> None:
+    code = "".join(file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py"))
+    assert [name for name in blocks() if f'"{name}"' not in code] == []
