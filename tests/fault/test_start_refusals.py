@@ -18,23 +18,29 @@ def refusal(box: Box, code: int, **settings: str) -> str:
     return done.stderr
 
 
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Box:
+    """For tests that leave it as it is."""
+    return Box.init(tmp_path_factory.mktemp("start") / "box", "--engine", "demo")
+
+
 @pytest.fixture
-def box(tmp_path: Path) -> Box:
-    return Box.init(tmp_path / "box", "--engine", "demo", "--device-id", "box-1")
+def own_box(tmp_path: Path) -> Box:
+    return Box.init(tmp_path / "box", "--engine", "demo")
 
 
-def test_second_daemon_on_a_database_refuses_and_leaves_the_first_alone(box: Box) -> None:
-    with box.serve() as first:
-        said = refusal(box, 75)
+def test_second_daemon_on_a_database_refuses_and_leaves_the_first_alone(own_box: Box) -> None:
+    with own_box.serve() as first:
+        said = refusal(own_box, 75)
         assert f"held by process {first.process_id}" in said
         port = first.url.rpartition(":")[2]
         # With one configuration for both, the port is taken too; the lock is what to be told of.
-        done = box.run("serve", "--config", str(box.directory), "--port", port)
+        done = own_box.run("serve", "--config", str(own_box.directory), "--port", port)
         assert done.returncode == 75
         assert first.chat("unharmed?").status_code == 200
         assert first.stop() == 0
-    assert box.scalar("SELECT count(*) FROM boots WHERE event = 'start'") == 1
-    box.proven()
+    assert own_box.scalar("SELECT count(*) FROM boots WHERE event = 'start'") == 1
+    own_box.proven()
 
 
 def test_init_refuses_what_is_there(box: Box) -> None:
@@ -95,22 +101,22 @@ def test_foreign_file_is_left_as_it_is(box: Box, make: Callable[[Path], None]) -
     assert path.read_bytes() == before
 
 
-def test_newer_schema(box: Box) -> None:
-    connection = sqlite3.connect(box.database)
+def test_newer_schema(own_box: Box) -> None:
+    connection = sqlite3.connect(own_box.database)
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute("PRAGMA user_version = 9999")
     connection.close()
-    assert "9999" in refusal(box, 76)
+    assert "9999" in refusal(own_box, 76)
 
 
-def test_damaged_file(box: Box) -> None:
-    with box.serve() as daemon:
+def test_damaged_file(own_box: Box) -> None:
+    with own_box.serve() as daemon:
         for n in range(20):
             assert daemon.chat(f"row {n}").status_code == 200
         assert daemon.stop() == 0
-    size = box.database.stat().st_size
-    with box.database.open("r+b") as file:
+    size = own_box.database.stat().st_size
+    with own_box.database.open("r+b") as file:
         for page in range(1, size // 8192):
             file.seek(page * 8192)
             file.write(b"\xff" * 8192)
-    refusal(box, 65)
+    refusal(own_box, 65)

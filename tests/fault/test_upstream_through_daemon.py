@@ -3,9 +3,12 @@ caller mistakes what it got for an answer.
 """
 
 import asyncio
+import contextlib
 import json
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from support.daemon import DEADLINE_S, Box, DaemonProcess
 from support.rawserver import (
     CHAT_EVENTS,
     Behaviour,
+    Peer,
     RawServer,
     answers,
     dies_before_headers,
@@ -46,14 +50,10 @@ def by_route(behaviour: Behaviour) -> Behaviour:
     """Health is good; what generates behaves as told."""
     healthy = answers(b'{"object": "list", "data": []}')
 
-    async def behave(peer: Any) -> None:
+    async def behave(peer: Peer) -> None:
         await (behaviour if peer.request.target == ROUTE else healthy)(peer)
 
     return behave
-
-
-def served(box: Box, server: RawServer, **settings: str) -> DaemonProcess:
-    return box.serve(ENGINE__UPSTREAM__BASE_URL=server.url, **settings)
 
 
 async def ask(daemon: DaemonProcess, *, stream: bool) -> tuple[httpx.Response, list[str]]:
@@ -77,67 +77,72 @@ def outcome(box: Box, answer: httpx.Response) -> tuple[Any, ...]:
     return row
 
 
-def stream_failures() -> Iterator[Any]:
-    for name, behaviour, code, status in (
-        ("dies", dies_midstream(*EVENTS), "upstream_error", 502),
-        ("ends early", streams(*EVENTS), "upstream_error", 502),
-        ("hangs", hangs_midstream(*EVENTS), "generation_timeout", 504),
-        ("garbage event", streams(*EVENTS, NO_ANSWER), "upstream_error", 502),
-        ("error event", streams(*EVENTS, ENGINE_ERROR), "engine_refused", 200),
-    ):
-        yield pytest.param(behaviour, code, status, id=name)
-
-
-@pytest.mark.parametrize(("behaviour", "code", "http_status"), list(stream_failures()))
-async def test_stream_that_fails_ends_with_an_error_event_and_a_failed_row(
-    box: Box, behaviour: Behaviour, code: str, http_status: int
-) -> None:
+@asynccontextmanager
+async def between(
+    box: Box, behaviour: Behaviour, **settings: str
+) -> AsyncIterator[tuple[DaemonProcess, RawServer]]:
+    """A daemon in front of a server that behaves so. Threads wait for it: the server is here."""
     async with RawServer(by_route(behaviour)) as server:
-        daemon = await asyncio.to_thread(served(box, server).__enter__)
+        daemon = box.serve(ENGINE__UPSTREAM__BASE_URL=server.url, **settings)
+        await asyncio.to_thread(daemon.__enter__)
         try:
-            answer, events = await ask(daemon, stream=True)
-            again, _ = await ask(daemon, stream=True)  # it goes on serving
+            yield daemon, server
         finally:
-            await asyncio.to_thread(daemon.__exit__, None, None, None)
-    assert (answer.status_code, again.status_code) == (200, 200)
-    assert [json.loads(event) for event in events[:3]] == [
-        json.loads(event.removeprefix(b"data: ")) for event in EVENTS
-    ]
-    (last,) = events[3:]
-    assert json.loads(last)["error"]["message"]
-    assert outcome(box, answer) == ("failed", code, http_status, "Hello")
+            await asyncio.to_thread(daemon.__exit__, *sys.exc_info())
+
+
+STREAMS = {
+    "dies": (dies_midstream(*EVENTS), "upstream_error", 502),
+    "ends early": (streams(*EVENTS), "upstream_error", 502),
+    "hangs": (hangs_midstream(*EVENTS), "generation_timeout", 504),
+    "sends garbage": (streams(*EVENTS, NO_ANSWER), "upstream_error", 502),
+    "sends an error": (streams(*EVENTS, ENGINE_ERROR), "engine_refused", 200),
+}
+
+
+async def test_stream_that_fails_ends_with_an_error_event_and_a_failed_row(box: Box) -> None:
+    async with between(box, streams(*CHAT_EVENTS)) as (daemon, server):
+        for name, (behaviour, code, http_status) in STREAMS.items():
+            server.behaviour = by_route(behaviour)
+            answer, events = await ask(daemon, stream=True)
+            assert answer.status_code == 200, name
+            assert [json.loads(event) for event in events[:3]] == [
+                json.loads(event.removeprefix(b"data: ")) for event in EVENTS
+            ], name
+            (last,) = events[3:]
+            assert json.loads(last)["error"]["message"], name
+            assert outcome(box, answer) == ("failed", code, http_status, "Hello"), name
+        server.behaviour = by_route(streams(*CHAT_EVENTS))
+        answer, _ = await ask(daemon, stream=True)
+        assert outcome(box, answer) == ("completed", None, 200, "Hello")
     box.proven()
 
 
-PLAIN = [
-    pytest.param(dies_before_headers, 502, "upstream_error", id="dies"),
-    pytest.param(dies_midbody(b'{"choices": [', 1000), 502, "upstream_error", id="dies later"),
-    pytest.param(hangs_before_headers, 504, "generation_timeout", id="hangs"),
-    pytest.param(sends_garbage(), 502, "upstream_error", id="no HTTP"),
-    pytest.param(answers(b"<html>Welcome!</html>"), 502, "upstream_error", id="no JSON"),
-    pytest.param(answers(b'{"hello": 1}'), 502, "upstream_error", id="no answer"),
-    pytest.param(answers(b""), 502, "upstream_error", id="nothing"),
-    pytest.param(
-        answers(b'{"error": {"message": "slow down"}}', 429), 429, "engine_refused", id="429"
-    ),
-]
+PLAIN = {
+    "dies": (dies_before_headers, 502, "upstream_error"),
+    "dies in its body": (dies_midbody(b'{"choices": [', 1000), 502, "upstream_error"),
+    "hangs": (hangs_before_headers, 504, "generation_timeout"),
+    "speaks no HTTP": (sends_garbage(), 502, "upstream_error"),
+    "sends HTML": (answers(b"<html>Welcome!</html>"), 502, "upstream_error"),
+    "sends other JSON": (answers(b'{"hello": 1}'), 502, "upstream_error"),
+    "sends nothing": (answers(b""), 502, "upstream_error"),
+    "refuses": (answers(b'{"error": {"message": "later"}}', 429), 429, "engine_refused"),
+}
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("behaviour", "http_status", "code"), PLAIN)
 async def test_failure_before_the_answer_is_a_status_and_a_failed_row(
-    box: Box, behaviour: Behaviour, http_status: int, code: str, *, stream: bool
+    box: Box, *, stream: bool
 ) -> None:
-    async with RawServer(by_route(behaviour)) as server:
-        daemon = await asyncio.to_thread(served(box, server).__enter__)
-        try:
+    async with between(box, answers()) as (daemon, server):
+        for name, (behaviour, http_status, code) in PLAIN.items():
+            server.behaviour = by_route(behaviour)
             answer, _ = await ask(daemon, stream=stream)
-        finally:
-            await asyncio.to_thread(daemon.__exit__, None, None, None)
-    assert answer.status_code == http_status
-    assert answer.json()["error"]["message"]
-    assert answer.headers["x-edge-store-durability"] == "committed"
-    assert outcome(box, answer)[:3] == ("failed", code, http_status)
+            assert answer.status_code == http_status, name
+            assert answer.json()["error"]["message"], name
+            assert answer.headers["x-edge-store-durability"] == "committed", name
+            assert outcome(box, answer)[:3] == ("failed", code, http_status), name
+    box.proven()
 
 
 def test_upstream_that_refuses_is_a_502_and_a_box_that_is_not_ready(box: Box) -> None:
@@ -158,46 +163,36 @@ def test_upstream_that_refuses_is_a_502_and_a_box_that_is_not_ready(box: Box) ->
 
 
 async def test_caller_that_leaves_stops_the_upstream_generation(box: Box) -> None:
-    async with RawServer(by_route(hangs_midstream(*EVENTS))) as server:
-        daemon = await asyncio.to_thread(
-            served(box, server, ENGINE__UPSTREAM__READ_TIMEOUT_S="20").__enter__
-        )
-        try:
-            server.peer_left.clear()
-            body = {**CHAT, "stream": True}
-            async with (
-                httpx.AsyncClient(timeout=DEADLINE_S) as client,
-                client.stream("POST", daemon.url + ROUTE, json=body) as answer,
-            ):
-                async for line in answer.aiter_lines():
-                    if '"lo"' in line:
-                        break
-            left_at = time.monotonic()
-            await server.left()  # the connection of the generation has ended
-            assert time.monotonic() - left_at < 2
-            assert await asyncio.to_thread(daemon.stop) == 0
-        finally:
-            await asyncio.to_thread(daemon.__exit__, None, None, None)
+    hangs = hangs_midstream(*EVENTS)
+    async with between(box, hangs, ENGINE__UPSTREAM__READ_TIMEOUT_S="20") as (daemon, server):
+        server.peer_left.clear()
+        body = {**CHAT, "stream": True}
+        async with (
+            httpx.AsyncClient(timeout=DEADLINE_S) as client,
+            client.stream("POST", daemon.url + ROUTE, json=body) as answer,
+        ):
+            async for line in answer.aiter_lines():
+                if '"lo"' in line:
+                    break
+        left_at = time.monotonic()
+        await server.left()  # the connection of the generation has ended
+        assert time.monotonic() - left_at < 2
+        assert await asyncio.to_thread(daemon.stop) == 0
     assert outcome(box, answer) == ("incomplete", "client_disconnected", 499, "Hello")
 
 
 async def test_generation_over_its_time_is_cut_with_a_504(box: Box) -> None:
-    async def trickles(peer: Any) -> None:
-        await peer.stream_head()
-        for _ in range(200):
-            await peer.chunk(CHAT_EVENTS[1])
-            await asyncio.sleep(0.05)
+    async def trickles(peer: Peer) -> None:
+        with contextlib.suppress(ConnectionError):  # it is cut
+            await peer.stream_head()
+            for _ in range(200):
+                await peer.chunk(CHAT_EVENTS[1])
+                await asyncio.sleep(0.05)
 
-    async with RawServer(by_route(trickles)) as server:
-        daemon = await asyncio.to_thread(served(box, server, ENGINE__TIMEOUT_S="1").__enter__)
-        try:
-            began = time.monotonic()
-            answer, events = await ask(daemon, stream=True)
-            assert time.monotonic() - began < 4
-        finally:
-            await asyncio.to_thread(daemon.__exit__, None, None, None)
-        server.behaviour = answers()
-        await server.left()
+    async with between(box, trickles, ENGINE__TIMEOUT_S="1") as (daemon, _):
+        began = time.monotonic()
+        answer, events = await ask(daemon, stream=True)
+        assert time.monotonic() - began < 4
     assert json.loads(events[-1])["error"]["code"] == "generation_timeout"
     status, code, http_status, text = outcome(box, answer)
     assert (status, code, http_status) == ("failed", "generation_timeout", 504)

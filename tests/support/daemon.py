@@ -147,6 +147,11 @@ class DaemonProcess:
         self._environ = dict(environ)
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str]
+        self._client = httpx.Client(
+            verify=False,  # noqa: S501  (plain HTTP: there are no certificates to load, each time)
+            timeout=DEADLINE_S,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
@@ -228,10 +233,10 @@ class DaemonProcess:
         ]
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=DEADLINE_S, **options)
+        return self._client.get(self.url + path, **options)
 
     def post(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.post(self.url + path, timeout=DEADLINE_S, **options)
+        return self._client.post(self.url + path, **options)
 
     def chat(self, prompt: str, **fields: Any) -> httpx.Response:
         """One plain chat."""
@@ -279,5 +284,6 @@ class DaemonProcess:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait(DEADLINE_S)
+        self._client.close()
         for thread in self._threads:
             thread.join(DEADLINE_S)
