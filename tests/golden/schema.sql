@@ -181,7 +181,7 @@ CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted o
     idempotency_key_hash BLOB, -- SHA-256 of the Idempotency-Key
     request_fingerprint BLOB NOT NULL, -- SHA-256 of the request body
     trace_id TEXT, -- from the traceparent header
-    http_status INTEGER NOT NULL, -- what the caller was answered
+    http_status INTEGER NOT NULL, -- of the outcome: a stream that fails after its 200 has its error's
     error_type TEXT, -- stable code of the error
     error_message TEXT, -- its message
     digest BLOB NOT NULL, -- SHA-256 of this row, its outputs and its content
