@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import zip_longest
 from typing import Any
 
 import jsonschema
-from jsonschema.validators import validator_for
+from jsonschema.validators import extend, validator_for
 from referencing import Resource
 from referencing.jsonschema import DRAFT202012, EMPTY_REGISTRY
 
@@ -17,6 +17,7 @@ from edge_store.errors import InvalidRequest
 __all__ = ["Impossible", "JSONSchema", "conjunction", "merged"]
 
 SCHEMA_BYTES_MAX = 256 * 1024
+REFERENCES_MAX = 10_000  # over all validations of one schema: a third of a second
 
 
 class Impossible(Exception):
@@ -46,10 +47,31 @@ class JSONSchema:
             validator.check_schema(self.root)
         except jsonschema.SchemaError as exc:
             raise InvalidRequest(f"the JSON schema is invalid: {exc.message}") from exc
-        self._validator = validator(self.root, registry=EMPTY_REGISTRY)
+        self._references_left = REFERENCES_MAX
+        bounded = {
+            keyword: self._bounded(rule)
+            for keyword, rule in validator.VALIDATORS.items()
+            if keyword in ("$ref", "$dynamicRef")
+        }
+        self._validator = extend(validator, bounded)(self.root, registry=EMPTY_REGISTRY)
         resource = Resource.from_contents(self.root, default_specification=DRAFT202012)
         uri = resource.id() or ""
         self._resolver = EMPTY_REGISTRY.with_resource(uri, resource).resolver(uri)
+
+    def _bounded(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """A rule for references that gives up in time: alternatives that lead back to themselves
+        take jsonschema as many steps as there are paths.
+        """
+
+        def follow(*arguments: Any) -> Iterator[jsonschema.ValidationError]:
+            self._references_left -= 1
+            if self._references_left < 0:
+                raise InvalidRequest(
+                    f"the JSON schema takes over {REFERENCES_MAX} references to follow"
+                )
+            yield from rule(*arguments) or ()
+
+        return follow
 
     def lookup(self, reference: str) -> Any:
         """What a ``$ref`` stands for. Raises ``referencing.exceptions.Unresolvable``."""
