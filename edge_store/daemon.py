@@ -37,6 +37,7 @@ from edge_store.sqlite import (
     DatabaseLock,
     DatabaseThread,
     checkpoint,
+    is_index_held,
     open_reader,
     open_writer,
     require_safe_sqlite,
@@ -90,13 +91,14 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
             f"store.path = {str(path)!r}: there is no folder {path.parent}",
             hint="create it, or run `edge-store init`",
         )
-    with DatabaseLock(path):
+    with DatabaseLock(path) as lock:
         listener = bind(config.server)  # before anything slow begins
         metrics = Metrics()
+        index_was_held = is_index_held(path)
         database = await DatabaseThread.open(
             lambda: open_writer(path, busy_timeout_ms=config.store.busy_timeout_ms)
         )
-        device_id = await database.run(_prepare, config.device.id)
+        device_id = await database.run(_prepare, config.device.id, index_was_held=index_was_held)
         async with build_engine(config.engine) as engine:
             boot = await database.run(
                 begin_boot,
@@ -107,7 +109,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
             )
             log.info("boot_began", boot_id=boot.boot_id, device_id=device_id, version=__version__)
             async with (
-                _replica(config, path, device_id, database) as replica,
+                _replica(config, path, device_id, database, lock) as replica,
                 _recording(config, path, boot, database, engine, metrics) as recorder,
             ):
                 reader = await DatabaseThread.open(lambda: open_reader(path))
@@ -179,8 +181,18 @@ class Drain:
         await drained
 
 
-def _prepare(connection: Connection, device_id: str) -> DeviceId:
+def _prepare(connection: Connection, device_id: str, *, index_was_held: bool) -> DeviceId:
     migrate(connection)
+    (ended,) = connection.execute(sql("select_last_boot_ended")).fetchone()
+    if index_was_held and not ended:
+        # The replica may hold a commit that this file does not (see is_index_held). An empty WAL
+        # makes Litestream upload the whole database, and so forget it.
+        log.warning("wal_emptied", consequence="the replica is uploaded anew")
+        if not checkpoint(connection):
+            raise StoreError(
+                "another process reads the database since before the crash, and does not let go",
+                hint="end it (`fuser -v` on the -shm file names it), then start again",
+            )
     return create_identity(connection, device_id)
 
 
@@ -231,13 +243,15 @@ async def _feed_watchdog(database: DatabaseThread) -> None:
 
 @asynccontextmanager
 async def _replica(
-    config: Config, path: Path, device_id: DeviceId, database: DatabaseThread
+    config: Config, path: Path, device_id: DeviceId, database: DatabaseThread, lock: DatabaseLock
 ) -> AsyncIterator[Any]:
     """Litestream when replication is on; else the daemon checkpoints by itself."""
     if config.replica.enabled:
         from edge_store.replica.supervisor import Litestream
 
-        async with Litestream(config.replica, path, device_id) as litestream:
+        async with Litestream(
+            config.replica, path, device_id, lock_descriptor=lock.descriptor
+        ) as litestream:
             yield litestream
         return
     async with asyncio.TaskGroup() as tasks:

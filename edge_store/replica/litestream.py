@@ -199,16 +199,22 @@ def child_environment(
 
 
 async def spawn(
-    program: Program, *arguments: str, credentials: Credentials | None, stderr: int
+    program: Program,
+    *arguments: str,
+    credentials: Credentials | None,
+    stderr: int,
+    inherited: tuple[int, ...] = (),
 ) -> asyncio.subprocess.Process:
-    """Start litestream in a session of its own; the kernel ends it when this thread ends.
+    """Start litestream in a session of its own; the kernel kills it when this thread ends.
 
-    Call it on the main thread: PDEATHSIG fires when the *thread* that forked ends.
+    Call it on the main thread: PDEATHSIG fires when the *thread* that forked ends. SIGKILL and not
+    SIGTERM: a last replica sync after our crash would read a commit that the crash cut short, and
+    go on beside the next daemon (docs/adr/0012). ``inherited`` are descriptors it keeps open.
     """
     command = [str(program.path), *arguments]
     setpriv = shutil.which("setpriv")
     if setpriv:
-        command = [setpriv, "--pdeathsig", "TERM", "--", *command]
+        command = [setpriv, "--pdeathsig", "KILL", "--", *command]
     else:
         log.warning("setpriv_missed", consequence="litestream may outlive a crash of this process")
     try:
@@ -219,6 +225,7 @@ async def spawn(
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,
+            pass_fds=inherited,
         )
     except OSError as exc:
         raise LitestreamUnavailable(

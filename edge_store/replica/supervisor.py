@@ -60,11 +60,13 @@ class Litestream:
         database: Path,
         device_id: DeviceId,
         *,
+        lock_descriptor: int | None = None,
         health_interval_s: float = HEALTH_INTERVAL_S,
     ) -> None:
         self._section = section
         self._database = database
         self._device_id = device_id
+        self._inherited = () if lock_descriptor is None else (lock_descriptor,)
         self._health_interval_s = health_interval_s
         self._tracker = Tracker()
         self._stack = AsyncExitStack()
@@ -244,6 +246,7 @@ class Litestream:
             *("replicate", "-no-expand-env", "-config", str(self._config)),
             credentials=self._credentials,
             stderr=asyncio.subprocess.STDOUT,
+            inherited=self._inherited,
         )
         self._process = process
         if self._stopping.is_set():  # while it was being started: ``stop`` has not seen it

@@ -72,3 +72,8 @@ SELECT digest FROM commits ORDER BY commit_id DESC LIMIT 1
 
 -- name: is_json
 SELECT json_valid(?)
+
+-- name: select_last_boot_ended
+SELECT coalesce(
+    (SELECT event = 'end' FROM boots ORDER BY boot_id DESC, event LIMIT 1),
+    1)
