@@ -32,6 +32,7 @@ from edge_store.recorder.disk import Disk
 from edge_store.recorder.slots import Slots
 from edge_store.recorder.writer import Writer, read_head
 from edge_store.schema import migrate
+from edge_store.sql import sql
 from edge_store.sqlite import (
     Connection,
     DatabaseLock,
