@@ -293,9 +293,9 @@ def is_index_held(path: Path) -> bool:
     """Whether a connection of another process keeps the WAL's index (``-shm``) in use.
 
     Call it while this process has no connection to the file. Only where the index is not held
-    does the next connection rebuild it from the WAL. That matters after a crash: a process killed between
-    writing a commit's frames and entering them in the index leaves a commit that an index in use
-    hides, and that Litestream, which reads the WAL itself, may have replicated.
+    does the next connection rebuild it from the WAL. That matters after a crash: a process killed
+    between writing a commit's frames and entering them in the index leaves a commit that an index
+    in use hides, and that Litestream, which reads the WAL itself, may have replicated.
     """
     try:
         descriptor = os.open(path.with_name(f"{path.name}-shm"), os.O_RDWR | os.O_CLOEXEC)
