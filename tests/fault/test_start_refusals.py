@@ -94,7 +94,7 @@ def no_database(path: Path) -> None:
 
 @pytest.mark.parametrize("make", [other_application, no_database])
 def test_foreign_file_is_left_as_it_is(box: Box, make: Callable[[Path], None]) -> None:
-    path = box.directory / "theirs.db"
+    path = box.directory / f"{make.__name__}.db"
     make(path)
     before = path.read_bytes()
     assert str(path) in refusal(box, 66, STORE__PATH=str(path))
