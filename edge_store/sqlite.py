@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
 from urllib.parse import quote
 
 import aiosqlite
@@ -264,11 +264,15 @@ class DatabaseThread:
 
     ``run`` hands a whole function to that thread, so a transaction is one plain function that
     nothing can interleave with, and costs one hop between threads instead of one per statement.
-    Cancelling ``run`` does not stop the function.
+    Cancelling ``run`` does not stop the function. Only ``close`` closes: one that is open is never
+    collected, as aiosqlite would close it then, and the last one to close deletes the WAL.
     """
+
+    _all_open: ClassVar[set["DatabaseThread"]] = set()
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
+        self._all_open.add(self)
 
     @classmethod
     async def open(cls, connect: Callable[[], Connection]) -> "DatabaseThread":
@@ -286,6 +290,7 @@ class DatabaseThread:
 
     async def close(self) -> None:
         """Close the connection and end its thread."""
+        self._all_open.discard(self)
         await self._connection.close()
 
 

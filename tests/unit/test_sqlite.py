@@ -1,10 +1,12 @@
 """One place opens databases: what it sets is read back, and what is not ours stays as it is."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -238,3 +240,17 @@ def test_a_disk_below_its_reserve_is_a_shortage(path: Path) -> None:
     shortage = Disk(path, free * 1000).shortage()
     assert isinstance(shortage, DiskFull)
     assert str(free * 1000) in str(shortage)
+
+
+async def test_a_connection_that_nobody_refers_to_stays_open(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    database = await DatabaseThread.open(lambda: open_writer(path))
+    await database.run(lambda connection: connection.execute("CREATE TABLE t (x)").close())
+    kept = weakref.ref(database)
+    del database
+    gc.collect()
+    survivor = kept()
+    assert survivor is not None, "collecting it would close the file, and delete the WAL"
+    assert wal_bytes(path) > 0
+    await survivor.close()
+    assert wal_bytes(path) == 0, "the last close empties the WAL: that is what must not happen"
