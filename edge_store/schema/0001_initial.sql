@@ -8,12 +8,14 @@ CREATE TABLE device ( -- The box this file belongs to: one row, for good.
 ) STRICT;
 
 CREATE TABLE timelines ( -- A new one at each restore, because a restored box hands out used seq numbers again.
-    timeline TEXT PRIMARY KEY, -- UUIDv7; the newest is the one in force
+    timeline_no INTEGER PRIMARY KEY, -- order, whatever the clock said; the last is the one in force
+    timeline TEXT NOT NULL UNIQUE, -- UUIDv7
     started_at INTEGER NOT NULL, -- UTC ms
     reason TEXT NOT NULL CHECK (reason IN ('created', 'restored')) -- why it began
 ) STRICT;
 
 CREATE TABLE boots ( -- One row per start of the daemon; its clean end is a second row, so a crash is its absence.
+    boot_no INTEGER PRIMARY KEY, -- order, whatever the clock said
     boot_id TEXT NOT NULL, -- UUIDv7
     event TEXT NOT NULL CHECK (event IN ('start', 'end')), -- start or clean end
     at INTEGER NOT NULL, -- UTC ms
@@ -24,7 +26,7 @@ CREATE TABLE boots ( -- One row per start of the daemon; its clean end is a seco
     engine TEXT NOT NULL, -- which engine answered
     engine_version TEXT NOT NULL, -- and its version
     clock_synced INTEGER NOT NULL, -- 1 if the kernel's clock was disciplined
-    PRIMARY KEY (boot_id, event)
+    UNIQUE (boot_id, event)
 ) STRICT;
 
 CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted once, never updated.
@@ -243,7 +245,7 @@ gone AS (
     SELECT boot_id, count(*) AS deleted FROM deletions WHERE what = 'result' GROUP BY boot_id),
 counted AS (
     SELECT
-        s.boot_id, s.device_id, s.at AS started_at, e.at AS ended_at,
+        s.boot_no, s.boot_id, s.device_id, s.at AS started_at, e.at AS ended_at,
         m.last_mark_at,
         coalesce(m.admitted, 0) AS admitted,
         coalesce(o.completed, 0) AS completed,
@@ -252,7 +254,7 @@ counted AS (
         coalesce(o.cancelled, 0) AS cancelled,
         coalesce(g.deleted, 0) AS deleted,
         coalesce(m.admitted, 0) - coalesce(o.recorded, 0) - coalesce(g.deleted, 0) AS missing,
-        e.boot_id IS NULL AND s.boot_id = (SELECT max(boot_id) FROM boots) AS is_open
+        e.boot_id IS NULL AND s.boot_no = (SELECT max(boot_no) FROM boots) AS is_open
     FROM boots AS s
     LEFT JOIN boots AS e ON e.boot_id = s.boot_id AND e.event = 'end'
     LEFT JOIN marks AS m ON m.boot_id = s.boot_id
@@ -260,7 +262,7 @@ counted AS (
     LEFT JOIN gone AS g ON g.boot_id = s.boot_id
     WHERE s.event = 'start')
 SELECT
-    boot_id, device_id,
+    boot_no, boot_id, device_id,
     strftime('%Y-%m-%dT%H:%M:%fZ', started_at / 1000.0, 'unixepoch') AS started_at,
     CASE WHEN ended_at IS NOT NULL THEN 'ended' WHEN is_open THEN 'open' ELSE 'interrupted' END AS state,
     strftime('%Y-%m-%dT%H:%M:%fZ', ended_at / 1000.0, 'unixepoch') AS ended_at,

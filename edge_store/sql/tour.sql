@@ -5,7 +5,7 @@ SELECT json_state, schema_valid, stream, output_text FROM generations ORDER BY s
 
 -- name: tour_completeness
 SELECT state, admitted, completed, incomplete, interrupted, percent FROM completeness
-ORDER BY boot_id
+ORDER BY boot_no
 
 -- name: tour_fleet
 SELECT device_id, status, count(*) AS results, min(created_at) AS first, max(created_at) AS last

@@ -62,7 +62,7 @@ SELECT device_id FROM device
 INSERT INTO timelines (timeline, started_at, reason) VALUES (:timeline, :started_at, :reason)
 
 -- name: select_timeline
-SELECT timeline FROM timelines ORDER BY timeline DESC LIMIT 1
+SELECT timeline FROM timelines ORDER BY timeline_no DESC LIMIT 1
 
 -- name: select_last_seq
 SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'results'), 0)
@@ -75,5 +75,5 @@ SELECT json_valid(?)
 
 -- name: select_last_boot_ended
 SELECT coalesce(
-    (SELECT event = 'end' FROM boots ORDER BY boot_id DESC, event LIMIT 1),
+    (SELECT event = 'end' FROM boots ORDER BY boot_no DESC LIMIT 1),
     1)

@@ -29,7 +29,7 @@ def completeness(box: Box) -> tuple[object, ...]:
     """Of the newest boot."""
     return box.rows(
         "SELECT state, admitted, completed, cancelled, in_flight, interrupted, percent "
-        "FROM completeness ORDER BY boot_id DESC LIMIT 1"
+        "FROM completeness ORDER BY boot_no DESC LIMIT 1"
     )[0]
 
 
