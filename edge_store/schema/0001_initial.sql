@@ -268,10 +268,11 @@ SELECT
     strftime('%Y-%m-%dT%H:%M:%fZ', ended_at / 1000.0, 'unixepoch') AS ended_at,
     admitted, completed, incomplete, failed, cancelled, deleted,
     CASE WHEN is_open THEN missing ELSE 0 END AS in_flight,
-    CASE WHEN is_open THEN 0 ELSE missing END AS interrupted,
+    CASE WHEN is_open OR ended_at IS NOT NULL THEN 0 ELSE missing END AS interrupted,
+    CASE WHEN ended_at IS NULL THEN 0 ELSE missing END AS not_stored,
     CASE WHEN ended_at IS NULL
          THEN strftime('%Y-%m-%dT%H:%M:%fZ', last_mark_at / 1000.0, 'unixepoch') END AS unknown_after,
-    CASE WHEN admitted = 0 THEN 100.0
+    CASE WHEN admitted = 0 OR is_open THEN 100.0
          ELSE round(100.0 * (admitted - missing) / admitted, 4) END AS percent
 FROM counted;
 

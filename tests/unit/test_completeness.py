@@ -76,3 +76,16 @@ def test_the_last_boot_is_the_one_that_is_open_after_the_clock_stepped_back(box:
     assert box.ended()
     box.boot_again()
     assert not box.ended()
+
+
+COUNTS = "state, admitted, completed, in_flight, interrupted, not_stored, percent"
+
+
+def test_what_has_no_row_is_named_by_how_the_boot_went_on(box: Box) -> None:
+    box.commit(4, 1, 2, 4)
+    assert box.completeness(COUNTS) == [("open", 4, 3, 1, 0, 0, 100.0)]
+    box.boot_again()
+    assert box.completeness(COUNTS)[0] == ("interrupted", 4, 3, 0, 1, 0, 75.0)
+    box.commit(5, 1, 2, 3, 5)
+    box.end()
+    assert box.completeness(COUNTS)[1] == ("ended", 5, 4, 0, 0, 1, 80.0)
