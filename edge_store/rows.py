@@ -133,25 +133,27 @@ def _is_json(text: str, connection: Connection) -> bool:
     return bool(valid)
 
 
-def load_recorded(connection: Connection, cursor: Any) -> Iterator[Recorded]:
-    """Each row that ``cursor`` (a ``SELECT * FROM results …``) yields, with outputs and content.
+def load_recorded(
+    connection: Connection, cursor: Any, *, with_content: bool = True
+) -> Iterator[Recorded]:
+    """Each row that ``cursor`` (a ``SELECT * FROM results …``) yields, with its outputs, read one
+    by one.
 
-    A result whose content retention has expired comes with empty bodies.
+    The content is empty where retention has expired it, and ``with_content=False`` leaves it in the
+    file: bodies are the bulk of a result.
     """
     names = [column[0] for column in cursor.description]
-    for values in cursor.fetchall():
+    for values in cursor:
         row = dict(zip(names, values, strict=True))
-        yield _recorded(row, *_parts(connection, row["seq"]))
+        outputs = _rows(connection, "select_outputs", row["seq"])
+        content = _rows(connection, "select_content", row["seq"]) if with_content else []
+        yield _recorded(row, outputs, content[0] if content else None)
 
 
-def _parts(connection: Connection, seq: int) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    outputs = connection.execute(sql("select_outputs"), {"seq": seq})
-    names = [column[0] for column in outputs.description]
-    choices = [dict(zip(names, values, strict=True)) for values in outputs]
-    content = connection.execute(sql("select_content"), {"seq": seq})
-    names = [column[0] for column in content.description]
-    bodies = content.fetchone()
-    return choices, dict(zip(names, bodies, strict=True)) if bodies else None
+def _rows(connection: Connection, block: str, seq: int) -> list[dict[str, Any]]:
+    cursor = connection.execute(sql(block), {"seq": seq})
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, values, strict=True)) for values in cursor]
 
 
 def _recorded(

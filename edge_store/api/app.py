@@ -1,5 +1,6 @@
 """Our own routes: health, metrics, results."""
 
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.routing import Route
 from edge_store.errors import EdgeStoreError, InvalidRequest, NotFound
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.envelope import error_body, error_headers
-from edge_store.result import Recorded
+from edge_store.result import Output, Recorded
 from edge_store.rows import load_recorded
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, translated
@@ -21,6 +22,9 @@ from edge_store.sqlite import Connection, DatabaseThread, translated
 __all__ = ["Health", "own_routes", "public"]
 
 PAGE_MAX = 1000
+# A page may end early, with `has_more`: the reader's thread and the memory are the daemon's.
+PAGE_SECONDS_MAX = 2.0
+PAGE_BYTES_MAX = 16 * 1024 * 1024  # of outputs
 SEQ_MAX = 2**63 - 1
 
 Health = Callable[[], Awaitable[dict[str, Any]]]
@@ -45,21 +49,20 @@ def own_routes(*, reader: DatabaseThread, metrics: Metrics, health: Health) -> S
         limit = _integer(request, "limit", 20, 1, PAGE_MAX)
         if "after_seq" in request.query_params:
             after = _integer(request, "after_seq", 0, 0, SEQ_MAX)
-            page = await reader.run(_read, "select_results_after", after_seq=after, limit=limit + 1)
+            page = await reader.run(_page, "select_results_after", limit, after_seq=after)
         else:
             before = _integer(request, "before_seq", SEQ_MAX, 0, SEQ_MAX)
-            page = await reader.run(
-                _read, "select_results_before", before_seq=before, limit=limit + 1
-            )
-        data = [public(recorded) for recorded in page[:limit]]
-        return _json({"object": "list", "data": data, "has_more": len(page) > limit})
+            page = await reader.run(_page, "select_results_before", limit, before_seq=before)
+        found, has_more = page
+        data = [public(recorded) for recorded in found]
+        return _json({"object": "list", "data": data, "has_more": has_more})
 
     async def result(request: Request) -> Response:
         result_id = request.path_params["result_id"]
-        found = await reader.run(_read, "select_result_by_id", id=result_id)
-        if not found:
+        found = await reader.run(_read_one, result_id)
+        if found is None:
             raise NotFound(f"there is no result {result_id!r} on this box")
-        return _json(public(found[0], with_content=True))
+        return _json(public(found, with_content=True))
 
     return Starlette(
         routes=[
@@ -105,9 +108,37 @@ def public(recorded: Recorded, *, with_content: bool = False) -> dict[str, Any]:
     return shown
 
 
-def _read(connection: Connection, /, block: str, **params: int | str) -> list[Recorded]:
+def _read_one(connection: Connection, result_id: str) -> Recorded | None:
+    with translated(f"result {result_id!r} cannot be read"):
+        cursor = connection.execute(sql("select_result_by_id"), {"id": result_id})
+        found = list(load_recorded(connection, cursor))
+    return found[0] if found else None
+
+
+def _page(
+    connection: Connection, /, block: str, limit: int, **params: int
+) -> tuple[list[Recorded], bool]:
+    """At most ``limit`` results without their bodies, and whether there are more."""
+    deadline = time.monotonic() + PAGE_SECONDS_MAX
+    page: list[Recorded] = []
+    size = 0
     with translated("results cannot be read"):
-        return list(load_recorded(connection, connection.execute(sql(block), params)))
+        cursor = connection.execute(sql(block), {**params, "limit": limit + 1})
+        try:
+            for recorded in load_recorded(connection, cursor, with_content=False):
+                is_full = size > PAGE_BYTES_MAX or time.monotonic() > deadline
+                if len(page) == limit or (page and is_full):
+                    return page, True
+                page.append(recorded)
+                size += sum(_size(output) for output in recorded.result.outputs)
+        finally:
+            cursor.close()  # one left open would hold back checkpoints
+    return page, False
+
+
+def _size(output: Output) -> int:
+    texts = (output.output_text, output.reasoning, output.tool_calls, output.output_json)
+    return sum(len(text) for text in texts if text)
 
 
 def _integer(request: Request, name: str, default: int, low: int, high: int) -> int:

@@ -1,6 +1,7 @@
 """GET /v1/results, health and metrics, through the application that serves them."""
 
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ import httpx
 import pytest
 from support.records import make_result, new_database
 
+import edge_store.api.app
 from edge_store.api.app import own_routes
 from edge_store.ids import new_result_id
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.writer import read_head, write_batch
 from edge_store.result import Content, Output, Result
-from edge_store.sqlite import DatabaseThread, open_reader
+from edge_store.sqlite import DatabaseThread, open_reader, open_writer
 
 COUNT = 5
 
@@ -78,6 +80,31 @@ async def test_one_result_comes_whole(client: httpx.AsyncClient, results: list[R
     assert found["request_fingerprint"] == results[-1].request_fingerprint.hex()
     listed = (await client.get("/v1/results")).json()["data"][0]
     assert "request_body" not in listed
+
+
+async def test_a_list_reads_no_bodies(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    with closing(open_writer(tmp_path / "results.db")) as connection:
+        connection.execute("ALTER TABLE requests RENAME TO elsewhere")
+    assert len((await client.get("/v1/results")).json()["data"]) == COUNT
+
+
+@pytest.mark.parametrize("bound", ["PAGE_SECONDS_MAX", "PAGE_BYTES_MAX"])
+async def test_a_page_that_grows_too_big_ends_early_and_can_be_continued(
+    client: httpx.AsyncClient,
+    results: list[Result],
+    bound: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(edge_store.api.app, bound, 0)
+    found: list[str] = []
+    after, has_more = 0, True
+    while has_more and len(found) < COUNT:
+        page = (await client.get("/v1/results", params={"after_seq": after})).json()
+        assert len(page["data"]) == 1
+        found.append(page["data"][0]["id"])
+        after, has_more = page["data"][0]["seq"], page["has_more"]
+    assert found == [result.id for result in results]
+    assert has_more is False
 
 
 @pytest.mark.parametrize(
