@@ -50,16 +50,9 @@ SELECT
     r.finish_reason, r.stream, r.conversation_id, r.previous_id, r.batch_id, r.custom_id, r.tenant,
     r.user_id, r.metadata, r.caller_rid, r.idempotency_key_hash, r.request_fingerprint, r.trace_id,
     r.http_status, r.error_type, r.error_message, r.digest,
-    'present', q.seq IS NOT NULL,
-    (SELECT d.digest FROM deletions AS d
-     WHERE d.what = 'content' AND d.timeline = r.timeline AND d.seq = r.seq),
-    q.input_text, q.request_body, q.response_body
+    q.seq IS NOT NULL, q.input_text, q.request_body, q.response_body
 FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq
-UNION ALL
-SELECT
-    seq, timeline, id, NULL, boot_id, boot_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, digest,
-    'deleted', 0, NULL, NULL, NULL, NULL
-FROM deletions WHERE what = 'result'
-ORDER BY 1
+ORDER BY r.seq
+
+-- name: select_deletions
+SELECT what, seq FROM deletions ORDER BY deletion_id LIMIT 20

@@ -163,6 +163,24 @@ def test_any_inserted_row_is_found(original: Path, data: st.DataObject) -> None:
         assert is_found(verify_chain(connection), published), (table, row)
 
 
+@pytest.mark.parametrize(("what", "gone"), [("result", ["results", "outputs", "requests"]),
+                                            ("content", ["requests"])])  # fmt: skip
+def test_a_removal_that_is_noted_as_a_deletion_is_found(
+    original: Path, what: str, gone: list[str]
+) -> None:
+    with tampering(original) as connection:
+        connection.execute(
+            "INSERT INTO deletions (at, what, reason, id, seq, timeline, boot_id, boot_seq, digest)"
+            " SELECT 0, ?, 'retention', id, seq, timeline, boot_id, boot_seq, digest"
+            " FROM results WHERE seq = 3",
+            (what,),
+        )
+        for table in gone:
+            connection.execute(f"DELETE FROM {table} WHERE seq = 3")
+        faults = verify_chain(connection).faults
+        assert any("a deletion of seq 3" in fault for fault in faults), faults
+
+
 def test_two_commits_in_each_others_place_are_found(original: Path) -> None:
     with tampering(original) as connection:
         connection.execute("UPDATE commits SET commit_id = -2 WHERE commit_id = 2")
