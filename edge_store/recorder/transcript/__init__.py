@@ -23,6 +23,7 @@ class Asked(Record, frozen=True, kw_only=True):
     model: str | None
     stream: bool
     choices: int
+    choices_per_input: int = 1  # of `choices`, those that share one prompt
     params: str  # JSON object: everything that is not content
     input_text: str | None
     user_id: str | None = None

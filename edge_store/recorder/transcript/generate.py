@@ -5,12 +5,14 @@ A streamed ``text`` is cumulative, so the newest replaces what came before. The 
 outputs, or a list of inputs, answers with a list; in a stream each event names its ``index``.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from edge_store.errors import InvalidRequest
 from edge_store.recorder.transcript import Asked, Garbled, Reading
+from edge_store.recorder.transcript.lenient import Tokens, decode
 from edge_store.recorder.transcript.request import field, json_text, params_of
 from edge_store.result import Operation, Output
 
@@ -24,16 +26,16 @@ DONE = b"[DONE]"
 
 
 class FinishReason(msgspec.Struct):
-    type: str
+    type: str | None = None
     message: str | None = None
 
 
 class MetaInfo(msgspec.Struct):
     finish_reason: FinishReason | str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    prompt_tokens: Tokens | None = None
+    completion_tokens: Tokens | None = None
+    cached_tokens: Tokens | None = None
+    reasoning_tokens: Tokens | None = None
 
 
 class Piece(msgspec.Struct):
@@ -50,15 +52,16 @@ class Piece(msgspec.Struct):
         return reason.type if isinstance(reason, FinishReason) else reason
 
 
-decode_piece = msgspec.json.Decoder(Piece).decode
-decode_body = msgspec.json.Decoder(list[Piece] | Piece).decode
+PIECE = msgspec.json.Decoder(Piece)
+BODY = msgspec.json.Decoder(list[Piece] | Piece)
 
 
 class GenerateReader:
     """Reads the answer to one ``/generate``."""
 
-    def __init__(self, outputs: int) -> None:
+    def __init__(self, outputs: int, per_input: int = 1) -> None:
         self._expected = outputs
+        self._per_input = per_input
         self._pieces: dict[int, Piece] = {}
         self._error: str | None = None
         self._is_complete = False
@@ -67,21 +70,25 @@ class GenerateReader:
         self.is_usage = False  # token counts come with each event
 
     def body(self, body: bytes) -> None:
-        answer = _decoded(decode_body, body)
+        answer = decode(BODY, Piece, body)
         pieces = answer if isinstance(answer, list) else [answer]
         for index, piece in enumerate(pieces):
             self._take(index, piece)
+        if not self._pieces and self._error is None:
+            raise Garbled("an answer with no outputs")
         self._is_complete = self._error is None
 
     def event(self, data: bytes) -> bool:
         if data != DONE:
-            piece: Piece = _decoded(decode_piece, data)
+            piece = decode(PIECE, Piece, data)
+            assert isinstance(piece, Piece)  # the decoder takes no list
             if not 0 <= piece.index < OUTPUTS_MAX:
                 raise Garbled(f"output index {piece.index} is not below {OUTPUTS_MAX}")
             self._take(piece.index, piece)
         self._is_over = self._is_over or data == DONE or self._error is not None
         finished = sum(piece.finish_reason is not None for piece in self._pieces.values())
-        self._is_complete = self._is_complete or data == DONE or finished >= self._expected
+        is_done = data == DONE and bool(self._pieces)  # an end of nothing is no answer
+        self._is_complete = self._is_complete or is_done or finished >= self._expected
         return self._is_over or 0 < finished == len(self._pieces)
 
     def _take(self, index: int, piece: Piece) -> None:
@@ -90,12 +97,24 @@ class GenerateReader:
             self._error = str(error.get("message", error) if isinstance(error, dict) else error)
             return
         if piece.meta_info is None and piece.text is None:
-            raise Garbled("not a /generate answer: neither text nor meta_info")
+            return
         self._pieces[index] = piece
         self.has_begun = self.has_begun or bool(piece.text)
         reason = piece.meta_info.finish_reason if piece.meta_info else None
         if isinstance(reason, FinishReason) and reason.type == "abort":
             self._error = reason.message or self._error
+
+    def _once_per_input(self, name: str) -> int | None:
+        """The sum of a count of the prompt, which each of its outputs repeats. The outputs of one
+        input follow each other.
+        """
+        inputs: dict[int, int] = {}
+        for index, piece in self._pieces.items():
+            count = getattr(piece.meta_info, name, None)
+            if count is not None:
+                place = index // self._per_input
+                inputs[place] = max(inputs.get(place, 0), count)
+        return _sum(inputs.values())
 
     def reading(self) -> Reading:
         metas = [piece.meta_info or MetaInfo() for piece in self._pieces.values()]
@@ -108,23 +127,16 @@ class GenerateReader:
                 )
                 for index, piece in sorted(self._pieces.items())
             ),
-            input_tokens=_sum(meta.prompt_tokens for meta in metas),
+            input_tokens=self._once_per_input("prompt_tokens"),
             output_tokens=_sum(meta.completion_tokens for meta in metas),
-            cached_tokens=_sum(meta.cached_tokens for meta in metas),
+            cached_tokens=self._once_per_input("cached_tokens"),
             reasoning_tokens=_sum(meta.reasoning_tokens for meta in metas),
             is_complete=self._is_complete,
             error_message=self._error,
         )
 
 
-def _decoded(decode: Any, data: bytes) -> Any:
-    try:
-        return decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Garbled(f"not a /generate answer: {exc}") from exc
-
-
-def _sum(values: Any) -> int | None:
+def _sum(values: Iterable[int | None]) -> int | None:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 
@@ -145,6 +157,7 @@ class GenerateDialect:
             inputs = len(ids)
         first = sampling[0] if isinstance(sampling, list) and sampling else sampling
         first = first if isinstance(first, dict) else {}
+        per_input = max(field(first, "n", int, 1), 1)
         prompt = text if isinstance(text, str) else json_text(given)
         if isinstance(text, list):
             prompt = "\n".join(str(t) for t in text)
@@ -153,7 +166,8 @@ class GenerateDialect:
             operation=Operation.GENERATE,
             model=field(body, "model", str, "") or None,
             stream=field(body, "stream", bool, False),
-            choices=max(inputs, 1) * max(field(first, "n", int, 1), 1),
+            choices=max(inputs, 1) * per_input,
+            choices_per_input=per_input,
             params=params_of(body, CONTENT),
             input_text=prompt,
             caller_rid=json_text(body.get("rid"))
@@ -164,4 +178,4 @@ class GenerateDialect:
         )
 
     def reader(self, asked: Asked) -> GenerateReader:
-        return GenerateReader(asked.choices)
+        return GenerateReader(asked.choices, asked.choices_per_input)

@@ -12,6 +12,7 @@ import msgspec
 
 from edge_store.errors import InvalidRequest
 from edge_store.recorder.transcript import Asked, Garbled, Reading
+from edge_store.recorder.transcript.lenient import Tokens, decode
 from edge_store.recorder.transcript.request import field, json_text, params_of, text_of
 from edge_store.result import Operation, Output
 
@@ -37,6 +38,7 @@ class ToolCallPart(msgspec.Struct):
 class MessagePart(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None  # the same, from vLLM
     refusal: str | None = None
     tool_calls: list[ToolCallPart] | None = None
 
@@ -50,17 +52,17 @@ class Choice(msgspec.Struct):
 
 
 class PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
+    cached_tokens: Tokens | None = None
 
 
 class CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Tokens | None = None
 
 
 class Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    prompt_tokens: Tokens | None = None
+    completion_tokens: Tokens | None = None
+    reasoning_tokens: Tokens | None = None
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
 
@@ -74,7 +76,7 @@ class Answer(msgspec.Struct):
     error: Any = None
 
 
-decode_answer = msgspec.json.Decoder(Answer).decode
+DECODER = msgspec.json.Decoder(Answer)
 
 
 class Draft:
@@ -92,13 +94,14 @@ class Draft:
         text = part.content or part.refusal
         if text:
             self.text.append(text)
-        if part.reasoning_content:
-            self.reasoning.append(part.reasoning_content)
+        reasoning = part.reasoning_content or part.reasoning
+        if reasoning:
+            self.reasoning.append(reasoning)
         for place, call in enumerate(part.tool_calls or ()):
             self._add_call(place if call.index is None else call.index, call)
         if choice.finish_reason:
             self.finish_reason = choice.finish_reason
-        return bool(text or part.reasoning_content or part.tool_calls)
+        return bool(text or reasoning or part.tool_calls)
 
     def _add_call(self, index: int, part: ToolCallPart) -> None:
         call = self.tool_calls.setdefault(
@@ -137,12 +140,15 @@ class OpenAIReader:
 
     def body(self, body: bytes) -> None:
         self._take(self._decode(body))
+        if not self._drafts and self._error is None:
+            raise Garbled("an answer with no choices")
         self._is_complete = self._error is None
 
     def event(self, data: bytes) -> bool:
         self.is_usage = False
         if data == DONE:
-            self._is_over = self._is_complete = True
+            self._is_over = True
+            self._is_complete = bool(self._drafts)  # an end of nothing is no answer
             return True
         answer = self._decode(data)
         self.is_usage = answer.usage is not None and not answer.choices
@@ -154,12 +160,8 @@ class OpenAIReader:
 
     @staticmethod
     def _decode(data: bytes) -> Answer:
-        try:
-            answer = decode_answer(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise Garbled(f"not an OpenAI answer: {exc}") from exc
-        if answer.choices is None and answer.error is None and answer.usage is None:
-            raise Garbled("not an OpenAI answer: neither choices nor an error")
+        answer = decode(DECODER, Answer, data)
+        assert isinstance(answer, Answer)  # the decoder takes no list
         return answer
 
     def _take(self, answer: Answer) -> None:
