@@ -85,11 +85,15 @@ def _line(report: "BoxReport") -> str:
     name = f"{report.device_id:<24}"
     if report.error is not None:
         return f"{name} failed  {report.code}: {report.error}"
-    newest = "never"
-    if report.newest_at is not None:
-        moment = datetime.fromtimestamp(report.newest_at / 1000, tz=UTC)
-        newest = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
-    return f"{name} ok      {report.results} results up to {newest}, {report.seconds:.1f} s"
+    return f"{name} ok      {_extent(report)}, {report.seconds:.1f} s"
+
+
+def _extent(report: "BoxReport") -> str:
+    if report.newest_at is None:
+        return "nothing was committed yet"
+    moment = datetime.fromtimestamp(report.newest_at / 1000, tz=UTC)
+    newest = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f"{report.results} results up to {newest}"
 
 
 @fleet.command()

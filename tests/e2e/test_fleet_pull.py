@@ -164,3 +164,37 @@ async def test_status_without_a_daemon_looks_into_the_store(tmp_path: Path) -> N
     assert (found["daemon"], found["device_id"]) == ("not running", "box-a")
     assert found["txid"] > 0
     assert found["written_at"].endswith("Z")
+
+
+async def test_folder_that_is_no_box_is_passed_over(tmp_path: Path, url: str) -> None:
+    await replicated(tmp_path, "box-a", url, 3)
+    (stored,) = (p for p in tmp_path.rglob("results.db") if p.is_dir() and "box-a" in str(p))
+    other = stored.parent.with_name("lost-found")
+    other.mkdir()
+    (other / "note.txt").write_text("no box")
+    into = tmp_path / "copies"
+
+    done = edge_store("fleet", "pull", "--from", url, "--into", str(into))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 1 boxes" in done.stderr
+
+
+def test_box_that_has_replicated_nothing_yet_is_said(tmp_path: Path) -> None:
+    (tmp_path / "replicas" / "box-a" / "results.db").mkdir(parents=True)
+    url = f"file://{tmp_path}/replicas"
+    done = edge_store("fleet", "pull", "--from", url, "--into", str(tmp_path / "copies"))
+    assert done.returncode == 1
+    assert "box-a: nothing is replicated there yet" in done.stdout
+
+
+async def test_command_that_ends_after_a_listing_ends_normally(tmp_path: Path) -> None:
+    """The threads of obstore's asynchronous calls aborted one in ten of these (SIGABRT)."""
+    empty, existing = tmp_path / "empty", tmp_path / "there.db"
+    empty.mkdir()
+    existing.touch()
+    await replicated(tmp_path, "box-a", f"file://{tmp_path}/replicas", 1)
+    restore = ("replica", "restore", "--from", str(tmp_path / "replicas"), "--to", str(existing))
+    pull = ("fleet", "pull", "--from", str(empty), "--into", str(tmp_path / "copies"))
+    codes = [edge_store(*command).returncode for command in (restore, pull) * 8]
+    assert set(codes) == {1}
