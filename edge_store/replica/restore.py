@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -47,6 +47,9 @@ __all__ = ["Restored", "restore"]
 
 STEPS_BETWEEN_CHECKS = 100_000  # SQLite virtual machine steps; about 10 ms
 FAULTS_SHOWN = 3
+SCRATCH_END = ".restoring"
+SCRATCH_STALE_S = 3600.0
+COPY_MODE = 0o640  # as the database of a box: its group may read it
 SIDECARS = ("-wal", "-shm", "-journal")
 
 
@@ -75,12 +78,13 @@ async def restore(
     *,
     timeout_s: float,
     new_timeline: bool = False,
-    replace: bool = False,
+    before_replacing: Callable[[Path], None] | None = None,
 ) -> Restored:
     """Rebuild the newest state of ``device_id`` at ``to``. Safe to cancel: nothing is left behind.
 
     ``new_timeline`` is for a copy that will be served: it hands out used ``seq`` numbers again.
-    ``replace`` lets the rename take the place of an older copy, once the new one is good.
+    With ``before_replacing`` the rename may take the place of an older copy: it is called with the
+    new one once that is checked, on a thread, and what it raises leaves the older one there.
 
     Raises:
         RestoreFailed: ``to`` is there already, the deadline has passed, or Litestream failed.
@@ -96,6 +100,7 @@ async def restore(
             f"{to} has one of {UNSAFE_CHARACTERS} in its path: litestream would write elsewhere",
             hint="restore to another name",
         )
+    replace = before_replacing is not None
     _refuse_overwriting(to, replace=replace)
     credentials = read_credentials(location)
     try:
@@ -113,6 +118,8 @@ async def restore(
                     raise _kept(copy, to, exc) from exc
                 finally:
                     cancelled.set()
+                if before_replacing is not None:
+                    await asyncio.to_thread(before_replacing, copy)
                 _refuse_overwriting(to, replace=replace)
                 _publish(copy, to)
     except TimeoutError:
@@ -147,8 +154,9 @@ def _refuse_overwriting(to: Path, *, replace: bool) -> None:
 def _scratch(to: Path) -> Iterator[Path]:
     """A private folder on the target's file system, so that a rename can publish from it."""
     try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
+        to.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        _remove_stale(to)
+        folder = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=SCRATCH_END, dir=to.parent))
     except OSError as exc:
         raise RestoreFailed(
             f"{to.parent} cannot be written: {exc.strerror}", hint="choose another folder"
@@ -157,6 +165,15 @@ def _scratch(to: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_stale(to: Path) -> None:
+    """Remove what restores to this file left that were killed. A younger one may be at work."""
+    oldest = time.time() - SCRATCH_STALE_S
+    for folder in to.parent.iterdir():
+        ours = folder.name.startswith(f".{to.name}.") and folder.name.endswith(SCRATCH_END)
+        if ours and folder.lstat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _download(
@@ -262,6 +279,7 @@ def _finish(
 def _kept(copy: Path, to: Path, exc: Exception) -> VerifyFailed:
     """Keep the damaged copy for whoever must find out why."""
     damaged = to.with_name(f"{to.name}.damaged")
+    copy.chmod(COPY_MODE)
     copy.replace(damaged)
     return VerifyFailed(
         f"{exc}", hint=f"the copy is kept as {damaged}; {getattr(exc, 'hint', '')}".rstrip("; ")
@@ -270,6 +288,7 @@ def _kept(copy: Path, to: Path, exc: Exception) -> VerifyFailed:
 
 def _publish(copy: Path, to: Path) -> None:
     """Make the copy and its name last a power cut."""
+    copy.chmod(COPY_MODE)
     _fsync(copy)
     copy.replace(to)
     _fsync(to.parent)

@@ -3,10 +3,12 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.replicating import ROOT, Database, contents, replicate
@@ -64,6 +66,14 @@ def break_replica(tmp_path: Path, device_id: str) -> None:
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 0xFF
         file.write_bytes(content)
+
+
+def add_other_folder(tmp_path: Path) -> None:
+    """Put one beside the box's, wherever that lies."""
+    (stored,) = (path for path in tmp_path.rglob("replicas/box-a") if path.is_dir())
+    other = stored.with_name("lost-found")
+    other.mkdir()
+    (other / "note.txt").write_text("no box")
 
 
 async def test_broken_box_fails_alone(tmp_path: Path, url: str) -> None:
@@ -168,10 +178,7 @@ async def test_status_without_a_daemon_looks_into_the_store(tmp_path: Path) -> N
 
 async def test_folder_that_is_no_box_is_passed_over(tmp_path: Path, url: str) -> None:
     await replicated(tmp_path, "box-a", url, 3)
-    (stored,) = (p for p in tmp_path.rglob("results.db") if p.is_dir() and "box-a" in str(p))
-    other = stored.parent.with_name("lost-found")
-    other.mkdir()
-    (other / "note.txt").write_text("no box")
+    add_other_folder(tmp_path)
     into = tmp_path / "copies"
 
     done = edge_store("fleet", "pull", "--from", url, "--into", str(into))
@@ -198,3 +205,84 @@ async def test_command_that_ends_after_a_listing_ends_normally(tmp_path: Path) -
     pull = ("fleet", "pull", "--from", str(empty), "--into", str(tmp_path / "copies"))
     codes = [edge_store(*command).returncode for command in (restore, pull) * 8]
     assert set(codes) == {1}
+
+
+def pulled(url: str, into: Path) -> subprocess.CompletedProcess[str]:
+    return edge_store("fleet", "pull", "--from", url, "--into", str(into))
+
+
+def count(into: Path) -> Any:
+    asked = edge_store("fleet", "query", "SELECT count(*) AS n FROM results", "--in", str(into))
+    assert asked.returncode == 0, asked.stderr
+    return json.loads(asked.stdout)["n"]
+
+
+async def test_box_set_up_anew_keeps_its_history_beside(tmp_path: Path) -> None:
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+    old = contents(await replicated(tmp_path, "box-a", url, 5))
+    assert pulled(url, into).returncode == 0
+    shutil.rmtree(tmp_path / "box-a")
+    shutil.rmtree(tmp_path / "replicas")
+    new = contents(await replicated(tmp_path, "box-a", url, 2))
+
+    done = pulled(url, into)
+
+    assert done.returncode == 0, done.stdout
+    (kept,) = into.glob("box-a.*.db")
+    assert str(kept) in done.stdout
+    assert (contents(kept), contents(into / "box-a.db")) == (old, new)
+    assert count(into) == 2
+    assert pulled(url, into).returncode == 0
+    assert list(into.glob("box-a.*.db")) == [kept]
+
+
+async def test_replica_that_fell_back_leaves_the_newer_copy(tmp_path: Path) -> None:
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+    await replicated(tmp_path, "box-a", url, 2)
+    shutil.copytree(tmp_path / "replicas", tmp_path / "earlier")
+    await replicated(tmp_path, "box-a", url, 3)
+    assert pulled(url, into).returncode == 0
+    newer = contents(into / "box-a.db")
+
+    done = pulled(f"file://{tmp_path}/earlier", into)
+
+    assert done.returncode == 1
+    assert "failed  replica_behind" in done.stdout
+    assert contents(into / "box-a.db") == newer
+    assert count(into) == 5
+
+
+async def test_unreadable_older_copy_is_kept_beside_the_new_one(tmp_path: Path) -> None:
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+    into.mkdir()
+    (into / "box-a.db").write_bytes(b"damaged" * 1000)
+    await replicated(tmp_path, "box-a", url, 2)
+
+    assert pulled(url, into).returncode == 0
+
+    (kept,) = into.glob("box-a.*.db")
+    assert kept.read_bytes() == b"damaged" * 1000
+    assert count(into) == 2
+
+
+async def test_copies_are_for_their_owner_and_group(tmp_path: Path) -> None:
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+    await replicated(tmp_path, "box-a", url, 1)
+    assert pulled(url, into).returncode == 0
+    assert into.stat().st_mode & 0o777 == 0o750
+    assert (into / "box-a.db").stat().st_mode & 0o777 == 0o640
+
+
+async def test_folder_of_a_killed_pull_is_removed_by_a_later_one(tmp_path: Path) -> None:
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+    await replicated(tmp_path, "box-a", url, 1)
+    killed, at_work, other = (
+        into / name for name in (".box-a.db.x1.restoring", ".box-a.db.x2.restoring", ".other.x")
+    )
+    for folder in (killed, at_work, other):
+        folder.mkdir(parents=True)
+        (folder / "part").touch()
+    for folder in (killed, other):
+        os.utime(folder, (0, 0))
+    assert pulled(url, into).returncode == 0
+    assert (killed.exists(), at_work.exists(), other.exists()) == (False, True, True)
