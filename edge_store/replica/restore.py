@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -71,16 +72,18 @@ class Answer(msgspec.Struct, frozen=True):
     txid: str
 
 
-async def restore(
+async def restore(  # noqa: PLR0913  (each is the caller's to decide)
     location: Location,
     device_id: DeviceId,
     to: Path,
     *,
     timeout_s: float,
+    at: datetime | None = None,
     new_timeline: bool = False,
     before_replacing: Callable[[Path], None] | None = None,
 ) -> Restored:
-    """Rebuild the newest state of ``device_id`` at ``to``. Safe to cancel: nothing is left behind.
+    """Rebuild the newest state of ``device_id`` at ``to``, or the one that was replicated by
+    ``at`` (with a time zone). Safe to cancel: nothing is left behind.
 
     ``new_timeline`` is for a copy that will be served: it hands out used ``seq`` numbers again.
     With ``before_replacing`` the rename may take the place of an older copy: it is called with the
@@ -105,10 +108,12 @@ async def restore(
     credentials = read_credentials(location)
     try:
         async with asyncio.timeout(timeout_s):
-            await read_extent(location, credentials, device_id)
+            extent = await read_extent(location, credentials, device_id)
+            if at is not None and at.timestamp() * 1000 >= extent.written_at:
+                at = None  # litestream knows no time after its newest file: that is the state then
             with _scratch(to) as folder:
                 copy = folder / to.name
-                txid = await _download(location, credentials, device_id, copy)
+                txid = await _download(location, credentials, device_id, copy, at)
                 cancelled = threading.Event()
                 try:
                     check = await asyncio.to_thread(
@@ -177,7 +182,11 @@ def _remove_stale(to: Path) -> None:
 
 
 async def _download(
-    location: Location, credentials: Credentials | None, device_id: DeviceId, copy: Path
+    location: Location,
+    credentials: Credentials | None,
+    device_id: DeviceId,
+    copy: Path,
+    at: datetime | None,
 ) -> str:
     """Run ``litestream restore``; a configuration spares the quoting of a URL. Returns the TXID."""
     program = await asyncio.to_thread(find_litestream)
@@ -191,9 +200,11 @@ async def _download(
         section=ReplicaSection(),
     )
     config.write_bytes(content)
+    moment = at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z" if at else None
     process = await spawn(
         program,
         *("restore", "-no-expand-env", "-config", str(config), "-json"),
+        *(("-timestamp", moment) if moment else ()),
         *("-integrity-check", "full", "-o", str(copy), str(source)),
         credentials=credentials,
         stderr=asyncio.subprocess.PIPE,
@@ -206,7 +217,7 @@ async def _download(
                 process.kill()
             await process.wait()
     if process.returncode != 0:
-        raise _failure(stderr.decode(errors="replace"), location, device_id)
+        raise _failure(stderr.decode(errors="replace"), location, device_id, moment)
     start = stdout.find(b"{")  # other lines come before it
     try:
         return msgspec.json.decode(stdout[start:], type=Answer).txid
@@ -215,18 +226,25 @@ async def _download(
 
 
 def _failure(
-    output: str, location: Location, device_id: DeviceId
+    output: str, location: Location, device_id: DeviceId, moment: str | None
 ) -> RestoreFailed | ReplicaNotFound:
     lines = [line for line in output.splitlines() if line.strip()]
     reason = lines[-1].strip()[:500] if lines else "it said nothing"
-    if "no matching backup files" in output:
+    is_missing = "no matching backup files" in output
+    if moment and (is_missing or "timestamp does not exist" in output):
+        return ReplicaNotFound(
+            f"{location} holds no state of {device_id} from {moment} or before",
+            hint="choose a later --timestamp: snapshots are kept for replica.snapshot_retention_s",
+        )
+    if is_missing:
         return ReplicaNotFound(
             f"{location} has no complete replica of {device_id}",
             hint="wait until the box has uploaded its first snapshot",
         )
     return RestoreFailed(
         f"{device_id} cannot be restored from {location}: {reason}",
-        hint="its replica is damaged: an older point may still restore, see docs/operations.md",
+        hint="its replica is damaged: try an earlier point, `edge-store replica restore "
+        "--timestamp TIME`",
     )
 
 

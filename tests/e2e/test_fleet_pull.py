@@ -286,3 +286,36 @@ async def test_folder_of_a_killed_pull_is_removed_by_a_later_one(tmp_path: Path)
         os.utime(folder, (0, 0))
     assert pulled(url, into).returncode == 0
     assert (killed.exists(), at_work.exists(), other.exists()) == (False, True, True)
+
+
+async def test_restore_by_the_command_takes_a_time_with_its_zone(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/replicas"
+    await replicated(tmp_path, "box-a", url, 2)
+    copy = tmp_path / "a copy.db"
+    restore = ("replica", "restore", "--from", url, "--to", str(copy), "--timestamp")
+    for wrong in ("yesterday", "2026-01-31T08:00:00"):
+        done = edge_store(*restore, wrong)
+        assert (done.returncode, copy.exists()) == (2, False)
+        assert "2026-01-31T08:00:00Z" in done.stderr
+    done = edge_store(*restore, "2999-01-01T00:00:00+02:00")
+    assert done.returncode == 0, done.stderr
+    assert f"edge-store query --db '{copy}'" in done.stdout
+    assert ("chown edge-store:edge-store" in done.stdout) == (os.geteuid() == 0)
+
+
+@pytest.mark.parametrize("folder", ["a#b", "a%20b", "a?b"])
+def test_path_that_litestream_misreads_is_refused_by_every_command(
+    tmp_path: Path, folder: str
+) -> None:
+    box = tmp_path / folder
+    box.mkdir()
+    config = box / "edge-store.toml"
+    config.write_text(f'[server]\nport = 1\n[replica]\nurl = "file://{tmp_path}/replica"\n')
+    for command in (("replica", "status"), ("replica", "restore", "--to", str(tmp_path / "a.db"))):
+        done = edge_store(*command, "--config", str(config))
+        assert done.returncode == 78
+        assert "litestream cannot replicate a path with" in done.stderr
+    done = edge_store("doctor", "--config", str(config), "--json")
+    (check,) = (check for check in json.loads(done.stdout) if check["name"] == "replica")
+    assert check["state"] == "failed"
+    assert "litestream cannot replicate a path with" in check["found"]
