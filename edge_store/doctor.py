@@ -21,7 +21,7 @@ from edge_store.config import Config
 from edge_store.errors import EdgeStoreError, LitestreamUnavailable
 from edge_store.identity import read_device_id
 from edge_store.recorder.disk import Disk
-from edge_store.replica.litestream import find_litestream
+from edge_store.replica.litestream import find_litestream, require_safe_path
 from edge_store.replica.location import Location, Scheme, parse_location, read_credentials
 from edge_store.result import Record
 from edge_store.schema import SCHEMA_VERSION
@@ -33,7 +33,7 @@ from edge_store.sqlite import (
     open_reader,
     translated,
 )
-from edge_store.status import ask_daemon
+from edge_store.status import ask_daemon, known_device_id
 
 __all__ = ["Check", "CheckState", "check_box", "check_machine"]
 
@@ -276,6 +276,7 @@ def _check_replica(config: Config, path: Path) -> Iterator[Check]:
         yield _warning("replica", "off (replica.enabled)", "the results are on this disk only")
         return
     try:
+        require_safe_path(path)
         location = parse_location(config.replica.url)
     except EdgeStoreError as exc:
         yield _failed("replica", str(exc), exc.hint)
@@ -290,9 +291,9 @@ def _check_replica(config: Config, path: Path) -> Iterator[Check]:
         read_credentials(location)
     except EdgeStoreError as exc:  # the daemon may have them from systemd
         yield _warning("replica-keys", f"not in this command's environment: {exc}", exc.hint)
-    daemon, problem = ask_daemon(config.server)
+    daemon, problem = ask_daemon(config.server, known_device_id(config))
     if daemon is None:
-        yield _warning("replica", f"not known, the daemon does not answer: {problem}",
+        yield _warning("replica", f"not known, this box's daemon does not answer: {problem}",
                        "start it: `edge-store serve`")  # fmt: skip
         return
     yield _judge_replica(daemon.get("replica") or {})

@@ -271,6 +271,12 @@ class ReplicaNotFound(ReplicationError):
     code = "replica_not_found"
 
 
+class ReplicaBehind(ReplicationError):
+    """The replica ends before the copy that is already there."""
+
+    code = "replica_behind"
+
+
 class RestoreFailed(ReplicationError):
     """Litestream could not rebuild the database from the replica."""
 

@@ -14,13 +14,22 @@ import msgspec
 from edge_store.config import Config, ServerSection
 from edge_store.errors import EdgeStoreError, StoreError
 from edge_store.identity import read_device_id
+from edge_store.ids import DeviceId
 from edge_store.query import run_query
 from edge_store.recorder.disk import Disk
 from edge_store.result import Record
 from edge_store.sql import sql
 from edge_store.sqlite import open_reader, translated, wal_bytes
 
-__all__ = ["BoxStatus", "DaemonState", "Stored", "ask_daemon", "read_status", "read_stored"]
+__all__ = [
+    "BoxStatus",
+    "DaemonState",
+    "Stored",
+    "ask_daemon",
+    "known_device_id",
+    "read_status",
+    "read_stored",
+]
 
 ANSWER_TIMEOUT_S = 5.0  # the daemon itself gives its engine 2 s to say whether it is ready
 ANSWER_BYTES_MAX = 64 * 1024
@@ -67,13 +76,7 @@ def read_status(config: Config) -> BoxStatus:
         stored = read_stored(path)
     except EdgeStoreError as exc:
         stored_problem = str(exc)
-    daemon, problem = ask_daemon(config.server)
-    if daemon is not None and stored is not None and daemon.get("device_id") != stored.device_id:
-        problem = (
-            f"another box answers there: {daemon.get('device_id')}, "
-            f"and {path} belongs to {stored.device_id}"
-        )
-        daemon = None
+    daemon, problem = ask_daemon(config.server, known_device_id(config))
     if daemon is None:
         state = DaemonState.DOWN
         holder = _lock_holder(path)
@@ -124,8 +127,27 @@ def read_stored(path: Path) -> Stored:
     )
 
 
-def ask_daemon(config: ServerSection) -> tuple[dict[str, Any] | None, str | None]:
-    """What ``GET /readyz`` answers, or None and why."""
+def known_device_id(config: Config) -> DeviceId | None:
+    """The device id that the database holds; when that is lost or damaged, the configuration's."""
+    path = Path(config.store.path)
+    try:
+        connection = open_reader(path)
+        try:
+            with translated(f"{path} cannot be read"):
+                found = read_device_id(connection)
+        finally:
+            connection.close()
+    except EdgeStoreError:
+        found = None
+    return found or (DeviceId(config.device.id) if config.device.id else None)
+
+
+def ask_daemon(
+    config: ServerSection, device_id: DeviceId | None
+) -> tuple[dict[str, Any] | None, str | None]:
+    """What ``GET /readyz`` answers, or None and why. Only the daemon of ``device_id`` is believed:
+    on one machine another box may have the port. None, for a box without an id yet, believes any.
+    """
     if config.port == 0:
         return None, "server.port is 0: which port the daemon took is in its log"
     connection = http.client.HTTPConnection(
@@ -143,9 +165,12 @@ def ask_daemon(config: ServerSection) -> tuple[dict[str, Any] | None, str | None
         return None, "what answers there is not edge-store"
     finally:
         connection.close()
+    problem = None
     if not isinstance(state.get("is_ready"), bool):
-        return None, "what answers there is not edge-store"
-    return state, None
+        problem = "what answers there is not edge-store"
+    elif device_id is not None and state.get("device_id") != device_id:
+        problem = f"another box answers there: {state.get('device_id')}, and this is {device_id}"
+    return None if problem else state, problem
 
 
 def _url(config: ServerSection) -> str:

@@ -39,7 +39,10 @@ def fleet() -> None:
 def pull(url: str, into: Path, jobs: int, timeout: float) -> None:
     """Restore every box found there to INTO/<device id>.db, each one checked.
 
-    A copy is replaced only by a good newer one. Exits 1 if any box failed.
+    A copy is replaced only by a good newer one. If the new one does not continue it (the box was
+    set up anew, or restored from an earlier point), the older one is kept beside it, as
+    <device id>.<time of its newest commit>.db; `fleet query` leaves it out, and `query --db` reads
+    it. Exits 1 if any box failed.
 
     \b
     Example:
@@ -85,11 +88,18 @@ def _line(report: "BoxReport") -> str:
     name = f"{report.device_id:<24}"
     if report.error is not None:
         return f"{name} failed  {report.code}: {report.error}"
-    newest = "never"
-    if report.newest_at is not None:
-        moment = datetime.fromtimestamp(report.newest_at / 1000, tz=UTC)
-        newest = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
-    return f"{name} ok      {report.results} results up to {newest}, {report.seconds:.1f} s"
+    line = f"{name} ok      {_extent(report)}, {report.seconds:.1f} s"
+    if report.kept is not None:
+        line += f"; it does not continue the older copy, which is kept as {report.kept}"
+    return line
+
+
+def _extent(report: "BoxReport") -> str:
+    if report.newest_at is None:
+        return "nothing was committed yet"
+    moment = datetime.fromtimestamp(report.newest_at / 1000, tz=UTC)
+    newest = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f"{report.results} results up to {newest}"
 
 
 @fleet.command()
@@ -115,7 +125,8 @@ def query(
 ) -> None:
     """Run one read-only SQL statement over all copies in a folder.
 
-    It sees the tables and views of a box, each the union over all boxes, with a device_id column.
+    The copies are those named <device id>.db, one of each box. The statement sees the tables and
+    views of a box, each the union over all boxes, with a device_id column.
     Exits 1 if a copy could not be read; the others are answered for.
 
     \b

@@ -1,5 +1,6 @@
 """``edge-store init``: a configuration, a database and a device id."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def init(
     from edge_store.schema import migrate
     from edge_store.sqlite import DatabaseLock, open_writer
 
+    os.umask(0o027)  # the results are for their owner and group
     target = directory / "edge-store.toml"
     state = (state_dir or directory).absolute()
     database = state / "results.db"

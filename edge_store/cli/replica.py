@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +16,6 @@ if TYPE_CHECKING:
     from edge_store.replica.location import Location
 
 __all__ = ["replica"]
-
-DAEMON_TIMEOUT_S = 3.0
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (what a listener may be set to)
 
 
 @click.group()
@@ -41,14 +40,16 @@ def status(config: str | None, *, as_json: bool) -> None:
       edge-store replica status --config mybox
     """
     from edge_store.config import load
+    from edge_store.replica.litestream import require_safe_path
     from edge_store.replica.location import parse_location
 
     settings = load(config).config
     if not settings.replica.enabled:
         found: dict[str, Any] = {"state": "off", "hint": "set replica.enabled = true"}
     else:
+        require_safe_path(Path(settings.store.path))
         location = parse_location(settings.replica.url)
-        found = {"where": str(location), **(_ask_daemon(settings) or _look(settings, location))}
+        found = {"where": str(location), **_found(settings, location)}
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
@@ -57,38 +58,24 @@ def status(config: str | None, *, as_json: bool) -> None:
         click.echo(f"{name:<{width}}  {'-' if value is None else value}")
 
 
-def _ask_daemon(settings: "Config") -> dict[str, Any] | None:
-    """The ``replica`` part of /readyz; None when no daemon answers."""
-    import httpx
-
-    host = ANY_ADDRESS.get(settings.server.host, settings.server.host)
-    host = f"[{host}]" if ":" in host else host
-    try:
-        response = httpx.get(
-            f"http://{host}:{settings.server.port}/readyz",
-            timeout=DAEMON_TIMEOUT_S,
-            trust_env=False,
-        )
-        seen = response.json()["replica"]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        return None
-    if not isinstance(seen, dict):
-        return None
-    found: dict[str, Any] = {"daemon": "running", **seen}
-    found["last_synced_at"] = _rfc3339(seen.get("last_synced_at"))
-    return found
-
-
-def _look(settings: "Config", location: "Location") -> dict[str, Any]:
-    """What lies in the store."""
+def _found(settings: "Config", location: "Location") -> dict[str, Any]:
+    """What the daemon says of the replica; when it says nothing, what lies in the store."""
     from edge_store.replica.extent import read_extent
     from edge_store.replica.location import read_credentials
+    from edge_store.status import ask_daemon, known_device_id
 
+    device_id = known_device_id(settings)
+    daemon, problem = ask_daemon(settings.server, device_id)
+    seen = daemon.get("replica") if daemon is not None else None
+    if isinstance(seen, dict):
+        last = _rfc3339(seen.get("last_synced_at"))
+        return {"daemon": "running", **seen, "last_synced_at": last}
     credentials = read_credentials(location)
-    device_id = _device_of(settings) or asyncio.run(_only_device(location))
+    device_id = device_id or asyncio.run(_only_device(location))
     extent = asyncio.run(read_extent(location, credentials, device_id))
     return {
-        "daemon": "not running",
+        "daemon": "not running" if daemon is None else "running without replication",
+        "problem": problem,
         "device_id": device_id,
         "txid": extent.txid,
         "written_at": _rfc3339(extent.written_at),
@@ -97,14 +84,36 @@ def _look(settings: "Config", location: "Location") -> dict[str, Any]:
     }
 
 
+def _moment(_context: click.Context, option: click.Parameter, text: str | None) -> datetime | None:
+    """A time with its zone: without one, it would be taken for another zone's."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise click.BadParameter(f"{text!r} is not like 2026-01-31T08:00:00Z", param=option)
+    return moment
+
+
 @replica.command()
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="The file to write.")
 @click.option("--config", help="The box's edge-store.toml, or its folder.")
 @click.option("--from", "url", help="Another place of replicas: file:///… or s3://bucket/prefix?….")
 @click.option("--device", help="Whose replica, when there are several.")
+@click.option(
+    "--timestamp", metavar="RFC3339", callback=_moment,
+    help="The state that was replicated by then, not the newest: 2026-01-31T08:00:00Z.",
+)  # fmt: skip
 @click.option("--timeout", default=3600.0, show_default=True, help="Most seconds to take.")
 def restore(
-    to: Path, config: str | None, url: str | None, device: str | None, timeout: float
+    to: Path,
+    config: str | None,
+    url: str | None,
+    device: str | None,
+    timestamp: datetime | None,
+    timeout: float,
 ) -> None:
     """Rebuild the database from its replica, check all of it, and write it to FILE.
 
@@ -113,53 +122,41 @@ def restore(
     \b
     Example:
       edge-store replica restore --to restored.db
+      edge-store replica restore --to earlier.db --timestamp 2026-01-31T08:00:00Z
       edge-store replica restore --to a.db --from s3://edge/fleet?endpoint=https://host --device a
     """
     from edge_store.config import load
     from edge_store.ids import DeviceId
+    from edge_store.replica.litestream import require_safe_path
     from edge_store.replica.location import parse_location
     from edge_store.replica.restore import restore as restore_replica
+    from edge_store.status import known_device_id
 
     device_id = DeviceId(device) if device else None
     if url is not None:
         location = parse_location(url, key="--from")
     else:
         settings = load(config).config
+        require_safe_path(Path(settings.store.path))
         location = parse_location(settings.replica.url)
-        device_id = device_id or _device_of(settings)
+        device_id = device_id or known_device_id(settings)
     device_id = device_id or asyncio.run(_only_device(location))
     done = asyncio.run(
-        restore_replica(location, device_id, to, timeout_s=timeout, new_timeline=True)
+        restore_replica(location, device_id, to, timeout_s=timeout, at=timestamp, new_timeline=True)
     )
     newest = _rfc3339(done.newest_at)
     click.echo(f"{done.path}: {done.results} results of {device_id}, in {done.seconds:.1f} s")
     click.echo(f"newest commit: {newest or 'none yet'}; replica TXID {done.txid}")
     click.echo("checked: every page (integrity_check), every commit (digest chain)")
-    click.echo(f"look at it: edge-store query --db {to}")
+    shown = shlex.quote(str(to))
+    click.echo(f"look at it: edge-store query --db {shown}")
     click.echo("serve it:   stop the daemon; move the old database, its -wal and -shm and the")
     click.echo(
         "            folder `litestream` beside it away; put this file there; start it again"
     )
-
-
-def _device_of(settings: "Config") -> "DeviceId | None":
-    """The device id that the database or else the configuration holds."""
-    from edge_store.errors import EdgeStoreError
-    from edge_store.identity import read_device_id
-    from edge_store.ids import DeviceId
-    from edge_store.sqlite import driver, open_reader
-
-    try:
-        connection = open_reader(Path(settings.store.path))
-    except EdgeStoreError:  # it is lost or damaged: that is when one restores
-        return DeviceId(settings.device.id) if settings.device.id else None
-    try:
-        found = read_device_id(connection)
-    except driver.Error:
-        found = None
-    finally:
-        connection.close()
-    return found or (DeviceId(settings.device.id) if settings.device.id else None)
+    if os.geteuid() == 0:
+        click.echo(f"            it is root's now: chown edge-store:edge-store {shown}")
+        click.echo("            (or whichever user the daemon runs as)")
 
 
 async def _only_device(location: "Location") -> "DeviceId":

@@ -33,6 +33,7 @@ def serve(config: str | None, host: str | None, port: int | None) -> None:
     from edge_store.config import load
     from edge_store.observability.logging import configure_logging
 
+    os.umask(0o027)  # the results are for their owner and group; -wal and -shm too
     loaded = load(config, overrides={"server.host": host, "server.port": port})
     configure_logging(loaded.config.log)
 

@@ -1,7 +1,8 @@
 """Brings the boxes' databases here: one checked copy per box, replaced only by a good newer one.
 
 Boxes are independent: each has its deadline and its line in the report, and one that fails leaves
-its older copy and the others alone. One pull at a time works in a folder.
+its older copy and the others alone. One pull at a time works in a folder. History never vanishes:
+an older copy whose commits are not all in the new one is kept beside it (see history.py).
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_store.errors import AlreadyRunning, EdgeStoreError, StoreError
+from edge_store.fleet.history import settle
 from edge_store.ids import DeviceId
 from edge_store.replica.location import Location
 from edge_store.replica.restore import restore
@@ -25,11 +27,15 @@ LOCK_NAME = ".pull.lock"
 
 
 class BoxReport(Record, frozen=True, kw_only=True):
-    """What became of one box. Without an ``error`` its copy is new; ``newest_at`` is UTC ms."""
+    """What became of one box. Without an ``error`` its copy is new; ``newest_at`` is UTC ms.
+
+    ``kept`` is where the older copy lies, when the new one does not continue it.
+    """
 
     device_id: DeviceId
     results: int | None = None
     newest_at: int | None = None
+    kept: Path | None = None
     seconds: float
     error: str | None = None
     code: str | None = None
@@ -76,9 +82,16 @@ async def _pull_one(
     location: Location, device_id: DeviceId, into: Path, timeout_s: float
 ) -> BoxReport:
     began = time.monotonic()
+    path = copy_path(into, device_id)
+    kept: Path | None = None
+
+    def keep_history(new: Path) -> None:
+        nonlocal kept
+        kept = settle(path, new)
+
     try:
         restored = await restore(
-            location, device_id, copy_path(into, device_id), timeout_s=timeout_s, replace=True
+            location, device_id, path, timeout_s=timeout_s, before_replacing=keep_history
         )
     except (EdgeStoreError, OSError) as exc:
         return BoxReport(
@@ -91,6 +104,7 @@ async def _pull_one(
         device_id=device_id,
         results=restored.results,
         newest_at=restored.newest_at,
+        kept=kept,
         seconds=restored.seconds,
     )
 
@@ -99,7 +113,7 @@ async def _pull_one(
 def _exclusive(into: Path) -> Iterator[None]:
     """Hold the folder's lock. Released when this process ends, however."""
     try:
-        into.mkdir(parents=True, exist_ok=True)
+        into.mkdir(parents=True, exist_ok=True, mode=0o750)
         descriptor = os.open(into / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as exc:
         raise StoreError(

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from edge_store.errors import EdgeStoreError, NotAnEdgeStoreFile, NotFound
 from edge_store.identity import read_device_id
 from edge_store.query import QueryResult, run_query
+from edge_store.replica.extent import DEVICE_ID
 from edge_store.result import Record
 from edge_store.schema import FILES, statements
 from edge_store.sql import sql
@@ -58,12 +59,13 @@ class Relation(Record, frozen=True, kw_only=True):
 
 
 def find_copies(folder: Path) -> list[Path]:
-    """The copies that ``fleet pull`` has put there.
+    """The copies that ``fleet pull`` has put there, one of each box. An older one that it has kept
+    beside, ``<device id>.<time>.db``, is not among them: its rows would be counted twice.
 
     Raises:
         NotFound: there is none.
     """
-    found = sorted(path for path in folder.glob("*.db") if not path.name.startswith("."))
+    found = sorted(path for path in folder.glob("*.db") if DEVICE_ID.fullmatch(path.stem))
     if not found:
         raise NotFound(
             f"{folder} has no copies of boxes",

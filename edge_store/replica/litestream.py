@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from edge_store.config import ReplicaSection
-from edge_store.errors import LitestreamUnavailable
+from edge_store.errors import ConfigError, LitestreamUnavailable
 from edge_store.replica.location import Credentials
 from edge_store.result import Record
 
@@ -31,6 +31,7 @@ __all__ = [
     "find_litestream",
     "has_unsafe_path",
     "render_config",
+    "require_safe_path",
     "spawn",
 ]
 
@@ -95,6 +96,16 @@ def find_litestream() -> Program:
 def has_unsafe_path(database: Path) -> bool:
     """Whether Litestream would take another file for this one."""
     return any(character in str(database) for character in UNSAFE_CHARACTERS.split())
+
+
+def require_safe_path(database: Path) -> None:
+    """Raises ``ConfigError`` for a ``store.path`` that Litestream would take for another file."""
+    if has_unsafe_path(database):
+        raise ConfigError(
+            f"store.path = {str(database)!r}: litestream cannot replicate a path with "
+            f"one of {UNSAFE_CHARACTERS}",
+            hint="move the box's folder, or set replica.enabled = false",
+        )
 
 
 def render_config(

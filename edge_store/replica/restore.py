@@ -12,8 +12,9 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -47,6 +48,9 @@ __all__ = ["Restored", "restore"]
 
 STEPS_BETWEEN_CHECKS = 100_000  # SQLite virtual machine steps; about 10 ms
 FAULTS_SHOWN = 3
+SCRATCH_END = ".restoring"
+SCRATCH_STALE_S = 3600.0
+COPY_MODE = 0o640  # as the database of a box: its group may read it
 SIDECARS = ("-wal", "-shm", "-journal")
 
 
@@ -68,19 +72,22 @@ class Answer(msgspec.Struct, frozen=True):
     txid: str
 
 
-async def restore(
+async def restore(  # noqa: PLR0913  (each is the caller's to decide)
     location: Location,
     device_id: DeviceId,
     to: Path,
     *,
     timeout_s: float,
+    at: datetime | None = None,
     new_timeline: bool = False,
-    replace: bool = False,
+    before_replacing: Callable[[Path], None] | None = None,
 ) -> Restored:
-    """Rebuild the newest state of ``device_id`` at ``to``. Safe to cancel: nothing is left behind.
+    """Rebuild the newest state of ``device_id`` at ``to``, or the one that was replicated by
+    ``at`` (with a time zone). Safe to cancel: nothing is left behind.
 
     ``new_timeline`` is for a copy that will be served: it hands out used ``seq`` numbers again.
-    ``replace`` lets the rename take the place of an older copy, once the new one is good.
+    With ``before_replacing`` the rename may take the place of an older copy: it is called with the
+    new one once that is checked, on a thread, and what it raises leaves the older one there.
 
     Raises:
         RestoreFailed: ``to`` is there already, the deadline has passed, or Litestream failed.
@@ -96,14 +103,17 @@ async def restore(
             f"{to} has one of {UNSAFE_CHARACTERS} in its path: litestream would write elsewhere",
             hint="restore to another name",
         )
+    replace = before_replacing is not None
     _refuse_overwriting(to, replace=replace)
     credentials = read_credentials(location)
     try:
         async with asyncio.timeout(timeout_s):
-            await read_extent(location, credentials, device_id)
+            extent = await read_extent(location, credentials, device_id)
+            if at is not None and at.timestamp() * 1000 >= extent.written_at:
+                at = None  # litestream knows no time after its newest file: that is the state then
             with _scratch(to) as folder:
                 copy = folder / to.name
-                txid = await _download(location, credentials, device_id, copy)
+                txid = await _download(location, credentials, device_id, copy, at)
                 cancelled = threading.Event()
                 try:
                     check = await asyncio.to_thread(
@@ -113,6 +123,8 @@ async def restore(
                     raise _kept(copy, to, exc) from exc
                 finally:
                     cancelled.set()
+                if before_replacing is not None:
+                    await asyncio.to_thread(before_replacing, copy)
                 _refuse_overwriting(to, replace=replace)
                 _publish(copy, to)
     except TimeoutError:
@@ -147,8 +159,9 @@ def _refuse_overwriting(to: Path, *, replace: bool) -> None:
 def _scratch(to: Path) -> Iterator[Path]:
     """A private folder on the target's file system, so that a rename can publish from it."""
     try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
+        to.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        _remove_stale(to)
+        folder = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=SCRATCH_END, dir=to.parent))
     except OSError as exc:
         raise RestoreFailed(
             f"{to.parent} cannot be written: {exc.strerror}", hint="choose another folder"
@@ -159,8 +172,21 @@ def _scratch(to: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _remove_stale(to: Path) -> None:
+    """Remove what restores to this file left that were killed. A younger one may be at work."""
+    oldest = time.time() - SCRATCH_STALE_S
+    for folder in to.parent.iterdir():
+        ours = folder.name.startswith(f".{to.name}.") and folder.name.endswith(SCRATCH_END)
+        if ours and folder.lstat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 async def _download(
-    location: Location, credentials: Credentials | None, device_id: DeviceId, copy: Path
+    location: Location,
+    credentials: Credentials | None,
+    device_id: DeviceId,
+    copy: Path,
+    at: datetime | None,
 ) -> str:
     """Run ``litestream restore``; a configuration spares the quoting of a URL. Returns the TXID."""
     program = await asyncio.to_thread(find_litestream)
@@ -174,9 +200,11 @@ async def _download(
         section=ReplicaSection(),
     )
     config.write_bytes(content)
+    moment = at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z" if at else None
     process = await spawn(
         program,
         *("restore", "-no-expand-env", "-config", str(config), "-json"),
+        *(("-timestamp", moment) if moment else ()),
         *("-integrity-check", "full", "-o", str(copy), str(source)),
         credentials=credentials,
         stderr=asyncio.subprocess.PIPE,
@@ -189,7 +217,7 @@ async def _download(
                 process.kill()
             await process.wait()
     if process.returncode != 0:
-        raise _failure(stderr.decode(errors="replace"), location, device_id)
+        raise _failure(stderr.decode(errors="replace"), location, device_id, moment)
     start = stdout.find(b"{")  # other lines come before it
     try:
         return msgspec.json.decode(stdout[start:], type=Answer).txid
@@ -198,18 +226,25 @@ async def _download(
 
 
 def _failure(
-    output: str, location: Location, device_id: DeviceId
+    output: str, location: Location, device_id: DeviceId, moment: str | None
 ) -> RestoreFailed | ReplicaNotFound:
     lines = [line for line in output.splitlines() if line.strip()]
     reason = lines[-1].strip()[:500] if lines else "it said nothing"
-    if "no matching backup files" in output:
+    is_missing = "no matching backup files" in output
+    if moment and (is_missing or "timestamp does not exist" in output):
+        return ReplicaNotFound(
+            f"{location} holds no state of {device_id} from {moment} or before",
+            hint="choose a later --timestamp: snapshots are kept for replica.snapshot_retention_s",
+        )
+    if is_missing:
         return ReplicaNotFound(
             f"{location} has no complete replica of {device_id}",
             hint="wait until the box has uploaded its first snapshot",
         )
     return RestoreFailed(
         f"{device_id} cannot be restored from {location}: {reason}",
-        hint="its replica is damaged: an older point may still restore, see docs/operations.md",
+        hint="its replica is damaged: try an earlier point, `edge-store replica restore "
+        "--timestamp TIME`",
     )
 
 
@@ -262,6 +297,7 @@ def _finish(
 def _kept(copy: Path, to: Path, exc: Exception) -> VerifyFailed:
     """Keep the damaged copy for whoever must find out why."""
     damaged = to.with_name(f"{to.name}.damaged")
+    copy.chmod(COPY_MODE)
     copy.replace(damaged)
     return VerifyFailed(
         f"{exc}", hint=f"the copy is kept as {damaged}; {getattr(exc, 'hint', '')}".rstrip("; ")
@@ -270,6 +306,7 @@ def _kept(copy: Path, to: Path, exc: Exception) -> VerifyFailed:
 
 def _publish(copy: Path, to: Path) -> None:
     """Make the copy and its name last a power cut."""
+    copy.chmod(COPY_MODE)
     _fsync(copy)
     copy.replace(to)
     _fsync(to.parent)

@@ -26,12 +26,11 @@ from edge_store.replica.childlog import ChildLog
 from edge_store.replica.control import Control, Synced
 from edge_store.replica.litestream import (
     SHUTDOWN_TIMEOUT_S,
-    UNSAFE_CHARACTERS,
     Program,
     check_config,
     find_litestream,
-    has_unsafe_path,
     render_config,
+    require_safe_path,
     spawn,
 )
 from edge_store.replica.location import Credentials, parse_location, read_credentials
@@ -128,12 +127,7 @@ class Litestream:
 
     def _prepare(self, stack: AsyncExitStack) -> None:
         """Make the folders and write the configuration."""
-        if has_unsafe_path(self._database):
-            raise ConfigError(
-                f"store.path = {str(self._database)!r}: litestream cannot replicate a path with "
-                f"one of {UNSAFE_CHARACTERS}",
-                hint="move the box's folder, or set replica.enabled = false",
-            )
+        require_safe_path(self._database)
         location = parse_location(self._section.url)
         self._credentials = read_credentials(location)
         meta_path = self._database.parent / "litestream"

@@ -19,6 +19,12 @@ SELECT * FROM requests WHERE seq = :seq
 SELECT commit_id, boot_id, at, admitted_upto, seq_from, seq_to, digest, previous
 FROM commits ORDER BY commit_id
 
+-- name: select_commit_by_digest
+SELECT 1 FROM commits WHERE digest = :digest LIMIT 1
+
+-- name: select_newest_commit
+SELECT at, digest FROM commits ORDER BY commit_id DESC LIMIT 1
+
 -- name: select_summary
 SELECT
     (SELECT count(*) FROM results) AS results,

@@ -3,10 +3,12 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.replicating import ROOT, Database, contents, replicate
@@ -64,6 +66,14 @@ def break_replica(tmp_path: Path, device_id: str) -> None:
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 0xFF
         file.write_bytes(content)
+
+
+def add_other_folder(tmp_path: Path) -> None:
+    """Put one beside the box's, wherever that lies."""
+    (stored,) = (path for path in tmp_path.rglob("replicas/box-a") if path.is_dir())
+    other = stored.with_name("lost-found")
+    other.mkdir()
+    (other / "note.txt").write_text("no box")
 
 
 async def test_broken_box_fails_alone(tmp_path: Path, url: str) -> None:
@@ -164,3 +174,148 @@ async def test_status_without_a_daemon_looks_into_the_store(tmp_path: Path) -> N
     assert (found["daemon"], found["device_id"]) == ("not running", "box-a")
     assert found["txid"] > 0
     assert found["written_at"].endswith("Z")
+
+
+async def test_folder_that_is_no_box_is_passed_over(tmp_path: Path, url: str) -> None:
+    await replicated(tmp_path, "box-a", url, 3)
+    add_other_folder(tmp_path)
+    into = tmp_path / "copies"
+
+    done = edge_store("fleet", "pull", "--from", url, "--into", str(into))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 1 boxes" in done.stderr
+
+
+def test_box_that_has_replicated_nothing_yet_is_said(tmp_path: Path) -> None:
+    (tmp_path / "replicas" / "box-a" / "results.db").mkdir(parents=True)
+    url = f"file://{tmp_path}/replicas"
+    done = edge_store("fleet", "pull", "--from", url, "--into", str(tmp_path / "copies"))
+    assert done.returncode == 1
+    assert "box-a: nothing is replicated there yet" in done.stdout
+
+
+async def test_command_that_ends_after_a_listing_ends_normally(tmp_path: Path) -> None:
+    """The threads of obstore's asynchronous calls aborted one in ten of these (SIGABRT)."""
+    empty, existing = tmp_path / "empty", tmp_path / "there.db"
+    empty.mkdir()
+    existing.touch()
+    await replicated(tmp_path, "box-a", f"file://{tmp_path}/replicas", 1)
+    restore = ("replica", "restore", "--from", str(tmp_path / "replicas"), "--to", str(existing))
+    pull = ("fleet", "pull", "--from", str(empty), "--into", str(tmp_path / "copies"))
+    codes = [edge_store(*command).returncode for command in (restore, pull) * 8]
+    assert set(codes) == {1}
+
+
+def pulled(url: str, into: Path) -> subprocess.CompletedProcess[str]:
+    return edge_store("fleet", "pull", "--from", url, "--into", str(into))
+
+
+def count(into: Path) -> Any:
+    asked = edge_store("fleet", "query", "SELECT count(*) AS n FROM results", "--in", str(into))
+    assert asked.returncode == 0, asked.stderr
+    return json.loads(asked.stdout)["n"]
+
+
+async def test_box_set_up_anew_keeps_its_history_beside(tmp_path: Path) -> None:
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+    old = contents(await replicated(tmp_path, "box-a", url, 5))
+    assert pulled(url, into).returncode == 0
+    shutil.rmtree(tmp_path / "box-a")
+    shutil.rmtree(tmp_path / "replicas")
+    new = contents(await replicated(tmp_path, "box-a", url, 2))
+
+    done = pulled(url, into)
+
+    assert done.returncode == 0, done.stdout
+    (kept,) = into.glob("box-a.*.db")
+    assert str(kept) in done.stdout
+    assert (contents(kept), contents(into / "box-a.db")) == (old, new)
+    assert count(into) == 2
+    assert pulled(url, into).returncode == 0
+    assert list(into.glob("box-a.*.db")) == [kept]
+
+
+async def test_replica_that_fell_back_leaves_the_newer_copy(tmp_path: Path) -> None:
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+    await replicated(tmp_path, "box-a", url, 2)
+    shutil.copytree(tmp_path / "replicas", tmp_path / "earlier")
+    await replicated(tmp_path, "box-a", url, 3)
+    assert pulled(url, into).returncode == 0
+    newer = contents(into / "box-a.db")
+
+    done = pulled(f"file://{tmp_path}/earlier", into)
+
+    assert done.returncode == 1
+    assert "failed  replica_behind" in done.stdout
+    assert contents(into / "box-a.db") == newer
+    assert count(into) == 5
+
+
+async def test_unreadable_older_copy_is_kept_beside_the_new_one(tmp_path: Path) -> None:
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+    into.mkdir()
+    (into / "box-a.db").write_bytes(b"damaged" * 1000)
+    await replicated(tmp_path, "box-a", url, 2)
+
+    assert pulled(url, into).returncode == 0
+
+    (kept,) = into.glob("box-a.*.db")
+    assert kept.read_bytes() == b"damaged" * 1000
+    assert count(into) == 2
+
+
+async def test_copies_are_for_their_owner_and_group(tmp_path: Path) -> None:
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+    await replicated(tmp_path, "box-a", url, 1)
+    assert pulled(url, into).returncode == 0
+    assert into.stat().st_mode & 0o777 == 0o750
+    assert (into / "box-a.db").stat().st_mode & 0o777 == 0o640
+
+
+async def test_folder_of_a_killed_pull_is_removed_by_a_later_one(tmp_path: Path) -> None:
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+    await replicated(tmp_path, "box-a", url, 1)
+    killed, at_work, other = (
+        into / name for name in (".box-a.db.x1.restoring", ".box-a.db.x2.restoring", ".other.x")
+    )
+    for folder in (killed, at_work, other):
+        folder.mkdir(parents=True)
+        (folder / "part").touch()
+    for folder in (killed, other):
+        os.utime(folder, (0, 0))
+    assert pulled(url, into).returncode == 0
+    assert (killed.exists(), at_work.exists(), other.exists()) == (False, True, True)
+
+
+async def test_restore_by_the_command_takes_a_time_with_its_zone(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/replicas"
+    await replicated(tmp_path, "box-a", url, 2)
+    copy = tmp_path / "a copy.db"
+    restore = ("replica", "restore", "--from", url, "--to", str(copy), "--timestamp")
+    for wrong in ("yesterday", "2026-01-31T08:00:00"):
+        done = edge_store(*restore, wrong)
+        assert (done.returncode, copy.exists()) == (2, False)
+        assert "2026-01-31T08:00:00Z" in done.stderr
+    done = edge_store(*restore, "2999-01-01T00:00:00+02:00")
+    assert done.returncode == 0, done.stderr
+    assert f"edge-store query --db '{copy}'" in done.stdout
+    assert ("chown edge-store:edge-store" in done.stdout) == (os.geteuid() == 0)
+
+
+@pytest.mark.parametrize("folder", ["a#b", "a%20b", "a?b"])
+def test_path_that_litestream_misreads_is_refused_by_every_command(
+    tmp_path: Path, folder: str
+) -> None:
+    box = tmp_path / folder
+    box.mkdir()
+    config = box / "edge-store.toml"
+    config.write_text(f'[server]\nport = 1\n[replica]\nurl = "file://{tmp_path}/replica"\n')
+    for command in (("replica", "status"), ("replica", "restore", "--to", str(tmp_path / "a.db"))):
+        done = edge_store(*command, "--config", str(config))
+        assert done.returncode == 78
+        assert "litestream cannot replicate a path with" in done.stderr
+    done = edge_store("doctor", "--config", str(config), "--json")
+    (check,) = (check for check in json.loads(done.stdout) if check["name"] == "replica")
+    assert check["state"] == "failed"
+    assert "litestream cannot replicate a path with" in check["found"]

@@ -5,10 +5,11 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.replicating import Database, WriterProcess, contents, replicate
+from support.replicating import Database, WriterProcess, contents, replicate, wait_for
 from support.s3server import S3Server
 
 from edge_store.errors import (
@@ -182,3 +183,29 @@ async def test_store_that_never_answers_meets_the_deadline(tmp_path: Path, s3: S
                 parse_location(s3.url("fleet")), DEVICE, tmp_path / "copy.db", timeout_s=2
             )
         assert time.monotonic() - began < 10
+
+
+async def test_earlier_state_is_restored_by_its_time(tmp_path: Path) -> None:
+    database, url = tmp_path / "results.db", f"file://{tmp_path}/replica"
+    writing = Database(database, DEVICE)
+    times: list[datetime] = []
+    async with replicate(database, DEVICE, url) as litestream:
+        for results in (3, 2):
+            writing.write(results)
+            await litestream.sync(20)
+            # Litestream's times are those of its files: the next one must come later than this
+            await wait_for(lambda: newest_file(tmp_path) < time.time() - 0.2, "a later time")
+            times.append(datetime.now(UTC))
+    writing.close()
+
+    location = parse_location(url)
+    for at, expected in zip(times, (3, 5), strict=True):
+        to = tmp_path / f"{expected}.db"
+        assert (await restore(location, DEVICE, to, timeout_s=30, at=at)).results == expected
+    before = datetime(2020, 1, 1, tzinfo=UTC)
+    with pytest.raises(ReplicaNotFound, match="or before"):
+        await restore(location, DEVICE, tmp_path / "before.db", timeout_s=30, at=before)
+
+
+def newest_file(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in folder.rglob("*.ltx"))

@@ -9,6 +9,7 @@ import pytest
 
 from edge_store import status
 from edge_store.config import ServerSection
+from edge_store.ids import DeviceId
 from edge_store.status import ask_daemon
 
 
@@ -44,7 +45,16 @@ def http(status_line: str, body: str) -> bytes:
 
 def test_daemon_that_is_not_ready_is_an_answer_too() -> None:
     with server(http("503 Service Unavailable", '{"is_ready": false}')) as config:
-        assert ask_daemon(config) == ({"is_ready": False}, None)
+        assert ask_daemon(config, None) == ({"is_ready": False}, None)
+
+
+def test_daemon_of_another_box_is_not_taken_for_this_one() -> None:
+    body = '{"is_ready": true, "device_id": "box-b"}'
+    for asked, is_believed in (("box-a", False), ("box-b", True), (None, True)):
+        with server(http("200 OK", body)) as config:
+            found, problem = ask_daemon(config, DeviceId(asked) if asked else None)
+        assert (found is not None) == is_believed
+        assert is_believed or "another box answers there: box-b" in str(problem)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +71,7 @@ def test_daemon_that_is_not_ready_is_an_answer_too() -> None:
 )
 def test_what_is_not_edge_store_is_not_taken_for_it(answer: bytes) -> None:
     with server(answer) as config:
-        found, problem = ask_daemon(config)
+        found, problem = ask_daemon(config, None)
     assert found is None
     assert problem
 
@@ -69,18 +79,18 @@ def test_what_is_not_edge_store_is_not_taken_for_it(answer: bytes) -> None:
 def test_silence_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "ANSWER_TIMEOUT_S", 0.1)
     with server(None) as config:
-        assert ask_daemon(config) == (None, "no answer within 0.1 s")
+        assert ask_daemon(config, None) == (None, "no answer within 0.1 s")
 
 
 def test_nothing_that_listens_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    found, problem = ask_daemon(ServerSection(port=port))
+    found, problem = ask_daemon(ServerSection(port=port), None)
     assert found is None
     assert "refused" in str(problem)
 
 
 def test_port_that_is_not_known_is_said() -> None:
-    found, problem = ask_daemon(ServerSection(port=0))
+    found, problem = ask_daemon(ServerSection(port=0), None)
     assert found is None
     assert "server.port is 0" in str(problem)

@@ -1,0 +1,87 @@
+"""What a new copy of a box does to the older one: continue it, fall short of it, or contradict it.
+
+Judged by the digest chain: a copy continues another when the other's newest commit is one of its
+own. A box that was set up anew, or restored from an earlier point, contradicts what was pulled
+before; then both are kept.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edge_store.errors import ReplicaBehind, StoreError
+from edge_store.result import Record
+from edge_store.sql import sql
+from edge_store.sqlite import open_reader, translated
+
+__all__ = ["settle"]
+
+NAMES_MAX = 1000
+
+
+class Newest(Record, frozen=True, kw_only=True):
+    """The newest commit of a copy: UTC ms and digest."""
+
+    at: int
+    digest: bytes
+
+
+def settle(old: Path, new: Path) -> Path | None:
+    """Make room at ``old`` for ``new``. Returns where the older copy lies now, if it was kept.
+
+    An older copy that cannot be read is kept too: it may be all there is of its commits.
+
+    Raises:
+        ReplicaBehind: ``new`` only lacks commits; ``old`` stays where it is.
+    """
+    if not old.exists():
+        return None
+    try:
+        before = _newest(old)
+    except StoreError:
+        return _moved_aside(old, round(old.stat().st_mtime * 1000))
+    if before is None or _holds(new, before.digest):
+        return None
+    after = _newest(new)
+    if after is None or _holds(old, after.digest):
+        raise ReplicaBehind(
+            f"its replica ends at {_time(after.at) if after else 'no commit'}, "
+            f"before the copy that is here, which is kept: it goes on to {_time(before.at)}",
+            hint="the store was set back: see docs/operations.md",
+        )
+    return _moved_aside(old, before.at)
+
+
+def _newest(path: Path) -> Newest | None:
+    """None for a copy without commits."""
+    connection = open_reader(path)
+    try:
+        with translated(f"{path} cannot be read"):
+            row = connection.execute(sql("select_newest_commit")).fetchone()
+    finally:
+        connection.close()
+    return Newest(at=row[0], digest=row[1]) if row else None
+
+
+def _holds(path: Path, digest: bytes) -> bool:
+    connection = open_reader(path)
+    try:
+        with translated(f"{path} cannot be read"):
+            found = connection.execute(sql("select_commit_by_digest"), {"digest": digest})
+            return found.fetchone() is not None
+    finally:
+        connection.close()
+
+
+def _moved_aside(old: Path, at: int) -> Path:
+    """Rename to ``<device id>.<time of its newest commit>.db``. Replaces nothing."""
+    stem = f"{old.stem}.{_time(at).replace(':', '')}"
+    for number in range(1, NAMES_MAX):
+        kept = old.with_name(f"{stem}{f'-{number}' if number > 1 else ''}{old.suffix}")
+        if not kept.exists():
+            return old.rename(kept)
+    raise StoreError(f"{old.parent} holds {NAMES_MAX} older copies of {stem}")
+
+
+def _time(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

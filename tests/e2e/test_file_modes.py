@@ -1,0 +1,34 @@
+"""Results are for the daemon's user and group: no file that holds them is open to others."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.daemon import Box
+
+DATABASE = ("results.db", "results.db-wal", "results.db-shm")
+
+
+@pytest.fixture(autouse=True)
+def _usual_umask() -> Iterator[None]:
+    previous = os.umask(0o022)
+    yield
+    os.umask(previous)
+
+
+def modes(directory: Path, *names: str) -> dict[str, str]:
+    return {name: f"{(directory / name).stat().st_mode & 0o777:04o}" for name in names}
+
+
+def test_init_makes_files_that_others_cannot_read(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box")
+    files = ("edge-store.toml", "results.db")
+    assert modes(box.directory, *files) == dict.fromkeys(files, "0640")
+
+
+def test_serve_makes_files_that_others_cannot_read(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box")
+    box.database.unlink()
+    with box.serve():
+        assert modes(box.directory, *DATABASE) == dict.fromkeys(DATABASE, "0640")
