@@ -223,7 +223,7 @@ def _explain(
         value = value.get(part) if isinstance(value, dict) else None
     is_setting = key in _flatten(msgspec.to_builtins(Config()))
     if isinstance(value, dict) and not is_setting:  # a rule across fields: it names the key itself
-        return ConfigError(text, hint=f"see [{key}]")
+        return ConfigError(text, hint=f"see [{key}]" if key else "change one of the two")
     return ConfigError(
         f"{key} = {value!r} (in {_origin(key, origins)}): {text}{_choices(key)}",
         hint="set another value",
