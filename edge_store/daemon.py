@@ -42,6 +42,7 @@ from edge_store.sqlite import (
     open_reader,
     open_writer,
     require_safe_sqlite,
+    translated,
     wal_bytes,
 )
 from edge_store.systemd import notify, watchdog_interval_s
@@ -183,8 +184,9 @@ class Drain:
 
 
 def _prepare(connection: Connection, device_id: str, *, index_was_held: bool) -> DeviceId:
-    migrate(connection)
-    (ended,) = connection.execute(sql("select_last_boot_ended")).fetchone()
+    with translated("the database cannot be prepared"):
+        migrate(connection)
+        (ended,) = connection.execute(sql("select_last_boot_ended")).fetchone()
     if index_was_held and not ended:
         # The replica may hold a commit that this file does not (see is_index_held). An empty WAL
         # makes Litestream upload the whole database, and so forget it.
@@ -194,7 +196,8 @@ def _prepare(connection: Connection, device_id: str, *, index_was_held: bool) ->
                 "another process reads the database since before the crash, and does not let go",
                 hint="end it (`fuser -v` on the -shm file names it), then start again",
             )
-    return create_identity(connection, device_id)
+    with translated("the database cannot be prepared"):
+        return create_identity(connection, device_id)
 
 
 @asynccontextmanager

@@ -110,6 +110,12 @@ def translated(what: str) -> Iterator[None]:
                     f"{what}: {exc}",
                     hint="keep the file; `edge-store replica restore --to FILE` rebuilds it",
                 ) from exc
+            case driver.SQLITE_READONLY:
+                raise StoreError(
+                    f"{what}: {exc}",
+                    hint="the user of this process must own the database and its -wal and -shm "
+                    "files, or be in their group with the right to write",
+                ) from exc
             case driver.SQLITE_NOTADB:
                 raise NotAnEdgeStoreFile(f"{what}: {exc}", hint="point to another file") from exc
             case _:

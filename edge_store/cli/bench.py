@@ -7,12 +7,23 @@ import click
 
 __all__ = ["bench"]
 
+AT_LEAST_ONE = click.IntRange(min=1)
+
 
 @click.command()
 @click.argument("what", type=click.Choice(["writer", "recorder", "memory"]))
-@click.option("--pairs", default=12, show_default=True, help="Interleaved pairs of slices.")
-@click.option("--rows", default=4096, show_default=True, help="Rows or requests in a slice.")
-@click.option("--requests", default=100_000, show_default=True, help="Requests, for memory.")
+@click.option(
+    "--pairs", type=AT_LEAST_ONE, default=12, show_default=True,
+    help="Interleaved pairs of slices.",
+)  # fmt: skip
+@click.option(
+    "--rows", type=AT_LEAST_ONE, default=4096, show_default=True,
+    help="Rows or requests in a slice.",
+)  # fmt: skip
+@click.option(
+    "--requests", type=AT_LEAST_ONE, default=100_000, show_default=True,
+    help="Requests, for memory.",
+)  # fmt: skip
 @click.option(
     "--dir", "directory", type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder on the disk to measure; a temporary one in it is used and removed.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ def query(
     from edge_store.fleet.query import find_copies, query_fleet
 
     copies = find_copies(folder)
-    answer = query_fleet(copies, statement, dict(params), rows_max=limit, timeout_s=timeout)
+    with interruptible():
+        answer = query_fleet(copies, statement, dict(params), rows_max=limit, timeout_s=timeout)
     write_rows(answer.result, chosen_format(fmt, sys.stdout), sys.stdout)
     if answer.result.is_cut:
         click.echo(f"edge-store: only the first {limit} rows; --limit N shows more", err=True)

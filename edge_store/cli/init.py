@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,14 @@ from edge_store.errors import ConfigError
 
 __all__ = ["init"]
 
-ENGINES = ("sglang", "upstream", "demo")
+ENGINES = ("upstream", "demo", "sglang")
+OFFERED = ENGINES[:2]  # sglang, in this process, is refused until it is there
 
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path), default=".", metavar="[DIR]")
 @click.option("--engine", type=click.Choice(ENGINES), help="What will answer.")
 @click.option("--upstream", metavar="URL", help="The server that an upstream engine asks.")
-@click.option("--model", metavar="PATH", help="The model that an sglang engine loads.")
 @click.option("--device-id", metavar="ID", help="Name of this box; one is made up without it.")
 @click.option(
     "--state-dir", type=click.Path(path_type=Path), help="Folder of the database, if not DIR."
@@ -27,7 +29,6 @@ def init(
     directory: Path,
     engine: str | None,
     upstream: str | None,
-    model: str | None,
     device_id: str | None,
     state_dir: Path | None,
 ) -> None:
@@ -55,12 +56,10 @@ def init(
                 f"{existing} is already there: nothing was written",
                 hint="use another DIR, or `edge-store serve` with this one",
             )
-    engine, was_chosen = _chosen_engine(engine)
+    engine, was_chosen = _chosen_engine(engine, upstream)
     if engine == "upstream" and not upstream:
         upstream = _asked_upstream()
 
-    for folder in (directory, state):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o750)
     values: dict[str, Any] = {
         "store.path": str(database) if state_dir else "results.db",
         "engine.kind": engine,
@@ -68,36 +67,68 @@ def init(
     }
     if upstream:
         values["engine.upstream.base_url"] = upstream
-    if model:
-        values["engine.sglang"] = {"model_path": model}
-    with target.open("x", encoding="utf-8") as file:
-        file.write(render_toml(values))
-    try:
+    with _all_or_nothing(directory, state):
+        for folder in (directory, state):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        with target.open("x", encoding="utf-8") as file:
+            file.write(render_toml(values))
         load(str(target), environ={}, overrides={"device.id": device_id})
         with DatabaseLock(database):
             connection = open_writer(database)
             migrate(connection)
             found = create_identity(connection, device_id or "")
             connection.close()
-    except BaseException:
-        target.unlink()
-        raise
 
     click.echo(f"wrote {target}, {database}; this box is {found}")
     if engine == "demo":
         click.secho(
             "This is a DEMO: the demo engine has no model and makes up its answers. "
-            "Set engine.kind to upstream or sglang for a real one.",
+            "Set engine.kind to upstream for a real one.",
             bold=True,
             err=not was_chosen,
         )
     click.echo(f"next: edge-store serve --config {target}")
 
 
-def _chosen_engine(given: str | None) -> tuple[str, bool]:
+@contextmanager
+def _all_or_nothing(*folders: Path) -> Iterator[None]:
+    """On an error, remove the folders and files that were not there before."""
+    wanted = {path for folder in folders for path in (folder, *folder.parents)}
+    made = sorted((path for path in wanted if not path.exists()), reverse=True)  # inner ones first
+    before = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    try:
+        yield
+    except BaseException as exc:
+        for folder in folders:
+            for path in set(folder.iterdir() if folder.is_dir() else ()) - before:
+                if path.is_file():
+                    path.unlink()
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+        if isinstance(exc, FileExistsError | FileNotFoundError | NotADirectoryError):
+            raise ConfigError(
+                f"{exc.filename} cannot be made: {exc.strerror}", hint="use another DIR"
+            ) from exc
+        raise
+
+
+def _chosen_engine(given: str | None, upstream: str | None) -> tuple[str, bool]:
     """The engine, and whether a person chose it."""
+    if given == "sglang":
+        raise ConfigError(
+            "SGLang inside the daemon is not in this version yet",
+            hint="run `python -m sglang.launch_server`, and add --engine upstream "
+            "--upstream http://127.0.0.1:30000",
+        )
+    if given == "demo" and upstream:
+        raise ConfigError(
+            f"--engine demo asks nobody, but --upstream is {upstream}", hint="leave one of them out"
+        )
+    if given is None and upstream:
+        given = "upstream"
     if given is None and sys.stdin.isatty():
-        given = click.prompt("Which engine?", type=click.Choice(ENGINES), default="demo")
+        given = click.prompt("Which engine?", type=click.Choice(OFFERED), default="demo")
     return given or "demo", given is not None
 
 

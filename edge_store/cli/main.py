@@ -1,9 +1,11 @@
 """Finds the command, and prints what went wrong in one place: what failed, then what to do next."""
 
 import importlib
+import io
 import os
 import sys
 import traceback
+from typing import Any
 
 import click
 
@@ -11,6 +13,8 @@ from edge_store import __version__
 from edge_store.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EdgeStoreError
 
 __all__ = ["cli", "main", "report"]
+
+EXIT_PIPE = 141  # as a shell shows SIGPIPE: the reader of our output has left, as `head` does
 
 # command -> (module, attribute); imported only when it is called or listed
 COMMANDS = {
@@ -40,6 +44,17 @@ class LazyGroup(click.Group):
         command = getattr(module, COMMANDS[cmd_name])
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command and write all of what it said."""
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:  # click would exit with 1
+            _drop_output()
+            sys.exit(EXIT_PIPE)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,8 +89,15 @@ def report(error: BaseException) -> int:
             return EXIT_FAILURE
 
 
+def _drop_output() -> None:
+    """Nobody takes it: Python must not try again, and fail again, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """The console script. Exits with the error's own code: 78 for a wrong configuration."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as exc:
@@ -88,7 +110,8 @@ def main() -> None:
         sys.exit(exc.exit_code)
     except (EdgeStoreError, PermissionError) as exc:
         sys.exit(report(exc))
-    except BrokenPipeError:
-        # the reader of our output has left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except OSError as exc:  # a full disk, a folder that is none: the world's fault, in its words
+        where = f"{exc.filename}: " if exc.filename else ""
+        click.echo(f"edge-store: {where}{exc.strerror or exc}", err=True)
+        _drop_output()
+        sys.exit(EXIT_FAILURE)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
 
 __all__ = ["query"]
@@ -57,13 +58,14 @@ def query(  # noqa: PLR0913  (one parameter per option)
         db = Path(load(config).config.store.path)
     connection = open_reader(db)
     try:
-        result = run_query(
-            connection,
-            sql("select_newest") if statement is None else statement,
-            dict(params),
-            rows_max=limit,
-            timeout_s=timeout,
-        )
+        with interruptible():
+            result = run_query(
+                connection,
+                sql("select_newest") if statement is None else statement,
+                dict(params),
+                rows_max=limit,
+                timeout_s=timeout,
+            )
     finally:
         connection.close()
     write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)

@@ -10,8 +10,9 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -21,6 +22,8 @@ from edge_store.errors import ConfigError
 __all__ = ["Loaded", "config_path", "load"]
 
 ENVIRONMENT_PREFIX = "EDGE_STORE_"
+# no settings: which file to read, and a secret that no file should hold (engine/upstream.py)
+NO_SETTINGS = ("EDGE_STORE_CONFIG", "EDGE_STORE_UPSTREAM_API_KEY")
 SYSTEM_PATH = Path("/etc/edge-store/edge-store.toml")
 
 
@@ -119,8 +122,13 @@ def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]
     """Each ``EDGE_STORE_SECTION__KEY``, converted to its field's type."""
     layers = []
     for name in sorted(environ):
-        if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in NO_SETTINGS:
             continue
+        if "__" not in name:
+            raise ConfigError(
+                f"{name}: there is no such variable{_suggest_variable(name)}",
+                hint="a setting's is EDGE_STORE_SECTION__KEY, as in EDGE_STORE_SERVER__PORT",
+            )
         key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
         try:
             kind = _field_type(key)
@@ -133,7 +141,7 @@ def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]
             ) from None
         except msgspec.ValidationError as exc:
             raise ConfigError(
-                f"{name} = {environ[name]!r}: {exc}", hint="set another value"
+                f"{name} = {environ[name]!r}: {exc}{_choices(key)}", hint="set another value"
             ) from exc
         layers.append((name, {key: value}))
     return layers
@@ -159,6 +167,17 @@ def _field_type(key: str) -> Any:
             return Any if table == "sglang" else _absent(key)
     hint = get_type_hints(section, include_extras=True)[leaf]
     return _absent(key) if isinstance(hint, type) and issubclass(hint, Section) else hint
+
+
+def _choices(key: str) -> str:
+    """The values that a setting may have, where they are few."""
+    try:
+        kind = _field_type(key)
+    except KeyError:
+        return ""
+    kind = get_args(kind)[0] if get_args(kind) else kind
+    is_enum = isinstance(kind, type) and issubclass(kind, StrEnum)
+    return f"; it is one of {', '.join(kind)}" if is_enum else ""
 
 
 def _absent(key: str) -> Any:
@@ -204,9 +223,10 @@ def _explain(
         value = value.get(part) if isinstance(value, dict) else None
     is_setting = key in _flatten(msgspec.to_builtins(Config()))
     if isinstance(value, dict) and not is_setting:  # a rule across fields: it names the key itself
-        return ConfigError(text, hint=f"see [{key}]")
+        return ConfigError(text, hint=f"see [{key}]" if key else "change one of the two")
     return ConfigError(
-        f"{key} = {value!r} (in {_origin(key, origins)}): {text}", hint="set another value"
+        f"{key} = {value!r} (in {_origin(key, origins)}): {text}{_choices(key)}",
+        hint="set another value",
     )
 
 
@@ -219,4 +239,11 @@ def _origin(key: str, origins: Mapping[str, str]) -> str:
 
 def _suggest(key: str) -> str:
     near = difflib.get_close_matches(key, _flatten(msgspec.to_builtins(Config())), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _suggest_variable(name: str) -> str:
+    keys = _flatten(msgspec.to_builtins(Config()))
+    variables = [ENVIRONMENT_PREFIX + key.upper().replace(".", "__") for key in keys]
+    near = difflib.get_close_matches(name, [*variables, *NO_SETTINGS], n=1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -296,6 +296,13 @@ class Config(Section, frozen=True, kw_only=True):
     device: DeviceSection = DeviceSection()
     log: LogSection = LogSection()
 
+    def __post_init__(self) -> None:
+        if self.store.allow_vulnerable_sqlite and self.replica.enabled:
+            raise ValueError(
+                "store.allow_vulnerable_sqlite = true needs replica.enabled = false: a SQLite with "
+                "the WAL-reset bug beside Litestream can corrupt the database"
+            )
+
     def resolved(self, directory: Path) -> "Config":
         """The same settings with ``store.path`` absolute and ``replica.url`` filled in."""
         path = (directory / self.store.path).absolute()

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import zip_longest
 from typing import Any
@@ -18,6 +19,7 @@ __all__ = ["Impossible", "JSONSchema", "conjunction", "merged"]
 
 SCHEMA_BYTES_MAX = 256 * 1024
 REFERENCES_MAX = 10_000  # over all validations of one schema: a third of a second
+REFERENCES_DEEP = 60  # one within the other; each takes about eight of Python's 1000 frames
 
 
 class Impossible(Exception):
@@ -44,10 +46,12 @@ class JSONSchema:
         if validator in (jsonschema.Draft3Validator, jsonschema.Draft4Validator):
             raise InvalidRequest("JSON Schema drafts 3 and 4 are not taken: use 2020-12")
         try:
-            validator.check_schema(self.root)
+            with _panics_refused():
+                validator.check_schema(self.root)
         except jsonschema.SchemaError as exc:
             raise InvalidRequest(f"the JSON schema is invalid: {exc.message}") from exc
         self._references_left = REFERENCES_MAX
+        self._references_open = 0
         bounded = {
             keyword: self._bounded(rule)
             for keyword, rule in validator.VALIDATORS.items()
@@ -69,7 +73,13 @@ class JSONSchema:
                 raise InvalidRequest(
                     f"the JSON schema takes over {REFERENCES_MAX} references to follow"
                 )
-            yield from rule(*arguments) or ()
+            if self._references_open == REFERENCES_DEEP:
+                raise RecursionError
+            self._references_open += 1
+            try:
+                yield from rule(*arguments) or ()
+            finally:
+                self._references_open -= 1
 
         return follow
 
@@ -83,9 +93,23 @@ class JSONSchema:
         if part is not None:
             validator = validator.evolve(schema=part)
         try:
-            return bool(validator.is_valid(value))
+            with _panics_refused():
+                return bool(validator.is_valid(value))
         except RecursionError:  # a circle of references that this value does not leave
             return False
+
+
+@contextmanager
+def _panics_refused() -> Iterator[None]:
+    """Rust code below jsonschema panics where Python's recursion ends inside of it, with a
+    ``BaseException`` of a class that cannot be imported.
+    """
+    try:
+        yield
+    except BaseException as exc:
+        if type(exc).__name__ != "PanicException":
+            raise
+        raise InvalidRequest("the JSON schema is nested too deeply, or refers to itself") from None
 
 
 def _refuse(constant: str) -> Any:

@@ -4,7 +4,7 @@ Status, headers and body pass as they are, 4xx and 5xx too; what belongs to one 
 (RFC 9110 §7.6.1). What is no answer becomes an ``EngineError``, before or after the response has
 begun. Cancelling a call closes its upstream connection: that stops a generation everywhere. Nothing
 is retried: a request that may have reached the server may have been generated. Proxies of the
-environment are not used, cookies are not kept, the API key is in no message, repr or log.
+environment are not used, cookies do not pass, the API key is in no message, repr or log.
 """
 
 import asyncio
@@ -48,10 +48,12 @@ HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     b"transfer-encoding upgrade".split()
 )
-# host, length and encoding are those of our own request; the body is whole, so nothing to expect
-NOT_SENT = HOP_BY_HOP | {b"host", b"content-length", b"accept-encoding", b"expect"}
+# host, length and encoding are those of our own request; the body is whole, so nothing to expect;
+# cookies are for this box's name, and whoever runs on it
+NOT_SENT = HOP_BY_HOP | {b"host", b"content-length", b"accept-encoding", b"expect", b"cookie"}
 # the daemon's HTTP server writes these; the recorder adds to the body, so its length is not known
-NOT_ANSWERED = HOP_BY_HOP | {b"content-length", b"date", b"server"}
+NOT_ANSWERED = HOP_BY_HOP | {b"content-length", b"date", b"server", b"set-cookie"}
+OURS = b"x-edge-store-"  # an upstream that is an edge-store says the same of its own row
 DECODED = frozenset({"gzip", "deflate"})  # what httpx decodes without further packages
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -342,7 +344,8 @@ def _answer_headers(headers: Headers, *, is_decoded: bool) -> Headers:
     dropped = NOT_ANSWERED | _named_by_connection(headers)
     if is_decoded:
         dropped |= {b"content-encoding"}
-    return [(k.lower(), v) for k, v in headers if k.lower() not in dropped]
+    kept = [(k.lower(), v) for k, v in headers if k.lower() not in dropped]
+    return [(k, v) for k, v in kept if not k.startswith(OURS)]
 
 
 def _version(body: bytes) -> str | None:

@@ -60,9 +60,9 @@ def test_init_with_an_option_asks_nothing_on_a_terminal(tmp_path: Path) -> None:
     assert "DEMO" in shown
 
 
-def test_init_passes_a_model_to_sglang(tmp_path: Path) -> None:
-    box = Box.init(tmp_path / "box", "--engine", "sglang", "--model", '/models/a "b"')
-    assert settings(box.directory)["engine"]["sglang"] == {"model_path": '/models/a "b"'}
+def test_init_with_an_address_alone_makes_an_upstream_box(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box", "--upstream", "http://127.0.0.1:30000")
+    assert settings(box.directory)["engine"]["kind"] == "upstream"
 
 
 @pytest.mark.parametrize("kept", ["edge-store.toml", "results.db"])
@@ -83,16 +83,27 @@ def test_init_overwrites_nothing(tmp_path: Path, kept: str) -> None:
         (["--engine", "upstream"], "--upstream"),
         (["--engine", "upstream", "--upstream", "host:1"], "host:1"),
         (["--engine", "demo", "--device-id", "Ward 7"], "Ward 7"),
+        (["--engine", "demo", "--upstream", "http://127.0.0.1:1"], "--upstream"),
+        (["--engine", "sglang"], "--engine upstream"),
+        (["--state-dir", "/proc/x"], "/proc/x"),
     ],
 )
-def test_init_that_fails_leaves_no_configuration(
-    tmp_path: Path, options: list[str], named: str
-) -> None:
+def test_init_that_fails_leaves_nothing(tmp_path: Path, options: list[str], named: str) -> None:
     done = Box(tmp_path / "box").run("init", "box", *options)
     assert done.returncode == 78
     assert named in done.stderr
-    assert not (tmp_path / "box/edge-store.toml").exists()
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
     assert Box(tmp_path / "box").run("init", "box", "--engine", "demo").returncode == 0
+
+
+def test_init_of_a_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    done = Box(tmp_path / "box").run("init", "README.md")
+    assert done.returncode == 78
+    assert "README.md" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_init_makes_a_folder_that_others_cannot_read(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edge_store.engine.instance import instance_text
 from edge_store.engine.pattern import matching
+from edge_store.engine.schema import JSONSchema
 from edge_store.errors import InvalidRequest
 
 NAMES = st.sampled_from(["a", "b", "city", "x y", "ß"])
@@ -253,3 +254,13 @@ def test_a_circle_of_references_is_left_by_the_alternative_that_ends_it() -> Non
     }
     for seed in range(8):
         assert json.loads(instance_text(json.dumps(schema), seed)) in (3, 4, None)
+
+
+@pytest.mark.parametrize("schema", ['{"if": {"$ref": "#"}}', '{"not": {"$ref": "#"}}'])
+def test_schema_that_refers_to_itself_ends_at_any_depth_of_the_stack(schema: str) -> None:
+    """Where Python's recursion ends inside the Rust code below jsonschema, that code panics."""
+
+    def below(frames: int) -> bool:
+        return below(frames - 1) if frames else JSONSchema(schema).allows({})
+
+    assert not any(below(frames) for frames in range(24))

@@ -1,0 +1,91 @@
+"""Commands whose user leaves, whose disk is full, whose terminal has no umlauts: one plain line."""
+
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.daemon import DEADLINE_S, EDGE_STORE, Box
+
+COUNT = "with recursive c(n) as (select 1 union all select n + 1 from c)"
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Box:
+    return Box.init(tmp_path_factory.mktemp("faults") / "box")
+
+
+def shell(box: Box, script: str) -> subprocess.CompletedProcess[str]:
+    """A line of bash; $STORE is the program and $BOX the folder."""
+    environ = {**box.environ, "STORE": " ".join(EDGE_STORE), "BOX": str(box.directory)}
+    return subprocess.run(
+        ["/bin/bash", "-c", script], env=environ, capture_output=True, text=True,
+        timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+
+
+def test_ctrl_c_ends_a_query_at_once(box: Box) -> None:
+    process = subprocess.Popen(
+        [*EDGE_STORE, "query", f"{COUNT} select n, count(*) over () from c",
+         "--timeout", "600", "--config", str(box.directory)],
+        env=box.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        status = Path(f"/proc/{process.pid}/maps")
+        while "results.db-shm" not in status.read_text():  # the query has begun, or is about to
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        shown, said = process.communicate(timeout=DEADLINE_S)
+    finally:
+        process.kill()
+    assert (process.returncode, shown, said.strip()) == (130, "", "aborted")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ['query "select 1"', "status --json", "config show"])
+def test_full_disk_behind_the_output_is_one_line(box: Box, command: str, unbuffered: str) -> None:
+    done = shell(box, f"PYTHONUNBUFFERED={unbuffered} $STORE {command} --config $BOX > /dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "edge-store: No space left on device\n"
+
+
+def test_reader_that_leaves_ends_a_query_with_141(box: Box) -> None:
+    done = shell(
+        box,
+        f'$STORE query "{COUNT} select n from c" --limit 100000 --config $BOX | head -1; '
+        "echo ${PIPESTATUS[0]}",
+    )
+    assert (done.stdout, done.stderr) == ('{"n": 1}\n141\n', "")
+
+
+def test_text_that_the_terminal_has_no_letters_for_is_escaped(box: Box) -> None:
+    done = shell(box, "PYTHONIOENCODING=ascii $STORE query \"select 'ü' as t\" --config $BOX")
+    assert (done.returncode, done.stdout) == (0, '{"t": "\\xfc"}\n')
+
+
+@pytest.mark.parametrize("option", ["--pairs 0", "--rows -1", "--requests 0"])
+def test_bench_of_nothing_is_refused(box: Box, option: str) -> None:
+    done = shell(box, f"$STORE bench writer {option}")
+    assert done.returncode == 2
+    assert option.partition(" ")[0] in done.stderr
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_daemon_on_files_that_it_may_not_write_says_so(tmp_path: Path, suffix: str) -> None:
+    if shutil.which("setpriv") is None:
+        pytest.skip("needs setpriv")
+    box = Box.init(tmp_path / "box")
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        daemon.kill()
+    file = box.database.with_name(box.database.name + suffix)
+    file.chmod(0o440)
+    drop = "-dac_override,-dac_read_search,-fowner"  # root without the right to write it anyway
+    done = shell(
+        box, f"setpriv --inh-caps={drop} --bounding-set={drop} $STORE serve --config $BOX --port 0"
+    )
+    assert done.returncode in (1, 77)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("edge-store: ")
+    assert len(done.stderr.splitlines()) == 2, done.stderr
