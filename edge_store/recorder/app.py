@@ -92,14 +92,16 @@ class Recorder:
                 self._engine, _engine_scope(scope, sent), sent, receive, self._engine_timeout_s
             )
             result, failure = await self._outcome(entry)
-            receipt = await self._commit(result)
+            receipt = await self._commit(result, slot)
         except BaseException as exc:
             if result is None:
-                self._writer.enqueue(entry.result(exchange.reader.reading(), (), _stopped(exc)))
+                result = entry.result(exchange.reader.reading(), (), _stopped(exc))
+                self._writer.enqueue(result, slot)
             raise
         finally:
             self._exchanges.discard(exchange)
-            self.slots.release(slot)
+            if result is None:
+                self.slots.release(slot)
         await exchange.deliver(receipt, failure)
 
     async def _outcome(self, entry: "Entry") -> tuple[Result, EdgeStoreError | None]:
@@ -128,9 +130,10 @@ class Recorder:
             assessed.append(msgspec.structs.replace(output, **msgspec.structs.asdict(found)))
         return tuple(assessed)
 
-    async def _commit(self, result: Result) -> Receipt | EdgeStoreError:
+    async def _commit(self, result: Result, slot: Slot) -> Receipt | EdgeStoreError:
+        """From here on the slot is the writer's."""
         try:
-            receipt = await self._writer.submit(result)
+            receipt = await self._writer.submit(result, slot)
         except StoreError as exc:
             log.error("result_not_committed", id=result.id, code=exc.code, error=str(exc))
             return exc

@@ -228,8 +228,9 @@ async def test_a_cancelled_request_is_recorded_and_aborted(path: Path) -> None:
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        assert running.recorder.slots.in_flight == 0
-    found = only(running.stored()).result  # the writer commits what waits before it ends
+        async with asyncio.timeout(DEADLINE_S):
+            await running.recorder.slots.drained()
+    found = only(running.stored()).result
     assert found.id in running.engine.aborted
     assert found.status is Status.CANCELLED
     assert found.outputs[0].output_text == "Hel"
@@ -430,7 +431,8 @@ async def test_a_defect_after_admission_still_leaves_a_row(
         monkeypatch.setattr(running.recorder, "_outcome", broken)
         with pytest.raises(ZeroDivisionError):
             await running.ask()
-        assert running.recorder.slots.in_flight == 0
+        async with asyncio.timeout(DEADLINE_S):
+            await running.recorder.slots.drained()
     found = only(running.stored()).result
     assert (found.status, found.error_type) == (Status.FAILED, "internal_error")
     assert found.outputs[0].output_text == "hello"
