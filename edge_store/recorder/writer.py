@@ -2,9 +2,10 @@
 
 One task, one connection. A batch is one plain function on the writer's thread: BEGIN IMMEDIATE, the
 inserts, the row of ``commits``, COMMIT. A result is acknowledged only by the future that its COMMIT
-resolves. A datum that cannot be stored costs its own row a retry, not the batch. The queue needs no
-bound of its own: a result holds its slot until it is settled, whatever its caller does. The task
-ends by ``close``, never by cancellation.
+resolves. A datum that cannot be stored costs its own row a retry, not the batch. A lock or an I/O
+error costs the batch another try, for as long as its callers wait. The queue needs no bound of its
+own: a result holds its slot until it is settled, whatever its caller does. The task ends by
+``close``, never by cancellation.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ import structlog
 from edge_store.chain import GENESIS, commit_digest
 from edge_store.clock import now_ms
 from edge_store.config import RecorderSection
-from edge_store.errors import EdgeStoreError, StoreError, WriterStopped
+from edge_store.errors import AdmissionClosed, EdgeStoreError, StoreError, WriterStopped
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.disk import Disk
@@ -44,6 +45,9 @@ DATA_ERRORS = (
     driver.InterfaceError,
     driver.ProgrammingError,
 )
+
+RETRY_PAUSE_S = 0.25  # or beat_s, if that is shorter
+STOPPING_PATIENCE_S = 3.0  # what waits longer at a stop is given up at the next failure
 
 
 class ChainHead(msgspec.Struct, frozen=True):
@@ -299,7 +303,7 @@ class Writer:
         failing = isinstance(self._slots.closed, StoreError)
         stale = self._beat_at - self._marked_at >= self._config.beat_s
         unmarked = self._slots.in_flight > 0 or self._marked_upto < self._slots.admitted_upto
-        if failing or (stale and unmarked):
+        if not self._queue and (failing or (stale and unmarked)):  # a result carries a mark itself
             await self._mark()
 
     async def _mark(self) -> None:
@@ -312,6 +316,10 @@ class Writer:
         try:
             outcomes = await self._write([waiting.result for waiting in batch])
         except StoreError as exc:
+            if type(exc) is StoreError:  # busy or I/O: it may pass; a full or damaged file will not
+                self._give_up_overdue(exc)
+                await asyncio.sleep(min(RETRY_PAUSE_S, self._config.beat_s))
+                return
             outcomes = [exc] * len(batch)
         stored: Counter[Status] = Counter()
         for waiting, outcome in zip(batch, outcomes, strict=True):
@@ -323,6 +331,16 @@ class Writer:
             self._settle(waiting, outcome)
         for status, count in stored.items():
             self._metrics.committed.labels(status.value).inc(count)
+
+    def _give_up_overdue(self, reason: StoreError) -> None:
+        """After a failure: no further try for what has waited too long."""
+        patience_s = self._config.commit_timeout_s
+        if self._closing or isinstance(self._slots.closed, AdmissionClosed):
+            patience_s = min(patience_s, STOPPING_PATIENCE_S)
+        oldest = time.monotonic() - patience_s
+        while self._queue and self._queue[0].since < oldest:
+            self._metrics.failed.labels(reason.code).inc()
+            self._settle(self._queue.popleft(), reason)
 
     async def _write(self, results: Sequence[Result]) -> list[Receipt | EdgeStoreError]:
         upto = self._slots.admitted_upto
