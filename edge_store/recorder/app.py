@@ -75,8 +75,6 @@ class Recorder:
         """
         result_id = new_result_id()
         asked, sent = _read(dialect, body, result_id if self._engine.takes_rid else None)
-        slot = await self.slots.reserve()
-        self._metrics.admitted.inc()
         exchange = Exchange(
             result_id,
             dialect.reader(asked),
@@ -84,22 +82,32 @@ class Recorder:
             drop_usage=asked.drop_usage,
             bytes_max=self._config.response_bytes_max,
         )
-        entry = Entry(self._boot, scope, asked, slot, body, exchange)
-        self._exchanges.add(exchange)
-        result: Result | None = None
+        entry = Entry(self._boot, scope, asked, body, exchange)
+        slot = await self.slots.reserve()
+        commit: asyncio.Future[Receipt] | None = None  # once there is one, the slot is the writer's
         try:
+            self._metrics.admitted.inc()
+            self._exchanges.add(exchange)
+            entry.admit(slot)
             await exchange.run(
                 self._engine, _engine_scope(scope, sent), sent, receive, self._engine_timeout_s
             )
             result, failure = await self._outcome(entry)
-            receipt = await self._commit(result)
+            commit = self._writer.enqueue(result, slot)
+            receipt = await self._committed(result, commit)
         except BaseException as exc:
-            if result is None:
-                self._writer.enqueue(entry.result(exchange.reader.reading(), (), _stopped(exc)))
-            raise
+            failure = _stopped(exc)
+            if commit is None:
+                result = entry.result(_read_so_far(exchange), (), failure)
+                commit = self._writer.enqueue(result, slot)
+            if not isinstance(exc, Exception):
+                raise
+            log.exception("recorder_failed", id=result_id)
+            receipt = await self._committed(result, commit)
         finally:
             self._exchanges.discard(exchange)
-            self.slots.release(slot)
+            if commit is None:
+                self.slots.release(slot)
         await exchange.deliver(receipt, failure)
 
     async def _outcome(self, entry: "Entry") -> tuple[Result, EdgeStoreError | None]:
@@ -128,9 +136,11 @@ class Recorder:
             assessed.append(msgspec.structs.replace(output, **msgspec.structs.asdict(found)))
         return tuple(assessed)
 
-    async def _commit(self, result: Result) -> Receipt | EdgeStoreError:
+    async def _committed(
+        self, result: Result, commit: asyncio.Future[Receipt]
+    ) -> Receipt | EdgeStoreError:
         try:
-            receipt = await self._writer.submit(result)
+            receipt = await commit
         except StoreError as exc:
             log.error("result_not_committed", id=result.id, code=exc.code, error=str(exc))
             return exc
@@ -154,18 +164,24 @@ class Recorder:
 
 
 class Entry:
-    """What is known of an admitted request; becomes its ``Result``."""
+    """What is known of a request; once admitted, it becomes a ``Result``."""
+
+    _slot: Slot
+    _created_at: int
 
     def __init__(
-        self, boot: Boot, scope: Scope, asked: Asked, slot: Slot, body: bytes, exchange: Exchange
+        self, boot: Boot, scope: Scope, asked: Asked, body: bytes, exchange: Exchange
     ) -> None:
         self.boot = boot
         self.asked = asked
         self.exchange = exchange
         self._endpoint: str = scope["path"]
         self._headers = {k.lower(): v for k, v in scope["headers"]}
-        self._slot = slot
         self._body = body
+
+    def admit(self, slot: Slot) -> None:
+        """The request holds ``slot``: from now on it must become a row."""
+        self._slot = slot
         self._created_at = now_ms()
 
     def result(
@@ -251,9 +267,20 @@ def _status(failure: EdgeStoreError | None, outputs: tuple[Output, ...]) -> Stat
 
 def _stopped(exc: BaseException) -> EdgeStoreError:
     """What the row says when the line was left before there was an outcome."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]  # what a TaskGroup wraps
     if isinstance(exc, asyncio.CancelledError):
         return ShutDown("the daemon stopped before this answer was complete")
     return EdgeStoreError(f"the recorder failed: {type(exc).__name__}: {exc}")
+
+
+def _read_so_far(exchange: Exchange) -> Reading:
+    """What came out, for the row of a defect; nothing, when the defect is in the reader itself."""
+    try:
+        return exchange.reader.reading()
+    except Exception:
+        log.exception("reader_failed", id=exchange.result_id)
+        return Reading()
 
 
 def _read(dialect: Dialect, body: bytes, rid: str | None) -> tuple[Asked, bytes]:

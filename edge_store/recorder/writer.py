@@ -2,9 +2,10 @@
 
 One task, one connection. A batch is one plain function on the writer's thread: BEGIN IMMEDIATE, the
 inserts, the row of ``commits``, COMMIT. A result is acknowledged only by the future that its COMMIT
-resolves. A datum that cannot be stored costs its own row a retry, not the batch. The queue needs no
-bound of its own: each waiting result holds a slot. The task ends by ``close``, never by
-cancellation.
+resolves. A datum that cannot be stored costs its own row a retry, not the batch. A lock or an I/O
+error costs the batch another try, for as long as its callers wait. The queue needs no bound of its
+own: a result holds its slot until it is settled, whatever its caller does. The task ends by
+``close``, never by cancellation.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -20,11 +22,11 @@ import structlog
 from edge_store.chain import GENESIS, commit_digest
 from edge_store.clock import now_ms
 from edge_store.config import RecorderSection
-from edge_store.errors import EdgeStoreError, StoreError, WriterStopped
+from edge_store.errors import AdmissionClosed, EdgeStoreError, StoreError, WriterStopped
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.disk import Disk
-from edge_store.recorder.slots import Slots
+from edge_store.recorder.slots import Slot, Slots
 from edge_store.result import Receipt, Result, Status
 from edge_store.rows import Row, salvaged, to_row
 from edge_store.sql import sql
@@ -44,6 +46,9 @@ DATA_ERRORS = (
     driver.ProgrammingError,
 )
 
+RETRY_PAUSE_S = 0.25  # or beat_s, if that is shorter
+STOPPING_PATIENCE_S = 3.0  # what waits longer at a stop is given up at the next failure
+
 
 class ChainHead(msgspec.Struct, frozen=True):
     """Where the next commit continues."""
@@ -61,11 +66,22 @@ class Written(msgspec.Struct, frozen=True):
 
 
 class Waiting(NamedTuple):
-    """A result in the queue."""
+    """A result in the queue. It leaves when it is settled: committed, or given up."""
 
     result: Result
+    slot: Slot | None
     future: asyncio.Future[Receipt]
     since: float  # monotonic
+
+    def answer(self, outcome: Receipt | EdgeStoreError) -> None:
+        """Tell the caller, unless it knows already or has left."""
+        if self.future.done():
+            return
+        if isinstance(outcome, Receipt):
+            self.future.set_result(outcome)
+        else:
+            self.future.set_exception(outcome)
+            self.future.exception()  # a caller that has left is not an unseen error
 
 
 def read_head(connection: Connection) -> ChainHead:
@@ -182,7 +198,6 @@ class Writer:
         self._config = config
         self._metrics = metrics
         self._queue: deque[Waiting] = deque()
-        self._batch: list[Waiting] = []
         self._expiry: asyncio.TimerHandle
         self._wake = asyncio.Event()
         self._closing = False
@@ -201,41 +216,53 @@ class Writer:
     def _oldest_s(self) -> float:
         return time.monotonic() - self._queue[0].since if self._queue else 0.0
 
-    def enqueue(self, result: Result) -> asyncio.Future[Receipt]:
+    def enqueue(self, result: Result, slot: Slot | None = None) -> asyncio.Future[Receipt]:
         """Take ``result`` for the next COMMIT, at once: what happens to the caller cannot lose it.
 
-        The future raises ``StoreError`` when the result was not committed.
+        ``slot`` is the writer's from here on; a caller that gives none bounds its results itself.
+        The future raises ``StoreError`` when the result was not committed, or when that is not
+        known within ``commit_timeout_s``.
         """
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        waiting = Waiting(result, slot, future, time.monotonic())
         if self._ended:
-            future.set_exception(WriterStopped("the writer has stopped"))
-            future.exception()  # a caller that has left is not an unseen error
-            return future
-        self._queue.append(Waiting(result, future, time.monotonic()))
-        self._wake.set()
+            self._settle(waiting, WriterStopped("the writer has stopped"))
+        else:
+            self._queue.append(waiting)
+            self._wake.set()
         return future
 
-    async def submit(self, result: Result) -> Receipt:
-        """Wait until ``result`` is committed. Cancelling does not take it back.
+    async def submit(self, result: Result, slot: Slot | None = None) -> Receipt:
+        """Wait for ``enqueue``'s future. Cancelling does not take the result back."""
+        return await self.enqueue(result, slot)
 
-        Raises:
-            StoreError: it was not committed, or it is not known within ``commit_timeout_s``.
-        """
-        return await self.enqueue(result)
+    def _settle(self, waiting: Waiting, outcome: Receipt | EdgeStoreError) -> None:
+        waiting.answer(outcome)
+        if waiting.slot is not None:
+            self._slots.release(waiting.slot)
 
     def _expire(self) -> None:
         """Answer those who have waited too long; one timer for all, as a timer each costs more."""
-        oldest = time.monotonic() - self._config.commit_timeout_s
-        for waiting in (*self._batch, *self._queue):
-            if waiting.since < oldest and not waiting.future.done():
-                waiting.future.set_exception(
+        self._expiry = asyncio.get_running_loop().call_later(self._config.beat_s, self._expire)
+        bound_s = self._config.commit_timeout_s
+        oldest = time.monotonic() - bound_s
+        for waiting in self._queue:
+            if waiting.since >= oldest:
+                return
+            error = StoreError(
+                f"result {waiting.result.id} may still be stored: its COMMIT is not known to have "
+                f"succeeded or failed within {bound_s:g} s",
+                hint="look it up by its id; for a stalled disk see `edge-store doctor`",
+            )
+            waiting.answer(error)
+            if self._slots.closed is None:
+                log.error("commit_stalled", waiting=len(self._queue))
+                self._slots.close(
                     StoreError(
-                        f"result {waiting.result.id} was not committed within "
-                        f"{self._config.commit_timeout_s:g} s",
-                        hint="the disk is stalled or full: see `edge-store doctor`",
+                        f"the database's disk is stalled: a COMMIT takes over {bound_s:g} s",
+                        hint="see `edge-store doctor`; the box goes on by itself",
                     )
                 )
-        self._expiry = asyncio.get_running_loop().call_later(self._config.beat_s, self._expire)
 
     async def run(self) -> None:
         """Commit until closed and nothing waits; then leave the last mark."""
@@ -276,7 +303,7 @@ class Writer:
         failing = isinstance(self._slots.closed, StoreError)
         stale = self._beat_at - self._marked_at >= self._config.beat_s
         unmarked = self._slots.in_flight > 0 or self._marked_upto < self._slots.admitted_upto
-        if failing or (stale and unmarked):
+        if not self._queue and (failing or (stale and unmarked)):  # a result carries a mark itself
             await self._mark()
 
     async def _mark(self) -> None:
@@ -284,28 +311,36 @@ class Writer:
             await self._write([])
 
     async def _commit_waiting(self) -> None:
-        take = min(len(self._queue), self._config.batch_rows_max)
-        batch = self._batch = [self._queue.popleft() for _ in range(take)]
+        batch = tuple(islice(self._queue, self._config.batch_rows_max))
         outcomes: Sequence[Receipt | EdgeStoreError]
         try:
             outcomes = await self._write([waiting.result for waiting in batch])
         except StoreError as exc:
+            if type(exc) is StoreError:  # busy or I/O: it may pass; a full or damaged file will not
+                self._give_up_overdue(exc)
+                await asyncio.sleep(min(RETRY_PAUSE_S, self._config.beat_s))
+                return
             outcomes = [exc] * len(batch)
         stored: Counter[Status] = Counter()
-        self._batch = []
         for waiting, outcome in zip(batch, outcomes, strict=True):
-            future = waiting.future
+            assert self._queue.popleft() is waiting
             if isinstance(outcome, Receipt):
                 stored[waiting.result.status] += 1
-                if not future.done():
-                    future.set_result(outcome)
             else:
                 self._metrics.failed.labels(outcome.code).inc()
-                if not future.done():
-                    future.set_exception(outcome)
-                    future.exception()  # a caller that has left is not an unseen error
+            self._settle(waiting, outcome)
         for status, count in stored.items():
             self._metrics.committed.labels(status.value).inc(count)
+
+    def _give_up_overdue(self, reason: StoreError) -> None:
+        """After a failure: no further try for what has waited too long."""
+        patience_s = self._config.commit_timeout_s
+        if self._closing or isinstance(self._slots.closed, AdmissionClosed):
+            patience_s = min(patience_s, STOPPING_PATIENCE_S)
+        oldest = time.monotonic() - patience_s
+        while self._queue and self._queue[0].since < oldest:
+            self._metrics.failed.labels(reason.code).inc()
+            self._settle(self._queue.popleft(), reason)
 
     async def _write(self, results: Sequence[Result]) -> list[Receipt | EdgeStoreError]:
         upto = self._slots.admitted_upto

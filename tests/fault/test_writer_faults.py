@@ -70,7 +70,9 @@ def check_file(path: Path, acknowledged: dict[str, int], running: Recording) -> 
 
 
 async def one_round(path: Path, faults: Faults, *, with_data_error: bool) -> None:
-    config = RecorderSection(beat_s=0.02)
+    # what lasts is given up; what passes, except a full disk, is tried again and must succeed
+    config = RecorderSection(beat_s=0.02, commit_timeout_s=0.1 if faults.lasting else DEADLINE_S)
+    passes = not faults.lasting and faults.code != driver.SQLITE_FULL
     acknowledged: dict[str, int] = {}
     async with recording(path, SCRIPT, config=config, connected=faulty(faults)) as running:
         slots = running.recorder.slots
@@ -86,6 +88,7 @@ async def one_round(path: Path, faults: Faults, *, with_data_error: bool) -> Non
                     acknowledged[result.id] = outcome.seq
                 else:
                     assert isinstance(outcome, StoreError)
+                    assert not passes, outcome
             if number == 0 and faults.lasting and faults.hits:
                 await until_admission_is(running, is_open=False)
                 faults.mend()
@@ -157,6 +160,65 @@ async def test_a_truly_full_database_closes_admission_and_opens_it_when_there_is
         check_file(path, {result.id: receipt.seq}, running)
 
 
+@pytest.mark.parametrize("code", [driver.SQLITE_IOERR, driver.SQLITE_BUSY], ids=["io", "busy"])
+async def test_a_failure_that_passes_costs_no_caller_its_answer(tmp_path: Path, code: int) -> None:
+    faults = Faults(code, at=1, lasting=True)
+    path = tmp_path / "results.db"
+    async with recording(path, SCRIPT, connected=faulty(faults)) as running:
+        faults.is_armed = True
+        asking = [asyncio.create_task(running.ask()) for _ in range(3)]
+        await until_admission_is(running, is_open=False)
+        with pytest.raises(StoreError):
+            await running.ask()
+        faults.mend()
+        callers = await asyncio.gather(*asking)
+        await until_admission_is(running, is_open=True)
+        assert [caller.status for caller in callers] == [200] * 3
+        acknowledged = {
+            caller.headers["x-edge-store-id"]: int(caller.headers["x-edge-store-seq"])
+            for caller in callers
+        }
+        check_file(path, acknowledged, running)
+
+
+async def test_a_failure_that_lasts_is_told_and_what_waited_leaves_the_queue(
+    tmp_path: Path,
+) -> None:
+    faults = Faults(driver.SQLITE_IOERR, at=1, lasting=True)
+    config = RecorderSection(commit_timeout_s=0.2, beat_s=0.02)
+    path = tmp_path / "results.db"
+    async with recording(path, SCRIPT, config=config, connected=faulty(faults)) as running:
+        faults.is_armed = True
+        caller = await running.ask()
+        assert caller.status == 500
+        assert caller.headers["x-edge-store-durability"] == "none"
+        async with asyncio.timeout(DEADLINE_S):
+            await running.recorder.slots.drained()
+        faults.mend()
+        await until_admission_is(running, is_open=True)
+        check_file(path, {}, running)
+        assert running.stored() == []
+
+
+async def test_a_failure_that_lasts_does_not_hold_up_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_store.recorder.writer.STOPPING_PATIENCE_S", 0.1)
+    faults = Faults(driver.SQLITE_BUSY, at=1, lasting=True)
+    config = RecorderSection(commit_timeout_s=3600, beat_s=0.02)
+    path = tmp_path / "results.db"
+    async with recording(path, SCRIPT, config=config, connected=faulty(faults)) as running:
+        faults.is_armed = True
+        asking = asyncio.create_task(running.ask())
+        await until_admission_is(running, is_open=False)
+        assert running.recorder.slots.in_flight == 1
+        running.recorder.slots.close(AdmissionClosed("the daemon is stopping"))
+        async with asyncio.timeout(DEADLINE_S):
+            await running.recorder.slots.drained()  # what a drain waits for
+            assert (await asking).status == 500
+    assert running.stored() == []
+
+
 async def test_a_failed_commit_does_not_open_a_recorder_that_drains(tmp_path: Path) -> None:
     faults = Faults(driver.SQLITE_IOERR, at=1, lasting=False)
     config = RecorderSection(beat_s=0.02)
@@ -166,12 +228,9 @@ async def test_a_failed_commit_does_not_open_a_recorder_that_drains(tmp_path: Pa
         slot = await slots.reserve()
         slots.close(AdmissionClosed("the daemon is stopping"))
         faults.is_armed = True
-        result = make_result(slot.boot_seq, running.boot.boot_id)
-        with pytest.raises(StoreError):
-            await running.writer.submit(result)
-        await running.writer.submit(result)
+        await running.writer.submit(make_result(slot.boot_seq, running.boot.boot_id), slot)
+        assert faults.hits == 1, "the first try failed"
         assert isinstance(slots.closed, AdmissionClosed)
-        slots.release(slot)
 
 
 async def test_a_writer_that_has_ended_says_so(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from support.scripted import (
+    CHAT,
     DEADLINE_S,
     DONE,
     Caller,
@@ -20,6 +21,7 @@ from support.scripted import (
     replay,
 )
 
+from edge_store.api.gate import GENERATING
 from edge_store.config import RecorderSection
 from edge_store.engine import Receive, Scope, Send
 from edge_store.errors import EngineCrashed, InvalidRequest, RecorderFull, ShutDown
@@ -228,8 +230,9 @@ async def test_a_cancelled_request_is_recorded_and_aborted(path: Path) -> None:
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        assert running.recorder.slots.in_flight == 0
-    found = only(running.stored()).result  # the writer commits what waits before it ends
+        async with asyncio.timeout(DEADLINE_S):
+            await running.recorder.slots.drained()
+    found = only(running.stored()).result
     assert found.id in running.engine.aborted
     assert found.status is Status.CANCELLED
     assert found.outputs[0].output_text == "Hel"
@@ -419,21 +422,59 @@ async def test_however_deep_a_body_is_it_is_refused_or_recorded(path: Path) -> N
         assert [r.result.boot_seq for r in running.stored()] == list(range(1, admitted + 1))
 
 
-async def test_a_defect_after_admission_still_leaves_a_row(
+async def test_a_defect_after_admission_is_a_row_and_an_error_with_its_id(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with recording(path, replay([chat_body("hello")])) as running:
 
         async def broken(_entry: object) -> None:
-            raise ZeroDivisionError
+            raise ExceptionGroup("unhandled errors", [ZeroDivisionError("the part that broke")])
 
         monkeypatch.setattr(running.recorder, "_outcome", broken)
-        with pytest.raises(ZeroDivisionError):
-            await running.ask()
+        caller = await running.ask()
         assert running.recorder.slots.in_flight == 0
     found = only(running.stored()).result
     assert (found.status, found.error_type) == (Status.FAILED, "internal_error")
+    assert found.error_message == "the recorder failed: ZeroDivisionError: the part that broke"
     assert found.outputs[0].output_text == "hello"
+    assert (caller.status, found.http_status) == (500, 500)
+    assert json.loads(caller.body)["error"]["code"] == "internal_error"
+    assert caller.headers["x-edge-store-id"] == found.id
+    assert caller.headers["x-edge-store-durability"] == "committed"
+
+
+async def test_a_defect_in_the_reader_still_leaves_a_row(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_reader: object) -> None:
+        raise ZeroDivisionError
+
+    dialect = GENERATING[CHAT]
+    monkeypatch.setattr(dialect.reader(dialect.ask({"messages": []})).__class__, "reading", broken)
+    async with recording(path, replay([*STREAMED, DONE], streamed=True)) as running:
+        caller = await running.ask(STREAM)
+        monkeypatch.undo()
+        found = only(running.stored()).result
+        assert running.recorder.slots.in_flight == 0
+    assert (found.status, found.error_type) == (Status.FAILED, "internal_error")
+    assert found.content.response_body == b"".join([*STREAMED, DONE])
+    assert b'"code":"internal_error"' in caller.body
+    assert b"[DONE]" not in caller.body
+
+
+@pytest.mark.parametrize("part", ["Exchange", "Entry"])
+async def test_a_defect_before_admission_takes_no_slot(
+    path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def broken(*_args: object, **_fields: object) -> None:
+        raise ZeroDivisionError
+
+    async with recording(path, replay([chat_body("hello")])) as running:
+        monkeypatch.setattr(f"edge_store.recorder.app.{part}", broken)
+        with pytest.raises(ZeroDivisionError):
+            await running.ask()
+        slots = running.recorder.slots
+        assert (slots.in_flight, slots.admitted_upto) == (0, 0)
 
 
 async def test_the_canonical_event_names_the_row_and_carries_no_text(path: Path) -> None:
