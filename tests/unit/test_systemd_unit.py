@@ -7,6 +7,7 @@ import pytest
 from edge_store import errors
 from edge_store.api.server import FORCE_AFTER_S
 from edge_store.config import Config
+from edge_store.engine.upstream import KEY_CREDENTIAL
 
 UNIT = Path(__file__).parents[2] / "systemd" / "edge-store.service"
 
@@ -36,6 +37,10 @@ def test_systemd_restarts_after_what_may_pass(error: type[errors.EdgeStoreError]
     assert str(error.exit_code) not in codes.split()
     assert error.exit_code != 0
     assert settings("Restart") == ["on-failure"]
+
+
+def test_unit_loads_the_upstream_key() -> None:
+    assert f"{KEY_CREDENTIAL}:edge-store.{KEY_CREDENTIAL}" in settings("LoadCredential")
 
 
 def test_systemd_waits_longer_than_a_slow_stop_takes() -> None:
