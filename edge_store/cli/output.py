@@ -94,15 +94,20 @@ def _write_table(result: QueryResult, stream: TextIO) -> None:
 
 def _bounds(columns: tuple[str, ...], cells: list[list[str]], width: int | None) -> list[int]:
     """Characters each column may have: all are cut at ``CELL_CHARS_MAX``, and on a terminal the
-    widest are cut further until a row fits, down to ``CELL_CHARS_MIN``.
+    widest are cut further until a row fits, down to ``CELL_CHARS_MIN``: first those of prose, as
+    the beginnings of ids are all the same.
     """
+    prose = [any(" " in row[n] for row in cells) for n in range(len(columns))]
     found = [
         min(CELL_CHARS_MAX, max((len(row[n]) for row in cells), default=0))
         for n in range(len(columns))
     ]
     while width and found:
         shown = [max(bound, len(name)) for bound, name in zip(found, columns, strict=True)]
-        widest = max(range(len(found)), key=found.__getitem__)
+        widest = max(
+            range(len(found)),
+            key=lambda n: (found[n] > CELL_CHARS_MIN, prose[n], found[n]),
+        )
         if sum(shown) + COLUMN_GAP * (len(shown) - 1) <= width or found[widest] <= CELL_CHARS_MIN:
             break
         found[widest] -= 1

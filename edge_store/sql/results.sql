@@ -32,8 +32,7 @@ SELECT
     (SELECT max(at) FROM commits) AS committed_at
 
 -- name: select_newest
-SELECT seq, id, created_at, status, response_model AS model, input_text AS prompt,
-    output_text AS output, round(latency_ms, 1) AS latency_ms
+SELECT seq, id, status, input_text AS prompt, output_text AS output
 FROM generations ORDER BY seq DESC LIMIT 20
 
 -- name: select_chain_outputs

@@ -155,6 +155,17 @@ def test_query_fits_its_table_to_the_terminal_without_control_characters(box: Bo
     assert max(len(line) for line in shown.splitlines()) <= 90
 
 
+def test_newest_results_show_whole_ids_on_a_narrow_terminal(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box")
+    with box.serve() as daemon:
+        made = [daemon.chat("a prompt of many words " * 9).headers["x-edge-store-id"] for _ in "ab"]
+    command = [*EDGE_STORE, "query", "--config", str(box.directory)]
+    code, shown = on_terminal(command, box.environ, columns=80)
+    assert code == 0
+    assert all(result_id in shown for result_id in made)
+    assert max(len(line) for line in shown.splitlines()) <= 80
+
+
 def test_query_cuts_at_the_limit_and_says_so(box: Box) -> None:
     done = box.run("query", "values (1), (2), (3)", "--limit", "2", "--config", str(box.directory))
     assert len(done.stdout.splitlines()) == 2
