@@ -15,6 +15,7 @@ and a heading of docs/operations.md. A foreign exception is translated once, whe
 from typing import ClassVar
 
 __all__ = [
+    "AddressTaken",
     "AdmissionClosed",
     "AlreadyRunning",
     "ClientDisconnected",
@@ -29,6 +30,7 @@ __all__ = [
     "GenerationTimeout",
     "InvalidRequest",
     "LitestreamUnavailable",
+    "MethodNotAllowed",
     "NotAnEdgeStoreFile",
     "NotFound",
     "Overloaded",
@@ -38,6 +40,7 @@ __all__ = [
     "ReplicaNotFound",
     "ReplicationError",
     "RequestError",
+    "RequestTimeout",
     "ResponseTooLarge",
     "RestoreFailed",
     "SchemaTooNew",
@@ -78,6 +81,13 @@ class ConfigError(EdgeStoreError):
     exit_code = EXIT_CONFIG
 
 
+class AddressTaken(ConfigError):
+    """Something else listens there: it may be gone when systemd tries again."""
+
+    code = "address_taken"
+    exit_code = EXIT_TEMPORARY
+
+
 class RequestError(EdgeStoreError):
     """The caller can mend this."""
 
@@ -94,6 +104,24 @@ class NotFound(RequestError):
 
     code = "not_found"
     http_status = 404
+
+
+class MethodNotAllowed(RequestError):
+    """The route takes ``allowed``."""
+
+    code = "method_not_allowed"
+    http_status = 405
+
+    def __init__(self, message: str, *, allowed: str) -> None:
+        super().__init__(message, hint=f"it takes {allowed}")
+        self.allowed = allowed
+
+
+class RequestTimeout(RequestError):
+    """The body took longer than ``server.body_timeout_s``."""
+
+    code = "request_timeout"
+    http_status = 408
 
 
 class PayloadTooLarge(RequestError):

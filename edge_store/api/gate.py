@@ -9,7 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from edge_store.config import ServerSection
 from edge_store.engine import Engine, Receive, Scope, Send
-from edge_store.errors import EdgeStoreError, InvalidRequest, NotFound, PayloadTooLarge
+from edge_store.errors import (
+    EdgeStoreError,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    RecorderFull,
+    RequestTimeout,
+)
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.envelope import error_body, error_headers
@@ -24,9 +31,11 @@ GENERATING: Mapping[str, Dialect] = {
     "/v1/completions": CompletionDialect(),
     "/generate": GenerateDialect(),
 }
-PASSING = frozenset({("GET", "/v1/models")})
+PASSING = "/v1/models"
+READING = ("GET", "HEAD")
 OURS = ("/livez", "/readyz", "/metrics", "/v1/results")
 
+UNADMITTED_BYTES_MAX = 256 * 1024 * 1024  # of all bodies that have no slot yet
 DISCARD_FACTOR = 8  # so much of a body that is too large is read, so that its sender sees the 413
 
 
@@ -47,6 +56,7 @@ class Gate:
         self._ours = ours
         self._config = config
         self._metrics = metrics
+        self._unadmitted_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,21 +70,32 @@ class Gate:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         dialect = GENERATING.get(path)
-        if dialect is not None and method == "POST":
-            body = await self._read(receive)
+        if dialect is not None:
+            _require(("POST",), method, path)
+            body = await self._read(scope, receive)
             if body is not None:
                 await self._recorder.record(dialect, scope, body, receive, send)
-        elif (method, path) in PASSING:
+        elif path == PASSING:
+            _require(READING, method, path)
             await self._engine(scope, receive, send)
         elif path.startswith(OURS):
+            if path in OURS or path.startswith("/v1/results/"):
+                _require(READING, method, path)
             await self._ours(scope, receive, send)
         else:
             raise NotFound(f"there is no {method} {path}")
 
-    async def _read(self, receive: Receive) -> bytes | None:
-        """The whole body; None when its sender left. Raises ``PayloadTooLarge``."""
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None when its sender left.
+
+        Raises:
+            PayloadTooLarge, RequestTimeout: the sender's fault.
+            RecorderFull: there is no room for one more body (retryable).
+        """
         chunks: list[bytes] = []
-        size, bound = 0, self._config.body_bytes_max
+        size, bound, kept = 0, self._config.body_bytes_max, 0
+        if _announced(scope) > DISCARD_FACTOR * bound:
+            raise self._too_large(_announced(scope))
         try:
             async with asyncio.timeout(self._config.body_timeout_s):
                 more = True
@@ -87,25 +108,51 @@ class Gate:
                     more = message.get("more_body", False) and size <= DISCARD_FACTOR * bound
                     if size > bound:
                         chunks.clear()
-                    else:
-                        chunks.append(chunk)
+                        continue
+                    if self._unadmitted_bytes + len(chunk) > UNADMITTED_BYTES_MAX:
+                        raise RecorderFull(
+                            f"the bodies that wait have {self._unadmitted_bytes} bytes",
+                            hint="send fewer large requests at once",
+                        )
+                    self._unadmitted_bytes += len(chunk)
+                    kept += len(chunk)
+                    chunks.append(chunk)
         except TimeoutError:
-            raise InvalidRequest(
+            raise RequestTimeout(
                 f"the body did not arrive within {self._config.body_timeout_s:g} s; "
-                f"{size} bytes had come"
+                f"{size} bytes had come",
+                hint="send it faster, or raise server.body_timeout_s",
             ) from None
+        finally:
+            self._unadmitted_bytes -= kept
         if size > bound:
-            raise PayloadTooLarge(
-                f"the body has {size} bytes or more; {bound} are allowed",
-                hint="send less, or raise server.body_bytes_max",
-            )
+            raise self._too_large(size)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _too_large(self, size: int) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            f"the body has {size} bytes or more; {self._config.body_bytes_max} are allowed",
+            hint="send less, or raise server.body_bytes_max",
+        )
+
+
+def _require(allowed: tuple[str, ...], method: str, path: str) -> None:
+    if method not in allowed:
+        raise MethodNotAllowed(f"{path} does not take {method}", allowed=", ".join(allowed))
+
+
+def _announced(scope: Scope) -> int:
+    """``Content-Length``, or 0: the server has checked that it is a number."""
+    value = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+    return int(value) if value.isdigit() else 0
 
 
 async def _answer(error: EdgeStoreError, send: Send) -> None:
     body = error_body(error)
     headers = [*error_headers(error), (b"content-length", str(len(body)).encode())]
-    if isinstance(error, PayloadTooLarge):
-        headers.append((b"connection", b"close"))
+    if isinstance(error, PayloadTooLarge | RequestTimeout | RecorderFull):
+        headers.append((b"connection", b"close"))  # the rest of its body is not read
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allowed.encode()))
     await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,6 +1,7 @@
 """uvicorn, without its signal handling and with a socket bound before anything slow begins."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -10,7 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from edge_store.config import ServerSection
-from edge_store.errors import ConfigError
+from edge_store.errors import AddressTaken, ConfigError
 
 __all__ = ["HttpServer", "bind", "listening"]
 
@@ -24,8 +25,10 @@ def bind(config: ServerSection) -> socket.socket:
     """A listening address.
 
     Raises:
-        ConfigError: it is taken, or not this machine's.
+        AddressTaken: something else listens there.
+        ConfigError: it is not this machine's, or not for this user.
     """
+    where = f"server.host = {config.host!r}, server.port = {config.port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -34,12 +37,20 @@ def bind(config: ServerSection) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as exc:
-        raise ConfigError(
-            f"cannot listen on server.host = {config.host!r}, server.port = {config.port}: "
-            f"{exc.strerror}",
-            hint="stop what listens there, or set another server.port",
-        ) from exc
+        message = f"cannot listen on {where}: {exc.strerror}"
+        if exc.errno == errno.EADDRINUSE:
+            hint = "stop what listens there, or set another server.port"
+            raise AddressTaken(message, hint=hint) from exc
+        raise ConfigError(message, hint=_bind_hint(exc)) from exc
     return listener
+
+
+def _bind_hint(exc: OSError) -> str:
+    if isinstance(exc, PermissionError):
+        return "ports below 1024 are root's: set server.port to a higher one"
+    if isinstance(exc, socket.gaierror):
+        return "server.host must be an address of this machine, or a name that resolves to one"
+    return "`ip address` lists this machine's addresses: set server.host to one, as 127.0.0.1"
 
 
 class BoundedProtocol(HttpToolsProtocol):

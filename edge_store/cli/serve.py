@@ -25,6 +25,7 @@ def serve(config: str | None, host: str | None, port: int | None) -> None:
     """
     assert __debug__, "edge-store does not run under python -O: its assertions guard the data"
     import asyncio
+    import resource
 
     import uvloop
 
@@ -36,6 +37,8 @@ def serve(config: str | None, host: str | None, port: int | None) -> None:
     os.umask(0o027)  # the results are for their owner and group; -wal and -shm too
     loaded = load(config, overrides={"server.host": host, "server.port": port})
     configure_logging(loaded.config.log)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # each connection is a descriptor
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     def announce(url: str) -> None:
         if sys.stdout.isatty():

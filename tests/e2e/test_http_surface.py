@@ -99,8 +99,6 @@ def test_wrong_questions_are_answered_in_openais_envelope(
         ("POST", "/flush_cache"),
         ("GET", "/flush_cache"),
         ("POST", "/update_weights_from_disk"),
-        ("POST", "/v1/models"),
-        ("GET", "/v1/chat/completions"),
         ("POST", "/generate/"),
         ("POST", "//generate"),
         ("POST", "/v1/chat/completions/../../flush_cache"),
@@ -114,6 +112,28 @@ def test_no_other_route_reaches_the_engine(daemon: DaemonProcess, method: str, p
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "not_found"
     assert daemon.box.scalar("SELECT count(*) FROM results") == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("GET", "/v1/chat/completions", "POST"),
+        ("DELETE", "/generate", "POST"),
+    ],
+)
+def test_wrong_method_is_told_the_right_one(
+    daemon: DaemonProcess, method: str, path: str, allowed: str
+) -> None:
+    answer = httpx.request(method, daemon.url + path, timeout=DEADLINE_S)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert answer.json()["error"]["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/v1/models", "/v1/results"])
+def test_head_is_allowed_where_get_is(daemon: DaemonProcess, path: str) -> None:
+    answer = httpx.head(daemon.url + path, timeout=DEADLINE_S)
+    assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_query_command_answers_while_the_daemon_writes(daemon: DaemonProcess) -> None:

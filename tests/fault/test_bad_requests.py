@@ -127,6 +127,14 @@ def test_too_large_body_is_a_413_that_its_sender_sees(
     assert after == before["edge_store_admitted_total"] + 1
 
 
+def test_body_far_too_large_is_refused_before_it_comes(daemon: DaemonProcess) -> None:
+    host, port = daemon.url.removeprefix("http://").split(":")
+    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=DEADLINE_S) as caller:
+        caller.sendall(head)
+        assert caller.recv(65536).startswith(b"HTTP/1.1 413")
+
+
 def test_body_just_under_the_bound_is_recorded_whole(daemon: DaemonProcess) -> None:
     body = b'{"text": "' + b"y" * ((16 << 20) - 12) + b'"}'
     answer = daemon.post("/generate", content=body)

@@ -110,7 +110,7 @@ def test_body_that_stops_coming_is_refused_after_its_time(daemon: DaemonProcess)
             more = caller.recv(65536)
             assert more, answer
             answer += more
-    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.startswith(b"HTTP/1.1 408")
 
 
 def test_many_callers_that_leave_at_once_are_all_recorded(daemon: DaemonProcess) -> None:

@@ -53,7 +53,7 @@ def test_port_that_is_taken(box: Box) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = box.run("serve", "--config", str(box.directory), "--port", str(port))
-    assert done.returncode == 78
+    assert done.returncode == 75, "it may be free when systemd tries again"
     assert f"server.port = {port}" in done.stderr
 
 
@@ -63,7 +63,9 @@ def test_port_that_is_taken(box: Box) -> None:
         ({"SERVER__PORTT": "1"}, "server.portt"),
         ({"SERVER__PORT": "eighty"}, "EDGE_STORE_SERVER__PORT"),
         ({"SERVER__HOST": "192.0.2.1"}, "192.0.2.1"),
+        ({"SERVER__HOST": "192.0.2.1"}, "ip address"),
         ({"SERVER__HOST": "no such host"}, "no such host"),
+        ({"SERVER__HOST": "no such host"}, "a name that resolves"),
         ({"STORE__PATH": "/nowhere/at/all/results.db"}, "/nowhere/at/all"),
         ({"ENGINE__KIND": "upstream"}, "engine.upstream.base_url"),
         ({"ENGINE__KIND": "upstream", "ENGINE__UPSTREAM__BASE_URL": "ftp://x"}, "ftp://x"),

@@ -1,0 +1,30 @@
+"""What the gate refuses by itself, before the recorder hears of a request."""
+
+from typing import Any, cast
+
+import pytest
+from support.asgi import answered
+
+from edge_store.api import gate as room
+from edge_store.api.gate import Gate
+from edge_store.config import ServerSection
+from edge_store.observability.metrics import Metrics
+
+
+@pytest.fixture
+def gate() -> Gate:
+    absent = cast("Any", None)  # nothing here gets as far as these
+    return Gate(
+        recorder=absent, engine=absent, ours=absent, config=ServerSection(), metrics=Metrics()
+    )
+
+
+async def test_bodies_beyond_the_budget_of_all_are_told_to_come_again(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "UNADMITTED_BYTES_MAX", 10)
+    for _ in range(2):
+        call = await answered(gate, "/generate", body=b"x" * 11)
+        assert call.status == 503
+        assert b"recorder_full" in call.body
+        assert int(call.headers[b"retry-after"]) > 0
