@@ -97,7 +97,7 @@ def _bounds(columns: tuple[str, ...], cells: list[list[str]], width: int | None)
     widest are cut further until a row fits, down to ``CELL_CHARS_MIN``: first those of prose, as
     the beginnings of ids are all the same.
     """
-    prose = [any(" " in row[n] for row in cells) for n in range(len(columns))]
+    prose = [any(row[n].count(" ") > 1 for row in cells) for n in range(len(columns))]
     found = [
         min(CELL_CHARS_MAX, max((len(row[n]) for row in cells), default=0))
         for n in range(len(columns))
