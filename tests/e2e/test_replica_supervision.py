@@ -25,6 +25,12 @@ from edge_store.replica.restore import restore
 from edge_store.replica.status import ReplicaState
 
 DEVICE = DeviceId("box-a")
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(60)
+"""
 BEHIND = (ReplicaState.LAGGING, ReplicaState.UNREACHABLE)
 
 
@@ -258,12 +264,16 @@ async def test_child_started_during_a_stop_is_ended_by_force(
     deaf: list[int] = []
 
     async def spawn_slowly(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
-        process = await litestream_module.spawn(*arguments, **options)
-        if first is not None:
-            os.kill(process.pid, signal.SIGSTOP)
-            deaf.append(process.pid)
-            spawned.set()
-            await stopped.wait()
+        if first is None:
+            return await litestream_module.spawn(*arguments, **options)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", DEAF, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        await process.stdout.readline()
+        deaf.append(process.pid)
+        spawned.set()
+        await stopped.wait()
         return process
 
     first: int | None = None
