@@ -327,8 +327,9 @@ class DatabaseLock:
     one can be started beside it. Entering waits a little for one whose daemon was killed.
     """
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, *, orphan_timeout_s: float = ORPHAN_TIMEOUT_S) -> None:
         self.path = database.with_name("edge-store.lock")
+        self._orphan_timeout_s = orphan_timeout_s
         self._descriptor: int | None = None
 
     @property
@@ -350,7 +351,7 @@ class DatabaseLock:
         return self
 
     def _take(self, descriptor: int) -> None:
-        deadline = time.monotonic() + ORPHAN_TIMEOUT_S
+        deadline = time.monotonic() + self._orphan_timeout_s
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

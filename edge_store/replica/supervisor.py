@@ -182,13 +182,13 @@ class Litestream:
             log.error("replica_left_behind", error=str(exc), **_numbers(self.status))
         finally:
             self._stopping.set()
-        await self._end_child()
+        await self._end_child(self._process)
         self._tracker.stopped(is_replicated=self.is_replicated)
         log.info("litestream_stopped", is_replicated=self.is_replicated)
         return self.is_replicated
 
-    async def _end_child(self) -> None:
-        process = self._process
+    async def _end_child(self, process: asyncio.subprocess.Process | None) -> None:
+        """SIGTERM, and SIGKILL when it has not ended in time."""
         if process is None or process.returncode is not None:
             return
         with suppress(ProcessLookupError):
@@ -243,14 +243,14 @@ class Litestream:
             inherited=self._inherited,
         )
         self._process = process
-        if self._stopping.is_set():  # while it was being started: ``stop`` has not seen it
-            process.terminate()
         assert process.stdout is not None
         child_log = ChildLog(process.stdout, on_error=self._tracker.failed)
         log.info("litestream_started", process_id=process.pid, version=self._program.version)
         try:
             async with asyncio.TaskGroup() as tasks:
                 watching = tasks.create_task(self._watch(ready))
+                if self._stopping.is_set():  # while it was started: ``stop`` has not seen it
+                    tasks.create_task(self._end_child(process))
                 await child_log.run()
                 await process.wait()
                 watching.cancel()  # and with it what it has asked

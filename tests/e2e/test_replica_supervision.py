@@ -1,5 +1,6 @@
 """Litestream killed, its store away, its owner gone: writes go on and the replica catches up."""
 
+import asyncio
 import os
 import signal
 import stat
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,11 +18,19 @@ from support.s3server import S3Server
 
 from edge_store.errors import ConfigError, LitestreamUnavailable
 from edge_store.ids import DeviceId
+from edge_store.replica import litestream as litestream_module
+from edge_store.replica import supervisor
 from edge_store.replica.location import parse_location
 from edge_store.replica.restore import restore
 from edge_store.replica.status import ReplicaState
 
 DEVICE = DeviceId("box-a")
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(60)
+"""
 BEHIND = (ReplicaState.LAGGING, ReplicaState.UNREACHABLE)
 
 
@@ -244,3 +254,40 @@ async def test_program_that_is_too_old_is_refused(
     with pytest.raises(LitestreamUnavailable, match=r"0\.5\.2; 0\.5\.17 or newer"):
         async with replicate(database.path, DEVICE, f"file://{tmp_path}/replica"):
             pass
+
+
+async def test_child_started_during_a_stop_is_ended_by_force(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets SIGTERM, hears nothing, and must not hold up the daemon's end."""
+    spawned, stopped = asyncio.Event(), asyncio.Event()
+    deaf: list[int] = []
+
+    async def spawn_slowly(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        if first is None:
+            return await litestream_module.spawn(*arguments, **options)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", DEAF, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        await process.stdout.readline()
+        deaf.append(process.pid)
+        spawned.set()
+        await stopped.wait()
+        return process
+
+    first: int | None = None
+    monkeypatch.setattr(supervisor, "spawn", spawn_slowly)
+    monkeypatch.setattr(supervisor, "SHUTDOWN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(supervisor, "TERM_GRACE_S", 0.2)
+    async with replicate(database.path, DEVICE, f"file://{tmp_path}/replica") as litestream:
+        first = litestream.process_id
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        async with asyncio.timeout(DEADLINE_S):
+            await spawned.wait()
+        assert not await litestream.stop(1)
+        stopped.set()
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    assert [is_alive(process_id) for process_id in deaf] == [False]
