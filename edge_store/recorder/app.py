@@ -36,6 +36,7 @@ __all__ = ["Recorder"]
 
 log = structlog.get_logger(__name__)
 
+INLINE_BYTES_MAX = 256 * 1024  # of a body that is read on the loop: some 10 ms
 ERROR_BYTES_MAX = 4096  # of an engine's error body that becomes the row's error_message
 
 
@@ -74,7 +75,11 @@ class Recorder:
             Overloaded, StoreError: nothing was admitted.
         """
         result_id = new_result_id()
-        asked, sent = _read(dialect, body, result_id if self._engine.takes_rid else None)
+        rid = result_id if self._engine.takes_rid else None
+        if len(body) <= INLINE_BYTES_MAX:
+            asked, sent, fingerprint = _read(dialect, body, rid)
+        else:
+            asked, sent, fingerprint = await asyncio.to_thread(_read, dialect, body, rid)
         exchange = Exchange(
             result_id,
             dialect.reader(asked),
@@ -82,7 +87,7 @@ class Recorder:
             drop_usage=asked.drop_usage,
             bytes_max=self._config.response_bytes_max,
         )
-        entry = Entry(self._boot, scope, asked, body, exchange)
+        entry = Entry(self._boot, scope, asked, (body, fingerprint), exchange)
         slot = await self.slots.reserve()
         commit: asyncio.Future[Receipt] | None = None  # once there is one, the slot is the writer's
         try:
@@ -170,14 +175,19 @@ class Entry:
     _created_at: int
 
     def __init__(
-        self, boot: Boot, scope: Scope, asked: Asked, body: bytes, exchange: Exchange
+        self,
+        boot: Boot,
+        scope: Scope,
+        asked: Asked,
+        body: tuple[bytes, bytes],  # and its fingerprint
+        exchange: Exchange,
     ) -> None:
         self.boot = boot
         self.asked = asked
         self.exchange = exchange
         self._endpoint: str = scope["path"]
         self._headers = {k.lower(): v for k, v in scope["headers"]}
-        self._body = body
+        self._body, self._fingerprint = body
 
     def admit(self, slot: Slot) -> None:
         """The request holds ``slot``: from now on it must become a row."""
@@ -223,7 +233,7 @@ class Entry:
             metadata=asked.metadata,
             caller_rid=asked.caller_rid,
             idempotency_key_hash=hashlib.sha256(key).digest() if key else None,
-            request_fingerprint=hashlib.sha256(self._body).digest(),
+            request_fingerprint=self._fingerprint,
             trace_id=_trace_id(self._headers.get(b"traceparent", b"")),
             http_status=failure.http_status if failure else exchange.http_status,
             error_type=failure.code if failure else None,
@@ -283,14 +293,19 @@ def _read_so_far(exchange: Exchange) -> Reading:
         return Reading()
 
 
-def _read(dialect: Dialect, body: bytes, rid: str | None) -> tuple[Asked, bytes]:
-    """What is asked, and the engine's copy of the body. Raises ``InvalidRequest``."""
+def _read(dialect: Dialect, body: bytes, rid: str | None) -> tuple[Asked, bytes, bytes]:
+    """What is asked, the engine's copy of the body, and the fingerprint of the caller's.
+
+    Raises:
+        InvalidRequest: it is not what the route takes.
+    """
     try:
         request = _decode(body)
         asked = dialect.ask(request)
-        return asked, _spliced(body, request, asked, rid)
+        sent = _spliced(body, request, asked, rid)
     except RecursionError as exc:
         raise InvalidRequest("the body is JSON nested too deeply") from exc
+    return asked, sent, hashlib.sha256(body).digest()
 
 
 def _decode(body: bytes) -> dict[str, Any]:
