@@ -23,14 +23,14 @@ from edge_store.errors import (
     UpstreamError,
 )
 from edge_store.ids import new_result_id
-from edge_store.jsonrepair import JsonWorkers, Wanted
+from edge_store.jsonrepair import Assessed, JsonWorkers, Wanted
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.slots import Slot, Slots
 from edge_store.recorder.transcript import Asked, Dialect, Reading
 from edge_store.recorder.writer import Writer
-from edge_store.result import Content, Output, Receipt, Result, Status
+from edge_store.result import Content, JsonState, Output, Receipt, Result, Status
 
 __all__ = ["Recorder"]
 
@@ -64,6 +64,8 @@ class Recorder:
         self._config = config
         self._metrics = metrics
         self._exchanges: set[Exchange] = set()
+        self._assessments: set[asyncio.Timeout] = set()
+        self._is_aborting = False
 
     async def record(
         self, dialect: Dialect, scope: Scope, body: bytes, receive: Receive, send: Send
@@ -126,19 +128,33 @@ class Recorder:
         return entry.result(reading, outputs, failure), failure
 
     async def _assessed(self, asked: Asked, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
-        assessed = []
-        for output in outputs:
-            if output.tool_calls and not output.output_text:
-                assessed.append(output)  # the answer is the call; there is no text to be JSON
-                continue
-            found = await self._json_workers.assess(
-                Wanted(
-                    text=output.output_text,
-                    schema=asked.json_schema,
-                    is_truncated=output.finish_reason in (None, "length", "abort"),
-                )
-            )
-            assessed.append(msgspec.structs.replace(output, **msgspec.structs.asdict(found)))
+        """The outputs with what their texts are worth as JSON, under one deadline for all.
+
+        One after the other, so that a request with many choices leaves workers to the others.
+        """
+        bound_s = self._json_workers.request_timeout_s
+        assessed: list[Output] = []
+        deadline = asyncio.timeout(0 if self._is_aborting else bound_s)
+        self._assessments.add(deadline)
+        try:
+            async with deadline:
+                for output in outputs:
+                    found = Assessed()
+                    if not _is_call(output):
+                        found = await self._json_workers.assess(_wanted(asked, output))
+                    assessed.append(_with(output, found))
+        except TimeoutError:
+            reason = f"not assessed: the choices of this request took over {bound_s:g} s"
+            if self._is_aborting:
+                reason = "not assessed: the daemon stopped"
+            log.warning("json_not_assessed", reason=reason, outputs=len(outputs) - len(assessed))
+            invalid = Assessed(json_state=JsonState.INVALID, repair_log=reason)
+            rest = outputs[len(assessed) :]
+            assessed += [
+                _with(output, Assessed() if _is_call(output) else invalid) for output in rest
+            ]
+        finally:
+            self._assessments.discard(deadline)
         return tuple(assessed)
 
     async def _committed(
@@ -163,9 +179,13 @@ class Recorder:
         return receipt
 
     def abort_all(self, cause: EdgeStoreError) -> None:
-        """Cut every request in flight; each is recorded as cancelled."""
+        """Cut every request in flight; each whose answer is not whole is recorded as cancelled."""
+        self._is_aborting = True
         for exchange in tuple(self._exchanges):
             exchange.cut(cause)
+        for deadline in self._assessments:
+            if not deadline.expired():
+                deadline.reschedule(0)
 
 
 class Entry:
@@ -245,6 +265,23 @@ class Entry:
                 response_body=exchange.response_body,
             ),
         )
+
+
+def _is_call(output: Output) -> bool:
+    """Whether the answer is the call of a tool: then there is no text to be JSON."""
+    return bool(output.tool_calls) and not output.output_text
+
+
+def _wanted(asked: Asked, output: Output) -> Wanted:
+    return Wanted(
+        text=output.output_text,
+        schema=asked.json_schema,
+        is_truncated=output.finish_reason in (None, "length", "abort"),
+    )
+
+
+def _with(output: Output, found: Assessed) -> Output:
+    return msgspec.structs.replace(output, **msgspec.structs.asdict(found))
 
 
 def _failure(exchange: Exchange, reading: Reading) -> EdgeStoreError | None:
