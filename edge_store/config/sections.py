@@ -132,8 +132,8 @@ class RepairSection(Section, frozen=True, kw_only=True):
         float,
         Meta(
             gt=0,
-            description="Longest time for one answer; then its worker is killed and "
-            "the row says `invalid`.",
+            description="Longest time for one choice; then its worker is killed and "
+            "the row says `invalid`. All choices of a request together get 16 times that.",
         ),
     ] = 2.0
     input_bytes_max: Annotated[int, Meta(ge=KIB, description="Longer texts are not repaired.")] = (

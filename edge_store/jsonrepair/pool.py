@@ -65,6 +65,11 @@ class JsonWorkers:
         """The processes that run now."""
         return tuple(worker.pid for worker in self._workers if worker.pid is not None)
 
+    @property
+    def request_timeout_s(self) -> float:
+        """The longest time for all outputs of one request, waiting for a worker included."""
+        return (QUEUE_DEADLINES + 1) * self._config.deadline_s
+
     async def __aenter__(self) -> Self:
         """Start the processes; they load their libraries while the daemon goes on."""
         try:

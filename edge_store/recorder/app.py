@@ -23,19 +23,20 @@ from edge_store.errors import (
     UpstreamError,
 )
 from edge_store.ids import new_result_id
-from edge_store.jsonrepair import JsonWorkers, Wanted
+from edge_store.jsonrepair import Assessed, JsonWorkers, Wanted
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.slots import Slot, Slots
 from edge_store.recorder.transcript import Asked, Dialect, Reading
 from edge_store.recorder.writer import Writer
-from edge_store.result import Content, Output, Receipt, Result, Status
+from edge_store.result import Content, JsonState, Output, Receipt, Result, Status
 
 __all__ = ["Recorder"]
 
 log = structlog.get_logger(__name__)
 
+INLINE_BYTES_MAX = 256 * 1024  # of a body that is read on the loop: some 10 ms
 ERROR_BYTES_MAX = 4096  # of an engine's error body that becomes the row's error_message
 
 
@@ -63,6 +64,8 @@ class Recorder:
         self._config = config
         self._metrics = metrics
         self._exchanges: set[Exchange] = set()
+        self._assessments: set[asyncio.Timeout] = set()
+        self._is_aborting = False
 
     async def record(
         self, dialect: Dialect, scope: Scope, body: bytes, receive: Receive, send: Send
@@ -74,7 +77,11 @@ class Recorder:
             Overloaded, StoreError: nothing was admitted.
         """
         result_id = new_result_id()
-        asked, sent = _read(dialect, body, result_id if self._engine.takes_rid else None)
+        rid = result_id if self._engine.takes_rid else None
+        if len(body) <= INLINE_BYTES_MAX:
+            asked, sent, fingerprint = _read(dialect, body, rid)
+        else:
+            asked, sent, fingerprint = await asyncio.to_thread(_read, dialect, body, rid)
         exchange = Exchange(
             result_id,
             dialect.reader(asked),
@@ -82,7 +89,7 @@ class Recorder:
             drop_usage=asked.drop_usage,
             bytes_max=self._config.response_bytes_max,
         )
-        entry = Entry(self._boot, scope, asked, body, exchange)
+        entry = Entry(self._boot, scope, asked, (body, fingerprint), exchange)
         slot = await self.slots.reserve()
         commit: asyncio.Future[Receipt] | None = None  # once there is one, the slot is the writer's
         try:
@@ -121,19 +128,33 @@ class Recorder:
         return entry.result(reading, outputs, failure), failure
 
     async def _assessed(self, asked: Asked, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
-        assessed = []
-        for output in outputs:
-            if output.tool_calls and not output.output_text:
-                assessed.append(output)  # the answer is the call; there is no text to be JSON
-                continue
-            found = await self._json_workers.assess(
-                Wanted(
-                    text=output.output_text,
-                    schema=asked.json_schema,
-                    is_truncated=output.finish_reason in (None, "length", "abort"),
-                )
-            )
-            assessed.append(msgspec.structs.replace(output, **msgspec.structs.asdict(found)))
+        """The outputs with what their texts are worth as JSON, under one deadline for all.
+
+        One after the other, so that a request with many choices leaves workers to the others.
+        """
+        bound_s = self._json_workers.request_timeout_s
+        assessed: list[Output] = []
+        deadline = asyncio.timeout(0 if self._is_aborting else bound_s)
+        self._assessments.add(deadline)
+        try:
+            async with deadline:
+                for output in outputs:
+                    found = Assessed()
+                    if not _is_call(output):
+                        found = await self._json_workers.assess(_wanted(asked, output))
+                    assessed.append(_with(output, found))
+        except TimeoutError:
+            reason = f"not assessed: the choices of this request took over {bound_s:g} s"
+            if self._is_aborting:
+                reason = "not assessed: the daemon stopped"
+            log.warning("json_not_assessed", reason=reason, outputs=len(outputs) - len(assessed))
+            invalid = Assessed(json_state=JsonState.INVALID, repair_log=reason)
+            rest = outputs[len(assessed) :]
+            assessed += [
+                _with(output, Assessed() if _is_call(output) else invalid) for output in rest
+            ]
+        finally:
+            self._assessments.discard(deadline)
         return tuple(assessed)
 
     async def _committed(
@@ -158,9 +179,13 @@ class Recorder:
         return receipt
 
     def abort_all(self, cause: EdgeStoreError) -> None:
-        """Cut every request in flight; each is recorded as cancelled."""
+        """Cut every request in flight; each whose answer is not whole is recorded as cancelled."""
+        self._is_aborting = True
         for exchange in tuple(self._exchanges):
             exchange.cut(cause)
+        for deadline in self._assessments:
+            if not deadline.expired():
+                deadline.reschedule(0)
 
 
 class Entry:
@@ -170,14 +195,19 @@ class Entry:
     _created_at: int
 
     def __init__(
-        self, boot: Boot, scope: Scope, asked: Asked, body: bytes, exchange: Exchange
+        self,
+        boot: Boot,
+        scope: Scope,
+        asked: Asked,
+        body: tuple[bytes, bytes],  # and its fingerprint
+        exchange: Exchange,
     ) -> None:
         self.boot = boot
         self.asked = asked
         self.exchange = exchange
         self._endpoint: str = scope["path"]
         self._headers = {k.lower(): v for k, v in scope["headers"]}
-        self._body = body
+        self._body, self._fingerprint = body
 
     def admit(self, slot: Slot) -> None:
         """The request holds ``slot``: from now on it must become a row."""
@@ -223,7 +253,7 @@ class Entry:
             metadata=asked.metadata,
             caller_rid=asked.caller_rid,
             idempotency_key_hash=hashlib.sha256(key).digest() if key else None,
-            request_fingerprint=hashlib.sha256(self._body).digest(),
+            request_fingerprint=self._fingerprint,
             trace_id=_trace_id(self._headers.get(b"traceparent", b"")),
             http_status=failure.http_status if failure else exchange.http_status,
             error_type=failure.code if failure else None,
@@ -235,6 +265,23 @@ class Entry:
                 response_body=exchange.response_body,
             ),
         )
+
+
+def _is_call(output: Output) -> bool:
+    """Whether the answer is the call of a tool: then there is no text to be JSON."""
+    return bool(output.tool_calls) and not output.output_text
+
+
+def _wanted(asked: Asked, output: Output) -> Wanted:
+    return Wanted(
+        text=output.output_text,
+        schema=asked.json_schema,
+        is_truncated=output.finish_reason in (None, "length", "abort"),
+    )
+
+
+def _with(output: Output, found: Assessed) -> Output:
+    return msgspec.structs.replace(output, **msgspec.structs.asdict(found))
 
 
 def _failure(exchange: Exchange, reading: Reading) -> EdgeStoreError | None:
@@ -283,14 +330,19 @@ def _read_so_far(exchange: Exchange) -> Reading:
         return Reading()
 
 
-def _read(dialect: Dialect, body: bytes, rid: str | None) -> tuple[Asked, bytes]:
-    """What is asked, and the engine's copy of the body. Raises ``InvalidRequest``."""
+def _read(dialect: Dialect, body: bytes, rid: str | None) -> tuple[Asked, bytes, bytes]:
+    """What is asked, the engine's copy of the body, and the fingerprint of the caller's.
+
+    Raises:
+        InvalidRequest: it is not what the route takes.
+    """
     try:
         request = _decode(body)
         asked = dialect.ask(request)
-        return asked, _spliced(body, request, asked, rid)
+        sent = _spliced(body, request, asked, rid)
     except RecursionError as exc:
         raise InvalidRequest("the body is JSON nested too deeply") from exc
+    return asked, sent, hashlib.sha256(body).digest()
 
 
 def _decode(body: bytes) -> dict[str, Any]:

@@ -210,6 +210,7 @@ async def recording(
     engine_timeout_s: float = DEADLINE_S,
     connected: Callable[[Connection], Any] = lambda connection: connection,
     takes_rid: bool = True,
+    json_workers: JsonWorkers | None = None,
 ) -> AsyncIterator[Recording]:
     """``connected`` may wrap or adjust the writer's connection."""
     boots: list[Boot] = []
@@ -231,7 +232,7 @@ async def recording(
             engine_timeout_s=engine_timeout_s,
             slots=slots,
             writer=writer,
-            json_workers=JsonWorkers(RepairSection()),
+            json_workers=json_workers or JsonWorkers(RepairSection()),
             boot=boots[0],
             config=config,
             metrics=metrics,

@@ -1,7 +1,9 @@
 """Every way a request can go becomes a row, and the end waits for its COMMIT."""
 
 import asyncio
+import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,7 @@ from edge_store.api.gate import GENERATING
 from edge_store.config import RecorderSection
 from edge_store.engine import Receive, Scope, Send
 from edge_store.errors import EngineCrashed, InvalidRequest, RecorderFull, ShutDown
+from edge_store.recorder.transcript.openai import ChatDialect
 from edge_store.result import Recorded, Status
 from edge_store.sqlite import Connection, open_writer
 
@@ -405,6 +408,34 @@ async def test_a_body_that_is_no_request_is_refused_before_admission(
         assert refused.value.http_status == 400
         assert running.recorder.slots.admitted_upto == 0
         assert running.engine.bodies == []
+
+
+@pytest.mark.parametrize("size", [100, 300 * 1024])
+async def test_a_large_body_is_read_beside_the_loop(
+    path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    threads: list[int] = []
+    ask = ChatDialect.ask
+
+    def noting(dialect: ChatDialect, request: dict[str, Any]) -> Any:
+        threads.append(threading.get_ident())
+        return ask(dialect, request)
+
+    monkeypatch.setattr(ChatDialect, "ask", noting)
+    request = {"messages": [{"role": "user", "content": "x" * size}]}
+    async with recording(path, replay([chat_body("x")])) as running:
+        await running.ask(request)
+        found = only(running.stored()).result
+    (thread,) = threads
+    assert (thread == threading.get_ident()) is (size < 256 * 1024)
+    assert found.request_fingerprint == hashlib.sha256(json.dumps(request).encode()).digest()
+
+
+async def test_a_large_body_that_is_no_request_is_refused(path: Path) -> None:
+    async with recording(path, replay([chat_body("x")])) as running:
+        with pytest.raises(InvalidRequest):
+            await running.ask(b"[" * (1 << 20))
+        assert running.recorder.slots.admitted_upto == 0
 
 
 async def test_however_deep_a_body_is_it_is_refused_or_recorded(path: Path) -> None:
