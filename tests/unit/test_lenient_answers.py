@@ -1,12 +1,15 @@
 """Answers that bend the protocol in what is only recorded are answers, plain and streamed."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scripted import recording, replay
 
 from edge_store.api.gate import GENERATING
 from edge_store.recorder.transcript import Asked, Garbled, Reading
+from edge_store.result import Status
 
 CHAT = "/v1/chat/completions"
 CALL = {"id": "c", "function": {"name": "f", "arguments": {"a": 1}}}
@@ -121,3 +124,23 @@ def test_a_prompt_with_many_outputs_is_counted_once(body: dict[str, Any], expect
 def test_what_is_no_json_object_is_garbled(endpoint: str, data: bytes) -> None:
     with pytest.raises(Garbled):
         read(endpoint, data, streamed=True)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "streamed"),
+    [(b"data: [DONE]\n\n", True), (b'{"choices": []}', False), (b'{"usage": {}}', False)],
+)
+async def test_an_answer_without_choices_is_recorded_as_failed(
+    tmp_path: Path,
+    chunk: bytes,
+    streamed: bool,  # noqa: FBT001  (a parameter)
+) -> None:
+    script = replay([chunk], streamed=streamed)
+    body = {"messages": [], "stream": streamed}
+    async with recording(tmp_path / "results.db", script) as running:
+        caller = await running.ask(body)
+        (found,) = running.stored()
+    assert found.result.status is Status.FAILED
+    assert found.result.error_type == "upstream_error"
+    assert b"upstream_error" in caller.body
+    assert b"[DONE]" not in caller.body
