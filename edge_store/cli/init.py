@@ -13,14 +13,14 @@ from edge_store.errors import ConfigError
 
 __all__ = ["init"]
 
-ENGINES = ("upstream", "demo", "sglang")
-OFFERED = ENGINES[:2]  # sglang, in this process, is refused until it is there
+ENGINES = ("sglang", "upstream", "demo")
 
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path), default=".", metavar="[DIR]")
 @click.option("--engine", type=click.Choice(ENGINES), help="What will answer.")
 @click.option("--upstream", metavar="URL", help="The server that an upstream engine asks.")
+@click.option("--model", metavar="PATH", help="The model that an sglang engine loads.")
 @click.option("--device-id", metavar="ID", help="Name of this box; one is made up without it.")
 @click.option(
     "--state-dir", type=click.Path(path_type=Path), help="Folder of the database, if not DIR."
@@ -29,6 +29,7 @@ def init(
     directory: Path,
     engine: str | None,
     upstream: str | None,
+    model: str | None,
     device_id: str | None,
     state_dir: Path | None,
 ) -> None:
@@ -67,6 +68,8 @@ def init(
     }
     if upstream:
         values["engine.upstream.base_url"] = upstream
+    if model:
+        values["engine.sglang"] = {"model_path": model}
     with _all_or_nothing(directory, state):
         for folder in (directory, state):
             folder.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -83,9 +86,16 @@ def init(
     if engine == "demo":
         click.secho(
             "This is a DEMO: the demo engine has no model and makes up its answers. "
-            "Set engine.kind to upstream for a real one.",
+            "Set engine.kind to upstream or sglang for a real one.",
             bold=True,
             err=not was_chosen,
+        )
+    if engine == "sglang":
+        click.secho(
+            "SGLang inside the daemon is not in this version yet: `edge-store serve` will refuse "
+            "this box. Until then run `python -m sglang.launch_server --port 30000` and set "
+            'engine.kind = "upstream", engine.upstream.base_url = "http://127.0.0.1:30000".',
+            bold=True,
         )
     click.echo(f"next: edge-store serve --config {target}")
 
@@ -115,20 +125,15 @@ def _all_or_nothing(*folders: Path) -> Iterator[None]:
 
 def _chosen_engine(given: str | None, upstream: str | None) -> tuple[str, bool]:
     """The engine, and whether a person chose it."""
-    if given == "sglang":
+    if given in ("demo", "sglang") and upstream:
         raise ConfigError(
-            "SGLang inside the daemon is not in this version yet",
-            hint="run `python -m sglang.launch_server`, and add --engine upstream "
-            "--upstream http://127.0.0.1:30000",
-        )
-    if given == "demo" and upstream:
-        raise ConfigError(
-            f"--engine demo asks nobody, but --upstream is {upstream}", hint="leave one of them out"
+            f"--engine {given} asks nobody, but --upstream is {upstream}",
+            hint="leave one of them out",
         )
     if given is None and upstream:
         given = "upstream"
     if given is None and sys.stdin.isatty():
-        given = click.prompt("Which engine?", type=click.Choice(OFFERED), default="demo")
+        given = click.prompt("Which engine?", type=click.Choice(ENGINES), default="demo")
     return given or "demo", given is not None
 
 

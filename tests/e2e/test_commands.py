@@ -84,7 +84,7 @@ def test_init_overwrites_nothing(tmp_path: Path, kept: str) -> None:
         (["--engine", "upstream", "--upstream", "host:1"], "host:1"),
         (["--engine", "demo", "--device-id", "Ward 7"], "Ward 7"),
         (["--engine", "demo", "--upstream", "http://127.0.0.1:1"], "--upstream"),
-        (["--engine", "sglang"], "--engine upstream"),
+        (["--engine", "sglang", "--upstream", "http://127.0.0.1:1"], "--upstream"),
         (["--state-dir", "/proc/x"], "/proc/x"),
     ],
 )
