@@ -7,6 +7,7 @@ the exchange: the engine is told to abort, and what had come so far is recorded.
 
 import asyncio
 import time
+from contextlib import suppress
 
 import structlog
 
@@ -122,7 +123,8 @@ class Exchange:
         self._cut.set()
         assert self._engine is not None
         self._engine.abort(self.result_id)
-        self._timeout.reschedule(asyncio.get_running_loop().time())
+        with suppress(RuntimeError):  # the deadline has just passed by itself
+            self._timeout.reschedule(asyncio.get_running_loop().time())
 
     async def _take(self, message: ASGIMessage) -> None:
         """The engine's ``send``."""
