@@ -1,10 +1,9 @@
-"""What systemd gives a service and wants from it: readiness, the watchdog, credentials."""
+"""What systemd gives a service and wants from it: readiness and the watchdog."""
 
 import os
 import socket
-from pathlib import Path
 
-__all__ = ["credential", "notify", "watchdog_interval_s"]
+__all__ = ["notify", "watchdog_interval_s"]
 
 
 def notify(state: str) -> bool:
@@ -25,14 +24,3 @@ def watchdog_interval_s() -> float | None:
     if not microseconds or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     return int(microseconds) / 1_000_000 / 2
-
-
-def credential(name: str) -> str | None:
-    """A ``LoadCredential`` of the unit, stripped; None when there is none."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    if not folder:
-        return None
-    try:
-        return (Path(folder) / name).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None

@@ -1,5 +1,6 @@
 """The settings: what they are (``sections``), where they come from (``load``), how they look."""
 
+from edge_store.config.credentials import read_credential
 from edge_store.config.load import Loaded, config_path, load
 from edge_store.config.render import ShownSetting, render_toml, shown_settings
 from edge_store.config.sections import (
@@ -34,6 +35,7 @@ __all__ = [
     "UpstreamSection",
     "config_path",
     "load",
+    "read_credential",
     "render_toml",
     "shown_settings",
 ]

@@ -9,11 +9,9 @@ environment are not used, cookies do not pass, the API key is in no message, rep
 
 import asyncio
 import contextlib
-import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -22,7 +20,7 @@ import httpx
 import msgspec
 import structlog
 
-from edge_store.config import UpstreamSection
+from edge_store.config import UpstreamSection, read_credential
 from edge_store.engine.protocol import Receive, Scope, Send
 from edge_store.engine.upstream_errors import REASON_CHARS_MAX, translated
 from edge_store.errors import (
@@ -87,7 +85,7 @@ class UpstreamEngine:
         self._config = config
         self._base = _base(config.base_url)
         self._address = str(self._base).rstrip("/")
-        self._key = _api_key(os.environ)
+        self._key = read_credential(KEY_CREDENTIAL, KEY_VARIABLE).encode()
         self._client: httpx.AsyncClient | None = None
         self._aborts: set[asyncio.Task[None]] = set()
 
@@ -269,11 +267,11 @@ class UpstreamEngine:
 
     def _request_headers(self, given: Headers) -> Headers:
         dropped = NOT_SENT | _named_by_connection(given)
-        if self._key is not None:
+        if self._key:
             dropped |= {b"authorization"}
         headers = [(k, v) for k, v in given if k.lower() not in dropped]
         headers.append((b"accept-encoding", b"identity"))
-        if self._key is not None:
+        if self._key:
             headers.append((b"authorization", b"Bearer " + self._key))
         return headers
 
@@ -295,26 +293,6 @@ def _base(url: str) -> httpx.URL:
     if base.scheme not in ("http", "https") or not base.host:
         raise ConfigError(f"engine.upstream.base_url = {url!r} is not an address", hint=hint)
     return base
-
-
-def _api_key(environ: Mapping[str, str]) -> bytes | None:
-    """The key from the environment, else from systemd's credentials, else None."""
-    key, source = environ.get(KEY_VARIABLE, ""), f"${KEY_VARIABLE}"
-    directory = environ.get("CREDENTIALS_DIRECTORY")
-    if not key and directory:
-        path = Path(directory, KEY_CREDENTIAL)
-        source = str(path)
-        try:
-            key = path.read_text("ascii")
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as exc:
-            # not the exception's text: a decoding error quotes what it could not decode
-            raise ConfigError(f"{source} cannot be read: {type(exc).__name__}") from None
-    key = key.strip()
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"{source} has characters that no API key has")
-    return key.encode() or None
 
 
 async def _body(receive: Receive) -> bytes:

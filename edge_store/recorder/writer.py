@@ -46,6 +46,8 @@ DATA_ERRORS = (
     driver.ProgrammingError,
 )
 
+GATHER_S = 0.01  # longest wait for results that the loop is busy bringing
+QUIET_TURNS = 2  # of the loop, without a new result: it has none at hand
 RETRY_PAUSE_S = 0.25  # or beat_s, if that is shorter
 STOPPING_PATIENCE_S = 3.0  # what waits longer at a stop is given up at the next failure
 
@@ -310,7 +312,25 @@ class Writer:
         with suppress(StoreError):  # logged, and admission is closed until a write succeeds
             await self._write([])
 
+    async def _gather(self) -> None:
+        """Let the loop bring the results that it has at hand: a COMMIT starts once it brings none.
+
+        The loop and the writer take turns with one interpreter. A COMMIT that starts while requests
+        wait for the loop gains no time: both stop for each other at every row, and it carries less.
+        """
+        until = time.monotonic() + GATHER_S
+        quiet = 0
+        while (
+            quiet < QUIET_TURNS
+            and len(self._queue) < self._config.batch_rows_max
+            and time.monotonic() < until
+        ):
+            before = len(self._queue)
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._queue) == before else 0
+
     async def _commit_waiting(self) -> None:
+        await self._gather()
         batch = tuple(islice(self._queue, self._config.batch_rows_max))
         outcomes: Sequence[Receipt | EdgeStoreError]
         try:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from obstore.store import LocalStore, S3Store
 
+from edge_store.config import read_credential
 from edge_store.errors import ConfigError, ReplicaNotFound
 from edge_store.ids import DeviceId
 from edge_store.result import Record
@@ -35,7 +36,6 @@ CREDENTIAL_FILES = {
     "AWS_ACCESS_KEY_ID": "aws-access-key-id",
     "AWS_SECRET_ACCESS_KEY": "aws-secret-access-key",
 }
-KEY_BYTES_MAX = 4096
 
 CONNECT_TIMEOUT, REQUEST_TIMEOUT = "3s", "10s"
 RETRY_TIMEOUT = timedelta(seconds=10)
@@ -214,7 +214,7 @@ def read_credentials(
         return None
     found = {}
     for variable, name in CREDENTIAL_FILES.items():
-        value = _credential_file(environ, name) or environ.get(variable, "")
+        value = read_credential(name, variable, environ)
         if not value:
             raise ConfigError(
                 f"{location} needs a key, and {variable} is not set",
@@ -224,17 +224,3 @@ def read_credentials(
     return Credentials(
         access_key_id=found["AWS_ACCESS_KEY_ID"], secret_access_key=found["AWS_SECRET_ACCESS_KEY"]
     )
-
-
-def _credential_file(environ: Mapping[str, str], name: str) -> str | None:
-    folder = environ.get("CREDENTIALS_DIRECTORY")
-    if not folder:
-        return None
-    path = Path(folder) / name
-    try:
-        with path.open("rb") as file:
-            return file.read(KEY_BYTES_MAX).decode("ascii").strip()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path} cannot be read as a key", hint="check the credential") from exc

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_store.systemd import credential, notify, watchdog_interval_s
+from edge_store.systemd import notify, watchdog_interval_s
 
 
 def manager(address: str) -> socket.socket:
@@ -55,17 +55,3 @@ def test_watchdog_of_another_process_is_not_ours(monkeypatch: pytest.MonkeyPatch
 def test_no_watchdog_means_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
     assert watchdog_interval_s() is None
-
-
-def test_credential_is_read_without_its_newline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    (tmp_path / "aws-access-key-id").write_text("AKIA\n")
-    assert credential("aws-access-key-id") == "AKIA"
-    assert credential("aws-secret-access-key") is None
-
-
-def test_no_credentials_outside_a_unit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-    assert credential("aws-access-key-id") is None
