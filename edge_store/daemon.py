@@ -8,6 +8,8 @@ would upload the whole database at the next start. So the process ends without c
 
 import asyncio
 import signal
+import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -52,12 +54,19 @@ __all__ = ["build_engine", "serve"]
 log = structlog.get_logger(__name__)
 
 READY_TIMEOUT_S = 2.0
+LOADING_BEAT_S = 10.0
+LOADING_EXTENSION_S = 60  # systemd waits this long after each beat before it gives the start up
 WAL_CHECK_S = 10.0
 CONNECTIONS_SPARE = 64  # for health, metrics and queries when there are few slots
 
 
-def build_engine(config: EngineSection) -> Engine:
-    """The engine that ``engine.kind`` names, not yet entered."""
+def build_engine(config: EngineSection, stop: Callable[[], None] = lambda: None) -> Engine:
+    """The engine that ``engine.kind`` names, not yet entered. One that takes the signals of this
+    process for itself calls ``stop`` at SIGTERM.
+
+    Raises:
+        ConfigError: it cannot be on this box.
+    """
     match config.kind:
         case EngineKind.DEMO:
             from edge_store.engine.demo import DemoEngine
@@ -68,22 +77,21 @@ def build_engine(config: EngineSection) -> Engine:
 
             return UpstreamEngine(config.upstream)
         case EngineKind.SGLANG:
-            raise ConfigError(
-                'engine.kind = "sglang" is not in this version yet',
-                hint='run `python -m sglang.launch_server` and set engine.kind = "upstream", '
-                'engine.upstream.base_url = "http://127.0.0.1:30000"',
-            )
+            from edge_store.engine.sglang import SGLangEngine
+
+            return SGLangEngine(config.sglang, stop)
 
 
 async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url: None) -> None:
-    """Run until SIGTERM or SIGINT. ``announce`` is called with the base URL once requests are
-    taken.
+    """Run until SIGTERM or SIGINT, or until the engine dies. ``announce`` is called with the base
+    URL once requests are taken.
 
     Returns with the writer's connection open when replication is on: the caller must then end the
     process without closing it (``os._exit``).
 
     Raises:
         ConfigError, StoreError, EngineStartFailed: it did not start.
+        EngineCrashed: it ran, and everything admitted is recorded.
     """
     stopping = Stopping()
     path = Path(config.store.path)
@@ -101,7 +109,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
             lambda: open_writer(path, busy_timeout_ms=config.store.busy_timeout_ms)
         )
         device_id = await database.run(_prepare, config.device.id, index_was_held=index_was_held)
-        async with build_engine(config.engine) as engine:
+        async with build_engine(config.engine, stopping.received) as engine:
             boot = await database.run(
                 begin_boot,
                 device_id=device_id,
@@ -121,7 +129,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     engine=engine,
                     ours=own_routes(
                         reader=reader,
-                        metrics=metrics,
+                        exposition=lambda: metrics.exposition() + engine.metrics(),
                         health=lambda: _health(boot, engine, recorder, replica),
                     ),
                     config=config.server,
@@ -132,18 +140,81 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 )
                 drain = Drain(recorder, stopping, config.server.drain_timeout_s)
                 async with listening(server, listener, drain):
-                    recorder.slots.open()
-                    host, port = listener.getsockname()[:2]
-                    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+                    url = _url(listener)
                     log.info("http_listening", url=url)
-                    notify(f"READY=1\nSTATUS=Answering on {url}")
-                    announce(url)
-                    await stopping.first.wait()
-                    notify("STOPPING=1\nSTATUS=Draining")
-                    log.info("stop_requested", in_flight=recorder.slots.in_flight)
+                    failure = await _life(engine, recorder, stopping, url, announce)
                 await reader.close()
     if not config.replica.enabled:
         await database.close()
+    if failure is not None:
+        raise failure
+
+
+async def _life(
+    engine: Engine,
+    recorder: Recorder,
+    stopping: "Stopping",
+    url: str,
+    announce: Callable[[str], None],
+) -> EdgeStoreError | None:
+    """From listening to the order to stop; or the failure that ends it earlier, which is raised
+    once everything is recorded.
+    """
+    slots = recorder.slots
+    try:
+        if not await _loaded(engine, stopping):
+            return None
+    except EdgeStoreError as exc:
+        return exc
+    slots.open()
+    log.info("engine_ready", engine=engine.name, version=engine.version, model=engine.model)
+    notify(f"READY=1\nSTATUS=Answering on {url}")
+    announce(url)
+    died = asyncio.ensure_future(engine.until_dead())
+    stopped = asyncio.ensure_future(stopping.first.wait())
+    await asyncio.wait({died, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    died.cancel()
+    if died.done() and not died.cancelled():
+        cause = died.result()
+        log.error("engine_died", code=cause.code, in_flight=slots.in_flight, error=str(cause))
+        notify("STOPPING=1\nSTATUS=The engine has died; recording what was in flight")
+        slots.close(cause)
+        recorder.abort_all(cause)
+        return cause
+    notify("STOPPING=1\nSTATUS=Draining")
+    log.info("stop_requested", in_flight=slots.in_flight)
+    return None
+
+
+async def _loaded(engine: Engine, stopping: "Stopping") -> bool:
+    """Wait for the engine; false when the order to stop came first."""
+    began = time.monotonic()
+    loaded = asyncio.ensure_future(engine.until_ready())
+    stopped = asyncio.ensure_future(stopping.first.wait())
+    while not (loaded.done() or stopped.done()):
+        await asyncio.wait(
+            {loaded, stopped}, timeout=LOADING_BEAT_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not loaded.done():
+            seconds = round(time.monotonic() - began)
+            notify(
+                f"EXTEND_TIMEOUT_USEC={LOADING_EXTENSION_S * 1_000_000}\n"
+                f"STATUS=Loading the model, {seconds} s"
+            )
+    stopped.cancel()
+    if not loaded.done():
+        loaded.cancel()
+        await asyncio.wait({loaded})
+        log.info("stop_requested", loading=True)
+        return False
+    await loaded
+    return True
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Stopping:
@@ -154,9 +225,10 @@ class Stopping:
         self.second = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._received)
+            loop.add_signal_handler(number, self.received)
 
-    def _received(self) -> None:
+    def received(self) -> None:
+        """One of them has come."""
         (self.second if self.first.is_set() else self.first).set()
 
 

@@ -57,6 +57,7 @@ EXIT_CONFIG = 78  # sysexits.h EX_CONFIG
 EXIT_CORRUPT = 65  # EX_DATAERR
 EXIT_NOT_OURS = 66  # EX_NOINPUT: the file is not what it should be
 EXIT_SCHEMA_TOO_NEW = 76  # EX_PROTOCOL
+EXIT_ENGINE = 70  # EX_SOFTWARE: the engine died; a restart mends it
 EXIT_TEMPORARY = 75  # EX_TEMPFAIL
 EXIT_NO_PERMISSION = 77  # EX_NOPERM
 
@@ -191,6 +192,7 @@ class EngineCrashed(EngineError):
     """The engine died with requests in flight."""
 
     code = "engine_crashed"
+    exit_code = EXIT_ENGINE
 
 
 class EngineRefused(EngineError):

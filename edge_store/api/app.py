@@ -12,7 +12,6 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from edge_store.errors import EdgeStoreError, InvalidRequest, NotFound
-from edge_store.observability.metrics import Metrics
 from edge_store.recorder.envelope import error_body, error_headers
 from edge_store.result import Output, Recorded
 from edge_store.rows import load_recorded
@@ -32,8 +31,10 @@ JSON_TEXT_FIELDS = ("params", "metadata")
 TIME_FIELDS = ("created_at", "first_token_at", "completed_at")
 
 
-def own_routes(*, reader: DatabaseThread, metrics: Metrics, health: Health) -> Starlette:
-    """``health`` answers with ``is_ready`` and what it is made of."""
+def own_routes(
+    *, reader: DatabaseThread, exposition: Callable[[], bytes], health: Health
+) -> Starlette:
+    """``exposition`` is what Prometheus scrapes; ``health`` answers with ``is_ready`` and more."""
 
     async def livez(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -43,7 +44,7 @@ def own_routes(*, reader: DatabaseThread, metrics: Metrics, health: Health) -> S
         return _json(state, 200 if state["is_ready"] else 503)
 
     async def scrape(_request: Request) -> Response:
-        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+        return Response(exposition(), media_type="text/plain; version=0.0.4")
 
     async def results(request: Request) -> Response:
         limit = _integer(request, "limit", 20, 1, PAGE_MAX)

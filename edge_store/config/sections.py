@@ -197,7 +197,11 @@ class EngineSection(Section, frozen=True, kw_only=True):
     demo: DemoSection = DemoSection()
     upstream: UpstreamSection = UpstreamSection()
     sglang: Annotated[
-        dict[str, Any], Meta(description="Passed to SGLang's ServerArgs as it is.")
+        dict[str, Any],
+        Meta(
+            description="Passed to SGLang's ServerArgs as it is: model_path and what "
+            "`python -m sglang.launch_server --help` lists, with _ for -."
+        ),
     ] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -205,6 +209,11 @@ class EngineSection(Section, frozen=True, kw_only=True):
             raise ValueError(
                 'engine.upstream.base_url is empty, but engine.kind is "upstream": set it to the '
                 "server's address, as in http://127.0.0.1:30000"
+            )
+        if self.kind is EngineKind.SGLANG and not self.sglang.get("model_path"):
+            raise ValueError(
+                'engine.sglang.model_path is empty, but engine.kind is "sglang": set it to the '
+                "folder of a model in Hugging Face's format"
             )
         url = self.upstream.base_url
         if url and not url.startswith(("http://", "https://")):

@@ -1,12 +1,14 @@
 """The one interface to whatever generates."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from edge_store.errors import EdgeStoreError
 from edge_store.ids import ResultId
 
-__all__ = ["ASGIMessage", "Engine", "Receive", "Scope", "Send"]
+__all__ = ["ASGIMessage", "AlwaysUp", "Engine", "Receive", "Scope", "Send"]
 
 Scope = MutableMapping[str, Any]
 ASGIMessage = MutableMapping[str, Any]
@@ -44,3 +46,26 @@ class Engine(Protocol):
 
     async def is_ready(self) -> bool:
         """Whether a request would be answered now."""
+
+    async def until_ready(self) -> None:
+        """Return once requests may be admitted. Raises ``ConfigError``, ``EngineStartFailed``."""
+
+    async def until_dead(self) -> EdgeStoreError:
+        """Return, if ever, once it can answer no more: why."""
+
+    def metrics(self) -> bytes:
+        """Its own metrics in Prometheus's text format."""
+
+
+class AlwaysUp:
+    """An engine with nothing to load, nothing that dies, and no metrics."""
+
+    async def until_ready(self) -> None:
+        return
+
+    async def until_dead(self) -> EdgeStoreError:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def metrics(self) -> bytes:
+        return b""

@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from edge_store.config import UpstreamSection, read_credential
-from edge_store.engine.protocol import Receive, Scope, Send
+from edge_store.engine.protocol import AlwaysUp, Receive, Scope, Send
 from edge_store.engine.upstream_errors import REASON_CHARS_MAX, translated
 from edge_store.errors import (
     ClientDisconnected,
@@ -72,7 +72,7 @@ VERSION_PATHS = (
 )  # SGLang, vLLM, Ollama
 
 
-class UpstreamEngine:
+class UpstreamEngine(AlwaysUp):
     """Passes requests to the server at ``config.base_url``."""
 
     name = "upstream"

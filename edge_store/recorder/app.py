@@ -22,7 +22,7 @@ from edge_store.errors import (
     StoreError,
     UpstreamError,
 )
-from edge_store.ids import new_result_id
+from edge_store.ids import ResultId, new_result_id
 from edge_store.jsonrepair import Assessed, JsonWorkers, Wanted
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.boot import Boot
@@ -97,7 +97,11 @@ class Recorder:
             self._exchanges.add(exchange)
             entry.admit(slot)
             await exchange.run(
-                self._engine, _engine_scope(scope, sent), sent, receive, self._engine_timeout_s
+                self._engine,
+                _engine_scope(scope, sent, result_id),
+                sent,
+                receive,
+                self._engine_timeout_s,
             )
             result, failure = await self._outcome(entry)
             commit = self._writer.enqueue(result, slot)
@@ -371,12 +375,14 @@ def _spliced(body: bytes, request: dict[str, Any], asked: Asked, rid: str | None
     return head[:-1] + (b"}" if rest.startswith(b"}") else b"," + rest)
 
 
-def _engine_scope(scope: Scope, body: bytes) -> Scope:
-    """The engine's copy of the scope: answered uncompressed, with the length of its own body."""
+def _engine_scope(scope: Scope, body: bytes, result_id: ResultId) -> Scope:
+    """The engine's copy of the scope: answered uncompressed, with the length of its own body, and
+    with the id that ``abort`` will name.
+    """
     dropped = (b"content-length", b"accept-encoding", b"transfer-encoding")
     headers = [(k, v) for k, v in scope["headers"] if k.lower() not in dropped]
     headers.append((b"content-length", str(len(body)).encode()))
-    return {**scope, "headers": headers}
+    return {**scope, "headers": headers, "result_id": result_id}
 
 
 def _trace_id(traceparent: bytes) -> str | None:

@@ -13,7 +13,7 @@ from support.records import new_database
 
 from edge_store.api.gate import GENERATING
 from edge_store.config import RecorderSection, RepairSection
-from edge_store.engine import ASGIMessage, Receive, Scope, Send
+from edge_store.engine import AlwaysUp, ASGIMessage, Receive, Scope, Send
 from edge_store.ids import ResultId
 from edge_store.jsonrepair import JsonWorkers
 from edge_store.observability.metrics import Metrics
@@ -33,7 +33,7 @@ CHAT = "/v1/chat/completions"
 DEADLINE_S = 20.0
 
 
-class ScriptedEngine:
+class ScriptedEngine(AlwaysUp):
     """An engine that does what its script says, and remembers what it was told."""
 
     name = "demo"

@@ -41,7 +41,7 @@ async def client(tmp_path: Path, results: list[Result]) -> AsyncIterator[httpx.A
         return state
 
     reader = await DatabaseThread.open(lambda: open_reader(tmp_path / "results.db"))
-    app = own_routes(reader=reader, metrics=Metrics(), health=health)
+    app = own_routes(reader=reader, exposition=Metrics().exposition, health=health)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://box") as found:
         found.state = state  # type: ignore[attr-defined]  # for the test that changes it

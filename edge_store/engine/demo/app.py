@@ -25,7 +25,7 @@ from edge_store.engine.demo.wire import (
     Wire,
     error_body,
 )
-from edge_store.engine.protocol import Receive, Scope, Send
+from edge_store.engine.protocol import AlwaysUp, Receive, Scope, Send
 from edge_store.errors import InvalidRequest
 from edge_store.ids import ResultId
 
@@ -96,7 +96,7 @@ class Run:
             self._waker.set_result(None)
 
 
-class DemoEngine:
+class DemoEngine(AlwaysUp):
     """See ``edge_store.engine.demo``."""
 
     name = "demo"

@@ -1,0 +1,239 @@
+"""Every name of SGLang that this package uses, the private ones above all. Nothing else imports it.
+
+``sglang.Engine`` starts the model; SGLang's own HTTP application is then mounted on it in this
+process, which SGLang itself does only behind its own server. So the names below are not promised to
+stay: ``check`` looks for each before the model is loaded, and says which one a version lacks.
+"""
+
+# ruff: noqa: SLF001  (private names are what this file is for)
+
+import asyncio
+import logging
+import os
+from collections import UserDict
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import reduce
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+from edge_store.errors import ConfigError
+from edge_store.ids import ResultId
+
+__all__ = [
+    "CURRENT",
+    "SUPPORTED_VERSIONS",
+    "Mounted",
+    "installed_version",
+    "launch",
+    "metrics_folder",
+]
+
+SUPPORTED_VERSIONS = ("0.5.17", "0.5.23")
+OLDEST = (0, 5, 17)  # before it the application cannot be mounted
+
+HTTP = "sglang.srt.entrypoints.http_server"
+ENGINE = "sglang.srt.entrypoints.engine"
+ARGUMENTS = "sglang.srt.server_args"
+MANAGER = "sglang.srt.managers.tokenizer_manager"
+NAMES = (
+    (ENGINE, "Engine"),
+    (ENGINE, "Engine.shutdown"),
+    (ARGUMENTS, "ServerArgs"),
+    (HTTP, "app"),
+    (HTTP, "set_global_state"),
+    (HTTP, "_GlobalState"),
+    (HTTP, "_wait_and_warmup"),
+    (MANAGER, "ServerStatus.Up"),
+    (MANAGER, "TokenizerManager.abort_request"),
+    (MANAGER, "TokenizerManager.auto_create_handle_loop"),
+    (MANAGER, "TokenizerManager.freeze_gc"),
+)
+
+UPSTREAM_HINT = (
+    "install sglang " + " or ".join(SUPPORTED_VERSIONS) + ", or run `python -m "
+    'sglang.launch_server` and set engine.kind = "upstream", engine.upstream.base_url = '
+    '"http://127.0.0.1:30000"'
+)
+
+# What an appliance wants where its owner says nothing. With whitespace left to the model, a JSON
+# answer may be nothing but tabs until its tokens run out.
+DEFAULTS = {
+    "constrained_json_disable_any_whitespace": True,
+    "grammar_backend": "xgrammar",
+    "enable_metrics": True,
+    "log_level": "warning",
+}
+OURS = {
+    "host": "server.host",
+    "port": "server.port",
+    "api_key": "a proxy that checks callers",
+    "admin_api_key": "a proxy that checks callers",
+}
+
+CURRENT: ContextVar[ResultId | None] = ContextVar("result_id", default=None)
+
+T = TypeVar("T")
+
+
+def installed_version() -> str:
+    """SGLang's version, without importing it.
+
+    Raises:
+        ConfigError: it is not installed, or too old to run inside the daemon.
+    """
+    try:
+        found = version("sglang")
+    except PackageNotFoundError:
+        raise ConfigError(
+            'engine.kind = "sglang", and SGLang is not installed',
+            hint="install it: `pip install 'edge-store[sglang]'`",
+        ) from None
+    numbers = tuple(int(part) for part in found.split(".")[:3] if part.isdecimal())
+    if numbers < OLDEST:
+        raise ConfigError(f"SGLang {found} cannot run inside the daemon", hint=UPSTREAM_HINT)
+    return found
+
+
+def launch(arguments: dict[str, Any]) -> Any:
+    """Load the model: minutes. Returns the ``sglang.Engine``.
+
+    Its processes are killed when the calling thread ends (SGLang asks the kernel for that), so call
+    it on one that lives as long as the engine.
+
+    Raises:
+        ConfigError: an argument that SGLang does not take, or a version that lacks a name.
+        Exception: SGLang's own, as it is.
+    """
+    for name, ours in OURS.items():
+        if name in arguments:
+            raise ConfigError(
+                f"engine.sglang.{name}: SGLang's own server does not run here",
+                hint=f"drop it; what you may want is {ours}",
+            )
+    _check()
+    server_args = _named(ARGUMENTS, "ServerArgs")
+    with_defaults = {**DEFAULTS, **arguments}
+    try:
+        parsed = server_args(**with_defaults)
+    except (TypeError, ValueError, AssertionError) as exc:
+        raise ConfigError(
+            f"engine.sglang: {exc}",
+            hint="its keys are the fields of SGLang's ServerArgs: `python -m sglang.launch_server "
+            "--help` describes them, with - for _",
+        ) from exc
+    return _keeping_the_log(lambda: _named(ENGINE, "Engine")(server_args=parsed))
+
+
+def _named(module: str, name: str) -> Any:
+    return reduce(getattr, name.split("."), import_module(module))
+
+
+def _check() -> None:
+    for module, name in NAMES:
+        try:
+            _named(module, name)
+        except (ImportError, AttributeError) as exc:
+            raise ConfigError(
+                f"SGLang {version('sglang')} cannot run inside the daemon: {module}.{name}: {exc}",
+                hint=UPSTREAM_HINT,
+            ) from exc
+
+
+def _keeping_the_log(call: Callable[[], T]) -> T:
+    """SGLang takes the root logger for itself; give it back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        return call()
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+
+
+def metrics_folder() -> str | None:
+    """Where SGLang's processes leave their metrics, once it is known."""
+    return os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+
+
+class Requests(UserDict[str, Any]):
+    """SGLang's table of what runs, by its ``rid``; it also notes for which of our results that is.
+
+    One request may run as several, and SGLang names those itself. Not a ``dict``: its ``update``
+    would pass ``__setitem__`` by.
+    """
+
+    def __setitem__(self, rid: str, state: Any) -> None:
+        state.result_id = CURRENT.get()
+        super().__setitem__(rid, state)
+
+    def of(self, result_id: ResultId) -> list[str]:
+        """The rids that run for one result."""
+        return [rid for rid, state in self.items() if state.result_id == result_id]
+
+
+class Mounted:
+    """SGLang's HTTP application on a running engine, in this event loop."""
+
+    def __init__(
+        self, engine: Any, on_sigterm: Callable[[], None], on_death: Callable[[], None]
+    ) -> None:
+        self._engine = engine
+        self._manager = engine.tokenizer_manager
+        self._requests = Requests(self._manager.rid_to_state)
+        self._manager.rid_to_state = self._requests
+        self._lifespan: Any = None
+
+        class Signals:
+            """What SGLang installs on our loop in place of its own, which kill everything."""
+
+            def __init__(self, _manager: Any) -> None:
+                self.sigterm_handler = on_sigterm
+                self.running_phase_sigquit_handler = on_death
+
+        self._manager.signal_handler_class = Signals
+        self.app = _named(HTTP, "app")
+
+    @property
+    def model(self) -> str:
+        """The name that answers carry."""
+        return str(self._engine.server_args.served_model_name)
+
+    @property
+    def is_generation(self) -> bool:
+        """Whether the model generates; else it embeds."""
+        return bool(self._manager.is_generation)
+
+    async def start(self) -> None:
+        """Make the application's parts; from here on it answers."""
+        engine = self._engine
+        http: Any = import_module(HTTP)
+        http.set_global_state(
+            http._GlobalState(
+                tokenizer_manager=self._manager,
+                template_manager=engine.template_manager,
+                scheduler_info=engine._scheduler_init_result.scheduler_infos[0],
+            )
+        )
+        http._wait_and_warmup = lambda **_: None  # it would call a server that does not run
+        self.app.is_single_tokenizer_mode = True
+        self.app.server_args = engine.server_args
+        self.app.warmup_thread_kwargs = {"server_args": engine.server_args}
+        self._manager.server_status = _named(MANAGER, "ServerStatus.Up")
+        self._manager.auto_create_handle_loop()
+        self._lifespan = self.app.router.lifespan_context(self.app)
+        await self._lifespan.__aenter__()
+
+    async def settle(self) -> None:
+        """After the warm-up: what exists by now is not garbage, in any of its processes."""
+        await self._manager.freeze_gc()
+
+    def abort(self, result_id: ResultId) -> None:
+        """Stop the GPU's work for one result."""
+        for rid in self._requests.of(result_id):
+            self._manager.abort_request(rid=rid)
+
+    async def stop(self) -> None:
+        """Kill SGLang's processes: every child that this process still has."""
+        await asyncio.to_thread(self._engine.shutdown)
