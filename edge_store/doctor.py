@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_store.clock import is_clock_synced
-from edge_store.config import Config
+from edge_store.config import Config, EngineKind
+from edge_store.engine.sglang import find_sglang
+from edge_store.engine.sglang_private import SUPPORTED_VERSIONS
 from edge_store.errors import EdgeStoreError, LitestreamUnavailable
 from edge_store.identity import read_device_id
 from edge_store.recorder.disk import Disk
@@ -104,6 +106,8 @@ def check_machine(config: Config | None) -> Iterator[Check]:
                 "not found",
                 "install util-linux: without it Litestream may outlive a crash of the daemon",
             )
+    if config is not None and config.engine.kind is EngineKind.SGLANG:
+        yield _check_sglang(config)
     if is_clock_synced():
         yield _ok("clock", "synchronized")
     else:
@@ -112,6 +116,20 @@ def check_machine(config: Config | None) -> Iterator[Check]:
             "not synchronized: times of results may be wrong, their order is not",
             "enable chrony or systemd-timesyncd; a box without a network can go on",
         )
+
+
+def _check_sglang(config: Config) -> Check:
+    arguments = config.engine.sglang
+    try:
+        version, is_tested = find_sglang(arguments)
+    except EdgeStoreError as exc:
+        return _failed("sglang", str(exc), exc.hint)
+    found = f"{version}, model {arguments['model_path']}"
+    if not is_tested:
+        return _warning("sglang", f"{found}: not a version that was tested",
+                        f"install {' or '.join(SUPPORTED_VERSIONS)}; or run SGLang's own server, "
+                        "with engine.kind = upstream")  # fmt: skip
+    return _ok("sglang", found)
 
 
 def _check_sqlite(*, allowed: bool) -> Check:

@@ -41,6 +41,7 @@ def init(
     Example:
       edge-store init mybox --engine demo
       edge-store init mybox --engine upstream --upstream http://127.0.0.1:30000
+      edge-store init mybox --engine sglang --model /models/llama
     """
     from edge_store.config import load, render_toml
     from edge_store.identity import create_identity
@@ -60,6 +61,9 @@ def init(
     engine, was_chosen = _chosen_engine(engine, upstream)
     if engine == "upstream" and not upstream:
         upstream = _asked_upstream()
+    if engine == "sglang":
+        model = model or _asked_model()
+        model = str(Path(model).absolute()) if Path(model).exists() else model
 
     values: dict[str, Any] = {
         "store.path": str(database) if state_dir else "results.db",
@@ -89,13 +93,6 @@ def init(
             "Set engine.kind to upstream or sglang for a real one.",
             bold=True,
             err=not was_chosen,
-        )
-    if engine == "sglang":
-        click.secho(
-            "SGLang inside the daemon is not in this version yet: `edge-store serve` will refuse "
-            "this box. Until then run `python -m sglang.launch_server --port 30000` and set "
-            'engine.kind = "upstream", engine.upstream.base_url = "http://127.0.0.1:30000".',
-            bold=True,
         )
     click.echo(f"next: edge-store serve --config {target}")
 
@@ -135,6 +132,12 @@ def _chosen_engine(given: str | None, upstream: str | None) -> tuple[str, bool]:
     if given is None and sys.stdin.isatty():
         given = click.prompt("Which engine?", type=click.Choice(ENGINES), default="demo")
     return given or "demo", given is not None
+
+
+def _asked_model() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("Folder of the model"))
+    raise ConfigError("an sglang engine needs a model", hint="add --model /models/NAME")
 
 
 def _asked_upstream() -> str:

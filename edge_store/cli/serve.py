@@ -2,17 +2,21 @@
 
 import os
 import sys
+import time
 
 import click
 
 __all__ = ["serve"]
+
+RESTART_PAUSE_S = 2.0
 
 
 @click.command()
 @click.option("--config", help="The edge-store.toml to read, or its folder.")
 @click.option("--host", help="Overrides server.host.")
 @click.option("--port", type=int, help="Overrides server.port; 0 takes a free one.")
-def serve(config: str | None, host: str | None, port: int | None) -> None:
+@click.option("--restart", is_flag=True, help="Start again when the engine has died (exit 70).")
+def serve(config: str | None, host: str | None, port: int | None, *, restart: bool) -> None:
     """Answer requests and record every answer, until SIGTERM.
 
     The configuration is --config, else $EDGE_STORE_CONFIG, ./edge-store.toml or
@@ -22,6 +26,7 @@ def serve(config: str | None, host: str | None, port: int | None) -> None:
     Example:
       edge-store serve --config mybox
       EDGE_STORE_SERVER__PORT=9000 edge-store serve
+      edge-store serve --restart   # what systemd does by itself
     """
     assert __debug__, "edge-store does not run under python -O: its assertions guard the data"
     import asyncio
@@ -32,6 +37,7 @@ def serve(config: str | None, host: str | None, port: int | None) -> None:
     from edge_store import daemon
     from edge_store.cli.main import report
     from edge_store.config import load
+    from edge_store.errors import EngineCrashed
     from edge_store.observability.logging import configure_logging
 
     os.umask(0o027)  # the results are for their owner and group; -wal and -shm too
@@ -53,4 +59,7 @@ def serve(config: str | None, host: str | None, port: int | None) -> None:
         # The writer's connection and its thread stay as they are on purpose (see daemon.py).
         sys.stdout.flush()
         sys.stderr.flush()
+        if restart and exit_code == EngineCrashed.exit_code:
+            time.sleep(RESTART_PAUSE_S)
+            os.execv(sys.executable, sys.orig_argv)  # noqa: S606  (itself, again)
         os._exit(exit_code)

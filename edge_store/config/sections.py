@@ -313,11 +313,16 @@ class Config(Section, frozen=True, kw_only=True):
             )
 
     def resolved(self, directory: Path) -> "Config":
-        """The same settings with ``store.path`` absolute and ``replica.url`` filled in."""
+        """The same settings with paths absolute and ``replica.url`` filled in."""
         path = (directory / self.store.path).absolute()
         url = self.replica.url or f"file://{path.parent / 'replica'}"
+        sglang = dict(self.engine.sglang)
+        model = sglang.get("model_path")
+        if isinstance(model, str) and (directory / model).exists():  # else it is a name
+            sglang["model_path"] = str((directory / model).absolute())
         return msgspec.structs.replace(
             self,
+            engine=msgspec.structs.replace(self.engine, sglang=sglang),
             store=msgspec.structs.replace(self.store, path=str(path)),
             replica=msgspec.structs.replace(self.replica, url=url),
         )

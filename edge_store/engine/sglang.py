@@ -18,8 +18,8 @@ from typing import Any, Self
 import msgspec
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Metric, generate_latest
-from prometheus_client.registry import Collector
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from edge_store.config import EngineKind
 from edge_store.engine import sglang_private as private
@@ -33,7 +33,7 @@ from edge_store.errors import (
 )
 from edge_store.ids import ResultId
 
-__all__ = ["SGLangEngine"]
+__all__ = ["SGLangEngine", "find_sglang"]
 
 log = structlog.get_logger(__name__)
 
@@ -56,10 +56,9 @@ class SGLangEngine:
     takes_rid = True
 
     def __init__(self, arguments: Mapping[str, Any], on_sigterm: Callable[[], None]) -> None:
-        self.version = private.installed_version()
+        self.version, self._is_tested = find_sglang(arguments)
         self.model: str | None = None
         self._arguments = dict(arguments)
-        _require_model(str(arguments["model_path"]))
         self._on_sigterm = on_sigterm
         self._thread = ThreadPoolExecutor(1, "sglang")  # its end would kill SGLang's processes
         self._launched: asyncio.Future[Any]
@@ -69,7 +68,7 @@ class SGLangEngine:
 
     async def __aenter__(self) -> Self:
         """Begin to load the model."""
-        if self.version not in private.SUPPORTED_VERSIONS:
+        if not self._is_tested:
             log.warning(
                 "sglang_not_tested", version=self.version, tested=private.SUPPORTED_VERSIONS
             )
@@ -173,7 +172,8 @@ class SGLangEngine:
         if self._mounted is None or not private.metrics_folder():
             return b""
         families: dict[str, Metric] = {}
-        for family in (*REGISTRY.collect(), *MultiProcessCollector(None).collect()):
+        processes = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+        for family in (*REGISTRY.collect(), *processes.collect()):  # type: ignore[no-untyped-call]
             known = families.setdefault(family.name, family)
             if known is not family:  # each process has its own samples of it
                 known.samples += family.samples
@@ -190,6 +190,17 @@ class Collected(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._families
+
+
+def find_sglang(arguments: Mapping[str, Any]) -> tuple[str, bool]:
+    """SGLang's version, and whether this package was tested with it. Imports nothing of it.
+
+    Raises:
+        ConfigError: it is not installed or too old, or the model is not there.
+    """
+    version = private.installed_version()
+    _require_model(str(arguments["model_path"]))
+    return version, version in private.SUPPORTED_VERSIONS
 
 
 def _require_model(path: str) -> None:

@@ -81,6 +81,7 @@ def test_init_overwrites_nothing(tmp_path: Path, kept: str) -> None:
     ("options", "named"),
     [
         (["--engine", "upstream"], "--upstream"),
+        (["--engine", "sglang"], "--model"),
         (["--engine", "upstream", "--upstream", "host:1"], "host:1"),
         (["--engine", "demo", "--device-id", "Ward 7"], "Ward 7"),
         (["--engine", "demo", "--upstream", "http://127.0.0.1:1"], "--upstream"),

@@ -1,0 +1,70 @@
+"""What is said of an SGLang that is not there, too old or not known, before anything is loaded."""
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from edge_store.engine import sglang_private as private
+from edge_store.engine.sglang import find_sglang
+from edge_store.errors import ConfigError
+
+
+def has_version(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
+    monkeypatch.setattr(private, "version", lambda _name: found)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    (tmp_path / "config.json").write_text("{}")
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("found", ["0.5.6", "0.4.10.post2", "0.5.16"])
+def test_version_that_is_too_old_is_sent_to_upstream(
+    monkeypatch: pytest.MonkeyPatch, model: str, found: str
+) -> None:
+    has_version(monkeypatch, found)
+    with pytest.raises(ConfigError, match=found) as caught:
+        find_sglang({"model_path": model})
+    assert "upstream" in caught.value.hint
+    assert caught.value.exit_code == 78
+
+
+@pytest.mark.parametrize(
+    ("found", "is_tested"), [("0.5.17", True), ("0.5.23", True), ("0.6", False)]
+)
+def test_newer_version_is_taken_and_called_untested(
+    monkeypatch: pytest.MonkeyPatch, model: str, found: str, *, is_tested: bool
+) -> None:
+    has_version(monkeypatch, found)
+    assert find_sglang({"model_path": model}) == (found, is_tested)
+
+
+def test_model_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    has_version(monkeypatch, "0.5.23")
+    with pytest.raises(ConfigError, match="nowhere"):
+        find_sglang({"model_path": str(tmp_path / "nowhere")})
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        find_sglang({"model_path": str(tmp_path)})
+
+
+def test_name_of_a_model_is_left_to_sglang(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_version(monkeypatch, "0.5.23")
+    assert find_sglang({"model_path": "Qwen/Qwen3-8B"})[1]
+
+
+@pytest.mark.parametrize("name", ["host", "port", "api_key", "admin_api_key"])
+def test_argument_of_sglangs_own_server_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        private.launch({"model_path": "m", name: "x"})
+
+
+def test_version_that_lacks_a_name_is_refused_with_that_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_version(monkeypatch, "0.9.0")
+    modules = {module: ModuleType(module) for module, _name in private.NAMES}
+    monkeypatch.setattr(private, "import_module", modules.__getitem__)
+    with pytest.raises(ConfigError, match=r"0\.9\.0 .*entrypoints\.engine\.Engine"):
+        private.launch({"model_path": "m"})
