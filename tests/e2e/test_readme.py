@@ -72,7 +72,7 @@ def test_readme_commands_do_what_it_says(tmp_path: Path) -> None:
     assert "checked: every page" in restored
     assert "1 of 1 boxes" in done.stderr
     assert '"results": 2' in restored
-    assert "gpubox" in initialised
+    assert "otherbox" in initialised
 
 
 def test_readme_links_lead_somewhere() -> None:
