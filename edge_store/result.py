@@ -33,6 +33,8 @@ class Operation(StrEnum):
     CHAT = "chat"
     TEXT_COMPLETION = "text_completion"
     GENERATE = "generate"
+    EMBEDDINGS = "embeddings"
+    PREFIX_CACHE = "prefix_cache"  # no output was asked for: a warmed prefix, a scored prompt
 
 
 class Status(StrEnum):

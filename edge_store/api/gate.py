@@ -1,7 +1,7 @@
 """The first thing a request meets: an allowlist of routes, and a bound on what it may send.
 
-What generates goes to the recorder, the model list straight to the engine, our own routes to our
-own app, everything else is 404: an engine's administration routes are never reached.
+What generates goes to the recorder, what describes the model straight to the engine, our own routes
+to our own app, everything else is 404: an engine's administration routes are never reached.
 """
 
 import asyncio
@@ -19,9 +19,12 @@ from edge_store.errors import (
 )
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
-from edge_store.recorder.envelope import error_body, error_headers
+from edge_store.recorder.envelope import Envelope, OpenAIEnvelope, error_headers
 from edge_store.recorder.transcript import Dialect
+from edge_store.recorder.transcript.anthropic import MessagesDialect
+from edge_store.recorder.transcript.embeddings import EmbeddingsDialect
 from edge_store.recorder.transcript.generate import GenerateDialect
+from edge_store.recorder.transcript.ollama import OllamaChatDialect, OllamaGenerateDialect
 from edge_store.recorder.transcript.openai import ChatDialect, CompletionDialect
 
 __all__ = ["GENERATING", "Gate"]
@@ -29,9 +32,14 @@ __all__ = ["GENERATING", "Gate"]
 GENERATING: Mapping[str, Dialect] = {
     "/v1/chat/completions": ChatDialect(),
     "/v1/completions": CompletionDialect(),
+    "/v1/embeddings": EmbeddingsDialect(),
     "/generate": GenerateDialect(),
+    "/v1/messages": MessagesDialect(),
+    "/api/chat": OllamaChatDialect(),
+    "/api/generate": OllamaGenerateDialect(),
 }
-PASSING = "/v1/models"
+# SGLang's frontend language asks for its model before anything else
+PASSING = frozenset({"/v1/models", "/get_model_info", "/model_info"})
 READING = ("GET", "HEAD")
 OURS = ("/livez", "/readyz", "/metrics", "/v1/results")
 
@@ -65,7 +73,8 @@ class Gate:
             await self._route(scope, receive, send)
         except EdgeStoreError as exc:  # nothing has been sent yet, and nothing was admitted
             self._metrics.refused.labels(exc.code).inc()
-            await _answer(exc, send)
+            dialect = GENERATING.get(scope["path"])
+            await _answer(exc, dialect.envelope if dialect else OpenAIEnvelope(), send)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
@@ -75,7 +84,7 @@ class Gate:
             body = await self._read(scope, receive)
             if body is not None:
                 await self._recorder.record(dialect, scope, body, receive, send)
-        elif path == PASSING:
+        elif path in PASSING:
             _require(READING, method, path)
             await self._engine(scope, receive, send)
         elif path.startswith(OURS):
@@ -147,8 +156,8 @@ def _announced(scope: Scope) -> int:
     return int(value) if value.isdigit() else 0
 
 
-async def _answer(error: EdgeStoreError, send: Send) -> None:
-    body = error_body(error)
+async def _answer(error: EdgeStoreError, envelope: Envelope, send: Send) -> None:
+    body = envelope.body(error)
     headers = [*error_headers(error), (b"content-length", str(len(body)).encode())]
     if isinstance(error, PayloadTooLarge | RequestTimeout | RecorderFull):
         headers.append((b"connection", b"close"))  # the rest of its body is not read

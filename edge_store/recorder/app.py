@@ -83,11 +83,7 @@ class Recorder:
         else:
             asked, sent, fingerprint = await asyncio.to_thread(_read, dialect, body, rid)
         exchange = Exchange(
-            result_id,
-            dialect.reader(asked),
-            send,
-            drop_usage=asked.drop_usage,
-            bytes_max=self._config.response_bytes_max,
+            result_id, dialect, asked, send, bytes_max=self._config.response_bytes_max
         )
         entry = Entry(self._boot, scope, asked, (body, fingerprint), exchange)
         slot = await self.slots.reserve()
@@ -343,7 +339,7 @@ def _read(dialect: Dialect, body: bytes, rid: str | None) -> tuple[Asked, bytes,
     try:
         request = _decode(body)
         asked = dialect.ask(request)
-        sent = _spliced(body, request, asked, rid)
+        sent = _spliced(body, request, asked, rid if asked.takes_rid else None)
     except RecursionError as exc:
         raise InvalidRequest("the body is JSON nested too deeply") from exc
     return asked, sent, hashlib.sha256(body).digest()

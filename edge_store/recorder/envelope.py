@@ -1,37 +1,87 @@
-"""Errors on the wire: OpenAI's envelope with our stable code, as a body or as a stream's event."""
+"""Errors on the wire: each protocol's own form, as a body or as the last event of a stream, so that
+its SDK understands it. Our stable code and the hint are in all of them.
+"""
+
+from typing import Protocol
 
 import msgspec
 
 from edge_store.errors import EdgeStoreError, Overloaded, RequestError
 
-__all__ = ["error_body", "error_event", "error_headers"]
+__all__ = [
+    "AnthropicEnvelope",
+    "Envelope",
+    "OllamaEnvelope",
+    "OpenAIEnvelope",
+    "error_body",
+    "error_headers",
+]
 
 JSON = (b"content-type", b"application/json")
 
-
-def error_body(error: EdgeStoreError) -> bytes:
-    """``{"error": {"message", "type", "code", "param", "hint"}}``."""
-    kind = "invalid_request_error" if isinstance(error, RequestError) else "server_error"
-    return msgspec.json.encode(
-        {
-            "error": {
-                "message": str(error),
-                "type": kind,
-                "code": error.code,
-                "param": None,
-                "hint": error.hint or None,
-            }
-        }
-    )
+# docs.claude.com/en/api/errors
+ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
-def error_event(error: EdgeStoreError) -> bytes:
-    """The same as one server-sent event: what a stream ends with when it has no terminal event."""
-    return b"data: " + error_body(error) + b"\n\n"
+class Envelope(Protocol):
+    """How a protocol says that something failed."""
+
+    def body(self, error: EdgeStoreError) -> bytes:
+        """What stands in place of a plain answer."""
+
+    def event(self, error: EdgeStoreError) -> bytes:
+        """What a stream ends with when it has no terminal event."""
+
+
+class OpenAIEnvelope:
+    """``{"error": {"message", "type", "code", "param", "hint"}}``; SGLang's ``/generate`` too."""
+
+    def body(self, error: EdgeStoreError) -> bytes:
+        kind = "invalid_request_error" if isinstance(error, RequestError) else "server_error"
+        said = {"message": str(error), "type": kind, "code": error.code, "param": None}
+        return msgspec.json.encode({"error": {**said, "hint": error.hint or None}})
+
+    def event(self, error: EdgeStoreError) -> bytes:
+        return b"data: " + self.body(error) + b"\n\n"
+
+
+class AnthropicEnvelope:
+    """``{"type": "error", "error": {"type", "message", "code", "hint"}}``."""
+
+    def body(self, error: EdgeStoreError) -> bytes:
+        other = "invalid_request_error" if error.http_status < 500 else "api_error"
+        kind = ANTHROPIC_TYPES.get(error.http_status, other)
+        said = {"type": kind, "message": str(error), "code": error.code, "hint": error.hint or None}
+        return msgspec.json.encode({"type": "error", "error": said})
+
+    def event(self, error: EdgeStoreError) -> bytes:
+        return b"event: error\ndata: " + self.body(error) + b"\n\n"
+
+
+class OllamaEnvelope:
+    """``{"error": "…", "code", "hint"}``."""
+
+    def body(self, error: EdgeStoreError) -> bytes:
+        said = {"error": str(error), "code": error.code, "hint": error.hint or None}
+        return msgspec.json.encode(said)
+
+    def event(self, error: EdgeStoreError) -> bytes:
+        return self.body(error) + b"\n"
+
+
+error_body = OpenAIEnvelope().body  # our own routes speak it
 
 
 def error_headers(error: EdgeStoreError) -> list[tuple[bytes, bytes]]:
-    """The headers that go with ``error_body``."""
+    """The headers that go with a body."""
     headers = [JSON]
     if isinstance(error, Overloaded):
         headers.append((b"retry-after", str(error.retry_after_s).encode()))

@@ -23,9 +23,10 @@ from edge_store.errors import (
     UpstreamError,
 )
 from edge_store.ids import ResultId
-from edge_store.recorder.envelope import error_body, error_event, error_headers
-from edge_store.recorder.transcript import Garbled, Reader
-from edge_store.recorder.transcript.sse import EventSplitter, data_of
+from edge_store.recorder.envelope import error_headers
+from edge_store.recorder.transcript import Asked, Dialect, Garbled
+from edge_store.recorder.transcript.ndjson import LineSplitter
+from edge_store.recorder.transcript.sse import EventSplitter
 from edge_store.result import Receipt
 
 __all__ = ["Exchange"]
@@ -34,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 Headers = list[tuple[bytes, bytes]]
 EVENT_STREAM = b"text/event-stream"
+JSON_LINES = b"application/x-ndjson"
 FRAMING = (b"content-length", b"transfer-encoding")  # of the engine's answer; ours is longer
 
 
@@ -41,24 +43,24 @@ class Exchange:
     """Stands between the engine and the caller for one request."""
 
     def __init__(
-        self, result_id: ResultId, reader: Reader, send: Send, *, drop_usage: bool, bytes_max: int
+        self, result_id: ResultId, dialect: Dialect, asked: Asked, send: Send, *, bytes_max: int
     ) -> None:
         self.result_id = result_id
-        self.reader = reader
+        self.reader = dialect.reader(asked)
         self.cause: EdgeStoreError | None = None
         self.http_status = 200
         self.first_token_at: int | None = None
         self.first_token_monotonic: float | None = None
         self.ended_monotonic: float | None = None
         self._send = send
-        self._drop_usage = drop_usage
+        self._envelope = dialect.envelope
+        self._drop_usage = asked.drop_usage
         self._bytes_max = bytes_max
         self._bytes = 0
         self._chunks: list[bytes] = []
         self._headers: Headers = []
-        self._splitter = EventSplitter()
+        self._splitter: EventSplitter | LineSplitter | None = None  # of a stream
         self._held: list[bytes] = []
-        self._is_streaming = False
         self._is_ending = False
         self._cut = asyncio.Event()
         self._timeout: asyncio.Timeout | None = None
@@ -134,8 +136,9 @@ class Exchange:
             self.http_status = message["status"]
             self._headers = [h for h in message.get("headers", ()) if h[0].lower() not in FRAMING]
             kind = next((v for k, v in self._headers if k.lower() == b"content-type"), b"")
-            self._is_streaming = self.http_status == 200 and kind.startswith(EVENT_STREAM)
-            if self._is_streaming:
+            if self.http_status == 200:
+                self._splitter = _splitter(kind)
+            if self._splitter is not None:
                 await self._start(self._headers, durability=b"on-end")
             return
         if message["type"] != "http.response.body":
@@ -149,16 +152,16 @@ class Exchange:
             self.cut(error)
             raise error
         self._chunks.append(chunk)
-        if self._is_streaming:
-            await self._pass_on(chunk)
+        if self._splitter is not None:
+            await self._pass_on(self._splitter, chunk)
 
-    async def _pass_on(self, chunk: bytes) -> None:
+    async def _pass_on(self, splitter: EventSplitter | LineSplitter, chunk: bytes) -> None:
         """Read the events that ``chunk`` completes; send those that may leave."""
         passed: list[bytes] = []
         garbled: Garbled | None = None
         try:
-            for event in self._splitter.feed(chunk):
-                passed += self._passing(event)
+            for event in splitter.feed(chunk):
+                passed += self._passing(event, splitter.data_of(event))
         except Garbled as exc:
             garbled = exc
         if passed:
@@ -169,9 +172,8 @@ class Exchange:
             self.cut(error)
             raise error from garbled
 
-    def _passing(self, event: bytes) -> list[bytes]:
+    def _passing(self, event: bytes, data: bytes | None) -> list[bytes]:
         """Read one event; the events that may leave now. Those of the end are kept."""
-        data = data_of(event)
         if data is not None:
             self._is_ending = self.reader.event(data)
         if self.first_token_at is None and self.reader.has_begun:
@@ -187,15 +189,25 @@ class Exchange:
 
     def _finish_reading(self) -> None:
         self.ended_monotonic = time.monotonic()
-        if self.cause is not None or self._is_streaming:
+        if self.cause is not None:
             return
-        if not self._headers and not self._chunks:
+        if self._splitter is not None:
+            self._finish_stream(self._splitter)
+        elif not self._headers and not self._chunks:
             self.cause = UpstreamError("the engine ended without an answer")
         elif self.http_status == 200:
             try:
                 self.reader.body(self.response_body)
             except Garbled as exc:
                 self.cause = UpstreamError(f"the engine sent {exc}")
+
+    def _finish_stream(self, splitter: EventSplitter | LineSplitter) -> None:
+        """Read what the stream's end made whole; nothing leaves before the commit."""
+        try:
+            for event in splitter.end():
+                self._held = self._passing(event, splitter.data_of(event)) or self._held
+        except Garbled as exc:
+            self.cause = UpstreamError(f"the engine sent {exc}")
 
     async def deliver(
         self, receipt: Receipt | EdgeStoreError, failure: EdgeStoreError | None
@@ -208,24 +220,26 @@ class Exchange:
         if isinstance(failure, EngineRefused):
             failure = None  # the engine's own error is its answer
         error = receipt if isinstance(receipt, EdgeStoreError) else failure
-        if self._is_streaming:
-            await self._deliver_stream(receipt, error)
+        if self._splitter is not None:
+            await self._deliver_stream(self._splitter, receipt, error)
         elif error is not None:
             committed = receipt if isinstance(receipt, Receipt) else None
-            await self._answer(
-                error.http_status, error_headers(error), error_body(error), committed
-            )
+            body = self._envelope.body(error)
+            await self._answer(error.http_status, error_headers(error), body, committed)
         else:
             assert isinstance(receipt, Receipt)
             await self._answer(self.http_status, self._headers, self.response_body, receipt)
 
     async def _deliver_stream(
-        self, receipt: Receipt | EdgeStoreError, error: EdgeStoreError | None
+        self,
+        splitter: EventSplitter | LineSplitter,
+        receipt: Receipt | EdgeStoreError,
+        error: EdgeStoreError | None,
     ) -> None:
         end = b""
         if isinstance(receipt, Receipt):
-            end = f": committed id={receipt.id} seq={receipt.seq}\n\n".encode()
-        end += error_event(error) if error else b"".join([*self._held, self._splitter.rest()])
+            end = splitter.comment(f"committed id={receipt.id} seq={receipt.seq}")
+        end += self._envelope.event(error) if error else b"".join([*self._held, splitter.rest()])
         await self._send({"type": "http.response.body", "body": end, "more_body": False})
 
     async def _answer(
@@ -255,3 +269,10 @@ class Exchange:
                 ],
             }
         )
+
+
+def _splitter(kind: bytes) -> EventSplitter | LineSplitter | None:
+    """What cuts a body of this content type into events; None for a plain one."""
+    if kind.startswith(EVENT_STREAM):
+        return EventSplitter()
+    return LineSplitter() if kind.startswith(JSON_LINES) else None

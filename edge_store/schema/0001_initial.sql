@@ -36,7 +36,7 @@ CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted o
     device_id TEXT NOT NULL, -- the box
     boot_id TEXT NOT NULL, -- the start of the daemon it ran in
     boot_seq INTEGER NOT NULL, -- admission number within the boot, from 1, without holes
-    operation TEXT NOT NULL, -- chat, text_completion, generate
+    operation TEXT NOT NULL, -- chat, text_completion, generate, embeddings, prefix_cache (no output was asked for; in no view of results)
     endpoint TEXT NOT NULL, -- the path that was called
     status TEXT NOT NULL CHECK (status IN ('completed', 'incomplete', 'failed', 'cancelled')), -- how it ended
     request_model TEXT, -- the model asked for
@@ -55,7 +55,7 @@ CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted o
     output_tokens INTEGER, -- completion tokens, all choices
     cached_tokens INTEGER, -- prompt tokens taken from the engine's prefix cache
     reasoning_tokens INTEGER, -- completion tokens spent on reasoning
-    finish_reason TEXT, -- of the first choice: stop, length, tool_calls, ...
+    finish_reason TEXT, -- of the first choice, in OpenAI's words: stop, length, tool_calls, ...
     stream INTEGER NOT NULL, -- 1 if streamed
     conversation_id TEXT, -- conversation it belongs to
     previous_id TEXT, -- the result it continues
@@ -211,7 +211,8 @@ FROM results AS r
 LEFT JOIN outputs AS o ON o.seq = r.seq AND o.choice_index = 0
 LEFT JOIN requests AS q ON q.seq = r.seq
 LEFT JOIN repairs AS p ON p.repair_id = (
-    SELECT max(n.repair_id) FROM repairs AS n WHERE n.id = r.id AND n.choice_index = 0);
+    SELECT max(n.repair_id) FROM repairs AS n WHERE n.id = r.id AND n.choice_index = 0)
+WHERE r.operation <> 'prefix_cache';
 
 CREATE VIEW usage_by_day AS -- Requests and tokens per UTC day and model.
 SELECT
@@ -226,6 +227,7 @@ SELECT
     avg(latency_ms) AS latency_ms_mean,
     avg(ttft_ms) AS ttft_ms_mean
 FROM results
+WHERE operation <> 'prefix_cache'
 GROUP BY day, model;
 
 CREATE VIEW completeness AS -- Per boot: what was admitted and what became of it.
@@ -279,7 +281,7 @@ FROM counted;
 CREATE VIEW v_openai AS -- Results under the names of OpenAI's API.
 SELECT
     id,
-    CASE operation WHEN 'chat' THEN 'chat.completion' ELSE 'text_completion' END AS object,
+    CASE operation WHEN 'chat' THEN 'chat.completion' WHEN 'embeddings' THEN 'list' ELSE 'text_completion' END AS object,
     created_at / 1000 AS created,
     coalesce(response_model, request_model) AS model,
     (SELECT o.output_text FROM outputs AS o WHERE o.seq = results.seq AND o.choice_index = 0) AS content,
@@ -291,7 +293,8 @@ SELECT
     reasoning_tokens,
     user_id AS user,
     metadata
-FROM results;
+FROM results
+WHERE operation <> 'prefix_cache';
 
 CREATE VIEW v_otel AS -- Results under the attribute names of OpenTelemetry's GenAI conventions (in development, 2026-11).
 SELECT
@@ -310,7 +313,8 @@ SELECT
     trace_id,
     device_id AS "host.name",
     created_at AS time_unix_ms
-FROM results;
+FROM results
+WHERE operation <> 'prefix_cache';
 
 CREATE VIEW sglang_inference_results AS -- The table of the usual pipeline, for queries written against it.
 SELECT
@@ -323,4 +327,5 @@ SELECT
     strftime('%Y-%m-%dT%H:%M:%fZ', r.created_at / 1000.0, 'unixepoch') AS created_at
 FROM results AS r
 LEFT JOIN outputs AS o ON o.seq = r.seq AND o.choice_index = 0
-LEFT JOIN requests AS q ON q.seq = r.seq;
+LEFT JOIN requests AS q ON q.seq = r.seq
+WHERE r.operation <> 'prefix_cache';

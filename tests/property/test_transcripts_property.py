@@ -61,10 +61,8 @@ async def play(
 ) -> Played:
     """Run one exchange on these chunks; commit; deliver."""
     caller = Caller()
-    reader = GENERATING[endpoint].reader(asked)
-    exchange = Exchange(
-        new_result_id(), reader, caller.send, drop_usage=asked.drop_usage, bytes_max=2**20
-    )
+    dialect = GENERATING[endpoint]
+    exchange = Exchange(new_result_id(), dialect, asked, caller.send, bytes_max=2**20)
     engine = ScriptedEngine(replay(chunks, streamed=streamed))
     await exchange.run(engine, {"type": "http"}, b"{}", caller.receive, 10)
     forwarded, early = caller.body, len(caller.messages)

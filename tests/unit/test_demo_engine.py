@@ -16,7 +16,7 @@ from edge_store.ids import ResultId
 from edge_store.recorder.transcript import Dialect, Reader
 from edge_store.recorder.transcript.generate import GenerateDialect
 from edge_store.recorder.transcript.openai import ChatDialect, CompletionDialect
-from edge_store.recorder.transcript.sse import EventSplitter, data_of
+from edge_store.recorder.transcript.sse import EventSplitter
 
 DEADLINE_S = 20
 CHAT, COMPLETIONS, GENERATE = "/v1/chat/completions", "/v1/completions", "/generate"
@@ -95,7 +95,7 @@ class Call:
     def events(self) -> list[Any]:
         """Decoded events; ``[DONE]`` as a text."""
         splitter = EventSplitter()
-        datas = [data_of(event) for event in splitter.feed(b"".join(self.pieces))]
+        datas = [splitter.data_of(event) for event in splitter.feed(b"".join(self.pieces))]
         assert splitter.rest() == b""
         return ["[DONE]" if d == b"[DONE]" else json.loads(d or b"") for d in datas]
 
@@ -127,7 +127,7 @@ def read(path: str, body: dict[str, Any], made: Call) -> Reader:
     splitter = EventSplitter()
     for piece in made.pieces:
         for event in splitter.feed(piece):
-            data = data_of(event)
+            data = splitter.data_of(event)
             assert data is not None
             reader.event(data)
     return reader

@@ -7,6 +7,7 @@ are pure: no clock, no I/O. The bytes that pass are never altered.
 
 from typing import Any, Protocol
 
+from edge_store.recorder.envelope import Envelope
 from edge_store.result import Operation, Output, Record
 
 __all__ = ["Asked", "Dialect", "Garbled", "Reader", "Reading"]
@@ -29,6 +30,7 @@ class Asked(Record, frozen=True, kw_only=True):
     user_id: str | None = None
     metadata: str | None = None  # JSON
     caller_rid: str | None = None
+    takes_rid: bool = True  # the protocol has a field for our id
     json_wanted: bool = False
     json_schema: str | None = None  # JSON
     splice: tuple[tuple[str, Any], ...] = ()  # keys to add to the engine's copy of the body
@@ -58,7 +60,7 @@ class Reader(Protocol):
         """Take a whole plain answer. Raises ``Garbled``."""
 
     def event(self, data: bytes) -> bool:
-        """Take the data of one server-sent event; true if the answer may now be at its end.
+        """Take the data of one event of a stream; true if the answer may now be at its end.
 
         What came since the end began is held; a false later (another choice began) lets it pass.
         Raises ``Garbled``.
@@ -70,6 +72,8 @@ class Reader(Protocol):
 
 class Dialect(Protocol):
     """One wire protocol."""
+
+    envelope: Envelope
 
     def ask(self, body: dict[str, Any]) -> Asked:
         """Read a decoded request. Raises ``InvalidRequest``."""

@@ -11,9 +11,16 @@ from typing import Any
 import msgspec
 
 from edge_store.errors import InvalidRequest
+from edge_store.recorder.envelope import Envelope, OpenAIEnvelope
 from edge_store.recorder.transcript import Asked, Garbled, Reading
-from edge_store.recorder.transcript.lenient import Tokens, decode
-from edge_store.recorder.transcript.request import field, json_text, params_of
+from edge_store.recorder.transcript.lenient import Tokens, decode, error_text
+from edge_store.recorder.transcript.request import (
+    caller_rid,
+    field,
+    json_text,
+    params_of,
+    texts_of,
+)
 from edge_store.result import Operation, Output
 
 __all__ = ["GenerateDialect", "GenerateReader"]
@@ -93,8 +100,7 @@ class GenerateReader:
 
     def _take(self, index: int, piece: Piece) -> None:
         if piece.error is not None:
-            error = piece.error
-            self._error = str(error.get("message", error) if isinstance(error, dict) else error)
+            self._error = error_text(piece.error)
             return
         if piece.meta_info is None and piece.text is None:
             return
@@ -142,7 +148,11 @@ def _sum(values: Iterable[int | None]) -> int | None:
 
 
 class GenerateDialect:
-    """POST /generate."""
+    """POST /generate. Where no output is asked for, the call fills the engine's prefix cache or
+    scores a prompt, as ``sglang.RuntimeEndpoint`` does before a choice: no result of a model.
+    """
+
+    envelope: Envelope = OpenAIEnvelope()
 
     def ask(self, body: dict[str, Any]) -> Asked:
         text, ids = body.get("text"), body.get("input_ids")
@@ -155,24 +165,24 @@ class GenerateDialect:
             inputs = len(text)
         elif isinstance(ids, list) and ids and isinstance(ids[0], list):
             inputs = len(ids)
-        first = sampling[0] if isinstance(sampling, list) and sampling else sampling
-        first = first if isinstance(first, dict) else {}
+        all_sampling = sampling if isinstance(sampling, list) else [sampling]
+        all_sampling = [s for s in all_sampling if isinstance(s, dict)] or [{}]
+        first = all_sampling[0]
+        is_empty = all(s.get("max_new_tokens") == 0 for s in all_sampling)
         per_input = max(field(first, "n", int, 1), 1)
         prompt = text if isinstance(text, str) else json_text(given)
         if isinstance(text, list):
-            prompt = "\n".join(str(t) for t in text)
+            prompt = texts_of(text)
         schema = first.get("json_schema")
         return Asked(
-            operation=Operation.GENERATE,
+            operation=Operation.PREFIX_CACHE if is_empty else Operation.GENERATE,
             model=field(body, "model", str, "") or None,
             stream=field(body, "stream", bool, False),
             choices=max(inputs, 1) * per_input,
             choices_per_input=per_input,
             params=params_of(body, CONTENT),
             input_text=prompt,
-            caller_rid=json_text(body.get("rid"))
-            if isinstance(body.get("rid"), list)
-            else field(body, "rid", str, "") or None,
+            caller_rid=caller_rid(body),
             json_wanted=schema is not None,
             json_schema=schema if isinstance(schema, str) else json_text(schema),
         )

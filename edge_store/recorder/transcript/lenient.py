@@ -14,7 +14,7 @@ import msgspec
 from edge_store.recorder.transcript import Garbled
 from edge_store.recorder.transcript.request import json_text, text_of
 
-__all__ = ["Tokens", "decode"]
+__all__ = ["Tokens", "decode", "error_text"]
 
 INTEGER_MAX = 2**63 - 1  # SQLite's
 DIGITS_MAX = 300  # of an integer; int() is not linear, and longer ones are nobody's count
@@ -34,6 +34,13 @@ def decode(decoder: msgspec.json.Decoder[Any], kind: type[S], data: bytes) -> S 
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         return _decode_leniently(decoder, kind, data, exc)
     return found
+
+
+def error_text(error: Any) -> str:
+    """What an ``error`` in an answer says: its message, where it has one."""
+    if isinstance(error, dict) and isinstance(error.get("message"), str):
+        return str(error["message"])
+    return error if isinstance(error, str) else str(json_text(error))
 
 
 def _decode_leniently(

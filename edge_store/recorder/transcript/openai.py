@@ -11,9 +11,17 @@ from typing import Any
 import msgspec
 
 from edge_store.errors import InvalidRequest
+from edge_store.recorder.envelope import Envelope, OpenAIEnvelope
 from edge_store.recorder.transcript import Asked, Garbled, Reading
-from edge_store.recorder.transcript.lenient import Tokens, decode
-from edge_store.recorder.transcript.request import field, json_text, params_of, text_of
+from edge_store.recorder.transcript.lenient import Tokens, decode, error_text
+from edge_store.recorder.transcript.request import (
+    caller_rid,
+    conversation,
+    field,
+    json_text,
+    params_of,
+    texts_of,
+)
 from edge_store.result import Operation, Output
 
 __all__ = ["ChatDialect", "CompletionDialect", "OpenAIReader"]
@@ -166,7 +174,7 @@ class OpenAIReader:
 
     def _take(self, answer: Answer) -> None:
         if answer.error is not None:
-            self._error = _error_text(answer.error)
+            self._error = error_text(answer.error)
         self._model = answer.model or self._model
         self._usage = answer.usage or self._usage
         for choice in answer.choices or ():
@@ -192,12 +200,6 @@ class OpenAIReader:
         )
 
 
-def _error_text(error: Any) -> str:
-    if isinstance(error, dict) and isinstance(error.get("message"), str):
-        return str(error["message"])
-    return error if isinstance(error, str) else str(json_text(error))
-
-
 def _ask(body: dict[str, Any], operation: Operation, input_text: str, choices: int) -> Asked:
     stream = field(body, "stream", bool, False)
     options = field(body, "stream_options", dict, {})
@@ -216,7 +218,7 @@ def _ask(body: dict[str, Any], operation: Operation, input_text: str, choices: i
         input_text=input_text,
         user_id=field(body, "user", str, "") or None,
         metadata=json_text(field(body, "metadata", dict, {}) or None),
-        caller_rid=field(body, "rid", str, "") or None,
+        caller_rid=caller_rid(body),
         json_wanted=form.get("type") in ("json_object", "json_schema"),
         json_schema=json_text(schema.get("schema")) if isinstance(schema, dict) else None,
         splice=splice,
@@ -234,14 +236,10 @@ def _choices(body: dict[str, Any]) -> int:
 class ChatDialect:
     """POST /v1/chat/completions."""
 
+    envelope: Envelope = OpenAIEnvelope()
+
     def ask(self, body: dict[str, Any]) -> Asked:
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-            raise InvalidRequest("`messages` must be a list of objects")
-        if len(messages) == 1:
-            text = text_of(messages[0].get("content"))
-        else:
-            text = "\n".join(f"{m.get('role')}: {text_of(m.get('content'))}" for m in messages)
+        text = conversation(body.get("messages"))
         return _ask(body, Operation.CHAT, text, _choices(body))
 
     def reader(self, asked: Asked) -> OpenAIReader:
@@ -251,6 +249,8 @@ class ChatDialect:
 class CompletionDialect:
     """POST /v1/completions. A list of prompts gives ``n`` choices for each."""
 
+    envelope: Envelope = OpenAIEnvelope()
+
     def ask(self, body: dict[str, Any]) -> Asked:
         prompt = body.get("prompt")
         prompts = prompt if isinstance(prompt, list) else [prompt]
@@ -258,8 +258,8 @@ class CompletionDialect:
             raise InvalidRequest("`prompt` must be a text, a list of texts, or token ids")
         if all(isinstance(p, int) for p in prompts):
             prompts = [prompt]  # one prompt, as token ids
-        text = "\n".join(p if isinstance(p, str) else str(json_text(p)) for p in prompts)
-        return _ask(body, Operation.TEXT_COMPLETION, text, _choices(body) * len(prompts))
+        choices = _choices(body) * len(prompts)
+        return _ask(body, Operation.TEXT_COMPLETION, texts_of(prompts), choices)
 
     def reader(self, asked: Asked) -> OpenAIReader:
         return OpenAIReader(asked.choices)

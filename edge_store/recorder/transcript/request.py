@@ -7,7 +7,7 @@ import msgspec
 
 from edge_store.errors import InvalidRequest
 
-__all__ = ["field", "json_text", "params_of", "text_of"]
+__all__ = ["caller_rid", "conversation", "field", "json_text", "params_of", "text_of", "texts_of"]
 
 T = TypeVar("T")
 
@@ -24,6 +24,12 @@ def field(body: Mapping[str, Any], name: str, kind: type[T], default: T) -> T:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise InvalidRequest(f"`{name}` must be {kind.__name__}, not {type(value).__name__}")
     return value
+
+
+def caller_rid(body: Mapping[str, Any]) -> str | None:
+    """The caller's own id, as text; of a list of inputs it may be a list."""
+    rid = body.get("rid")
+    return json_text(rid) if isinstance(rid, list) else field(body, "rid", str, "") or None
 
 
 def json_text(value: Any) -> str | None:
@@ -44,3 +50,21 @@ def text_of(content: Any) -> str:
         parts = (p.get("text") for p in content if isinstance(p, dict))
         return "\n".join(p for p in parts if isinstance(p, str))
     return ""
+
+
+def texts_of(inputs: list[Any]) -> str:
+    """A line for each input: its text, or its token ids."""
+    return "\n".join(i if isinstance(i, str) else str(json_text(i)) for i in inputs)
+
+
+def conversation(messages: Any) -> str:
+    """The text of the messages: of one alone as it is, of more with their roles.
+
+    Raises:
+        InvalidRequest: it is no list of objects.
+    """
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        raise InvalidRequest("`messages` must be a list of objects")
+    if len(messages) == 1:
+        return text_of(messages[0].get("content"))
+    return "\n".join(f"{m.get('role')}: {text_of(m.get('content'))}" for m in messages)

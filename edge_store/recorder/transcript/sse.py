@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-__all__ = ["EventSplitter", "data_of"]
+__all__ = ["EventSplitter"]
 
 # A blank line ends an event; a line ends with LF, CRLF or CR. A CR at the very end of what has come
 # may be half of a CRLF, so it ends nothing yet.
@@ -29,14 +29,23 @@ class EventSplitter:
             start = end
         del self._pending[:start]
 
+    def end(self) -> Iterator[bytes]:
+        """Nothing: an event without its blank line is none."""
+        return iter(())
+
     def rest(self) -> bytes:
         """What came after the last whole event."""
         return bytes(self._pending)
 
+    @staticmethod
+    def data_of(event: bytes) -> bytes | None:
+        """The event's data lines joined; None for a comment or an event without data."""
+        lines = [
+            line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")
+        ]
+        return b"\n".join(lines) if lines else None
 
-def data_of(event: bytes) -> bytes | None:
-    """The event's data lines joined; None for a comment or an event without data."""
-    lines = [
-        line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")
-    ]
-    return b"\n".join(lines) if lines else None
+    @staticmethod
+    def comment(text: str) -> bytes:
+        """An event that clients skip."""
+        return f": {text}\n\n".encode()
