@@ -1,7 +1,17 @@
 """Benchmarks of the shipped parts: ratios out of one interleaved run, never single times."""
 
+from edge_store.bench.engine import EnginePlan, EngineRun, bench_engine
 from edge_store.bench.memory import bench_memory
 from edge_store.bench.recorder import bench_recorder
+from edge_store.bench.report import write_report
 from edge_store.bench.writer import bench_writer
 
-__all__ = ["bench_memory", "bench_recorder", "bench_writer"]
+__all__ = [
+    "EnginePlan",
+    "EngineRun",
+    "bench_engine",
+    "bench_memory",
+    "bench_recorder",
+    "bench_writer",
+    "write_report",
+]

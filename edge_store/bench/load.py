@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edge_store.config import render_toml
 
-__all__ = ["Server", "closed_loop", "running_daemon", "running_engine"]
+__all__ = ["Server", "closed_loop", "free_port", "running_daemon", "running_engine"]
 
 START_TIMEOUT_S = 30.0
 HEADER_BYTES_MAX = 65536
@@ -30,7 +30,8 @@ class Server:
         self.port = port
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -40,7 +41,7 @@ def _free_port() -> int:
 async def running_daemon(folder: Path, token_delay_ms: float) -> AsyncIterator[Server]:
     """``edge-store serve`` with the demo engine, without a replica; its log goes nowhere."""
     _write_config(folder, token_delay_ms)
-    port = _free_port()
+    port = free_port()
     arguments = ["-m", "edge_store", "serve", "--config", str(folder), "--port", str(port)]
     async with _running(arguments, port) as server:
         yield server
@@ -63,7 +64,7 @@ def _write_config(folder: Path, token_delay_ms: float) -> None:
 @asynccontextmanager
 async def running_engine(token_delay_ms: float) -> AsyncIterator[Server]:
     """The demo engine alone, under the same HTTP server."""
-    port = _free_port()
+    port = free_port()
     arguments = ["-m", "edge_store.bench.bare", str(port), str(token_delay_ms)]
     async with _running(arguments, port) as server:
         yield server

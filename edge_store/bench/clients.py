@@ -1,0 +1,171 @@
+"""A load of several client processes, and what one slice of it measured."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+
+from edge_store.bench.figures import cpu_seconds, median, percentile, tree_cpu_seconds
+from edge_store.bench.order import DRAIN_TIMEOUT_S, Mode, Order, Outcome
+from edge_store.errors import EdgeStoreError
+from edge_store.result import Record
+
+__all__ = ["Clients", "Load", "Slice", "running_clients"]
+
+RAMP_S = 0.8  # from the first connection to the window: the burst of the start is over
+NUMBERS_PER_ORDER = 1_000_000
+LINE_BYTES_MAX = 64 * 1024 * 1024
+SPARE_S = 10.0  # for a client to notice that its time is over
+
+
+class Load(Record, frozen=True, kw_only=True):
+    """What is put on a server: so many connections, asking in this way."""
+
+    connections: int
+    mode: Mode
+
+    @property
+    def name(self) -> str:
+        return f"{self.connections} {self.mode}"
+
+
+class Slice(Record, frozen=True, kw_only=True):
+    """One window of a load on one server. Times are milliseconds, CPU µs per request."""
+
+    answers: int
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+    ttft_p50_ms: float | None  # streamed only
+    tokens_per_answer: float
+    cpu_us_tree: float
+    cpu_us_parent: float
+    client_busy: float  # the busiest client's share of one core
+
+
+class Clients:
+    """The processes of the load. One slice at a time."""
+
+    def __init__(self, processes: Sequence[asyncio.subprocess.Process]) -> None:
+        self._processes = processes
+        self._orders = 0
+
+    async def slice(
+        self, pid: int, port: int, load: Load, seconds: float
+    ) -> tuple[Slice, set[str]]:
+        """Measure a server under a load; the slice, and the ids of all answers seen to their end.
+
+        Raises:
+            EdgeStoreError: an answer was not 200 and whole, or there was none.
+        """
+        begins_at = time.monotonic() + RAMP_S
+        order = self._order(port, load, begins_at, begins_at + seconds)
+        async with asyncio.TaskGroup() as tasks:
+            outcomes_task = tasks.create_task(self._carry_out(order))
+            await asyncio.sleep(begins_at - time.monotonic())
+            began_at, tree, parent = time.monotonic(), tree_cpu_seconds(pid), cpu_seconds(pid)
+            await asyncio.sleep(begins_at + seconds - time.monotonic())
+            tree, parent = tree_cpu_seconds(pid) - tree, cpu_seconds(pid) - parent
+            took_s = time.monotonic() - began_at
+        outcomes = outcomes_task.result()
+        latencies = [value for outcome in outcomes for value in outcome.latencies_s]
+        ttfts = [value for outcome in outcomes for value in outcome.ttfts_s]
+        failures = sum(outcome.failures + outcome.unanswered for outcome in outcomes)
+        if failures or not latencies:
+            messages = [text for outcome in outcomes for text in outcome.messages]
+            raise EdgeStoreError(
+                f"{load.name}: {len(latencies)} answers in {seconds:g} s and {failures} failures, "
+                f"the first: {messages[:1]}",
+                hint="the servers' logs say why",
+            )
+        answers = len(latencies)
+        return Slice(
+            answers=answers,
+            requests_per_s=answers / seconds,
+            p50_ms=median(latencies) * 1e3,
+            p99_ms=percentile(latencies, 0.99) * 1e3,
+            ttft_p50_ms=median(ttfts) * 1e3 if ttfts else None,
+            tokens_per_answer=sum(outcome.tokens for outcome in outcomes) / answers,
+            cpu_us_tree=tree / took_s * seconds / answers * 1e6,
+            cpu_us_parent=parent / took_s * seconds / answers * 1e6,
+            client_busy=max(outcome.cpu_s / outcome.wall_s for outcome in outcomes),
+        ), {value for outcome in outcomes for value in outcome.acknowledged}
+
+    async def until_killed(
+        self, port: int, load: Load, seconds: float, kill: Callable[[], None]
+    ) -> tuple[set[str], int]:
+        """Load a server and ``kill`` it after ``seconds``; the ids acknowledged, and how many
+        requests had no answer.
+        """
+        begins_at = time.monotonic() + RAMP_S
+        order = self._order(port, load, begins_at, begins_at + 2 * seconds)
+        async with asyncio.TaskGroup() as tasks:
+            outcomes_task = tasks.create_task(self._carry_out(order))
+            await asyncio.sleep(begins_at + seconds - time.monotonic())
+            kill()
+        outcomes = outcomes_task.result()
+        acknowledged = {value for outcome in outcomes for value in outcome.acknowledged}
+        return acknowledged, sum(outcome.unanswered for outcome in outcomes)
+
+    def _order(self, port: int, load: Load, begins_at: float, ends_at: float) -> list[Order]:
+        number = len(self._processes)
+        orders = []
+        for index in range(number):
+            connections = load.connections // number + (index < load.connections % number)
+            if connections:
+                orders.append(
+                    Order(
+                        port=port,
+                        connections=connections,
+                        mode=load.mode,
+                        first_number=self._orders * NUMBERS_PER_ORDER,
+                        begins_at=begins_at,
+                        ends_at=ends_at,
+                    )
+                )
+                self._orders += 1
+        return orders
+
+    async def _carry_out(self, orders: Sequence[Order]) -> list[Outcome]:
+        timeout_s = orders[0].ends_at - time.monotonic() + DRAIN_TIMEOUT_S + SPARE_S
+        async with asyncio.timeout(timeout_s):
+            asked = zip(self._processes, orders, strict=False)
+            return await asyncio.gather(*(self._ask(process, order) for process, order in asked))
+
+    async def _ask(self, process: asyncio.subprocess.Process, order: Order) -> Outcome:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(msgspec.json.encode(order) + b"\n")
+        await process.stdin.drain()
+        line = await process.stdout.readline()
+        if not line:
+            raise EdgeStoreError("a client process of the load has ended; see its message above")
+        return msgspec.json.decode(line, type=Outcome)
+
+
+@asynccontextmanager
+async def running_clients(number: int | None = None) -> AsyncIterator[Clients]:
+    """Client processes, half as many as there are cores unless told, 8 at most."""
+    count = number or max(1, min(8, (os.cpu_count() or 2) // 2))
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "edge_store.bench.client",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LINE_BYTES_MAX,
+        )
+        for _ in range(count)
+    ]
+    try:
+        yield Clients(processes)
+    finally:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
