@@ -139,12 +139,15 @@ def proven(database: Path) -> ChainCheck:
 class DaemonProcess:
     """``edge-store serve`` under observation. Entered: it is ready."""
 
-    def __init__(self, box: Box, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, box: Box, environ: Mapping[str, str], *, start_deadline_s: float = DEADLINE_S
+    ) -> None:
         self.box = box
         self.url = ""
         self.log: list[dict[str, Any]] = []  # each line of its log, decoded
         self.raw: list[str] = []  # each line of stdout that is no JSON, and of stderr
         self._environ = dict(environ)
+        self._start_deadline_s = start_deadline_s
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str]
         self._client = httpx.Client(
@@ -157,7 +160,7 @@ class DaemonProcess:
     def __enter__(self) -> Self:
         self.start()
         try:
-            self.wait_ready()
+            self.wait_ready(self._start_deadline_s)
         except BaseException:
             self._end()
             raise

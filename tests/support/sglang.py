@@ -1,0 +1,137 @@
+"""Real SGLang on a CPU: its own server as a process, and the settings of one inside the daemon.
+
+Needs the virtual environment and the model that ``scripts/sglang-cpu`` makes; its ``test`` command
+names the model in ``SGLANG_TEST_MODEL``. A start takes some 40 CPU seconds.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+from support.daemon import until
+
+__all__ = ["MODEL", "START_S", "SglangServer", "box_settings", "environ", "sglang_server"]
+
+MODEL = "tiny"
+CONTEXT_TOKENS = 2048  # of the model
+START_S = 180.0  # 25 s on two idle cores
+STOP_S = 20.0
+
+ARGUMENTS: dict[str, Any] = {
+    "served_model_name": MODEL,
+    "device": "cpu",
+    "attention_backend": "torch_native",
+    "sampling_backend": "pytorch",
+    "grammar_backend": "xgrammar",
+    "tool_call_parser": "qwen25",
+    "disable_cuda_graph": True,
+    "disable_overlap_schedule": True,
+    "sleep_on_idle": True,  # else its scheduler keeps a core busy while nobody asks
+    "constrained_json_disable_any_whitespace": True,
+    "context_length": CONTEXT_TOKENS,
+    "max_total_tokens": 8192,
+    "max_running_requests": 32,
+}
+
+
+class SglangServer(NamedTuple):
+    """A server that answers."""
+
+    url: str
+    model: str
+    process_id: int
+
+
+def model_path() -> str:
+    path = os.environ.get("SGLANG_TEST_MODEL")
+    assert path, "SGLANG_TEST_MODEL names no model: run these tests by `scripts/sglang-cpu test`"
+    return path
+
+
+def environ() -> dict[str, str]:
+    """What SGLang needs of an environment."""
+    return {
+        "SGLANG_USE_CPU_ENGINE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # the model is too small to share
+        "HOME": os.environ.get("HOME", "/"),
+    }
+
+
+def box_settings() -> dict[str, str]:
+    """Of a ``Box`` whose daemon runs SGLang in its own process."""
+    arguments = {**ARGUMENTS, "model_path": model_path()}
+    return {
+        "ENGINE__KIND": "sglang",
+        **{f"ENGINE__SGLANG__{key.upper()}": json.dumps(v) for key, v in arguments.items()},
+    }
+
+
+@contextmanager
+def sglang_server(log: Path) -> Iterator[SglangServer]:
+    """``python -m sglang.launch_server``, until left; then nothing of its process tree is left.
+
+    ``log`` takes its output.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = []
+    for name, value in {**ARGUMENTS, "model_path": model_path(), "port": port}.items():
+        flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sglang.launch_server", *flags],
+            env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", **environ()},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_it_generates(url, process, log)
+        yield SglangServer(url, MODEL, process.pid)
+    finally:
+        _end_group(process)
+
+
+def _wait_until_it_generates(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    ends_at = time.monotonic() + START_S
+    while True:
+        try:
+            if httpx.get(f"{url}/health_generate", timeout=STOP_S).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass  # it does not listen yet
+        said = log.read_text(errors="replace")[-4000:]
+        assert process.poll() is None, f"sglang.launch_server ended: {process.returncode}\n{said}"
+        assert time.monotonic() < ends_at, f"sglang.launch_server is not up in {START_S} s\n{said}"
+        time.sleep(0.2)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End the server, and whatever of its process group stays."""
+    process.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(STOP_S)
+    until(lambda: not is_group_alive(process.pid), f"process group {process.pid} has ended", STOP_S)
+
+
+def is_group_alive(group_id: int) -> bool:
+    try:
+        os.killpg(group_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
