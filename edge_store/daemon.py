@@ -139,10 +139,11 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     gate, connections_max=4 * config.recorder.slots + CONNECTIONS_SPARE
                 )
                 drain = Drain(recorder, stopping, config.server.drain_timeout_s)
+                loaded = asyncio.ensure_future(engine.until_ready())
                 async with listening(server, listener, drain):
                     url = _url(listener)
                     log.info("http_listening", url=url)
-                    failure = await _life(engine, recorder, stopping, url, announce)
+                    failure = await _life(engine, loaded, recorder, stopping, url, announce)
                 await reader.close()
     if not config.replica.enabled:
         await database.close()
@@ -152,6 +153,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
 
 async def _life(
     engine: Engine,
+    loaded: asyncio.Future[None],
     recorder: Recorder,
     stopping: "Stopping",
     url: str,
@@ -162,7 +164,7 @@ async def _life(
     """
     slots = recorder.slots
     try:
-        if not await _loaded(engine, stopping):
+        if not await _loaded(loaded, stopping):
             return None
     except EdgeStoreError as exc:
         return exc
@@ -187,15 +189,13 @@ async def _life(
     return None
 
 
-async def _loaded(engine: Engine, stopping: "Stopping") -> bool:
-    """Wait for the engine; false when the order to stop came first."""
+async def _loaded(loaded: asyncio.Future[None], stopping: "Stopping") -> bool:
+    """Wait for the engine, not at all if it is up; false when the order to stop came first."""
     began = time.monotonic()
-    loaded = asyncio.ensure_future(engine.until_ready())
     stopped = asyncio.ensure_future(stopping.first.wait())
     while not (loaded.done() or stopped.done()):
-        await asyncio.wait(
-            {loaded, stopped}, timeout=LOADING_BEAT_S, return_when=asyncio.FIRST_COMPLETED
-        )
+        waiting: set[asyncio.Future[Any]] = {loaded, stopped}
+        await asyncio.wait(waiting, timeout=LOADING_BEAT_S, return_when=asyncio.FIRST_COMPLETED)
         if not loaded.done():
             seconds = round(time.monotonic() - began)
             notify(

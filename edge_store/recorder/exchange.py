@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 Headers = list[tuple[bytes, bytes]]
 EVENT_STREAM = b"text/event-stream"
 JSON_LINES = b"application/x-ndjson"
+LAST_WORDS_S = 1.0  # from a cut until the engine has sent what it has of a plain answer
 FRAMING = (b"content-length", b"transfer-encoding")  # of the engine's answer; ours is longer
 
 
@@ -62,6 +63,7 @@ class Exchange:
         self._splitter: EventSplitter | LineSplitter | None = None  # of a stream
         self._held: list[bytes] = []
         self._is_ending = False
+        self._is_deaf = False  # cut: nothing more is read or passed on
         self._cut = asyncio.Event()
         self._timeout: asyncio.Timeout | None = None
         self._engine: Engine | None = None
@@ -90,14 +92,12 @@ class Exchange:
 
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(self._watch(receive))
+            deadline = asyncio.get_running_loop().call_later(timeout_s, self._overdue, timeout_s)
             try:
-                async with asyncio.timeout(timeout_s) as self._timeout:
+                async with asyncio.timeout(None) as self._timeout:
                     await engine(scope, receive_here, self._take)
             except TimeoutError:
-                self.cause = self.cause or GenerationTimeout(
-                    f"no whole answer within engine.timeout_s = {timeout_s} s"
-                )
-                engine.abort(self.result_id)
+                pass  # cut, and the engine had no more to say
             except asyncio.CancelledError:  # the server has given the request up
                 engine.abort(self.result_id)
                 raise
@@ -109,6 +109,7 @@ class Exchange:
                     self.cause = EngineError(f"the engine failed: {type(exc).__name__}: {exc}")
             finally:
                 self._timeout = None
+                deadline.cancel()
                 watcher.cancel()
         self._finish_reading()
 
@@ -117,28 +118,38 @@ class Exchange:
             pass
         self.cut(ClientDisconnected("the caller left before the end of the answer"))
 
+    def _overdue(self, timeout_s: float) -> None:
+        self.cut(GenerationTimeout(f"no whole answer within engine.timeout_s = {timeout_s} s"))
+
     def cut(self, cause: EdgeStoreError) -> None:
-        """End the generation early. The first cause counts; once the answer is whole, none does."""
+        """End the generation early. The first cause counts; once the answer is whole, none does.
+
+        An engine at work on a plain answer has a moment to send what it has of it.
+        """
         if self.cause is not None or self._timeout is None:
             return
         self.cause = cause
         self._cut.set()
         assert self._engine is not None
         self._engine.abort(self.result_id)
-        with suppress(RuntimeError):  # the deadline has just passed by itself
-            self._timeout.reschedule(asyncio.get_running_loop().time())
+        self._is_deaf = self._splitter is not None
+        patience_s = 0.0 if self._is_deaf else LAST_WORDS_S
+        with suppress(RuntimeError):  # it is over, in this very turn of the loop
+            self._timeout.reschedule(asyncio.get_running_loop().time() + patience_s)
 
     async def _take(self, message: ASGIMessage) -> None:
         """The engine's ``send``."""
-        if self.cause is not None:  # cut: nothing more is read or passed on
+        if self._is_deaf:
             return
         if message["type"] == "http.response.start":
             self.http_status = message["status"]
             self._headers = [h for h in message.get("headers", ()) if h[0].lower() not in FRAMING]
             kind = next((v for k, v in self._headers if k.lower() == b"content-type"), b"")
-            if self.http_status == 200:
-                self._splitter = _splitter(kind)
-            if self._splitter is not None:
+            splitter = _splitter(kind) if self.http_status == 200 else None
+            if self.cause is not None:
+                self._is_deaf = splitter is not None  # a stream that has not begun needs no end
+            elif splitter is not None:
+                self._splitter = splitter
                 await self._start(self._headers, durability=b"on-end")
             return
         if message["type"] != "http.response.body":
@@ -190,6 +201,9 @@ class Exchange:
     def _finish_reading(self) -> None:
         self.ended_monotonic = time.monotonic()
         if self.cause is not None:
+            if self._splitter is None and self._chunks and self.http_status == 200:
+                with suppress(Garbled):  # it may be cut anywhere
+                    self.reader.body(self.response_body)
             return
         if self._splitter is not None:
             self._finish_stream(self._splitter)

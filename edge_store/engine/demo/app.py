@@ -230,7 +230,7 @@ async def _slow_body(
 ) -> None:
     """A plain answer that takes as long as its tokens; aborted, it has those that were ready."""
     await run.pause(run.delay_s * max(answer.tokens for answer in answers))
-    if run.is_gone:
+    if run.is_gone and not run.is_aborted:
         return
     if run.is_aborted:
         ready = int((time.monotonic() - request.started_monotonic) / run.delay_s)
