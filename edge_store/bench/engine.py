@@ -30,7 +30,7 @@ RATE_MIN = 0.97
 RATE_BOUND_MIN = 0.93
 LATENCY_MAX = 1.05
 CLIENT_BUSY_MAX = 0.8
-TOKENS_MIN, TOKENS_MAX = 0.99, 1.01
+TOKENS_MIN, TOKENS_MAX = 0.97, 1.03  # the same work; windows cut it at chance
 PAIRS_MIN = 10  # fewer prove nothing
 KILL_SECONDS = 4.0
 
