@@ -3,7 +3,7 @@
 from edge_store.bench.engine import EnginePlan, EngineRun, bench_engine
 from edge_store.bench.memory import bench_memory
 from edge_store.bench.recorder import bench_recorder
-from edge_store.bench.report import write_report
+from edge_store.bench.report import keep_logs, write_report
 from edge_store.bench.writer import bench_writer
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "bench_memory",
     "bench_recorder",
     "bench_writer",
+    "keep_logs",
     "write_report",
 ]

@@ -173,7 +173,9 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 def main() -> None:
-    """Carry out orders until standard input ends."""
+    """Say that it is there with an empty line, then carry out orders until standard input ends."""
+    sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for line in sys.stdin.buffer:
             outcome = runner.run(carry_out(msgspec.json.decode(line, type=Order)))

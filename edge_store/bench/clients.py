@@ -19,6 +19,7 @@ __all__ = ["Clients", "Load", "Slice", "running_clients"]
 RAMP_S = 0.8  # from the first connection to the window: the burst of the start is over
 NUMBERS_PER_ORDER = 1_000_000
 LINE_BYTES_MAX = 64 * 1024 * 1024
+START_TIMEOUT_S = 60.0
 SPARE_S = 10.0  # for a client to notice that its time is over
 
 
@@ -138,13 +139,17 @@ class Clients:
 
     async def _ask(self, process: asyncio.subprocess.Process, order: Order) -> Outcome:
         assert process.stdin is not None
-        assert process.stdout is not None
         process.stdin.write(msgspec.json.encode(order) + b"\n")
         await process.stdin.drain()
-        line = await process.stdout.readline()
-        if not line:
-            raise EdgeStoreError("a client process of the load has ended; see its message above")
-        return msgspec.json.decode(line, type=Outcome)
+        return msgspec.json.decode(await _line(process), type=Outcome)
+
+
+async def _line(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line:
+        raise EdgeStoreError("a client process of the load has ended; see its message above")
+    return line
 
 
 @asynccontextmanager
@@ -163,6 +168,8 @@ async def running_clients(number: int | None = None) -> AsyncIterator[Clients]:
         for _ in range(count)
     ]
     try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            await asyncio.gather(*(_line(process) for process in processes))  # each is there
         yield Clients(processes)
     finally:
         for process in processes:

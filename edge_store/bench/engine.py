@@ -30,7 +30,7 @@ RATE_MIN = 0.97
 RATE_BOUND_MIN = 0.93
 LATENCY_MAX = 1.05
 CLIENT_BUSY_MAX = 0.8
-TOKENS_MIN, TOKENS_MAX = 0.99, 1.01
+TOKENS_MIN, TOKENS_MAX = 0.97, 1.03  # the same work; windows cut it at chance
 PAIRS_MIN = 10  # fewer prove nothing
 KILL_SECONDS = 4.0
 
@@ -53,7 +53,7 @@ class EnginePlan(Record, frozen=True, kw_only=True):
     pairs: int
     seconds: float  # of a window
     clients: int | None = None
-    time_limit_s: float | None = None  # no new round is begun that would pass it
+    time_limit_s: float | None = None  # after the start: no round is begun that would pass it
 
 
 class Pair(Record, frozen=True, kw_only=True):
@@ -108,7 +108,7 @@ async def bench_engine(
         daemon = await stack.enter_async_context(daemon_served(plan.kind, arguments, own, folder))
         say(f"the daemon answers after {time.monotonic() - began_at:.0f} s")
         clients = await stack.enter_async_context(running_clients(plan.clients))
-        for number in rounds(plan, time.monotonic()):
+        for number in rounds(plan, began_at):
             for load in loads_of(plan):
                 pair, ids = await _pair(clients, daemon, own, load, plan, number)
                 acknowledged |= ids

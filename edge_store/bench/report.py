@@ -15,10 +15,11 @@ from edge_store.bench.figures import lower_bound, median
 from edge_store.result import Record
 from edge_store.sqlite import driver
 
-__all__ = ["Place", "here", "markdown", "write_report"]
+__all__ = ["Place", "here", "keep_logs", "markdown", "write_report"]
 
 PACKAGES = ("sglang", "torch", "transformers", "xgrammar", "uvicorn", "starlette", "uvloop")
 NO_CARD = "none"
+LOG_CHARS_KEPT = 100_000
 COLUMNS = (
     *("load", "pairs", "requests/s, daemon ÷ own", "ratio", "95 % bound", "p50, ms"),
     *("p99, ms", "p99 ratio", "ttft p50, ms", "ttft ratio"),
@@ -94,6 +95,13 @@ def write_report(folder: Path, run: EngineRun) -> None:
     encoded = msgspec.json.encode(Report(place=place, run=run))
     (folder / "engine.json").write_bytes(msgspec.json.format(encoded, indent=1))
     (folder / "engine.md").write_text(markdown(place, run), encoding="utf-8")
+
+
+def keep_logs(servers: Path, folder: Path) -> None:
+    """The end of each server's log, which is about to go with the servers' folder."""
+    for log in servers.glob("*/server.log"):
+        said = log.read_text(encoding="utf-8", errors="replace")[-LOG_CHARS_KEPT:]
+        (folder / f"{log.parent.name}.log").write_text(said, encoding="utf-8")
 
 
 def markdown(place: Place, run: EngineRun) -> str:

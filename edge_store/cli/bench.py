@@ -123,7 +123,8 @@ def memory(requests: int, directory: Path | None) -> None:
 )  # fmt: skip
 @click.option(
     "--report", type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder for engine.json (every slice) and engine.md, written after each round.",
+    help="Folder for engine.json (every slice) and engine.md, written after each round, and for "
+    "the ends of the servers' logs.",
 )  # fmt: skip
 @dir_option
 def engine(  # noqa: PLR0913  (one parameter per option)
@@ -148,7 +149,7 @@ def engine(  # noqa: PLR0913  (one parameter per option)
       edge-store bench engine --model /models/tiny --sglang mem_fraction_static=0.3
       edge-store bench engine --kind demo --pairs 2 --connections 16
     """
-    from edge_store.bench import EnginePlan, EngineRun, bench_engine, write_report
+    from edge_store.bench import EnginePlan, EngineRun, bench_engine, keep_logs, write_report
     from edge_store.config import EngineKind
 
     given = dict(_argument(text) for text in arguments)
@@ -171,10 +172,17 @@ def engine(  # noqa: PLR0913  (one parameter per option)
             write_report(report, run)
 
     async def measured(folder: Path) -> "list[Figure]":
-        say = lambda text: click.echo(text, err=True)  # noqa: E731
-        return (await bench_engine(folder, plan, say=say, keep=keep)).figures
+        try:
+            return (await bench_engine(folder, plan, say=_say, keep=keep)).figures
+        finally:
+            if report is not None:
+                keep_logs(folder, report)
 
     _measure(directory, measured)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def _argument(text: str) -> tuple[str, Any]:

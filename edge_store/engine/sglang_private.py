@@ -48,6 +48,7 @@ NAMES = (
     (MANAGER, "ServerStatus.Up"),
     (MANAGER, "TokenizerManager.abort_request"),
     (MANAGER, "TokenizerManager.auto_create_handle_loop"),
+    (MANAGER, "TokenizerManager.create_abort_task"),
     (MANAGER, "TokenizerManager.freeze_gc"),
 )
 
@@ -183,6 +184,9 @@ class Mounted:
         self._manager = engine.tokenizer_manager
         self._requests = Requests(self._manager.rid_to_state)
         self._manager.rid_to_state = self._requests
+        # After each stream it would wait 2 s, to abort what its caller has left, before the
+        # application returns: so long each end would be held. Aborting is what ``abort`` does.
+        self._manager.create_abort_task = lambda _request: None
         self._lifespan: Any = None
 
         class Signals:

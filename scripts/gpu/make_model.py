@@ -5,6 +5,8 @@ make_model.py DIR            config and tokenizer, some 100 KB: where `tokenizer
 make_model.py DIR --weights  its weights, 65 MB: where torch is, so that they need not be carried
 """
 
+# ruff: noqa: PLC0415  (each half runs where the other's packages are not installed)
+
 import argparse
 import json
 from pathlib import Path
@@ -61,7 +63,8 @@ def write_tokenizer(folder: Path) -> None:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         ),
     )
-    assert tokenizer.get_vocab_size() == CONFIG["vocab_size"], tokenizer.get_vocab_size()
+    if tokenizer.get_vocab_size() != CONFIG["vocab_size"]:
+        raise SystemExit(f"{library} gave a vocabulary of {tokenizer.get_vocab_size()} only")
     tokenizer.save(str(folder / "tokenizer.json"))
     ids = {key: CONFIG[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     about = {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Name what edge-store and its tests need and a folder of packages lacks, or has in a wrong version.
+"""Name what edge-store and its tests need and a folder of packages lacks, or has too old.
 
 missing.py SITE PYPROJECT     exits 1 when something is missing
 

@@ -1,7 +1,8 @@
-"""Real SGLang on a CPU: its own server as a process, and the settings of one inside the daemon.
+"""Real SGLang: its own server as a process, and the settings of one inside the daemon.
 
 Needs the virtual environment and the model that ``scripts/sglang-cpu`` makes; its ``test`` command
-names the model in ``SGLANG_TEST_MODEL``. A start takes some 40 CPU seconds.
+names the model in ``SGLANG_TEST_MODEL``. A start takes some 40 CPU seconds. On a GPU
+``scripts/sglang-gpu`` runs the same, and says in ``SGLANG_TEST_ARGUMENTS`` what that card wants.
 """
 
 import json
@@ -26,15 +27,19 @@ CONTEXT_TOKENS = 2048  # of the model
 START_S = 180.0  # 25 s on two idle cores
 STOP_S = 20.0
 
-ARGUMENTS: dict[str, Any] = {
-    "served_model_name": MODEL,
+ON_CPU: dict[str, Any] = {
     "device": "cpu",
     "attention_backend": "torch_native",
     "sampling_backend": "pytorch",
-    "grammar_backend": "xgrammar",
-    "tool_call_parser": "qwen25",
     "disable_cuda_graph": True,
     "disable_overlap_schedule": True,
+}
+ON_GPU = os.environ.get("SGLANG_TEST_ARGUMENTS")  # JSON
+ARGUMENTS: dict[str, Any] = {
+    **(json.loads(ON_GPU) if ON_GPU else ON_CPU),
+    "served_model_name": MODEL,
+    "grammar_backend": "xgrammar",
+    "tool_call_parser": "qwen25",
     "sleep_on_idle": True,  # else its scheduler keeps a core busy while nobody asks
     "constrained_json_disable_any_whitespace": True,
     "context_length": CONTEXT_TOKENS,
@@ -59,11 +64,14 @@ def model_path() -> str:
 
 def environ() -> dict[str, str]:
     """What SGLang needs of an environment."""
-    return {
+    on_cpu = {
         "SGLANG_USE_CPU_ENGINE": "1",
-        "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",  # the model is too small to share
+    }
+    return {
+        "HF_HUB_OFFLINE": "1",
         "HOME": os.environ.get("HOME", "/"),
+        **({} if ON_GPU else on_cpu),
     }
 
 
