@@ -74,9 +74,12 @@ def replay(
     status: int = 200,
     then: Script | None = None,
     headers: Iterable[tuple[bytes, bytes]] = (),
+    kind: bytes | None = None,
 ) -> Script:
-    """Answer with these bytes, cut like this; ``then`` goes on in place of the end."""
-    kind = b"text/event-stream; charset=utf-8" if streamed else b"application/json"
+    """Answer with these bytes, cut like this; ``then`` goes on in place of the end. ``kind``: the
+    content type, where ``streamed`` does not say it.
+    """
+    kind = kind or (b"text/event-stream; charset=utf-8" if streamed else b"application/json")
 
     async def script(scope: Scope, receive: Receive, send: Send) -> None:
         given = [(b"content-type", kind), *headers]

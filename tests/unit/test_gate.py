@@ -8,6 +8,7 @@ from support.asgi import answered
 from edge_store.api import gate as room
 from edge_store.api.gate import Gate
 from edge_store.config import ServerSection
+from edge_store.engine import Receive, Scope, Send
 from edge_store.observability.metrics import Metrics
 
 
@@ -28,3 +29,22 @@ async def test_bodies_beyond_the_budget_of_all_are_told_to_come_again(
         assert call.status == 503
         assert b"recorder_full" in call.body
         assert int(call.headers[b"retry-after"]) > 0
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/get_model_info", "/model_info"])
+async def test_what_describes_the_model_is_the_engines(path: str) -> None:
+    async def engine(scope: Scope, _receive: Receive, send: Send) -> None:
+        body = scope["path"].encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    gate = Gate(
+        recorder=cast("Any", None),
+        engine=cast("Any", engine),
+        ours=cast("Any", None),
+        config=ServerSection(),
+        metrics=Metrics(),
+    )
+    call = await answered(gate, path, method="GET")
+    assert (call.status, call.body) == (200, path.encode())
+    assert (await answered(gate, path, method="POST")).status == 405
