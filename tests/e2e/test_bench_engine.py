@@ -26,7 +26,9 @@ def test_bench_engine_measures_both_servers_and_finds_every_answer(tmp_path: Pat
         for side in (pair["daemon"], pair["own"]):
             assert side["answers"] == round(side["requests_per_s"] * float(SECONDS)) > CALLERS
             assert 0 < side["p50_ms"] <= side["p99_ms"]
-            assert 0 < side["cpu_us_parent"] <= side["cpu_us_tree"]
+            assert (
+                0 < side["cpu_us_parent"] < 1.1 * side["cpu_us_tree"]
+            )  # one is read after the other
             assert 1 <= side["tokens_per_answer"] <= 32
             assert (side["ttft_p50_ms"] is not None) == (pair["load"]["mode"] == "streamed")
 
