@@ -91,6 +91,13 @@ def test_streamed_chat_is_its_row(appliance: Appliance, *, asks_usage: bool) -> 
         assert usage["completion_tokens"] == row["output_tokens"]
 
 
+def test_stream_ends_with_its_last_token(appliance: Appliance) -> None:
+    """Nothing that an engine does after its answer holds the end of it back."""
+    streams = [appliance.stream(CHAT, messages=user("end"), max_tokens=1) for _ in range(3)]
+    latencies = [appliance.row(seen)["latency_ms"] for seen in streams]
+    assert min(latencies) < 1000, "SGLang's own wait after a stream is 2 s"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_two_choices_are_two_outputs(appliance: Appliance, *, stream: bool) -> None:
     texts = ["", ""]
