@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import openai
 import pytest
+from support.daemon import until
 from support.engines import Appliance, user
 
 pytestmark = [
@@ -27,7 +28,9 @@ TOOL: Any = {
     "type": "function",
     "function": {"name": "get_weather", "description": "The weather", "parameters": SCHEMA},
 }
-MESSAGE: Any = {"messages": user("hi"), "max_tokens": 5, "system": "Be kind."}
+# Random weights end an answer where it happens: the likeliest tokens are the same each time.
+FULL: Any = {"temperature": 0}
+MESSAGE: Any = {"messages": user("hi"), "max_tokens": 5, "system": "Be kind.", **FULL}
 NAMED: Any = {"type": "function", "function": {"name": "get_weather"}}
 
 
@@ -52,7 +55,7 @@ class TestOpenAI:
 
     def test_chat_with_logprobs(self, appliance: Appliance, client: openai.OpenAI) -> None:
         chat = client.chat.completions.create(
-            model="tiny", messages=user("hi"), max_tokens=4, logprobs=True, top_logprobs=2
+            model="tiny", messages=user("hi"), max_tokens=4, logprobs=True, top_logprobs=2, **FULL
         )
         row = appliance.row(chat.id)
         assert counts(row) == said(chat.usage)
@@ -69,6 +72,7 @@ class TestOpenAI:
             model="tiny",
             messages=user("stream"),
             max_tokens=5,
+            **FULL,
             stream=True,
             stream_options={"include_usage": True},
         ) as stream:
@@ -130,7 +134,7 @@ class TestOpenAI:
 
     @pytest.mark.parametrize("stream", [False, True])
     def test_completion(self, appliance: Appliance, client: openai.OpenAI, *, stream: bool) -> None:
-        asked: dict[str, Any] = {"model": "tiny", "prompt": "once", "max_tokens": 4}
+        asked: dict[str, Any] = {"model": "tiny", "prompt": "once", "max_tokens": 4, **FULL}
         if stream:
             with client.completions.create(
                 **asked, stream=True, stream_options={"include_usage": True}
@@ -152,6 +156,26 @@ class TestOpenAI:
             client.completions.create(model="tiny", prompt="x " * 4000)
         row = appliance.row(refused.value.response.headers["x-edge-store-id"])
         assert (row["status"], row["http_status"]) == ("failed", 400)
+
+
+class TestLeaving:
+    """A caller that leaves takes its work with it."""
+
+    def test_scheduler_stops_generating(self, appliance: Appliance) -> None:
+        def counted(name: str) -> float:
+            metrics = appliance.daemon.metrics().items()
+            return sum(value for key, value in metrics if key.startswith(f"sglang:{name}{{"))
+
+        before = counted("generation_tokens_total")
+        result_id, text = appliance.first_piece(
+            "/v1/chat/completions", messages=user("long"), max_tokens=1900, ignore_eos=True
+        )
+        until(lambda: counted("generation_tokens_total") > before, "SGLang ends the request")
+        assert counted("generation_tokens_total") - before < 950  # it had seconds to make all
+        until(lambda: counted("num_running_reqs") == 0, "nothing runs")
+        row = appliance.row(result_id)
+        assert row["status"] == "incomplete"
+        assert row["outputs"][0]["output_text"].startswith(text)
 
 
 class TestGenerate:
@@ -181,7 +205,9 @@ class TestGenerate:
 
     @pytest.mark.parametrize("ids", [[5, 6, 7], [[5, 6, 7], [8, 9]]], ids=["one", "list"])
     def test_prompt_of_token_ids(self, appliance: Appliance, ids: list[Any]) -> None:
-        answer = appliance.ask("/generate", input_ids=ids, sampling_params={"max_new_tokens": 3})
+        answer = appliance.ask(
+            "/generate", input_ids=ids, sampling_params={"max_new_tokens": 3, "ignore_eos": True}
+        )
         given = answer.json() if isinstance(answer.json(), list) else [answer.json()]
         row = appliance.row(answer)
         assert [o["output_text"] for o in row["outputs"]] == [one["text"] for one in given]
@@ -189,7 +215,7 @@ class TestGenerate:
         assert row["output_tokens"] == 3 * len(given)
 
     def test_two_outputs_of_each_input(self, appliance: Appliance) -> None:
-        params = {"n": 2, "max_new_tokens": 3, "temperature": 1}
+        params = {"n": 2, "max_new_tokens": 3, "temperature": 1, "ignore_eos": True}
         answer = appliance.ask("/generate", text=["one", "two"], sampling_params=params)
         row = appliance.row(answer)
         assert [o["output_text"] for o in row["outputs"]] == [one["text"] for one in answer.json()]
@@ -272,7 +298,7 @@ class TestOllama:
     @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
     def test_answer(self, appliance: Appliance, path: str, *, stream: bool) -> None:
         prompt = {"messages": user("hi")} if path == "/api/chat" else {"prompt": "hi"}
-        answer = appliance.ask(path, **prompt, stream=stream, options={"num_predict": 5})
+        answer = appliance.ask(path, **prompt, stream=stream, options={"num_predict": 5, **FULL})
         assert answer.status_code == 200, answer.text
         lines = [json.loads(line) for line in answer.text.splitlines()]
         text = "".join(
