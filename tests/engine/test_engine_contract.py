@@ -21,6 +21,8 @@ SCHEMA = {
 }
 AS_JSON = {"type": "json_schema", "json_schema": {"name": "weather", "schema": SCHEMA}}
 BAD_SCHEMA = {"type": "json_schema", "json_schema": {"name": "bad", "schema": {"type": "nonsense"}}}
+# Random weights end an answer where it happens; these make it as long as it may be.
+FULL: dict[str, Any] = {"ignore_eos": True}
 ADMINISTRATION = """\
 /abort_request /add_external_corpus /begin_weight_update /close_session /configure_logging
 /continue_generation /dump_expert_distribution_record /end_weight_update /flush_cache /freeze_gc
@@ -33,7 +35,7 @@ ADMINISTRATION = """\
 
 
 def test_plain_chat_is_its_row(appliance: Appliance) -> None:
-    answer = appliance.chat("hello", max_tokens=8, temperature=0.5, user="u-7")
+    answer = appliance.chat("hello", max_tokens=8, temperature=0.5, user="u-7", **FULL)
     said, row = answer.json(), appliance.row(answer)
     assert answer.headers["x-edge-store-durability"] == "committed"
     assert answer.headers["x-edge-store-id"] == row["id"] == said["id"]
@@ -55,7 +57,7 @@ def test_plain_chat_is_its_row(appliance: Appliance) -> None:
         "error_type": None,
     }
     assert {key: row[key] for key in expected} == expected
-    assert row["params"] == {"max_tokens": 8, "temperature": 0.5}
+    assert row["params"] == {"max_tokens": 8, "temperature": 0.5, **FULL}
     assert row["input_tokens"] > 0
 
 
@@ -74,7 +76,7 @@ def test_row_is_found_by_the_query_command(appliance: Appliance) -> None:
 @pytest.mark.parametrize("asks_usage", [True, False])
 def test_streamed_chat_is_its_row(appliance: Appliance, *, asks_usage: bool) -> None:
     options = {"stream_options": {"include_usage": True}} if asks_usage else {}
-    seen = appliance.stream(CHAT, messages=user("hello"), max_tokens=6, **options)
+    seen = appliance.stream(CHAT, messages=user("hello"), max_tokens=6, **options, **FULL)
     row = appliance.row(seen)
     assert seen.is_done
     assert {chunk["id"] for chunk in seen.chunks} == {row["id"]}
@@ -91,10 +93,17 @@ def test_streamed_chat_is_its_row(appliance: Appliance, *, asks_usage: bool) -> 
         assert usage["completion_tokens"] == row["output_tokens"]
 
 
+def test_stream_ends_with_its_last_token(appliance: Appliance) -> None:
+    """Nothing that an engine does after its answer holds the end of it back."""
+    streams = [appliance.stream(CHAT, messages=user("end"), max_tokens=1) for _ in range(3)]
+    latencies = [appliance.row(seen)["latency_ms"] for seen in streams]
+    assert min(latencies) < 1000, "SGLang's own wait after a stream is 2 s"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_two_choices_are_two_outputs(appliance: Appliance, *, stream: bool) -> None:
     texts = ["", ""]
-    asked: dict[str, Any] = {"messages": user("twice"), "n": 2, "max_tokens": 5}
+    asked: dict[str, Any] = {"messages": user("twice"), "n": 2, "max_tokens": 5, **FULL}
     if stream:
         seen = appliance.stream(CHAT, **asked)
         for choice in (choice for chunk in seen.chunks for choice in chunk["choices"]):
@@ -110,7 +119,7 @@ def test_two_choices_are_two_outputs(appliance: Appliance, *, stream: bool) -> N
 
 
 def test_max_tokens_end_an_answer_with_length(appliance: Appliance) -> None:
-    answer = appliance.chat("be short", max_tokens=3)
+    answer = appliance.chat("be short", max_tokens=3, **FULL)
     row = appliance.row(answer)
     assert answer.json()["choices"][0]["finish_reason"] == row["finish_reason"] == "length"
     assert row["output_tokens"] == 3
@@ -144,7 +153,7 @@ def test_answer_to_a_json_schema_is_valid(appliance: Appliance, *, stream: bool)
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_completion_is_its_row(appliance: Appliance, *, stream: bool) -> None:
-    asked = {"prompt": "once upon", "max_tokens": 5}
+    asked = {"prompt": "once upon", "max_tokens": 5, **FULL}
     if stream:
         seen = appliance.stream(COMPLETION, **asked)
         text, row = seen.text, appliance.row(seen)
@@ -160,7 +169,7 @@ def test_completion_is_its_row(appliance: Appliance, *, stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_generate_is_its_row(appliance: Appliance, *, stream: bool) -> None:
-    asked = {"text": "once upon", "sampling_params": {"max_new_tokens": 5}}
+    asked = {"text": "once upon", "sampling_params": {"max_new_tokens": 5, **FULL}}
     if stream:
         seen = appliance.stream(GENERATE, **asked)
         assert seen.is_done
@@ -184,7 +193,7 @@ def test_generate_is_its_row(appliance: Appliance, *, stream: bool) -> None:
 def test_list_of_inputs_is_one_row_with_an_output_for_each(
     appliance: Appliance, *, stream: bool
 ) -> None:
-    asked = {"text": ["one", "two", "three"], "sampling_params": {"max_new_tokens": 4}}
+    asked = {"text": ["one", "two", "three"], "sampling_params": {"max_new_tokens": 4, **FULL}}
     if stream:
         seen = appliance.stream(GENERATE, **asked)
         last = {chunk["index"]: chunk for chunk in seen.chunks}
@@ -237,7 +246,7 @@ def test_prompt_over_the_context_is_refused_with_the_engines_message(
 def test_caller_that_leaves_has_what_it_saw_recorded_as_incomplete(appliance: Appliance) -> None:
     """Only the demo engine needs the marker to be slow."""
     result_id, text = appliance.first_piece(
-        CHAT, messages=user("[demo:slow=100] long"), max_tokens=1500, ignore_eos=True
+        CHAT, messages=user("[demo:slow=100] long"), max_tokens=1500, **FULL
     )
     until(
         lambda: appliance.daemon.get(f"/v1/results/{result_id}").status_code == 200,

@@ -162,7 +162,7 @@ class DaemonProcess:
         try:
             self.wait_ready(self._start_deadline_s)
         except BaseException:
-            self._end()
+            self.end()
             raise
         return self
 
@@ -172,7 +172,7 @@ class DaemonProcess:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._end()
+        self.end()
         if exc is None:
             assert self.tracebacks() == []
 
@@ -283,7 +283,8 @@ class DaemonProcess:
         self._process.kill()
         self.wait()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Kill what is left of it."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait(DEADLINE_S)

@@ -10,7 +10,7 @@ import httpx
 from support.daemon import DEADLINE_S, Box, DaemonProcess
 from support.sglang import MODEL, START_S, box_settings, environ, sglang_server
 
-__all__ = ["Appliance", "Stream", "appliance"]
+__all__ = ["Appliance", "Stream", "appliance", "new_box", "user"]
 
 
 class Stream(NamedTuple):
@@ -84,21 +84,29 @@ class Appliance:
         return body if path == "/generate" else {"model": self.model, **body}
 
 
-def user(text: str) -> list[dict[str, str]]:
+def user(text: str) -> Any:
+    """The messages of a chat."""
     return [{"role": "user", "content": text}]
+
+
+def new_box(kind: str, directory: Path, upstream: str = "") -> Box:
+    """A box with that engine, which is ``upstream``'s server if it is one."""
+    settings: dict[str, str] = {}
+    if kind == "upstream":
+        settings = {"ENGINE__KIND": "upstream", "ENGINE__UPSTREAM__BASE_URL": upstream}
+    if kind == "sglang":
+        settings = box_settings()
+    return Box.init(directory, **settings)
 
 
 @contextmanager
 def appliance(kind: str, directory: Path) -> Iterator[Appliance]:
     """A daemon whose ``engine.kind`` is ``kind``, and at its end a clean stop and a whole chain."""
     with ExitStack() as stack:
-        settings: dict[str, str] = {}
+        upstream = ""
         if kind == "upstream":
-            server = stack.enter_context(sglang_server(directory / "sglang.log"))
-            settings = {"ENGINE__KIND": "upstream", "ENGINE__UPSTREAM__BASE_URL": server.url}
-        if kind == "sglang":
-            settings = box_settings()
-        box = Box.init(directory / "box", **settings)
+            upstream = stack.enter_context(sglang_server(directory / "sglang.log")).url
+        box = new_box(kind, directory / "box", upstream)
         environment = {**box.environ, **(environ() if kind == "sglang" else {})}
         daemon = DaemonProcess(box, environment, start_deadline_s=START_S)
         with daemon:

@@ -20,7 +20,15 @@ from typing import Any, NamedTuple
 import httpx
 from support.daemon import until
 
-__all__ = ["MODEL", "START_S", "SglangServer", "box_settings", "environ", "sglang_server"]
+__all__ = [
+    "MODEL",
+    "START_S",
+    "SglangServer",
+    "box_settings",
+    "descendants",
+    "environ",
+    "sglang_server",
+]
 
 MODEL = "tiny"
 CONTEXT_TOKENS = 2048  # of the model
@@ -39,7 +47,7 @@ ARGUMENTS: dict[str, Any] = {
     **(json.loads(ON_GPU) if ON_GPU else ON_CPU),
     "served_model_name": MODEL,
     "grammar_backend": "xgrammar",
-    "tool_call_parser": "qwen25",
+    "tool_call_parser": "pythonic",  # one of those that hold a call to its JSON schema
     "sleep_on_idle": True,  # else its scheduler keeps a core busy while nobody asks
     "constrained_json_disable_any_whitespace": True,
     "context_length": CONTEXT_TOKENS,
@@ -143,3 +151,21 @@ def is_group_alive(group_id: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def descendants(process_id: int) -> dict[int, str]:
+    """The names of all processes below this one, by their id."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            after_name = stat.read_text().rpartition(")")[2].split()  # state, parent, …
+            children.setdefault(int(after_name[1]), []).append(int(stat.parent.name))
+    found: dict[int, str] = {}
+    waiting = [process_id]
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            waiting.append(child)
+            with suppress(OSError):
+                command = Path(f"/proc/{child}/cmdline").read_bytes()
+                found[child] = command.split(b"\0")[0].decode()
+    return found
