@@ -21,7 +21,7 @@ from edge_store import __version__
 from edge_store.api.app import own_routes
 from edge_store.api.gate import Gate
 from edge_store.api.server import HttpServer, bind, listening
-from edge_store.config import Config, EngineKind, EngineSection
+from edge_store.config import Config, EngineKind, EngineSection, read_credential
 from edge_store.engine import Engine
 from edge_store.errors import AdmissionClosed, ConfigError, EdgeStoreError, ShutDown, StoreError
 from edge_store.identity import create_identity
@@ -95,6 +95,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
     """
     stopping = Stopping()
     path = Path(config.store.path)
+    admin_key = read_credential("admin-key", "EDGE_STORE_ADMIN_KEY")
     require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
     if not path.parent.is_dir():
         raise ConfigError(
@@ -125,6 +126,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 reader = await DatabaseThread.open(lambda: open_reader(path))
                 _watch(metrics, path, recorder, replica)
                 gate = Gate(
+                    admin_key=admin_key,
                     recorder=recorder,
                     engine=engine,
                     ours=own_routes(

@@ -1,11 +1,13 @@
 """The first thing a request meets: an allowlist of routes, and a bound on what it may send.
 
 What generates goes to the recorder, what describes the model straight to the engine, our own routes
-to our own app, everything else is 404: an engine's administration routes are never reached.
+to our own app, everything else is 404: of an engine's administration only the few routes that an
+operator needs are reached, with the admin key.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from hmac import compare_digest
 
 from edge_store.config import ServerSection
 from edge_store.engine import Engine, Receive, Scope, Send
@@ -41,6 +43,12 @@ GENERATING: Mapping[str, Dialect] = {
 # SGLang's frontend language asks for its model before anything else
 PASSING = frozenset({"/v1/models", "/get_model_info", "/model_info"})
 READING = ("GET", "HEAD")
+# What an operator needs of SGLang's administration; without the admin key they are not there.
+OPERATING: Mapping[str, tuple[str, ...]] = {
+    "/flush_cache": ("POST",),
+    "/server_info": READING,
+    "/get_server_info": READING,
+}
 OURS = ("/livez", "/readyz", "/metrics", "/v1/results")
 
 UNADMITTED_BYTES_MAX = 256 * 1024 * 1024  # of all bodies that have no slot yet
@@ -58,12 +66,14 @@ class Gate:
         ours: Callable[[Scope, Receive, Send], Awaitable[None]],
         config: ServerSection,
         metrics: Metrics,
+        admin_key: str = "",
     ) -> None:
         self._recorder = recorder
         self._engine = engine
         self._ours = ours
         self._config = config
         self._metrics = metrics
+        self._admin_key = admin_key.encode()
         self._unadmitted_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,12 +97,20 @@ class Gate:
         elif path in PASSING:
             _require(READING, method, path)
             await self._engine(scope, receive, send)
+        elif path in OPERATING and self._is_operator(scope):
+            _require(OPERATING[path], method, path)
+            await self._engine(scope, receive, send)
         elif path.startswith(OURS):
             if path in OURS or path.startswith("/v1/results/"):
                 _require(READING, method, path)
             await self._ours(scope, receive, send)
         else:
             raise NotFound(f"there is no {method} {path}")
+
+    def _is_operator(self, scope: Scope) -> bool:
+        """Whether the caller has the admin key; nobody has an empty one."""
+        given = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
+        return bool(self._admin_key) and compare_digest(given, b"Bearer " + self._admin_key)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when its sender left.

@@ -23,7 +23,7 @@ __all__ = ["Loaded", "config_path", "load"]
 
 ENVIRONMENT_PREFIX = "EDGE_STORE_"
 # no settings: which file to read, and a secret that no file should hold (engine/upstream.py)
-NO_SETTINGS = ("EDGE_STORE_CONFIG", "EDGE_STORE_UPSTREAM_API_KEY")
+NO_SETTINGS = ("EDGE_STORE_CONFIG", "EDGE_STORE_UPSTREAM_API_KEY", "EDGE_STORE_ADMIN_KEY")
 SYSTEM_PATH = Path("/etc/edge-store/edge-store.toml")
 
 

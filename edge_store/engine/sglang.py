@@ -30,6 +30,7 @@ from edge_store.errors import (
     EdgeStoreError,
     EngineCrashed,
     EngineStartFailed,
+    InvalidRequest,
 )
 from edge_store.ids import ResultId
 
@@ -157,7 +158,10 @@ class SGLangEngine:
         if self._mounted is None or not self._is_ready:
             raise AdmissionClosed("the engine is loading its model")
         private.CURRENT.set(scope.get("result_id"))
-        await self._mounted.app(scope, receive, send)
+        try:
+            await self._mounted.app(scope, receive, send)
+        except ValueError as exc:  # what SGLang raises at a bad request, where a route lets it pass
+            raise InvalidRequest(str(exc)) from exc
 
     def abort(self, result_id: ResultId) -> None:
         # a dead scheduler takes no message: sending it one would block

@@ -31,16 +31,40 @@ async def test_bodies_beyond_the_budget_of_all_are_told_to_come_again(
         assert int(call.headers[b"retry-after"]) > 0
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/get_model_info", "/model_info"])
-async def test_what_describes_the_model_is_the_engines(path: str) -> None:
-    async def engine(scope: Scope, _receive: Receive, send: Send) -> None:
-        body = scope["path"].encode()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+async def answering(scope: Scope, _receive: Receive, send: Send) -> None:
+    body = scope["path"].encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
+
+@pytest.mark.parametrize(
+    ("admin_key", "given", "status"),
+    [("", b"", 404), ("", b"Bearer ", 404), ("k1", b"", 404), ("k1", b"Bearer k2", 404),
+     ("k1", b"Bearer k1", 200)],
+)  # fmt: skip
+async def test_operators_routes_are_there_for_the_admin_key_alone(
+    admin_key: str, given: bytes, status: int
+) -> None:
     gate = Gate(
         recorder=cast("Any", None),
-        engine=cast("Any", engine),
+        engine=cast("Any", answering),
+        ours=cast("Any", None),
+        config=ServerSection(),
+        metrics=Metrics(),
+        admin_key=admin_key,
+    )
+    headers = [(b"authorization", given)]
+    for path, method in (("/flush_cache", "POST"), ("/server_info", "GET")):
+        assert (await answered(gate, path, method=method, headers=headers)).status == status
+    for path in ("/update_weights_from_disk", "/load_lora_adapter", "/start_profile"):
+        assert (await answered(gate, path, headers=headers)).status == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/get_model_info", "/model_info"])
+async def test_what_describes_the_model_is_the_engines(path: str) -> None:
+    gate = Gate(
+        recorder=cast("Any", None),
+        engine=cast("Any", answering),
         ours=cast("Any", None),
         config=ServerSection(),
         metrics=Metrics(),
