@@ -23,7 +23,7 @@ from edge_store.observability.metrics import Metrics
 from edge_store.recorder.boot import Boot, begin_boot
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.slots import Slots
-from edge_store.recorder.writer import Writer, read_head
+from edge_store.recorder.writer import Writer, insert_rows, read_head
 from edge_store.result import Content, Operation, Output, Result, Status
 from edge_store.rows import Row, to_row
 from edge_store.schema import migrate
@@ -189,14 +189,12 @@ class Raw:
         return spent[0] / rows, spent[1] / rows
 
     def _commit(self, rows: list[Row]) -> None:
-        execute, executemany = self.connection.execute, self.connection.executemany
+        execute = self.connection.execute
         first, last = rows[0].result[0], rows[-1].result[0]
         columns = (self._boot.boot_id, now_ms(), last, first, last)
         digest = commit_digest(self._digest, columns, ())
         execute(sql("begin"))
-        executemany(sql("insert_result"), [row.result for row in rows])
-        executemany(sql("insert_output"), [output for row in rows for output in row.outputs])
-        executemany(sql("insert_content"), [row.content for row in rows])
+        insert_rows(self.connection, rows)
         execute(sql("insert_commit"), (*columns, digest, self._digest))
         execute(sql("commit"))
         self._digest = digest

@@ -13,8 +13,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import islice
-from typing import NamedTuple
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -29,10 +29,10 @@ from edge_store.recorder.disk import Disk
 from edge_store.recorder.slots import Slot, Slots
 from edge_store.result import Receipt, Result, Status
 from edge_store.rows import Row, salvaged, to_row
-from edge_store.sql import sql
+from edge_store.sql import sql, sql_of_rows
 from edge_store.sqlite import Connection, DatabaseThread, driver, translated
 
-__all__ = ["ChainHead", "Writer", "read_head", "write_batch"]
+__all__ = ["ChainHead", "Writer", "insert_rows", "read_head", "write_batch"]
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,9 @@ DATA_ERRORS = (
     driver.ProgrammingError,
 )
 
-GATHER_S = 0.01  # longest wait for results that the loop is busy bringing
+ROWS_PER_STATEMENT = (32, 8, 2, 1)
+COPIED_BYTES_MAX = 4 * 1024 * 1024
+GATHER_S = 0.005  # longest wait for results that the loop is busy bringing
 QUIET_TURNS = 2  # of the loop, without a new result: it has none at hand
 RETRY_PAUSE_S = 0.25  # or beat_s, if that is shorter
 STOPPING_PATIENCE_S = 3.0  # what waits longer at a stop is given up at the next failure
@@ -129,7 +131,7 @@ def _insert_all(
     """All rows at once; after a data error, one by one."""
     try:
         rows = [to_row(seq + n, boot.timeline, result) for n, result in enumerate(results, 1)]
-        _insert(connection, rows)
+        insert_rows(connection, rows)
     except DATA_ERRORS:
         # From the start again, not to a savepoint: having one open copies every page it touches.
         connection.execute(sql("rollback"))
@@ -160,12 +162,12 @@ def _insert_one(connection: Connection, seq: int, timeline: str, result: Result)
     connection.execute(sql("savepoint"))
     try:
         row = to_row(seq, timeline, result)
-        _insert(connection, [row])
+        insert_rows(connection, [row])
     except DATA_ERRORS as exc:
         connection.execute(sql("rollback_to_savepoint"))
         row = to_row(seq, timeline, salvaged(result, connection, exc))
         try:
-            _insert(connection, [row])
+            insert_rows(connection, [row])
         except DATA_ERRORS:  # nothing of it may stay: the next result takes this seq
             connection.execute(sql("rollback_to_savepoint"))
             raise
@@ -173,10 +175,29 @@ def _insert_one(connection: Connection, seq: int, timeline: str, result: Result)
     return row
 
 
-def _insert(connection: Connection, rows: Sequence[Row]) -> None:
-    connection.executemany(sql("insert_result"), [row.result for row in rows])
-    connection.executemany(sql("insert_output"), [o for row in rows for o in row.outputs])
-    connection.executemany(sql("insert_content"), [row.content for row in rows])
+def insert_rows(connection: Connection, rows: Sequence[Row]) -> None:
+    """The INSERTs of a batch, many rows to a statement.
+
+    SQLite gives the interpreter up at each statement's step, and a busy event loop lets it wait for
+    its return: a batch of 64 rows takes 6 steps so, and 192 row by row.
+    """
+    contents = [row.content for row in rows]
+    is_small = sum(len(sent) + len(got) for _seq, _text, sent, got in contents) < COPIED_BYTES_MAX
+    sizes = ROWS_PER_STATEMENT if is_small else (1,)  # values are copied to be bound
+    _insert(connection, "insert_result", [row.result for row in rows], sizes)
+    _insert(connection, "insert_output", [o for row in rows for o in row.outputs], sizes)
+    _insert(connection, "insert_content", contents, sizes)
+
+
+def _insert(
+    connection: Connection, block: str, rows: Sequence[tuple[Any, ...]], sizes: Sequence[int]
+) -> None:
+    done = 0
+    for size in sizes:
+        while len(rows) - done >= size:
+            values = chain.from_iterable(rows[done : done + size])
+            connection.execute(sql_of_rows(block, size), tuple(values))
+            done += size
 
 
 class Writer:

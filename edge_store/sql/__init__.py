@@ -6,7 +6,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["blocks", "sql"]
+__all__ = ["blocks", "sql", "sql_of_rows"]
 
 NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -27,3 +27,10 @@ def blocks() -> dict[str, str]:
 def sql(name: str) -> str:
     """The block of that name. Raises ``KeyError`` when there is none."""
     return blocks()[name]
+
+
+@cache
+def sql_of_rows(name: str, rows: int) -> str:
+    """The INSERT of that name, for so many rows in one statement."""
+    head, values = sql(name).rsplit("VALUES", 1)
+    return f"{head}VALUES {', '.join([values.strip()] * rows)}"
