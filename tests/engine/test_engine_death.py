@@ -33,8 +33,9 @@ def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
 
 
 def scheduler_of(daemon: DaemonProcess) -> int:
-    (found,) = [pid for pid, name in descendants(daemon.process_id).items() if name == SCHEDULER]
-    return found
+    """The oldest of that name: what it forks has it too, until its own program begins."""
+    found = descendants(daemon.process_id).items()
+    return min(pid for pid, name in found if name == SCHEDULER)
 
 
 def no_process_is_left(processes: dict[int, str]) -> None:
