@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -29,7 +30,11 @@ def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
     try:
         yield daemon
     finally:
+        left = descendants(daemon.process_id)
         daemon.end()
+        for process_id in left:  # after a failure: one that began just now outlives its parent
+            with suppress(ProcessLookupError):
+                os.kill(process_id, signal.SIGKILL)
 
 
 def scheduler_of(daemon: DaemonProcess) -> int:
