@@ -11,6 +11,7 @@ import openai
 import pytest
 from support.daemon import until
 from support.engines import Appliance, user
+from support.sglang import sglang_version, skip_if_broken
 
 pytestmark = [
     pytest.mark.sglang,
@@ -170,10 +171,11 @@ class TestLeaving:
         result_id, text = appliance.first_piece(
             "/v1/chat/completions", messages=user("long"), max_tokens=1900, ignore_eos=True
         )
-        until(lambda: counted("generation_tokens_total") > before, "SGLang ends the request")
-        assert counted("generation_tokens_total") - before < 950  # it had seconds to make all
-        until(lambda: counted("num_running_reqs") == 0, "nothing runs")
         row = appliance.row(result_id)
+        if sglang_version() != "0.5.17":  # which does not count what was aborted
+            until(lambda: counted("generation_tokens_total") > before, "SGLang ends the request")
+            assert counted("generation_tokens_total") - before < 950  # it had seconds to make all
+        until(lambda: counted("num_running_reqs") == 0, "nothing runs")
         assert row["status"] == "incomplete"
         assert row["outputs"][0]["output_text"].startswith(text)
 
@@ -297,6 +299,7 @@ class TestOllama:
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
     def test_answer(self, appliance: Appliance, path: str, *, stream: bool) -> None:
+        skip_if_broken(path)
         prompt = {"messages": user("hi")} if path == "/api/chat" else {"prompt": "hi"}
         answer = appliance.ask(path, **prompt, stream=stream, options={"num_predict": 5, **FULL})
         assert answer.status_code == 200, answer.text

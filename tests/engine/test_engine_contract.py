@@ -126,7 +126,7 @@ def test_max_tokens_end_an_answer_with_length(appliance: Appliance) -> None:
 
 
 def test_stop_text_ends_an_answer_with_stop(appliance: Appliance) -> None:
-    params = {"regex": "alpha, beta, gamma", "stop": ["beta"], "max_new_tokens": 32}
+    params = {"regex": "alpha, beta(, gamma){9}", "stop": ["beta"], "max_new_tokens": 64}
     answer = appliance.ask(GENERATE, text="count", sampling_params=params)
     row = appliance.row(answer)
     assert row["outputs"][0]["output_text"] == answer.json()["text"] == "alpha, "

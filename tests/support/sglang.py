@@ -14,10 +14,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import pytest
 from support.daemon import until
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "descendants",
     "environ",
     "sglang_server",
+    "sglang_version",
+    "skip_if_broken",
 ]
 
 MODEL = "tiny"
@@ -169,3 +173,14 @@ def descendants(process_id: int) -> dict[int, str]:
                 command = Path(f"/proc/{child}/cmdline").read_bytes()
                 found[child] = command.split(b"\0")[0].decode()
     return found
+
+
+def sglang_version() -> str:
+    """Of the SGLang that these tests run."""
+    return version("sglang")
+
+
+def skip_if_broken(path: str) -> None:
+    """0.5.17 with transformers 5 answers this route with 500, in its own server too."""
+    if path == "/api/chat" and sglang_version() == "0.5.17":
+        pytest.skip("SGLang 0.5.17 answers /api/chat with 500")
