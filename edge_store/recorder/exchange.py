@@ -16,6 +16,7 @@ from edge_store.engine import ASGIMessage, Engine, Receive, Scope, Send
 from edge_store.errors import (
     ClientDisconnected,
     EdgeStoreError,
+    EngineCrashed,
     EngineError,
     EngineRefused,
     GenerationTimeout,
@@ -133,7 +134,8 @@ class Exchange:
         assert self._engine is not None
         self._engine.abort(self.result_id)
         self._is_deaf = self._splitter is not None
-        patience_s = 0.0 if self._is_deaf else LAST_WORDS_S
+        has_more = not self._is_deaf and not isinstance(cause, EngineCrashed)
+        patience_s = LAST_WORDS_S if has_more else 0.0
         with suppress(RuntimeError):  # it is over, in this very turn of the loop
             self._timeout.reschedule(asyncio.get_running_loop().time() + patience_s)
 
