@@ -55,6 +55,7 @@ log = structlog.get_logger(__name__)
 
 READY_TIMEOUT_S = 2.0
 LOADING_BEAT_S = 10.0
+LOADING_MAX_S = 3600.0
 LOADING_EXTENSION_S = 60  # systemd waits this long after each beat before it gives the start up
 WAL_CHECK_S = 10.0
 CONNECTIONS_SPARE = 64  # for health, metrics and queries when there are few slots
@@ -140,26 +141,29 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 server = HttpServer(
                     gate, connections_max=4 * config.recorder.slots + CONNECTIONS_SPARE
                 )
-                drain = Drain(recorder, stopping, config.server.drain_timeout_s)
+                died = asyncio.ensure_future(engine.until_dead())
+                drain = Drain(recorder, stopping, died, config.server.drain_timeout_s)
                 loaded = asyncio.ensure_future(engine.until_ready())
                 async with listening(server, listener, drain):
                     url = _url(listener)
                     log.info("http_listening", url=url)
-                    failure = await _life(engine, loaded, recorder, stopping, url, announce)
+                    failure = await _life(engine, loaded, died, recorder, stopping, announce, url)
+                died.cancel()
                 await reader.close()
     if not config.replica.enabled:
         await database.close()
-    if failure is not None:
+    if failure is not None and not stopping.first.is_set():  # else it was to stop anyway
         raise failure
 
 
-async def _life(
+async def _life(  # noqa: PLR0913  (all that has come up)
     engine: Engine,
     loaded: asyncio.Future[None],
+    died: asyncio.Future[EdgeStoreError],
     recorder: Recorder,
     stopping: "Stopping",
-    url: str,
     announce: Callable[[str], None],
+    url: str,
 ) -> EdgeStoreError | None:
     """From listening to the order to stop; or the failure that ends it earlier, which is raised
     once everything is recorded.
@@ -174,12 +178,11 @@ async def _life(
     log.info("engine_ready", engine=engine.name, version=engine.version, model=engine.model)
     notify(f"READY=1\nSTATUS=Answering on {url}")
     announce(url)
-    died = asyncio.ensure_future(engine.until_dead())
     stopped = asyncio.ensure_future(stopping.first.wait())
-    await asyncio.wait({died, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    waiting: set[asyncio.Future[Any]] = {died, stopped}
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    died.cancel()
-    if died.done() and not died.cancelled():
+    if died.done():
         cause = died.result()
         log.error("engine_died", code=cause.code, in_flight=slots.in_flight, error=str(cause))
         notify("STOPPING=1\nSTATUS=The engine has died; recording what was in flight")
@@ -200,6 +203,8 @@ async def _loaded(loaded: asyncio.Future[None], stopping: "Stopping") -> bool:
         await asyncio.wait(waiting, timeout=LOADING_BEAT_S, return_when=asyncio.FIRST_COMPLETED)
         if not loaded.done():
             seconds = round(time.monotonic() - began)
+            if seconds > LOADING_MAX_S:
+                continue  # systemd ends a load that hangs
             notify(
                 f"EXTEND_TIMEOUT_USEC={LOADING_EXTENSION_S * 1_000_000}\n"
                 f"STATUS=Loading the model, {seconds} s"
@@ -237,9 +242,16 @@ class Stopping:
 class Drain:
     """Lets what runs finish for a while, then cuts it; every outcome is recorded either way."""
 
-    def __init__(self, recorder: Recorder, stopping: Stopping, timeout_s: float) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        stopping: Stopping,
+        died: asyncio.Future[EdgeStoreError],
+        timeout_s: float,
+    ) -> None:
         self._recorder = recorder
         self._stopping = stopping
+        self._died = died
         self._timeout_s = timeout_s
 
     async def __call__(self) -> None:
@@ -247,13 +259,15 @@ class Drain:
         slots.close(AdmissionClosed("the daemon is stopping"))
         drained = asyncio.ensure_future(slots.drained())
         hurried = asyncio.ensure_future(self._stopping.second.wait())
-        await asyncio.wait(
-            {drained, hurried}, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED
-        )
+        waiting: set[asyncio.Future[Any]] = {drained, hurried, self._died}
+        await asyncio.wait(waiting, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not drained.done():
-            log.warning("drain_cut", in_flight=slots.in_flight)
-            self._recorder.abort_all(ShutDown("the daemon stopped before this answer was complete"))
+            cause: EdgeStoreError = ShutDown("the daemon stopped before this answer was complete")
+            if self._died.done():
+                cause = self._died.result()
+            log.warning("drain_cut", in_flight=slots.in_flight, code=cause.code)
+            self._recorder.abort_all(cause)
         await drained
 
 

@@ -1,6 +1,7 @@
 """``edge-store serve``: the daemon."""
 
 import os
+import signal
 import sys
 import time
 
@@ -28,6 +29,8 @@ def serve(config: str | None, host: str | None, port: int | None, *, restart: bo
       EDGE_STORE_SERVER__PORT=9000 edge-store serve
       edge-store serve --restart   # what systemd does by itself
     """
+    # it would put our own metrics among those of SGLang's processes; read when it is imported
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     assert __debug__, "edge-store does not run under python -O: its assertions guard the data"
     import asyncio
     import resource
@@ -40,6 +43,7 @@ def serve(config: str | None, host: str | None, port: int | None, *, restart: bo
     from edge_store.errors import EngineCrashed
     from edge_store.observability.logging import configure_logging
 
+    environ = dict(os.environ)  # before SGLang adds to it
     os.umask(0o027)  # the results are for their owner and group; -wal and -shm too
     loaded = load(config, overrides={"server.host": host, "server.port": port})
     configure_logging(loaded.config.log)
@@ -60,6 +64,8 @@ def serve(config: str | None, host: str | None, port: int | None, *, restart: bo
         sys.stdout.flush()
         sys.stderr.flush()
         if restart and exit_code == EngineCrashed.exit_code:
+            for number in (signal.SIGTERM, signal.SIGINT):  # nobody hears them any more
+                signal.signal(number, signal.SIG_DFL)
             time.sleep(RESTART_PAUSE_S)
-            os.execv(sys.executable, sys.orig_argv)  # noqa: S606  (itself, again)
+            os.execve(sys.executable, sys.orig_argv, environ)  # noqa: S606  (itself, again)
         os._exit(exit_code)

@@ -26,6 +26,7 @@ class Engine(Protocol):
     version: str
     model: str | None  # what it serves, for answers that do not name it; None if it may vary
     takes_rid: bool  # whether a `rid` may be put into request bodies
+    gives_partial: bool  # whether an aborted plain answer comes back, with what there is of it
 
     async def __aenter__(self) -> Self:
         """Come up. Raises ``EngineStartFailed``."""
@@ -59,6 +60,8 @@ class Engine(Protocol):
 
 class AlwaysUp:
     """An engine with nothing to load, nothing that dies, and no metrics."""
+
+    gives_partial = False
 
     async def until_ready(self) -> None:
         return

@@ -7,8 +7,10 @@ record that. What is private to SGLang is in ``sglang_private``.
 
 import asyncio
 import multiprocessing
+import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,6 +57,7 @@ class SGLangEngine:
 
     name = EngineKind.SGLANG.value
     takes_rid = True
+    gives_partial = True
 
     def __init__(self, arguments: Mapping[str, Any], on_sigterm: Callable[[], None]) -> None:
         self.version, self._is_tested = find_sglang(arguments)
@@ -66,6 +69,7 @@ class SGLangEngine:
         self._died: asyncio.Future[EngineCrashed]
         self._mounted: private.Mounted | None = None
         self._is_ready = False
+        self._metrics_folder = ""
 
     async def __aenter__(self) -> Self:
         """Begin to load the model."""
@@ -77,6 +81,8 @@ class SGLangEngine:
         self._died = loop.create_future()
         # the default action would end this process; SGLang installs its own on a main thread only
         loop.add_signal_handler(signal.SIGQUIT, self._on_death)
+        self._metrics_folder = tempfile.mkdtemp(prefix="edge-store-sglang-")
+        os.environ[private.METRICS_VARIABLE] = self._metrics_folder  # for SGLang's processes
         self._launched = loop.run_in_executor(self._thread, private.launch, self._arguments)
         return self
 
@@ -89,11 +95,13 @@ class SGLangEngine:
         """Kill SGLang's processes, loaded or not. By now every other child has ended."""
         self._is_ready = False
         if self._mounted is not None:
-            await self._mounted.stop()
+            try:
+                await self._mounted.stop()
+            except Exception:  # a foreign program's: how we end must not depend on it
+                log.exception("sglang_did_not_stop")
         await asyncio.to_thread(_kill_children)
-        folder = private.metrics_folder()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+        os.environ.pop(private.METRICS_VARIABLE, None)
+        shutil.rmtree(self._metrics_folder, ignore_errors=True)
 
     async def until_ready(self) -> None:
         """Return once the model is loaded and has generated.
@@ -116,6 +124,17 @@ class SGLangEngine:
                 f"SGLang {self.version} did not load {self._arguments['model_path']}: {exc}",
                 hint="its own lines are above in the log",
             ) from exc
+        try:
+            await self._mount(engine)
+        except EdgeStoreError:
+            raise
+        except Exception as exc:
+            raise EngineStartFailed(
+                f"SGLang {self.version} could not be mounted: {type(exc).__name__}: {exc}",
+                hint=private.UPSTREAM_HINT,
+            ) from exc
+
+    async def _mount(self, engine: Any) -> None:
         mounted = private.Mounted(engine, self._on_sigterm, self._on_death)
         self._mounted = mounted
         await mounted.start()
@@ -130,9 +149,12 @@ class SGLangEngine:
             request = _post(mounted.app, "/v1/embeddings", {**EMBEDDING, "model": mounted.model})
         answering = asyncio.ensure_future(request)
         waiting: set[asyncio.Future[Any]] = {answering, self._died}
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            answering.cancel()
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            answering.cancel()  # unless it is done
+            await asyncio.wait({answering})
+        if answering.cancelled():
             raise EngineStartFailed("SGLang's scheduler died at the warm-up generation")
         status, answer = answering.result()
         if status != 200:
@@ -161,10 +183,12 @@ class SGLangEngine:
         try:
             await self._mounted.app(scope, receive, send)
         except ValueError as exc:  # what SGLang raises at a bad request, where a route lets it pass
+            if isinstance(exc, UnicodeError) or "result_id" not in scope:
+                raise
             raise InvalidRequest(str(exc)) from exc
 
     def abort(self, result_id: ResultId) -> None:
-        # a dead scheduler takes no message: sending it one would block
+        # a dead scheduler takes no message
         if self._mounted is not None and not self._died.done():
             self._mounted.abort(result_id)
 
@@ -173,10 +197,10 @@ class SGLangEngine:
 
     def metrics(self) -> bytes:
         """SGLang's metrics: of its part in this process, and of its own processes."""
-        if self._mounted is None or not private.metrics_folder():
+        if self._mounted is None:
             return b""
         families: dict[str, Metric] = {}
-        processes = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+        processes = MultiProcessCollector(None, self._metrics_folder)  # type: ignore[no-untyped-call]
         for family in (*REGISTRY.collect(), *processes.collect()):  # type: ignore[no-untyped-call]
             known = families.setdefault(family.name, family)
             if known is not family:  # each process has its own samples of it
@@ -209,8 +233,9 @@ def find_sglang(arguments: Mapping[str, Any]) -> tuple[str, bool]:
 
 def _require_model(path: str) -> None:
     """What looks like a path must be a model that can be read; a name is SGLang's to resolve."""
-    model = Path(path)
-    if not (model.is_absolute() or path.startswith(".")):
+    model = Path(path).expanduser()
+    is_name = path.count("/") <= 1 and not path.startswith((".", "/", "~"))
+    if is_name and not model.exists():
         return
     needed = model / "config.json" if model.is_dir() else model
     try:

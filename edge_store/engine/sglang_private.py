@@ -9,9 +9,9 @@ stay: ``check`` looks for each before the model is loaded, and says which one a 
 
 import asyncio
 import logging
-import os
+import re
 from collections import UserDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import reduce
 from importlib import import_module
@@ -23,11 +23,12 @@ from edge_store.ids import ResultId
 
 __all__ = [
     "CURRENT",
+    "METRICS_VARIABLE",
     "SUPPORTED_VERSIONS",
+    "UPSTREAM_HINT",
     "Mounted",
     "installed_version",
     "launch",
-    "metrics_folder",
 ]
 
 SUPPORTED_VERSIONS = ("0.5.17", "0.5.23")
@@ -46,6 +47,7 @@ NAMES = (
     (HTTP, "_GlobalState"),
     (HTTP, "_wait_and_warmup"),
     (MANAGER, "ServerStatus.Up"),
+    (MANAGER, "print_exception_wrapper"),
     (MANAGER, "TokenizerManager.abort_request"),
     (MANAGER, "TokenizerManager.auto_create_handle_loop"),
     (MANAGER, "TokenizerManager.create_abort_task"),
@@ -73,6 +75,8 @@ OURS = {
     "admin_api_key": "a proxy that checks callers",
 }
 
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # names the folder where its processes leave them
+
 CURRENT: ContextVar[ResultId | None] = ContextVar("result_id", default=None)
 
 T = TypeVar("T")
@@ -91,7 +95,7 @@ def installed_version() -> str:
             'engine.kind = "sglang", and SGLang is not installed',
             hint="install it: `pip install 'edge-store[sglang]'`",
         ) from None
-    numbers = tuple(int(part) for part in found.split(".")[:3] if part.isdecimal())
+    numbers = tuple(int(number) for number in re.findall(r"\d+", found)[:3])
     if numbers < OLDEST:
         raise ConfigError(f"SGLang {found} cannot run inside the daemon", hint=UPSTREAM_HINT)
     return found
@@ -153,11 +157,6 @@ def _keeping_the_log(call: Callable[[], T]) -> T:
         root.setLevel(level)
 
 
-def metrics_folder() -> str | None:
-    """Where SGLang's processes leave their metrics, once it is known."""
-    return os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-
-
 class Requests(UserDict[str, Any]):
     """SGLang's table of what runs, by its ``rid``; it also notes for which of our results that is.
 
@@ -188,6 +187,7 @@ class Mounted:
         # application returns: so long each end would be held. Aborting is what ``abort`` does.
         self._manager.create_abort_task = lambda _request: None
         self._lifespan: Any = None
+        self._on_death = on_death
 
         class Signals:
             """What SGLang installs on our loop in place of its own, which kill everything."""
@@ -225,9 +225,19 @@ class Mounted:
         self.app.server_args = engine.server_args
         self.app.warmup_thread_kwargs = {"server_args": engine.server_args}
         self._manager.server_status = _named(MANAGER, "ServerStatus.Up")
+        manager: Any = import_module(MANAGER)
+        manager.print_exception_wrapper = self._watched  # SGLang's kills this process
         self._manager.auto_create_handle_loop()
         self._lifespan = self.app.router.lifespan_context(self.app)
-        await self._lifespan.__aenter__()
+        await self._lifespan.__aenter__()  # left by the end of the process alone
+
+    async def _watched(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run one of SGLang's endless tasks on our loop. Without it no answer arrives any more."""
+        try:
+            await task()
+        except Exception:
+            logging.getLogger(__name__).exception("a task of SGLang's in this process failed")
+            self._on_death()
 
     async def settle(self) -> None:
         """After the warm-up: what exists by now is not garbage, in any of its processes."""

@@ -134,7 +134,8 @@ class Exchange:
         assert self._engine is not None
         self._engine.abort(self.result_id)
         self._is_deaf = self._splitter is not None
-        has_more = not self._is_deaf and not isinstance(cause, EngineCrashed)
+        is_alive = self._engine.gives_partial and not isinstance(cause, EngineCrashed)
+        has_more = is_alive and not self._is_deaf
         patience_s = LAST_WORDS_S if has_more else 0.0
         with suppress(RuntimeError):  # it is over, in this very turn of the loop
             self._timeout.reschedule(asyncio.get_running_loop().time() + patience_s)

@@ -8,13 +8,15 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from support.daemon import rows
+from support.daemon import Box, rows, until
 from support.scripted import ScriptedEngine, chat_body, replay
 
 from edge_store import daemon
@@ -40,7 +42,7 @@ class Fragile(ScriptedEngine):
         await self.loaded
 
     async def until_dead(self) -> EdgeStoreError:
-        return await self.died
+        return await asyncio.shield(self.died)
 
 
 async def served(
@@ -152,3 +154,64 @@ async def test_death_of_the_engine_is_recorded_in_what_was_in_flight(
         ("failed", "engine_crashed")
     ]
     assert rows(database, "SELECT state FROM completeness") == [("ended",)]
+
+
+async def test_death_of_the_engine_ends_a_drain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_scope: Any, _receive: Any, _send: Any) -> None:
+        await asyncio.Event().wait()
+
+    engine = Fragile(never)
+    engine.loaded.set_result(None)
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        asking = asyncio.ensure_future(client.post("/v1/chat/completions", json=CHAT))
+        await engine.called.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        while (await client.get("/readyz")).status_code != 503:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        engine.died.set_result(EngineCrashed("the scheduler died"))
+        assert (await asking).status_code == 502
+
+    await served(tmp_path, monkeypatch, engine, scenario)  # it was to stop: not a failure
+    found = rows(tmp_path / "results.db", "SELECT status, error_type FROM results")
+    assert found == [("failed", "engine_crashed")]
+
+
+MORTAL = """
+import asyncio, pathlib, sys
+from edge_store import daemon
+from edge_store.cli import main
+from edge_store.engine.demo import DemoEngine
+from edge_store.errors import EngineCrashed
+
+lives = pathlib.Path(sys.argv[0]).with_name("lives")
+
+class Mortal(DemoEngine):
+    async def until_dead(self):
+        with lives.open("a") as file:
+            file.write("x")
+        if len(lives.read_text()) == 1:
+            return EngineCrashed("it died")
+        return await super().until_dead()
+
+daemon.build_engine = lambda config, stop: Mortal(config.demo)
+main()
+"""
+
+
+def test_restart_starts_again_after_a_death(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box")
+    script = tmp_path / "mortal.py"
+    script.write_text(MORTAL)
+    command = [sys.executable, str(script), "serve", "--restart", "--config", str(box.directory)]
+    with subprocess.Popen([*command, "--port", "0"], env=box.environ) as process:
+        try:
+            until(lambda: box.scalar("SELECT count(*) FROM completeness") == 2, "a second boot")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE_S) == 0
+        finally:
+            process.kill()
+    states = box.rows("SELECT state FROM completeness")
+    assert states == [("ended",), ("ended",)]

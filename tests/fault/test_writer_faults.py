@@ -24,6 +24,7 @@ from edge_store.result import Output, Receipt, Result, Status
 from edge_store.sqlite import Connection, check_integrity, driver, open_reader
 
 SCRIPT = replay([chat_body("x")])
+ROUNDS_MAX = 6  # one with the fault; a slow machine may pass the short deadline of the next
 OPERATIONS_MAX = 60  # more than any round takes; a sweep that reaches it does not end
 
 
@@ -76,7 +77,7 @@ async def one_round(path: Path, faults: Faults, *, with_data_error: bool) -> Non
     acknowledged: dict[str, int] = {}
     async with recording(path, SCRIPT, config=config, connected=faulty(faults)) as running:
         slots = running.recorder.slots
-        for number in range(2):
+        for number in range(ROUNDS_MAX):
             held = [await slots.reserve() for _ in range(3)]
             results = batch(running, held[0].boot_seq, with_data_error=with_data_error)
             faults.is_armed = number == 0
@@ -94,6 +95,8 @@ async def one_round(path: Path, faults: Faults, *, with_data_error: bool) -> Non
                 faults.mend()
             await until_admission_is(running, is_open=True)  # by the beat, without a request
             faults.mend()
+            if number and len(acknowledged) >= 3:
+                break
         assert len(acknowledged) >= 3, "after the fault everything is stored"
         check_file(path, acknowledged, running)
 

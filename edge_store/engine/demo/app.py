@@ -102,6 +102,7 @@ class DemoEngine(AlwaysUp):
     name = "demo"
     version = edge_store.__version__
     takes_rid = True
+    gives_partial = True
     model: str | None = "demo"
 
     def __init__(self, config: DemoSection) -> None:
