@@ -227,6 +227,7 @@ def find_sglang(arguments: Mapping[str, Any]) -> tuple[str, bool]:
         ConfigError: it is not installed or too old, or the model is not there.
     """
     version = private.installed_version()
+    private.refuse_ours(arguments)
     _require_model(str(arguments["model_path"]))
     return version, version in private.SUPPORTED_VERSIONS
 

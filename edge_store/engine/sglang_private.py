@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from collections import UserDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import reduce
 from importlib import import_module
@@ -29,6 +29,7 @@ __all__ = [
     "Mounted",
     "installed_version",
     "launch",
+    "refuse_ours",
 ]
 
 SUPPORTED_VERSIONS = ("0.5.17", "0.5.23")
@@ -52,6 +53,7 @@ NAMES = (
     (MANAGER, "TokenizerManager.auto_create_handle_loop"),
     (MANAGER, "TokenizerManager.create_abort_task"),
     (MANAGER, "TokenizerManager.freeze_gc"),
+    (MANAGER, "TokenizerManager.generate_request"),
 )
 
 UPSTREAM_HINT = (
@@ -101,6 +103,16 @@ def installed_version() -> str:
     return found
 
 
+def refuse_ours(arguments: Mapping[str, Any]) -> None:
+    """Raises ``ConfigError`` at an argument of the server that SGLang does not run here."""
+    for name, ours in OURS.items():
+        if name in arguments:
+            raise ConfigError(
+                f"engine.sglang.{name}: SGLang's own server does not run here",
+                hint=f"drop it; what you may want is {ours}",
+            )
+
+
 def launch(arguments: dict[str, Any]) -> Any:
     """Load the model: minutes. Returns the ``sglang.Engine``.
 
@@ -111,24 +123,18 @@ def launch(arguments: dict[str, Any]) -> Any:
         ConfigError: an argument that SGLang does not take, or a version that lacks a name.
         Exception: SGLang's own, as it is.
     """
-    for name, ours in OURS.items():
-        if name in arguments:
-            raise ConfigError(
-                f"engine.sglang.{name}: SGLang's own server does not run here",
-                hint=f"drop it; what you may want is {ours}",
-            )
     _check()
     server_args = _named(ARGUMENTS, "ServerArgs")
     with_defaults = {**DEFAULTS, **arguments}
     try:
         parsed = server_args(**with_defaults)
+        return _keeping_the_log(lambda: _named(ENGINE, "Engine")(server_args=parsed))
     except (TypeError, ValueError, AssertionError) as exc:
         raise ConfigError(
             f"engine.sglang: {exc}",
             hint="its keys are the fields of SGLang's ServerArgs: `python -m sglang.launch_server "
             "--help` describes them, with - for _",
         ) from exc
-    return _keeping_the_log(lambda: _named(ENGINE, "Engine")(server_args=parsed))
 
 
 def _named(module: str, name: str) -> Any:
@@ -173,6 +179,25 @@ class Requests(UserDict[str, Any]):
         return [rid for rid, state in self.items() if state.result_id == result_id]
 
 
+def _refuse_deadly(request: Any, manager: Any) -> None:
+    """Raise ``ValueError``, which SGLang answers with 400, at what would kill its scheduler."""
+    if hasattr(request, "stream") and not manager.is_generation:
+        raise ValueError("this model makes embeddings; it does not generate")
+    texts = request.text if isinstance(request.text, list) else [request.text]
+    if "" in texts and not getattr(request, "image_data", None):
+        raise ValueError("an input is empty")
+    vocabulary = manager.model_config.vocab_size
+    for ids in _lists_of_ids(request.input_ids):
+        if not ids or min(ids) < 0 or max(ids) >= vocabulary:
+            raise ValueError(f"`input_ids` must be token ids from 0 to {vocabulary - 1}, not empty")
+
+
+def _lists_of_ids(given: Any) -> Iterable[list[int]]:
+    if not given:
+        return [] if given is None else [[]]
+    return given if isinstance(given[0], list) else [given]
+
+
 class Mounted:
     """SGLang's HTTP application on a running engine, in this event loop."""
 
@@ -186,6 +211,13 @@ class Mounted:
         # After each stream it would wait 2 s, to abort what its caller has left, before the
         # application returns: so long each end would be held. Aborting is what ``abort`` does.
         self._manager.create_abort_task = lambda _request: None
+        generate_request = self._manager.generate_request
+
+        def guarded(request: Any, *args: Any, **kwargs: Any) -> Any:
+            _refuse_deadly(request, self._manager)
+            return generate_request(request, *args, **kwargs)
+
+        self._manager.generate_request = guarded
         self._lifespan: Any = None
         self._on_death = on_death
 

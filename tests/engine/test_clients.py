@@ -315,3 +315,16 @@ class TestOllama:
         assert counts(row) == ((None, None) if stream else (last["prompt_eval_count"], 5))
         assert row["finish_reason"] == last["done_reason"] == "stop"
         assert (row["status"], row["stream"]) == ("completed", stream)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"text": ""}, {"text": ["a", ""]}, {"input_ids": [99_999_999]}, {"input_ids": [-1]}],
+)
+def test_what_would_kill_the_scheduler_is_refused(
+    appliance: Appliance, asked: dict[str, Any]
+) -> None:
+    answer = appliance.ask("/generate", **asked, sampling_params={"max_new_tokens": 3})
+    assert answer.status_code == 400
+    assert appliance.row(answer)["status"] == "failed"
+    assert appliance.chat("still there?", max_tokens=2).status_code == 200

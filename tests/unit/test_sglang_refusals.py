@@ -55,9 +55,12 @@ def test_name_of_a_model_is_left_to_sglang(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("name", ["host", "port", "api_key", "admin_api_key"])
-def test_argument_of_sglangs_own_server_is_refused(name: str) -> None:
+def test_argument_of_sglangs_own_server_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    has_version(monkeypatch, "0.5.23")
     with pytest.raises(ConfigError, match=name):
-        private.launch({"model_path": "m", name: "x"})
+        find_sglang({"model_path": "m", name: "x"})
 
 
 def test_version_that_lacks_a_name_is_refused_with_that_name(

@@ -196,7 +196,7 @@ class AnthropicReader:
             outputs=(self._output(),) if self._has_started else (),
             response_model=self._model,
             input_tokens=input_tokens,
-            output_tokens=usage.output_tokens,
+            output_tokens=usage.output_tokens if self._is_complete else None,  # 0 at the start
             cached_tokens=cached,
             is_complete=self._is_complete,
             error_message=self._error,

@@ -159,6 +159,8 @@ class GenerateDialect:
         given = text if text is not None else ids
         if given is None and body.get("input_embeds") is None:
             raise InvalidRequest("`text`, `input_ids` or `input_embeds` is required")
+        if given == []:
+            raise InvalidRequest("`text` or `input_ids` is an empty list")
         sampling = body.get("sampling_params") or {}
         inputs = 1
         if isinstance(text, list):
