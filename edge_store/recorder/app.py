@@ -16,6 +16,7 @@ from edge_store.engine import Engine, Receive, Scope, Send
 from edge_store.errors import (
     ClientDisconnected,
     EdgeStoreError,
+    EngineError,
     EngineRefused,
     InvalidRequest,
     ShutDown,
@@ -292,7 +293,8 @@ def _failure(exchange: Exchange, reading: Reading) -> EdgeStoreError | None:
         text = exchange.response_body[:ERROR_BYTES_MAX].decode(errors="replace")
         return EngineRefused(text, exchange.http_status)
     if reading.error_message is not None:
-        return EngineRefused(reading.error_message, exchange.http_status)
+        status = reading.error_status or max(exchange.http_status, EngineError.http_status)
+        return EngineRefused(reading.error_message, status)
     if not reading.is_complete:
         return UpstreamError("the engine's stream ended before the end of the answer")
     return None

@@ -96,7 +96,7 @@ STREAMS = {
     "ends early": (streams(*EVENTS), "upstream_error", 502),
     "hangs": (hangs_midstream(*EVENTS), "generation_timeout", 504),
     "sends garbage": (streams(*EVENTS, NO_ANSWER), "upstream_error", 502),
-    "sends an error": (streams(*EVENTS, ENGINE_ERROR), "engine_refused", 200),
+    "sends an error": (streams(*EVENTS, ENGINE_ERROR), "engine_refused", 500),
 }
 
 

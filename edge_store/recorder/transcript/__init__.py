@@ -48,6 +48,7 @@ class Reading(Record, frozen=True, kw_only=True):
     reasoning_tokens: int | None = None
     is_complete: bool = False
     error_message: str | None = None
+    error_status: int | None = None  # HTTP's, where the error in a stream names one
 
 
 class Reader(Protocol):

@@ -13,7 +13,7 @@ import msgspec
 from edge_store.errors import InvalidRequest
 from edge_store.recorder.envelope import Envelope, OpenAIEnvelope
 from edge_store.recorder.transcript import Asked, Garbled, Reading
-from edge_store.recorder.transcript.lenient import Tokens, decode, error_text
+from edge_store.recorder.transcript.lenient import Tokens, decode, error_status, error_text
 from edge_store.recorder.transcript.request import (
     caller_rid,
     field,
@@ -71,6 +71,7 @@ class GenerateReader:
         self._per_input = per_input
         self._pieces: dict[int, Piece] = {}
         self._error: str | None = None
+        self._error_status: int | None = None
         self._is_complete = False
         self._is_over = False  # nothing that comes later opens another output
         self.has_begun = False
@@ -101,6 +102,7 @@ class GenerateReader:
     def _take(self, index: int, piece: Piece) -> None:
         if piece.error is not None:
             self._error = error_text(piece.error)
+            self._error_status = error_status(piece.error)
             return
         if piece.meta_info is None and piece.text is None:
             return
@@ -139,6 +141,7 @@ class GenerateReader:
             reasoning_tokens=_sum(meta.reasoning_tokens for meta in metas),
             is_complete=self._is_complete,
             error_message=self._error,
+            error_status=self._error_status,
         )
 
 

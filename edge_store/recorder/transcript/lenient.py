@@ -14,7 +14,7 @@ import msgspec
 from edge_store.recorder.transcript import Garbled
 from edge_store.recorder.transcript.request import json_text, text_of
 
-__all__ = ["Tokens", "decode", "error_text"]
+__all__ = ["Tokens", "decode", "error_status", "error_text"]
 
 INTEGER_MAX = 2**63 - 1  # SQLite's
 DIGITS_MAX = 300  # of an integer; int() is not linear, and longer ones are nobody's count
@@ -41,6 +41,12 @@ def error_text(error: Any) -> str:
     if isinstance(error, dict) and isinstance(error.get("message"), str):
         return str(error["message"])
     return error if isinstance(error, str) else str(json_text(error))
+
+
+def error_status(error: Any) -> int | None:
+    """The HTTP status that an ``error`` in an answer names as its code, if it does."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else None
 
 
 def _decode_leniently(

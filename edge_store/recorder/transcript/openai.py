@@ -13,7 +13,7 @@ import msgspec
 from edge_store.errors import InvalidRequest
 from edge_store.recorder.envelope import Envelope, OpenAIEnvelope
 from edge_store.recorder.transcript import Asked, Garbled, Reading
-from edge_store.recorder.transcript.lenient import Tokens, decode, error_text
+from edge_store.recorder.transcript.lenient import Tokens, decode, error_status, error_text
 from edge_store.recorder.transcript.request import (
     caller_rid,
     conversation,
@@ -141,6 +141,7 @@ class OpenAIReader:
         self._model: str | None = None
         self._usage: Usage | None = None
         self._error: str | None = None
+        self._error_status: int | None = None
         self._is_complete = False
         self._is_over = False  # nothing that comes later opens another choice
         self.has_begun = False
@@ -175,6 +176,7 @@ class OpenAIReader:
     def _take(self, answer: Answer) -> None:
         if answer.error is not None:
             self._error = error_text(answer.error)
+            self._error_status = error_status(answer.error)
         self._model = answer.model or self._model
         self._usage = answer.usage or self._usage
         for choice in answer.choices or ():
@@ -197,6 +199,7 @@ class OpenAIReader:
             reasoning_tokens=completion.reasoning_tokens or usage.reasoning_tokens,
             is_complete=self._is_complete,
             error_message=self._error,
+            error_status=self._error_status,
         )
 
 
