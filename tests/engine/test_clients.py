@@ -171,6 +171,7 @@ class TestLeaving:
         result_id, text = appliance.first_piece(
             "/v1/chat/completions", messages=user("long"), max_tokens=1900, ignore_eos=True
         )
+        until(lambda: appliance.daemon.metrics()["edge_store_in_flight"] == 0, "its slot is free")
         row = appliance.row(result_id)
         if sglang_version() != "0.5.17":  # which does not count what was aborted
             until(lambda: counted("generation_tokens_total") > before, "SGLang ends the request")
