@@ -48,7 +48,6 @@ DATA_ERRORS = (
 
 ROWS_PER_STATEMENT = (32, 8, 2, 1)
 COPIED_BYTES_MAX = 4 * 1024 * 1024
-PACING_S = 0.02  # longest time over which the answers of one batch are released
 GATHER_S = 0.005  # longest wait for results that the loop is busy bringing
 QUIET_TURNS = 2  # of the loop, without a new result: it has none at hand
 RETRY_PAUSE_S = 0.25  # or beat_s, if that is shorter
@@ -364,7 +363,6 @@ class Writer:
                 return
             outcomes = [exc] * len(batch)
         stored: Counter[Status] = Counter()
-        pacing_until = time.monotonic() + PACING_S
         for waiting, outcome in zip(batch, outcomes, strict=True):
             assert self._queue.popleft() is waiting
             if isinstance(outcome, Receipt):
@@ -372,10 +370,6 @@ class Writer:
             else:
                 self._metrics.failed.labels(outcome.code).inc()
             self._settle(waiting, outcome)
-            # One answer a turn: released all at once, their callers would also come back at once,
-            # and each would wait for the intake of all.
-            if time.monotonic() < pacing_until:
-                await asyncio.sleep(0)
         for status, count in stored.items():
             self._metrics.committed.labels(status.value).inc(count)
 

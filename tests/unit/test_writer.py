@@ -48,15 +48,3 @@ async def test_a_loop_that_is_never_idle_does_not_hold_a_commit_back(tmp_path: P
     sizes = commit_sizes(tmp_path / "a.db")
     assert sum(sizes) == len(arrived)
     assert len(sizes) > 1
-
-
-async def test_answers_of_one_commit_are_released_one_by_one(tmp_path: Path) -> None:
-    async with recording(tmp_path / "a.db", SCRIPT) as running:
-        boot_id = running.boot.boot_id
-        arrived = [running.writer.enqueue(make_result(n, boot_id)) for n in range(1, 5)]
-        released: list[int] = []
-        while not arrived[-1].done():
-            released.append(sum(future.done() for future in arrived))
-            await asyncio.sleep(0)
-    assert {1, 2, 3} <= set(released)
-    assert commit_sizes(tmp_path / "a.db") == [4]
