@@ -23,9 +23,9 @@ from edge_store.observability.metrics import Metrics
 from edge_store.recorder.boot import Boot, begin_boot
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.slots import Slots
-from edge_store.recorder.writer import Writer, insert_rows, read_head
+from edge_store.recorder.writer import Writer, read_head
 from edge_store.result import Content, Operation, Output, Result, Status
-from edge_store.rows import Row, to_row
+from edge_store.rows import Row, insert_rows, to_row
 from edge_store.schema import migrate
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, checkpoint, open_writer

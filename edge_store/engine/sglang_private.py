@@ -95,7 +95,7 @@ def installed_version() -> str:
     except PackageNotFoundError:
         raise ConfigError(
             'engine.kind = "sglang", and SGLang is not installed',
-            hint="install it: `pip install 'edge-store[sglang]'`",
+            hint="install it, in a checkout of edge-store: `pip install '.[sglang]'`",
         ) from None
     numbers = tuple(int(number) for number in re.findall(r"\d+", found)[:3])
     if numbers < OLDEST:

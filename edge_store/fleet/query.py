@@ -28,6 +28,7 @@ __all__ = ["FleetAnswer", "Unread", "find_copies", "query_fleet"]
 COPY_TIMEOUT_S = 600.0  # of one box's rows
 STEPS_BETWEEN_CHECKS = 100_000  # SQLite virtual machine steps; about 10 ms
 WORD = re.compile(r"\w+")
+# Of the temporary file of one query, which is gone after it; never of a box's file or a copy.
 SCRATCH_PRAGMAS = ("journal_mode = MEMORY", "synchronous = OFF", "temp_store = FILE")
 
 

@@ -13,8 +13,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import chain, islice
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -28,11 +28,11 @@ from edge_store.recorder.boot import Boot
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.slots import Slot, Slots
 from edge_store.result import Receipt, Result, Status
-from edge_store.rows import Row, salvaged, to_row
-from edge_store.sql import sql, sql_of_rows
+from edge_store.rows import Row, insert_rows, salvaged, to_row
+from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, driver, translated
 
-__all__ = ["ChainHead", "Writer", "insert_rows", "read_head", "write_batch"]
+__all__ = ["ChainHead", "Writer", "read_head", "write_batch"]
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +46,6 @@ DATA_ERRORS = (
     driver.ProgrammingError,
 )
 
-ROWS_PER_STATEMENT = (32, 8, 2, 1)
-COPIED_BYTES_MAX = 4 * 1024 * 1024
 GATHER_S = 0.005  # longest wait for results that the loop is busy bringing
 QUIET_TURNS = 2  # of the loop, without a new result: it has none at hand
 RETRY_PAUSE_S = 0.25  # or beat_s, if that is shorter
@@ -173,31 +171,6 @@ def _insert_one(connection: Connection, seq: int, timeline: str, result: Result)
             raise
     connection.execute(sql("release_savepoint"))
     return row
-
-
-def insert_rows(connection: Connection, rows: Sequence[Row]) -> None:
-    """The INSERTs of a batch, many rows to a statement.
-
-    SQLite gives the interpreter up at each statement's step, and a busy event loop lets it wait for
-    its return: a batch of 64 rows takes 6 steps so, and 192 row by row.
-    """
-    contents = [row.content for row in rows]
-    is_small = sum(len(sent) + len(got) for _seq, _text, sent, got in contents) < COPIED_BYTES_MAX
-    sizes = ROWS_PER_STATEMENT if is_small else (1,)  # values are copied to be bound
-    _insert(connection, "insert_result", [row.result for row in rows], sizes)
-    _insert(connection, "insert_output", [o for row in rows for o in row.outputs], sizes)
-    _insert(connection, "insert_content", contents, sizes)
-
-
-def _insert(
-    connection: Connection, block: str, rows: Sequence[tuple[Any, ...]], sizes: Sequence[int]
-) -> None:
-    done = 0
-    for size in sizes:
-        while len(rows) - done >= size:
-            values = chain.from_iterable(rows[done : done + size])
-            connection.execute(sql_of_rows(block, size), tuple(values))
-            done += size
 
 
 class Writer:

@@ -45,6 +45,17 @@ class Fragile(ScriptedEngine):
         return await asyncio.shield(self.died)
 
 
+def silent() -> Fragile:
+    """Loaded, and never answers."""
+
+    async def never(_scope: Any, _receive: Any, _send: Any) -> None:
+        await asyncio.Event().wait()
+
+    engine = Fragile(never)
+    engine.loaded.set_result(None)
+    return engine
+
+
 async def served(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -132,11 +143,7 @@ async def test_engine_that_does_not_load_ends_the_daemon(
 async def test_death_of_the_engine_is_recorded_in_what_was_in_flight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(_scope: Any, _receive: Any, _send: Any) -> None:
-        await asyncio.Event().wait()
-
-    engine = Fragile(never)
-    engine.loaded.set_result(None)
+    engine = silent()
 
     async def scenario(client: httpx.AsyncClient) -> None:
         asking = asyncio.ensure_future(client.post("/v1/chat/completions", json=CHAT))
@@ -159,11 +166,7 @@ async def test_death_of_the_engine_is_recorded_in_what_was_in_flight(
 async def test_death_of_the_engine_ends_a_drain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(_scope: Any, _receive: Any, _send: Any) -> None:
-        await asyncio.Event().wait()
-
-    engine = Fragile(never)
-    engine.loaded.set_result(None)
+    engine = silent()
 
     async def scenario(client: httpx.AsyncClient) -> None:
         asking = asyncio.ensure_future(client.post("/v1/chat/completions", json=CHAT))

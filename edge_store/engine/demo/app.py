@@ -130,8 +130,6 @@ class DemoEngine(AlwaysUp):
         return True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise NotImplementedError(f"the demo engine answers http, not {scope['type']}")
         path, method = scope["path"], scope["method"]
         route = ROUTES.get(path)
         if path == "/v1/models" and method in ("GET", "HEAD"):

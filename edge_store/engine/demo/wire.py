@@ -5,6 +5,7 @@ token, and after its last one that it has finished.
 """
 
 import time
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -57,7 +58,7 @@ def _last_step(answer: Answer) -> int:
     return max(answer.tokens - 1, 0)
 
 
-class OpenAIWire:
+class OpenAIWire(ABC):
     """What chats and completions share."""
 
     object_plain = ""
@@ -94,14 +95,14 @@ class OpenAIWire:
     def aborted(self, _steps: int, /) -> list[bytes]:
         return []
 
-    def _whole(self, index: int, answer: Answer) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _whole(self, index: int, answer: Answer) -> dict[str, Any]: ...
 
-    def _piece(self, index: int, text: str) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def _piece(self, index: int, text: str) -> bytes: ...
 
-    def _finish(self, index: int, answer: Answer) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def _finish(self, index: int, answer: Answer) -> bytes: ...
 
     def _frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
