@@ -12,11 +12,12 @@ from typing import Any
 
 import msgspec
 
-from edge_store.result import Content, Output, Recorded, Result
+from edge_store.result import Content, JsonState, Operation, Output, Recorded, Result, Status
 from edge_store.sql import sql, sql_of_rows
-from edge_store.sqlite import Connection
+from edge_store.sqlite import Connection, driver
 
 __all__ = [
+    "NAMES",
     "OUTPUT_COLUMNS",
     "RESULT_COLUMNS",
     "Row",
@@ -42,6 +43,10 @@ COPIED_BYTES_MAX = 4 * 1024 * 1024
 CLOCK_SYNCED = RESULT_FIELDS.index("clock_synced")
 STREAM = RESULT_FIELDS.index("stream")
 SCHEMA_VALID = Output.__struct_fields__.index("schema_valid")
+
+NAMES = (Operation, Status, JsonState)  # bound as the text that they are
+for names in NAMES:
+    driver.register_adapter(names, str.__str__)
 
 encode = msgspec.msgpack.Encoder().encode
 

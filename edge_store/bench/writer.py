@@ -2,14 +2,17 @@
 
 Both write to the same disk, in slices taken in turn; a pair of neighbouring slices gives one ratio.
 The raw loop's rows are made beforehand: what the writer adds is the digests, the queue, the futures
-and the hop between threads.
+and the hop between threads. It is measured twice: with the driver as it comes, and with the
+adapters that edge_store registers, which halve the time of an INSERT. The bounds are on the first.
 """
 
 import asyncio
 import hashlib
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -25,10 +28,10 @@ from edge_store.recorder.disk import Disk
 from edge_store.recorder.slots import Slots
 from edge_store.recorder.writer import Writer, read_head
 from edge_store.result import Content, Operation, Output, Result, Status
-from edge_store.rows import Row, insert_rows, to_row
+from edge_store.rows import NAMES, Row, insert_rows, to_row
 from edge_store.schema import migrate
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, DatabaseThread, checkpoint, open_writer
+from edge_store.sqlite import Connection, DatabaseThread, checkpoint, driver, open_writer
 
 __all__ = ["bench_writer", "sample_result"]
 
@@ -81,13 +84,16 @@ async def bench_writer(folder: Path, *, pairs: int, slice_rows: int) -> list[Fig
     for producers in PRODUCERS:
         ours = await Ours.open(folder / f"ours-{producers}.db", producers)
         raw = Raw(folder / f"raw-{producers}.db", producers)
-        ratios, added = [], []
+        ratios, added, adapted = [], [], []
         for pair in range(pairs + 1):
             ours_s, ours_cpu = await ours.slice(slice_rows)
-            raw_s, raw_cpu = await asyncio.to_thread(raw.slice, slice_rows)
+            with plain_driver():
+                raw_s, raw_cpu = await asyncio.to_thread(raw.slice, slice_rows)
+            adapted_s, _cpu = await asyncio.to_thread(raw.slice, slice_rows)
             if pair:  # the first pair warms both up
                 ratios.append(raw_s / ours_s)
                 added.append((ours_cpu - raw_cpu) * 1e6)
+                adapted.append(adapted_s / ours_s)
         await ours.close()
         raw.connection.close()
         figures += [
@@ -105,8 +111,26 @@ async def bench_writer(folder: Path, *, pairs: int, slice_rows: int) -> list[Fig
                 bound=f"≤ {CPU_US_MAX:g}",
                 holds=median(added) <= CPU_US_MAX,
             ),
+            Figure(
+                name=f"writer ÷ raw loop with our adapters, {producers} producers",
+                value=median(adapted),
+                unit="ratio",
+            ),
         ]
     return figures
+
+
+@contextmanager
+def plain_driver() -> Iterator[None]:
+    """The driver without the adapters of ``edge_store.sqlite`` and ``edge_store.rows``."""
+    registered: dict[Any, Any] = driver.adapters
+    ours = {k: v for k, v in registered.items() if k[0] in (type(None), bytes, *NAMES)}
+    for key in ours:
+        del registered[key]
+    try:
+        yield
+    finally:
+        registered.update(ours)
 
 
 def _prepare(connection: Connection) -> Boot:

@@ -46,8 +46,9 @@ DATA_ERRORS = (
     driver.ProgrammingError,
 )
 
+PACING_S = 0.05  # longest time over which committed streams are released
 GATHER_S = 0.005  # longest wait for results that the loop is busy bringing
-QUIET_TURNS = 2  # of the loop, without a new result: it has none at hand
+QUIET_TURNS = 4  # of the loop, without a new result: it has none at hand
 RETRY_PAUSE_S = 0.25  # or beat_s, if that is shorter
 STOPPING_PATIENCE_S = 3.0  # what waits longer at a stop is given up at the next failure
 
@@ -194,6 +195,7 @@ class Writer:
         self._config = config
         self._metrics = metrics
         self._queue: deque[Waiting] = deque()
+        self._pacing: deque[tuple[Waiting, Receipt | EdgeStoreError, float]] = deque()
         self._expiry: asyncio.TimerHandle
         self._wake = asyncio.Event()
         self._closing = False
@@ -208,6 +210,11 @@ class Writer:
     def head(self) -> ChainHead:
         """The newest committed seq and digest."""
         return self._head
+
+    @property
+    def _brought(self) -> int:
+        """Requests admitted and results queued: it changes with each step of new work."""
+        return self._slots.admitted_upto + len(self._queue)
 
     def _oldest_s(self) -> float:
         return time.monotonic() - self._queue[0].since if self._queue else 0.0
@@ -319,9 +326,9 @@ class Writer:
             and len(self._queue) < self._config.batch_rows_max
             and time.monotonic() < until
         ):
-            before = len(self._queue)
+            before = self._brought
             await asyncio.sleep(0)
-            quiet = quiet + 1 if len(self._queue) == before else 0
+            quiet = quiet + 1 if self._brought == before else 0
 
     async def _commit_waiting(self) -> None:
         await self._gather()
@@ -342,9 +349,29 @@ class Writer:
                 stored[waiting.result.status] += 1
             else:
                 self._metrics.failed.labels(outcome.code).inc()
-            self._settle(waiting, outcome)
+            if waiting.result.stream:
+                self._pace(waiting, outcome)
+            else:
+                self._settle(waiting, outcome)
         for status, count in stored.items():
             self._metrics.committed.labels(status.value).inc(count)
+
+    def _pace(self, waiting: Waiting, outcome: Receipt | EdgeStoreError) -> None:
+        """Settle one stream a turn of the loop: released all at once, the callers of a batch would
+        come back at once too, and each would wait for its first token behind the intake of all.
+        """
+        self._pacing.append((waiting, outcome, time.monotonic() + PACING_S))
+        if len(self._pacing) == 1:
+            asyncio.get_running_loop().call_soon(self._settle_next)
+
+    def _settle_next(self) -> None:
+        waiting, outcome, _until = self._pacing.popleft()
+        self._settle(waiting, outcome)
+        while self._pacing and self._pacing[0][-1] < time.monotonic():
+            waiting, outcome, _until = self._pacing.popleft()
+            self._settle(waiting, outcome)
+        if self._pacing:
+            asyncio.get_running_loop().call_soon(self._settle_next)
 
     def _give_up_overdue(self, reason: StoreError) -> None:
         """After a failure: no further try for what has waited too long."""

@@ -98,7 +98,7 @@ def combined(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(lambda parts: {"anyOf": parts}, some),
         st.builds(lambda part, extra: {"allOf": [part, {"title": extra}]}, inner, NAMES),
         st.builds(lambda part: {"$defs": {"part": part}, "allOf": [part]}, inner),
-        st.just({"anyOf": [{"type": "null"}, {"$ref": "#"}]}),
+        st.just({"anyOf": [{"type": "null"}, {"properties": {"next": {"$ref": "#"}}}]}),
     )
 
 

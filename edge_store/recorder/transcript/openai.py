@@ -107,8 +107,7 @@ class Draft:
             self.reasoning.append(reasoning)
         for place, call in enumerate(part.tool_calls or ()):
             self._add_call(place if call.index is None else call.index, call)
-        if choice.finish_reason:
-            self.finish_reason = choice.finish_reason
+        self.finish_reason = choice.finish_reason or self.finish_reason
         return bool(text or reasoning or part.tool_calls)
 
     def _add_call(self, index: int, part: ToolCallPart) -> None:
@@ -143,6 +142,7 @@ class OpenAIReader:
         self._error: str | None = None
         self._error_status: int | None = None
         self._is_complete = False
+        self._has_finishes = False  # a choice has ended
         self._is_over = False  # nothing that comes later opens another choice
         self.has_begun = False
         self.is_usage = False
@@ -163,6 +163,8 @@ class OpenAIReader:
         self.is_usage = answer.usage is not None and not answer.choices
         self._take(answer)
         self._is_over = self._is_over or self._error is not None
+        if not self._has_finishes:
+            return self._is_over
         finished = sum(draft.finish_reason is not None for draft in self._drafts.values())
         self._is_complete = self._is_complete or finished >= self._expected
         return self._is_over or 0 < finished == len(self._drafts)
@@ -183,8 +185,11 @@ class OpenAIReader:
             bound = max(self._expected, CHOICES_MAX)  # a list of prompts may ask for more
             if not 0 <= choice.index < bound:
                 raise Garbled(f"choice index {choice.index} is not below {bound}")
-            draft = self._drafts.setdefault(choice.index, Draft())
+            draft = self._drafts.get(choice.index)
+            if draft is None:
+                draft = self._drafts[choice.index] = Draft()
             self.has_begun = draft.add(choice) or self.has_begun
+            self._has_finishes = self._has_finishes or draft.finish_reason is not None
 
     def reading(self) -> Reading:
         usage = self._usage or Usage()

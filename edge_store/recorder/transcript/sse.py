@@ -19,6 +19,13 @@ class EventSplitter:
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The events that ``chunk`` completes."""
+        # what most servers send: one event at a time, written whole
+        is_whole = 0 <= chunk.find(b"\n\n") == len(chunk) - 2 and b"\r" not in chunk
+        if is_whole and not self._pending:
+            return iter((chunk,))
+        return self._search(chunk)
+
+    def _search(self, chunk: bytes) -> Iterator[bytes]:
         # an event that never ends must not be searched again for each of its pieces
         searched = max(len(self._pending) - BLANK_BYTES_MAX, 0)
         self._pending += chunk
@@ -40,6 +47,9 @@ class EventSplitter:
     @staticmethod
     def data_of(event: bytes) -> bytes | None:
         """The event's data lines joined; None for a comment or an event without data."""
+        is_one_line = event.find(b"\n") == len(event) - 2 and b"\r" not in event
+        if is_one_line and event.startswith(b"data: "):
+            return event[6:-2]
         lines = [
             line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")
         ]
