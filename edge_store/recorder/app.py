@@ -29,6 +29,7 @@ from edge_store.observability.metrics import Metrics
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.slots import Slot, Slots
+from edge_store.recorder.tenant import tenant_of
 from edge_store.recorder.transcript import Asked, Dialect, Reading
 from edge_store.recorder.writer import Writer
 from edge_store.result import Content, JsonState, Output, Receipt, Result, Status
@@ -208,6 +209,7 @@ class Entry:
         self.exchange = exchange
         self._endpoint: str = scope["path"]
         self._headers = {k.lower(): v for k, v in scope["headers"]}
+        self._tenant = tenant_of(scope)
         self._body, self._fingerprint = body
 
     def admit(self, slot: Slot) -> None:
@@ -250,6 +252,7 @@ class Entry:
             reasoning_tokens=reading.reasoning_tokens,
             finish_reason=outputs[0].finish_reason if outputs else None,
             stream=asked.stream,
+            tenant=self._tenant,
             user_id=asked.user_id,
             metadata=asked.metadata,
             caller_rid=asked.caller_rid,

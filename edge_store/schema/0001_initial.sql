@@ -61,7 +61,7 @@ CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted o
     previous_id TEXT, -- the result it continues
     batch_id TEXT, -- batch it belongs to
     custom_id TEXT, -- the caller's name for the batch line
-    tenant TEXT, -- whose key
+    tenant TEXT, -- whose key: `key-` and the beginning of its SHA-256
     user_id TEXT, -- the caller's `user`
     metadata TEXT CHECK (json_valid(metadata)), -- the caller's `metadata`, JSON
     caller_rid TEXT, -- the caller's own `rid`
@@ -74,6 +74,8 @@ CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted o
     digest BLOB NOT NULL, -- SHA-256 of this row, its outputs and its content
     UNIQUE (boot_id, boot_seq)
 ) STRICT;
+CREATE INDEX results_by_idempotency ON results (idempotency_key_hash, seq)
+WHERE idempotency_key_hash IS NOT NULL;
 
 CREATE TABLE outputs ( -- One row per choice of a result.
     seq INTEGER NOT NULL REFERENCES results (seq) ON DELETE CASCADE, -- the result
@@ -123,6 +125,17 @@ CREATE TABLE deletions ( -- What was deleted and why: keeps the count true and t
     digest BLOB NOT NULL -- the digest of what went
 ) STRICT;
 CREATE INDEX deletions_by_seq ON deletions (timeline, seq);
+
+CREATE TABLE losses ( -- Outcomes that could not be stored: one row each, with the next COMMIT that succeeds.
+    loss_id INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    at INTEGER NOT NULL, -- UTC ms: when it was given up
+    boot_id TEXT NOT NULL, -- its boot
+    boot_seq INTEGER NOT NULL, -- its admission number
+    id TEXT NOT NULL, -- its id, which the caller's error named
+    code TEXT NOT NULL, -- stable code of the error
+    message TEXT NOT NULL -- its message
+) STRICT;
+CREATE INDEX losses_by_boot ON losses (boot_id, boot_seq);
 
 CREATE TABLE annotations ( -- What is said of a result later: metadata and pins. The newest of a kind counts.
     annotation_id INTEGER PRIMARY KEY AUTOINCREMENT, -- order

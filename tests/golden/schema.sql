@@ -7,7 +7,12 @@ CREATE INDEX deletions_by_seq ON deletions (timeline, seq);
 CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
     ON "_sqlite_migrations" ("migration_set", "name");
 
+CREATE INDEX losses_by_boot ON losses (boot_id, boot_seq);
+
 CREATE INDEX repairs_by_result ON repairs (id, choice_index, repair_id);
+
+CREATE INDEX results_by_idempotency ON results (idempotency_key_hash, seq)
+WHERE idempotency_key_hash IS NOT NULL;
 
 CREATE TABLE "_sqlite_migrations" (
    "id" INTEGER PRIMARY KEY,
@@ -107,6 +112,16 @@ CREATE TABLE drills ( -- Restores done to prove the replica.
     failure TEXT -- what did not
 ) STRICT;
 
+CREATE TABLE losses ( -- Outcomes that could not be stored: one row each, with the next COMMIT that succeeds.
+    loss_id INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    at INTEGER NOT NULL, -- UTC ms: when it was given up
+    boot_id TEXT NOT NULL, -- its boot
+    boot_seq INTEGER NOT NULL, -- its admission number
+    id TEXT NOT NULL, -- its id, which the caller's error named
+    code TEXT NOT NULL, -- stable code of the error
+    message TEXT NOT NULL -- its message
+) STRICT;
+
 CREATE TABLE outputs ( -- One row per choice of a result.
     seq INTEGER NOT NULL REFERENCES results (seq) ON DELETE CASCADE, -- the result
     choice_index INTEGER NOT NULL, -- from 0
@@ -175,7 +190,7 @@ CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted o
     previous_id TEXT, -- the result it continues
     batch_id TEXT, -- batch it belongs to
     custom_id TEXT, -- the caller's name for the batch line
-    tenant TEXT, -- whose key
+    tenant TEXT, -- whose key: `key-` and the beginning of its SHA-256
     user_id TEXT, -- the caller's `user`
     metadata TEXT CHECK (json_valid(metadata)), -- the caller's `metadata`, JSON
     caller_rid TEXT, -- the caller's own `rid`
