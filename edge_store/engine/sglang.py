@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from edge_store.config import EngineKind
 from edge_store.engine import sglang_private as private
 from edge_store.engine.protocol import ASGIMessage, Receive, Scope, Send
+from edge_store.engine.sglang_ollama import with_counts
 from edge_store.errors import (
     AdmissionClosed,
     ConfigError,
@@ -181,7 +182,7 @@ class SGLangEngine:
             raise AdmissionClosed("the engine is loading its model")
         private.CURRENT.set(scope.get("result_id"))
         try:
-            await self._mounted.app(scope, receive, send)
+            await self._mounted.app(scope, receive, with_counts(scope, send))
         except ValueError as exc:  # what SGLang raises at a bad request, where a route lets it pass
             if isinstance(exc, UnicodeError) or "result_id" not in scope:
                 raise

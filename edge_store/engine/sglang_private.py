@@ -18,6 +18,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
+from edge_store.engine.sglang_ollama import METER, metered
 from edge_store.errors import ConfigError
 from edge_store.ids import ResultId
 
@@ -192,6 +193,15 @@ def _refuse_deadly(request: Any, manager: Any) -> None:
             raise ValueError(f"`input_ids` must be token ids from 0 to {vocabulary - 1}, not empty")
 
 
+def _is_single(request: Any) -> bool:
+    """Whether it runs once: then its rid may be named, and SGLang names no other."""
+    sampling = getattr(request, "sampling_params", None) or {}
+    is_one = isinstance(request.text, str) or (
+        request.text is None and bool(request.input_ids) and isinstance(request.input_ids[0], int)
+    )
+    return is_one and isinstance(sampling, dict) and sampling.get("n", 1) == 1
+
+
 def _lists_of_ids(given: Any) -> Iterable[list[int]]:
     if not given:
         return [] if given is None else [[]]
@@ -215,7 +225,10 @@ class Mounted:
 
         def guarded(request: Any, *args: Any, **kwargs: Any) -> Any:
             _refuse_deadly(request, self._manager)
-            return generate_request(request, *args, **kwargs)
+            if request.rid is None and _is_single(request) and CURRENT.get() not in self._requests:
+                request.rid = CURRENT.get()
+            answer, meter = generate_request(request, *args, **kwargs), METER.get()
+            return answer if meter is None else metered(answer, meter)
 
         self._manager.generate_request = guarded
         self._lifespan: Any = None

@@ -92,6 +92,9 @@ def test_answer_in_ollamas_form_is_its_row(
             is_stream,
         )
         assert (row["ttft_ms"] is not None) is is_stream
+        if appliance.kind == "sglang":
+            assert (lines[-1]["eval_count"], lines[-1]["done_reason"]) == (8, "length")
+            assert row["outputs"][0]["finish_reason"] == "length"
         assert row["output_tokens"] == lines[-1].get("eval_count")
         assert row["input_tokens"] == lines[-1].get("prompt_eval_count")
         assert answer.headers["x-edge-store-durability"] == ("on-end" if is_stream else "committed")

@@ -1,8 +1,8 @@
 """Ollama's chat and generate, plain and streamed as lines of JSON (docs.ollama.com/api; sglang 0.5:
 entrypoints/ollama).
 
-The line with ``done: true`` is held, and an error. What SGLang leaves out stays unknown: its
-streams carry no token counts, its ``done_reason`` is always ``stop``.
+The line with ``done: true`` is held, and an error. What a server leaves out stays unknown: the
+streams of SGLang's own server carry no token counts, its ``done_reason`` is always ``stop``.
 """
 
 from typing import Any
