@@ -47,7 +47,7 @@ from edge_store.sqlite import (
     translated,
     wal_bytes,
 )
-from edge_store.systemd import notify, watchdog_interval_s
+from edge_store.systemd import feed_watchdog, notify
 
 __all__ = ["build_engine", "serve"]
 
@@ -304,7 +304,7 @@ async def _recording(
     writer = Writer(database, boot, head, slots, disk, config.recorder, metrics)
     async with JsonWorkers(config.repair) as json_workers, asyncio.TaskGroup() as tasks:
         tasks.create_task(writer.run())
-        watchdog = tasks.create_task(_feed_watchdog(database))
+        watchdog = tasks.create_task(feed_watchdog(database))
         try:
             yield Recorder(
                 engine=engine,
@@ -322,15 +322,6 @@ async def _recording(
     with suppress(EdgeStoreError):  # a full disk must not keep the daemon from stopping
         await database.run(end_boot, boot)
     log.info("boot_ended", boot_id=boot.boot_id, admitted=slots.admitted_upto, seq=writer.head.seq)
-
-
-async def _feed_watchdog(database: DatabaseThread) -> None:
-    """Tell systemd that we live, through the writer's thread: if it hangs, we are restarted."""
-    interval_s = watchdog_interval_s()
-    while interval_s is not None:
-        await database.run(lambda _connection: None)
-        notify("WATCHDOG=1")
-        await asyncio.sleep(interval_s)
 
 
 @asynccontextmanager

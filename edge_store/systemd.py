@@ -1,9 +1,12 @@
 """What systemd gives a service and wants from it: readiness and the watchdog."""
 
+import asyncio
 import os
 import socket
 
-__all__ = ["notify", "watchdog_interval_s"]
+from edge_store.sqlite import DatabaseThread
+
+__all__ = ["feed_watchdog", "notify", "watchdog_interval_s"]
 
 
 def notify(state: str) -> bool:
@@ -24,3 +27,12 @@ def watchdog_interval_s() -> float | None:
     if not microseconds or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     return int(microseconds) / 1_000_000 / 2
+
+
+async def feed_watchdog(database: DatabaseThread) -> None:
+    """Tell systemd that we live, through the writer's thread: if it hangs, we are restarted."""
+    interval_s = watchdog_interval_s()
+    while interval_s is not None:
+        await database.run(lambda _connection: None)
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval_s)

@@ -4,17 +4,14 @@ outcome, release the end of the answer.
 
 import asyncio
 import hashlib
-import time
 from typing import Any
 
 import msgspec
 import structlog
 
-from edge_store.clock import now_ms
 from edge_store.config import RecorderSection
 from edge_store.engine import Engine, Receive, Scope, Send
 from edge_store.errors import (
-    ClientDisconnected,
     EdgeStoreError,
     EngineError,
     EngineRefused,
@@ -27,12 +24,12 @@ from edge_store.ids import ResultId, new_result_id
 from edge_store.jsonrepair import Assessed, JsonWorkers, Wanted
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.boot import Boot
+from edge_store.recorder.entry import Entry
 from edge_store.recorder.exchange import Exchange
-from edge_store.recorder.slots import Slot, Slots
-from edge_store.recorder.tenant import tenant_of
+from edge_store.recorder.slots import Slots
 from edge_store.recorder.transcript import Asked, Dialect, Reading
 from edge_store.recorder.writer import Writer
-from edge_store.result import Content, JsonState, Output, Receipt, Result, Status
+from edge_store.result import JsonState, Output, Receipt, Result
 
 __all__ = ["Recorder"]
 
@@ -119,7 +116,7 @@ class Recorder:
                 self.slots.release(slot)
         await exchange.deliver(receipt, failure)
 
-    async def _outcome(self, entry: "Entry") -> tuple[Result, EdgeStoreError | None]:
+    async def _outcome(self, entry: Entry) -> tuple[Result, EdgeStoreError | None]:
         reading = entry.exchange.reader.reading()
         if reading.response_model is None:  # `/generate` does not name it
             reading = msgspec.structs.replace(reading, response_model=self._engine.model)
@@ -190,87 +187,6 @@ class Recorder:
                 deadline.reschedule(0)
 
 
-class Entry:
-    """What is known of a request; once admitted, it becomes a ``Result``."""
-
-    _slot: Slot
-    _created_at: int
-
-    def __init__(
-        self,
-        boot: Boot,
-        scope: Scope,
-        asked: Asked,
-        body: tuple[bytes, bytes],  # and its fingerprint
-        exchange: Exchange,
-    ) -> None:
-        self.boot = boot
-        self.asked = asked
-        self.exchange = exchange
-        self._endpoint: str = scope["path"]
-        self._headers = {k.lower(): v for k, v in scope["headers"]}
-        self._tenant = tenant_of(scope)
-        self._body, self._fingerprint = body
-
-    def admit(self, slot: Slot) -> None:
-        """The request holds ``slot``: from now on it must become a row."""
-        self._slot = slot
-        self._created_at = now_ms()
-
-    def result(
-        self, reading: Reading, outputs: tuple[Output, ...], failure: EdgeStoreError | None
-    ) -> Result:
-        """The row of this outcome."""
-        exchange, asked = self.exchange, self.asked
-        started, first = self._slot.admitted_monotonic, exchange.first_token_monotonic
-        latency_ms = ((exchange.ended_monotonic or time.monotonic()) - started) * 1000
-        key = self._headers.get(b"idempotency-key")
-        outputs = outputs or reading.outputs
-        return Result(
-            id=exchange.result_id,
-            device_id=self.boot.device_id,
-            boot_id=self.boot.boot_id,
-            boot_seq=self._slot.boot_seq,
-            operation=asked.operation,
-            endpoint=self._endpoint,
-            status=_status(failure, outputs),
-            request_model=asked.model,
-            response_model=reading.response_model,
-            engine=self.boot.engine,
-            engine_version=self.boot.engine_version,
-            params=asked.params,
-            created_at=self._created_at,
-            first_token_at=exchange.first_token_at,
-            completed_at=self._created_at + round(latency_ms),
-            clock_synced=self.boot.clock_synced,
-            latency_ms=latency_ms,
-            ttft_ms=None if first is None else (first - started) * 1000,
-            queue_ms=self._slot.queue_ms,
-            input_tokens=reading.input_tokens,
-            output_tokens=reading.output_tokens,
-            cached_tokens=reading.cached_tokens,
-            reasoning_tokens=reading.reasoning_tokens,
-            finish_reason=outputs[0].finish_reason if outputs else None,
-            stream=asked.stream,
-            tenant=self._tenant,
-            user_id=asked.user_id,
-            metadata=asked.metadata,
-            caller_rid=asked.caller_rid,
-            idempotency_key_hash=hashlib.sha256(key).digest() if key else None,
-            request_fingerprint=self._fingerprint,
-            trace_id=_trace_id(self._headers.get(b"traceparent", b"")),
-            http_status=failure.http_status if failure else exchange.http_status,
-            error_type=failure.code if failure else None,
-            error_message=str(failure) if failure else None,
-            outputs=outputs,
-            content=Content(
-                input_text=asked.input_text,
-                request_body=self._body,
-                response_body=exchange.response_body,
-            ),
-        )
-
-
 def _is_call(output: Output) -> bool:
     """Whether the answer is the call of a tool: then there is no text to be JSON."""
     return bool(output.tool_calls) and not output.output_text
@@ -301,20 +217,6 @@ def _failure(exchange: Exchange, reading: Reading) -> EdgeStoreError | None:
     if not reading.is_complete:
         return UpstreamError("the engine's stream ended before the end of the answer")
     return None
-
-
-def _status(failure: EdgeStoreError | None, outputs: tuple[Output, ...]) -> Status:
-    match failure:
-        case None if any(output.finish_reason == "abort" for output in outputs):
-            return Status.CANCELLED
-        case None:
-            return Status.COMPLETED
-        case ClientDisconnected():
-            return Status.INCOMPLETE
-        case ShutDown():
-            return Status.CANCELLED
-        case _:
-            return Status.FAILED
 
 
 def _stopped(exc: BaseException) -> EdgeStoreError:
@@ -384,9 +286,3 @@ def _engine_scope(scope: Scope, body: bytes, result_id: ResultId) -> Scope:
     headers = [(k, v) for k, v in scope["headers"] if k.lower() not in dropped]
     headers.append((b"content-length", str(len(body)).encode()))
     return {**scope, "headers": headers, "result_id": result_id}
-
-
-def _trace_id(traceparent: bytes) -> str | None:
-    """The trace id of a W3C ``traceparent``: version-traceid-parentid-flags."""
-    parts = traceparent.split(b"-")
-    return parts[1].decode("ascii", "replace") if len(parts) == 4 and len(parts[1]) == 32 else None

@@ -1,0 +1,117 @@
+"""What is known of a request, and the row that it becomes."""
+
+import hashlib
+import time
+
+from edge_store.clock import now_ms
+from edge_store.engine import Scope
+from edge_store.errors import ClientDisconnected, EdgeStoreError, ShutDown
+from edge_store.recorder.boot import Boot
+from edge_store.recorder.exchange import Exchange
+from edge_store.recorder.slots import Slot
+from edge_store.recorder.tenant import tenant_of
+from edge_store.recorder.transcript import Asked, Reading
+from edge_store.result import Content, Output, Result, Status
+
+__all__ = ["Entry"]
+
+
+class Entry:
+    """What is known of a request; once admitted, it becomes a ``Result``."""
+
+    _slot: Slot
+    _created_at: int
+
+    def __init__(
+        self,
+        boot: Boot,
+        scope: Scope,
+        asked: Asked,
+        body: tuple[bytes, bytes],  # and its fingerprint
+        exchange: Exchange,
+    ) -> None:
+        self.boot = boot
+        self.asked = asked
+        self.exchange = exchange
+        self.endpoint: str = scope["path"]
+        self.tenant = tenant_of(scope)
+        self._headers = {k.lower(): v for k, v in scope["headers"]}
+        self._body, self.fingerprint = body
+
+    def admit(self, slot: Slot) -> None:
+        """The request holds ``slot``: from now on it must become a row."""
+        self._slot = slot
+        self._created_at = now_ms()
+
+    def result(
+        self, reading: Reading, outputs: tuple[Output, ...], failure: EdgeStoreError | None
+    ) -> Result:
+        """The row of this outcome."""
+        exchange, asked = self.exchange, self.asked
+        started, first = self._slot.admitted_monotonic, exchange.first_token_monotonic
+        latency_ms = ((exchange.ended_monotonic or time.monotonic()) - started) * 1000
+        key = self._headers.get(b"idempotency-key")
+        outputs = outputs or reading.outputs
+        return Result(
+            id=exchange.result_id,
+            device_id=self.boot.device_id,
+            boot_id=self.boot.boot_id,
+            boot_seq=self._slot.boot_seq,
+            operation=asked.operation,
+            endpoint=self.endpoint,
+            status=_status(failure, outputs),
+            request_model=asked.model,
+            response_model=reading.response_model,
+            engine=self.boot.engine,
+            engine_version=self.boot.engine_version,
+            params=asked.params,
+            created_at=self._created_at,
+            first_token_at=exchange.first_token_at,
+            completed_at=self._created_at + round(latency_ms),
+            clock_synced=self.boot.clock_synced,
+            latency_ms=latency_ms,
+            ttft_ms=None if first is None else (first - started) * 1000,
+            queue_ms=self._slot.queue_ms,
+            input_tokens=reading.input_tokens,
+            output_tokens=reading.output_tokens,
+            cached_tokens=reading.cached_tokens,
+            reasoning_tokens=reading.reasoning_tokens,
+            finish_reason=outputs[0].finish_reason if outputs else None,
+            stream=asked.stream,
+            tenant=self.tenant,
+            user_id=asked.user_id,
+            metadata=asked.metadata,
+            caller_rid=asked.caller_rid,
+            idempotency_key_hash=hashlib.sha256(key).digest() if key else None,
+            request_fingerprint=self.fingerprint,
+            trace_id=_trace_id(self._headers.get(b"traceparent", b"")),
+            http_status=failure.http_status if failure else exchange.http_status,
+            error_type=failure.code if failure else None,
+            error_message=str(failure) if failure else None,
+            outputs=outputs,
+            content=Content(
+                input_text=asked.input_text,
+                request_body=self._body,
+                response_body=exchange.response_body,
+            ),
+        )
+
+
+def _status(failure: EdgeStoreError | None, outputs: tuple[Output, ...]) -> Status:
+    match failure:
+        case None if any(output.finish_reason == "abort" for output in outputs):
+            return Status.CANCELLED
+        case None:
+            return Status.COMPLETED
+        case ClientDisconnected():
+            return Status.INCOMPLETE
+        case ShutDown():
+            return Status.CANCELLED
+        case _:
+            return Status.FAILED
+
+
+def _trace_id(traceparent: bytes) -> str | None:
+    """The trace id of a W3C ``traceparent``: version-traceid-parentid-flags."""
+    parts = traceparent.split(b"-")
+    return parts[1].decode("ascii", "replace") if len(parts) == 4 and len(parts[1]) == 32 else None
