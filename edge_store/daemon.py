@@ -31,6 +31,7 @@ from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.boot import Boot, begin_boot, end_boot
 from edge_store.recorder.disk import Disk
+from edge_store.recorder.idempotency import Idempotency
 from edge_store.recorder.slots import Slots
 from edge_store.recorder.writer import Writer, read_head
 from edge_store.schema import migrate
@@ -302,7 +303,11 @@ async def _recording(
     disk = Disk(path, config.store.disk_reserve_bytes)
     head = await database.run(read_head)
     writer = Writer(database, boot, head, slots, disk, config.recorder, metrics)
-    async with JsonWorkers(config.repair) as json_workers, asyncio.TaskGroup() as tasks:
+    async with (
+        JsonWorkers(config.repair) as json_workers,
+        Idempotency(path, config.recorder, config.engine.timeout_s, metrics) as idempotency,
+        asyncio.TaskGroup() as tasks,
+    ):
         tasks.create_task(writer.run())
         watchdog = tasks.create_task(feed_watchdog(database))
         try:
@@ -312,6 +317,7 @@ async def _recording(
                 slots=slots,
                 writer=writer,
                 json_workers=json_workers,
+                idempotency=idempotency,
                 boot=boot,
                 config=config.recorder,
                 metrics=metrics,

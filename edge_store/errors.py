@@ -28,6 +28,7 @@ __all__ = [
     "EngineRefused",
     "EngineStartFailed",
     "GenerationTimeout",
+    "IdempotencyConflict",
     "InvalidRequest",
     "LitestreamUnavailable",
     "MethodNotAllowed",
@@ -130,6 +131,13 @@ class PayloadTooLarge(RequestError):
 
     code = "payload_too_large"
     http_status = 413
+
+
+class IdempotencyConflict(RequestError):
+    """The ``Idempotency-Key`` belongs to another request, or to an answer that was deleted."""
+
+    code = "idempotency_conflict"
+    http_status = 422
 
 
 class QueryRefused(RequestError):

@@ -123,6 +123,14 @@ class RecorderSection(Section, frozen=True, kw_only=True):
             "count is marked in the database.",
         ),
     ] = 1.0
+    idempotency_ttl_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="How long a completed answer is given again to who sends its "
+            "Idempotency-Key again; 0: never.",
+        ),
+    ] = 86400.0
 
 
 class RepairSection(Section, frozen=True, kw_only=True):

@@ -29,6 +29,16 @@ class Metrics:
         self.refused = Counter(
             "edge_store_refused", "Requests refused before admission", ["code"], registry=registry
         )
+        self.replayed = Counter(
+            "edge_store_replayed",
+            "Requests answered with the stored answer under their Idempotency-Key",
+            registry=registry,
+        )
+        self.attached = Counter(
+            "edge_store_attached",
+            "Requests that waited for another with their Idempotency-Key",
+            registry=registry,
+        )
         self.committed = Counter(
             "edge_store_committed", "Results committed, by status", ["status"], registry=registry
         )

@@ -26,6 +26,7 @@ from edge_store.observability.metrics import Metrics
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.entry import Entry
 from edge_store.recorder.exchange import Exchange
+from edge_store.recorder.idempotency import Claim, Idempotency, Stored, StoredAnswer
 from edge_store.recorder.slots import Slots
 from edge_store.recorder.transcript import Asked, Dialect, Reading
 from edge_store.recorder.writer import Writer
@@ -50,6 +51,7 @@ class Recorder:
         slots: Slots,
         writer: Writer,
         json_workers: JsonWorkers,
+        idempotency: Idempotency,
         boot: Boot,
         config: RecorderSection,
         metrics: Metrics,
@@ -59,6 +61,7 @@ class Recorder:
         self._engine_timeout_s = engine_timeout_s
         self._writer = writer
         self._json_workers = json_workers
+        self._idempotency = idempotency
         self._boot = boot
         self._config = config
         self._metrics = metrics
@@ -69,11 +72,14 @@ class Recorder:
     async def record(
         self, dialect: Dialect, scope: Scope, body: bytes, receive: Receive, send: Send
     ) -> None:
-        """Answer one request and record its outcome.
+        """Answer one request and record its outcome; or, without one, answer it with what is
+        stored under its ``Idempotency-Key``.
 
-        Raises:
-            InvalidRequest: the body is not what the route takes. Nothing was admitted.
-            Overloaded, StoreError: nothing was admitted.
+        Raises: nothing was admitted.
+            InvalidRequest: the body is not what the route takes.
+            IdempotencyConflict: its ``Idempotency-Key`` belongs to another request.
+            ClientDisconnected: the caller left while it waited for one with the same key.
+            Overloaded, GenerationTimeout, StoreError: not now.
         """
         result_id = new_result_id()
         rid = result_id if self._engine.takes_rid else None
@@ -85,21 +91,27 @@ class Recorder:
             result_id, dialect, asked, send, bytes_max=self._config.response_bytes_max
         )
         entry = Entry(self._boot, scope, asked, (body, fingerprint), exchange)
+        claim = await self._idempotency.claim(entry, receive)
+        if isinstance(claim, Stored):
+            await self._replay(claim, dialect, asked, receive, send)
+            return
+        with claim:
+            await self._run(entry, claim, _engine_scope(scope, sent, result_id), sent, receive)
+
+    async def _run(
+        self, entry: Entry, claim: Claim, scope: Scope, body: bytes, receive: Receive
+    ) -> None:
+        """Take a slot, run the engine, commit the outcome, release the end of the answer."""
+        exchange = entry.exchange
         slot = await self.slots.reserve()
         commit: asyncio.Future[Receipt] | None = None  # once there is one, the slot is the writer's
         try:
             self._metrics.admitted.inc()
             self._exchanges.add(exchange)
             entry.admit(slot)
-            await exchange.run(
-                self._engine,
-                _engine_scope(scope, sent, result_id),
-                sent,
-                receive,
-                self._engine_timeout_s,
-            )
+            await exchange.run(self._engine, scope, body, receive, self._engine_timeout_s)
             result, failure = await self._outcome(entry)
-            commit = self._writer.enqueue(result, slot)
+            commit = claim.follow(result, self._writer.enqueue(result, slot))
             receipt = await self._committed(result, commit)
         except BaseException as exc:
             failure = _stopped(exc)
@@ -108,13 +120,33 @@ class Recorder:
                 commit = self._writer.enqueue(result, slot)
             if not isinstance(exc, Exception):
                 raise
-            log.exception("recorder_failed", id=result_id)
+            log.exception("recorder_failed", id=exchange.result_id)
             receipt = await self._committed(result, commit)
         finally:
             self._exchanges.discard(exchange)
             if commit is None:
                 self.slots.release(slot)
         await exchange.deliver(receipt, failure)
+
+    async def _replay(
+        self, stored: Stored, dialect: Dialect, asked: Asked, receive: Receive, send: Send
+    ) -> None:
+        """Answer as the request under the same ``Idempotency-Key`` was answered."""
+        self._metrics.replayed.inc()
+        engine = StoredAnswer(stored, dialect.envelope)
+        exchange = Exchange(stored.receipt.id, dialect, asked, send, bytes_max=len(engine.body))
+        self._exchanges.add(exchange)
+        try:
+            await exchange.run(engine, {}, b"", receive, self._engine_timeout_s)
+        finally:
+            self._exchanges.discard(exchange)
+        await exchange.deliver(stored.receipt, exchange.cause)
+        log.info(
+            "answer_replayed",
+            id=stored.receipt.id,
+            seq=stored.receipt.seq,
+            endpoint=stored.endpoint,
+        )
 
     async def _outcome(self, entry: Entry) -> tuple[Result, EdgeStoreError | None]:
         reading = entry.exchange.reader.reading()

@@ -5,7 +5,7 @@ import time
 
 from edge_store.clock import now_ms
 from edge_store.engine import Scope
-from edge_store.errors import ClientDisconnected, EdgeStoreError, ShutDown
+from edge_store.errors import ClientDisconnected, EdgeStoreError, InvalidRequest, ShutDown
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.slots import Slot
@@ -15,9 +15,14 @@ from edge_store.result import Content, Output, Result, Status
 
 __all__ = ["Entry"]
 
+KEY_BYTES_MAX = 255  # of an Idempotency-Key
+
 
 class Entry:
-    """What is known of a request; once admitted, it becomes a ``Result``."""
+    """What is known of a request; once admitted, it becomes a ``Result``.
+
+    Raises ``InvalidRequest`` for a header that cannot be.
+    """
 
     _slot: Slot
     _created_at: int
@@ -36,6 +41,7 @@ class Entry:
         self.endpoint: str = scope["path"]
         self.tenant = tenant_of(scope)
         self._headers = {k.lower(): v for k, v in scope["headers"]}
+        self.key_hash = _key_hash(self._headers.get(b"idempotency-key"))
         self._body, self.fingerprint = body
 
     def admit(self, slot: Slot) -> None:
@@ -50,7 +56,6 @@ class Entry:
         exchange, asked = self.exchange, self.asked
         started, first = self._slot.admitted_monotonic, exchange.first_token_monotonic
         latency_ms = ((exchange.ended_monotonic or time.monotonic()) - started) * 1000
-        key = self._headers.get(b"idempotency-key")
         outputs = outputs or reading.outputs
         return Result(
             id=exchange.result_id,
@@ -82,7 +87,7 @@ class Entry:
             user_id=asked.user_id,
             metadata=asked.metadata,
             caller_rid=asked.caller_rid,
-            idempotency_key_hash=hashlib.sha256(key).digest() if key else None,
+            idempotency_key_hash=self.key_hash,
             request_fingerprint=self.fingerprint,
             trace_id=_trace_id(self._headers.get(b"traceparent", b"")),
             http_status=failure.http_status if failure else exchange.http_status,
@@ -95,6 +100,18 @@ class Entry:
                 response_body=exchange.response_body,
             ),
         )
+
+
+def _key_hash(key: bytes | None) -> bytes | None:
+    """SHA-256 of an ``Idempotency-Key``: the key itself may be long, or a secret."""
+    if key is None:
+        return None
+    if not 0 < len(key) <= KEY_BYTES_MAX:
+        raise InvalidRequest(
+            f"the header Idempotency-Key has {len(key)} bytes; 1 to {KEY_BYTES_MAX} are allowed",
+            hint="send one that is unique to this request, as a UUID is",
+        )
+    return hashlib.sha256(key).digest()
 
 
 def _status(failure: EdgeStoreError | None, outputs: tuple[Output, ...]) -> Status:

@@ -9,6 +9,9 @@ import msgspec
 from edge_store.errors import EdgeStoreError, Overloaded, RequestError
 
 __all__ = [
+    "EVENT_STREAM",
+    "JSON",
+    "JSON_LINES",
     "AnthropicEnvelope",
     "Envelope",
     "OllamaEnvelope",
@@ -18,6 +21,8 @@ __all__ = [
 ]
 
 JSON = (b"content-type", b"application/json")
+EVENT_STREAM = b"text/event-stream"
+JSON_LINES = b"application/x-ndjson"
 
 # docs.claude.com/en/api/errors
 ANTHROPIC_TYPES = {
@@ -32,7 +37,9 @@ ANTHROPIC_TYPES = {
 
 
 class Envelope(Protocol):
-    """How a protocol says that something failed."""
+    """How a protocol says that something failed, and what it calls a stream."""
+
+    stream_kind: bytes  # content type
 
     def body(self, error: EdgeStoreError) -> bytes:
         """What stands in place of a plain answer."""
@@ -43,6 +50,8 @@ class Envelope(Protocol):
 
 class OpenAIEnvelope:
     """``{"error": {"message", "type", "code", "param", "hint"}}``; SGLang's ``/generate`` too."""
+
+    stream_kind = EVENT_STREAM
 
     def body(self, error: EdgeStoreError) -> bytes:
         kind = "invalid_request_error" if isinstance(error, RequestError) else "server_error"
@@ -56,6 +65,8 @@ class OpenAIEnvelope:
 class AnthropicEnvelope:
     """``{"type": "error", "error": {"type", "message", "code", "hint"}}``."""
 
+    stream_kind = EVENT_STREAM
+
     def body(self, error: EdgeStoreError) -> bytes:
         other = "invalid_request_error" if error.http_status < 500 else "api_error"
         kind = ANTHROPIC_TYPES.get(error.http_status, other)
@@ -68,6 +79,8 @@ class AnthropicEnvelope:
 
 class OllamaEnvelope:
     """``{"error": "…", "code", "hint"}``."""
+
+    stream_kind = JSON_LINES
 
     def body(self, error: EdgeStoreError) -> bytes:
         said = {"error": str(error), "code": error.code, "hint": error.hint or None}

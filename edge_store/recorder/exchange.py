@@ -8,11 +8,12 @@ the exchange: the engine is told to abort, and what had come so far is recorded.
 import asyncio
 import time
 from contextlib import suppress
+from typing import Protocol
 
 import structlog
 
 from edge_store.clock import now_ms
-from edge_store.engine import ASGIMessage, Engine, Receive, Scope, Send
+from edge_store.engine import ASGIMessage, Receive, Scope, Send
 from edge_store.errors import (
     ClientDisconnected,
     EdgeStoreError,
@@ -24,7 +25,7 @@ from edge_store.errors import (
     UpstreamError,
 )
 from edge_store.ids import ResultId
-from edge_store.recorder.envelope import error_headers
+from edge_store.recorder.envelope import EVENT_STREAM, JSON_LINES, error_headers
 from edge_store.recorder.transcript import Asked, Dialect, Garbled
 from edge_store.recorder.transcript.ndjson import LineSplitter
 from edge_store.recorder.transcript.sse import EventSplitter
@@ -35,10 +36,20 @@ __all__ = ["Exchange"]
 log = structlog.get_logger(__name__)
 
 Headers = list[tuple[bytes, bytes]]
-EVENT_STREAM = b"text/event-stream"
-JSON_LINES = b"application/x-ndjson"
 LAST_WORDS_S = 1.0  # from a cut until the engine has sent what it has of a plain answer
 FRAMING = (b"content-length", b"transfer-encoding")  # of the engine's answer; ours is longer
+
+
+class Answering(Protocol):
+    """What an exchange needs of an engine."""
+
+    gives_partial: bool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, /) -> None:
+        """Answer one HTTP request."""
+
+    def abort(self, result_id: ResultId) -> None:
+        """Stop generating for this id. Never raises."""
 
 
 class Exchange:
@@ -67,7 +78,7 @@ class Exchange:
         self._is_deaf = False  # cut: nothing more is read or passed on
         self._cut = asyncio.Event()
         self._timeout: asyncio.Timeout | None = None
-        self._engine: Engine | None = None
+        self._engine: Answering | None = None
 
     @property
     def response_body(self) -> bytes:
@@ -75,7 +86,7 @@ class Exchange:
         return b"".join(self._chunks)
 
     async def run(
-        self, engine: Engine, scope: Scope, body: bytes, receive: Receive, timeout_s: float
+        self, engine: Answering, scope: Scope, body: bytes, receive: Receive, timeout_s: float
     ) -> None:
         """Pass the request to the engine until it has answered or the exchange is cut.
 

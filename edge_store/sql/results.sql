@@ -9,6 +9,18 @@ SELECT * FROM results WHERE seq < :before_seq ORDER BY seq DESC LIMIT :limit
 -- name: select_result_by_id
 SELECT * FROM results WHERE id = :id
 
+-- name: select_answer_by_key
+SELECT r.id, r.seq,
+    (SELECT c.at FROM commits AS c
+        WHERE c.boot_id = r.boot_id AND c.admitted_upto >= r.boot_seq
+            AND r.seq BETWEEN c.seq_from AND c.seq_to
+        ORDER BY c.admitted_upto LIMIT 1),
+    r.endpoint, r.request_fingerprint, r.http_status, r.stream, q.response_body
+FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq
+WHERE r.idempotency_key_hash = :key_hash AND r.tenant IS :tenant AND r.status = 'completed'
+    AND r.created_at > :since
+ORDER BY r.seq DESC LIMIT 1
+
 -- name: select_outputs
 SELECT * FROM outputs WHERE seq = :seq ORDER BY choice_index
 

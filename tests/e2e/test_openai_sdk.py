@@ -1,5 +1,6 @@
 """The unmodified ``openai`` SDK against the daemon: it notices nothing, every answer is kept."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -296,3 +297,67 @@ def test_stream_that_dies_raises_in_the_sdk_and_is_recorded_with_what_had_come(
     stored = row(daemon, chunks[0].id)
     assert (stored["status"], stored["error_type"]) == ("failed", "upstream_error")
     assert stored["outputs"][0]["output_text"] == text != ""
+
+
+def test_request_sent_again_with_its_idempotency_key_is_the_same_answer(
+    daemon: DaemonProcess, client: openai.OpenAI
+) -> None:
+    def create(prompt: str) -> Any:
+        return client.chat.completions.with_raw_response.create(
+            model="demo", messages=user(prompt), extra_headers={"Idempotency-Key": "plain-1"}
+        )
+
+    first, again = create("only once"), create("only once")
+    assert again.content == first.content
+    assert again.parse().id == first.parse().id
+    assert again.headers["x-edge-store-seq"] == first.headers["x-edge-store-seq"]
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        create("something else")
+    assert refused.value.code == "idempotency_conflict"
+    ids = [first.parse().id]
+    assert daemon.box.scalar("SELECT count(*) FROM results WHERE id = ?", *ids) == 1
+
+
+def test_stream_sent_again_with_its_idempotency_key_is_the_same_stream(
+    client: openai.OpenAI,
+) -> None:
+    def chunks() -> list[Any]:
+        with client.chat.completions.create(
+            model="demo",
+            messages=user("stream it once"),
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_headers={"Idempotency-Key": "stream-1"},
+        ) as stream:
+            return [chunk.model_dump() for chunk in stream]
+
+    first = chunks()
+    assert len(first) > 2
+    assert chunks() == first
+
+
+async def test_fifty_callers_of_one_idempotency_key_get_the_answer_of_one_row(
+    daemon: DaemonProcess,
+) -> None:
+    prompt = "[demo:slow=20] one for all"
+    async with openai.AsyncOpenAI(
+        base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=20
+    ) as client:
+        create = client.chat.completions.with_raw_response.create
+        asked = (
+            create(
+                model="demo",
+                messages=user(prompt),
+                max_tokens=8,
+                extra_headers={"Idempotency-Key": "fifty-1"},
+            )
+            for _ in range(50)
+        )
+        answers = await asyncio.gather(*asked)
+    assert len({answer.content for answer in answers}) == 1
+    assert len({answer.headers["x-edge-store-id"] for answer in answers}) == 1
+    assert sum("idempotency-replayed" in answer.headers for answer in answers) == 49
+    count = "SELECT count(*) FROM generations WHERE input_text = ?"
+    assert daemon.box.scalar(count, prompt) == 1

@@ -13,8 +13,9 @@ from support.scripted import Caller, ScriptedEngine, replay
 
 from edge_store.api.gate import GENERATING
 from edge_store.errors import EdgeStoreError, UpstreamError
-from edge_store.ids import new_result_id
+from edge_store.ids import ResultId, new_result_id
 from edge_store.recorder.exchange import Exchange
+from edge_store.recorder.idempotency import Stored, StoredAnswer
 from edge_store.recorder.transcript import Asked, Reading
 from edge_store.result import Receipt
 
@@ -172,6 +173,38 @@ def test_nothing_of_a_streams_end_leaves_before_the_commit(
     assert played.reading.output_tokens == (
         sum(map(len, wire.texts)) if wire.endpoint == "/generate" else 5
     )
+
+
+@settings(max_examples=80, deadline=None)
+@given(wire=wires(), data=st.data(), piece_bytes=st.integers(1, 200))
+def test_a_stored_stream_is_sent_again_as_it_was(
+    runner: asyncio.Runner, wire: Wire, data: st.DataObject, piece_bytes: int
+) -> None:
+    whole = b"".join(wire.events)
+    played = runner.run(play(wire.endpoint, wire.asked, cut(data, whole)))
+    receipt = Receipt(id=ResultId(played.caller.headers["x-edge-store-id"]), seq=7, committed_at=0)
+    stored = Stored(
+        receipt=receipt,
+        endpoint=wire.endpoint,
+        fingerprint=b"",
+        http_status=200,
+        is_stream=True,
+        body=whole,
+    )
+
+    async def send_again() -> Caller:
+        caller, dialect = Caller(), GENERATING[wire.endpoint]
+        exchange = Exchange(receipt.id, dialect, wire.asked, caller.send, bytes_max=len(whole))
+        answer = StoredAnswer(stored, dialect.envelope, piece_bytes=piece_bytes)
+        await exchange.run(answer, {}, b"", caller.receive, 10)
+        await exchange.deliver(receipt, exchange.cause)
+        return caller
+
+    again = runner.run(send_again())
+    assert again.body == played.caller.body
+    assert {**played.caller.headers, "idempotency-replayed": "true"}.keys() == again.headers.keys()
+    assert again.headers["x-edge-store-id"] == receipt.id
+    assert again.is_finished
 
 
 @settings(max_examples=150, deadline=None)

@@ -20,6 +20,7 @@ from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.disk import Disk
+from edge_store.recorder.idempotency import Idempotency
 from edge_store.recorder.slots import Slots
 from edge_store.recorder.writer import Writer, read_head
 from edge_store.result import Recorded
@@ -93,6 +94,29 @@ def replay(
     return script
 
 
+class Told:
+    """A script whose runs go on when they are told how, one by one."""
+
+    def __init__(self) -> None:
+        self.runs: list[asyncio.Future[Script]] = []
+        self._begun = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        run: asyncio.Future[Script] = asyncio.get_running_loop().create_future()
+        self.runs.append(run)
+        self._begun.set()
+        script = await run
+        await script(scope, receive, send)
+
+    async def begun(self, number: int) -> asyncio.Future[Script]:
+        """Wait until so many runs have begun: the last of them."""
+        async with asyncio.timeout(DEADLINE_S):
+            while len(self.runs) < number:
+                self._begun.clear()
+                await self._begun.wait()
+        return self.runs[number - 1]
+
+
 def event(value: Any, newline: bytes = b"\n") -> bytes:
     """One server-sent event of this JSON."""
     return b"data: " + json.dumps(value).encode() + newline * 2
@@ -163,13 +187,24 @@ class Recording:
     """A recorder with its writer over a real file."""
 
     def __init__(
-        self, path: Path, engine: ScriptedEngine, recorder: Recorder, writer: Writer, boot: Boot
+        self,
+        path: Path,
+        engine: ScriptedEngine,
+        recorder: Recorder,
+        writer: Writer,
+        boot: Boot,
+        metrics: Metrics,
     ) -> None:
         self.path = path
         self.engine = engine
         self.recorder = recorder
         self.writer = writer
         self.boot = boot
+        self.metrics = metrics
+
+    def counted(self, name: str) -> float:
+        """The value of a counter without labels."""
+        return self.metrics.registry.get_sample_value(f"edge_store_{name}_total") or 0.0
 
     async def ask(
         self,
@@ -230,21 +265,23 @@ async def recording(
         head = await database.run(read_head)
         writer = Writer(database, boots[0], head, slots, Disk(path, 0), config, metrics)
         engine = ScriptedEngine(script, takes_rid=takes_rid)
+        idempotency = Idempotency(path, config, engine_timeout_s, metrics)
         recorder = Recorder(
             engine=engine,
             engine_timeout_s=engine_timeout_s,
             slots=slots,
             writer=writer,
             json_workers=json_workers or JsonWorkers(RepairSection()),
+            idempotency=idempotency,
             boot=boots[0],
             config=config,
             metrics=metrics,
         )
         slots.open()
-        async with asyncio.timeout(2 * DEADLINE_S), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(2 * DEADLINE_S), idempotency, asyncio.TaskGroup() as tasks:
             tasks.create_task(writer.run())
             try:
-                yield Recording(path, engine, recorder, writer, boots[0])
+                yield Recording(path, engine, recorder, writer, boots[0], metrics)
             finally:
                 writer.close()
     finally:

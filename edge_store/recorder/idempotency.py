@@ -1,0 +1,302 @@
+"""One answer per ``Idempotency-Key``: who brings a tenant's key again gets the answer that is
+stored for it, as it was, and nothing is generated.
+
+Whoever brings a key first claims it, so that one run at a time exists of it; those who come
+meanwhile wait for the COMMIT of that run. Only completed answers are given again: after any other
+outcome the next in line has the claim. Claims live in this process, answers in the database: a
+restart forgets nothing that was committed. What waits holds no slot, and has no row.
+"""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from edge_store.clock import now_ms
+from edge_store.config import RecorderSection
+from edge_store.engine import Receive, Scope, Send
+from edge_store.errors import (
+    ClientDisconnected,
+    GenerationTimeout,
+    IdempotencyConflict,
+    RecorderFull,
+)
+from edge_store.ids import ResultId
+from edge_store.observability.metrics import Metrics
+from edge_store.recorder.entry import Entry
+from edge_store.recorder.envelope import JSON, JSON_LINES, Envelope
+from edge_store.result import Receipt, Record, Result, Status
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, DatabaseThread, open_reader, translated
+
+__all__ = ["Claim", "Idempotency", "Stored", "StoredAnswer"]
+
+REPLAYED = (b"idempotency-replayed", b"true")
+PIECE_BYTES = 64 * 1024  # of a stream that is sent again: the loop is free between two
+
+Name = tuple[str | None, bytes]  # the tenant, and the SHA-256 of its key
+
+
+class Stored(Record, frozen=True, kw_only=True):
+    """A completed answer."""
+
+    receipt: Receipt
+    endpoint: str
+    fingerprint: bytes  # of the request
+    http_status: int
+    is_stream: bool
+    body: bytes | None  # None: deleted
+
+
+class StoredAnswer:
+    """Stands in the engine's place and sends what the engine had sent."""
+
+    gives_partial = False
+
+    def __init__(
+        self, stored: Stored, envelope: Envelope, *, piece_bytes: int = PIECE_BYTES
+    ) -> None:
+        assert stored.body is not None
+        self.body = stored.body
+        self._status = stored.http_status
+        self._kind = JSON[1]
+        self._piece_bytes = max(len(self.body), 1)
+        # an engine may answer in one piece though a stream was asked for
+        is_object = self.body[:64].lstrip().startswith((b"{", b"["))
+        if stored.is_stream and (envelope.stream_kind == JSON_LINES or not is_object):
+            self._kind = envelope.stream_kind
+            self._piece_bytes = piece_bytes
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", self._kind), REPLAYED]
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        for start in range(0, len(self.body), self._piece_bytes):
+            piece = self.body[start : start + self._piece_bytes]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def abort(self, result_id: ResultId) -> None:
+        """Nothing is generated."""
+
+
+class Claim:
+    """The right to run a request. One without a key has it, and shares it with nobody."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return
+
+    def follow(
+        self,
+        result: Result,  # noqa: ARG002  (of interest to those who wait for a key)
+        commit: asyncio.Future[Receipt],
+    ) -> asyncio.Future[Receipt]:
+        """Let the fate of ``result`` decide the claim; what to await for its COMMIT."""
+        return commit
+
+
+class KeyClaim(Claim):
+    """The claim of a key: it ends with the COMMIT, or where it is left before there is one."""
+
+    def __init__(self, name: Name, entry: Entry, claims: dict[Name, "KeyClaim"]) -> None:
+        assert name not in claims
+        self.endpoint, self.fingerprint = entry.endpoint, entry.fingerprint
+        loop = asyncio.get_running_loop()
+        self.looked_up: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[Stored | None] = loop.create_future()
+        self._name, self._claims = name, claims
+        self._commit: asyncio.Future[Receipt] | None = None
+        claims[name] = self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._commit is None:
+            self.end(None)
+
+    def follow(self, result: Result, commit: asyncio.Future[Receipt]) -> asyncio.Future[Receipt]:
+        self._commit = commit
+        commit.add_done_callback(partial(self._settled, result))
+        # whoever stops awaiting a future cancels it, and then nobody would hear of the COMMIT
+        return asyncio.shield(commit)
+
+    def _settled(self, result: Result, commit: asyncio.Future[Receipt]) -> None:
+        if commit.exception() is not None or result.status is not Status.COMPLETED:
+            self.end(None)
+            return
+        stored = Stored(
+            receipt=commit.result(),
+            endpoint=result.endpoint,
+            fingerprint=result.request_fingerprint,
+            http_status=result.http_status,
+            is_stream=result.stream,
+            body=result.content.response_body,
+        )
+        self.end(stored)
+
+    def end(self, stored: Stored | None) -> None:
+        """Tell those who wait: the answer, or that the next of them may run it."""
+        del self._claims[self._name]
+        self.ended.set_result(stored)
+        if not self.looked_up.done():
+            self.looked_up.set_result(None)
+
+
+class Idempotency:
+    """Who has which key. Entered, it reads the database over a connection of its own, so that a
+    long page of results delays nobody.
+    """
+
+    _reader: DatabaseThread
+
+    def __init__(
+        self, path: Path, config: RecorderSection, engine_timeout_s: float, metrics: Metrics
+    ) -> None:
+        self._path = path
+        self._ttl_ms = round(config.idempotency_ttl_s * 1000)
+        self._waiting_max = config.slots
+        self._timeout_s = engine_timeout_s
+        self._metrics = metrics
+        self._claims: dict[Name, KeyClaim] = {}
+        self._waiting = 0
+
+    async def __aenter__(self) -> Self:
+        self._reader = await DatabaseThread.open(partial(open_reader, self._path))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._reader.close()
+
+    async def claim(self, entry: Entry, receive: Receive) -> Claim | Stored:
+        """The answer that is stored for the key of ``entry``, else the right to run it, which its
+        holder must enter at once. Waits while another has that right, at most ``engine.timeout_s``.
+        Safe to cancel.
+
+        Raises:
+            IdempotencyConflict: the key was used for another request, or its answer is deleted.
+            ClientDisconnected: the caller left while it waited.
+            GenerationTimeout, RecorderFull: the wait was too long, or too many wait.
+            StoreError: the database cannot be read.
+        """
+        if entry.key_hash is None or not self._ttl_ms:
+            return Claim()
+        name = (entry.tenant, entry.key_hash)
+        if name in self._claims:
+            stored = await self._attach(name, entry, receive)
+            if stored is not None:
+                return stored
+        claim = KeyClaim(name, entry, self._claims)  # no await since the last one ended
+        try:
+            stored = await self._reader.run(_find, name, now_ms() - self._ttl_ms)
+            if stored is not None:
+                _require_same(entry, stored.endpoint, stored.fingerprint)
+                _require_body(stored)
+        except BaseException:
+            claim.end(None)
+            raise
+        if stored is None:
+            claim.looked_up.set_result(None)
+            return claim
+        claim.end(stored)
+        return stored
+
+    async def _attach(self, name: Name, entry: Entry, receive: Receive) -> Stored | None:
+        """Wait for the answer of whoever has the claim; None: nobody has it any more."""
+        if self._waiting >= self._waiting_max:
+            raise RecorderFull(
+                f"{self._waiting} requests wait for the answers to their Idempotency-Keys",
+                hint="send fewer requests at once, or raise recorder.slots",
+            )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_s
+        gone = asyncio.ensure_future(_departure(receive))
+        self._waiting += 1
+        self._metrics.attached.inc()
+        try:
+            while (claim := self._claims.get(name)) is not None:
+                is_same = (claim.endpoint, claim.fingerprint) == (entry.endpoint, entry.fingerprint)
+                # the other may yet be the one that is refused, for what is stored
+                event: asyncio.Future[Any] = claim.ended if is_same else claim.looked_up
+                either: set[asyncio.Future[Any]] = {gone, event}
+                await asyncio.wait(
+                    either, timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED
+                )
+                if gone.done():
+                    gone.result()
+                    raise ClientDisconnected("the caller left before the end of the answer")
+                if not event.done():
+                    raise GenerationTimeout(
+                        "the request under this Idempotency-Key has not ended within "
+                        f"engine.timeout_s = {self._timeout_s} s"
+                    )
+                if not claim.ended.done():
+                    _require_same(entry, claim.endpoint, claim.fingerprint)
+                elif is_same and (stored := claim.ended.result()) is not None:
+                    return stored
+            return None
+        finally:
+            gone.cancel()
+            self._waiting -= 1
+
+
+async def _departure(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _require_same(entry: Entry, endpoint: str, fingerprint: bytes) -> None:
+    if endpoint != entry.endpoint:
+        raise IdempotencyConflict(
+            f"this Idempotency-Key was used for {endpoint}, not for {entry.endpoint}",
+            hint="use a new key for a new request",
+        )
+    if fingerprint != entry.fingerprint:
+        raise IdempotencyConflict(
+            "this Idempotency-Key was used with another body: "
+            f"its SHA-256 began with {fingerprint.hex()[:12]}, not {entry.fingerprint.hex()[:12]}",
+            hint="send the same bytes again, or use a new key for a new request",
+        )
+
+
+def _require_body(stored: Stored) -> None:
+    if stored.body is None:
+        raise IdempotencyConflict(
+            f"the answer under this Idempotency-Key, result {stored.receipt.id}, was deleted",
+            hint="use a new key to have it generated anew",
+        )
+
+
+def _find(connection: Connection, name: Name, since: int) -> Stored | None:
+    """The newest completed answer that was asked for under this name since then."""
+    tenant, key_hash = name
+    params = {"tenant": tenant, "key_hash": key_hash, "since": since}
+    with translated("the answer under an Idempotency-Key cannot be looked up"):
+        rows = connection.execute(sql("select_answer_by_key"), params).fetchall()
+    if not rows:
+        return None
+    ((result_id, seq, committed_at, endpoint, fingerprint, http_status, stream, body),) = rows
+    return Stored(
+        receipt=Receipt(id=ResultId(result_id), seq=seq, committed_at=committed_at),
+        endpoint=endpoint,
+        fingerprint=fingerprint,
+        http_status=http_status,
+        is_stream=bool(stream),
+        body=body,
+    )
