@@ -168,17 +168,31 @@ def _refuse_foreign(path: Path) -> None:
     """Look at the file without the right to write: to close another application's WAL database
     with that right would checkpoint it.
     """
-    connection = driver.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
     try:
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (schema,) = connection.execute("PRAGMA schema_version").fetchone()
-    finally:
-        connection.close()
+        application_id, schema = _whose(path, "ro")
+    except driver.OperationalError as exc:
+        code = getattr(exc, "sqlite_errorcode", None) or 0
+        is_cut = path.with_name(f"{path.name}-journal").exists()
+        if code & 0xFF != driver.SQLITE_READONLY or not is_cut:
+            raise
+        # Its first transaction was cut before it was in WAL mode. Whoever opens it rolls that back.
+        application_id, schema = _whose(path, "rw")
     if schema and application_id != APPLICATION_ID:
         raise NotAnEdgeStoreFile(
             f"{path} is a database with application_id {application_id}, not edge-store's",
             hint="point store.path at another file",
         )
+
+
+def _whose(path: Path, mode: str) -> tuple[int, int]:
+    """Its application_id and its schema_version."""
+    connection = driver.connect(f"file:{quote(str(path.absolute()))}?mode={mode}", uri=True)
+    try:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (schema,) = connection.execute("PRAGMA schema_version").fetchone()
+    finally:
+        connection.close()
+    return application_id, schema
 
 
 def _claim(connection: Connection) -> None:
