@@ -45,11 +45,9 @@ class Disk:
 
     def check(self) -> int:
         """Measure, drop the search index if it must go, log a change. Returns the free bytes."""
-        free = self.free_bytes()
-        level = self._level_at(free)
+        free, level = self._measure()
         if level is not DiskLevel.OK and self._drop_search_index():
-            free = self.free_bytes()
-            level = self._level_at(free)
+            free, level = self._measure()
         if level is not self._level:
             tell = log.error if level > self._level else log.warning
             tell(
@@ -73,13 +71,18 @@ class Disk:
             hint="free space on that disk; the box goes on by itself",
         )
 
-    def _level_at(self, free: int) -> DiskLevel:
+    def _measure(self) -> tuple[int, DiskLevel]:
         reserve = self._reserve_bytes
+        try:
+            free = self.free_bytes()
+        except OSError as exc:  # a file system that was shut down
+            log.error("disk_not_measured", error=str(exc))
+            return 0, DiskLevel.REFUSING
         if free >= reserve:
-            return DiskLevel.OK
+            return free, DiskLevel.OK
         if 4 * free >= 3 * reserve:
-            return DiskLevel.NO_SEARCH
-        return DiskLevel.NO_BODIES if 2 * free >= reserve else DiskLevel.REFUSING
+            return free, DiskLevel.NO_SEARCH
+        return free, DiskLevel.NO_BODIES if 2 * free >= reserve else DiskLevel.REFUSING
 
     def _drop_search_index(self) -> bool:
         """Whether there was one and it is gone."""

@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 import structlog
 
 from edge_store.chain import commit_digest
-from edge_store.errors import Corrupt
+from edge_store.errors import Corrupt, StoreError
 from edge_store.recorder.batch import ChainHead, read_head
 from edge_store.rows import load_recorded, to_row
 from edge_store.sql import sql
@@ -67,12 +67,16 @@ def _drop_cached_wal(connection: Connection) -> None:
     Only the WAL: SQLite has no lock on that file, so that closing a descriptor of it drops none.
     """
     (path,) = connection.execute(sql("select_database_path")).fetchone()
-    with suppress(FileNotFoundError):
+    try:
         descriptor = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
+    except FileNotFoundError:
+        pass  # nothing was written since it was emptied
+    except OSError as exc:
+        raise StoreError(f"{path}-wal cannot be read back after an I/O error: {exc}") from exc
 
 
 def _check_newest(connection: Connection) -> None:

@@ -355,7 +355,8 @@ class Writer:
 
     def _failed(self, exc: StoreError, rows: int) -> None:
         log.error("commit_failed", code=exc.code, rows=rows, error=str(exc))
-        if self._slots.closed is None:  # a drain stays a drain: it must not be opened again
+        closed = self._slots.closed
+        if closed is None or isinstance(closed, StoreError):  # a drain must not be opened again
             self._slots.close(exc)
 
     def _committed(self, attempt: Attempt, written: Written) -> None:

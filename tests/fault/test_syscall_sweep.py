@@ -42,15 +42,17 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [(OPEN | FLUSH | TRUNCATE | UNLINK, 1, 25), (WRITE, WRITE_STRIDE, 150)],
     ids=["flushes", "writes"],
 )
-def test_no_failing_system_call_loses_or_doubles_a_result(  # noqa: PLR0913  (what is swept)
+def test_no_failing_system_call_loses_or_doubles_a_result(
     tmp_path: Path, shim: Path, kinds: int, stride: int, calls_min: int, error: int, mode: str
 ) -> None:
     faults = SyscallFaults(tmp_path / "control")
     folder = tmp_path / "database"
     folder.mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "support.sweep_child"]
-        + [str(folder), str(error), str(kinds), mode, str(stride)],
+        [
+            *(sys.executable, "-m", "support.sweep_child"),
+            *(str(folder), str(error), str(kinds), mode, str(stride)),
+        ],
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": f"{TESTS}:{TESTS.parent}",

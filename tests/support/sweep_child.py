@@ -1,5 +1,5 @@
-"""``python -m support.sweep_child FOLDER ERROR KINDS passing|lasting STRIDE``: a writer's whole life,
-once for each system call that can fail in it.
+"""A writer's whole life, once for each system call that can fail in it:
+``python -m support.sweep_child FOLDER ERROR KINDS passing|lasting STRIDE``.
 
 Runs with ``syscall_faults.c`` preloaded, on ``FOLDER/results.db``. Each round opens, migrates,
 commits, checkpoints, commits again and closes, and fails at the n-th call; the last round is the
@@ -59,14 +59,10 @@ class Life:
     async def live(self) -> None:
         """From the opening to the end of the last connection."""
         database, boot = await self._started()
-        config = RecorderSection(
-            beat_s=0.02, commit_timeout_s=0.05 if self.lasting else DEADLINE_S
-        )
+        config = RecorderSection(beat_s=0.02, commit_timeout_s=0.05 if self.lasting else DEADLINE_S)
         slots = Slots(config)
         head = await database.run(read_head)
-        writer = Writer(
-            database, boot, head, slots, Disk(self.path, 0), config, Metrics()
-        )
+        writer = Writer(database, boot, head, slots, Disk(self.path, 0), config, Metrics())
         slots.open()
         async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
             tasks.create_task(writer.run())

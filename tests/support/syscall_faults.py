@@ -10,7 +10,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-__all__ = ["OPEN", "ALL", "FLUSH", "SyscallFaults", "TRUNCATE", "UNLINK", "WRITE", "built_shim"]
+__all__ = ["ALL", "FLUSH", "OPEN", "TRUNCATE", "UNLINK", "WRITE", "SyscallFaults", "built_shim"]
 
 OPEN, WRITE, FLUSH, TRUNCATE, UNLINK = 1, 2, 4, 8, 16
 ALL = OPEN | WRITE | FLUSH | TRUNCATE | UNLINK
@@ -45,9 +45,7 @@ class SyscallFaults:
             "FAULTS_PREFIX": str(prefix),
         }
 
-    def arm(
-        self, at: int, *, lasting: bool, error: int = errno.EIO, kinds: int = ALL
-    ) -> None:
+    def arm(self, at: int, *, lasting: bool, error: int = errno.EIO, kinds: int = ALL) -> None:
         """From now on, count; the ``at``-th call fails."""
         LAYOUT.pack_into(self._shared, 0, 0, at, lasting, error, kinds, 0, 0)
         struct.pack_into("=i", self._shared, 0, 1)
