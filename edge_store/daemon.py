@@ -29,11 +29,12 @@ from edge_store.ids import DeviceId
 from edge_store.jsonrepair import JsonWorkers
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
+from edge_store.recorder.batch import read_head
 from edge_store.recorder.boot import Boot, begin_boot, end_boot
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.idempotency import Idempotency
 from edge_store.recorder.slots import Slots
-from edge_store.recorder.writer import Writer, read_head
+from edge_store.recorder.writer import Writer
 from edge_store.schema import migrate
 from edge_store.sql import sql
 from edge_store.sqlite import (
@@ -120,13 +121,14 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 engine=engine.name,
                 engine_version=engine.version,
             )
+            disk = Disk(path, config.store.disk_reserve_bytes)
             log.info("boot_began", boot_id=boot.boot_id, device_id=device_id, version=__version__)
             async with (
                 _replica(config, path, device_id, database, lock) as replica,
-                _recording(config, path, boot, database, engine, metrics) as recorder,
+                _recording(config, disk, boot, database, engine, metrics) as recorder,
             ):
                 reader = await DatabaseThread.open(lambda: open_reader(path))
-                _watch(metrics, path, recorder, replica)
+                _watch(metrics, path, disk, recorder, replica)
                 gate = Gate(
                     admin_key=admin_key,
                     recorder=recorder,
@@ -134,7 +136,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     ours=own_routes(
                         reader=reader,
                         exposition=lambda: metrics.exposition() + engine.metrics(),
-                        health=lambda: _health(boot, engine, recorder, replica),
+                        health=lambda: _health(boot, engine, recorder, disk, replica),
                     ),
                     config=config.server,
                     metrics=metrics,
@@ -292,7 +294,7 @@ def _prepare(connection: Connection, device_id: str, *, index_was_held: bool) ->
 @asynccontextmanager
 async def _recording(
     config: Config,
-    path: Path,
+    disk: Disk,
     boot: Boot,
     database: DatabaseThread,
     engine: Engine,
@@ -300,7 +302,6 @@ async def _recording(
 ) -> AsyncIterator[Recorder]:
     """The recorder with its writer; left only after the last commit and the boot's end row."""
     slots = Slots(config.recorder)
-    disk = Disk(path, config.store.disk_reserve_bytes)
     head = await database.run(read_head)
     writer = Writer(database, boot, head, slots, disk, config.recorder, metrics)
     async with (
@@ -325,8 +326,9 @@ async def _recording(
         finally:
             writer.close()
             watchdog.cancel()
-    with suppress(EdgeStoreError):  # a full disk must not keep the daemon from stopping
-        await database.run(end_boot, boot)
+    if writer.is_sound:  # else nothing more may be written to what was not read back
+        with suppress(EdgeStoreError):  # a full disk must not keep the daemon from stopping
+            await database.run(end_boot, boot)
     log.info("boot_ended", boot_id=boot.boot_id, admitted=slots.admitted_upto, seq=writer.head.seq)
 
 
@@ -363,11 +365,13 @@ async def _checkpoint_when_large(path: Path, database: DatabaseThread, bound: in
             log.warning("checkpoint_failed", code=exc.code, error=str(exc))
 
 
-def _watch(metrics: Metrics, path: Path, recorder: Recorder, replica: Any) -> None:
-    disk = Disk(path, 0)
+def _watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica: Any) -> None:
     metrics.watch("in_flight", "Slots taken", lambda: recorder.slots.in_flight)
     metrics.watch("wal_bytes", "Size of the WAL", lambda: wal_bytes(path))
     metrics.watch("disk_free_bytes", "Free space on the database's disk", disk.free_bytes)
+    metrics.watch(
+        "disk_level", "0 ok, 1 no search, 2 no bodies, 3 refusing", lambda: disk.level.value
+    )
     if replica is not None:
         metrics.watch(
             "replica_lag_seconds",
@@ -376,7 +380,9 @@ def _watch(metrics: Metrics, path: Path, recorder: Recorder, replica: Any) -> No
         )
 
 
-async def _health(boot: Boot, engine: Engine, recorder: Recorder, replica: Any) -> dict[str, Any]:
+async def _health(
+    boot: Boot, engine: Engine, recorder: Recorder, disk: Disk, replica: Any
+) -> dict[str, Any]:
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
             engine_ready = await engine.is_ready()
@@ -391,5 +397,6 @@ async def _health(boot: Boot, engine: Engine, recorder: Recorder, replica: Any) 
         "engine": {"kind": engine.name, "version": engine.version, "is_ready": engine_ready},
         "admission": {"is_open": closed is None, "code": closed.code if closed else None},
         "in_flight": recorder.slots.in_flight,
+        "disk": {"level": disk.level.value, "meaning": disk.level.name.lower()},
         "replica": replica.status if replica else None,
     }

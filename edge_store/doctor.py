@@ -233,7 +233,8 @@ def _check_space(path: Path, reserve: int) -> Check:
     free = Disk(path, 0).free_bytes()
     found = f"{free} bytes free, {reserve} are kept (store.disk_reserve_bytes)"
     if free < reserve:
-        return _failed("disk", f"{found}: requests are refused", "free space on that disk")
+        given_up = "bodies are not recorded, or requests refused"
+        return _failed("disk", f"{found}: {given_up}", "free space on that disk")
     if free < DISK_WARNING_FACTOR * reserve:
         return _warning("disk", found, "free space before requests are refused")
     return _ok("disk", found)

@@ -11,9 +11,9 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
 from urllib.parse import quote
 
 import aiosqlite
@@ -168,17 +168,31 @@ def _refuse_foreign(path: Path) -> None:
     """Look at the file without the right to write: to close another application's WAL database
     with that right would checkpoint it.
     """
-    connection = driver.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
     try:
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (schema,) = connection.execute("PRAGMA schema_version").fetchone()
-    finally:
-        connection.close()
+        application_id, schema = _whose(path, "ro")
+    except driver.OperationalError as exc:
+        code = getattr(exc, "sqlite_errorcode", None) or 0
+        is_cut = path.with_name(f"{path.name}-journal").exists()
+        if code & 0xFF != driver.SQLITE_READONLY or not is_cut:
+            raise
+        # Its first transaction was cut before it was in WAL mode. Whoever opens it rolls that back.
+        application_id, schema = _whose(path, "rw")
     if schema and application_id != APPLICATION_ID:
         raise NotAnEdgeStoreFile(
             f"{path} is a database with application_id {application_id}, not edge-store's",
             hint="point store.path at another file",
         )
+
+
+def _whose(path: Path, mode: str) -> tuple[int, int]:
+    """Its application_id and its schema_version."""
+    connection = driver.connect(f"file:{quote(str(path.absolute()))}?mode={mode}", uri=True)
+    try:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (schema,) = connection.execute("PRAGMA schema_version").fetchone()
+    finally:
+        connection.close()
+    return application_id, schema
 
 
 def _claim(connection: Connection) -> None:
@@ -286,23 +300,38 @@ class DatabaseThread:
 
     _all_open: ClassVar[set["DatabaseThread"]] = set()
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: aiosqlite.Connection, connect: Callable[[], Connection]) -> None:
         self._connection = connection
+        self._connect = connect
         self._all_open.add(self)
 
     @classmethod
     async def open(cls, connect: Callable[[], Connection]) -> "DatabaseThread":
         """Start the thread and call ``connect`` on it. Raises what ``connect`` raises."""
-        return cls(await aiosqlite.Connection(connect, 64))
+        return cls(await aiosqlite.Connection(connect, 64), connect)
 
     async def run(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Call ``function(connection, …)`` on the thread."""
         # aiosqlite has no public call for this; its own methods are all made of this one.
-        connection = self._connection
-        result = await connection._execute(function, connection._conn, *args, **kwargs)  # type: ignore[no-untyped-call]  # noqa: SLF001
+        result = await self._connection._execute(self._call, function, args, kwargs)  # type: ignore[no-untyped-call]  # noqa: SLF001
         return cast("T", result)
+
+    def _call(self, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        return function(self._connection._conn, *args, **kwargs)  # noqa: SLF001  (the newest)
+
+    async def reopen(self) -> None:
+        """Call ``connect`` again and use what it returns from now on. Raises what it raises; then
+        the old connection stays. The old one is closed second, so that it is not the last.
+        """
+
+        def replace(old: Connection) -> None:
+            self._connection._connection = self._connect()  # noqa: SLF001
+            with suppress(driver.Error):
+                old.close()
+
+        await self.run(replace)
 
     async def close(self) -> None:
         """Close the connection and end its thread."""

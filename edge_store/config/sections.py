@@ -70,7 +70,13 @@ class StoreSection(Section, frozen=True, kw_only=True):
         int, Meta(ge=0, description="How long SQLite waits for a lock that Litestream holds.")
     ] = 5000
     disk_reserve_bytes: Annotated[
-        int, Meta(ge=0, description="Below this much free disk, new requests are refused with 507.")
+        int,
+        Meta(
+            ge=0,
+            description="Below this much free disk the search index is dropped; below three "
+            "quarters of it, results are recorded without their bodies; below half of it, new "
+            "requests are refused with 507. All of it ends by itself when there is room again.",
+        ),
     ] = 256 * MIB
     wal_bytes_max: Annotated[
         int,

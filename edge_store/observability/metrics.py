@@ -42,8 +42,11 @@ class Metrics:
         self.committed = Counter(
             "edge_store_committed", "Results committed, by status", ["status"], registry=registry
         )
-        self.failed = Counter(
-            "edge_store_failed", "Results whose commit failed, by code", ["code"], registry=registry
+        self.lost = Counter(
+            "edge_store_lost",
+            "Results that could not be stored, by code",
+            ["code"],
+            registry=registry,
         )
         self.commits = Counter("edge_store_commits", "COMMITs, marks included", registry=registry)
         self.commit_seconds = Histogram(

@@ -1,31 +1,99 @@
-"""How much room the database's disk has, and whether that is enough to admit more."""
+"""How much room the database's disk has, and what is given up for it, in this order: the search
+index, which can be built again; the bodies of new results; new requests.
+"""
 
 import shutil
+from enum import IntEnum
 from pathlib import Path
+
+import structlog
 
 from edge_store.errors import DiskFull
 
-__all__ = ["Disk"]
+__all__ = ["Disk", "DiskLevel"]
+
+log = structlog.get_logger(__name__)
+
+SEARCH_INDEX = ("search.db", "search.db-wal", "search.db-shm")
+
+
+class DiskLevel(IntEnum):
+    """What has been given up; each level includes those before it."""
+
+    OK = 0
+    NO_SEARCH = 1  # below the reserve
+    NO_BODIES = 2  # below three quarters of it
+    REFUSING = 3  # below half of it: what is in flight, and the marks, need the rest
 
 
 class Disk:
-    """The disk that holds ``database``, with ``reserve_bytes`` that requests may not use."""
+    """The disk that holds ``database``, with ``reserve_bytes`` that ordinary work may not use."""
 
     def __init__(self, database: Path, reserve_bytes: int) -> None:
         self._folder = database.parent
         self._reserve_bytes = reserve_bytes
+        self._level = DiskLevel.OK
+
+    @property
+    def level(self) -> DiskLevel:
+        """As of the last ``check``."""
+        return self._level
 
     def free_bytes(self) -> int:
         """Bytes that an ordinary process may still write."""
         return shutil.disk_usage(self._folder).free
 
+    def check(self) -> int:
+        """Measure, drop the search index if it must go, log a change. Returns the free bytes."""
+        free, level = self._measure()
+        if level is not DiskLevel.OK and self._drop_search_index():
+            free, level = self._measure()
+        if level is not self._level:
+            tell = log.error if level > self._level else log.warning
+            tell(
+                "disk_level_changed",
+                level=level.value,
+                meaning=level.name.lower(),
+                free_bytes=free,
+                reserve_bytes=self._reserve_bytes,
+            )
+            self._level = level
+        return free
+
     def shortage(self) -> DiskFull | None:
-        """The error to refuse requests with, or None while there is room."""
-        free = self.free_bytes()
-        if free >= self._reserve_bytes:
+        """Measure. The error to refuse requests with, or None while there is room."""
+        free = self.check()
+        if self._level is not DiskLevel.REFUSING:
             return None
         return DiskFull(
-            f"{self._folder} has {free} bytes free, less than store.disk_reserve_bytes = "
+            f"{self._folder} has {free} bytes free, less than half of store.disk_reserve_bytes = "
             f"{self._reserve_bytes}",
             hint="free space on that disk; the box goes on by itself",
         )
+
+    def _measure(self) -> tuple[int, DiskLevel]:
+        reserve = self._reserve_bytes
+        try:
+            free = self.free_bytes()
+        except OSError as exc:  # a file system that was shut down
+            log.error("disk_not_measured", error=str(exc))
+            return 0, DiskLevel.REFUSING
+        if free >= reserve:
+            return free, DiskLevel.OK
+        if 4 * free >= 3 * reserve:
+            return free, DiskLevel.NO_SEARCH
+        return free, DiskLevel.NO_BODIES if 2 * free >= reserve else DiskLevel.REFUSING
+
+    def _drop_search_index(self) -> bool:
+        """Whether there was one and it is gone."""
+        found = [path for name in SEARCH_INDEX if (path := self._folder / name).exists()]
+        try:
+            dropped_bytes = sum(path.stat().st_size for path in found)
+            for path in found:
+                path.unlink(missing_ok=True)
+        except OSError as exc:  # a file system that has become read-only
+            log.error("search_index_not_dropped", error=str(exc))
+            return False
+        if found:
+            log.error("search_index_dropped", bytes=dropped_bytes)
+        return bool(found)

@@ -1,11 +1,11 @@
 """Group commit: results that wait while one COMMIT runs share the next one.
 
-One task, one connection. A batch is one plain function on the writer's thread: BEGIN IMMEDIATE, the
-inserts, the row of ``commits``, COMMIT. A result is acknowledged only by the future that its COMMIT
-resolves. A datum that cannot be stored costs its own row a retry, not the batch. A lock or an I/O
-error costs the batch another try, for as long as its callers wait. The queue needs no bound of its
-own: a result holds its slot until it is settled, whatever its caller does. The task ends by
-``close``, never by cancellation.
+One task, one connection. A batch is one plain function on the writer's thread (``batch.py``). A
+result is acknowledged only by the future that its COMMIT resolves. A lock or an I/O error costs the
+batch another try, for as long as its callers wait; after an I/O error the file is opened again and
+read back first (``reopen.py``). What is given up is a loss: an alarm and a row (``losses.py``). The
+queue needs no bound of its own: a result holds its slot until it is settled, whatever its caller
+does. The task ends by ``close``, never by cancellation.
 """
 
 import asyncio
@@ -16,56 +16,38 @@ from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
-import msgspec
 import structlog
 
-from edge_store.chain import GENESIS, commit_digest
-from edge_store.clock import now_ms
 from edge_store.config import RecorderSection
 from edge_store.errors import AdmissionClosed, EdgeStoreError, StoreError, WriterStopped
 from edge_store.observability.metrics import Metrics
+from edge_store.recorder.batch import ChainHead, Suspect, Written, without_content, write_batch
 from edge_store.recorder.boot import Boot
-from edge_store.recorder.disk import Disk
+from edge_store.recorder.disk import Disk, DiskLevel
+from edge_store.recorder.losses import Losses
+from edge_store.recorder.reopen import reopened
 from edge_store.recorder.slots import Slot, Slots
 from edge_store.result import Receipt, Result, Status
-from edge_store.rows import Row, insert_rows, salvaged, to_row
-from edge_store.sql import sql
-from edge_store.sqlite import Connection, DatabaseThread, driver, translated
+from edge_store.sqlite import DatabaseThread
 
-__all__ = ["ChainHead", "Writer", "read_head", "write_batch"]
+__all__ = ["Writer"]
 
 log = structlog.get_logger(__name__)
-
-# What binding or a CHECK says of one bad value; everything else is the file's or the disk's fault.
-DATA_ERRORS = (
-    UnicodeEncodeError,
-    OverflowError,
-    driver.IntegrityError,
-    driver.DataError,
-    driver.InterfaceError,
-    driver.ProgrammingError,
-)
 
 PACING_S = 0.05  # longest time over which committed streams are released
 GATHER_S = 0.005  # longest wait for results that the loop is busy bringing
 QUIET_TURNS = 4  # of the loop, without a new result: it has none at hand
-RETRY_PAUSE_S = 0.25  # or beat_s, if that is shorter
+RETRY_PAUSE_S = 0.05  # doubled at each failure
+RETRY_PAUSE_MAX_S = 1.0  # or beat_s, if that is shorter
 STOPPING_PATIENCE_S = 3.0  # what waits longer at a stop is given up at the next failure
 
 
-class ChainHead(msgspec.Struct, frozen=True):
-    """Where the next commit continues."""
+class Attempt(NamedTuple):
+    """A transaction handed to the thread."""
 
-    seq: int
-    digest: bytes
-
-
-class Written(msgspec.Struct, frozen=True):
-    """What one COMMIT made: each result's receipt or the error of its row, and the new head."""
-
-    outcomes: list[Receipt | EdgeStoreError]
-    head: ChainHead
-    seconds: float
+    batch: tuple["Waiting", ...]
+    admitted_upto: int
+    losses: int
 
 
 class Waiting(NamedTuple):
@@ -85,93 +67,6 @@ class Waiting(NamedTuple):
         else:
             self.future.set_exception(outcome)
             self.future.exception()  # a caller that has left is not an unseen error
-
-
-def read_head(connection: Connection) -> ChainHead:
-    """The head that the file holds: taken at start, then kept in memory."""
-    (seq,) = connection.execute(sql("select_last_seq")).fetchone()
-    row = connection.execute(sql("select_last_digest")).fetchone()
-    return ChainHead(seq, row[0] if row else GENESIS)
-
-
-def write_batch(
-    connection: Connection,
-    boot: Boot,
-    head: ChainHead,
-    admitted_upto: int,
-    results: Sequence[Result],
-) -> Written:
-    """Commit ``results`` and their mark in one transaction; with none, the mark alone.
-
-    Raises:
-        StoreError: nothing was committed.
-    """
-    started = time.perf_counter()
-    at = now_ms()
-    with translated(f"{len(results)} results could not be committed"):
-        try:
-            connection.execute(sql("begin"))
-            outcomes, digests = _insert_all(connection, boot, head.seq, at, results)
-            first, last = (head.seq + 1, head.seq + len(digests)) if digests else (None, None)
-            columns = (boot.boot_id, at, admitted_upto, first, last)
-            digest = commit_digest(head.digest, columns, digests)
-            connection.execute(sql("insert_commit"), (*columns, digest, head.digest))
-            connection.execute(sql("commit"))
-        except BaseException:
-            with suppress(driver.Error):  # the failure may have ended the transaction by itself
-                connection.execute(sql("rollback"))
-            raise
-    return Written(outcomes, ChainHead(last or head.seq, digest), time.perf_counter() - started)
-
-
-def _insert_all(
-    connection: Connection, boot: Boot, seq: int, at: int, results: Sequence[Result]
-) -> tuple[list[Receipt | EdgeStoreError], list[bytes]]:
-    """All rows at once; after a data error, one by one."""
-    try:
-        rows = [to_row(seq + n, boot.timeline, result) for n, result in enumerate(results, 1)]
-        insert_rows(connection, rows)
-    except DATA_ERRORS:
-        # From the start again, not to a savepoint: having one open copies every page it touches.
-        connection.execute(sql("rollback"))
-        connection.execute(sql("begin"))
-    else:
-        receipts: list[Receipt | EdgeStoreError] = [
-            Receipt(id=result.id, seq=seq + n, committed_at=at)
-            for n, result in enumerate(results, 1)
-        ]
-        return receipts, [row.digest for row in rows]
-
-    outcomes: list[Receipt | EdgeStoreError] = []
-    digests: list[bytes] = []
-    for result in results:
-        here = seq + len(digests) + 1
-        try:
-            row = _insert_one(connection, here, boot.timeline, result)
-        except DATA_ERRORS as exc:
-            outcomes.append(StoreError(f"result {result.id} cannot be stored: {exc}"))
-        else:
-            digests.append(row.digest)
-            outcomes.append(Receipt(id=result.id, seq=here, committed_at=at))
-    return outcomes, digests
-
-
-def _insert_one(connection: Connection, seq: int, timeline: str, result: Result) -> Row:
-    """One result as it is; if that cannot be, with the offending field escaped or dropped."""
-    connection.execute(sql("savepoint"))
-    try:
-        row = to_row(seq, timeline, result)
-        insert_rows(connection, [row])
-    except DATA_ERRORS as exc:
-        connection.execute(sql("rollback_to_savepoint"))
-        row = to_row(seq, timeline, salvaged(result, connection, exc))
-        try:
-            insert_rows(connection, [row])
-        except DATA_ERRORS:  # nothing of it may stay: the next result takes this seq
-            connection.execute(sql("rollback_to_savepoint"))
-            raise
-    connection.execute(sql("release_savepoint"))
-    return row
 
 
 class Writer:
@@ -194,8 +89,11 @@ class Writer:
         self._disk = disk
         self._config = config
         self._metrics = metrics
+        self._losses = Losses(metrics)
+        self._doubt: tuple[Suspect, Attempt] | None = None
+        self._retry_pause_s = RETRY_PAUSE_S
         self._queue: deque[Waiting] = deque()
-        self._pacing: deque[tuple[Waiting, Receipt | EdgeStoreError, float]] = deque()
+        self._pacing: deque[tuple[Waiting, Receipt, float]] = deque()
         self._expiry: asyncio.TimerHandle
         self._wake = asyncio.Event()
         self._closing = False
@@ -210,6 +108,11 @@ class Writer:
     def head(self) -> ChainHead:
         """The newest committed seq and digest."""
         return self._head
+
+    @property
+    def is_sound(self) -> bool:
+        """False from an I/O error until the database has been opened again and read back."""
+        return self._doubt is None
 
     @property
     def _brought(self) -> int:
@@ -229,7 +132,7 @@ class Writer:
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         waiting = Waiting(result, slot, future, time.monotonic())
         if self._ended:
-            self._settle(waiting, WriterStopped("the writer has stopped"))
+            self._lose(waiting, WriterStopped("the writer has stopped"))
         else:
             self._queue.append(waiting)
             self._wake.set()
@@ -279,8 +182,7 @@ class Writer:
                 await self._beat()
         self._ended = True
         self._expiry.cancel()
-        if self._marked_upto < self._slots.admitted_upto:
-            await self._mark()
+        await self._leave_last_mark()
 
     def close(self) -> None:
         """Let ``run`` end once everything that waits is committed."""
@@ -298,20 +200,32 @@ class Writer:
         """Refuse when the disk runs low, try again what failed, and mark the admission count."""
         self._beat_at = time.monotonic()
         shortage = self._disk.shortage()
-        if shortage is not None:
-            if self._slots.closed is None:
-                log.error("disk_low", error=str(shortage))
-                self._slots.close(shortage)
-            return
-        failing = isinstance(self._slots.closed, StoreError)
+        if shortage is not None and self._slots.closed is None:
+            self._slots.close(shortage)
+        failing = shortage is None and isinstance(self._slots.closed, StoreError)
         stale = self._beat_at - self._marked_at >= self._config.beat_s
-        unmarked = self._slots.in_flight > 0 or self._marked_upto < self._slots.admitted_upto
-        if not self._queue and (failing or (stale and unmarked)):  # a result carries a mark itself
-            await self._mark()
+        unmarked = stale and (self._slots.in_flight > 0 or self._is_unmarked)
+        if not self._queue and (failing or unmarked):  # a result carries a mark itself
+            with suppress(StoreError):  # logged, and admission is closed until a write succeeds
+                await self._mark()
+
+    @property
+    def _is_unmarked(self) -> bool:
+        return self._marked_upto < self._slots.admitted_upto or len(self._losses) > 0
 
     async def _mark(self) -> None:
-        with suppress(StoreError):  # logged, and admission is closed until a write succeeds
-            await self._write([])
+        await self._recover()
+        await self._write(())
+
+    async def _leave_last_mark(self) -> None:
+        until = time.monotonic() + STOPPING_PATIENCE_S
+        while self._is_unmarked:
+            try:
+                await self._mark()
+            except StoreError as exc:
+                if not _may_pass(exc) or time.monotonic() > until:
+                    return
+                await self._pause_after_failure()
 
     async def _gather(self) -> None:
         """Let the loop bring the results that it has at hand: a COMMIT starts once it brings none.
@@ -331,32 +245,51 @@ class Writer:
             quiet = quiet + 1 if self._brought == before else 0
 
     async def _commit_waiting(self) -> None:
-        await self._gather()
-        batch = tuple(islice(self._queue, self._config.batch_rows_max))
-        outcomes: Sequence[Receipt | EdgeStoreError]
         try:
-            outcomes = await self._write([waiting.result for waiting in batch])
+            await self._recover()
+            await self._gather()
+            batch = self._first()
+            outcomes: Sequence[Receipt | EdgeStoreError] = await self._write(batch)
         except StoreError as exc:
-            if type(exc) is StoreError:  # busy or I/O: it may pass; a full or damaged file will not
+            if _may_pass(exc):
                 self._give_up_overdue(exc)
-                await asyncio.sleep(min(RETRY_PAUSE_S, self._config.beat_s))
+                await self._pause_after_failure()
                 return
+            batch = self._first()
             outcomes = [exc] * len(batch)
+        self._settle_all(batch, outcomes)
+
+    def _first(self) -> tuple[Waiting, ...]:
+        return tuple(islice(self._queue, self._config.batch_rows_max))
+
+    def _settle_all(
+        self, batch: Sequence[Waiting], outcomes: Sequence[Receipt | EdgeStoreError]
+    ) -> None:
         stored: Counter[Status] = Counter()
         for waiting, outcome in zip(batch, outcomes, strict=True):
-            assert self._queue.popleft() is waiting
+            if not self._queue or self._queue[0] is not waiting:
+                continue  # given up while it was not known whether it got in
+            self._queue.popleft()
             if isinstance(outcome, Receipt):
                 stored[waiting.result.status] += 1
+                if waiting.result.stream:
+                    self._pace(waiting, outcome)
+                else:
+                    self._settle(waiting, outcome)
             else:
-                self._metrics.failed.labels(outcome.code).inc()
-            if waiting.result.stream:
-                self._pace(waiting, outcome)
-            else:
-                self._settle(waiting, outcome)
+                self._lose(waiting, outcome)
         for status, count in stored.items():
             self._metrics.committed.labels(status.value).inc(count)
 
-    def _pace(self, waiting: Waiting, outcome: Receipt | EdgeStoreError) -> None:
+    def _lose(self, waiting: Waiting, error: EdgeStoreError) -> None:
+        self._losses.add(waiting.result, error)
+        self._settle(waiting, error)
+
+    async def _pause_after_failure(self) -> None:
+        await asyncio.sleep(min(self._retry_pause_s, self._config.beat_s))
+        self._retry_pause_s = min(2 * self._retry_pause_s, RETRY_PAUSE_MAX_S)
+
+    def _pace(self, waiting: Waiting, outcome: Receipt) -> None:
         """Settle one stream a turn of the loop: released all at once, the callers of a batch would
         come back at once too, and each would wait for its first token behind the intake of all.
         """
@@ -380,23 +313,64 @@ class Writer:
             patience_s = min(patience_s, STOPPING_PATIENCE_S)
         oldest = time.monotonic() - patience_s
         while self._queue and self._queue[0].since < oldest:
-            self._metrics.failed.labels(reason.code).inc()
-            self._settle(self._queue.popleft(), reason)
+            self._lose(self._queue.popleft(), reason)
 
-    async def _write(self, results: Sequence[Result]) -> list[Receipt | EdgeStoreError]:
-        upto = self._slots.admitted_upto
+    async def _write(self, batch: tuple[Waiting, ...]) -> list[Receipt | EdgeStoreError]:
+        """One transaction: ``batch`` and the losses that wait, or the mark alone."""
+        assert self._doubt is None
+        losses = self._losses.first()
+        attempt = Attempt(batch, self._slots.admitted_upto, len(losses))
+        results = [waiting.result for waiting in batch]
+        if self._disk.level >= DiskLevel.NO_BODIES:
+            results = [without_content(result) for result in results]
         try:
-            written = await self._connection.run(write_batch, self._boot, self._head, upto, results)
+            written = await self._connection.run(
+                write_batch, self._boot, self._head, attempt.admitted_upto, results, losses
+            )
         except StoreError as exc:
-            log.error("commit_failed", code=exc.code, rows=len(results), error=str(exc))
-            if self._slots.closed is None:  # a drain stays a drain: it must not be opened again
-                self._slots.close(exc)
+            if isinstance(exc, Suspect):
+                self._doubt = exc, attempt
+            self._failed(exc, len(batch))
             raise
+        self._committed(attempt, written)
+        return written.outcomes
+
+    async def _recover(self) -> None:
+        """After an I/O error: what the file holds decides what became of the last attempt."""
+        if self._doubt is None:
+            return
+        suspect, attempt = self._doubt
+        written = suspect.written
+        try:
+            uncertain = None if written is None else written.head
+            is_in = await reopened(self._connection, self._head, uncertain)
+        except StoreError as exc:
+            self._failed(exc, len(self._queue))
+            raise
+        self._doubt = None
+        if is_in:
+            assert written is not None
+            self._committed(attempt, written)
+            self._settle_all(attempt.batch, written.outcomes)
+
+    def _failed(self, exc: StoreError, rows: int) -> None:
+        log.error("commit_failed", code=exc.code, rows=rows, error=str(exc))
+        closed = self._slots.closed
+        if closed is None or isinstance(closed, StoreError):  # a drain must not be opened again
+            self._slots.close(exc)
+
+    def _committed(self, attempt: Attempt, written: Written) -> None:
         self._head = written.head
-        self._marked_upto, self._marked_at = upto, time.monotonic()
+        self._marked_upto, self._marked_at = attempt.admitted_upto, time.monotonic()
+        self._losses.carried(attempt.losses)
+        self._retry_pause_s = RETRY_PAUSE_S
         self._metrics.commits.inc()
         self._metrics.commit_seconds.observe(written.seconds)
         if isinstance(self._slots.closed, StoreError) and self._disk.shortage() is None:
             log.info("admission_opened")
             self._slots.open()
-        return written.outcomes
+
+
+def _may_pass(exc: StoreError) -> bool:
+    """A lock or an I/O error may; a full or damaged file will not."""
+    return type(exc) in (StoreError, Suspect)

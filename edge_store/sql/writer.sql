@@ -77,3 +77,23 @@ SELECT json_valid(?)
 SELECT coalesce(
     (SELECT event = 'end' FROM boots ORDER BY boot_no DESC LIMIT 1),
     1)
+
+-- name: insert_loss
+INSERT INTO losses (at, boot_id, boot_seq, id, code, message)
+SELECT :at, :boot_id, :boot_seq, :id, :code, :message
+WHERE NOT EXISTS (SELECT 1 FROM results WHERE id = :id)
+AND NOT EXISTS (SELECT 1 FROM losses WHERE boot_id = :boot_id AND boot_seq = :boot_seq)
+
+-- name: select_database_path
+SELECT file FROM pragma_database_list WHERE name = 'main'
+
+-- name: select_newest_link
+SELECT boot_id, at, admitted_upto, seq_from, seq_to, digest, previous
+FROM commits ORDER BY commit_id DESC LIMIT 1
+
+-- name: select_results_between
+SELECT * FROM results WHERE seq BETWEEN :first AND :last ORDER BY seq
+
+-- name: select_deleted_digests
+SELECT seq, digest FROM deletions WHERE seq BETWEEN :first AND :last
+AND timeline = (SELECT timeline FROM timelines ORDER BY timeline_no DESC LIMIT 1)

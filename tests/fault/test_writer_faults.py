@@ -19,7 +19,7 @@ from support.scripted import (
 from edge_store.chain import verify_chain
 from edge_store.config import RecorderSection
 from edge_store.errors import AdmissionClosed, DiskFull, EdgeStoreError, StoreError, WriterStopped
-from edge_store.recorder.writer import read_head
+from edge_store.recorder.batch import read_head
 from edge_store.result import Output, Receipt, Result, Status
 from edge_store.sqlite import Connection, check_integrity, driver, open_reader
 

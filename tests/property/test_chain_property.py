@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.records import make_result, new_database
 
 from edge_store.chain import ChainCheck, verify_chain
-from edge_store.recorder.writer import read_head, write_batch
+from edge_store.recorder.batch import read_head, write_batch
 from edge_store.result import Output, Status
 from edge_store.sqlite import Connection, driver
 

@@ -20,8 +20,8 @@ import edge_store
 from edge_store.config import ReplicaSection
 from edge_store.identity import create_identity
 from edge_store.ids import DeviceId
+from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.boot import begin_boot
-from edge_store.recorder.writer import read_head, write_batch
 from edge_store.replica.supervisor import Litestream
 from edge_store.result import Content
 from edge_store.schema import migrate

@@ -18,15 +18,16 @@ from edge_store.ids import ResultId
 from edge_store.jsonrepair import JsonWorkers
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
+from edge_store.recorder.batch import read_head
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.idempotency import Idempotency
 from edge_store.recorder.slots import Slots
-from edge_store.recorder.writer import Writer, read_head
+from edge_store.recorder.writer import Writer
 from edge_store.result import Recorded
 from edge_store.rows import load_recorded
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, DatabaseThread, open_reader
+from edge_store.sqlite import Connection, DatabaseThread, open_reader, open_writer
 
 Script = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -254,6 +255,8 @@ async def recording(
     boots: list[Boot] = []
 
     def connect() -> Connection:
+        if boots:  # after an I/O error
+            return connected(open_writer(path))  # type: ignore[no-any-return]  # as below
         connection, boot = new_database(path)
         boots.append(boot)
         return connected(connection)  # type: ignore[no-any-return]  # a stand-in of the same shape

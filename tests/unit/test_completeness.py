@@ -9,8 +9,8 @@ from support.records import DEVICE, make_result, new_database
 import edge_store.identity
 import edge_store.recorder.boot
 from edge_store.identity import create_identity
+from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.boot import Boot, begin_boot, end_boot
-from edge_store.recorder.writer import read_head, write_batch
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 

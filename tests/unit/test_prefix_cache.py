@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.records import make_result, new_database
 
-from edge_store.recorder.writer import read_head, write_batch
+from edge_store.recorder.batch import read_head, write_batch
 from edge_store.result import Operation
 from edge_store.sqlite import Connection
 

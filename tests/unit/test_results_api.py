@@ -13,7 +13,7 @@ import edge_store.api.app
 from edge_store.api.app import own_routes
 from edge_store.ids import new_result_id
 from edge_store.observability.metrics import Metrics
-from edge_store.recorder.writer import read_head, write_batch
+from edge_store.recorder.batch import read_head, write_batch
 from edge_store.result import Content, Output, Result
 from edge_store.sqlite import DatabaseThread, open_reader, open_writer
 
