@@ -28,7 +28,7 @@ from edge_store.jsonrepair import Assessed, JsonWorkers, Wanted
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.exchange import Exchange
-from edge_store.recorder.slots import Slot, Slots
+from edge_store.recorder.slots import Claim, Slot, Slots
 from edge_store.recorder.tenant import tenant_of
 from edge_store.recorder.transcript import Asked, Dialect, Reading
 from edge_store.recorder.writer import Writer
@@ -70,9 +70,15 @@ class Recorder:
         self._is_aborting = False
 
     async def record(
-        self, dialect: Dialect, scope: Scope, body: bytes, receive: Receive, send: Send
+        self,
+        dialect: Dialect,
+        scope: Scope,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        claim: Claim | None = None,
     ) -> None:
-        """Answer one request and record its outcome.
+        """Answer one request and record its outcome. ``claim`` holds its tenant and its bytes.
 
         Raises:
             InvalidRequest: the body is not what the route takes. Nothing was admitted.
@@ -88,7 +94,7 @@ class Recorder:
             result_id, dialect, asked, send, bytes_max=self._config.response_bytes_max
         )
         entry = Entry(self._boot, scope, asked, (body, fingerprint), exchange)
-        slot = await self.slots.reserve()
+        slot = await self.slots.reserve(claim)
         commit: asyncio.Future[Receipt] | None = None  # once there is one, the slot is the writer's
         try:
             self._metrics.admitted.inc()
