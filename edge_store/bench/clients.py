@@ -28,6 +28,7 @@ class Load(Record, frozen=True, kw_only=True):
 
     connections: int
     mode: Mode
+    tenants: tuple[int, ...] = ()  # how many of the connections are whose; then they may be refused
 
     @property
     def name(self) -> str:
@@ -46,6 +47,8 @@ class Slice(Record, frozen=True, kw_only=True):
     cpu_us_tree: float
     cpu_us_parent: float
     client_busy: float  # the busiest client's share of one core
+    refused: int = 0
+    answers_by_tenant: tuple[int, ...] = ()
 
 
 class Clients:
@@ -94,6 +97,10 @@ class Clients:
             cpu_us_tree=tree / took_s * seconds / answers * 1e6,
             cpu_us_parent=parent / took_s * seconds / answers * 1e6,
             client_busy=max(outcome.cpu_s / outcome.wall_s for outcome in outcomes),
+            refused=sum(sum(outcome.refused) for outcome in outcomes),
+            answers_by_tenant=tuple(
+                map(sum, zip(*(outcome.answers for outcome in outcomes), strict=True))
+            ),
         ), {value for outcome in outcomes for value in outcome.acknowledged}
 
     async def until_killed(
@@ -116,7 +123,10 @@ class Clients:
         number = len(self._processes)
         orders = []
         for index in range(number):
-            connections = load.connections // number + (index < load.connections % number)
+            connections = _share(load.connections, number, index)
+            tenants = tuple(_share(callers, number, index) for callers in load.tenants)
+            if tenants:
+                connections = sum(tenants)
             if connections:
                 orders.append(
                     Order(
@@ -126,6 +136,7 @@ class Clients:
                         first_number=self._orders * NUMBERS_PER_ORDER,
                         begins_at=begins_at,
                         ends_at=ends_at,
+                        tenants=tenants,
                     )
                 )
                 self._orders += 1
@@ -142,6 +153,10 @@ class Clients:
         process.stdin.write(msgspec.json.encode(order) + b"\n")
         await process.stdin.drain()
         return msgspec.json.decode(await _line(process), type=Outcome)
+
+
+def _share(whole: int, number: int, index: int) -> int:
+    return whole // number + (index < whole % number)
 
 
 async def _line(process: asyncio.subprocess.Process) -> bytes:

@@ -31,7 +31,7 @@ dir_option = click.option(
 
 @click.group()
 def bench() -> None:
-    """Measure the writer, what recording costs, the daemon's memory, or a whole engine.
+    """Measure the writer, what recording costs, the daemon's memory, overload, or a whole engine.
 
     Figures are medians over interleaved pairs. Exits 1 when one misses its bound.
 
@@ -89,6 +89,30 @@ def memory(requests: int, directory: Path | None) -> None:
     from edge_store.bench import bench_memory
 
     _measure(directory, lambda folder: bench_memory(folder, requests=requests))
+
+
+@bench.command()
+@pairs_option
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.1), default=2.5, show_default=True,
+    help="Length of a slice.",
+)  # fmt: skip
+@dir_option
+def overload(pairs: int, seconds: float, directory: Path | None) -> None:
+    """Measure the daemon under ten times the load that it can sustain.
+
+    Callers of four tenants, one of which has seven tenths of them, wait as long as they are told
+    when they are refused. At the end the daemon is killed under that load, and every acknowledged
+    answer is looked for in its database.
+
+    \b
+    Example:
+      edge-store bench overload --pairs 12
+    """
+    from edge_store.bench import OverloadPlan, bench_overload
+
+    plan = OverloadPlan(pairs=pairs, seconds=seconds)
+    _measure(directory, lambda folder: bench_overload(folder, plan, say=_say))
 
 
 @bench.command()

@@ -50,13 +50,14 @@ class Claim:
     Left, it gives them back, unless it became a slot: then ``Slots.release`` does.
     """
 
-    __slots__ = ("_slots", "held_bytes", "is_admitted", "party")
+    __slots__ = ("_slots", "held_bytes", "is_admitted", "is_over", "party")
 
     def __init__(self, slots: "Slots", party: Party) -> None:
         self._slots = slots
         self.party = party
         self.held_bytes = 0
         self.is_admitted = False
+        self.is_over = False
 
     def __enter__(self) -> Self:
         return self
@@ -157,6 +158,8 @@ class Slots:
 
     def withdraw(self, claim: Claim) -> None:
         """Give back what the claim holds."""
+        assert not claim.is_over
+        claim.is_over = True
         party = claim.party
         party.claims -= 1
         party.held_bytes -= claim.held_bytes
@@ -259,8 +262,6 @@ class Slots:
     def release(self, slot: Slot) -> None:
         """Give the place to the next in line, and the bytes back."""
         assert slot.boot_seq <= self.admitted_upto
-        assert slot.claim.is_admitted
-        slot.claim.is_admitted = False
         self.withdraw(slot.claim)
         self._pass_on()
 
