@@ -15,6 +15,7 @@ from edge_store.errors import (
     EdgeStoreError,
     MethodNotAllowed,
     NotFound,
+    Overloaded,
     PayloadTooLarge,
     RecorderFull,
     RequestTimeout,
@@ -100,16 +101,18 @@ class Gate:
             await self(scope, receive, send_last)
         else:
             full = RecorderFull("there are too many connections", hint="open fewer, and keep them")
-            await self._refuse(full, scope, send_last)
+            await self._refuse(full, scope, send)
 
-    async def _refuse(
-        self, error: EdgeStoreError, scope: Scope, send: Send, *headers: tuple[bytes, bytes]
-    ) -> None:
+    async def _refuse(self, error: EdgeStoreError, scope: Scope, send: Send) -> None:
         self._metrics.refused.labels(error.code).inc()
         dialect = GENERATING.get(scope["path"])
         body = (dialect.envelope if dialect else OpenAIEnvelope()).body(error)
         length = (b"content-length", str(len(body)).encode())
-        answered = [*error_headers(error), length, *headers]
+        answered = [*error_headers(error), length]
+        if isinstance(error, PayloadTooLarge | RequestTimeout | Overloaded):
+            # The rest of its body is not read; and who waits to come again shall not keep a
+            # connection, of which there are a number, from others.
+            answered.append(CLOSING)
         if isinstance(error, MethodNotAllowed):
             answered.append((b"allow", error.allowed.encode()))
         status = error.http_status
@@ -137,11 +140,7 @@ class Gate:
 
     async def _generate(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
         with self._recorder.slots.claim(tenant_of(scope)) as claim:
-            try:
-                body = await self._read(scope, receive, claim)
-            except EdgeStoreError as exc:
-                await self._refuse(exc, scope, send, CLOSING)  # the rest of it is not read
-                return
+            body = await self._read(scope, receive, claim)
             if body is not None:
                 await self._recorder.record(dialect, scope, body, receive, send, claim)
 

@@ -17,6 +17,7 @@ from edge_store.result import Record
 __all__ = ["Clients", "Load", "Slice", "running_clients"]
 
 RAMP_S = 0.8  # from the first connection to the window: the burst of the start is over
+CROWD_RAMP_S = 2.5  # the same where callers are refused: those of the burst have come again
 NUMBERS_PER_ORDER = 1_000_000
 LINE_BYTES_MAX = 64 * 1024 * 1024
 START_TIMEOUT_S = 60.0
@@ -66,7 +67,7 @@ class Clients:
         Raises:
             EdgeStoreError: an answer was not 200 and whole, or there was none.
         """
-        begins_at = time.monotonic() + RAMP_S
+        begins_at = time.monotonic() + (CROWD_RAMP_S if load.tenants else RAMP_S)
         order = self._order(port, load, begins_at, begins_at + seconds)
         async with asyncio.TaskGroup() as tasks:
             outcomes_task = tasks.create_task(self._carry_out(order))
@@ -109,7 +110,7 @@ class Clients:
         """Load a server and ``kill`` it after ``seconds``; the ids acknowledged, and how many
         requests had no answer.
         """
-        begins_at = time.monotonic() + RAMP_S
+        begins_at = time.monotonic() + (CROWD_RAMP_S if load.tenants else RAMP_S)
         order = self._order(port, load, begins_at, begins_at + 2 * seconds)
         async with asyncio.TaskGroup() as tasks:
             outcomes_task = tasks.create_task(self._carry_out(order))

@@ -18,12 +18,14 @@ from edge_store.bench.figures import (
     at_least,
     at_most,
     median,
+    percentile,
     resident_bytes,
 )
 from edge_store.bench.lookup import look_into
 from edge_store.bench.order import Mode
 from edge_store.bench.served import Served, daemon_of
 from edge_store.errors import EdgeStoreError
+from edge_store.observability.looplag import measured_lag
 from edge_store.result import Record
 
 __all__ = ["OverloadPlan", "bench_overload", "jain"]
@@ -31,7 +33,7 @@ __all__ = ["OverloadPlan", "bench_overload", "jain"]
 SLOTS = 32
 TIMES = 10
 SHARES = (7, 1, 1, 1)  # of the callers of an overload, by tenant
-TOKEN_DELAY_MS = 5.0  # 16 to 32 tokens: 80 to 160 ms, so 32 slots are some 260 requests/s
+TOKEN_DELAY_MS = 10.0  # 16 to 32 tokens: 160 to 320 ms, so 32 slots are some 130 requests/s
 FULL_LOAD_CALLERS = 64  # on the daemon whose engine takes no time
 KILL_SECONDS = 2.0
 SCRAPE_TIMEOUT_S = 10.0
@@ -41,7 +43,7 @@ RATE_MIN = 0.9
 GROWTH_MAX = 1.05
 P99_MAX = 3.0  # a full waiting room is worth one more generation, and a second for chance
 JAIN_MIN = 0.95
-LAG_S_MAX = 0.02
+LAG_MS_MAX = 20.0
 
 
 class OverloadPlan(Record, frozen=True, kw_only=True):
@@ -114,7 +116,7 @@ async def _overloaded(
         found = look_into(daemon.database, acknowledged)
     return [
         *_figures(pairs),
-        at_most(f"event loop's lag, {TIMES} times the load, p99", lag_s * 1e3, 20, "ms"),
+        at_most(f"event loop's lag, {TIMES} times the load, p99", lag_s * 1e3, LAG_MS_MAX, "ms"),
         at_most(
             f"acknowledged (of {len(acknowledged)}) and lost by SIGKILL",
             len(acknowledged) - found.present,
@@ -169,10 +171,12 @@ async def _full(
 ) -> list[Figure]:
     """The event loop when the processor is the limit."""
     load = Load(connections=FULL_LOAD_CALLERS, mode=Mode.MIXED)
+    beside: list[float] = []  # the lag of this process, which has nothing to do: the machine's
     async with daemon_of({"log.level": "warning"}, home) as daemon:
         before: dict[float, float] = {}
         for number in range(max(2, plan.pairs // 2)):
-            measured, _ = await clients.slice(daemon.pid, daemon.port, load, plan.seconds)
+            with measured_lag(beside.append):
+                measured, _ = await clients.slice(daemon.pid, daemon.port, load, plan.seconds)
             if not number:
                 before = await _lag_buckets(daemon)
             say(f"full load {number}: {measured.requests_per_s:.0f} answers/s")
@@ -183,7 +187,12 @@ async def _full(
             value=measured.requests_per_s,
             unit="answers/s",
         ),
-        at_most("event loop's lag, full load, p99", lag_s * 1e3, LAG_S_MAX * 1e3, "ms"),
+        at_most("event loop's lag, full load, p99", lag_s * 1e3, LAG_MS_MAX, "ms"),
+        Figure(
+            name="lag of an idle loop beside it, p99",
+            value=percentile(beside, 0.99) * 1e3,
+            unit="ms",
+        ),
     ]
 
 
