@@ -61,16 +61,24 @@ def writer(pairs: int, rows: int, directory: Path | None) -> None:
 @bench.command()
 @pairs_option
 @rows_option
+@click.option(
+    "--shares", is_flag=True,
+    help="Time each part of it by itself instead, in as many rounds.",
+)  # fmt: skip
 @dir_option
-def recorder(pairs: int, rows: int, directory: Path | None) -> None:
+def recorder(pairs: int, rows: int, *, shares: bool, directory: Path | None) -> None:
     """Measure what recording adds to a request of the demo engine.
 
     \b
     Example:
       edge-store bench recorder --pairs 20
+      edge-store bench recorder --shares
     """
-    from edge_store.bench import bench_recorder
+    from edge_store.bench import bench_recorder, bench_shares
 
+    if shares:
+        _measure(directory, lambda folder: bench_shares(folder, rounds=pairs, requests=rows))
+        return
     _measure(directory, lambda folder: bench_recorder(folder, pairs=pairs, slice_requests=rows))
 
 
