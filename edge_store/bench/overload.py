@@ -9,7 +9,7 @@ daemon whose engine takes none shows how late the event loop is when the process
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from edge_store.bench.clients import Clients, Load, Slice, running_clients
@@ -28,7 +28,7 @@ from edge_store.errors import EdgeStoreError
 from edge_store.observability.looplag import measured_lag
 from edge_store.result import Record
 
-__all__ = ["OverloadPlan", "bench_overload", "jain"]
+__all__ = ["OverloadPlan", "bench_overload", "bucket_percentile", "jain"]
 
 SLOTS = 32
 TIMES = 10
@@ -201,26 +201,31 @@ def _line(number: int, pair: Pair) -> str:
     return (
         f"{f'pair {number}' if number else 'warm-up':>8}  {one.requests_per_s:6.1f} → "
         f"{ten.requests_per_s:6.1f} answers/s, p99 {one.p99_ms:.0f} → {ten.p99_ms:.0f} ms, "
+        f"CPU {one.cpu_us_parent:.0f} → {ten.cpu_us_parent:.0f} µs/answer, "
         f"{ten.refused} refused, by tenant {ten.answers_by_tenant}, "
         f"RSS {pair.resident / MIB:.1f} MiB, clients {ten.client_busy:.0%} busy"
     )
 
 
 async def _lag_p99_s(daemon: Served, before: dict[float, float]) -> float:
-    """Within its bucket of the histogram, in proportion, as Prometheus does."""
     now = await _lag_buckets(daemon)
-    counts = sorted((bound, count - before.get(bound, 0)) for bound, count in now.items())
-    wanted = 0.99 * counts[-1][1]
-    if not wanted:
+    counts = {bound: count - before.get(bound, 0) for bound, count in now.items()}
+    if not counts[float("inf")]:
         raise EdgeStoreError("the event loop's lag was never measured: the windows are too short")
+    return bucket_percentile(counts, 0.99)
+
+
+def bucket_percentile(counts: Mapping[float, float], share: float) -> float:
+    """Of a histogram's cumulative counts by upper bound: within the bucket in proportion, as
+    Prometheus does; infinite in the last one.
+    """
+    wanted = share * counts[float("inf")]
     low, below = 0.0, 0.0
-    for bound, count in counts:
+    for bound, count in sorted(counts.items()):
         if count >= wanted:
             break
         low, below = bound, count
-    return (
-        low if bound == float("inf") else low + (bound - low) * (wanted - below) / (count - below)
-    )
+    return low + (bound - low) * (wanted - below) / (count - below)
 
 
 async def _lag_buckets(daemon: Served) -> dict[float, float]:

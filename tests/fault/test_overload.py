@@ -114,10 +114,9 @@ def test_ten_times_the_load_is_answered_at_the_same_rate_and_fairly(tmp_path: Pa
 
         acknowledged: set[str] = set()
         asyncio.run(measure())
-        refused = {
-            name for name in daemon.metrics() if name.startswith("edge_store_refused_total{")
-        }
-        assert 'edge_store_refused_total{code="tenant_over_share"}' in refused
+        metrics = daemon.metrics()
+        assert metrics['edge_store_refused_total{code="tenant_over_share"}'] > 0
+        assert metrics["edge_store_loop_lag_seconds_count"] > 20  # at least one second's
     assert acknowledged <= set(box.texts())
     box.proven()
 
