@@ -27,6 +27,7 @@ from edge_store.errors import AdmissionClosed, ConfigError, EdgeStoreError, Shut
 from edge_store.identity import create_identity
 from edge_store.ids import DeviceId
 from edge_store.jsonrepair import JsonWorkers
+from edge_store.observability.looplag import measured_lag
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.batch import read_head
@@ -142,7 +143,9 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     metrics=metrics,
                 )
                 server = HttpServer(
-                    gate, connections_max=4 * config.recorder.slots + CONNECTIONS_SPARE
+                    gate,
+                    connections_max=4 * config.recorder.slots + CONNECTIONS_SPARE,
+                    overflow=gate.overflow,
                 )
                 died = asyncio.ensure_future(engine.until_dead())
                 drain = Drain(recorder, stopping, died, config.server.drain_timeout_s)
@@ -150,7 +153,10 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 async with listening(server, listener, drain):
                     url = _url(listener)
                     log.info("http_listening", url=url)
-                    failure = await _life(engine, loaded, died, recorder, stopping, announce, url)
+                    with measured_lag(metrics.loop_lag_seconds.observe):
+                        failure = await _life(
+                            engine, loaded, died, recorder, stopping, announce, url
+                        )
                 died.cancel()
                 await reader.close()
     if not config.replica.enabled:
@@ -302,6 +308,7 @@ async def _recording(
 ) -> AsyncIterator[Recorder]:
     """The recorder with its writer; left only after the last commit and the boot's end row."""
     slots = Slots(config.recorder)
+    path = Path(config.store.path)
     head = await database.run(read_head)
     writer = Writer(database, boot, head, slots, disk, config.recorder, metrics)
     async with (
@@ -367,6 +374,11 @@ async def _checkpoint_when_large(path: Path, database: DatabaseThread, bound: in
 
 def _watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica: Any) -> None:
     metrics.watch("in_flight", "Slots taken", lambda: recorder.slots.in_flight)
+    metrics.watch(
+        "held_bytes",
+        "Bytes of the request bodies that arrive, wait or are in flight",
+        lambda: recorder.slots.held_bytes,
+    )
     metrics.watch("wal_bytes", "Size of the WAL", lambda: wal_bytes(path))
     metrics.watch("disk_free_bytes", "Free space on the database's disk", disk.free_bytes)
     metrics.watch(

@@ -3,7 +3,7 @@
     EdgeStoreError
     ├ ConfigError           the operator, before start: exit 78, a restart cannot mend it
     ├ RequestError          the caller: 4xx
-    ├ Overloaded            nobody: 503 with Retry-After, try again
+    ├ Overloaded            nobody: 503 or 429 with Retry-After, try again
     ├ EngineError           the GPU or the upstream: 502, 503, 504
     ├ StoreError            the disk or the file: 5xx; some exit codes forbid a restart
     └ ReplicationError      the replica or its program
@@ -47,6 +47,7 @@ __all__ = [
     "SchemaTooNew",
     "ShutDown",
     "StoreError",
+    "TenantOverShare",
     "UpstreamError",
     "VerifyFailed",
     "VulnerableSQLite",
@@ -163,9 +164,16 @@ class Overloaded(EdgeStoreError):
 
 
 class RecorderFull(Overloaded):
-    """Every recorder slot is taken."""
+    """Every recorder slot is taken, or there is no room for the body."""
 
     code = "recorder_full"
+
+
+class TenantOverShare(Overloaded):
+    """The recorder is full, and this tenant has more of it than others, who still get in."""
+
+    code = "tenant_over_share"
+    http_status = 429
 
 
 class AdmissionClosed(Overloaded):

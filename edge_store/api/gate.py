@@ -10,18 +10,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from hmac import compare_digest
 
 from edge_store.config import ServerSection
-from edge_store.engine import Engine, Receive, Scope, Send
+from edge_store.engine import ASGIMessage, Engine, Receive, Scope, Send
 from edge_store.errors import (
     EdgeStoreError,
     MethodNotAllowed,
     NotFound,
+    Overloaded,
     PayloadTooLarge,
     RecorderFull,
     RequestTimeout,
 )
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
-from edge_store.recorder.envelope import Envelope, OpenAIEnvelope, error_headers
+from edge_store.recorder.envelope import OpenAIEnvelope, error_headers
+from edge_store.recorder.slots import Hold
+from edge_store.recorder.tenant import tenant_of
 from edge_store.recorder.transcript import Dialect
 from edge_store.recorder.transcript.anthropic import MessagesDialect
 from edge_store.recorder.transcript.embeddings import EmbeddingsDialect
@@ -49,9 +52,10 @@ OPERATING: Mapping[str, tuple[str, ...]] = {
     "/server_info": READING,
     "/get_server_info": READING,
 }
-OURS = ("/livez", "/readyz", "/metrics", "/v1/results")
+WATCHING = ("/livez", "/readyz", "/metrics")  # answered however many connections there are
+OURS = (*WATCHING, "/v1/results")
 
-UNADMITTED_BYTES_MAX = 256 * 1024 * 1024  # of all bodies that have no slot yet
+CLOSING = (b"connection", b"close")
 DISCARD_FACTOR = 8  # so much of a body that is too large is read, so that its sender sees the 413
 
 
@@ -74,7 +78,6 @@ class Gate:
         self._config = config
         self._metrics = metrics
         self._admin_key = admin_key.encode()
-        self._unadmitted_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,18 +85,46 @@ class Gate:
         try:
             await self._route(scope, receive, send)
         except EdgeStoreError as exc:  # nothing has been sent yet, and nothing was admitted
-            self._metrics.refused.labels(exc.code).inc()
-            dialect = GENERATING.get(scope["path"])
-            await _answer(exc, dialect.envelope if dialect else OpenAIEnvelope(), send)
+            await self._refuse(exc, scope, send)
+
+    async def overflow(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer on a connection that is one too many, which is then closed: only health and
+        metrics as ever.
+        """
+
+        async def send_last(message: ASGIMessage) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), CLOSING]}
+            await send(message)
+
+        if scope["path"] in WATCHING:
+            await self(scope, receive, send_last)
+        else:
+            full = RecorderFull("there are too many connections", hint="open fewer, and keep them")
+            await self._refuse(full, scope, send)
+
+    async def _refuse(self, error: EdgeStoreError, scope: Scope, send: Send) -> None:
+        self._metrics.refused.labels(error.code).inc()
+        dialect = GENERATING.get(scope["path"])
+        body = (dialect.envelope if dialect else OpenAIEnvelope()).body(error)
+        length = (b"content-length", str(len(body)).encode())
+        answered = [*error_headers(error), length]
+        if isinstance(error, PayloadTooLarge | RequestTimeout | Overloaded):
+            # The rest of its body is not read; and who waits to come again shall not keep a
+            # connection, of which there are a number, from others.
+            answered.append(CLOSING)
+        if isinstance(error, MethodNotAllowed):
+            answered.append((b"allow", error.allowed.encode()))
+        status = error.http_status
+        await send({"type": "http.response.start", "status": status, "headers": answered})
+        await send({"type": "http.response.body", "body": body})
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         dialect = GENERATING.get(path)
         if dialect is not None:
             _require(("POST",), method, path)
-            body = await self._read(scope, receive)
-            if body is not None:
-                await self._recorder.record(dialect, scope, body, receive, send)
+            await self._generate(dialect, scope, receive, send)
         elif path in PASSING:
             _require(READING, method, path)
             await self._engine(scope, receive, send)
@@ -107,20 +138,26 @@ class Gate:
         else:
             raise NotFound(f"there is no {method} {path}")
 
+    async def _generate(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._recorder.slots.hold(tenant_of(scope)) as hold:
+            body = await self._read(scope, receive, hold)
+            if body is not None:
+                await self._recorder.record(dialect, scope, body, receive, send, hold)
+
     def _is_operator(self, scope: Scope) -> bool:
         """Whether the caller has the admin key; nobody has an empty one."""
         given = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
         return bool(self._admin_key) and compare_digest(given, b"Bearer " + self._admin_key)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None when its sender left.
+    async def _read(self, scope: Scope, receive: Receive, hold: Hold) -> bytes | None:
+        """The whole body, counted by ``hold``; None when its sender left.
 
         Raises:
             PayloadTooLarge, RequestTimeout: the sender's fault.
-            RecorderFull: there is no room for one more body (retryable).
+            Overloaded: there is no room for one more body (retryable).
         """
         chunks: list[bytes] = []
-        size, bound, kept = 0, self._config.body_bytes_max, 0
+        size, bound, grow = 0, self._config.body_bytes_max, self._recorder.slots.grow
         if _announced(scope) > DISCARD_FACTOR * bound:
             raise self._too_large(_announced(scope))
         try:
@@ -136,13 +173,7 @@ class Gate:
                     if size > bound:
                         chunks.clear()
                         continue
-                    if self._unadmitted_bytes + len(chunk) > UNADMITTED_BYTES_MAX:
-                        raise RecorderFull(
-                            f"the bodies that wait have {self._unadmitted_bytes} bytes",
-                            hint="send fewer large requests at once",
-                        )
-                    self._unadmitted_bytes += len(chunk)
-                    kept += len(chunk)
+                    grow(hold, len(chunk))
                     chunks.append(chunk)
         except TimeoutError:
             raise RequestTimeout(
@@ -150,8 +181,6 @@ class Gate:
                 f"{size} bytes had come",
                 hint="send it faster, or raise server.body_timeout_s",
             ) from None
-        finally:
-            self._unadmitted_bytes -= kept
         if size > bound:
             raise self._too_large(size)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -172,14 +201,3 @@ def _announced(scope: Scope) -> int:
     """``Content-Length``, or 0: the server has checked that it is a number."""
     value = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
     return int(value) if value.isdigit() else 0
-
-
-async def _answer(error: EdgeStoreError, envelope: Envelope, send: Send) -> None:
-    body = envelope.body(error)
-    headers = [*error_headers(error), (b"content-length", str(len(body)).encode())]
-    if isinstance(error, PayloadTooLarge | RequestTimeout | RecorderFull):
-        headers.append((b"connection", b"close"))  # the rest of its body is not read
-    if isinstance(error, MethodNotAllowed):
-        headers.append((b"allow", error.allowed.encode()))
-    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -14,6 +14,8 @@ from edge_store.config import ServerSection
 from edge_store.errors import AddressTaken, ConfigError
 
 __all__ = ["HttpServer", "bind", "listening"]
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 30
@@ -76,12 +78,19 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class HttpServer(uvicorn.Server):
-    """A uvicorn server whose signals belong to the daemon."""
+    """A uvicorn server whose signals belong to the daemon.
 
-    def __init__(self, app: Any, connections_max: int) -> None:
+    On connections beyond ``connections_max``, ``overflow`` answers in place of ``app``.
+    """
+
+    def __init__(self, app: App, connections_max: int, overflow: App | None = None) -> None:
+        self._app = app
+        self._overflow = overflow or app
+        self._connections_max = connections_max
         super().__init__(
             uvicorn.Config(
-                app,
+                self._answering,  # uvicorn's own bound says 503 in plain text, without Retry-After
+                interface="asgi3",
                 http=BoundedProtocol,
                 lifespan="off",
                 log_config=None,
@@ -89,11 +98,14 @@ class HttpServer(uvicorn.Server):
                 server_header=False,
                 ws="none",
                 backlog=BACKLOG,
-                limit_concurrency=connections_max,
                 timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
         self.is_listening = asyncio.Event()
+
+    def _answering(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        is_over = len(self.server_state.connections) > self._connections_max
+        return (self._overflow if is_over else self._app)(scope, receive, send)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -2,16 +2,21 @@
 
 from edge_store.bench.engine import EnginePlan, EngineRun, bench_engine
 from edge_store.bench.memory import bench_memory
+from edge_store.bench.overload import OverloadPlan, bench_overload
 from edge_store.bench.recorder import bench_recorder
 from edge_store.bench.report import keep_logs, write_report
+from edge_store.bench.shares import bench_shares
 from edge_store.bench.writer import bench_writer
 
 __all__ = [
     "EnginePlan",
     "EngineRun",
+    "OverloadPlan",
     "bench_engine",
     "bench_memory",
+    "bench_overload",
     "bench_recorder",
+    "bench_shares",
     "bench_writer",
     "keep_logs",
     "write_report",

@@ -7,6 +7,7 @@ every latency that it measures.
 """
 
 import asyncio
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ __all__: list[str] = []
 FAILURES_SHOWN = 3
 END_OF_CHUNKS = b"\r\n0\r\n\r\n"
 ID_HEADER = b"\r\nx-edge-store-id: "
+REFUSALS = (b"HTTP/1.1 503", b"HTTP/1.1 429")
 FINISHED = b'"finish_reason":"'  # clients stop reading a stream here: null until the last choice
 
 
@@ -38,6 +40,8 @@ class Tally:
         self.acknowledged: list[str] = []
         self.unanswered = 0
         self.failures: list[str] = []
+        self.refused = [0] * max(1, len(order.tenants))
+        self.answers = [0] * max(1, len(order.tenants))
 
     def streams(self, number: int) -> bool:
         """Whether this request asks for a stream."""
@@ -46,11 +50,16 @@ class Tally:
 
 
 class Caller(asyncio.Protocol):
-    """One keep-alive connection with one request under way, until the order's time is over."""
+    """One keep-alive connection with one request under way, until the order's time is over.
 
-    def __init__(self, tally: Tally, left: Callable[[], None]) -> None:
+    A caller with a tenant that is told to come again does so, on a new connection if need be.
+    """
+
+    def __init__(self, tally: Tally, left: Callable[[], None], tenant: int | None = None) -> None:
         self._tally = tally
         self._left = left
+        self._tenant = tenant
+        self._comes_again_at: float | None = None
         self._transport: asyncio.WriteTransport
         self._is_asking = False
 
@@ -59,6 +68,9 @@ class Caller(asyncio.Protocol):
         self._ask()
 
     def _ask(self) -> None:
+        self._comes_again_at = None
+        if self._transport.is_closing():  # it was closed during the pause: that comes to its end
+            return
         number = next(self._tally.numbers)
         self._is_stream = self._tally.streams(number)
         self._buffer = bytearray()
@@ -66,7 +78,7 @@ class Caller(asyncio.Protocol):
         self._length: int | None = None  # None: chunked
         self._first_at: float | None = None
         self._is_asking = True
-        request = request_bytes(number, stream=self._is_stream)
+        request = request_bytes(number, stream=self._is_stream, tenant=self._tenant)
         self._began_at = time.monotonic()
         self._transport.write(request)
 
@@ -97,6 +109,9 @@ class Caller(asyncio.Protocol):
         now = time.monotonic()
         tally, order = self._tally, self._tally.order
         self._is_asking = False
+        if self._tenant is not None and self._buffer.startswith(REFUSALS):
+            self._refused(now)
+            return
         if not self._buffer.startswith(b"HTTP/1.1 200") or (
             self._is_stream and FINISHED not in self._buffer
         ):
@@ -106,6 +121,7 @@ class Caller(asyncio.Protocol):
         self._acknowledge()
         if order.begins_at <= now <= order.ends_at:
             tally.latencies_s.append(now - self._began_at)
+            tally.answers[self._tenant or 0] += 1
             tally.tokens += self._completion_tokens()
             if self._is_stream and self._first_at is not None:
                 tally.ttfts_s.append(self._first_at - self._began_at)
@@ -113,6 +129,29 @@ class Caller(asyncio.Protocol):
             self._ask()
         else:
             self._transport.close()
+
+    def _refused(self, now: float) -> None:
+        order, head = self._tally.order, bytes(self._buffer[: self._body_at]).lower()
+        if order.begins_at <= now <= order.ends_at:
+            self._tally.refused[self._tenant or 0] += 1
+        pause_s = float(head.partition(b"\r\nretry-after:")[2].split(b"\r\n", 1)[0])
+        pause_s *= random.uniform(1.0, 1.5)  # noqa: S311  (not all at once)
+        if now + pause_s >= order.ends_at:
+            self._transport.close()
+            return
+        self._comes_again_at = now + pause_s
+        if b"\r\nconnection: close" not in head:
+            asyncio.get_running_loop().call_later(pause_s, self._ask)
+
+    async def _come_again(self, at: float) -> None:
+        """On a new connection; the server has closed the old one."""
+        await asyncio.sleep(at - time.monotonic())
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.create_connection(lambda: self, "127.0.0.1", self._tally.order.port)
+        except OSError as exc:
+            self._tally.failures.append(f"no connection: {exc}")
+            self._left()
 
     def _acknowledge(self) -> None:
         at = self._buffer.find(ID_HEADER, 0, self._body_at)
@@ -126,12 +165,19 @@ class Caller(asyncio.Protocol):
         digits = bytes(self._buffer[at + 20 : at + 28]).strip() if at >= 0 else b"0"
         return int(digits[: len(digits) - len(digits.lstrip(b"0123456789"))] or b"0")
 
+    def abort(self) -> None:
+        """Break the connection off."""
+        self._transport.abort()
+
     def connection_lost(self, _exc: Exception | None) -> None:
         if self._is_asking:  # the server is gone: what was seen of a finish was an answer
             if self._is_stream and FINISHED in self._buffer[self._body_at :]:
                 self._acknowledge()
             else:
                 self._tally.unanswered += 1
+        elif self._comes_again_at is not None:
+            self._coming = asyncio.ensure_future(self._come_again(self._comes_again_at))
+            return
         self._left()
 
 
@@ -141,19 +187,20 @@ async def carry_out(order: Order) -> Outcome:
     tally = Tally(order)
     began_at, began_cpu = time.monotonic(), time.process_time()
     leaving: list[asyncio.Future[None]] = []
-    transports = []
-    for _ in range(order.connections):
+    callers = []
+    tenants = [tenant for tenant, number in enumerate(order.tenants) for _ in range(number)]
+    for at in range(order.connections):
         left: asyncio.Future[None] = loop.create_future()
         leaving.append(left)
-        caller = partial(Caller, tally, partial(_resolve, left))
-        transport, _ = await loop.create_connection(caller, "127.0.0.1", order.port)
-        transports.append(transport)
+        caller = Caller(tally, partial(_resolve, left), tenants[at] if tenants else None)
+        await loop.create_connection(partial(_itself, caller), "127.0.0.1", order.port)
+        callers.append(caller)
     timeout_s = order.ends_at + DRAIN_TIMEOUT_S - time.monotonic()
     _, late = await asyncio.wait(leaving, timeout=timeout_s)
     if late:
         tally.failures.append(f"{len(late)} requests had no answer {DRAIN_TIMEOUT_S:g} s after")
-        for transport in transports:
-            transport.abort()
+        for caller in callers:
+            caller.abort()
     return Outcome(
         latencies_s=tally.latencies_s,
         ttfts_s=tally.ttfts_s,
@@ -162,9 +209,15 @@ async def carry_out(order: Order) -> Outcome:
         unanswered=tally.unanswered,
         failures=len(tally.failures),
         messages=tally.failures[:FAILURES_SHOWN],
+        refused=tally.refused,
+        answers=tally.answers,
         cpu_s=time.process_time() - began_cpu,
         wall_s=time.monotonic() - began_at,
     )
+
+
+def _itself(caller: Caller) -> Caller:
+    return caller
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

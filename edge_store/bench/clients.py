@@ -17,6 +17,7 @@ from edge_store.result import Record
 __all__ = ["Clients", "Load", "Slice", "running_clients"]
 
 RAMP_S = 0.8  # from the first connection to the window: the burst of the start is over
+CROWD_RAMP_S = 2.5  # the same where callers are refused: those of the burst have come again
 NUMBERS_PER_ORDER = 1_000_000
 LINE_BYTES_MAX = 64 * 1024 * 1024
 START_TIMEOUT_S = 60.0
@@ -28,6 +29,7 @@ class Load(Record, frozen=True, kw_only=True):
 
     connections: int
     mode: Mode
+    tenants: tuple[int, ...] = ()  # how many of the connections are whose; then they may be refused
 
     @property
     def name(self) -> str:
@@ -46,6 +48,8 @@ class Slice(Record, frozen=True, kw_only=True):
     cpu_us_tree: float
     cpu_us_parent: float
     client_busy: float  # the busiest client's share of one core
+    refused: int = 0
+    answers_by_tenant: tuple[int, ...] = ()
 
 
 class Clients:
@@ -63,7 +67,7 @@ class Clients:
         Raises:
             EdgeStoreError: an answer was not 200 and whole, or there was none.
         """
-        begins_at = time.monotonic() + RAMP_S
+        begins_at = time.monotonic() + (CROWD_RAMP_S if load.tenants else RAMP_S)
         order = self._order(port, load, begins_at, begins_at + seconds)
         async with asyncio.TaskGroup() as tasks:
             outcomes_task = tasks.create_task(self._carry_out(order))
@@ -94,6 +98,10 @@ class Clients:
             cpu_us_tree=tree / took_s * seconds / answers * 1e6,
             cpu_us_parent=parent / took_s * seconds / answers * 1e6,
             client_busy=max(outcome.cpu_s / outcome.wall_s for outcome in outcomes),
+            refused=sum(sum(outcome.refused) for outcome in outcomes),
+            answers_by_tenant=tuple(
+                map(sum, zip(*(outcome.answers for outcome in outcomes), strict=True))
+            ),
         ), {value for outcome in outcomes for value in outcome.acknowledged}
 
     async def until_killed(
@@ -102,7 +110,7 @@ class Clients:
         """Load a server and ``kill`` it after ``seconds``; the ids acknowledged, and how many
         requests had no answer.
         """
-        begins_at = time.monotonic() + RAMP_S
+        begins_at = time.monotonic() + (CROWD_RAMP_S if load.tenants else RAMP_S)
         order = self._order(port, load, begins_at, begins_at + 2 * seconds)
         async with asyncio.TaskGroup() as tasks:
             outcomes_task = tasks.create_task(self._carry_out(order))
@@ -116,7 +124,10 @@ class Clients:
         number = len(self._processes)
         orders = []
         for index in range(number):
-            connections = load.connections // number + (index < load.connections % number)
+            connections = _share(load.connections, number, index)
+            tenants = tuple(_share(callers, number, index) for callers in load.tenants)
+            if tenants:
+                connections = sum(tenants)
             if connections:
                 orders.append(
                     Order(
@@ -126,6 +137,7 @@ class Clients:
                         first_number=self._orders * NUMBERS_PER_ORDER,
                         begins_at=begins_at,
                         ends_at=ends_at,
+                        tenants=tenants,
                     )
                 )
                 self._orders += 1
@@ -142,6 +154,10 @@ class Clients:
         process.stdin.write(msgspec.json.encode(order) + b"\n")
         await process.stdin.drain()
         return msgspec.json.decode(await _line(process), type=Outcome)
+
+
+def _share(whole: int, number: int, index: int) -> int:
+    return whole // number + (index < whole % number)
 
 
 async def _line(process: asyncio.subprocess.Process) -> bytes:

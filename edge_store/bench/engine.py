@@ -15,14 +15,13 @@ from typing import Any
 import msgspec
 
 from edge_store.bench.clients import Clients, Load, Slice, running_clients
-from edge_store.bench.figures import Figure, lower_bound, median
+from edge_store.bench.figures import Figure, at_least, at_most, lower_bound, median
+from edge_store.bench.lookup import look_into
 from edge_store.bench.order import Mode
 from edge_store.bench.served import Served, daemon_served, own_server
-from edge_store.chain import verify_chain
 from edge_store.config import EngineKind
 from edge_store.errors import EdgeStoreError
 from edge_store.result import Record
-from edge_store.sqlite import check_integrity, open_reader
 
 __all__ = ["EnginePlan", "EngineRun", "Kill", "Pair", "bench_engine", "ratios_of"]
 
@@ -178,26 +177,15 @@ async def _killed(clients: Clients, daemon: Served, connections: int, seen: set[
     if not acknowledged:
         raise EdgeStoreError(f"no answer in {KILL_SECONDS:g} s: this kill proves nothing")
     everything = seen | acknowledged
-    connection = open_reader(daemon.database)
-    try:
-        connection.execute("BEGIN")
-        stored = {
-            row[0]
-            for row in connection.execute("SELECT id FROM results WHERE status = 'completed'")
-        }
-        (rows,) = connection.execute("SELECT count(*) FROM results").fetchone()
-        is_whole = check_integrity(connection, full=True) == "ok"
-        is_whole = is_whole and verify_chain(connection).faults == ()
-    finally:
-        connection.close()
+    found = look_into(daemon.database, everything)
     return Kill(
         connections=connections,
         acknowledged=len(acknowledged),
         acknowledged_in_run=len(everything),
-        in_database=len(everything & stored),
+        in_database=found.present,
         unanswered=unanswered,
-        rows=rows,
-        is_whole=is_whole,
+        rows=found.rows,
+        is_whole=found.is_whole,
     )
 
 
@@ -215,15 +203,15 @@ def _run(plan: EnginePlan, pairs: list[Pair], kill: Kill | None) -> EngineRun:
             figures += _figures(load, of_load)
     if pairs:
         busiest = max(max(pair.daemon.client_busy, pair.own.client_busy) for pair in pairs)
-        figures.append(_at_most("busiest client process", busiest, CLIENT_BUSY_MAX, "cores"))
+        figures.append(at_most("busiest client process", busiest, CLIENT_BUSY_MAX, "cores"))
         fewest = min(sum(pair.load == load for pair in pairs) for load in loads_of(plan))
-        figures.append(_at_least("pairs of each load", fewest, PAIRS_MIN, "pairs"))
+        figures.append(at_least("pairs of each load", fewest, PAIRS_MIN, "pairs"))
     if kill is not None:
         missing = kill.acknowledged_in_run - kill.in_database
         figures += [
             Figure(name="acknowledged in the run", value=kill.acknowledged_in_run, unit="answers"),
             Figure(name="of these in the database", value=kill.in_database, unit="answers"),
-            _at_most("acknowledged and lost by SIGKILL", missing, 0, "answers"),
+            at_most("acknowledged and lost by SIGKILL", missing, 0, "answers"),
             Figure(
                 name="database after SIGKILL",
                 value=float(kill.is_whole),
@@ -239,13 +227,13 @@ def _figures(load: Load, pairs: Sequence[Pair]) -> list[Figure]:
     rates = ratios_of(pairs, "requests_per_s")
     tokens = median(ratios_of(pairs, "tokens_per_answer") or [0.0])
     figures = [
-        _at_least(f"{load.name}: requests/s, daemon ÷ own server", median(rates), RATE_MIN),
-        _at_least(f"{load.name}: its 95 % lower bound", lower_bound(rates), RATE_BOUND_MIN),
-        _at_most(f"{load.name}: p99", median(ratios_of(pairs, "p99_ms")), LATENCY_MAX),
+        at_least(f"{load.name}: requests/s, daemon ÷ own server", median(rates), RATE_MIN),
+        at_least(f"{load.name}: its 95 % lower bound", lower_bound(rates), RATE_BOUND_MIN),
+        at_most(f"{load.name}: p99", median(ratios_of(pairs, "p99_ms")), LATENCY_MAX),
     ]
     if load.mode is Mode.STREAMED:
         ttft = median(ratios_of(pairs, "ttft_p50_ms"))
-        figures.append(_at_most(f"{load.name}: ttft p50", ttft, LATENCY_MAX))
+        figures.append(at_most(f"{load.name}: ttft p50", ttft, LATENCY_MAX))
     for field, what in (("cpu_us_parent", "its main process"), ("cpu_us_tree", "all processes")):
         figures += [
             Figure(
@@ -265,11 +253,3 @@ def _figures(load: Load, pairs: Sequence[Pair]) -> list[Figure]:
         )
     )
     return figures
-
-
-def _at_least(name: str, value: float, bound: float, unit: str = "ratio") -> Figure:
-    return Figure(name=name, value=value, unit=unit, bound=f"≥ {bound:g}", holds=value >= bound)
-
-
-def _at_most(name: str, value: float, bound: float, unit: str = "ratio") -> Figure:
-    return Figure(name=name, value=value, unit=unit, bound=f"≤ {bound:g}", holds=value <= bound)

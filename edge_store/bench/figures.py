@@ -11,6 +11,8 @@ from edge_store.result import Record
 
 __all__ = [
     "Figure",
+    "at_least",
+    "at_most",
     "cpu_seconds",
     "lower_bound",
     "median",
@@ -37,6 +39,16 @@ class Figure(Record, frozen=True, kw_only=True):
     def shown(self) -> str:
         """The value in as many digits as say something."""
         return f"{self.value:.4g}" if abs(self.value) < 1e4 else f"{self.value:.0f}"
+
+
+def at_least(name: str, value: float, bound: float, unit: str = "ratio") -> Figure:
+    """A figure that may not be below its bound."""
+    return Figure(name=name, value=value, unit=unit, bound=f"≥ {bound:g}", holds=value >= bound)
+
+
+def at_most(name: str, value: float, bound: float, unit: str = "ratio") -> Figure:
+    """A figure that may not be above its bound."""
+    return Figure(name=name, value=value, unit=unit, bound=f"≤ {bound:g}", holds=value <= bound)
 
 
 def median(values: Sequence[float]) -> float:

@@ -36,6 +36,7 @@ class Order(Record, frozen=True, kw_only=True):
     first_number: int  # of its requests: no two orders of a run ask the same
     begins_at: float
     ends_at: float
+    tenants: tuple[int, ...] = ()  # callers of each; then a refusal is no failure: they come again
 
 
 class Outcome(Record, frozen=True, kw_only=True):
@@ -48,11 +49,13 @@ class Outcome(Record, frozen=True, kw_only=True):
     unanswered: int  # connections that were lost with a request under way
     failures: int
     messages: list[str]  # of the first failures
+    refused: list[int]  # 503 and 429 in the window, of each tenant
+    answers: list[int]  # in the window, of each tenant
     cpu_s: float
     wall_s: float
 
 
-def request_bytes(number: int, *, stream: bool) -> bytes:
+def request_bytes(number: int, *, stream: bool, tenant: int | None = None) -> bytes:
     """A chat that differs from every other one, of the same work for whoever is asked."""
     words = WORDS_MIN + number % (WORDS_MAX - WORDS_MIN + 1)
     prompt = " ".join(VOCABULARY[(number * 7 + at * 3) % len(VOCABULARY)] for at in range(words))
@@ -62,7 +65,8 @@ def request_bytes(number: int, *, stream: bool) -> bytes:
         f'{{"model":"bench","messages":[{{"role":"user","content":"Ticket {number}: {prompt}"}}],'
         f'"max_tokens":{tokens},"temperature":0.8,"ignore_eos":true{options}}}'
     ).encode()
+    key = b"" if tenant is None else b"authorization: Bearer tenant-%d\r\n" % tenant
     return (
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n\r\n%b" % (len(payload), payload)
+        b"%bcontent-length: %d\r\n\r\n%b" % (key, len(payload), payload)
     )

@@ -20,7 +20,7 @@ from edge_store.config import EngineKind, render_toml
 from edge_store.errors import EdgeStoreError
 from edge_store.sqlite import is_vulnerable
 
-__all__ = ["Served", "daemon_served", "own_server"]
+__all__ = ["Served", "daemon_of", "daemon_served", "own_server"]
 
 START_TIMEOUT_S = 300.0  # a model, its kernels and its CUDA graphs
 STOP_TIMEOUT_S = 30.0
@@ -89,21 +89,27 @@ async def daemon_served(
     kind: EngineKind, arguments: Mapping[str, Any], own: Served, folder: Path
 ) -> AsyncIterator[Served]:
     """``edge-store serve``, recording, without a replica; ``upstream`` asks the other server."""
-    port = free_port()
-    home = folder / "daemon"
-    home.mkdir()
-    settings: dict[str, Any] = {
-        "server.port": port,
-        "replica.enabled": False,
-        "store.disk_reserve_bytes": 0,
-        "store.allow_vulnerable_sqlite": is_vulnerable(),
-        "engine.kind": kind.value,
-        "log.level": "warning",
-    }
+    settings: dict[str, Any] = {"engine.kind": kind.value, "log.level": "warning"}
     if kind is EngineKind.SGLANG:
         settings["engine.sglang"] = dict(arguments)
     elif kind is EngineKind.UPSTREAM:
         settings["engine.upstream.base_url"] = f"http://127.0.0.1:{own.port}"
+    async with daemon_of(settings, folder / "daemon") as served:
+        yield served
+
+
+@asynccontextmanager
+async def daemon_of(settings: Mapping[str, Any], home: Path) -> AsyncIterator[Served]:
+    """``edge-store serve`` with these settings, recording, without a replica."""
+    port = free_port()
+    home.mkdir()  # noqa: ASYNC240  (before anything is measured)
+    settings = {
+        "server.port": port,
+        "replica.enabled": False,
+        "store.disk_reserve_bytes": 0,
+        "store.allow_vulnerable_sqlite": is_vulnerable(),
+        **settings,
+    }
     (home / "edge-store.toml").write_text(render_toml(settings), encoding="utf-8")
     async with _running(["-m", "edge_store", "serve", "--config", str(home)], port, home) as served:
         yield served

@@ -9,7 +9,7 @@ adapters that edge_store registers, which halve the time of an INSERT. The bound
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from edge_store.schema import migrate
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, checkpoint, driver, open_writer
 
-__all__ = ["bench_writer", "sample_result"]
+__all__ = ["Ours", "bench_writer", "prepare", "sample_result"]
 
 PRODUCERS = (16, 64, 256)
 RATIO_MIN = 0.75
@@ -134,7 +134,8 @@ def plain_driver() -> Iterator[None]:
         registered.update(ours)
 
 
-def _prepare(connection: Connection) -> Boot:
+def prepare(connection: Connection) -> Boot:
+    """The schema, an identity and a boot in an empty file."""
     migrate(connection)
     device_id = create_identity(connection, "bench")
     return begin_boot(
@@ -149,7 +150,7 @@ class Ours:
         self, database: DatabaseThread, boot: Boot, writer: Writer, producers: int
     ) -> None:
         self._database = database
-        self._boot = boot
+        self.boot = boot
         self._writer = writer
         self._producers = producers
         self._task = asyncio.create_task(writer.run())
@@ -158,7 +159,7 @@ class Ours:
     @classmethod
     async def open(cls, path: Path, producers: int) -> "Ours":
         database = await DatabaseThread.open(lambda: open_writer(path))
-        boot = await database.run(_prepare)
+        boot = await database.run(prepare)
         head = await database.run(read_head)
         config = RecorderSection(slots=producers)
         slots = Slots(config)
@@ -168,15 +169,20 @@ class Ours:
 
     async def slice(self, rows: int) -> tuple[float, float]:
         """(seconds per row, CPU seconds per row) of writing ``rows`` rows."""
-        results = iter([sample_result(self._boot, self._made + n + 1) for n in range(rows)])
+        results = [sample_result(self.boot, self._made + n + 1) for n in range(rows)]
         self._made += rows
+        return await self.write(results)
+
+    async def write(self, results: Sequence[Result]) -> tuple[float, float]:
+        """The same of writing these."""
+        left = iter(results)
         started, cpu = time.perf_counter(), time.process_time()
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self._producers):
-                tasks.create_task(self._produce(results))
+                tasks.create_task(self._produce(left))
         spent = time.perf_counter() - started, time.process_time() - cpu
         await self._database.run(checkpoint)
-        return spent[0] / rows, spent[1] / rows
+        return spent[0] / len(results), spent[1] / len(results)
 
     async def _produce(self, results: Iterator[Result]) -> None:
         for result in results:
@@ -193,7 +199,7 @@ class Raw:
 
     def __init__(self, path: Path, batch: int) -> None:
         self.connection = open_writer(path, same_thread=False)
-        self._boot = _prepare(self.connection)
+        self._boot = prepare(self.connection)
         self._batch = batch
         self._made = 0
         self._digest = bytes(32)

@@ -31,7 +31,7 @@ dir_option = click.option(
 
 @click.group()
 def bench() -> None:
-    """Measure the writer, what recording costs, the daemon's memory, or a whole engine.
+    """Measure the writer, what recording costs, the daemon's memory, overload, or a whole engine.
 
     Figures are medians over interleaved pairs. Exits 1 when one misses its bound.
 
@@ -61,16 +61,24 @@ def writer(pairs: int, rows: int, directory: Path | None) -> None:
 @bench.command()
 @pairs_option
 @rows_option
+@click.option(
+    "--shares", is_flag=True,
+    help="Time each part of it by itself instead, in as many rounds.",
+)  # fmt: skip
 @dir_option
-def recorder(pairs: int, rows: int, directory: Path | None) -> None:
+def recorder(pairs: int, rows: int, *, shares: bool, directory: Path | None) -> None:
     """Measure what recording adds to a request of the demo engine.
 
     \b
     Example:
       edge-store bench recorder --pairs 20
+      edge-store bench recorder --shares
     """
-    from edge_store.bench import bench_recorder
+    from edge_store.bench import bench_recorder, bench_shares
 
+    if shares:
+        _measure(directory, lambda folder: bench_shares(folder, rounds=pairs, requests=rows))
+        return
     _measure(directory, lambda folder: bench_recorder(folder, pairs=pairs, slice_requests=rows))
 
 
@@ -89,6 +97,30 @@ def memory(requests: int, directory: Path | None) -> None:
     from edge_store.bench import bench_memory
 
     _measure(directory, lambda folder: bench_memory(folder, requests=requests))
+
+
+@bench.command()
+@pairs_option
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.1), default=2.5, show_default=True,
+    help="Length of a slice.",
+)  # fmt: skip
+@dir_option
+def overload(pairs: int, seconds: float, directory: Path | None) -> None:
+    """Measure the daemon under ten times the load that it can sustain.
+
+    Callers of four tenants, one of which has seven tenths of them, wait as long as they are told
+    when they are refused. At the end the daemon is killed under that load, and every acknowledged
+    answer is looked for in its database.
+
+    \b
+    Example:
+      edge-store bench overload --pairs 12
+    """
+    from edge_store.bench import OverloadPlan, bench_overload
+
+    plan = OverloadPlan(pairs=pairs, seconds=seconds)
+    _measure(directory, lambda folder: bench_overload(folder, plan, say=_say))
 
 
 @bench.command()

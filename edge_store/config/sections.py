@@ -104,9 +104,19 @@ class RecorderSection(Section, frozen=True, kw_only=True):
             ge=1,
             le=65536,
             description="Requests that may be in flight, from admission to "
-            "commit. One more waits, then is answered 503.",
+            "commit. As many more wait, tenant by tenant in turn; what is more is answered 503, "
+            "or 429 to the tenant that has most.",
         ),
     ] = 1024
+    bytes_max: Annotated[
+        int,
+        Meta(
+            ge=2 * KIB,
+            description="Bytes of all request bodies that arrive, wait or are in flight; "
+            "at least twice server.body_bytes_max. One more is answered 503. A tenant gets no more "
+            "than 8 times what is left.",
+        ),
+    ] = 512 * MIB
     admission_timeout_s: Annotated[
         float, Meta(ge=0, description="How long a request waits for a free slot.")
     ] = 1.0
@@ -320,6 +330,12 @@ class Config(Section, frozen=True, kw_only=True):
     log: LogSection = LogSection()
 
     def __post_init__(self) -> None:
+        if self.recorder.bytes_max < 2 * self.server.body_bytes_max:
+            raise ValueError(
+                f"recorder.bytes_max = {self.recorder.bytes_max} is less than twice "
+                f"server.body_bytes_max = {self.server.body_bytes_max}: the largest body that is "
+                "allowed might never find room"
+            )
         if self.store.allow_vulnerable_sqlite and self.replica.enabled:
             raise ValueError(
                 "store.allow_vulnerable_sqlite = true needs replica.enabled = false: a SQLite with "

@@ -15,6 +15,8 @@ __all__ = ["Metrics"]
 
 COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
+LAG_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0)
+
 
 class Metrics:
     """Every metric; rooms are handed this object and count on it."""
@@ -53,6 +55,13 @@ class Metrics:
             "edge_store_commit_seconds",
             "Time of one COMMIT, its inserts included",
             buckets=COMMIT_BUCKETS,
+            registry=registry,
+        )
+
+        self.loop_lag_seconds = Histogram(
+            "edge_store_loop_lag_seconds",
+            "How late the event loop is, 20 times a second",
+            buckets=LAG_BUCKETS,
             registry=registry,
         )
 

@@ -27,7 +27,7 @@ from edge_store.recorder.boot import Boot
 from edge_store.recorder.entry import Entry
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.idempotency import Claim, Idempotency, Stored, StoredAnswer
-from edge_store.recorder.slots import Slots
+from edge_store.recorder.slots import Hold, Slot, Slots
 from edge_store.recorder.transcript import Asked, Dialect, Reading
 from edge_store.recorder.writer import Writer
 from edge_store.result import JsonState, Output, Receipt, Result
@@ -70,10 +70,16 @@ class Recorder:
         self._is_aborting = False
 
     async def record(
-        self, dialect: Dialect, scope: Scope, body: bytes, receive: Receive, send: Send
+        self,
+        dialect: Dialect,
+        scope: Scope,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        hold: Hold | None = None,
     ) -> None:
-        """Answer one request and record its outcome; or, without one, answer it with what is
-        stored under its ``Idempotency-Key``.
+        """Answer one request and record its outcome; or answer it with what is stored under its
+        ``Idempotency-Key``. ``hold`` is what it has of the tenant's share already.
 
         Raises: nothing was admitted.
             InvalidRequest: the body is not what the route takes.
@@ -95,15 +101,16 @@ class Recorder:
         if isinstance(claim, Stored):
             await self._replay(claim, dialect, asked, receive, send)
             return
+        inner = _engine_scope(scope, sent, result_id)
         with claim:
-            await self._run(entry, claim, _engine_scope(scope, sent, result_id), sent, receive)
+            slot = await self.slots.reserve(hold)
+            await self._run(entry, claim, slot, inner, sent, receive)
 
     async def _run(
-        self, entry: Entry, claim: Claim, scope: Scope, body: bytes, receive: Receive
+        self, entry: Entry, claim: Claim, slot: Slot, scope: Scope, body: bytes, receive: Receive
     ) -> None:
-        """Take a slot, run the engine, commit the outcome, release the end of the answer."""
+        """Run the engine, commit the outcome, release the end of the answer."""
         exchange = entry.exchange
-        slot = await self.slots.reserve()
         commit: asyncio.Future[Receipt] | None = None  # once there is one, the slot is the writer's
         try:
             self._metrics.admitted.inc()

@@ -1,13 +1,21 @@
-"""More than fits: refused with 503 and Retry-After, never dropped."""
+"""More than fits: refused with 503 or 429 and Retry-After, never dropped; no tenant starves."""
 
+import asyncio
+import json
 import socket
 import threading
+import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import openai
 from support.daemon import DEADLINE_S, Box, until
+
+from edge_store.bench.clients import Load, running_clients
+from edge_store.bench.figures import resident_bytes
+from edge_store.bench.order import Mode
 
 SLOW = "[demo:slow=100] slowly"
 
@@ -57,15 +65,110 @@ def test_too_many_connections_are_told_to_come_again(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box", RECORDER__SLOTS="2")
     with box.serve() as daemon:
         host, port = daemon.url.removeprefix("http://").split(":")
-        statuses = []
+        answers = []
         with ExitStack() as stack:
             callers = [
                 stack.enter_context(socket.create_connection((host, int(port)), DEADLINE_S))
                 for _ in range(100)
             ]
             for caller in callers:  # each keeps its connection
-                caller.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-                statuses.append(caller.recv(65536).split()[1])
-        assert b"503" in statuses  # those are closed, and make room for others
-        assert b"200" in statuses
-        until(lambda: daemon.get("/livez").status_code == 200, "it answers again")
+                caller.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = caller.recv(65536)
+                while answer.startswith(b"HTTP/1.1 503") and (more := caller.recv(65536)):
+                    answer += more
+                answers.append(answer)
+            stack.enter_context(socket.create_connection((host, int(port)), DEADLINE_S))
+            for path in ("/livez", "/readyz", "/metrics"):
+                assert daemon.get(path).status_code == 200, "who watches it is answered"
+        by_status = Counter(answer.split()[1] for answer in answers)
+        assert set(by_status) == {b"200", b"503"}
+        refused = next(answer for answer in answers if answer.split()[1] == b"503")
+        head, _, body = refused.partition(b"\r\n\r\n")
+        assert json.loads(body)["error"]["code"] == "recorder_full"
+        assert b"\r\nretry-after: 1" in head
+        assert b"\r\nconnection: close" in head  # those make room for others
+        until(lambda: daemon.get("/v1/models").status_code == 200, "it answers again")
+
+
+def test_ten_times_the_load_is_answered_at_the_same_rate_and_fairly(tmp_path: Path) -> None:
+    """One tenant has seven tenths of the callers, and gets a quarter of the answers."""
+    slots = 16
+    box = Box.init(tmp_path / "box", RECORDER__SLOTS=str(slots), ENGINE__DEMO__TOKEN_DELAY_MS="10")
+    sustainable = Load(connections=slots, mode=Mode.MIXED, tenants=(4, 4, 4, 4))
+    overload = Load(connections=160, mode=Mode.MIXED, tenants=(112, 16, 16, 16))
+    with box.serve() as daemon:
+        port, pid = int(daemon.url.rsplit(":", 1)[1]), daemon.process_id
+
+        async def measure() -> None:
+            async with running_clients(1) as clients:
+                one, seen = await clients.slice(pid, port, sustainable, 1.5)
+                acknowledged.update(seen)
+                resident = resident_bytes(pid)
+                ten, seen = await clients.slice(pid, port, overload, 2.5)
+                acknowledged.update(seen)
+            assert ten.refused > 0, "this load must be too much, or it proves nothing"
+            assert ten.requests_per_s > 0.75 * one.requests_per_s  # two noisy windows
+            assert ten.p99_ms < 6 * one.p99_ms
+            assert min(ten.answers_by_tenant) > 0.6 * max(ten.answers_by_tenant)
+            assert resident_bytes(pid) < 1.2 * resident
+
+        acknowledged: set[str] = set()
+        asyncio.run(measure())
+        metrics = daemon.metrics()
+        assert metrics['edge_store_refused_total{code="tenant_over_share"}'] > 0
+        assert metrics["edge_store_loop_lag_seconds_count"] > 20  # at least one second's
+    assert acknowledged <= set(box.texts())
+    box.proven()
+
+
+def test_a_greedy_tenant_does_not_starve_another(tmp_path: Path) -> None:
+    """Eight callers that never wait, whatever they are told, and one that asks ten times."""
+    box = Box.init(tmp_path / "box", RECORDER__SLOTS="2", ENGINE__DEMO__TOKEN_DELAY_MS="5")
+    statuses: Counter[int] = Counter()
+    leaving = threading.Event()
+    with box.serve() as daemon, ExitStack() as stack:
+        body = {"text": "more", "sampling_params": {"max_new_tokens": 16}}
+
+        def press() -> None:
+            with httpx.Client(headers={"authorization": "Bearer greedy"}) as client:
+                while not leaving.wait(0.01):
+                    answer = client.post(f"{daemon.url}/generate", json=body, timeout=DEADLINE_S)
+                    statuses[answer.status_code] += 1
+                    if answer.status_code != 200:
+                        assert int(answer.headers["retry-after"]) > 0
+
+        callers = [threading.Thread(target=press) for _ in range(8)]
+        for caller in callers:
+            caller.start()
+            stack.callback(caller.join, DEADLINE_S)
+        stack.callback(leaving.set)
+        until(lambda: statuses[503], "it is full, and alone it is not over its share")
+        took = []
+        for _ in range(10):
+            began = time.monotonic()
+            answer = daemon.post("/generate", json=body, headers={"x-api-key": "small"})
+            took.append(time.monotonic() - began)
+            assert answer.status_code == 200, answer.text
+        assert statuses[429], "the greedy one was told that it is over its share"
+        assert max(took) < DEADLINE_S / 4
+
+
+def test_large_bodies_are_refused_at_their_bound_and_taken_again(tmp_path: Path) -> None:
+    box = Box.init(
+        tmp_path / "box", RECORDER__BYTES_MAX="2000000", SERVER__BODY_BYTES_MAX="1000000"
+    )
+    large = {"text": SLOW, "padding": "x" * 900_000, "stream": True}
+    small = {"text": "hello"}
+    with box.serve() as daemon:
+        url = f"{daemon.url}/generate"
+        keys = [{"authorization": f"Bearer {name}"} for name in ("one", "two")]
+        with httpx.stream("POST", url, json=large, headers=keys[0], timeout=DEADLINE_S):
+            assert daemon.metrics()["edge_store_held_bytes"] > 900_000
+            refused = daemon.post("/generate", json=large, headers=keys[0])
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "recorder_full")
+            assert int(refused.headers["retry-after"]) > 0
+            assert daemon.post("/generate", json=small, headers=keys[1]).status_code == 200
+        until(lambda: daemon.metrics()["edge_store_held_bytes"] == 0, "the bytes are given back")
+        large = {**large, "text": "quickly", "stream": False}
+        assert daemon.post("/generate", json=large, headers=keys[0]).status_code == 200
+    box.proven()

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from edge_store.bench.figures import cpu_seconds, lower_bound, percentile, tree_cpu_seconds
 from edge_store.bench.order import request_bytes
+from edge_store.bench.overload import bucket_percentile, jain
+from edge_store.bench.shares import bench_shares
 
 
 def test_percentile_is_one_of_the_values() -> None:
@@ -15,6 +18,29 @@ def test_percentile_is_one_of_the_values() -> None:
     assert percentile(values, 0.99) == 100.0
     assert percentile(values, 0.5) == 51.0
     assert percentile([7.0], 0.99) == 7.0
+
+
+def test_jains_index_is_one_for_equals_and_a_share_for_one_that_has_all() -> None:
+    assert jain([5, 5, 5, 5]) == 1.0
+    assert jain([9, 0, 0, 0]) == 0.25
+    assert 0.25 < jain([7, 1, 1, 1]) < 0.5
+
+
+def test_a_percentile_of_a_histogram_lies_within_its_bucket() -> None:
+    buckets = {0.01: 90.0, 0.02: 98.0, 0.04: 100.0, float("inf"): 100.0}
+    assert bucket_percentile(buckets, 0.9) == 0.01
+    assert bucket_percentile(buckets, 0.94) == pytest.approx(0.015)
+    assert bucket_percentile(buckets, 0.99) == pytest.approx(0.03)
+    assert bucket_percentile({0.01: 0.0, float("inf"): 5.0}, 0.99) == float("inf")
+
+
+async def test_shares_of_the_recorders_cost_make_up_the_whole(tmp_path: Path) -> None:
+    *parts, whole = await bench_shares(tmp_path, rounds=1, requests=128)
+    assert len(parts) == 16
+    assert sum(part.value for part in parts) == pytest.approx(whole.value)
+    costs = {part.name: part.value for part in parts}
+    assert min(costs[name] for name in ("id", "digests", "log line", "parsing the request")) > 0
+    assert max(costs, key=lambda name: costs[name]).startswith(("INSERTs", "exchange", "queue"))
 
 
 def test_lower_bound_of_equal_values_is_that_value() -> None:

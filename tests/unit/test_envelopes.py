@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -10,12 +11,12 @@ from support.asgi import answered
 from support.golden import golden
 from support.scripted import Caller, recording, replay
 
-from edge_store.api import gate as room
 from edge_store.api.gate import GENERATING, Gate
-from edge_store.config import ServerSection
+from edge_store.config import RecorderSection, ServerSection
 from edge_store.engine import Receive, Scope, Send
 from edge_store.errors import EngineCrashed
 from edge_store.observability.metrics import Metrics
+from edge_store.recorder.slots import Slots
 from edge_store.result import Status
 from edge_store.sqlite import Connection
 
@@ -37,23 +38,21 @@ def in_its_form(endpoint: str, body: bytes) -> tuple[str, str | None]:
 @pytest.fixture
 def gate() -> Gate:
     absent = cast("Any", None)  # nothing here gets as far as these
+    recorder = cast("Any", SimpleNamespace(slots=Slots(RecorderSection(bytes_max=2048))))
     return Gate(
-        recorder=absent, engine=absent, ours=absent, config=ServerSection(), metrics=Metrics()
+        recorder=recorder, engine=absent, ours=absent, config=ServerSection(), metrics=Metrics()
     )
 
 
 @pytest.mark.parametrize("endpoint", sorted(GENERATING))
-async def test_a_refusal_at_the_gate_is_in_the_routes_form(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch, endpoint: str
-) -> None:
+async def test_a_refusal_at_the_gate_is_in_the_routes_form(gate: Gate, endpoint: str) -> None:
     call = await answered(gate, endpoint, method="GET")
     kinds = {"/v1/messages": "invalid_request_error", "/api/chat": None, "/api/generate": None}
     kind = kinds.get(endpoint, "invalid_request_error")
     assert (call.status, call.headers[b"allow"]) == (405, b"POST")
     assert in_its_form(endpoint, call.body) == ("method_not_allowed", kind)
 
-    monkeypatch.setattr(room, "UNADMITTED_BYTES_MAX", 10)
-    call = await answered(gate, endpoint, body=b"x" * 11)
+    call = await answered(gate, endpoint, body=b"x" * 2048)
     kinds["/v1/messages"] = "overloaded_error"
     assert call.status == 503
     assert in_its_form(endpoint, call.body) == (

@@ -1,33 +1,51 @@
 """What the gate refuses by itself, before the recorder hears of a request."""
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from support.asgi import answered
 
-from edge_store.api import gate as room
 from edge_store.api.gate import Gate
-from edge_store.config import ServerSection
+from edge_store.config import RecorderSection, ServerSection
 from edge_store.engine import Receive, Scope, Send
 from edge_store.observability.metrics import Metrics
+from edge_store.recorder.slots import Slots
 
 
 @pytest.fixture
 def gate() -> Gate:
     absent = cast("Any", None)  # nothing here gets as far as these
+    recorder = cast("Any", SimpleNamespace(slots=Slots(RecorderSection(bytes_max=2048))))
     return Gate(
-        recorder=absent, engine=absent, ours=absent, config=ServerSection(), metrics=Metrics()
+        recorder=recorder, engine=absent, ours=absent, config=ServerSection(), metrics=Metrics()
     )
 
 
-async def test_bodies_beyond_the_budget_of_all_are_told_to_come_again(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(room, "UNADMITTED_BYTES_MAX", 10)
+async def test_bodies_beyond_the_budget_of_all_are_told_to_come_again(gate: Gate) -> None:
     for _ in range(2):
-        call = await answered(gate, "/generate", body=b"x" * 11)
+        call = await answered(gate, "/generate", body=b"x" * 2048)
         assert call.status == 503
         assert b"recorder_full" in call.body
+        assert int(call.headers[b"retry-after"]) > 0
+        assert call.headers[b"connection"] == b"close"
+
+
+async def test_on_a_connection_too_many_only_health_is_answered_and_it_is_closed() -> None:
+    gate = Gate(
+        recorder=cast("Any", None),
+        engine=cast("Any", None),
+        ours=cast("Any", answering),
+        config=ServerSection(),
+        metrics=Metrics(),
+    )
+    for path in ("/livez", "/readyz", "/metrics"):
+        call = await answered(gate.overflow, path, method="GET")
+        assert (call.status, call.headers[b"connection"]) == (200, b"close")
+    for path in ("/v1/results", "/v1/chat/completions", "/v1/models"):
+        call = await answered(gate.overflow, path)
+        assert (call.status, call.headers[b"connection"]) == (503, b"close")
+        assert b"too many connections" in call.body
         assert int(call.headers[b"retry-after"]) > 0
 
 

@@ -7,8 +7,8 @@ import traceback
 import pytest
 
 from edge_store.config import RecorderSection
-from edge_store.errors import AdmissionClosed, DiskFull, RecorderFull
-from edge_store.recorder.slots import Slots
+from edge_store.errors import AdmissionClosed, DiskFull, RecorderFull, TenantOverShare
+from edge_store.recorder.slots import Slot, Slots
 
 DEADLINE_S = 10.0
 
@@ -134,6 +134,117 @@ async def test_refusals_keep_no_request_alive() -> None:
             await slots.reserve()
         lengths.add(len(traceback.extract_tb(refused.value.__traceback__)))
     assert len(lengths) == 1, "the one error must not gather the frames of every refusal"
+
+
+def asking(slots: Slots, tenant: str) -> asyncio.Task[Slot]:
+    async def ask() -> Slot:
+        with slots.hold(tenant) as hold:
+            return await slots.reserve(hold)
+
+    return asyncio.create_task(ask())
+
+
+def tenant_of(slot: Slot) -> str | None:
+    return slot.hold.party.tenant
+
+
+async def test_freed_places_go_round_the_tenants_that_wait() -> None:
+    slots = opened(slots=4)
+    held = [await asking(slots, "greedy") for _ in range(4)]
+    waiting = [asking(slots, tenant) for tenant in ("greedy", "greedy", "greedy", "small")]
+    await settle()
+    for slot in held:
+        slots.release(slot)
+    await settle()
+    admitted = [await task for task in waiting]
+    by_number = sorted(admitted, key=lambda slot: slot.boot_seq)
+    assert [tenant_of(slot) for slot in by_number] == ["greedy", "small", "greedy", "greedy"]
+
+
+async def test_a_newcomer_takes_the_newest_place_of_the_tenant_that_waits_most() -> None:
+    slots = opened(slots=3)
+    held = [await asking(slots, "greedy") for _ in range(3)]
+    first, second, third = (asking(slots, "greedy") for _ in range(3))
+    await settle()
+    newcomer = asking(slots, "small")
+    await settle()
+    with pytest.raises(TenantOverShare, match="this tenant waits for more"):
+        await third
+    assert not any(task.done() for task in (first, second, newcomer))
+    for slot in held:
+        slots.release(slot)
+    assert [tenant_of(await task) for task in (first, newcomer, second)] == [
+        "greedy",
+        "small",
+        "greedy",
+    ]
+
+
+async def test_who_waits_most_is_over_its_share_only_beside_others() -> None:
+    slots = opened(slots=2)
+    held = [await asking(slots, "greedy") for _ in range(2)]
+    waiting = [asking(slots, "greedy") for _ in range(2)]
+    await settle()
+    with pytest.raises(RecorderFull, match="as many requests wait"):
+        await asking(slots, "greedy")
+    slots.release(held[0])
+    await settle()
+    other = asking(slots, "small")  # takes the place that is left
+    await settle()
+    with pytest.raises(RecorderFull):  # one waits for each: nobody would get in
+        await asking(slots, "greedy")
+    other.cancel()
+    await settle()
+    asking_again = asking(slots, "greedy")
+    await settle()
+    with slots.hold("small"), pytest.raises(TenantOverShare):  # it is here, and would get in
+        await asking(slots, "greedy")
+    for task in (*waiting, asking_again):
+        task.cancel()
+
+
+async def test_bytes_are_held_until_the_slot_is_released() -> None:
+    slots = Slots(RecorderSection(bytes_max=9000))
+    slots.open()
+    with slots.hold("a") as hold:
+        slots.grow(hold, 8000)
+        with pytest.raises(RecorderFull, match="have 8000 bytes"):
+            slots.grow(hold, 1)  # a ninth is left for others
+        slot = await slots.reserve(hold)
+    assert slots.held_bytes == 8000
+    slots.release(slot)
+    assert slots.held_bytes == 0
+
+
+async def test_a_tenant_leaves_room_for_the_bodies_of_others() -> None:
+    slots = Slots(RecorderSection(bytes_max=9000))
+    with slots.hold("greedy") as greedy, slots.hold("small") as small:
+        slots.grow(greedy, 8000)
+        slots.grow(small, 800)
+        with pytest.raises(TenantOverShare, match="2 tenants"):
+            slots.grow(greedy, 1)
+        with pytest.raises(RecorderFull):  # not its fault
+            slots.grow(small, 800)
+    assert slots.held_bytes == 0
+
+
+async def test_a_request_that_is_not_admitted_gives_its_bytes_back() -> None:
+    slots = opened(timeout_s=0.02)
+    held = await slots.reserve()
+    with pytest.raises(RecorderFull), slots.hold() as hold:  # noqa: PT012
+        slots.grow(hold, 5000)
+        await slots.reserve(hold)
+    assert slots.held_bytes == 0
+    slots.release(held)
+
+
+async def test_the_row_may_be_settled_before_its_request_is_left() -> None:
+    slots = opened()
+    with slots.hold("a") as hold:
+        slots.grow(hold, 5000)
+        slots.release(await slots.reserve(hold))
+        assert slots.held_bytes == 0
+    assert slots.held_bytes == 0
 
 
 async def test_drained_is_when_nothing_is_held() -> None:
