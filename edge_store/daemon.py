@@ -8,7 +8,6 @@ would upload the whole database at the next start. So the process ends without c
 
 import asyncio
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -20,7 +19,7 @@ import structlog
 from edge_store import __version__
 from edge_store.api.app import own_routes
 from edge_store.api.gate import Gate
-from edge_store.api.server import HttpServer, bind, listening
+from edge_store.api.server import HttpServer, bind, listening, url_of
 from edge_store.config import Config, EngineKind, EngineSection, read_credential
 from edge_store.engine import Engine
 from edge_store.errors import AdmissionClosed, ConfigError, EdgeStoreError, ShutDown, StoreError
@@ -151,7 +150,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 drain = Drain(recorder, stopping, died, config.server.drain_timeout_s)
                 loaded = asyncio.ensure_future(engine.until_ready())
                 async with listening(server, listener, drain):
-                    url = _url(listener)
+                    url = url_of(listener)
                     log.info("http_listening", url=url)
                     with measured_lag(metrics.loop_lag_seconds.observe):
                         failure = await _life(
@@ -226,11 +225,6 @@ async def _loaded(loaded: asyncio.Future[None], stopping: "Stopping") -> bool:
         return False
     await loaded
     return True
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Stopping:

@@ -135,7 +135,7 @@ class PayloadTooLarge(RequestError):
 
 
 class IdempotencyConflict(RequestError):
-    """The ``Idempotency-Key`` belongs to another request, or to an answer that was deleted."""
+    """The ``Idempotency-Key`` is another request's, or its answer is stored without a body."""
 
     code = "idempotency_conflict"
     http_status = 422

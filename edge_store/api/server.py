@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from edge_store.config import ServerSection
 from edge_store.errors import AddressTaken, ConfigError
 
-__all__ = ["HttpServer", "bind", "listening"]
+__all__ = ["HttpServer", "bind", "listening", "url_of"]
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -45,6 +45,12 @@ def bind(config: ServerSection) -> socket.socket:
             raise AddressTaken(message, hint=hint) from exc
         raise ConfigError(message, hint=_bind_hint(exc)) from exc
     return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where it can be reached, without a path."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _bind_hint(exc: OSError) -> str:

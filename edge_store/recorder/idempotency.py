@@ -46,7 +46,7 @@ class Stored(Record, frozen=True, kw_only=True):
     fingerprint: bytes  # of the request
     http_status: int
     is_stream: bool
-    body: bytes | None  # None: deleted
+    body: bytes | None  # None: deleted, or never recorded
 
 
 class StoredAnswer:
@@ -190,7 +190,8 @@ class Idempotency:
         Safe to cancel.
 
         Raises:
-            IdempotencyConflict: the key was used for another request, or its answer is deleted.
+            IdempotencyConflict: the key was used for another request, or its answer is
+                stored without a body.
             ClientDisconnected: the caller left while it waited.
             GenerationTimeout, RecorderFull: the wait was too long, or too many wait.
             StoreError: the database cannot be read.
@@ -278,7 +279,8 @@ def _require_same(entry: Entry, endpoint: str, fingerprint: bytes) -> None:
 def _require_body(stored: Stored) -> None:
     if stored.body is None:
         raise IdempotencyConflict(
-            f"the answer under this Idempotency-Key, result {stored.receipt.id}, was deleted",
+            f"the answer under this Idempotency-Key, result {stored.receipt.id}, is stored without "
+            "its body: it was deleted, or the disk was too low to record it",
             hint="use a new key to have it generated anew",
         )
 
@@ -298,5 +300,5 @@ def _find(connection: Connection, name: Name, since: int) -> Stored | None:
         fingerprint=fingerprint,
         http_status=http_status,
         is_stream=bool(stream),
-        body=body,
+        body=body or None,  # no completed answer is empty
     )

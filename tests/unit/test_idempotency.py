@@ -37,6 +37,7 @@ from edge_store.errors import (
     ShutDown,
 )
 from edge_store.recorder import idempotency
+from edge_store.recorder.disk import Disk, DiskLevel
 from edge_store.result import Status
 from edge_store.sqlite import Connection, open_writer
 
@@ -436,6 +437,25 @@ async def test_an_answer_that_was_deleted_is_not_generated_again(path: Path) -> 
             await ask(running)
         assert first.headers["x-edge-store-id"] in str(refused.value)
         assert len(running.engine.bodies) == 1
+
+
+async def test_an_answer_that_was_recorded_without_its_body_is_given_only_to_those_who_waited(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    async with recording(path, told) as running:
+        first, leading = begin(running)
+        run = await told.begun(1)
+        waiter, waiting = begin(running)
+        await attached(running, 1)
+        monkeypatch.setattr(Disk, "level", DiskLevel.NO_BODIES)
+        run.set_result(replay([chat_body("hello")]))
+        await asyncio.gather(leading, waiting)
+        with pytest.raises(IdempotencyConflict) as refused:
+            await ask(running)
+        assert first.headers["x-edge-store-id"] in str(refused.value)
+        assert len(told.runs) == 1
+    assert_replayed(waiter, first)
 
 
 @pytest.mark.parametrize("key", [b"", b"k" * 256])
