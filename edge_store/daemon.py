@@ -126,6 +126,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
             async with (
                 _replica(config, path, device_id, database, lock) as replica,
                 _recording(config, disk, boot, database, engine, metrics) as recorder,
+                measured_lag(metrics.loop_lag_seconds.observe),
             ):
                 reader = await DatabaseThread.open(lambda: open_reader(path))
                 _watch(metrics, path, disk, recorder, replica)
@@ -141,21 +142,15 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     config=config.server,
                     metrics=metrics,
                 )
-                server = HttpServer(
-                    gate,
-                    connections_max=4 * config.recorder.slots + CONNECTIONS_SPARE,
-                    overflow=gate.overflow,
-                )
+                connections_max = 4 * config.recorder.slots + CONNECTIONS_SPARE
+                server = HttpServer(gate, connections_max, gate.overflow)
                 died = asyncio.ensure_future(engine.until_dead())
                 drain = Drain(recorder, stopping, died, config.server.drain_timeout_s)
                 loaded = asyncio.ensure_future(engine.until_ready())
                 async with listening(server, listener, drain):
                     url = url_of(listener)
                     log.info("http_listening", url=url)
-                    with measured_lag(metrics.loop_lag_seconds.observe):
-                        failure = await _life(
-                            engine, loaded, died, recorder, stopping, announce, url
-                        )
+                    failure = await _life(engine, loaded, died, recorder, stopping, announce, url)
                 died.cancel()
                 await reader.close()
     if not config.replica.enabled:
@@ -368,11 +363,7 @@ async def _checkpoint_when_large(path: Path, database: DatabaseThread, bound: in
 
 def _watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica: Any) -> None:
     metrics.watch("in_flight", "Slots taken", lambda: recorder.slots.in_flight)
-    metrics.watch(
-        "held_bytes",
-        "Bytes of the request bodies that arrive, wait or are in flight",
-        lambda: recorder.slots.held_bytes,
-    )
+    metrics.watch("held_bytes", "Bytes of request bodies", lambda: recorder.slots.held_bytes)
     metrics.watch("wal_bytes", "Size of the WAL", lambda: wal_bytes(path))
     metrics.watch("disk_free_bytes", "Free space on the database's disk", disk.free_bytes)
     metrics.watch(

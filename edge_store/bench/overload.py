@@ -175,7 +175,7 @@ async def _full(
     async with daemon_of({"log.level": "warning"}, home) as daemon:
         before: dict[float, float] = {}
         for number in range(max(2, plan.pairs // 2)):
-            with measured_lag(beside.append):
+            async with measured_lag(beside.append):
                 measured, _ = await clients.slice(daemon.pid, daemon.port, load, plan.seconds)
             if not number:
                 before = await _lag_buckets(daemon)

@@ -2,16 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 __all__ = ["measured_lag"]
 
 PERIOD_S = 0.05
 
 
-@contextmanager
-def measured_lag(observe: Callable[[float], object]) -> Iterator[None]:
+@asynccontextmanager
+async def measured_lag(observe: Callable[[float], object]) -> AsyncIterator[None]:
     """While inside, 20 times a second: ``observe`` how many seconds after its time a timer ran.
 
     Costs a timer of some 5 µs; it is right to a millisecond, which is the clock of uvloop's timers.

@@ -26,9 +26,8 @@ from edge_store.errors import (
 
 __all__ = ["Hold", "Slot", "Slots"]
 
-HOLD_FACTOR = (
-    8  # one tenant alone holds 8/9 of the bytes at most, each of two 8/17, of n 8/(8n + 1)
-)
+# One tenant alone holds 8/9 of the bytes at most, each of two 8/17, each of n 8/(8n + 1).
+HOLD_FACTOR = 8
 FEWER = "send fewer requests at once"
 
 

@@ -29,6 +29,7 @@ def write(folder: Path, text: str) -> str:
         ("[recorder]\nslots = 0", ["recorder.slots", "0"]),
         ("[log]\nlevel = 'loud'", ["log.level", "loud", "debug, info, warning, error"]),
         ("[store]\nallow_vulnerable_sqlite = true", ["replica.enabled = false"]),
+        ("[recorder]\nbytes_max = 20000000", ["recorder.bytes_max", "server.body_bytes_max"]),
         ("[device]\nid = 'Ward 7'", ["device.id", "Ward 7"]),
         ("[engine]\nkind = 'upstream'", ["engine.upstream.base_url", "empty"]),
         ("[engine.upstream]\nbase_url = 'host:1'", ["engine.upstream.base_url", "host:1"]),

@@ -17,7 +17,7 @@ async def test_lag_is_how_long_a_timer_had_to_wait() -> None:
         seen.append(lag_s)
         enough.set()
 
-    with measured_lag(observe):
+    async with measured_lag(observe):
         time.sleep(PERIOD_S + HELD_S)  # noqa: ASYNC251  (what a defect would do)
         async with asyncio.timeout(DEADLINE_S):
             await enough.wait()
@@ -33,7 +33,7 @@ async def test_it_is_measured_again_and_again_until_it_is_left() -> None:
         if len(seen) == 3:
             thrice.set()
 
-    with measured_lag(observe):
+    async with measured_lag(observe):
         async with asyncio.timeout(DEADLINE_S):
             await thrice.wait()
     number = len(seen)
