@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
             log.info("boot_began", boot_id=boot.boot_id, device_id=device_id, version=__version__)
             async with (
                 _replica(config, path, device_id, database, lock) as replica,
-                _recording(config, disk, boot, database, engine, metrics) as recorder,
+                _recording(config, disk, boot, database, engine, metrics, replica) as recorder,
                 measured_lag(metrics.loop_lag_seconds.observe),
             ):
                 reader = await DatabaseThread.open(lambda: open_reader(path))
@@ -287,19 +288,26 @@ def _prepare(connection: Connection, device_id: str, *, index_was_held: bool) ->
 
 
 @asynccontextmanager
-async def _recording(
+async def _recording(  # noqa: PLR0913  (all that has come up)
     config: Config,
     disk: Disk,
     boot: Boot,
     database: DatabaseThread,
     engine: Engine,
     metrics: Metrics,
+    replica: Any,
 ) -> AsyncIterator[Recorder]:
     """The recorder with its writer; left only after the last commit and the boot's end row."""
+    path = Path(config.store.path)
     slots = Slots(config.recorder)
     path = Path(config.store.path)
     head = await database.run(read_head)
-    writer = Writer(database, boot, head, slots, disk, config.recorder, metrics)
+    forget = None
+    if replica is not None:
+        from edge_store.replica.anew import forget_wal
+
+        forget = partial(forget_wal, replica, database)
+    writer = Writer(database, boot, head, slots, disk, config.recorder, metrics, forget)
     async with (
         JsonWorkers(config.repair) as json_workers,
         Idempotency(path, config.recorder, config.engine.timeout_s, metrics) as idempotency,

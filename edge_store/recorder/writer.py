@@ -11,7 +11,7 @@ does. The task ends by ``close``, never by cancellation.
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
@@ -81,7 +81,11 @@ class Writer:
         disk: Disk,
         config: RecorderSection,
         metrics: Metrics,
+        forget_wal: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """``forget_wal`` empties the WAL, for a replica that may have read from it a commit that
+        the file does not have. It raises ``StoreError`` when it cannot.
+        """
         self._connection = connection
         self._boot = boot
         self._head = head
@@ -89,6 +93,7 @@ class Writer:
         self._disk = disk
         self._config = config
         self._metrics = metrics
+        self._forget_wal = forget_wal
         self._losses = Losses(metrics)
         self._doubt: tuple[Suspect, Attempt] | None = None
         self._retry_pause_s = RETRY_PAUSE_S
@@ -344,6 +349,8 @@ class Writer:
         try:
             uncertain = None if written is None else written.head
             is_in = await reopened(self._connection, self._head, uncertain)
+            if uncertain is not None and not is_in and self._forget_wal is not None:
+                await self._forget_wal()
         except StoreError as exc:
             self._failed(exc, len(self._queue))
             raise

@@ -12,7 +12,8 @@ import os
 import shutil
 import tempfile
 import time
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -47,6 +48,7 @@ RESTART_MIN_S, RESTART_MAX_S = 0.5, 30.0
 STEADY_AFTER_S = 60.0  # after this long a run counts as good, and the next pause is short again
 HEALTH_INTERVAL_S = 5.0
 ANSWER_TIMEOUT_S = 3.0  # then the store is called unreachable
+PAUSE_TRIES, PAUSE_TRY_S = 5, 1.0
 TERM_GRACE_S = 2.0  # beyond litestream's own last replica sync
 
 
@@ -70,6 +72,8 @@ class Litestream:
         self._tracker = Tracker()
         self._stack = AsyncExitStack()
         self._process: asyncio.subprocess.Process | None = None
+        self._running = asyncio.Lock()  # held while there is a child
+        self._is_pausing = False
         self._stopping = asyncio.Event()
         self._program: Program
         self._credentials: Credentials | None = None
@@ -187,6 +191,30 @@ class Litestream:
         log.info("litestream_stopped", is_replicated=self.is_replicated)
         return self.is_replicated
 
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Without a child, so that the WAL may be emptied. It is killed, and started again after.
+
+        Raises:
+            ReplicationError: it does not end.
+        """
+        self._is_pausing = True
+        for _ in range(PAUSE_TRIES):
+            process = self._process
+            if process is not None and process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()  # safe: the next start continues from its own files
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PAUSE_TRY_S):  # one that was being started is next
+                    await self._running.acquire()
+                break
+        else:
+            raise ReplicationError("litestream does not end", hint="see its process")
+        try:
+            yield
+        finally:
+            self._running.release()
+
     async def _end_child(self, process: asyncio.subprocess.Process | None) -> None:
         """SIGTERM, and SIGKILL when it has not ended in time."""
         if process is None or process.returncode is not None:
@@ -210,7 +238,8 @@ class Litestream:
             began = time.monotonic()
             reason = ""
             try:
-                reason = await self._run_once(ready)
+                async with self._running:
+                    reason = await self._run_once(ready)
             except LitestreamUnavailable as exc:
                 reason = str(exc)
             if not ready.done():
@@ -225,8 +254,11 @@ class Litestream:
                 return
             if time.monotonic() - began >= STEADY_AFTER_S:
                 pause_s = RESTART_MIN_S
-            self._tracker.failed(reason)
             self._tracker.ended(ReplicaState.RESTARTING)
+            if self._is_pausing:  # no failure: the next waits for the lock only
+                self._is_pausing = False
+                continue
+            self._tracker.failed(reason)
             log.error("litestream_ended", reason=reason, restart_in_s=pause_s)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
