@@ -2,14 +2,17 @@
 
 Each ``commits`` row carries ``digest = SHA-256(previous, its own columns, the digests of its
 results)``. Whoever changes, removes or inserts a row must rewrite every later digest, and cannot
-rewrite the newest one where it was published.
+rewrite the newest one where it was published. Where a result or its content was deleted, its row of
+``deletions`` holds the digest that takes its place; a hole without one is a fault.
+
+The check has two halves that know nothing of each other: ``check_links`` walks the commits over the
+digests that the results carry, ``check_rows`` takes the digest of each result in a range again. So
+the ranges can be shared out; ``verify_chain`` does it all on one connection.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from itertools import groupby
-from operator import itemgetter
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -17,17 +20,32 @@ from edge_store.rows import RESULT_COLUMNS, content_digest, row_digest
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 
-__all__ = ["GENESIS", "ChainCheck", "commit_digest", "verify_chain"]
+__all__ = [
+    "GENESIS",
+    "SEQ_MAX",
+    "ChainCheck",
+    "check_links",
+    "check_rows",
+    "commit_digest",
+    "verify_chain",
+]
 
 GENESIS = bytes(32)
+SEQ_MAX = 2**63 - 1
+FAULTS_MAX = 20
+WIDTH = len(RESULT_COLUMNS)
 encode = msgspec.msgpack.Encoder().encode
+T = TypeVar("T", bound=Sequence[Any])
 
 
 class ChainCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``verify_chain`` found: the extent of the file, and every fault in words."""
+    """What a check found: the extent of the file, and every fault in words."""
 
     commits: int
-    results: int
+    results: int  # that are here
+    deleted_forget: int
+    deleted_retention: int
+    content_deleted: int  # results here or deleted whose content went earlier
     newest_at: int | None  # UTC ms of the newest commit
     newest_digest: bytes
     faults: tuple[str, ...]
@@ -46,63 +64,27 @@ def commit_digest(
     return digest.digest()
 
 
-def verify_chain(connection: Connection, *, faults_max: int = 20) -> ChainCheck:
-    """Recompute every digest from what is stored, in one pass in the order of ``seq``.
+def verify_chain(
+    connection: Connection, *, head: bytes | None = None, faults_max: int = FAULTS_MAX
+) -> ChainCheck:
+    """Recompute every digest from what is stored, in the order of ``seq``.
 
     Stops looking after ``faults_max`` faults. Run it inside one read transaction on a live file.
     """
-    faults = [
-        f"a deletion of seq {seq} ({what}) is noted, but this version deletes nothing"
-        for what, seq in connection.execute(sql("select_deletions"))
-    ][:faults_max]
-    stored = Stored(_stored_digests(connection, faults))
-    results = commits = 0
-    previous, newest_at, expected_seq = GENESIS, None, None
-    for commit_id, boot_id, at, upto, seq_from, seq_to, digest, before in connection.execute(
-        sql("select_commits")
-    ):
-        commits += 1
-        newest_at = at
-        if before != previous:
-            faults.append(f"commit {commit_id} does not follow the commit before it")
-        carried: list[bytes] = []
-        if seq_from is not None and seq_to is not None:
-            if expected_seq not in (None, seq_from):
-                faults.append(f"commit {commit_id} begins at seq {seq_from}, not {expected_seq}")
-            expected_seq = seq_to + 1
-            for seq, _digest in stored.upto(seq_from - 1):
-                faults.append(f"seq {seq} belongs to no commit")
-            carried = [row for _seq, row in stored.upto(seq_to)]
-            results += len(carried)
-            if len(carried) != seq_to - seq_from + 1:
-                faults.append(
-                    f"commit {commit_id} carried seq {seq_from} to {seq_to}, "
-                    f"but {len(carried)} of them are here"
-                )
-        if commit_digest(before, (boot_id, at, upto, seq_from, seq_to), carried) != digest:
-            faults.append(f"commit {commit_id}: its digest does not match what is stored")
-        previous = digest
-        if len(faults) >= faults_max:
-            break
-    else:
-        faults += _unclaimed(connection, stored)
-    return ChainCheck(
-        commits=commits,
-        results=results,
-        newest_at=newest_at,
-        newest_digest=previous,
-        faults=tuple(faults),
-    )
+    links = check_links(connection, head=head, faults_max=faults_max)
+    left = max(0, faults_max - len(links.faults))
+    faults = check_rows(connection, -SEQ_MAX, SEQ_MAX, faults_max=left) if left else []
+    return msgspec.structs.replace(links, faults=(*links.faults, *faults))
 
 
-class Stored:
-    """(seq, digest) of the stored results in the order of ``seq``, taken piece by piece."""
+class Ordered(Generic[T]):
+    """Rows in the order of their first column, taken piece by piece."""
 
-    def __init__(self, rows: Iterator[tuple[int, bytes]]) -> None:
+    def __init__(self, rows: Iterator[T]) -> None:
         self._rows = rows
         self.next = next(rows, None)
 
-    def upto(self, seq: int) -> list[tuple[int, bytes]]:
+    def upto(self, seq: int) -> list[T]:
         """Take those not taken yet whose seq is at most ``seq``."""
         taken = []
         while self.next is not None and self.next[0] <= seq:
@@ -111,33 +93,162 @@ class Stored:
         return taken
 
 
-def _unclaimed(connection: Connection, stored: Stored) -> list[str]:
-    """What is stored and belongs to nothing."""
-    faults = [
-        f"{table} of seq {seq} have no result"
-        for table, seq in connection.execute(sql("select_orphans"))
-    ]
-    if stored.next is not None:
-        faults.append(f"seq {stored.next[0]} and what follows it belong to no commit")
-    return faults
+class Carried:
+    """The digests that a commit carried: of results that are here, and of declared deletions."""
+
+    def __init__(self, connection: Connection, faults: list[str]) -> None:
+        self._stored = Ordered(connection.execute(sql("select_digests")))
+        everywhere = {"seq_from": -SEQ_MAX, "seq_to": SEQ_MAX}
+        self._deleted = Ordered(
+            connection.execute(sql("select_chain_deletions"), {"what": "result", **everywhere})
+        )
+        self._faults = faults
+        self.results = 0
+
+    def skip(self, seq: int) -> None:
+        """Pass over those up to ``seq``: no commit carried them."""
+        self._faults += [f"seq {row[0]} belongs to no commit" for row in self._stored.upto(seq)]
+        for row in self._deleted.upto(seq):
+            self._faults.append(f"the deletion of seq {row[0]} ({row[2]}) belongs to no commit")
+
+    def take(self, commit_id: int, boot_id: str, seq_from: int, seq_to: int) -> list[bytes]:
+        """The digests in the order of ``seq``; what is missing or doubled is a fault."""
+        self.skip(seq_from - 1)
+        here: Mapping[int, bytes] = dict(self._stored.upto(seq_to))
+        self.results += len(here)
+        gone: dict[int, bytes] = {}
+        for seq, _timeline, result_id, boot, _boot_seq, digest in self._deleted.upto(seq_to):
+            if boot != boot_id:
+                self._faults.append(f"the deletion of seq {seq} ({result_id}) names another boot")
+            elif seq in here:
+                self._faults.append(f"seq {seq} ({result_id}) is declared deleted, but it is here")
+            elif gone.get(seq, digest) != digest:
+                self._faults.append(f"seq {seq} ({result_id}) is declared deleted in two ways")
+            else:
+                gone[seq] = digest
+        holes = seq_to - seq_from + 1 - len(here) - len(gone)
+        merged = {**here, **gone}
+        order = sorted(merged) if gone else list(here)
+        if holes:
+            first = next((n for n, seq in enumerate(order, seq_from) if n != seq), None)
+            self._faults.append(
+                f"commit {commit_id} carried seq {seq_from} to {seq_to}, but {holes} of them are "
+                "neither here nor declared deleted, the first is seq "
+                f"{seq_from + len(order) if first is None else first}"
+            )
+        return [merged[seq] for seq in order]
 
 
-def _stored_digests(connection: Connection, faults: list[str]) -> Iterator[tuple[int, bytes]]:
-    """(seq, digest recomputed from the stored columns) of each result."""
-    outputs = groupby(connection.execute(sql("select_chain_outputs")), key=itemgetter(0))
-    choices = next(outputs, None)
-    width = len(RESULT_COLUMNS)
-    for row in connection.execute(sql("select_chain_results")):
-        seq, stored = row[0], row[width - 1]
+def check_links(
+    connection: Connection, *, head: bytes | None = None, faults_max: int = FAULTS_MAX
+) -> ChainCheck:
+    """Check that every commit follows the one before it and carried what its results' digests and
+    ``deletions`` say. With ``head``: also that this digest is one of the chain.
+    """
+    faults: list[str] = []
+    carried = Carried(connection, faults)
+    commits, previous, newest_at, expected_seq = 0, GENESIS, None, None
+    is_held = head is None
+    for commit_id, boot_id, at, upto, seq_from, seq_to, digest, before in connection.execute(
+        sql("select_commits")
+    ):
+        commits += 1
+        newest_at = at
+        is_held = is_held or digest == head
+        if before != previous:
+            faults.append(f"commit {commit_id} does not follow the commit before it")
+        digests: list[bytes] = []
+        if seq_from is not None and seq_to is not None:
+            if expected_seq not in (None, seq_from):
+                faults.append(f"commit {commit_id} begins at seq {seq_from}, not {expected_seq}")
+            expected_seq = seq_to + 1
+            digests = carried.take(commit_id, boot_id, seq_from, seq_to)
+        if commit_digest(before, (boot_id, at, upto, seq_from, seq_to), digests) != digest:
+            faults.append(f"commit {commit_id}: its digest does not match what it carried")
+        previous = digest
+        if len(faults) >= faults_max:
+            break
+    else:
+        carried.skip(SEQ_MAX)
+        for seq, result_id in connection.execute(sql("select_orphan_deletions")):
+            faults.append(f"the deletion of the content of seq {seq} ({result_id}) has no result")
+        if not is_held:
+            assert head is not None
+            faults.append(
+                f"no commit has the digest {head.hex()}: the chain was cut before it, or it is "
+                "another chain's"
+            )
+    forget, retention, content = connection.execute(sql("select_deletion_counts")).fetchone()
+    return ChainCheck(
+        commits=commits,
+        results=carried.results,
+        deleted_forget=forget,
+        deleted_retention=retention,
+        content_deleted=content,
+        newest_at=newest_at,
+        newest_digest=previous,
+        faults=tuple(faults[:faults_max]),
+    )
+
+
+def check_rows(
+    connection: Connection, seq_from: int, seq_to: int, *, faults_max: int = FAULTS_MAX
+) -> list[str]:
+    """Take the digest of every result from ``seq_from`` to ``seq_to`` again from its stored
+    columns, its outputs and its content, and find what belongs to no result there.
+    """
+    faults: list[str] = []
+    span = {"seq_from": seq_from, "seq_to": seq_to}
+    outputs = connection.execute(sql("select_chain_outputs"), span)
+    expired = Ordered(
+        connection.execute(sql("select_chain_deletions"), {"what": "content", **span})
+    )
+    choice = next(outputs, None)
+    choices = contents = 0
+    for row in connection.execute(sql("select_chain_results"), span):
+        seq = row[0]
         mine: list[tuple[Any, ...]] = []
-        while choices is not None and choices[0] <= seq:
-            group = [tuple(choice) for choice in choices[1]]
-            if choices[0] == seq:
-                mine = group
-            choices = next(outputs, None)
-        has_content, *bodies = row[width:]
-        content = content_digest(*bodies) if has_content else b""  # no digest is empty
-        digest = row_digest(row[: width - 1], mine, content)
-        if digest != stored:
+        while choice is not None and choice[0] <= seq:
+            if choice[0] == seq:
+                mine.append(choice)
+            choice = next(outputs, None)
+        choices += len(mine)
+        contents += row[WIDTH] is not None
+        if expired.next is not None and expired.next[0] <= seq:
+            content = _expired_content(row, expired, faults)
+        elif row[WIDTH] is None:
+            content = b""  # no digest is empty
+            faults.append(f"the content of seq {seq} ({row[2]}) is gone and not declared deleted")
+        else:
+            content = content_digest(*row[WIDTH + 1 :])
+        if row_digest(row[: WIDTH - 1], mine, content) != row[WIDTH - 1]:
             faults.append(f"seq {seq} ({row[2]}) is not as it was committed")
-        yield seq, digest
+        if len(faults) >= faults_max:
+            return faults[:faults_max]
+    if connection.execute(sql("count_parts"), span).fetchone() != (choices, contents):
+        faults += [
+            f"{table} of seq {seq} have no result"
+            for table, seq in connection.execute(sql("select_orphans"), span)
+        ]
+    return faults[:faults_max]
+
+
+def _expired_content(
+    row: Sequence[Any], expired: Ordered[Sequence[Any]], faults: list[str]
+) -> bytes:
+    """The digest of a result's content where some up to it are declared deleted. A declaration may
+    outlive its result.
+    """
+    seq, timeline, result_id, boot_id, boot_seq = row[0], row[1], row[2], row[4], row[5]
+    declared = [d for d in expired.upto(seq) if d[0] == seq]
+    if row[WIDTH] is not None:
+        if declared:
+            faults.append(
+                f"the content of seq {seq} ({result_id}) is declared deleted, but it is here"
+            )
+        return content_digest(*row[WIDTH + 1 :])
+    for _seq, *named, digest in declared:
+        if named == [timeline, result_id, boot_id, boot_seq]:
+            return bytes(digest)
+    faults.append(f"the content of seq {seq} ({result_id}) is gone and not declared deleted")
+    return b""

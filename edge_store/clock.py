@@ -2,8 +2,9 @@
 
 import ctypes
 import time
+from datetime import UTC, datetime
 
-__all__ = ["is_clock_synced", "now_ms"]
+__all__ = ["is_clock_synced", "now_ms", "rfc3339"]
 
 STA_UNSYNC = 0x0040  # linux/timex.h
 TIMEX_BYTES = 208  # sizeof(struct timex) on 64-bit Linux
@@ -13,6 +14,12 @@ TIMEX_STATUS_OFFSET = 40  # modes, offset, freq, maxerror, esterror, then int st
 def now_ms() -> int:
     """UTC, in milliseconds since 1970. May step; durations come from the monotonic clock."""
     return time.time_ns() // 1_000_000
+
+
+def rfc3339(milliseconds: int) -> str:
+    """UTC milliseconds as text: 2026-01-31T08:00:00.000Z."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def is_clock_synced() -> bool:

@@ -139,6 +139,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                         reader=reader,
                         exposition=lambda: metrics.exposition() + engine.metrics(),
                         health=lambda: _health(boot, engine, recorder, disk, replica),
+                        replica=lambda: replica.status if replica else None,
                     ),
                     config=config.server,
                     metrics=metrics,
@@ -378,6 +379,7 @@ def _watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica
         "disk_level", "0 ok, 1 no search, 2 no bodies, 3 refusing", lambda: disk.level.value
     )
     if replica is not None:
+        replica.follow(lambda: recorder.committed_seq)
         metrics.watch(
             "replica_lag_seconds",
             "Age of the oldest commit that is not replicated",

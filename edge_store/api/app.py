@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -11,8 +10,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from edge_store.clock import rfc3339
 from edge_store.errors import EdgeStoreError, InvalidRequest, NotFound
+from edge_store.receipt import State, read_receipt
 from edge_store.recorder.envelope import error_body, error_headers
+from edge_store.replica.status import ReplicaStatus
 from edge_store.result import Output, Recorded
 from edge_store.rows import load_recorded
 from edge_store.sql import sql
@@ -32,9 +34,15 @@ TIME_FIELDS = ("created_at", "first_token_at", "completed_at")
 
 
 def own_routes(
-    *, reader: DatabaseThread, exposition: Callable[[], bytes], health: Health
+    *,
+    reader: DatabaseThread,
+    exposition: Callable[[], bytes],
+    health: Health,
+    replica: Callable[[], ReplicaStatus | None] = lambda: None,
 ) -> Starlette:
-    """``exposition`` is what Prometheus scrapes; ``health`` answers with ``is_ready`` and more."""
+    """``exposition`` is what Prometheus scrapes; ``health`` answers with ``is_ready`` and more;
+    ``replica`` is None when replication is off.
+    """
 
     async def livez(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -65,6 +73,13 @@ def own_routes(
             raise NotFound(f"there is no result {result_id!r} on this box")
         return _json(public(found, with_content=True))
 
+    async def receipt(request: Request) -> Response:
+        result_id = request.path_params["result_id"]
+        found = await reader.run(read_receipt, result_id, replica())
+        if found.state is State.UNKNOWN:
+            raise NotFound(found.message)
+        return _json(found)
+
     return Starlette(
         routes=[
             Route("/livez", livez),
@@ -72,6 +87,7 @@ def own_routes(
             Route("/metrics", scrape),
             Route("/v1/results", results),
             Route("/v1/results/{result_id}", result),
+            Route("/v1/results/{result_id}/receipt", receipt),
         ],
         exception_handlers={EdgeStoreError: _failed, 404: _unknown, 405: _unknown},
     )
@@ -84,7 +100,7 @@ def public(recorded: Recorded, *, with_content: bool = False) -> dict[str, Any]:
     for name in JSON_TEXT_FIELDS:
         result[name] = _unfolded(result[name])
     for name in TIME_FIELDS:
-        result[name] = _rfc3339(result[name])
+        result[name] = None if result[name] is None else rfc3339(result[name])
     for name in ("request_fingerprint", "idempotency_key_hash"):
         result[name] = result[name].hex() if result[name] else None
     shown = {
@@ -157,13 +173,6 @@ def _integer(request: Request, name: str, default: int, low: int, high: int) -> 
 
 def _unfolded(text: str | None) -> msgspec.Raw | None:
     return None if text is None else msgspec.Raw(text.encode())
-
-
-def _rfc3339(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -6,6 +6,7 @@ from edge_store.bench.overload import OverloadPlan, bench_overload
 from edge_store.bench.recorder import bench_recorder
 from edge_store.bench.report import keep_logs, write_report
 from edge_store.bench.shares import bench_shares
+from edge_store.bench.verify import bench_verify
 from edge_store.bench.writer import bench_writer
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "bench_overload",
     "bench_recorder",
     "bench_shares",
+    "bench_verify",
     "bench_writer",
     "keep_logs",
     "write_report",

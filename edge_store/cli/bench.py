@@ -31,7 +31,7 @@ dir_option = click.option(
 
 @click.group()
 def bench() -> None:
-    """Measure the writer, what recording costs, the daemon's memory, overload, or a whole engine.
+    """Measure the writer, recording, a check of the chain, memory, overload, or a whole engine.
 
     Figures are medians over interleaved pairs. Exits 1 when one misses its bound.
 
@@ -80,6 +80,27 @@ def recorder(pairs: int, rows: int, *, shares: bool, directory: Path | None) -> 
         _measure(directory, lambda folder: bench_shares(folder, rounds=pairs, requests=rows))
         return
     _measure(directory, lambda folder: bench_recorder(folder, pairs=pairs, slice_requests=rows))
+
+
+@bench.command()
+@click.option(
+    "--rows", type=AT_LEAST_ONE, default=200_000, show_default=True, help="Results in the file.",
+)  # fmt: skip
+@click.option(
+    "--rounds", type=AT_LEAST_ONE, default=10, show_default=True,
+    help="Checks of the whole file, by all cores and by one in turn.",
+)  # fmt: skip
+@dir_option
+def verify(rows: int, rounds: int, directory: Path | None) -> None:
+    """Measure what `edge-store verify` takes per result of ordinary size.
+
+    \b
+    Example:
+      edge-store bench verify --rows 100000
+    """
+    from edge_store.bench import bench_verify
+
+    _measure(directory, lambda folder: bench_verify(folder, rows=rows, rounds=rounds))
 
 
 @bench.command()

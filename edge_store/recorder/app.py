@@ -69,6 +69,11 @@ class Recorder:
         self._assessments: set[asyncio.Timeout] = set()
         self._is_aborting = False
 
+    @property
+    def committed_seq(self) -> int:
+        """The newest committed ``seq``."""
+        return self._writer.head.seq
+
     async def record(
         self,
         dialect: Dialect,

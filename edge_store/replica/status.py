@@ -7,7 +7,7 @@ from edge_store.clock import now_ms
 from edge_store.replica.control import Synced
 from edge_store.result import Record
 
-__all__ = ["ReplicaState", "ReplicaStatus", "Tracker"]
+__all__ = ["Confirmed", "ReplicaState", "ReplicaStatus", "Tracker"]
 
 LAGGING_AFTER_S = 10.0  # behind for longer than a few replica syncs take
 UNREACHABLE_AFTER_S = 20.0  # behind, and not one TXID further in that time
@@ -24,6 +24,14 @@ class ReplicaState(StrEnum):
     STOPPED = "stopped"
 
 
+class Confirmed(Record, frozen=True, kw_only=True):
+    """Every result up to ``seq`` was in the replica, which was at ``txid``, when ``at`` was."""
+
+    seq: int
+    txid: int
+    at: int  # UTC ms
+
+
 class ReplicaStatus(Record, frozen=True, kw_only=True):
     """The replica as last seen. ``lag_s`` is 0 when everything was replicated then, else the time
     since that was last so.
@@ -35,6 +43,7 @@ class ReplicaStatus(Record, frozen=True, kw_only=True):
     last_synced_at: int | None  # UTC ms: when everything was last known to be replicated
     lag_s: float
     error: str | None
+    confirmed: Confirmed | None = None
 
 
 class Tracker:
@@ -48,10 +57,15 @@ class Tracker:
         self._moved_at = now
         self._override: ReplicaState | None = None
         self._error: str | None = None
+        self._confirmed: Confirmed | None = None
+        self._awaited: tuple[int, int] | None = None  # (seq, txid) of an earlier look
 
-    def saw(self, positions: Synced) -> None:
-        """Positions were read."""
+    def saw(self, positions: Synced, seq: int | None = None) -> None:
+        """Positions were read. ``seq`` is the newest result that had been committed before
+        Litestream was asked: it is in the replica once that has this look's TXID.
+        """
         now = time.monotonic()
+        self._confirm(positions, seq)
         before = self._positions
         if before is None or positions.replicated_txid != before.replicated_txid:
             self._moved_at = now
@@ -62,6 +76,19 @@ class Tracker:
             self._error = None
         elif self._behind_since is None:
             self._behind_since = now
+
+    def _confirm(self, positions: Synced, seq: int | None) -> None:
+        replicated = positions.replicated_txid
+        if seq is not None and positions.is_replicated and replicated > 0:
+            self._confirmed = Confirmed(seq=seq, txid=replicated, at=now_ms())
+            self._awaited = None
+            return
+        if self._awaited is not None and replicated >= self._awaited[1]:
+            self._confirmed = Confirmed(seq=self._awaited[0], txid=replicated, at=now_ms())
+            self._awaited = None
+        # One at a time, until it is reached: under load no look finds everything replicated.
+        if self._awaited is None and seq is not None and positions.txid > 0:
+            self._awaited = (seq, positions.txid)
 
     def hung(self, error: str) -> None:
         """Litestream waits for the store and answers nothing about it."""
@@ -100,6 +127,7 @@ class Tracker:
             last_synced_at=self._synced_at,
             lag_s=round(lag_s, 3),
             error=self._error,
+            confirmed=self._confirmed,
         )
 
     def _judge(self, lag_s: float, still_s: float) -> ReplicaState:

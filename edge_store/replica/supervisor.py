@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -70,6 +70,7 @@ class Litestream:
         self._inherited = () if lock_descriptor is None else (lock_descriptor,)
         self._health_interval_s = health_interval_s
         self._tracker = Tracker()
+        self._newest_seq: Callable[[], int | None] = lambda: None
         self._stack = AsyncExitStack()
         self._process: asyncio.subprocess.Process | None = None
         self._running = asyncio.Lock()  # held while there is a child
@@ -85,6 +86,12 @@ class Litestream:
     def status(self) -> ReplicaStatus:
         """How far the replica is, as last seen."""
         return self._tracker.status
+
+    def follow(self, newest_seq: Callable[[], int]) -> None:
+        """From now on remember up to which result the replica is known to reach. ``newest_seq``
+        gives the newest that is committed.
+        """
+        self._newest_seq = newest_seq
 
     @property
     def process_id(self) -> int | None:
@@ -168,8 +175,9 @@ class Litestream:
         """
         if self.process_id is None:
             raise ReplicationError("litestream is not running", hint="it is being started again")
+        seq = self._newest_seq()  # before the question: what is committed later may not be in it
         synced = await self._control.sync(timeout_s)
-        self._tracker.saw(synced)
+        self._tracker.saw(synced, seq)
         return synced
 
     async def stop(self, timeout_s: float) -> bool:
@@ -316,15 +324,18 @@ class Litestream:
         """
         state = self.status.state
         asked: asyncio.Task[Synced | ReplicationError] | None = None
+        seq: int | None = None
         while True:
-            asked = asked or questions.create_task(self._ask())
+            if asked is None:
+                seq = self._newest_seq()
+                asked = questions.create_task(self._ask())
             await asyncio.wait({asked}, timeout=ANSWER_TIMEOUT_S)
             if not asked.done():
                 self._tracker.hung("litestream waits for the store, which does not answer")
             else:
                 seen, asked = asked.result(), None
                 if isinstance(seen, Synced):
-                    self._tracker.saw(seen)
+                    self._tracker.saw(seen, seq)
                 else:
                     self._tracker.hung(str(seen))
             if self.status.state != state:

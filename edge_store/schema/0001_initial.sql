@@ -122,9 +122,12 @@ CREATE TABLE deletions ( -- What was deleted and why: keeps the count true and t
     timeline TEXT NOT NULL, -- its timeline
     boot_id TEXT NOT NULL, -- its boot
     boot_seq INTEGER NOT NULL, -- its admission number
-    digest BLOB NOT NULL -- the digest of what went
+    created_at INTEGER NOT NULL, -- UTC ms: its admission
+    digest BLOB NOT NULL -- what the chain needs in its place: of a result its digest, of a content its SHA-256
 ) STRICT;
-CREATE INDEX deletions_by_seq ON deletions (timeline, seq);
+CREATE UNIQUE INDEX deletions_by_seq ON deletions (seq, what, timeline, reason);
+CREATE INDEX deletions_by_boot ON deletions (boot_id, boot_seq);
+CREATE INDEX deletions_by_id ON deletions (id);
 
 CREATE TABLE losses ( -- Outcomes that could not be stored: one row each, with the next COMMIT that succeeds.
     loss_id INTEGER PRIMARY KEY AUTOINCREMENT, -- order
@@ -245,9 +248,6 @@ GROUP BY day, model;
 
 CREATE VIEW completeness AS -- Per boot: what was admitted and what became of it.
 WITH
-marks AS (
-    SELECT boot_id, max(admitted_upto) AS admitted, max(at) AS last_mark_at
-    FROM commits GROUP BY boot_id),
 outcomes AS (
     SELECT boot_id,
         count(*) AS recorded,
@@ -257,39 +257,130 @@ outcomes AS (
         count(*) FILTER (WHERE status = 'cancelled') AS cancelled
     FROM results GROUP BY boot_id),
 gone AS (
-    SELECT boot_id, count(*) AS deleted FROM deletions WHERE what = 'result' GROUP BY boot_id),
+    SELECT boot_id,
+        count(*) AS deleted,
+        count(*) FILTER (WHERE reason = 'forget') AS deleted_forget,
+        count(*) FILTER (WHERE reason = 'retention') AS deleted_retention
+    FROM (
+        SELECT boot_id, min(reason) AS reason FROM deletions WHERE what = 'result'
+        GROUP BY boot_id, boot_seq)
+    GROUP BY boot_id),
+given_up AS (
+    SELECT boot_id, count(*) AS lost FROM losses GROUP BY boot_id),
 counted AS (
     SELECT
         s.boot_no, s.boot_id, s.device_id, s.at AS started_at, e.at AS ended_at,
-        m.last_mark_at,
-        coalesce(m.admitted, 0) AS admitted,
+        m.at AS last_mark_at,
+        coalesce(m.admitted_upto, 0) AS admitted,
         coalesce(o.completed, 0) AS completed,
         coalesce(o.incomplete, 0) AS incomplete,
         coalesce(o.failed, 0) AS failed,
         coalesce(o.cancelled, 0) AS cancelled,
         coalesce(g.deleted, 0) AS deleted,
-        coalesce(m.admitted, 0) - coalesce(o.recorded, 0) - coalesce(g.deleted, 0) AS missing,
-        e.boot_id IS NULL AND s.boot_no = (SELECT max(boot_no) FROM boots) AS is_open
+        coalesce(g.deleted_forget, 0) AS deleted_forget,
+        coalesce(g.deleted_retention, 0) AS deleted_retention,
+        coalesce(l.lost, 0) AS lost,
+        coalesce(m.admitted_upto, 0) - coalesce(o.recorded, 0) - coalesce(g.deleted, 0)
+            - coalesce(l.lost, 0) AS missing,
+        CASE
+            WHEN e.boot_id IS NOT NULL THEN 'ended'
+            WHEN s.boot_no = (SELECT max(boot_no) FROM boots) THEN 'open'
+            ELSE 'interrupted'
+        END AS state,
+        (SELECT n.at FROM boots AS n WHERE n.boot_no > s.boot_no ORDER BY n.boot_no LIMIT 1)
+            AS next_at
     FROM boots AS s
     LEFT JOIN boots AS e ON e.boot_id = s.boot_id AND e.event = 'end'
-    LEFT JOIN marks AS m ON m.boot_id = s.boot_id
+    LEFT JOIN commits AS m ON m.commit_id = (
+        SELECT c.commit_id FROM commits AS c WHERE c.boot_id = s.boot_id
+        ORDER BY c.admitted_upto DESC, c.commit_id DESC LIMIT 1)
     LEFT JOIN outcomes AS o ON o.boot_id = s.boot_id
     LEFT JOIN gone AS g ON g.boot_id = s.boot_id
-    WHERE s.event = 'start')
+    LEFT JOIN given_up AS l ON l.boot_id = s.boot_id
+    WHERE s.event = 'start'),
+named AS (
+    SELECT *,
+        iif(state = 'open', missing, 0) AS in_flight,
+        iif(state = 'interrupted', missing, 0) AS interrupted,
+        iif(state = 'ended', missing, 0) AS not_stored
+    FROM counted)
 SELECT
     boot_no, boot_id, device_id,
     strftime('%Y-%m-%dT%H:%M:%fZ', started_at / 1000.0, 'unixepoch') AS started_at,
-    CASE WHEN ended_at IS NOT NULL THEN 'ended' WHEN is_open THEN 'open' ELSE 'interrupted' END AS state,
+    state,
     strftime('%Y-%m-%dT%H:%M:%fZ', ended_at / 1000.0, 'unixepoch') AS ended_at,
-    admitted, completed, incomplete, failed, cancelled, deleted,
-    CASE WHEN is_open THEN missing ELSE 0 END AS in_flight,
-    CASE WHEN is_open OR ended_at IS NOT NULL THEN 0 ELSE missing END AS interrupted,
-    CASE WHEN ended_at IS NULL THEN 0 ELSE missing END AS not_stored,
-    CASE WHEN ended_at IS NULL
+    strftime('%Y-%m-%dT%H:%M:%fZ', last_mark_at / 1000.0, 'unixepoch') AS last_mark_at,
+    admitted, completed, incomplete, failed, cancelled,
+    deleted, deleted_forget, deleted_retention, lost,
+    in_flight, interrupted, not_stored,
+    CASE WHEN state <> 'ended'
          THEN strftime('%Y-%m-%dT%H:%M:%fZ', last_mark_at / 1000.0, 'unixepoch') END AS unknown_after,
-    CASE WHEN admitted = 0 OR is_open THEN 100.0
-         ELSE round(100.0 * (admitted - missing) / admitted, 4) END AS percent
-FROM counted;
+    CASE WHEN state = 'interrupted'
+         THEN strftime('%Y-%m-%dT%H:%M:%fZ', next_at / 1000.0, 'unixepoch') END AS unknown_until,
+    -- cut, not rounded: one lost of a million is not 100
+    CASE WHEN admitted > in_flight
+         THEN (1000000 * (admitted - in_flight - interrupted - not_stored - lost)
+               / (admitted - in_flight)) / 10000.0
+         ELSE 100.0 END AS percent
+FROM named;
+
+CREATE VIEW completeness_by_day AS -- Per UTC day of admission: the same; what has no row counts on the day of its boot's last mark.
+WITH
+parts (
+    day, completed, incomplete, failed, cancelled, deleted_forget, deleted_retention, lost,
+    in_flight, interrupted, not_stored, cuts
+) AS (
+    SELECT
+        date(created_at / 1000, 'unixepoch') AS day,
+        count(*) FILTER (WHERE status = 'completed'),
+        count(*) FILTER (WHERE status = 'incomplete'),
+        count(*) FILTER (WHERE status = 'failed'),
+        count(*) FILTER (WHERE status = 'cancelled'),
+        0, 0, 0, 0, 0, 0, 0
+    FROM results GROUP BY day
+    UNION ALL
+    SELECT
+        date(created_at / 1000, 'unixepoch') AS day,
+        0, 0, 0, 0,
+        count(*) FILTER (WHERE reason = 'forget'),
+        count(*) FILTER (WHERE reason = 'retention'),
+        0, 0, 0, 0, 0
+    FROM (
+        SELECT created_at, min(reason) AS reason FROM deletions WHERE what = 'result'
+        GROUP BY boot_id, boot_seq)
+    GROUP BY day
+    UNION ALL
+    SELECT date(at / 1000, 'unixepoch') AS day, 0, 0, 0, 0, 0, 0, count(*), 0, 0, 0, 0
+    FROM losses GROUP BY day
+    UNION ALL
+    SELECT
+        date(coalesce(last_mark_at, started_at)) AS day, 0, 0, 0, 0, 0, 0, 0,
+        sum(in_flight), sum(interrupted), sum(not_stored),
+        count(*) FILTER (WHERE state = 'interrupted')
+    FROM completeness GROUP BY day),
+summed AS (
+    SELECT
+        day,
+        sum(completed) AS completed, sum(incomplete) AS incomplete,
+        sum(failed) AS failed, sum(cancelled) AS cancelled,
+        sum(deleted_forget) AS deleted_forget, sum(deleted_retention) AS deleted_retention,
+        sum(lost) AS lost, sum(in_flight) AS in_flight,
+        sum(interrupted) AS interrupted, sum(not_stored) AS not_stored, sum(cuts) AS cuts
+    FROM parts GROUP BY day),
+named AS (
+    SELECT *,
+        completed + incomplete + failed + cancelled + deleted_forget + deleted_retention + lost
+            + in_flight + interrupted + not_stored AS admitted
+    FROM summed)
+SELECT
+    day, admitted, completed, incomplete, failed, cancelled,
+    deleted_forget + deleted_retention AS deleted, deleted_forget, deleted_retention, lost,
+    in_flight, interrupted, not_stored, cuts,
+    CASE WHEN admitted > in_flight
+         THEN (1000000 * (admitted - in_flight - interrupted - not_stored - lost)
+               / (admitted - in_flight)) / 10000.0
+         ELSE 100.0 END AS percent
+FROM named;
 
 CREATE VIEW v_openai AS -- Results under the names of OpenAI's API.
 SELECT

@@ -1,5 +1,8 @@
 -- Reading results back, whole.
 
+-- name: begin_reading
+BEGIN
+
 -- name: select_results_after
 SELECT * FROM results WHERE seq > :after_seq ORDER BY seq LIMIT :limit
 
@@ -50,12 +53,19 @@ FROM generations ORDER BY seq DESC LIMIT 20
 -- name: select_chain_outputs
 SELECT seq, choice_index, output_text, reasoning, tool_calls, finish_reason, output_json, json_state,
     schema_valid, schema_error, repair_log, repairer
-FROM outputs ORDER BY seq, choice_index
+FROM outputs WHERE seq BETWEEN :seq_from AND :seq_to ORDER BY seq, choice_index
+
+-- name: count_parts
+SELECT
+    (SELECT count(*) FROM outputs WHERE seq BETWEEN :seq_from AND :seq_to),
+    (SELECT count(*) FROM requests WHERE seq BETWEEN :seq_from AND :seq_to)
 
 -- name: select_orphans
-SELECT 'outputs', seq FROM outputs WHERE seq NOT IN (SELECT seq FROM results)
+SELECT 'outputs', seq FROM outputs
+WHERE seq BETWEEN :seq_from AND :seq_to AND seq NOT IN (SELECT seq FROM results)
 UNION
-SELECT 'requests', seq FROM requests WHERE seq NOT IN (SELECT seq FROM results)
+SELECT 'requests', seq FROM requests
+WHERE seq BETWEEN :seq_from AND :seq_to AND seq NOT IN (SELECT seq FROM results)
 LIMIT 20
 
 -- name: select_chain_results
@@ -67,9 +77,35 @@ SELECT
     r.finish_reason, r.stream, r.conversation_id, r.previous_id, r.batch_id, r.custom_id, r.tenant,
     r.user_id, r.metadata, r.caller_rid, r.idempotency_key_hash, r.request_fingerprint, r.trace_id,
     r.http_status, r.error_type, r.error_message, r.digest,
-    q.seq IS NOT NULL, q.input_text, q.request_body, q.response_body
+    q.seq, q.input_text, q.request_body, q.response_body
 FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq
+WHERE r.seq BETWEEN :seq_from AND :seq_to
 ORDER BY r.seq
 
--- name: select_deletions
-SELECT what, seq FROM deletions ORDER BY deletion_id LIMIT 20
+-- name: select_chain_deletions
+SELECT seq, timeline, id, boot_id, boot_seq, digest FROM deletions
+WHERE what = :what AND seq BETWEEN :seq_from AND :seq_to AND boot_id IN (SELECT boot_id FROM boots)
+ORDER BY seq
+
+-- name: select_orphan_deletions
+SELECT c.seq, c.id FROM deletions AS c
+WHERE c.what = 'content' AND c.boot_id IN (SELECT boot_id FROM boots)
+    AND c.seq NOT IN (SELECT seq FROM results)
+    AND NOT EXISTS (
+        SELECT 1 FROM deletions AS d
+        WHERE d.seq = c.seq AND d.what = 'result' AND d.timeline = c.timeline
+            AND d.id = c.id AND d.boot_id = c.boot_id AND d.boot_seq = c.boot_seq)
+LIMIT 20
+
+-- name: select_digests
+SELECT seq, digest FROM results ORDER BY seq
+
+-- name: select_extent
+SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM results
+
+-- name: select_deletion_counts
+SELECT
+    count(*) FILTER (WHERE what = 'result' AND reason = 'forget'),
+    count(*) FILTER (WHERE what = 'result' AND reason = 'retention'),
+    count(*) FILTER (WHERE what = 'content')
+FROM (SELECT what, min(reason) AS reason FROM deletions GROUP BY boot_id, boot_seq, what)

@@ -13,17 +13,20 @@ from support.records import make_result, new_database
 
 from edge_store.chain import ChainCheck, verify_chain
 from edge_store.recorder.batch import read_head, write_batch
+from edge_store.recorder.deletions import Reason, What, delete_results
 from edge_store.result import Output, Status
 from edge_store.sqlite import Connection, driver
 
-TABLES = ("results", "outputs", "requests", "commits")
+TABLES = ("results", "outputs", "requests", "commits", "deletions")
 # The order of the commits is all that their number says, and `previous` holds that order.
 NOT_CHAINED = {("commits", "commit_id")}
+# Of a deletion the chain needs these; when, why and whose it was is not chained.
+OF_DELETIONS = ("what", "seq", "boot_id", "digest")
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three commits with results, marks between them, closed."""
+    """Three commits with results, marks between them, a result and a content deleted, closed."""
     path = tmp_path_factory.mktemp("chain") / "results.db"
     connection, boot = new_database(path)
     head = read_head(connection)
@@ -47,6 +50,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 )
             )
         head = write_batch(connection, boot, head, admitted, results).head
+    assert delete_results(connection, [2], Reason.RETENTION, What.CONTENT) == 1
+    assert delete_results(connection, [4], Reason.FORGET) == 1
     connection.close()
     return path
 
@@ -88,7 +93,8 @@ def test_an_untouched_file_holds(original: Path) -> None:
     with tampering(original) as connection:
         check = verify_chain(connection)
     assert check.faults == ()
-    assert (check.commits, check.results) == (5, 6)
+    assert (check.commits, check.results) == (5, 5)
+    assert (check.deleted_forget, check.deleted_retention, check.content_deleted) == (1, 0, 1)
 
 
 @settings(max_examples=200, deadline=None)
@@ -99,7 +105,14 @@ def test_any_changed_column_is_found(original: Path, data: st.DataObject) -> Non
         table = data.draw(st.sampled_from(TABLES))
         columns = columns_of(connection, table)
         column = data.draw(
-            st.sampled_from([name for name in columns if (table, name) not in NOT_CHAINED])
+            st.sampled_from(
+                [
+                    name
+                    for name in columns
+                    if (table, name) not in NOT_CHAINED
+                    and (table != "deletions" or name in OF_DELETIONS)
+                ]
+            )
         )
         rowid = data.draw(st.sampled_from(rowids(connection, table)))
         (old,) = connection.execute(
@@ -151,6 +164,7 @@ def test_any_inserted_row_is_found(original: Path, data: st.DataObject) -> None:
             "outputs": {"seq": fresh, "choice_index": 7},
             "requests": {"seq": fresh},
             "commits": {"commit_id": fresh},
+            "deletions": {"deletion_id": 9, "seq": fresh},
         }
         row |= forged[table]
         places = ", ".join("?" for _ in row)
@@ -165,20 +179,45 @@ def test_any_inserted_row_is_found(original: Path, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize(("what", "gone"), [("result", ["results", "outputs", "requests"]),
                                             ("content", ["requests"])])  # fmt: skip
-def test_a_removal_that_is_noted_as_a_deletion_is_found(
+def test_a_removal_that_is_declared_with_another_digest_is_found(
     original: Path, what: str, gone: list[str]
 ) -> None:
     with tampering(original) as connection:
         connection.execute(
-            "INSERT INTO deletions (at, what, reason, id, seq, timeline, boot_id, boot_seq, digest)"
-            " SELECT 0, ?, 'retention', id, seq, timeline, boot_id, boot_seq, digest"
-            " FROM results WHERE seq = 3",
+            "INSERT INTO deletions (at, what, reason, id, seq, timeline, boot_id, boot_seq, "
+            "created_at, digest) SELECT 0, ?, 'retention', id, seq, timeline, boot_id, boot_seq, "
+            "created_at, x'00' FROM results WHERE seq = 3",
             (what,),
         )
         for table in gone:
             connection.execute(f"DELETE FROM {table} WHERE seq = 3")
         faults = verify_chain(connection).faults
-        assert any("a deletion of seq 3" in fault for fault in faults), faults
+        assert any("seq 3 (" in fault or "commit" in fault for fault in faults), faults
+
+
+@pytest.mark.parametrize(("what", "seq"), [("result", 3), ("content", 3)])
+def test_what_is_declared_deleted_and_is_here_is_found(original: Path, what: str, seq: int) -> None:
+    with tampering(original) as connection:
+        connection.execute(
+            "INSERT INTO deletions (at, what, reason, id, seq, timeline, boot_id, boot_seq, "
+            "created_at, digest) SELECT 0, ?, 'retention', id, seq, timeline, boot_id, boot_seq, "
+            "created_at, digest FROM results WHERE seq = ?",
+            (what, seq),
+        )
+        faults = verify_chain(connection).faults
+        assert any("is declared deleted, but it is here" in fault for fault in faults), faults
+
+
+def test_a_digest_from_elsewhere_finds_a_tail_that_was_cut_off(original: Path) -> None:
+    with tampering(original) as connection:
+        head = newest(connection)
+        assert verify_chain(connection, head=head).faults == ()
+        connection.execute("DELETE FROM commits WHERE commit_id >= 4")
+        for table in ("results", "outputs", "requests", "deletions"):
+            connection.execute(f"DELETE FROM {table} WHERE seq >= 4")
+        assert verify_chain(connection).faults == (), "the rest is a chain of its own"
+        (fault,) = verify_chain(connection, head=head).faults
+        assert head.hex() in fault
 
 
 def test_two_commits_in_each_others_place_are_found(original: Path) -> None:
@@ -189,8 +228,8 @@ def test_two_commits_in_each_others_place_are_found(original: Path) -> None:
 
 def test_faults_are_named_and_bounded(original: Path) -> None:
     with tampering(original) as connection:
-        connection.execute("UPDATE results SET output_tokens = 7 WHERE seq = 4")
+        connection.execute("UPDATE results SET output_tokens = 7 WHERE seq = 5")
         faults = verify_chain(connection).faults
-        assert any(fault.startswith("seq 4 (") for fault in faults), faults
+        assert any(fault.startswith("seq 5 (") for fault in faults), faults
         connection.execute("UPDATE commits SET previous = x'00'")
         assert len(verify_chain(connection, faults_max=2).faults) <= 4

@@ -99,7 +99,8 @@ def test_what_reads_is_answered(reader: Connection, statement: str) -> None:
     assert run_query(reader, statement, rows_max=1000, timeout_s=5).columns
 
 
-@pytest.mark.parametrize("view", ["generations", "usage_by_day", "completeness", "v_openai",
+@pytest.mark.parametrize("view", ["generations", "usage_by_day", "completeness",
+                                  "completeness_by_day", "v_openai",
                                   "v_otel", "sglang_inference_results"])  # fmt: skip
 def test_every_view_can_be_read(reader: Connection, view: str) -> None:
     assert run_query(reader, f"SELECT * FROM {view}", rows_max=10, timeout_s=5).columns

@@ -92,3 +92,30 @@ def test_stop_with_everything_replicated_has_no_lag(clock: Clock) -> None:
     tracker.stopped(is_replicated=True)
     clock.now += 9
     assert (tracker.status.state, tracker.status.lag_s) == (ReplicaState.STOPPED, 0.0)
+
+
+def confirmed(tracker: Tracker) -> tuple[int, int] | None:
+    found = tracker.status.confirmed
+    return (found.seq, found.txid) if found else None
+
+
+def test_result_is_confirmed_once_the_replica_has_the_txid_of_the_look_that_saw_it(
+    clock: Clock,
+) -> None:
+    tracker = Tracker()
+    tracker.saw(at(0, 0), seq=0)
+    assert confirmed(tracker) is None
+    tracker.saw(at(2, 2), seq=5)
+    assert confirmed(tracker) == (5, 2)
+    tracker.saw(at(3, 2), seq=8)
+    assert confirmed(tracker) == (5, 2)
+    tracker.saw(at(4, 3), seq=11)
+    assert confirmed(tracker) == (8, 3), "its own TXID is there, though not everything is"
+    tracker.saw(at(9, 4), seq=30)
+    assert confirmed(tracker) == (11, 4)
+
+
+def test_nothing_is_confirmed_that_was_not_asked_about(clock: Clock) -> None:
+    tracker = Tracker()
+    tracker.saw(at(2, 2))
+    assert confirmed(tracker) is None

@@ -1,0 +1,88 @@
+"""``edge-store verify``: is every row as it was committed."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_store.cli.interrupt import interruptible
+from edge_store.cli.output import time_text, write_json
+from edge_store.cli.target import chosen_database, target_options
+
+if TYPE_CHECKING:
+    from edge_store.chain import ChainCheck
+
+__all__ = ["verify"]
+
+DIGEST_BYTES = 32
+
+
+def _digest(_context: click.Context, option: click.Parameter, text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != DIGEST_BYTES:
+        raise click.BadParameter(f"{text!r} is not 64 hexadecimal digits", param=option)
+    return digest
+
+
+@click.command()
+@target_options
+@click.option(
+    "--head", metavar="DIGEST", callback=_digest,
+    help="A digest of a commit, noted earlier or elsewhere: it must be in the chain.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def verify(db: Path | None, config: str | None, head: bytes | None, *, as_json: bool) -> None:
+    """Check the digest chain: find any row that was changed, removed or added since its commit.
+
+    It works while the daemon runs. The check ends at the newest commit in the file: that newer ones
+    were cut off is found only with --head. Exits 0 when nothing is wrong, 65 when something is.
+
+    \b
+    Example:
+      edge-store verify
+      edge-store verify --db restored.db --head 5f0c…
+    """
+    from edge_store.errors import EXIT_CORRUPT
+    from edge_store.verify import verify_file
+
+    path = chosen_database(db, config)
+    with interruptible():
+        check = verify_file(path, head=head)
+    if as_json:
+        write_json(_object(check), sys.stdout)
+    else:
+        for name, text in _lines(check, head):
+            click.echo(f"{name:<8} {text}")
+    if check.faults:
+        sys.exit(EXIT_CORRUPT)
+
+
+def _object(check: "ChainCheck") -> dict[str, object]:
+    import msgspec
+
+    return {**msgspec.structs.asdict(check), "newest_digest": check.newest_digest.hex()}
+
+
+def _lines(check: "ChainCheck", head: bytes | None) -> list[tuple[str, str]]:
+    results = f"{check.results}"
+    if check.deleted_forget or check.deleted_retention:
+        results += (
+            f"; deleted: {check.deleted_forget} by forget, {check.deleted_retention} by retention"
+        )
+    if check.content_deleted:
+        results += f"; content of {check.content_deleted} deleted"
+    newest = "none yet"
+    if check.newest_at is not None:
+        newest = f"{time_text(check.newest_at)}, digest {check.newest_digest.hex()}"
+    lines = [("commits", str(check.commits)), ("results", results), ("newest", newest)]
+    if not check.faults:
+        if head is not None:
+            lines.append(("head", "is in the chain"))
+        return [*lines, ("faults", "none")]
+    return [*lines, *(("FAULT", fault) for fault in check.faults)]

@@ -1,0 +1,85 @@
+"""Deletes results, or only their content, and says so in the same transaction.
+
+Runs on the writer's connection. What went leaves a row of ``deletions``: what it was, why it went,
+and the digest that takes its place in the chain. Everything that hangs on a result goes with it.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from edge_store.clock import now_ms
+from edge_store.rows import content_digest
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, driver, translated
+
+__all__ = ["Reason", "What", "delete_results"]
+
+
+class Reason(StrEnum):
+    """Why it goes: ``forget`` travels to every copy, ``retention`` stays on this box."""
+
+    FORGET = "forget"
+    RETENTION = "retention"
+
+
+class What(StrEnum):
+    """The whole result, or the bodies only."""
+
+    RESULT = "result"
+    CONTENT = "content"
+
+
+def delete_results(
+    connection: Connection, seqs: Sequence[int], reason: Reason, what: What = What.RESULT
+) -> int:
+    """Delete in one transaction those of ``seqs`` that are here. Returns how many there were.
+
+    To forget what retention has deleted already notes that too, as only ``forget`` travels; it is
+    not counted again. The caller bounds ``seqs``: all of them are held by one COMMIT.
+
+    Raises:
+        StoreError: nothing was deleted.
+    """
+    chosen: dict[str, Any] = {
+        "seqs": msgspec.json.encode(list(seqs)).decode(),
+        "reason": reason.value,
+        "at": now_ms(),
+    }
+    with translated(f"{len(seqs)} results could not be deleted"):
+        try:
+            connection.execute(sql("begin"))
+            if reason is Reason.FORGET:
+                connection.execute(sql("note_forgotten_again"), {**chosen, "what": what.value})
+            if what is What.CONTENT:
+                count = _delete_content(connection, chosen)
+            else:
+                count = connection.execute(sql("note_deleted_results"), chosen).rowcount
+                for block in ("delete_annotations", "delete_repairs", "delete_results"):
+                    connection.execute(sql(block), {"seqs": chosen["seqs"]})
+            connection.execute(sql("commit"))
+        except BaseException:
+            with suppress(driver.Error):  # the failure may have ended the transaction by itself
+                connection.execute(sql("rollback"))
+            raise
+    return count
+
+
+def _delete_content(connection: Connection, chosen: dict[str, Any]) -> int:
+    count = 0
+    for seq, *bodies in connection.execute(sql("select_contents"), {"seqs": chosen["seqs"]}):
+        connection.execute(
+            sql("note_deleted_content"),
+            {
+                "seq": seq,
+                "reason": chosen["reason"],
+                "at": chosen["at"],
+                "digest": content_digest(*bodies),
+            },
+        )
+        count += 1
+    connection.execute(sql("delete_contents"), {"seqs": chosen["seqs"]})
+    return count

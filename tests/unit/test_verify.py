@@ -1,0 +1,76 @@
+"""Checking a file by many processes finds what checking it by one finds."""
+
+from pathlib import Path
+
+import pytest
+from support.replicating import Database
+
+import edge_store.verify
+from edge_store.errors import Corrupt
+from edge_store.recorder.deletions import Reason, delete_results
+from edge_store.sqlite import driver
+from edge_store.verify import verify_file
+
+RANGES = 4
+SEQS = 40
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results with a gap, closed; so small ranges that there are several."""
+    monkeypatch.setattr(edge_store.verify, "RANGE_SEQS", SEQS // RANGES)
+    monkeypatch.setattr(edge_store.verify, "PARALLEL_FROM", 0)
+    path = tmp_path / "results.db"
+    written = Database(path, "box-1")
+    for _ in range(5):
+        written.write(SEQS // 5)
+    delete_results(written.connection, range(8, 25), Reason.RETENTION)
+    written.close()
+    return path
+
+
+def change(database: Path, *statements: str) -> None:
+    connection = driver.connect(str(database), isolation_level=None)
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_processes_find_a_fault_in_each_range_and_beyond(database: Path) -> None:
+    whole = verify_file(database, processes=2)
+    assert (whole.faults, whole.results, whole.deleted_retention) == ((), SEQS - 17, 17)
+    change(
+        database,
+        "PRAGMA foreign_keys = OFF",
+        "UPDATE results SET latency_ms = 1 WHERE seq IN (2, 26, 40)",
+        "INSERT INTO requests VALUES (15, '', x'', x'')",
+        "INSERT INTO requests VALUES (-7, '', x'', x'')",
+        "INSERT INTO requests VALUES (999, '', x'', x'')",
+    )
+    found = verify_file(database, processes=2)
+    assert sorted(found.faults) == sorted(verify_file(database, processes=1).faults)
+    for seq in (2, 26, 40):
+        assert any(f"seq {seq} (" in fault for fault in found.faults), found.faults
+    for seq in (15, -7, 999):
+        assert f"requests of seq {seq} have no result" in found.faults
+
+
+def test_forged_seq_far_out_is_found(database: Path) -> None:
+    change(
+        database,
+        "PRAGMA foreign_keys = OFF",
+        "UPDATE results SET seq = 4611686018427387904 WHERE seq = 40",
+    )
+    faults = verify_file(database, processes=2).faults
+    assert any("seq 4611686018427387904 (" in fault for fault in faults), faults
+    assert "seq 4611686018427387904 belongs to no commit" in faults
+
+
+def test_damaged_page_is_said_by_whoever_meets_it(database: Path) -> None:
+    with database.open("r+b") as file:
+        size = file.seek(0, 2)
+        for page in range(size // 4096 // 2, size // 4096):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 4096)
+    with pytest.raises(Corrupt, match="malformed"):
+        verify_file(database, processes=2)
