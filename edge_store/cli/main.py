@@ -21,6 +21,7 @@ COMMANDS = {
     "init": "init",
     "serve": "serve",
     "query": "query",
+    "index": "index",
     "status": "status",
     "doctor": "doctor",
     "config": "config",
