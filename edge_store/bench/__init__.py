@@ -3,6 +3,7 @@
 from edge_store.bench.engine import EnginePlan, EngineRun, bench_engine
 from edge_store.bench.memory import bench_memory
 from edge_store.bench.overload import OverloadPlan, bench_overload
+from edge_store.bench.query import bench_query
 from edge_store.bench.recorder import bench_recorder
 from edge_store.bench.report import keep_logs, write_report
 from edge_store.bench.shares import bench_shares
@@ -16,6 +17,7 @@ __all__ = [
     "bench_engine",
     "bench_memory",
     "bench_overload",
+    "bench_query",
     "bench_recorder",
     "bench_shares",
     "bench_verify",

@@ -9,7 +9,7 @@ adapters that edge_store registers, which halve the time of an INSERT. The bound
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,7 @@ class Ours:
     def __init__(
         self, database: DatabaseThread, boot: Boot, writer: Writer, producers: int
     ) -> None:
+        self.after_slice: Callable[[Connection], object] = checkpoint
         self._database = database
         self.boot = boot
         self._writer = writer
@@ -181,7 +182,7 @@ class Ours:
             for _ in range(self._producers):
                 tasks.create_task(self._produce(left))
         spent = time.perf_counter() - started, time.process_time() - cpu
-        await self._database.run(checkpoint)
+        await self._database.run(self.after_slice)
         return spent[0] / len(results), spent[1] / len(results)
 
     async def _produce(self, results: Iterator[Result]) -> None:

@@ -31,7 +31,7 @@ dir_option = click.option(
 
 @click.group()
 def bench() -> None:
-    """Measure the writer, recording, a check of the chain, memory, overload, or a whole engine.
+    """Measure the writer, recording, queries, checks, memory, overload, or a whole engine.
 
     Figures are medians over interleaved pairs. Exits 1 when one misses its bound.
 
@@ -80,6 +80,25 @@ def recorder(pairs: int, rows: int, *, shares: bool, directory: Path | None) -> 
         _measure(directory, lambda folder: bench_shares(folder, rounds=pairs, requests=rows))
         return
     _measure(directory, lambda folder: bench_recorder(folder, pairs=pairs, slice_requests=rows))
+
+
+@bench.command()
+@pairs_option
+@click.option(
+    "--rows", type=AT_LEAST_ONE, default=1_000_000, show_default=True,
+    help="Results to ask; a million take a gigabyte and some minutes.",
+)  # fmt: skip
+@dir_option
+def query(pairs: int, rows: int, directory: Path | None) -> None:
+    """Measure queries over many results, and what their indexes cost an INSERT.
+
+    \b
+    Example:
+      edge-store bench query --rows 100000
+    """
+    from edge_store.bench import bench_query
+
+    _measure(directory, lambda folder: bench_query(folder, rows=rows, pairs=pairs, say=_say))
 
 
 @bench.command()

@@ -24,6 +24,7 @@ COMMANDS = {
     "ledger": "ledger",
     "receipt": "receipt",
     "verify": "verify",
+    "index": "index",
     "status": "status",
     "doctor": "doctor",
     "config": "config",

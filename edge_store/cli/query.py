@@ -40,8 +40,8 @@ def query(  # noqa: PLR0913  (one parameter per option)
 ) -> None:
     """Run one read-only SQL statement. Without SQL: the newest results.
 
-    The views are the query API: generations, usage_by_day, completeness, completeness_by_day,
-    v_openai, v_otel, sglang_inference_results. It works while the daemon runs.
+    The views are the query API: generations, usage_by_hour, usage_by_day, completeness,
+    completeness_by_day, v_openai, v_otel, sglang_inference_results. It works while the daemon runs.
 
     \b
     Example:
