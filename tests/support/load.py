@@ -20,6 +20,7 @@ class Load:
 
     def __init__(self, url: str, connections: int, prompt: str = "") -> None:
         self.acknowledged: dict[str, str] = {}  # id -> text, of each answer seen to its end
+        self.received: dict[str, bytes] = {}  # id -> what the engine sent of it, up to that end
         self.sent = 0
         self.refused: list[httpx.Response] = []  # answered, but not with 200
         self.cut: list[str] = []  # ids of answers that had begun and did not end
@@ -83,27 +84,32 @@ class Load:
                         self.refused.append(answer)
                         return
                     begun = answer.headers["x-edge-store-id"]
-                    text = await (_streamed(answer) if body["stream"] else _plain(answer))
+                    seen = await (_streamed(answer) if body["stream"] else _plain(answer))
             except httpx.HTTPError as exc:
-                text = None
+                seen = None
                 if begun is None:
                     self.broken.append(repr(exc))
                     return
-            if text is None:
+            if seen is None:
                 self.cut.append(begun)
                 return
-            self.acknowledged[begun] = text
+            self.acknowledged[begun], self.received[begun] = seen
 
 
-async def _plain(answer: httpx.Response) -> str:
-    await answer.aread()
-    return str(answer.json()["choices"][0]["message"]["content"])
+async def _plain(answer: httpx.Response) -> tuple[str, bytes]:
+    body = await answer.aread()
+    return str(answer.json()["choices"][0]["message"]["content"]), body
 
 
-async def _streamed(answer: httpx.Response) -> str | None:
-    """The text when its finish is seen, which is when clients stop reading; None without one."""
-    text = ""
+async def _streamed(answer: httpx.Response) -> tuple[str, bytes] | None:
+    """Text and bytes when its finish is seen, which is when clients stop reading; None without
+    one. Comments are ours, not the engine's: they and the empty line behind them are left out.
+    """
+    text, body, is_comment = "", "", False
     async for line in answer.aiter_lines():
+        is_comment = line.startswith(":") or (is_comment and not line)
+        if not is_comment:
+            body += f"{line}\n"
         if not line.startswith("data: {"):
             continue
         event = json.loads(line.removeprefix("data: "))
@@ -112,5 +118,5 @@ async def _streamed(answer: httpx.Response) -> str | None:
         (choice,) = event["choices"]
         text += choice["delta"].get("content") or ""
         if choice["finish_reason"] is not None:
-            return text
+            return text, body.encode()
     return None

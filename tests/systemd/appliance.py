@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import urllib.error
@@ -260,6 +261,53 @@ def wrong_setting_is_not_retried() -> None:
     must("systemctl", "start", "edge-store")
 
 
+def restart_under_load_loses_nothing_and_shows_its_downtime() -> None:
+    acknowledged: list[str] = []
+    refused: list[str] = []
+    leaving = threading.Event()
+
+    def call(number: int) -> None:
+        while not leaving.is_set():
+            try:
+                acknowledged.append(generate(f"load {number} {len(acknowledged)} [demo:slow=5]"))
+            except OSError as exc:  # refused, or nobody listens: HTTPError and URLError too
+                refused.append(str(exc))
+                leaving.wait(0.02)
+
+    before = query(OPERATOR, "select max(boot_no) as n from boots")[0]["n"]
+    callers = [threading.Thread(target=call, args=(n,), daemon=True) for n in range(8)]
+    for caller in callers:
+        caller.start()
+    wait_for("answers before the restart", lambda: len(acknowledged) > 40)
+    must("systemctl", "restart", "edge-store")
+    at_restart = len(acknowledged)
+    wait_for("answers after the restart", lambda: len(acknowledged) > at_restart + 40)
+    leaving.set()
+    for caller in callers:
+        caller.join(DEADLINE_S)
+        assert not caller.is_alive(), "a caller waits for ever"
+
+    stored_ids = {row["id"] for row in query(
+        OPERATOR, "select id from generations where input_text like 'load %' "
+        "and status = 'completed'",
+    )}  # fmt: skip
+    assert len(set(acknowledged)) == len(acknowledged)
+    assert stored_ids == set(acknowledged), "acknowledged is not what is stored"
+    events = query(OPERATOR, f"select event, at from boots where boot_no > {before}")
+    assert [event["event"] for event in events] == ["end", "start"], events
+    downtime_ms = events[1]["at"] - events[0]["at"]
+    assert 0 < downtime_ms < DEADLINE_S * 1000, downtime_ms
+    (stopped,) = query(
+        OPERATOR,
+        "select state, ended_at, interrupted, not_stored, percent from completeness "
+        "order by boot_no desc limit 1 offset 1",
+    )
+    assert stopped.pop("ended_at") is not None
+    assert stopped == {"state": "ended", "interrupted": 0, "not_stored": 0, "percent": 100.0}
+    print(f"        {len(acknowledged)} answers, all stored; {downtime_ms} ms without a daemon, "
+          f"{len(refused)} refused")  # fmt: skip
+
+
 def stops_cleanly() -> None:
     last = generate("before the stop")
     ends = boots().get("end", 0)
@@ -299,6 +347,7 @@ STEPS = (
     watchdog_restarts_a_hung_daemon,
     sigkill_is_a_supported_stop,
     wrong_setting_is_not_retried,
+    restart_under_load_loses_nothing_and_shows_its_downtime,
     stops_cleanly,
     starts_again_with_everything_there,
 )
