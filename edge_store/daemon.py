@@ -10,8 +10,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +25,18 @@ from edge_store.engine import Engine
 from edge_store.errors import AdmissionClosed, ConfigError, EdgeStoreError, ShutDown, StoreError
 from edge_store.identity import create_identity
 from edge_store.ids import DeviceId
-from edge_store.jsonrepair import JsonWorkers
+from edge_store.lock import DatabaseLock
 from edge_store.observability.looplag import measured_lag
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
-from edge_store.recorder.batch import read_head
-from edge_store.recorder.boot import Boot, begin_boot, end_boot
+from edge_store.recorder.boot import Boot, begin_boot
+from edge_store.recorder.damage import examine
 from edge_store.recorder.disk import Disk
-from edge_store.recorder.idempotency import Idempotency
-from edge_store.recorder.slots import Slots
-from edge_store.recorder.writer import Writer
+from edge_store.recording import recording
 from edge_store.schema import migrate
 from edge_store.sql import sql
 from edge_store.sqlite import (
     Connection,
-    DatabaseLock,
     DatabaseThread,
     checkpoint,
     is_index_held,
@@ -50,7 +46,7 @@ from edge_store.sqlite import (
     translated,
     wal_bytes,
 )
-from edge_store.systemd import feed_watchdog, notify
+from edge_store.systemd import notify
 
 __all__ = ["build_engine", "serve"]
 
@@ -96,6 +92,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
     Raises:
         ConfigError, StoreError, EngineStartFailed: it did not start.
         EngineCrashed: it ran, and everything admitted is recorded.
+        Corrupt: the database was found damaged by a COMMIT; nothing was written since.
     """
     stopping = Stopping()
     path = Path(config.store.path)
@@ -110,10 +107,12 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
         listener = bind(config.server)  # before anything slow begins
         metrics = Metrics()
         index_was_held = is_index_held(path)
+        await asyncio.to_thread(examine, path, lock, index_was_held=index_was_held)
         database = await DatabaseThread.open(
             lambda: open_writer(path, busy_timeout_ms=config.store.busy_timeout_ms)
         )
         device_id = await database.run(_prepare, config.device.id, index_was_held=index_was_held)
+        lock.note_open()
         async with build_engine(config.engine, stopping.received) as engine:
             boot = await database.run(
                 begin_boot,
@@ -126,7 +125,10 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
             log.info("boot_began", boot_id=boot.boot_id, device_id=device_id, version=__version__)
             async with (
                 _replica(config, path, device_id, database, lock) as replica,
-                _recording(config, disk, boot, database, engine, metrics, replica) as recorder,
+                recording(config, disk, boot, database, engine, metrics, replica) as (
+                    recorder,
+                    damaged,
+                ),
                 measured_lag(metrics.loop_lag_seconds.observe),
             ):
                 reader = await DatabaseThread.open(lambda: open_reader(path))
@@ -152,9 +154,12 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 async with listening(server, listener, drain):
                     url = url_of(listener)
                     log.info("http_listening", url=url)
-                    failure = await _life(engine, loaded, died, recorder, stopping, announce, url)
+                    ends = (died, damaged)
+                    failure = await _life(engine, loaded, ends, recorder, stopping, announce, url)
                 died.cancel()
                 await reader.close()
+    if damaged.done():  # not closed: the last one to close would write to the file
+        raise damaged.result()
     if not config.replica.enabled:
         await database.close()
     if failure is not None and not stopping.first.is_set():  # else it was to stop anyway
@@ -164,7 +169,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
 async def _life(  # noqa: PLR0913  (all that has come up)
     engine: Engine,
     loaded: asyncio.Future[None],
-    died: asyncio.Future[EdgeStoreError],
+    ends: tuple[asyncio.Future[EdgeStoreError], ...],
     recorder: Recorder,
     stopping: "Stopping",
     announce: Callable[[str], None],
@@ -184,13 +189,14 @@ async def _life(  # noqa: PLR0913  (all that has come up)
     notify(f"READY=1\nSTATUS=Answering on {url}")
     announce(url)
     stopped = asyncio.ensure_future(stopping.first.wait())
-    waiting: set[asyncio.Future[Any]] = {died, stopped}
+    waiting: set[asyncio.Future[Any]] = {*ends, stopped}
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if died.done():
-        cause = died.result()
-        log.error("engine_died", code=cause.code, in_flight=slots.in_flight, error=str(cause))
-        notify("STOPPING=1\nSTATUS=The engine has died; recording what was in flight")
+    cause = next((end.result() for end in ends if end.done()), None)
+    if cause is not None:
+        event = "database_damaged" if isinstance(cause, StoreError) else "engine_died"
+        log.error(event, code=cause.code, in_flight=slots.in_flight, error=str(cause))
+        notify(f"STOPPING=1\nSTATUS={event}; recording what was in flight")
         slots.close(cause)
         recorder.abort_all(cause)
         return cause
@@ -286,55 +292,6 @@ def _prepare(connection: Connection, device_id: str, *, index_was_held: bool) ->
             )
     with translated("the database cannot be prepared"):
         return create_identity(connection, device_id)
-
-
-@asynccontextmanager
-async def _recording(  # noqa: PLR0913  (all that has come up)
-    config: Config,
-    disk: Disk,
-    boot: Boot,
-    database: DatabaseThread,
-    engine: Engine,
-    metrics: Metrics,
-    replica: Any,
-) -> AsyncIterator[Recorder]:
-    """The recorder with its writer; left only after the last commit and the boot's end row."""
-    path = Path(config.store.path)
-    slots = Slots(config.recorder)
-    path = Path(config.store.path)
-    head = await database.run(read_head)
-    forget = None
-    if replica is not None:
-        from edge_store.replica.anew import forget_wal
-
-        forget = partial(forget_wal, replica, database)
-    writer = Writer(database, boot, head, slots, disk, config.recorder, metrics, forget)
-    async with (
-        JsonWorkers(config.repair) as json_workers,
-        Idempotency(path, config.recorder, config.engine.timeout_s, metrics) as idempotency,
-        asyncio.TaskGroup() as tasks,
-    ):
-        tasks.create_task(writer.run())
-        watchdog = tasks.create_task(feed_watchdog(database))
-        try:
-            yield Recorder(
-                engine=engine,
-                engine_timeout_s=config.engine.timeout_s,
-                slots=slots,
-                writer=writer,
-                json_workers=json_workers,
-                idempotency=idempotency,
-                boot=boot,
-                config=config.recorder,
-                metrics=metrics,
-            )
-        finally:
-            writer.close()
-            watchdog.cancel()
-    if writer.is_sound:  # else nothing more may be written to what was not read back
-        with suppress(EdgeStoreError):  # a full disk must not keep the daemon from stopping
-            await database.run(end_boot, boot)
-    log.info("boot_ended", boot_id=boot.boot_id, admitted=slots.admitted_upto, seq=writer.head.seq)
 
 
 @asynccontextmanager

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_store.errors import AlreadyRunning, InvalidRequest, NotFound, StoreError
+from edge_store.lock import DatabaseLock
 from edge_store.result import Record
 from edge_store.schema import migrate
 from edge_store.sql import sql
 from edge_store.sqlite import (
     Connection,
-    DatabaseLock,
     is_index_held,
     open_reader,
     open_writer,

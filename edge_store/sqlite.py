@@ -1,5 +1,4 @@
-"""The one place that opens databases: driver, version check, pragmas, readers, the writer, the
-lock.
+"""The one place that opens databases: driver, version check, pragmas, readers, the writer.
 
 Driver: pysqlite3 (bundles a current SQLite) where there is a wheel, else the standard library's.
 The database file itself is never ``open()``ed: closing any descriptor on it would drop SQLite's
@@ -9,17 +8,15 @@ POSIX locks in this process. Every foreign error is translated here, by its SQLi
 import fcntl
 import os
 import struct
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 from urllib.parse import quote
 
 import aiosqlite
 
 from edge_store.errors import (
-    AlreadyRunning,
     Corrupt,
     DiskFull,
     NotAnEdgeStoreFile,
@@ -38,7 +35,6 @@ else:
 __all__ = [
     "APPLICATION_ID",
     "Connection",
-    "DatabaseLock",
     "DatabaseThread",
     "check_integrity",
     "checkpoint",
@@ -48,6 +44,7 @@ __all__ = [
     "is_vulnerable",
     "open_copy",
     "open_reader",
+    "open_without_wal",
     "open_writer",
     "require_safe_sqlite",
     "translated",
@@ -59,8 +56,6 @@ complete_statement = driver.complete_statement
 DatabaseError = driver.Error
 
 APPLICATION_ID = 0x65646773  # "edgs"
-ORPHAN_TIMEOUT_S = 10.0  # the kernel kills it with its daemon: milliseconds
-ORPHAN_POLL_S = 0.02
 FLOCK = "@hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, process
 INDEX_HELD_BYTE = 128  # of the -shm file: locked by each connection (UNIX_SHM_DMS in os_unix.c)
 PAGE_BYTES = 8192  # 22 % less CPU and 11 % fewer bytes per row than 4096
@@ -231,8 +226,19 @@ def open_reader(path: Path, *, busy_timeout_ms: int = 5000) -> Connection:
             raise
     if application_id != APPLICATION_ID:
         connection.close()
-        raise NotAnEdgeStoreFile(f"{path} is a database, but not one of edge-store's")
+        raise NotAnEdgeStoreFile(
+            f"{path} is a database with application_id {application_id}, not one of edge-store's"
+        )
     return connection
+
+
+def open_without_wal(path: Path) -> Connection:
+    """Open read-only what the last checkpoint left, as if there were no WAL. If one was cut short,
+    that is no consistent state: believe only what proves itself.
+    """
+    uri = f"file:{quote(str(path.absolute()))}?immutable=1"
+    with translated(f"{path} cannot be read"):
+        return driver.connect(uri, uri=True, isolation_level=None)
 
 
 def open_copy(path: Path) -> Connection:
@@ -357,74 +363,3 @@ def is_index_held(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return bool(struct.unpack(FLOCK, answer)[0] != fcntl.F_UNLCK)
-
-
-class DatabaseLock:
-    """Holds the flock of ``edge-store.lock``, so that one process writes.
-
-    Litestream inherits ``descriptor``: until it has ended too, the lock is held, so that no second
-    one can be started beside it. Entering waits a little for one whose daemon was killed.
-    """
-
-    def __init__(self, database: Path, *, orphan_timeout_s: float = ORPHAN_TIMEOUT_S) -> None:
-        self.path = database.with_name("edge-store.lock")
-        self._orphan_timeout_s = orphan_timeout_s
-        self._descriptor: int | None = None
-
-    @property
-    def descriptor(self) -> int:
-        """What holds the lock, while it is held."""
-        assert self._descriptor is not None
-        return self._descriptor
-
-    def __enter__(self) -> Self:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            self._take(descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        self._descriptor = descriptor
-        return self
-
-    def _take(self, descriptor: int) -> None:
-        deadline = time.monotonic() + self._orphan_timeout_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-                if _is_alive(holder):
-                    raise AlreadyRunning(
-                        f"{self.path} is held by process {holder}: another edge-store writes this "
-                        "database",
-                        hint="stop that one first, or give this one another store.path",
-                    ) from None
-                if time.monotonic() > deadline:
-                    raise AlreadyRunning(
-                        f"{self.path} is held by what process {holder or 'unknown'} left running: "
-                        "its Litestream has not ended",
-                        hint="end that litestream; `fuser edge-store.lock` names it",
-                    ) from None
-                time.sleep(ORPHAN_POLL_S)
-            else:
-                return
-
-    def __exit__(self, *_exc: object) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _is_alive(process_id: str) -> bool:
-    if not process_id.isdecimal():
-        return False
-    try:
-        os.kill(int(process_id), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -45,8 +45,9 @@ def init(
     """
     from edge_store.config import load, render_toml
     from edge_store.identity import create_identity
+    from edge_store.lock import DatabaseLock
     from edge_store.schema import migrate
-    from edge_store.sqlite import DatabaseLock, open_writer
+    from edge_store.sqlite import open_writer
 
     os.umask(0o027)  # the results are for their owner and group
     target = directory / "edge-store.toml"

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -40,8 +41,9 @@ def serve(config: str | None, host: str | None, port: int | None, *, restart: bo
     from edge_store import daemon
     from edge_store.cli.main import report
     from edge_store.config import load
-    from edge_store.errors import EngineCrashed
+    from edge_store.errors import Corrupt, EngineCrashed, NotAnEdgeStoreFile, SchemaTooNew
     from edge_store.observability.logging import configure_logging
+    from edge_store.recorder.damage import recovery
 
     environ = dict(os.environ)  # before SGLang adds to it
     os.umask(0o027)  # the results are for their owner and group; -wal and -shm too
@@ -49,6 +51,13 @@ def serve(config: str | None, host: str | None, port: int | None, *, restart: bo
     configure_logging(loaded.config.log)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # each connection is a descriptor
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    def explained(error: BaseException) -> BaseException:
+        if isinstance(error, Corrupt | NotAnEdgeStoreFile | SchemaTooNew):
+            replica = loaded.config.replica
+            url = replica.url if replica.enabled else None
+            error.hint = recovery(error, Path(loaded.config.store.path), loaded.path, url)
+        return error
 
     def announce(url: str) -> None:
         if sys.stdout.isatty():
@@ -59,7 +68,7 @@ def serve(config: str | None, host: str | None, port: int | None, *, restart: bo
         try:
             runner.run(daemon.serve(loaded.config, announce=announce))
         except BaseException as exc:  # noqa: BLE001  (the process must end: systemd starts another)
-            exit_code = report(exc)
+            exit_code = report(explained(exc))
         # The writer's connection and its thread stay as they are on purpose (see daemon.py).
         sys.stdout.flush()
         sys.stderr.flush()

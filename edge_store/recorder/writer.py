@@ -19,7 +19,14 @@ from typing import NamedTuple
 import structlog
 
 from edge_store.config import RecorderSection
-from edge_store.errors import AdmissionClosed, EdgeStoreError, StoreError, WriterStopped
+from edge_store.errors import (
+    AdmissionClosed,
+    Corrupt,
+    EdgeStoreError,
+    NotAnEdgeStoreFile,
+    StoreError,
+    WriterStopped,
+)
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.batch import ChainHead, Suspect, Written, without_content, write_batch
 from edge_store.recorder.boot import Boot
@@ -34,6 +41,7 @@ __all__ = ["Writer"]
 
 log = structlog.get_logger(__name__)
 
+DAMAGE = (Corrupt, NotAnEdgeStoreFile)  # another try would only write more into such a file
 PACING_S = 0.05  # longest time over which committed streams are released
 GATHER_S = 0.005  # longest wait for results that the loop is busy bringing
 QUIET_TURNS = 4  # of the loop, without a new result: it has none at hand
@@ -86,6 +94,8 @@ class Writer:
         """``forget_wal`` empties the WAL, for a replica that may have read from it a commit that
         the file does not have. It raises ``StoreError`` when it cannot.
         """
+        # what a COMMIT found wrong with the file: from then on nothing is written
+        self.damaged: asyncio.Future[EdgeStoreError] = asyncio.get_running_loop().create_future()
         self._connection = connection
         self._boot = boot
         self._head = head
@@ -322,6 +332,8 @@ class Writer:
 
     async def _write(self, batch: tuple[Waiting, ...]) -> list[Receipt | EdgeStoreError]:
         """One transaction: ``batch`` and the losses that wait, or the mark alone."""
+        if self.damaged.done():
+            raise self.damaged.result().with_traceback(None)
         assert self._doubt is None
         losses = self._losses.first()
         attempt = Attempt(batch, self._slots.admitted_upto, len(losses))
@@ -361,6 +373,8 @@ class Writer:
             self._settle_all(attempt.batch, written.outcomes)
 
     def _failed(self, exc: StoreError, rows: int) -> None:
+        if isinstance(exc, DAMAGE) and not self.damaged.done():
+            self.damaged.set_result(exc)
         log.error("commit_failed", code=exc.code, rows=rows, error=str(exc))
         closed = self._slots.closed
         if closed is None or isinstance(closed, StoreError):  # a drain must not be opened again

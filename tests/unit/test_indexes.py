@@ -12,10 +12,11 @@ from support.records import make_result, new_database
 from edge_store.bench.history import MODELS, History
 from edge_store.errors import AlreadyRunning, InvalidRequest, NotAnEdgeStoreFile, NotFound
 from edge_store.indexes import JsonPath, add_index, list_indexes, remove_index, sole_writer
+from edge_store.lock import DatabaseLock
 from edge_store.result import JsonState
 from edge_store.rows import insert_rows, to_row
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, DatabaseLock, open_reader, wal_bytes
+from edge_store.sqlite import Connection, open_reader, wal_bytes
 
 ROWS = 2_000
 

@@ -21,10 +21,10 @@ from edge_store.errors import (
     StoreError,
     VulnerableSQLite,
 )
+from edge_store.lock import DatabaseLock
 from edge_store.recorder.disk import Disk
 from edge_store.schema import migrate
 from edge_store.sqlite import (
-    DatabaseLock,
     DatabaseThread,
     check_integrity,
     checkpoint,

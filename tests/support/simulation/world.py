@@ -16,7 +16,7 @@ from support.records import DEVICE, new_database
 from support.simulation.seams import InlineReader, NoJsonWorkers, SimulatedThread
 from support.simulation.virtual import Clock, VirtualLoop, on_virtual_time
 
-from edge_store import daemon
+from edge_store import daemon, recording
 from edge_store.api.gate import Gate
 from edge_store.config import Config, DemoSection, EngineSection, RecorderSection, StoreSection
 from edge_store.engine import ASGIMessage, Receive, Scope, Send
@@ -207,13 +207,13 @@ class Life:
         engine, metrics = TroubledEngine(delay, self.calls, self.clock), Metrics()
         database, disk = SimulatedThread(self), Disk(self.world.path, 0)
         with (
-            patch.object(daemon, "JsonWorkers", NoJsonWorkers),
+            patch.object(recording, "JsonWorkers", NoJsonWorkers),
             patch.object(idempotency, "DatabaseThread", InlineReader),
         ):
             async with asyncio.timeout(BOOT_MAX_S):
-                async with daemon._recording(
+                async with recording.recording(
                     config, disk, self.boot, database, engine, metrics, None
-                ) as recorder:
+                ) as (recorder, _damaged):
                     recorder.slots.open()
                     gate = Gate(
                         recorder=recorder,

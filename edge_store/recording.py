@@ -1,0 +1,80 @@
+"""The recorder with all that it is made of, from the first slot to the boot's last row."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from edge_store.config import Config
+from edge_store.engine import Engine
+from edge_store.errors import EdgeStoreError
+from edge_store.jsonrepair import JsonWorkers
+from edge_store.observability.metrics import Metrics
+from edge_store.recorder.app import Recorder
+from edge_store.recorder.batch import read_head
+from edge_store.recorder.boot import Boot, end_boot
+from edge_store.recorder.disk import Disk
+from edge_store.recorder.idempotency import Idempotency
+from edge_store.recorder.slots import Slots
+from edge_store.recorder.writer import Writer
+from edge_store.sqlite import DatabaseThread
+from edge_store.systemd import feed_watchdog
+
+__all__ = ["recording"]
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def recording(  # noqa: PLR0913  (all that has come up)
+    config: Config,
+    disk: Disk,
+    boot: Boot,
+    database: DatabaseThread,
+    engine: Engine,
+    metrics: Metrics,
+    replica: Any,
+) -> AsyncIterator[tuple[Recorder, asyncio.Future[EdgeStoreError]]]:
+    """The recorder, and what tells when its writer has found the file damaged; left only after the
+    last commit and the boot's end row.
+    """
+    slots = Slots(config.recorder)
+    path = Path(config.store.path)
+    head = await database.run(read_head)
+    forget = None
+    if replica is not None:
+        from edge_store.replica.anew import forget_wal
+
+        forget = partial(forget_wal, replica, database)
+    writer = Writer(database, boot, head, slots, disk, config.recorder, metrics, forget)
+    async with (
+        JsonWorkers(config.repair) as json_workers,
+        Idempotency(path, config.recorder, config.engine.timeout_s, metrics) as idempotency,
+        asyncio.TaskGroup() as tasks,
+    ):
+        tasks.create_task(writer.run())
+        watchdog = tasks.create_task(feed_watchdog(database))
+        try:
+            recorder = Recorder(
+                engine=engine,
+                engine_timeout_s=config.engine.timeout_s,
+                slots=slots,
+                writer=writer,
+                json_workers=json_workers,
+                idempotency=idempotency,
+                boot=boot,
+                config=config.recorder,
+                metrics=metrics,
+            )
+            yield recorder, writer.damaged
+        finally:
+            writer.close()
+            watchdog.cancel()
+    if writer.is_sound:  # else nothing more may be written to what was not read back
+        with suppress(EdgeStoreError):  # a full disk must not keep the daemon from stopping
+            await database.run(end_boot, boot)
+    log.info("boot_ended", boot_id=boot.boot_id, admitted=slots.admitted_upto, seq=writer.head.seq)
