@@ -75,6 +75,7 @@ class Exchange:
         self._splitter: EventSplitter | LineSplitter | None = None  # of a stream
         self._held: list[bytes] = []
         self._is_ending = False
+        self._is_started = False  # the caller has the head of its answer
         self._is_deaf = False  # cut: nothing more is read or passed on
         self._cut = asyncio.Event()
         self._timeout: asyncio.Timeout | None = None
@@ -248,7 +249,7 @@ class Exchange:
         if isinstance(failure, EngineRefused):
             failure = None  # the engine's own error is its answer
         error = receipt if isinstance(receipt, EdgeStoreError) else failure
-        if self._splitter is not None:
+        if self._splitter is not None and self._is_started:
             await self._deliver_stream(self._splitter, receipt, error)
         elif error is not None:
             committed = receipt if isinstance(receipt, Receipt) else None
@@ -297,6 +298,7 @@ class Exchange:
                 ],
             }
         )
+        self._is_started = True
 
 
 def _splitter(kind: bytes) -> EventSplitter | LineSplitter | None:

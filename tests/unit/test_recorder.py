@@ -25,7 +25,7 @@ from support.scripted import (
 
 from edge_store.api.gate import GENERATING
 from edge_store.config import RecorderSection
-from edge_store.engine import Receive, Scope, Send
+from edge_store.engine import ASGIMessage, Receive, Scope, Send
 from edge_store.errors import EngineCrashed, InvalidRequest, RecorderFull, ShutDown
 from edge_store.recorder.transcript.openai import ChatDialect
 from edge_store.result import Recorded, Status
@@ -223,6 +223,31 @@ async def test_a_stop_of_the_daemon_is_recorded_as_cancelled(path: Path) -> None
     assert found.status is Status.CANCELLED
     assert found.error_type == "shut_down"
     assert b'"code":"shut_down"' in caller.body
+
+
+async def test_a_stream_cut_before_its_head_has_left_is_answered_as_an_error(path: Path) -> None:
+    """A caller that reads nothing yet takes no head: the first message must be one all the same."""
+
+    class Slow(Caller):
+        takes = asyncio.Event()
+
+        async def send(self, message: ASGIMessage) -> None:
+            await self.takes.wait()
+            await super().send(message)
+
+    async with recording(path, hanging_stream()) as running:
+        caller = Slow()
+        asking = asyncio.create_task(running.ask(STREAM, caller=caller))
+        async with asyncio.timeout(DEADLINE_S):
+            await running.engine.called.wait()
+        running.recorder.abort_all(ShutDown("the daemon stopped"))
+        await asyncio.sleep(0)
+        caller.takes.set()
+        await asking
+        found = only(running.stored()).result
+    assert found.status is Status.CANCELLED
+    assert caller.messages[0]["type"] == "http.response.start"
+    assert (caller.status, caller.is_finished) == (503, True)
 
 
 async def test_a_cancelled_request_is_recorded_and_aborted(path: Path) -> None:
