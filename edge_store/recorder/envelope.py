@@ -55,6 +55,8 @@ class OpenAIEnvelope:
 
     def body(self, error: EdgeStoreError) -> bytes:
         kind = "invalid_request_error" if isinstance(error, RequestError) else "server_error"
+        if error.http_status == 429:
+            kind = "rate_limit_error"
         said = {"message": str(error), "type": kind, "code": error.code, "param": None}
         return msgspec.json.encode({"error": {**said, "hint": error.hint or None}})
 

@@ -67,7 +67,9 @@ class Box:
         assert done.returncode == 0, done.stderr
         return box
 
-    def run(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, deadline_s: float = DEADLINE_S, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
             [*EDGE_STORE, *arguments],
@@ -75,7 +77,7 @@ class Box:
             cwd=self.directory.parent,
             capture_output=True,
             text=True,
-            timeout=DEADLINE_S,
+            timeout=deadline_s,
             check=False,
         )
 
