@@ -55,6 +55,7 @@ class Box:
 
     def __init__(self, directory: Path, **settings: str) -> None:
         """``settings``: ``SECTION__KEY`` and its value, for every command."""
+        self.deadline_s = DEADLINE_S  # of a command
         self.directory = directory
         self.database = directory / "results.db"
         self.environ = environment(**{f"EDGE_STORE_{k}": v for k, v in settings.items()})
@@ -67,9 +68,7 @@ class Box:
         assert done.returncode == 0, done.stderr
         return box
 
-    def run(
-        self, *arguments: str, deadline_s: float = DEADLINE_S, **settings: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
             [*EDGE_STORE, *arguments],
@@ -77,7 +76,7 @@ class Box:
             cwd=self.directory.parent,
             capture_output=True,
             text=True,
-            timeout=deadline_s,
+            timeout=self.deadline_s,
             check=False,
         )
 
