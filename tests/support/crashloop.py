@@ -95,7 +95,7 @@ class CrashLoop:
         found = rows(
             self.box.database,
             "SELECT boot_no, boot_id, admitted, completed, incomplete + failed + cancelled, "
-            "in_flight + interrupted + not_stored FROM completeness "
+            "in_flight + interrupted + not_stored + lost FROM completeness "
             "WHERE boot_no > ? ORDER BY boot_no LIMIT 1",
             self._boot_no,
         )
@@ -143,7 +143,7 @@ class CrashLoop:
         (total,) = rows(
             self.box.database,
             "SELECT sum(completed + incomplete + failed + cancelled), sum(in_flight), "
-            "sum(admitted - interrupted - not_stored) FROM completeness",
+            "sum(admitted - interrupted - not_stored - lost) FROM completeness",
         )
         assert total == (len(stored), 0, len(stored))
         self.box.proven()

@@ -123,7 +123,7 @@ def _check_counts(life: Life, numbers: list[int]) -> None:
     row = _completeness(life)
     assert len(numbers) == row["completed"] + row["incomplete"] + row["failed"] + row["cancelled"]
     assert len(set(numbers)) == len(numbers)
-    missing = row["in_flight"] + row["interrupted"] + row["not_stored"]
+    missing = sum(row[name] for name in ("in_flight", "interrupted", "not_stored", "lost"))
     assert missing == row["admitted"] - len(numbers) >= 0
     if life.has_ended and life.failures == 0:
         assert row["state"] == "ended"
