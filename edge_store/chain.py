@@ -191,6 +191,26 @@ def check_links(
     )
 
 
+def is_as_written(connection: Connection, link: Sequence[Any]) -> bool:
+    """Whether one commit and the results that it carried are what was written. ``link``: its
+    columns as ``commit_digest`` takes them, its digest, and the one before.
+    """
+    boot_id, at, upto, first, last, digest, previous = link
+    carried: dict[int, bytes] = {}
+    if first is not None:
+        span = {"seq_from": first, "seq_to": last}
+        if check_rows(connection, first, last, faults_max=1):
+            return False
+        gone = connection.execute(sql("select_chain_deletions"), {"what": "result", **span})
+        carried = {row[0]: row[5] for row in gone if row[3] == boot_id}
+        carried |= dict(connection.execute(sql("select_digests_between"), span).fetchall())
+    try:
+        rows = [carried[seq] for seq in sorted(carried)]
+        return bool(commit_digest(previous, (boot_id, at, upto, first, last), rows) == digest)
+    except TypeError:  # what no writer writes
+        return False
+
+
 def check_rows(
     connection: Connection, seq_from: int, seq_to: int, *, faults_max: int = FAULTS_MAX
 ) -> list[str]:

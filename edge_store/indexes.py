@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from edge_store.errors import AlreadyRunning, InvalidRequest, NotFound, StoreError
 from edge_store.lock import DatabaseLock
+from edge_store.recorder.damage import examine
 from edge_store.result import Record
 from edge_store.schema import migrate
 from edge_store.sql import sql
@@ -102,10 +103,12 @@ def sole_writer(database: Path, *, stays_open: bool) -> Iterator[Connection]:
         AlreadyRunning: the daemon writes this database.
         StoreError: there is no such database, or it cannot be written safely.
     """
-    open_reader(database).close()  # refuses a file that is not there
+    if not database.exists():
+        open_reader(database)  # says so
     try:
-        with DatabaseLock(database):
+        with DatabaseLock(database) as lock:
             was_held = is_index_held(database)
+            examine(database, lock, index_was_held=was_held)
             connection = open_writer(database, same_thread=False)
             with translated("the database cannot be prepared"):
                 migrate(connection)

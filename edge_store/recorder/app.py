@@ -123,7 +123,7 @@ class Recorder:
             entry.admit(slot)
             await exchange.run(self._engine, scope, body, receive, self._engine_timeout_s)
             result, failure = await self._outcome(entry)
-            commit = claim.follow(result, self._writer.enqueue(result, slot))
+            commit = self._writer.enqueue(result, slot, claim.follow(result))
             receipt = await self._committed(result, commit)
         except BaseException as exc:
             failure = _stopped(exc)

@@ -12,15 +12,14 @@ import struct
 import time
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
-from edge_store.chain import commit_digest
+from edge_store.chain import is_as_written
 from edge_store.errors import Corrupt, EdgeStoreError, NotAnEdgeStoreFile, SchemaTooNew, StoreError
 from edge_store.identity import read_device_id
 from edge_store.lock import DatabaseLock
-from edge_store.rows import content_digest, row_digest
 from edge_store.schema import SCHEMA_VERSION
 from edge_store.sql import sql
 from edge_store.sqlite import (
@@ -205,41 +204,11 @@ def _check_newest(path: Path, connection: Connection) -> None:
     for commit_id, *columns, digest, previous in links:
         if expected not in (None, digest):
             raise Corrupt(f"{path}: commit {commit_id} is not what the one after it followed")
-        if not _holds(connection, tuple(columns), digest, previous):
+        if not is_as_written(connection, (*columns, digest, previous)):
             raise Corrupt(f"{path}: commit {commit_id} is not as it was written, or its rows")
         expected = previous
         if time.monotonic() > until:
             return
-
-
-def _holds(
-    connection: Connection,
-    columns: tuple[str, int, int, int | None, int | None],
-    digest: bytes,
-    previous: bytes,
-) -> bool:
-    first, last = columns[-2:]
-    carried: dict[int, bytes] = {}
-    if first is not None:
-        bounds = {"first": first, "last": last}
-        gone = dict(connection.execute(sql("select_gone"), bounds).fetchall())
-        carried = dict(gone)
-        for row in connection.execute(sql("select_carried"), bounds):
-            # what has lost its content since is no longer what was hashed
-            carried[row[0]] = row[-1] if row[0] in gone else _digest(connection, row)
-    try:
-        rows = [carried[seq] for seq in sorted(carried)]
-        return commit_digest(previous, columns, rows) == digest
-    except TypeError:  # what no writer writes
-        return False
-
-
-def _digest(connection: Connection, row: tuple[Any, ...]) -> bytes:
-    """Of one result, from its columns; the last of them is the digest that it was given."""
-    given = {"seq": row[0]}
-    outputs = connection.execute(sql("select_outputs"), given).fetchall()
-    content = connection.execute(sql("select_content"), given).fetchone()
-    return row_digest(row[:-1], outputs, content_digest(*content[1:]) if content else b"")
 
 
 def _check_pages(path: Path, connection: Connection) -> None:

@@ -18,6 +18,7 @@ from edge_store.config import RecorderSection
 from edge_store.engine import Receive, Scope, Send
 from edge_store.errors import (
     ClientDisconnected,
+    EdgeStoreError,
     GenerationTimeout,
     IdempotencyConflict,
     RecorderFull,
@@ -26,6 +27,7 @@ from edge_store.ids import ResultId
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.entry import Entry
 from edge_store.recorder.envelope import JSON, JSON_LINES, Envelope
+from edge_store.recorder.waiting import Settled
 from edge_store.result import Receipt, Record, Result, Status
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, translated
@@ -95,13 +97,9 @@ class Claim:
     ) -> None:
         return
 
-    def follow(
-        self,
-        result: Result,  # noqa: ARG002  (of interest to those who wait for a key)
-        commit: asyncio.Future[Receipt],
-    ) -> asyncio.Future[Receipt]:
-        """Let the fate of ``result`` decide the claim; what to await for its COMMIT."""
-        return commit
+    def follow(self, result: Result) -> Settled | None:  # noqa: ARG002  (nobody waits for it)
+        """Let the fate of ``result`` decide the claim: what is to be told of it."""
+        return None
 
 
 class KeyClaim(Claim):
@@ -114,7 +112,7 @@ class KeyClaim(Claim):
         self.looked_up: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[Stored | None] = loop.create_future()
         self._name, self._claims = name, claims
-        self._commit: asyncio.Future[Receipt] | None = None
+        self._is_followed = False
         claims[name] = self
 
     def __exit__(
@@ -123,21 +121,20 @@ class KeyClaim(Claim):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._commit is None:
+        if not self._is_followed:
             self.end(None)
 
-    def follow(self, result: Result, commit: asyncio.Future[Receipt]) -> asyncio.Future[Receipt]:
-        self._commit = commit
-        commit.add_done_callback(partial(self._settled, result))
-        # whoever stops awaiting a future cancels it, and then nobody would hear of the COMMIT
-        return asyncio.shield(commit)
+    def follow(self, result: Result) -> Settled | None:
+        self._is_followed = True
+        return partial(self._settled, result)
 
-    def _settled(self, result: Result, commit: asyncio.Future[Receipt]) -> None:
-        if commit.exception() is not None or result.status is not Status.COMPLETED:
+    def _settled(self, result: Result, outcome: Receipt | EdgeStoreError) -> None:
+        """Not when its caller was answered: a COMMIT that takes too long may still store it."""
+        if not isinstance(outcome, Receipt) or result.status is not Status.COMPLETED:
             self.end(None)
             return
         stored = Stored(
-            receipt=commit.result(),
+            receipt=outcome,
             endpoint=result.endpoint,
             fingerprint=result.request_fingerprint,
             http_status=result.http_status,

@@ -7,15 +7,16 @@ their digests must be those of the chain. What was not known to be committed is 
 or is written again.
 """
 
+import asyncio
 import os
-from contextlib import closing, suppress
+from contextlib import suppress
+from pathlib import Path
 
 import structlog
 
-from edge_store.chain import commit_digest
+from edge_store.chain import is_as_written
 from edge_store.errors import Corrupt, StoreError
 from edge_store.recorder.batch import ChainHead, read_head
-from edge_store.rows import load_recorded, to_row
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, driver, translated
 
@@ -35,6 +36,9 @@ async def reopened(
         StoreError: it still cannot be read or written.
         Corrupt: it holds neither head, or its newest rows are not what was committed.
     """
+    path = await database.run(_path)
+    if not await asyncio.to_thread(path.exists):  # to open it would make a new one
+        raise StoreError(f"{path} is not there any more", hint="is its disk mounted?")
     await database.reopen()
     head = await database.run(_verified_head)
     is_in = uncertain is not None and head == uncertain
@@ -46,6 +50,10 @@ async def reopened(
         )
     log.warning("database_reopened", seq=head.seq, uncertain_batch_stored=is_in)
     return is_in
+
+
+def _path(connection: Connection) -> Path:
+    return Path(connection.execute(sql("select_database_path")).fetchone()[0])
 
 
 def _verified_head(connection: Connection) -> ChainHead:
@@ -66,7 +74,7 @@ def _drop_cached_wal(connection: Connection) -> None:
 
     Only the WAL: SQLite has no lock on that file, so that closing a descriptor of it drops none.
     """
-    (path,) = connection.execute(sql("select_database_path")).fetchone()
+    path = _path(connection)
     try:
         descriptor = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -81,23 +89,9 @@ def _drop_cached_wal(connection: Connection) -> None:
 
 def _check_newest(connection: Connection) -> None:
     """Recompute the digest of the newest commit from the rows that are stored."""
-    row = connection.execute(sql("select_newest_link")).fetchone()
-    if row is None:
-        return
-    *columns, digest, previous = row
-    boot_id, at, upto, first, last = columns
-    digests: list[bytes] = []
-    if first is not None:
-        bounds = {"first": first, "last": last}
-        found = dict(connection.execute(sql("select_deleted_digests"), bounds).fetchall())
-        with closing(connection.execute(sql("select_results_between"), bounds)) as cursor:
-            for recorded in load_recorded(connection, cursor):
-                made = to_row(recorded.seq, recorded.timeline, recorded.result).digest
-                # what has lost its content since is no longer what was hashed
-                found[recorded.seq] = recorded.digest if recorded.seq in found else made
-        digests = [found[seq] for seq in sorted(found)]
-    if commit_digest(previous, (boot_id, at, upto, first, last), digests) != digest:
+    link = connection.execute(sql("select_newest_link")).fetchone()
+    if link is not None and not is_as_written(connection, link):
         raise Corrupt(
-            f"after an I/O error the newest commit (seq {first} to {last}) is not what was written",
+            "after an I/O error the newest commit, or a result of it, is not what was written",
             hint=HINT,
         )

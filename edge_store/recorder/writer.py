@@ -14,7 +14,6 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple
 
 import structlog
 
@@ -34,6 +33,7 @@ from edge_store.recorder.disk import Disk, DiskLevel
 from edge_store.recorder.losses import Losses
 from edge_store.recorder.reopen import reopened
 from edge_store.recorder.slots import Slot, Slots
+from edge_store.recorder.waiting import Attempt, Settled, Waiting
 from edge_store.result import Receipt, Result, Status
 from edge_store.sqlite import DatabaseThread
 
@@ -48,33 +48,6 @@ QUIET_TURNS = 4  # of the loop, without a new result: it has none at hand
 RETRY_PAUSE_S = 0.05  # doubled at each failure
 RETRY_PAUSE_MAX_S = 1.0  # or beat_s, if that is shorter
 STOPPING_PATIENCE_S = 3.0  # what waits longer at a stop is given up at the next failure
-
-
-class Attempt(NamedTuple):
-    """A transaction handed to the thread."""
-
-    batch: tuple["Waiting", ...]
-    admitted_upto: int
-    losses: int
-
-
-class Waiting(NamedTuple):
-    """A result in the queue. It leaves when it is settled: committed, or given up."""
-
-    result: Result
-    slot: Slot | None
-    future: asyncio.Future[Receipt]
-    since: float  # monotonic
-
-    def answer(self, outcome: Receipt | EdgeStoreError) -> None:
-        """Tell the caller, unless it knows already or has left."""
-        if self.future.done():
-            return
-        if isinstance(outcome, Receipt):
-            self.future.set_result(outcome)
-        else:
-            self.future.set_exception(outcome)
-            self.future.exception()  # a caller that has left is not an unseen error
 
 
 class Writer:
@@ -126,8 +99,10 @@ class Writer:
 
     @property
     def is_sound(self) -> bool:
-        """False from an I/O error until the database has been opened again and read back."""
-        return self._doubt is None
+        """False from an I/O error until the database has been opened again and read back, and for
+        good once a COMMIT has met damage.
+        """
+        return self._doubt is None and not self.damaged.done()
 
     @property
     def _brought(self) -> int:
@@ -137,15 +112,17 @@ class Writer:
     def _oldest_s(self) -> float:
         return time.monotonic() - self._queue[0].since if self._queue else 0.0
 
-    def enqueue(self, result: Result, slot: Slot | None = None) -> asyncio.Future[Receipt]:
+    def enqueue(
+        self, result: Result, slot: Slot | None = None, settled: Settled | None = None
+    ) -> asyncio.Future[Receipt]:
         """Take ``result`` for the next COMMIT, at once: what happens to the caller cannot lose it.
 
         ``slot`` is the writer's from here on; a caller that gives none bounds its results itself.
         The future raises ``StoreError`` when the result was not committed, or when that is not
-        known within ``commit_timeout_s``.
+        known within ``commit_timeout_s``. ``settled`` is called with what became of it in the end.
         """
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        waiting = Waiting(result, slot, future, time.monotonic())
+        waiting = Waiting(result, slot, future, time.monotonic(), settled)
         if self._ended:
             self._lose(waiting, WriterStopped("the writer has stopped"))
         else:
@@ -159,6 +136,8 @@ class Writer:
 
     def _settle(self, waiting: Waiting, outcome: Receipt | EdgeStoreError) -> None:
         waiting.answer(outcome)
+        if waiting.settled is not None:
+            waiting.settled(outcome)
         if waiting.slot is not None:
             self._slots.release(waiting.slot)
 
@@ -356,6 +335,8 @@ class Writer:
         """After an I/O error: what the file holds decides what became of the last attempt."""
         if self._doubt is None:
             return
+        if self.damaged.done():
+            raise self.damaged.result().with_traceback(None)
         suspect, attempt = self._doubt
         written = suspect.written
         try:

@@ -6,9 +6,3 @@ FROM commits ORDER BY commit_id DESC LIMIT :limit
 
 -- name: select_link
 SELECT digest FROM commits WHERE commit_id = :commit_id
-
--- name: select_carried
-SELECT * FROM results WHERE seq BETWEEN :first AND :last ORDER BY seq
-
--- name: select_gone
-SELECT seq, digest FROM deletions WHERE seq BETWEEN :first AND :last

@@ -90,10 +90,3 @@ SELECT file FROM pragma_database_list WHERE name = 'main'
 -- name: select_newest_link
 SELECT boot_id, at, admitted_upto, seq_from, seq_to, digest, previous
 FROM commits ORDER BY commit_id DESC LIMIT 1
-
--- name: select_results_between
-SELECT * FROM results WHERE seq BETWEEN :first AND :last ORDER BY seq
-
--- name: select_deleted_digests
-SELECT seq, digest FROM deletions WHERE seq BETWEEN :first AND :last
-AND timeline = (SELECT timeline FROM timelines ORDER BY timeline_no DESC LIMIT 1)

@@ -1,0 +1,41 @@
+"""What the writer has before it: results that wait, and the transaction that is under way."""
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+from edge_store.errors import EdgeStoreError
+from edge_store.recorder.slots import Slot
+from edge_store.result import Receipt, Result
+
+__all__ = ["Attempt", "Settled", "Waiting"]
+
+Settled = Callable[[Receipt | EdgeStoreError], None]
+
+
+class Waiting(NamedTuple):
+    """A result in the queue. It leaves when it is settled: committed, or given up."""
+
+    result: Result
+    slot: Slot | None
+    future: asyncio.Future[Receipt]
+    since: float  # monotonic
+    settled: Settled | None
+
+    def answer(self, outcome: Receipt | EdgeStoreError) -> None:
+        """Tell the caller, unless it knows already or has left."""
+        if self.future.done():
+            return
+        if isinstance(outcome, Receipt):
+            self.future.set_result(outcome)
+        else:
+            self.future.set_exception(outcome)
+            self.future.exception()  # a caller that has left is not an unseen error
+
+
+class Attempt(NamedTuple):
+    """A transaction handed to the thread."""
+
+    batch: tuple[Waiting, ...]
+    admitted_upto: int
+    losses: int
