@@ -2,7 +2,8 @@
 
 ``edge-store.lock`` holds the process id of who has the lock, and in a second line which database
 was last open for writing, in which boot of the kernel. Only a file that was never open may be
-missing; only in the same boot is the WAL's index known to be no newer than the WAL.
+missing; only in the same boot is the WAL's index known to be no newer than the WAL. A third line
+names a file that was found damaged: what showed that, the index, is gone once somebody reads it.
 """
 
 import fcntl
@@ -19,7 +20,8 @@ __all__ = ["DatabaseLock"]
 ORPHAN_TIMEOUT_S = 10.0  # the kernel kills it with its daemon: milliseconds
 ORPHAN_POLL_S = 0.02
 HOLDER_BYTES = 16  # the first line: a process id, filled up with blanks
-NOTE_BYTES_MAX = 1024
+NOTE_BYTES_MAX = 4096
+REASON_CHARS_MAX = 500
 KERNEL_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -59,11 +61,28 @@ class DatabaseLock:
             os.pwrite(self.descriptor, note, HOLDER_BYTES)
             os.ftruncate(self.descriptor, HOLDER_BYTES + len(note))
 
+    def note_damage(self, database: Path, reason: str) -> None:
+        """``database``, as it lies there, was found damaged; forgotten by ``note_open``."""
+        said = " ".join(reason.split())[:REASON_CHARS_MAX]
+        note = f"{self._lines()[0]}\n{_state_of(database)} {said}\n".encode()
+        with suppress(OSError):
+            os.pwrite(self.descriptor, note, HOLDER_BYTES)
+            os.ftruncate(self.descriptor, HOLDER_BYTES + len(note))
+
+    def damage_of(self, database: Path) -> str | None:
+        """Why ``database`` was found damaged, if neither it nor its WAL has changed since."""
+        state, _, reason = self._lines()[1].partition(" ")
+        return reason if state and state == _state_of(database) else None
+
     def _noted(self) -> tuple[str, str]:
         """Boot of the kernel and name of the file; empty where nothing was noted."""
-        note = os.pread(self.descriptor, NOTE_BYTES_MAX, HOLDER_BYTES).decode(errors="replace")
-        boot, _, name = note.rstrip("\n").partition(" ")
+        boot, _, name = self._lines()[0].partition(" ")
         return boot, name
+
+    def _lines(self) -> tuple[str, str]:
+        note = os.pread(self.descriptor, NOTE_BYTES_MAX, HOLDER_BYTES).decode(errors="replace")
+        opened, _, damaged = note.partition("\n")
+        return opened, damaged.rstrip("\n")
 
     def __enter__(self) -> Self:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -120,3 +139,14 @@ def _is_alive(process_id: str) -> bool:
 def _kernel_boot() -> str:
     """Changes when the machine starts."""
     return KERNEL_BOOT.read_text(encoding="ascii").strip()
+
+
+def _state_of(database: Path) -> str:
+    """Changes when the file is replaced or written, or its WAL is; not when they are read."""
+    try:
+        file = database.stat()
+    except OSError:
+        return "none"
+    wal = database.with_name(f"{database.name}-wal")
+    size = wal.stat().st_size if wal.exists() else 0
+    return f"{file.st_ino}:{file.st_size}:{file.st_mtime_ns}:{size}"
