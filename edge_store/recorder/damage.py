@@ -11,6 +11,7 @@ import shlex
 import struct
 import time
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from edge_store.errors import Corrupt, EdgeStoreError, NotAnEdgeStoreFile, Schem
 from edge_store.identity import read_device_id
 from edge_store.lock import DatabaseLock
 from edge_store.rows import content_digest, row_digest
-from edge_store.schema import SCHEMA_VERSION
+from edge_store.schema import SCHEMA_VERSION, require_schema
 from edge_store.sql import sql
 from edge_store.sqlite import (
     APPLICATION_ID,
@@ -41,6 +42,7 @@ LINKS_TIMEOUT_S = 1.0
 QUICK_CHECK_TIMEOUT_S = 3.0  # of a file in the page cache, about 1 GB
 STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps
 LEFT_BY_A_DATABASE = ("-wal", "-shm")
+FILES = ("", *LEFT_BY_A_DATABASE, "-journal")
 
 # The head of the WAL's index, twice, and how much of the WAL has been moved into the database
 # (sqlite.org/walformat.html#the_wal_index_file_format); native byte order.
@@ -107,23 +109,29 @@ def recovery(error: EdgeStoreError, database: Path, config: Path | None, url: st
     if url is None:
         mine = "put the newest copy that you have in its place"
         return f"{kept}\n  there is no replica (replica.enabled = false): {mine}"
-    database = database.absolute()
-    restored, aside, here, litestream = (
-        shlex.quote(str(path))
-        for path in (
-            database.with_name("restored.db"),
-            database.with_name("damaged"),
-            database,
-            database.with_name("litestream"),
-        )
-    )
-    chosen = f" --config {shlex.quote(str(config.absolute()))}" if config else ""
-    return (
-        f"{kept}\n  if it is lost, this puts the replica of {url} in its place:\n"
-        f"    edge-store replica restore{chosen} --to {restored}\n"
-        f"    mkdir {aside}; mv {here}* {litestream} {aside}\n"
-        f"    mv {restored} {here}"
-    )
+    commands = " &&\n    ".join(_commands(database.absolute(), config))
+    return f"{kept}\n  if it is lost, this puts the replica of {url} in its place:\n    {commands}"
+
+
+def _commands(database: Path, config: Path | None) -> list[str]:
+    """Each for the case that the one before it succeeded. The folder for what is there bears the
+    time: it is the evidence, and a second damage must not overwrite that of the first.
+    """
+    at = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    restored, aside = database.with_name("restored.db"), database.with_name(f"damaged-{at}")
+    names = [*(f"{database.name}{end}" for end in FILES), "litestream"]
+    there = [path for name in names if (path := database.with_name(name)).exists()]
+    commands: list[list[str | Path]] = [
+        ["edge-store", "replica", "restore"],
+        ["mkdir", aside],
+        ["mv", *there, aside],
+        ["mv", restored, database],
+    ]
+    commands[0] += ["--config", config.absolute()] if config else []
+    commands[0] += ["--to", restored]
+    if not there:
+        del commands[1:3]
+    return [shlex.join(map(str, command)) for command in commands]
 
 
 def _is_there(path: Path, lock: DatabaseLock) -> bool:
@@ -177,6 +185,7 @@ def _look(path: Path, base: Base) -> None:
             )
         if version < SCHEMA_VERSION:  # an older one, or a new one that is still empty
             return
+        require_schema(connection, f"{path} is damaged")
         _continues(path, connection, base)
         _check_newest(path, connection)
         (ended,) = connection.execute(sql("select_last_boot_ended")).fetchone()
