@@ -155,7 +155,9 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     url = url_of(listener)
                     log.info("http_listening", url=url)
                     ends = (died, damaged)
-                    failure = await _life(engine, loaded, ends, recorder, stopping, announce, url)
+                    failure = await _life(
+                        engine, loaded, ends, recorder, disk, stopping, announce, url
+                    )
                 died.cancel()
                 await reader.close()
     if damaged.done():  # not closed: the last one to close would write to the file
@@ -171,6 +173,7 @@ async def _life(  # noqa: PLR0913  (all that has come up)
     loaded: asyncio.Future[None],
     ends: tuple[asyncio.Future[EdgeStoreError], ...],
     recorder: Recorder,
+    disk: Disk,
     stopping: "Stopping",
     announce: Callable[[str], None],
     url: str,
@@ -184,7 +187,10 @@ async def _life(  # noqa: PLR0913  (all that has come up)
             return None
     except EdgeStoreError as exc:
         return exc
-    slots.open()
+    if (shortage := disk.shortage()) is None:
+        slots.open()
+    else:
+        slots.close(shortage)  # the writer opens once there is room
     log.info("engine_ready", engine=engine.name, version=engine.version, model=engine.model)
     notify(f"READY=1\nSTATUS=Answering on {url}")
     announce(url)

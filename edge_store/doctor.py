@@ -22,11 +22,11 @@ from edge_store.engine.sglang import find_sglang
 from edge_store.engine.sglang_private import SUPPORTED_VERSIONS
 from edge_store.errors import EdgeStoreError, LitestreamUnavailable
 from edge_store.identity import read_device_id
-from edge_store.recorder.disk import Disk
+from edge_store.recorder.disk import Disk, DiskLevel
 from edge_store.replica.litestream import find_litestream, require_safe_path
 from edge_store.replica.location import Location, Scheme, parse_location, read_credentials
 from edge_store.result import Record
-from edge_store.schema import SCHEMA_VERSION
+from edge_store.schema import SCHEMA_VERSION, require_schema
 from edge_store.sqlite import (
     Connection,
     check_integrity,
@@ -51,6 +51,11 @@ STEPS_BETWEEN_CHECKS = 100_000  # SQLite virtual machine steps
 LAG_WARNING_S = 60.0
 LAG_FAILURE_S = 3600.0
 DISK_WARNING_FACTOR = 4  # warn while this many reserves are left
+GIVEN_UP = {
+    DiskLevel.NO_SEARCH: "the search index is dropped",
+    DiskLevel.NO_BODIES: "bodies are not recorded",
+    DiskLevel.REFUSING: "they are",
+}
 
 OTHERS = 0o007  # rwx of users that are neither owner nor group
 OTHERS_WRITE = 0o002
@@ -179,6 +184,7 @@ def _check_database(path: Path, device_id: str, *, full: bool) -> Iterator[Check
         return
     try:
         with translated(f"{path} cannot be read"):
+            require_schema(connection, f"{path} is damaged")
             yield _check_schema(connection, path)
             yield _check_device(read_device_id(connection), device_id)
             if full:
@@ -230,13 +236,15 @@ def _check_pages(connection: Connection) -> Check:
 
 
 def _check_space(path: Path, reserve: int) -> Check:
-    free = Disk(path, 0).free_bytes()
-    found = f"{free} bytes free, {reserve} are kept (store.disk_reserve_bytes)"
-    if free < reserve:
-        given_up = "bodies are not recorded, or requests refused"
-        return _failed("disk", f"{found}: {given_up}", "free space on that disk")
+    free, level = Disk(path, reserve).measure()
+    found = (
+        f"{free} bytes free; store.disk_reserve_bytes = {reserve}, "
+        f"below half of it ({reserve // 2}) requests are refused"
+    )
+    if level is not DiskLevel.OK:
+        return _failed("disk", f"{found}; now {GIVEN_UP[level]}", "free space on that disk")
     if free < DISK_WARNING_FACTOR * reserve:
-        return _warning("disk", found, "free space before requests are refused")
+        return _warning("disk", found, "free space before something is given up for it")
     return _ok("disk", found)
 
 

@@ -20,6 +20,7 @@ import msgspec
 
 from edge_store.chain import SEQ_MAX, ChainCheck, check_links, check_rows, verify_chain
 from edge_store.errors import StoreError
+from edge_store.schema import require_schema
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader, translated
 
@@ -42,9 +43,10 @@ def verify_file(
 
     Raises:
         NotAnEdgeStoreFile, StoreError: it is not ours, or cannot be read.
-        Corrupt: SQLite itself finds it damaged.
+        Corrupt: SQLite itself finds it damaged, or a table of ours is missing.
     """
     with _reading(path) as connection:
+        require_schema(connection, f"{path} is damaged")
         seq_from, seq_to = connection.execute(sql("select_extent")).fetchone()
         processes = processes or min(len(os.sched_getaffinity(0)), PROCESSES_MAX)
         if processes == 1 or seq_to - seq_from < PARALLEL_FROM:

@@ -59,9 +59,9 @@ def _lines(found: "BoxStatus") -> list[tuple[str, str]]:
             ("database", sizes),
         ]
     if found.disk_free_bytes is not None:
-        reserve = bytes_text(found.disk_reserve_bytes)
+        limit = bytes_text(found.disk_reserve_bytes // 2)  # recorder/disk.py
         free = bytes_text(found.disk_free_bytes)
-        lines.append(("disk", f"{free} free; below {reserve} requests are refused"))
+        lines.append(("disk", f"{free} free; below {limit} requests are refused"))
     return lines
 
 

@@ -11,6 +11,7 @@ import shlex
 import struct
 import time
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from edge_store.chain import is_as_written
 from edge_store.errors import Corrupt, EdgeStoreError, NotAnEdgeStoreFile, SchemaTooNew, StoreError
 from edge_store.identity import read_device_id
 from edge_store.lock import DatabaseLock
-from edge_store.schema import SCHEMA_VERSION
+from edge_store.schema import SCHEMA_VERSION, require_schema
 from edge_store.sql import sql
 from edge_store.sqlite import (
     APPLICATION_ID,
@@ -40,6 +41,7 @@ LINKS_TIMEOUT_S = 1.0
 QUICK_CHECK_TIMEOUT_S = 3.0  # of a file in the page cache, about 1 GB
 STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps
 LEFT_BY_A_DATABASE = ("-wal", "-shm")
+FILES = ("", *LEFT_BY_A_DATABASE, "-journal")
 
 # The head of the WAL's index, twice, and how much of the WAL has been moved into the database
 # (sqlite.org/walformat.html#the_wal_index_file_format); native byte order.
@@ -78,20 +80,27 @@ def examine(path: Path, lock: DatabaseLock, *, index_was_held: bool) -> None:
     """
     if not _is_there(path, lock):
         return
+    if path.with_name(f"{path.name}-journal").exists() and not lock.was_open:
+        return  # its very first transaction was cut: whoever opens it to write rolls that back
+    found = lock.damage_of(path)
+    if found is not None and path.with_name(f"{path.name}-shm").exists():  # removed: given up
+        raise Corrupt(f"{found} (found at an earlier start; nothing has changed since)")
     base = _base(path)
     # Without another process in it, the next connection makes the index anew, from the WAL.
     is_telling = lock.was_open_in_this_boot and not index_was_held
     before, kept = _read_index(path) if is_telling else (None, b"")
     try:
-        _look(path, base)
+        _look(path, base, was_open=lock.was_open)
         _compare(path, before, _read_index(path)[0])
     except NotAnEdgeStoreFile as exc:
         _put_index_back(path, kept)
         if not base.is_ours and not lock.was_open:
             raise
         raise Corrupt(f"{path} was edge-store's, and is damaged now: {exc}") from exc
-    except BaseException:
+    except BaseException as exc:
         _put_index_back(path, kept)
+        if isinstance(exc, Corrupt):  # what shows it may be the index, which any reader makes anew
+            lock.note_damage(path, str(exc))
         raise
 
 
@@ -106,23 +115,29 @@ def recovery(error: EdgeStoreError, database: Path, config: Path | None, url: st
     if url is None:
         mine = "put the newest copy that you have in its place"
         return f"{kept}\n  there is no replica (replica.enabled = false): {mine}"
-    database = database.absolute()
-    restored, aside, here, litestream = (
-        shlex.quote(str(path))
-        for path in (
-            database.with_name("restored.db"),
-            database.with_name("damaged"),
-            database,
-            database.with_name("litestream"),
-        )
-    )
-    chosen = f" --config {shlex.quote(str(config.absolute()))}" if config else ""
-    return (
-        f"{kept}\n  if it is lost, this puts the replica of {url} in its place:\n"
-        f"    edge-store replica restore{chosen} --to {restored}\n"
-        f"    mkdir {aside}; mv {here}* {litestream} {aside}\n"
-        f"    mv {restored} {here}"
-    )
+    commands = " &&\n    ".join(_commands(database.absolute(), config))
+    return f"{kept}\n  if it is lost, this puts the replica of {url} in its place:\n    {commands}"
+
+
+def _commands(database: Path, config: Path | None) -> list[str]:
+    """Each for the case that the one before it succeeded. The folder for what is there bears the
+    time: it is the evidence, and a second damage must not overwrite that of the first.
+    """
+    at = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    restored, aside = database.with_name("restored.db"), database.with_name(f"damaged-{at}")
+    names = [*(f"{database.name}{end}" for end in FILES), "litestream"]
+    there = [path for name in names if (path := database.with_name(name)).exists()]
+    commands: list[list[str | Path]] = [
+        ["edge-store", "replica", "restore"],
+        ["mkdir", aside],
+        ["mv", *there, aside],
+        ["mv", restored, database],
+    ]
+    commands[0] += ["--config", config.absolute()] if config else []
+    commands[0] += ["--to", restored]
+    if not there:
+        del commands[1:3]
+    return [shlex.join(map(str, command)) for command in commands]
 
 
 def _is_there(path: Path, lock: DatabaseLock) -> bool:
@@ -165,7 +180,7 @@ def _base(path: Path) -> Base:
     return Base(is_ours, device_id, link)
 
 
-def _look(path: Path, base: Base) -> None:
+def _look(path: Path, base: Base, *, was_open: bool) -> None:
     with closing(open_reader(path)) as connection, translated(f"{path} is damaged"):
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
@@ -174,8 +189,11 @@ def _look(path: Path, base: Base) -> None:
                 hint="install the edge-store that wrote it, or a newer one; or restore a state "
                 "from before that (`edge-store replica restore --timestamp TIME`)",
             )
+        if version == 0 and was_open:
+            raise Corrupt(f"{path} has no schema any more: another file lies in its place")
         if version < SCHEMA_VERSION:  # an older one, or a new one that is still empty
             return
+        require_schema(connection, f"{path} is damaged")
         _continues(path, connection, base)
         _check_newest(path, connection)
         (ended,) = connection.execute(sql("select_last_boot_ended")).fetchone()

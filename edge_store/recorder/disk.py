@@ -45,9 +45,9 @@ class Disk:
 
     def check(self) -> int:
         """Measure, drop the search index if it must go, log a change. Returns the free bytes."""
-        free, level = self._measure()
+        free, level = self.measure()
         if level is not DiskLevel.OK and self._drop_search_index():
-            free, level = self._measure()
+            free, level = self.measure()
         if level is not self._level:
             tell = log.error if level > self._level else log.warning
             tell(
@@ -71,7 +71,8 @@ class Disk:
             hint="free space on that disk; the box goes on by itself",
         )
 
-    def _measure(self) -> tuple[int, DiskLevel]:
+    def measure(self) -> tuple[int, DiskLevel]:
+        """The free bytes and the level that goes with them; nothing is given up yet."""
         reserve = self._reserve_bytes
         try:
             free = self.free_bytes()

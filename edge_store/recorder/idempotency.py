@@ -217,6 +217,9 @@ class Idempotency:
 
     async def _attach(self, name: Name, entry: Entry, receive: Receive) -> Stored | None:
         """Wait for the answer of whoever has the claim; None: nobody has it any more."""
+        first = self._claims[name]
+        if first.looked_up.done():  # who has nothing to wait for is told so, however many wait
+            _require_same(entry, first.endpoint, first.fingerprint)
         if self._waiting >= self._waiting_max:
             raise RecorderFull(
                 f"{self._waiting} requests wait for the answers to their Idempotency-Keys",

@@ -20,9 +20,8 @@ import structlog
 from edge_store.config import RecorderSection
 from edge_store.errors import (
     AdmissionClosed,
-    Corrupt,
+    DiskFull,
     EdgeStoreError,
-    NotAnEdgeStoreFile,
     StoreError,
     WriterStopped,
 )
@@ -30,6 +29,7 @@ from edge_store.observability.metrics import Metrics
 from edge_store.recorder.batch import ChainHead, Suspect, Written, without_content, write_batch
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.disk import Disk, DiskLevel
+from edge_store.recorder.failure import is_damage, may_pass, refusal
 from edge_store.recorder.losses import Losses
 from edge_store.recorder.reopen import reopened
 from edge_store.recorder.slots import Slot, Slots
@@ -41,7 +41,6 @@ __all__ = ["Writer"]
 
 log = structlog.get_logger(__name__)
 
-DAMAGE = (Corrupt, NotAnEdgeStoreFile)  # another try would only write more into such a file
 PACING_S = 0.05  # longest time over which committed streams are released
 GATHER_S = 0.005  # longest wait for results that the loop is busy bringing
 QUIET_TURNS = 4  # of the loop, without a new result: it has none at hand
@@ -217,7 +216,7 @@ class Writer:
             try:
                 await self._mark()
             except StoreError as exc:
-                if not _may_pass(exc) or time.monotonic() > until:
+                if not may_pass(exc) or time.monotonic() > until:
                     return
                 await self._pause_after_failure()
 
@@ -245,7 +244,7 @@ class Writer:
             batch = self._first()
             outcomes: Sequence[Receipt | EdgeStoreError] = await self._write(batch)
         except StoreError as exc:
-            if _may_pass(exc):
+            if may_pass(exc):
                 self._give_up_overdue(exc)
                 await self._pause_after_failure()
                 return
@@ -354,12 +353,14 @@ class Writer:
             self._settle_all(attempt.batch, written.outcomes)
 
     def _failed(self, exc: StoreError, rows: int) -> None:
-        if isinstance(exc, DAMAGE) and not self.damaged.done():
+        if is_damage(exc) and not self.damaged.done():
             self.damaged.set_result(exc)
+        if isinstance(exc, DiskFull):
+            self._disk.check()  # so that the level tells it too
         log.error("commit_failed", code=exc.code, rows=rows, error=str(exc))
         closed = self._slots.closed
         if closed is None or isinstance(closed, StoreError):  # a drain must not be opened again
-            self._slots.close(exc)
+            self._slots.close(refusal(exc))
 
     def _committed(self, attempt: Attempt, written: Written) -> None:
         self._head = written.head
@@ -371,8 +372,3 @@ class Writer:
         if isinstance(self._slots.closed, StoreError) and self._disk.shortage() is None:
             log.info("admission_opened")
             self._slots.open()
-
-
-def _may_pass(exc: StoreError) -> bool:
-    """A lock or an I/O error may; a full or damaged file will not."""
-    return type(exc) in (StoreError, Suspect)

@@ -283,6 +283,12 @@ def test_status_without_a_daemon_shows_the_files_and_exits_1(box: Box) -> None:
     assert found["disk_free_bytes"] > 0
 
 
+def test_status_says_below_what_requests_are_refused(box: Box) -> None:
+    reserve = {"STORE__DISK_RESERVE_BYTES": str(512 << 20), "SERVER__PORT": "1"}
+    done = box.run("status", "--config", str(box.directory), **reserve)
+    assert "free; below 256.0 MiB requests are refused" in done.stdout, done.stdout
+
+
 def test_status_names_the_process_that_holds_the_database(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box")
     with box.serve() as daemon:
@@ -345,6 +351,7 @@ def test_doctor_fails_on_a_wrong_setting_and_goes_on(box: Box) -> None:
 def test_doctor_fails_on_a_disk_below_the_reserve(box: Box) -> None:
     code, found = doctor(box, STORE__DISK_RESERVE_BYTES=str(2**60))
     assert (code, found["disk"]["state"]) == (1, "failed")
+    assert f"below half of it ({2**59}) requests are refused" in found["disk"]["found"]
 
 
 def test_doctor_fails_on_a_damaged_page(tmp_path: Path) -> None:

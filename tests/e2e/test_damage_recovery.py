@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,32 @@ def test_the_commands_of_a_refused_start_bring_the_box_back(tmp_path: Path) -> N
         ids = [daemon.chat(f"question {n}").json()["id"] for n in range(5)]
         assert daemon.stop() == 0
         assert daemon.logged("litestream_stopped")["is_replicated"] is True
-    damaged = b"\xa5" * box.database.stat().st_size
-    box.database.write_bytes(damaged)
+    for byte in (b"\xa5", b"\x5a"):  # again, when the evidence of the first is there
+        damaged = byte * box.database.stat().st_size
+        box.database.write_bytes(damaged)
+        assert len(restored(box, 65)) == 4
+        kept = [(folder / "results.db").read_bytes() for folder in evidence(box)]
+        assert kept[-1] == damaged
+        serves(box, ids)
+    assert len(kept) == 2
 
+    for path in box.directory.glob("results.db*"):
+        path.unlink()
+    shutil.rmtree(box.directory / "litestream")
+    assert len(restored(box, 66)) == 2, "nothing is left that could be moved"
+    assert len(evidence(box)) == 2
+    serves(box, ids)
+    box.proven()
+
+
+def evidence(box: Box) -> list[Path]:
+    return sorted(box.directory.glob("damaged-20??????T??????Z"))
+
+
+def restored(box: Box, code: int) -> list[str]:
+    """Do what a refused start says."""
     done = box.run("serve", "--config", str(box.directory), "--port", "0")
-    assert done.returncode == 65, done.stderr
+    assert done.returncode == code, done.stderr
     commands = [line for line in done.stderr.splitlines() if line.startswith("    ")]
     assert "replica restore" in commands[0]
 
@@ -31,9 +53,11 @@ def test_the_commands_of_a_refused_start_bring_the_box_back(tmp_path: Path) -> N
         capture_output=True,
         timeout=60,
     )
-    assert (box.directory / "damaged" / "results.db").read_bytes() == damaged
+    return commands
+
+
+def serves(box: Box, ids: list[str]) -> None:
     with box.serve() as daemon:
         assert [daemon.get(f"/v1/results/{id_}").status_code for id_ in ids] == [200] * 5
         assert daemon.chat("and on").status_code == 200
         assert daemon.stop() == 0
-    box.proven()

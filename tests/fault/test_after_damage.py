@@ -51,3 +51,23 @@ def test_an_index_is_not_added_to_a_database_that_the_daemon_refuses(tmp_path: P
     done = box.run("index", "add", "output.x", "--config", str(box.directory))
     assert done.returncode == EXIT_CORRUPT, done.stderr
     assert wal.read_bytes() == before
+
+
+def test_who_reads_a_refused_database_does_not_make_it_pass(tmp_path: Path) -> None:
+    """A reader makes the WAL's index anew, which alone showed what the WAL has lost."""
+    box = Box.init(tmp_path / "box", REPLICA__ENABLED="false")
+    with box.serve() as daemon:
+        assert daemon.chat("whole").status_code == 200
+        daemon.kill()
+    wal = box.database.with_name("results.db-wal")
+    whole = wal.read_bytes()
+    wal.write_bytes(whole[: len(whole) // 2])
+    first = box.run("serve", "--config", str(box.directory))
+    assert first.returncode == EXIT_CORRUPT, first.stderr
+    box.run("ledger", "--config", str(box.directory))
+    again = box.run("serve", "--config", str(box.directory))
+    assert again.returncode == EXIT_CORRUPT, again.stderr
+    assert "nothing has changed since" in again.stderr
+    wal.write_bytes(whole)  # found again
+    with box.serve() as daemon:
+        assert daemon.chat("whole again").status_code == 200

@@ -288,6 +288,37 @@ def test_newest_rows_that_do_not_match_their_digests(whole: Box, statement: str)
     assert "commit" in refused(whole, CORRUPT)
 
 
+@pytest.mark.parametrize(
+    ("statement", "lacks"),
+    [
+        ("DROP TABLE deletions", "column deletions.boot_id"),
+        ("ALTER TABLE losses RENAME COLUMN message TO said", "column losses.message"),
+        ("DROP VIEW v_otel", "view v_otel"),
+    ],
+)
+def test_schema_that_lacks_something_is_said_by_each_command(
+    whole: Box, statement: str, lacks: str
+) -> None:
+    sqlite(whole, statement)
+    said = refused(whole, CORRUPT)
+    assert "its schema lacks" in said
+    assert lacks in said
+    assert "it was left as it is" in said
+    verified = whole.run("verify", "--db", str(whole.database))
+    assert verified.returncode == CORRUPT, verified.stderr
+    assert lacks in verified.stderr
+    checked = whole.run("doctor", "--config", str(whole.directory))
+    assert checked.returncode == 1
+    assert lacks in checked.stdout
+
+
+def test_more_in_the_schema_than_is_ours_is_no_damage(whole: Box) -> None:
+    done = whole.run("index", "add", "output.sku", "--config", str(whole.directory))
+    assert done.returncode == 0, done.stderr
+    sqlite(whole, "CREATE TABLE mine (x)")
+    assert examined(whole) == 0
+
+
 def test_damage_met_by_a_commit_ends_the_daemon(whole: Box) -> None:
     size = whole.database.stat().st_size
     with whole.serve() as daemon:

@@ -8,13 +8,15 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 from support.daemon import Box, until
+from support.faults import Faults, faulty
+from support.records import make_result
 from support.scripted import DEADLINE_S, chat_body, read_results, recording, replay
 
 from edge_store.chain import verify_chain
 from edge_store.config import RecorderSection
 from edge_store.errors import DiskFull
 from edge_store.recorder.disk import Disk, DiskLevel
-from edge_store.sqlite import open_reader
+from edge_store.sqlite import driver, open_reader
 
 RESERVE = 1000
 
@@ -134,6 +136,43 @@ async def test_bodies_are_left_out_then_requests_refused_and_both_come_back(
         assert verify_chain(reader).faults == ()
     finally:
         reader.close()
+
+
+async def test_a_full_disk_met_by_a_commit_is_looked_at_at_once(
+    tmp_path: Path, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("support.scripted.Disk", lambda path, _reserve: Disk(path, RESERVE))
+    faults = Faults(driver.SQLITE_FULL, at=1, lasting=True)
+    config = RecorderSection(beat_s=60)  # no look but the first, and this one
+    path = tmp_path / "results.db"
+    script = replay([chat_body("hello")])
+    async with recording(path, script, config=config, connected=faulty(faults)) as running:
+        assert (await running.ask()).status == 200
+        before = running.writer._disk.level
+        room.free, faults.is_armed = 0, True
+        slot = await running.recorder.slots.reserve()
+        with pytest.raises(DiskFull):
+            await running.writer.submit(make_result(slot.boot_seq, running.boot.boot_id), slot)
+        assert (before, running.writer._disk.level) == (DiskLevel.OK, DiskLevel.REFUSING)
+        faults.mend()
+
+
+def test_first_request_after_a_start_on_a_low_disk_is_refused(tmp_path: Path) -> None:
+    reserve = 4 * shutil.disk_usage(tmp_path).free
+    box = Box.init(tmp_path / "box")
+    daemon = box.serve(STORE__DISK_RESERVE_BYTES=str(reserve), RECORDER__BEAT_S="60")
+    daemon.start()
+    try:
+        daemon.url = daemon.logged("http_listening")["url"]
+        daemon.logged("engine_ready")
+        refused = daemon.chat("too early")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (507, "disk_full")
+        ready = daemon.get("/readyz").json()
+        assert (ready["admission"]["code"], ready["disk"]["level"]) == ("disk_full", 3)
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+    assert box.scalar("SELECT count(*) FROM results") == 0
 
 
 def test_daemon_shows_the_step_it_is_at(tmp_path: Path) -> None:

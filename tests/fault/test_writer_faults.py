@@ -151,8 +151,10 @@ async def test_a_truly_full_database_closes_admission_and_opens_it_when_there_is
         assert full.value.http_status == 507
         slots.release(slot)
         assert isinstance(slots.closed, DiskFull)
-        with pytest.raises(DiskFull):
+        with pytest.raises(DiskFull) as refused:
             await running.ask()
+        assert "nothing was generated for it: the database's disk is full" in str(refused.value)
+        assert "could not be committed" not in str(refused.value)
         assert running.engine.bodies == [], "refused before any GPU work"
 
         # only the writer's thread may touch its connection; the beat's own mark fits, so it opens

@@ -291,6 +291,8 @@ async def test_no_more_wait_than_there_are_slots(path: Path) -> None:
         with pytest.raises(RecorderFull) as refused:
             await ask(running)
         assert refused.value.retryable
+        with pytest.raises(IdempotencyConflict):  # it would not wait
+            await ask(running, {**PLAIN, "seed": 1})
         run.set_result(replay([chat_body("hello")]))
         await asyncio.gather(leading, waiting)
 
