@@ -24,6 +24,7 @@ __all__ = [
     "GENESIS",
     "SEQ_MAX",
     "ChainCheck",
+    "check_commit",
     "check_links",
     "check_rows",
     "commit_digest",
@@ -96,11 +97,17 @@ class Ordered(Generic[T]):
 class Carried:
     """The digests that a commit carried: of results that are here, and of declared deletions."""
 
-    def __init__(self, connection: Connection, faults: list[str]) -> None:
-        self._stored = Ordered(connection.execute(sql("select_digests")))
-        everywhere = {"seq_from": -SEQ_MAX, "seq_to": SEQ_MAX}
+    def __init__(
+        self,
+        connection: Connection,
+        faults: list[str],
+        seq_from: int = -SEQ_MAX,
+        seq_to: int = SEQ_MAX,
+    ) -> None:
+        span = {"seq_from": seq_from, "seq_to": seq_to}
+        self._stored = Ordered(connection.execute(sql("select_digests"), span))
         self._deleted = Ordered(
-            connection.execute(sql("select_chain_deletions"), {"what": "result", **everywhere})
+            connection.execute(sql("select_chain_deletions"), {"what": "result", **span})
         )
         self._faults = faults
         self.results = 0
@@ -209,6 +216,19 @@ def is_as_written(connection: Connection, link: Sequence[Any]) -> bool:
         return bool(commit_digest(previous, (boot_id, at, upto, first, last), rows) == digest)
     except TypeError:  # what no writer writes
         return False
+
+
+def check_commit(connection: Connection, commit_id: int) -> list[str]:
+    """Check that one commit, which carried results, carried what is here, and nothing else."""
+    faults: list[str] = []
+    boot_id, at, upto, seq_from, seq_to, digest, before = connection.execute(
+        sql("select_carrying_commit"), {"commit_id": commit_id}
+    ).fetchone()
+    carried = Carried(connection, faults, seq_from, seq_to)
+    digests = carried.take(commit_id, boot_id, seq_from, seq_to)
+    if commit_digest(before, (boot_id, at, upto, seq_from, seq_to), digests) != digest:
+        faults.append(f"commit {commit_id}: its digest does not match what it carried")
+    return faults
 
 
 def check_rows(

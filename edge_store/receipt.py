@@ -10,25 +10,40 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
+from edge_store.chain import check_commit, check_rows
 from edge_store.clock import now_ms, rfc3339
+from edge_store.errors import InvalidRequest
 from edge_store.replica.status import ReplicaStatus
 from edge_store.result import Record
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, driver, translated
 
-__all__ = ["Receipt", "ReplicaUnknown", "State", "described", "read_receipt"]
+__all__ = [
+    "LastBoot", "Receipt", "ReplicaUnknown", "State", "described", "parsed_id", "read_receipt",
+]  # fmt: skip
 
 UUID_VERSION = 7
 TIME_SHIFT = 80  # a UUIDv7 begins with 48 bits of milliseconds
+AHEAD_MS = 60_000  # a clock that is ahead of another by less is no wonder
+YEAR_10000_MS = 253_402_300_800_000
 
 
 class State(StrEnum):
     """What became of it."""
 
     COMMITTED = "committed"
+    CHANGED = "changed"  # it is here, but not as it was committed
     DELETED = "deleted"
     LOST = "lost"
     UNKNOWN = "unknown"  # nothing says that it ever was
+
+
+class LastBoot(StrEnum):
+    """What is known of the newest boot when the file holds no end of it."""
+
+    GOES_ON = "goes_on"
+    CUT = "cut"  # no daemon answers, none holds the file
+    COPIED = "copied"  # the file is a copy, made while it went on or after it was cut
 
 
 class ReplicaState(StrEnum):
@@ -105,42 +120,68 @@ class Place(NamedTuple):
     timeline: str
     boot_id: str
     digest: bytes
-    timeline_no: int
+    timeline_no: int | None  # None: the file knows no such timeline
 
 
 def read_receipt(
     connection: Connection,
     result_id: str,
     replica: ReplicaStatus | ReplicaUnknown | None,
+    last_boot: LastBoot = LastBoot.GOES_ON,
 ) -> Receipt:
     """``replica`` is None when replication is off.
 
     Raises:
+        InvalidRequest: ``result_id`` is no UUIDv7.
         StoreError: the file cannot be read.
     """
+    result_id = str(parsed_id(result_id))
     with translated(f"the receipt of {result_id!r} cannot be read"):
         connection.execute(sql("begin_reading"))
         try:
-            return _read(connection, result_id, replica)
+            return _read(connection, result_id, replica, last_boot)
         finally:
             with suppress(driver.Error):  # the failure may have ended it by itself
                 connection.execute(sql("rollback"))
+
+
+def parsed_id(text: str) -> UUID:
+    """An id however it was written down: in capitals, without dashes, in braces.
+
+    Raises:
+        InvalidRequest: it is no UUIDv7, as every id of ours is.
+    """
+    try:
+        parsed = UUID(text)
+    except ValueError:
+        parsed = None
+    if parsed is None or parsed.version != UUID_VERSION:
+        raise InvalidRequest(
+            f"{text!r} is not the id of a result",
+            hint="an id is a UUIDv7, as 0190d3e1-7c1f-7a5e-9d4c-0a4b6f2f7c55",
+        )
+    return parsed
 
 
 def _read(
     connection: Connection,
     result_id: str,
     replica: ReplicaStatus | ReplicaUnknown | None,
+    last_boot: LastBoot,
 ) -> Receipt:
     wanted = {"id": result_id}
     row = connection.execute(sql("select_result_place"), wanted).fetchone()
     if row is not None:
         place = Place(*row)
         committed, at = _committed(connection, place)
+        fault = _fault(connection, place, committed)
+        if fault is not None:
+            return Receipt(id=result_id, state=State.CHANGED, message=fault)
+        assert at is not None
         return Receipt(
             id=result_id,
             state=State.COMMITTED,
-            message=f"committed at {rfc3339(at)}" if at else "its commit is not in this file",
+            message=f"committed at {rfc3339(at)}",
             committed=committed,
             replicated=_replicated(place.seq, at, replica),
             proven=_proven(connection, place),
@@ -165,7 +206,20 @@ def _read(
             message=f"lost: it could not be stored ({code}), given up at {rfc3339(at)}",
             gone=Gone(at=rfc3339(at), code=code, message=message, boot_no=boot_no),
         )
-    return _missing(connection, result_id)
+    return _missing(connection, result_id, last_boot)
+
+
+def _fault(connection: Connection, place: Place, committed: Committed | None) -> str | None:
+    """Why it cannot be called committed: what ``verify`` would find at this one result."""
+    if committed is None:
+        return "it is here, but its commit is not: see `edge-store verify`"
+    if check_rows(connection, place.seq, place.seq, faults_max=1):
+        return "changed since its commit: see `edge-store verify`"
+    if check_commit(connection, committed.commit_id):
+        return (
+            f"commit {committed.commit_id}, which carried it, was changed: see `edge-store verify`"
+        )
+    return None
 
 
 def _committed(connection: Connection, place: Place) -> tuple[Committed | None, int | None]:
@@ -221,49 +275,95 @@ def _proven(connection: Connection, place: Place) -> Proven | None:
     return Proven(drill_id=row[0], at=rfc3339(row[1]), txid=row[2]) if row else None
 
 
-def _missing(connection: Connection, result_id: str) -> Receipt:
+class Account(NamedTuple):
+    """The boot in which a missing id would have been made. Times in UTC ms."""
+
+    boot_no: int
+    is_ended: int
+    next_at: int | None  # start of the boot after it
+    marked_at: int
+    missing: int
+
+
+def _missing(connection: Connection, result_id: str, last_boot: LastBoot) -> Receipt:
     """Nothing is noted about this id: its own time says in which boot it would have been made."""
-
-    def unknown(why: str) -> Receipt:
-        return Receipt(id=result_id, state=State.UNKNOWN, message=f"no such id{why}")
-
-    made_at = _time_of(result_id)
-    if made_at is None:
-        return unknown(": it is not one that this box gives out")
-    row = connection.execute(sql("select_boot_of_id"), {"id": result_id.lower()}).fetchone()
-    if row is None:
-        return unknown(" on this device: it is older than the first boot here")
-    boot_no, is_ended, next_at, marked_at, missing = connection.execute(
-        sql("select_boot_account"), {"boot_id": row[0]}
-    ).fetchone()
-    if next_at is None and not is_ended:
-        return unknown(f" on this device yet: boot {boot_no} goes on, and it may be in flight")
-    if is_ended and missing > 0 and made_at <= marked_at:
-        return Receipt(
-            id=result_id,
-            state=State.LOST,
-            message=f"lost: no such id on this device, boot {boot_no} ended with {missing} "
-            "that were not stored",
-            gone=Gone(boot_no=boot_no),
+    made_at = UUID(result_id).int >> TIME_SHIFT
+    restores = connection.execute(sql("select_restores")).fetchall()
+    row = connection.execute(sql("select_boot_of_id"), {"id": result_id}).fetchone()
+    message = _out_of_reach(made_at, restores)
+    if message is None and row is None:
+        message = (
+            f"its time ({rfc3339(made_at)}) is before the first boot here: no id of this device"
         )
-    if is_ended or next_at is None or (missing <= 0 and made_at <= marked_at):
-        return unknown(", and no boot was cut then")
-    return Receipt(
-        id=result_id,
-        state=State.LOST,
-        message=f"lost: no such id on this device, boot {boot_no} was cut at {rfc3339(marked_at)} "
-        f"or later, before {rfc3339(next_at)}",
-        gone=Gone(at=rfc3339(marked_at), boot_no=boot_no),
-    )
+    if message is not None:
+        return Receipt(id=result_id, state=State.UNKNOWN, message=message)
+    boot = Account(*connection.execute(sql("select_boot_account"), {"boot_id": row[0]}).fetchone())
+    if boot.is_ended or (boot.missing <= 0 and made_at <= boot.marked_at):
+        state, message = _of_ended(boot, made_at, last_boot)
+    else:
+        state, message = _of_open(boot, restores, last_boot)
+    gone = None
+    if state is State.LOST:
+        at = None if boot.is_ended else rfc3339(boot.marked_at)
+        gone = Gone(at=at, boot_no=boot.boot_no)
+    return Receipt(id=result_id, state=state, message=message, gone=gone)
 
 
-def _time_of(result_id: str) -> int | None:
-    """UTC ms at which a UUIDv7 was made; None for what is none."""
-    try:
-        parsed = UUID(result_id)
-    except ValueError:
-        return None
-    return parsed.int >> TIME_SHIFT if parsed.version == UUID_VERSION else None
+def _out_of_reach(made_at: int, restores: list[tuple[int, int]]) -> str | None:
+    """Why no boot of this file can tell of an id of that time."""
+    if made_at > now_ms() + AHEAD_MS:
+        when = rfc3339(made_at) if made_at < YEAR_10000_MS else "after the year 9999"
+        return f"its time ({when}) is in the future: no id of this device"
+    for at, newest_at in restores:
+        if newest_at < made_at <= at:
+            return _restored(at, newest_at)
+    return None
+
+
+def _of_ended(boot: Account, made_at: int, last_boot: LastBoot) -> tuple[State, str]:
+    """In a boot that has ended, or that has stored all that it had admitted by then."""
+    if boot.is_ended and boot.missing > 0 and made_at <= boot.marked_at:
+        return State.LOST, (
+            f"lost: no such id on this device, boot {boot.boot_no} ended with {boot.missing} "
+            "that were not stored"
+        )
+    if not boot.is_ended and boot.next_at is None and last_boot is LastBoot.GOES_ON:
+        return State.UNKNOWN, _in_flight(boot)
+    return State.UNKNOWN, "no such id, and no boot was cut then"
+
+
+def _of_open(
+    boot: Account, restores: list[tuple[int, int]], last_boot: LastBoot
+) -> tuple[State, str]:
+    """In a boot without an end, which may have admitted what it has not stored."""
+    cut = f"no such id on this device, boot {boot.boot_no} was cut at {rfc3339(boot.marked_at)}"
+    for at, newest_at in restores:  # it was in flight at the newest commit that was restored
+        if boot.marked_at <= newest_at and (boot.next_at is None or at <= boot.next_at):
+            return State.UNKNOWN, _restored(at, newest_at)
+    if boot.next_at is not None:
+        return State.LOST, f"lost: {cut} or later, before {rfc3339(boot.next_at)}"
+    match last_boot:
+        case LastBoot.GOES_ON:
+            return State.UNKNOWN, _in_flight(boot)
+        case LastBoot.CUT:
+            return State.LOST, (
+                f"lost, or never given: {cut} or later: it has no end, and no daemon answers"
+            )
+        case LastBoot.COPIED:
+            ends = f"it ends in boot {boot.boot_no}, at {rfc3339(boot.marked_at)}"
+            return State.UNKNOWN, (
+                f"no such id in this file: {ends}, and a copy has no daemon: lost, or stored "
+                "later, or never given"
+            )
+
+
+def _in_flight(boot: Account) -> str:
+    return f"no such id on this device yet: boot {boot.boot_no} goes on, and it may be in flight"
+
+
+def _restored(at: int, newest_at: int) -> str:
+    after = f"what was answered after {rfc3339(newest_at)}" if newest_at else "what came before"
+    return f"unknown: this file was restored on {rfc3339(at)}; {after} is not in it"
 
 
 def described(receipt: Receipt) -> list[tuple[str, str]]:

@@ -26,6 +26,7 @@ __all__ = [
     "DaemonState",
     "Stored",
     "ask_daemon",
+    "is_held",
     "known_device_id",
     "read_status",
     "read_stored",
@@ -197,3 +198,8 @@ def _lock_holder(database: Path) -> int | None:
         if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
             return int(fields[4])
     return None
+
+
+def is_held(database: Path) -> bool:
+    """Whether a process holds the writer's lock of this database."""
+    return _lock_holder(database) is not None

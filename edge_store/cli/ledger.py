@@ -8,7 +8,7 @@ import click
 
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
-from edge_store.cli.target import chosen_database, target_options
+from edge_store.cli.target import chosen_database, last_boot, target_options
 
 if TYPE_CHECKING:
     from edge_store.query import QueryResult
@@ -33,7 +33,8 @@ def ledger(db: Path | None, config: str | None, by: str, timeout: float, fmt: st
     admitted = completed + incomplete + failed + cancelled + deleted (forget, retention) + lost +
     in_flight + interrupted + not_stored. A boot that was cut is known up to its last mark; what was
     admitted after it, for at most a beat (recorder.beat_s) before the cut, is unknown. percent is
-    the share of what has ended that is stored, or was deleted on purpose.
+    the share of what has ended that is stored, or was deleted on purpose. boot_no counts starts and
+    clean ends, so it has holes.
 
     \b
     Example:
@@ -45,7 +46,8 @@ def ledger(db: Path | None, config: str | None, by: str, timeout: float, fmt: st
     from edge_store.sqlite import open_reader
 
     chosen = chosen_format(fmt, sys.stdout)
-    connection = open_reader(chosen_database(db, config))
+    path = chosen_database(db, config)
+    connection = open_reader(path)
     try:
         with interruptible():
             connection.execute(sql("begin_reading"))  # the rows and the cuts are of one moment
@@ -55,6 +57,8 @@ def ledger(db: Path | None, config: str | None, by: str, timeout: float, fmt: st
                 if chosen == "table"
                 else []
             )
+            restores = connection.execute(sql("select_restores")).fetchall()
+            boot = connection.execute(sql("select_open_boot")).fetchone()
     finally:
         connection.close()
     if chosen == "table":  # which is wide enough; the sentences below name the moments
@@ -65,6 +69,40 @@ def ledger(db: Path | None, config: str | None, by: str, timeout: float, fmt: st
             f"boot {boot_no} was cut between {after or started_at} and {until}: {interrupted} "
             "interrupted; what it admitted in between is unknown"
         )
+    notes = [_restored(*restore) for restore in restores]
+    if boot is not None:
+        notes += _open(boot, path, config, is_copy=db is not None)
+    for note in notes:  # beside the rows, which a program reads
+        click.echo(note, err=chosen != "table")
+
+
+def _restored(at: int, newest_at: int) -> str:
+    from edge_store.clock import rfc3339
+
+    after = f"after {rfc3339(newest_at)} up to then" if newest_at else "before it"
+    return f"restored on {rfc3339(at)}: outcomes {after} are unknown"
+
+
+def _open(boot: tuple[int, int], path: Path, config: str | None, *, is_copy: bool) -> list[str]:
+    """What a boot without an end is, when no daemon goes on in it."""
+    from edge_store.clock import rfc3339
+    from edge_store.config import load
+    from edge_store.receipt import LastBoot
+    from edge_store.status import ask_daemon, known_device_id
+
+    boot_no, marked_at = boot
+    answers = False
+    if not is_copy:
+        settings = load(config).config
+        answers = ask_daemon(settings.server, known_device_id(settings))[0] is not None
+    match last_boot(path, answers=answers, is_copy=is_copy):
+        case LastBoot.GOES_ON:
+            return []
+        case LastBoot.CUT:
+            why = "no daemon answers: it was cut, and what is in_flight is lost"
+        case LastBoot.COPIED:
+            why = "a copy has no daemon: what is in_flight was stored later, or is lost"
+    return [f"boot {boot_no} has no end, its last mark is of {rfc3339(marked_at)}, and {why}"]
 
 
 def _without(found: "QueryResult", names: set[str]) -> "QueryResult":

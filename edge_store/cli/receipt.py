@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_store.cli.output import write_json
-from edge_store.cli.target import chosen_database, target_options
+from edge_store.cli.target import chosen_database, last_boot, target_options
 
 if TYPE_CHECKING:
     from edge_store.receipt import ReplicaUnknown
@@ -16,27 +16,43 @@ if TYPE_CHECKING:
 __all__ = ["receipt"]
 
 
+def _id(_context: click.Context, _argument: click.Parameter, text: str) -> str:
+    from edge_store.errors import InvalidRequest
+    from edge_store.receipt import parsed_id
+
+    try:
+        return str(parsed_id(text))
+    except InvalidRequest as exc:
+        raise click.BadParameter(f"{exc}: {exc.hint}") from exc
+
+
 @click.command()
-@click.argument("result_id", metavar="ID")
+@click.argument("result_id", metavar="ID", callback=_id)
 @target_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def receipt(result_id: str, db: Path | None, config: str | None, *, as_json: bool) -> None:
     """Show how durable a result is: committed, replicated, proven; or what became of it.
 
     Whether it is replicated only the running daemon knows: it is asked, unless --db names a file.
-    Exits 0 when the result is committed here, 1 when it is not.
+    Exits 0 when the result is committed here and as it was committed, 65 when it was changed since,
+    1 when it is not here.
 
     \b
     Example:
       edge-store receipt 0190d3e1-7c1f-7a5e-9d4c-0a4b6f2f7c55
     """
+    from edge_store.errors import EXIT_CORRUPT
     from edge_store.receipt import ReplicaUnknown, State, described, read_receipt
     from edge_store.sqlite import open_reader
 
-    replica = ReplicaUnknown("a file alone does not say") if db is not None else _replica(config)
-    connection = open_reader(chosen_database(db, config))
+    path = chosen_database(db, config)
+    answers, replica = (
+        (False, ReplicaUnknown("a file alone does not say")) if db is not None else _replica(config)
+    )
+    boot = last_boot(path, answers=answers, is_copy=db is not None)
+    connection = open_reader(path)
     try:
-        found = read_receipt(connection, result_id, replica)
+        found = read_receipt(connection, result_id, replica, boot)
     finally:
         connection.close()
     if as_json:
@@ -44,11 +60,13 @@ def receipt(result_id: str, db: Path | None, config: str | None, *, as_json: boo
     else:
         for name, text in described(found):
             click.echo(f"{name:<10} {text}")
-    sys.exit(0 if found.state is State.COMMITTED else 1)
+    sys.exit({State.COMMITTED: 0, State.CHANGED: EXIT_CORRUPT}.get(found.state, 1))
 
 
-def _replica(config: str | None) -> "ReplicaStatus | ReplicaUnknown | None":
-    """What the daemon of this box knows of its replica; None when there is none."""
+def _replica(config: str | None) -> "tuple[bool, ReplicaStatus | ReplicaUnknown | None]":
+    """Whether the daemon of this box answers, and what it knows of its replica; None when there is
+    none.
+    """
     import msgspec
 
     from edge_store.config import load
@@ -57,12 +75,12 @@ def _replica(config: str | None) -> "ReplicaStatus | ReplicaUnknown | None":
     from edge_store.status import ask_daemon, known_device_id
 
     settings = load(config).config
-    if not settings.replica.enabled:
-        return None
     daemon, problem = ask_daemon(settings.server, known_device_id(settings))
+    if not settings.replica.enabled:
+        return daemon is not None, None
     if daemon is None:
-        return ReplicaUnknown(f"the daemon does not answer ({problem})")
+        return False, ReplicaUnknown(f"the daemon does not answer ({problem})")
     try:
-        return msgspec.convert(daemon.get("replica"), ReplicaStatus | None)
+        return True, msgspec.convert(daemon.get("replica"), ReplicaStatus | None)
     except msgspec.ValidationError:
-        return ReplicaUnknown("the daemon is of another version")
+        return True, ReplicaUnknown("the daemon is of another version")

@@ -1,12 +1,15 @@
-"""Which database file a command is about: ``--db FILE``, or the box's own."""
+"""Which database file a command is about, ``--db FILE`` or the box's own, and who writes it."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-__all__ = ["chosen_database", "target_options"]
+if TYPE_CHECKING:
+    from edge_store.receipt import LastBoot
+
+__all__ = ["chosen_database", "last_boot", "target_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,9 +23,25 @@ def target_options(command: F) -> F:
 
 
 def chosen_database(db: Path | None, config: str | None) -> Path:
-    """The file that the options name."""
+    """The file that the options name.
+
+    Raises:
+        UsageError: they name two.
+    """
+    if db is not None and config is not None:
+        raise click.UsageError("give --db or --config, not both: each names a database")
     if db is not None:
         return db
     from edge_store.config import load
 
     return Path(load(config).config.store.path)
+
+
+def last_boot(path: Path, *, answers: bool, is_copy: bool) -> "LastBoot":
+    """What to think of a newest boot without an end. ``answers``: whether its daemon did."""
+    from edge_store.receipt import LastBoot
+    from edge_store.status import is_held
+
+    if answers or is_held(path):  # held: it starts, or is busy
+        return LastBoot.GOES_ON
+    return LastBoot.COPIED if is_copy else LastBoot.CUT

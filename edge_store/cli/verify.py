@@ -41,7 +41,8 @@ def verify(db: Path | None, config: str | None, head: bytes | None, *, as_json: 
     """Check the digest chain: find any row that was changed, removed or added since its commit.
 
     It works while the daemon runs. The check ends at the newest commit in the file: that newer ones
-    were cut off is found only with --head. Exits 0 when nothing is wrong, 65 when something is.
+    were cut off is found only with --head. It does not check the pages of the file: `edge-store
+    doctor --full` does, of the live one. Exits 0 when nothing is wrong, 65 when something is.
 
     \b
     Example:

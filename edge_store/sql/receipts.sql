@@ -2,7 +2,7 @@
 
 -- name: select_result_place
 SELECT r.seq, r.timeline, r.boot_id, r.digest, t.timeline_no
-FROM results AS r JOIN timelines AS t ON t.timeline = r.timeline WHERE r.id = :id
+FROM results AS r LEFT JOIN timelines AS t ON t.timeline = r.timeline WHERE r.id = :id
 
 -- name: select_deletion_by_id
 SELECT d.seq, d.timeline, d.boot_id, d.digest, t.timeline_no, d.at, d.reason
@@ -41,6 +41,10 @@ FROM boots AS s WHERE s.boot_id = :boot_id AND s.event = 'start'
 -- name: select_commit_upwards
 SELECT commit_id, at, seq_from, seq_to, digest FROM commits
 WHERE commit_id >= :commit_id AND seq_to IS NOT NULL ORDER BY commit_id LIMIT 1
+
+-- name: select_carrying_commit
+SELECT boot_id, at, admitted_upto, seq_from, seq_to, digest, previous
+FROM commits WHERE commit_id = :commit_id
 
 -- name: select_last_commit_id
 SELECT coalesce(max(commit_id), 0) FROM commits

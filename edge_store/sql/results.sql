@@ -98,7 +98,7 @@ WHERE c.what = 'content' AND c.boot_id IN (SELECT boot_id FROM boots)
 LIMIT 20
 
 -- name: select_digests
-SELECT seq, digest FROM results ORDER BY seq
+SELECT seq, digest FROM results WHERE seq BETWEEN :seq_from AND :seq_to ORDER BY seq
 
 -- name: select_digests_between
 SELECT seq, digest FROM results WHERE seq BETWEEN :seq_from AND :seq_to ORDER BY seq

@@ -80,6 +80,7 @@ def test_newest_results_are_listed_in_pages(daemon: DaemonProcess) -> None:
     ("path", "status", "code"),
     [
         ("/v1/results/nonsense", 404, "not_found"),
+        ("/v1/results/nonsense/receipt", 400, "invalid_request"),
         ("/v1/results?limit=0", 400, "invalid_request"),
         ("/v1/results?limit=x", 400, "invalid_request"),
         ("/v1/results?after_seq=99999999999999999999", 400, "invalid_request"),

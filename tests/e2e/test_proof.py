@@ -11,6 +11,7 @@ from support.daemon import Box, DaemonProcess, until
 from support.load import Load
 from support.replicating import contents
 
+from edge_store.identity import create_identity
 from edge_store.ids import new_result_id
 from edge_store.recorder.deletions import Reason, What, delete_results
 from edge_store.sqlite import driver, open_writer
@@ -202,6 +203,52 @@ def test_commands_say_what_is_wrong_with_their_arguments(tmp_path: Path) -> None
     assert done.stdout.splitlines() == [
         "commits  0", "results  0", "newest   none yet", "faults   none",
     ]  # fmt: skip
-    done = box.run("receipt", "x", "--config", str(box.directory))
+    for text in ("x", "\udcff\udcfe"):  # bytes that are no UTF-8
+        done = box.run("receipt", text, "--config", str(box.directory))
+        assert done.returncode == 2
+        assert "is not the id of a result" in done.stderr
+        assert "Traceback" not in done.stderr
+    for command in (("verify",), ("ledger",), ("receipt", new_result_id())):
+        done = box.run(*command, "--db", "x.db", "--config", str(box.directory))
+        assert done.returncode == 2
+        assert "give --db or --config, not both" in done.stderr
+
+
+def test_killed_box_is_not_said_to_go_on_and_a_changed_row_is_not_said_to_be_committed(
+    tmp_path: Path,
+) -> None:
+    box = Box.init(tmp_path / "box", "--engine", "demo")
+    config = ("--config", str(box.directory))
+    with box.serve() as daemon:
+        result_id = daemon.chat("kept").headers["x-edge-store-id"]
+        missing = new_result_id()
+        done = box.run("receipt", missing, *config)
+        assert "may be in flight" in done.stdout
+        assert "has no end" not in box.run("ledger", *config, "--table").stdout
+        daemon.kill()
+    done = box.run("receipt", missing, *config)
     assert done.returncode == 1
-    assert "no such id" in done.stdout
+    assert "lost, or never given" in done.stdout
+    assert "no daemon answers" in done.stdout
+    done = box.run("ledger", *config, "--table")
+    assert "boot 1 has no end" in done.stdout
+    assert "no daemon answers" in done.stdout
+    done = box.run("ledger", *config, "--nl")
+    assert [json.loads(line)["boot_no"] for line in done.stdout.splitlines()] == [1]
+    assert "boot 1 has no end" in done.stderr
+    connection = open_writer(box.database)
+    create_identity(connection, "", reason="restored")
+    connection.execute("UPDATE outputs SET output_text = 'other'")
+    connection.close()
+    copy = tmp_path / "copy.db"
+    shutil.copyfile(box.database, copy)
+    done = box.run("ledger", "--db", str(copy), "--table")
+    assert "a copy has no daemon" in done.stdout
+    assert "restored on 20" in done.stdout
+    done = box.run("receipt", missing, "--db", str(copy))
+    assert done.returncode == 1
+    assert "unknown: this file was restored on 20" in done.stdout
+    done = box.run("receipt", result_id.upper(), *config)
+    assert done.returncode == 65
+    assert "changed since its commit" in done.stdout
+    assert "committed at" not in done.stdout

@@ -7,9 +7,13 @@ from uuid import UUID
 import pytest
 from support.records import DEVICE, make_result, new_database
 
+import edge_store.receipt
+from edge_store.clock import now_ms, rfc3339
+from edge_store.errors import InvalidRequest
 from edge_store.identity import create_identity
 from edge_store.ids import new_result_id
 from edge_store.receipt import (
+    LastBoot,
     Receipt,
     ReplicaUnknown,
     State,
@@ -18,7 +22,7 @@ from edge_store.receipt import (
 )
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.boot import Boot, begin_boot, end_boot
-from edge_store.recorder.deletions import Reason, delete_results
+from edge_store.recorder.deletions import Reason, What, delete_results
 from edge_store.replica.status import Confirmed, ReplicaState, ReplicaStatus
 from edge_store.result import Result
 
@@ -42,9 +46,12 @@ class Box:
         return results
 
     def receipt(
-        self, result_id: str, replica: ReplicaStatus | ReplicaUnknown | None = None
+        self,
+        result_id: str,
+        replica: ReplicaStatus | ReplicaUnknown | None = None,
+        last_boot: LastBoot = LastBoot.GOES_ON,
     ) -> Receipt:
-        found = read_receipt(self.connection, result_id, replica)
+        found = read_receipt(self.connection, result_id, replica, last_boot)
         assert not self.connection.in_transaction
         return found
 
@@ -91,14 +98,16 @@ def test_every_result_finds_the_commit_that_carried_it(box: Box) -> None:
         assert found.committed.digest == row_digest.lower()
 
 
-def test_replicated_is_said_of_what_a_sync_has_confirmed(box: Box) -> None:
+def test_replicated_is_said_of_what_a_sync_has_confirmed(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
     early, late = box.commit(2, 1, 2)
     confirmed = Confirmed(seq=1, txid=66, at=1_760_000_000_000)
     found = box.receipt(early.id, status(confirmed=confirmed))
     assert text(found, "replicated") == "by 2025-10-09T08:53:20.000Z with TXID 0000000000000042"
     found = box.receipt(late.id, status(lag_s=1.23, confirmed=confirmed))
     assert text(found, "replicated") == "not yet, lag 1.2 s"
-    box.connection.execute("UPDATE commits SET at = at - 90000")
+    monkeypatch.setattr(edge_store.receipt, "now_ms", lambda: now_ms() + 90_000)
     found = box.receipt(late.id, status(confirmed=confirmed))
     assert found.replicated is not None
     assert found.replicated.lag_s is not None
@@ -126,7 +135,6 @@ def test_proven_is_the_newest_passed_drill_that_reached_it(box: Box) -> None:
         drills,
     )
     assert text(box.receipt(first.id), "proven") == "1970-01-01T00:00:02.000Z by restore drill 2"
-    box.connection.execute("UPDATE results SET timeline = ? WHERE seq = 2", (timelines[1],))
     assert text(box.receipt(second.id), "proven") == "not yet"
 
 
@@ -188,15 +196,119 @@ def test_id_from_before_the_last_mark_of_a_cut_that_lost_nothing_was_never_here(
     assert box.receipt(never).message == "no such id, and no boot was cut then"
 
 
-@pytest.mark.parametrize(
-    "text", ["", "x", "'", "0" * 36, "00000000-0000-4000-8000-000000000000", "é"]
-)
-def test_what_is_no_id_of_ours_is_unknown(box: Box, text: str) -> None:
-    found = box.receipt(text)
+def test_boot_without_an_end_is_cut_when_no_daemon_goes_on_in_it(box: Box) -> None:
+    box.commit(2, 1)
+    ((at,),) = box.connection.execute("SELECT at FROM commits")
+    missing = new_result_id()
+    assert "may be in flight" in box.receipt(missing).message
+    found = box.receipt(missing, last_boot=LastBoot.CUT)
+    assert found.state is State.LOST
+    assert found.message == (
+        f"lost, or never given: no such id on this device, boot 1 was cut at {rfc3339(at)} or "
+        "later: it has no end, and no daemon answers"
+    )
+    found = box.receipt(missing, last_boot=LastBoot.COPIED)
     assert found.state is State.UNKNOWN
-    assert "it is not one that this box gives out" in found.message
+    assert "a copy has no daemon" in found.message
+
+
+def restore(box: Box, newest_at: int, restored_at: int) -> None:
+    """The file ends at ``newest_at``, with one in flight, and was restored later."""
+    box.connection.execute("UPDATE boots SET at = ?", (newest_at - 1000,))
+    box.connection.execute("UPDATE commits SET at = ?", (newest_at,))
+    create_identity(box.connection, "", reason="restored")
+    box.connection.execute(
+        "UPDATE timelines SET started_at = ? WHERE reason = 'restored'", (restored_at,)
+    )
+
+
+def made(at: int) -> str:
+    return str(UUID(int=at << 80 | 7 << 76 | 2 << 62))
+
+
+@pytest.mark.parametrize("is_started", [False, True])
+def test_what_was_answered_between_the_newest_commit_and_the_restore_is_unknown(
+    box: Box,
+    is_started: bool,  # noqa: FBT001  (drawn)
+) -> None:
+    box.commit(2, 1)
+    now = now_ms()
+    box.connection.execute("UPDATE boots SET boot_id = ?", (made(now - 99_000),))
+    box.connection.execute("UPDATE commits SET boot_id = ?", (made(now - 99_000),))
+    box.connection.execute("UPDATE results SET boot_id = ?", (made(now - 99_000),))
+    restore(box, now - 50_000, now - 10_000)
+    if is_started:
+        box.boot_again()
+    expected = (
+        f"unknown: this file was restored on {rfc3339(now - 10_000)}; what was answered after "
+        f"{rfc3339(now - 50_000)} is not in it"
+    )
+    for age_ms in (10_000, 30_000, 49_999, 60_000):  # the last one was in flight then
+        for last_boot in LastBoot:
+            found = box.receipt(made(now - age_ms), last_boot=last_boot)
+            assert (found.state, found.message) == (State.UNKNOWN, expected), age_ms
+    assert expected not in box.receipt(made(now - 200_000)).message
+    assert is_started == (expected not in box.receipt(made(now_ms() + 1)).message)
+
+
+CHANGES = (
+    "UPDATE outputs SET output_text = 'other' WHERE seq = 2",
+    "UPDATE requests SET response_body = x'ff' WHERE seq = 2",
+    "UPDATE results SET latency_ms = 1 WHERE seq = 2",
+    "UPDATE results SET timeline = 'other' WHERE seq = 2",
+    "UPDATE results SET digest = x'00' WHERE seq = 2",
+    "UPDATE results SET digest = x'00' WHERE seq = 1",  # another one of the same commit
+    "UPDATE commits SET at = at + 1",
+    "DELETE FROM commits",
+)
+
+
+@pytest.mark.parametrize("statement", CHANGES)
+def test_what_is_not_as_it_was_committed_is_not_called_committed(box: Box, statement: str) -> None:
+    (_, result) = box.commit(2, 1, 2)
+    assert box.receipt(result.id).state is State.COMMITTED
+    assert box.connection.execute(statement).rowcount
+    found = box.receipt(result.id, status())
+    assert found.state is State.CHANGED
+    assert found.message.endswith("see `edge-store verify`")
+    assert [name for name, _text in described(found)] == ["receipt", "state"]
+
+
+def test_result_whose_content_expired_is_as_it_was_committed(box: Box) -> None:
+    (first, second) = box.commit(2, 1, 2)
+    delete_results(box.connection, [1], Reason.RETENTION, What.CONTENT)
+    delete_results(box.connection, [2], Reason.FORGET)
+    assert box.receipt(first.id).state is State.COMMITTED
+    assert box.receipt(second.id).state is State.DELETED
+
+
+def test_id_is_found_however_it_was_written_down(box: Box) -> None:
+    (result,) = box.commit(1, 1)
+    for text in (result.id.upper(), result.id.replace("-", ""), f"{{{result.id}}}"):
+        found = box.receipt(text)
+        assert (found.id, found.state) == (result.id, State.COMMITTED)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "'", "0" * 36, "00000000-0000-4000-8000-000000000000", "é", "\udcff" * 32]
+)
+def test_what_is_no_id_of_ours_is_refused(box: Box, text: str) -> None:
+    with pytest.raises(InvalidRequest, match="is not the id of a result") as refused:
+        box.receipt(text)
+    assert str(refused.value).isprintable()
 
 
 def test_id_older_than_the_box_is_unknown(box: Box) -> None:
     found = box.receipt("00000000-0001-7000-8000-000000000000")
-    assert found.message == "no such id on this device: it is older than the first boot here"
+    assert found.message == (
+        "its time (1970-01-01T00:00:00.001Z) is before the first boot here: no id of this device"
+    )
+
+
+def test_id_of_the_future_is_unknown(box: Box) -> None:
+    at = now_ms() + 90_000
+    found = box.receipt(made(at))
+    assert found.state is State.UNKNOWN
+    assert found.message == f"its time ({rfc3339(at)}) is in the future: no id of this device"
+    found = box.receipt("ffffffff-ffff-7fff-bfff-ffffffffffff")
+    assert "(after the year 9999) is in the future" in found.message
