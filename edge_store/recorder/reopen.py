@@ -53,7 +53,8 @@ async def reopened(
 
 
 def _path(connection: Connection) -> Path:
-    return Path(connection.execute(sql("select_database_path")).fetchone()[0])
+    with translated("the database cannot be read back after an I/O error"):
+        return Path(connection.execute(sql("select_database_path")).fetchone()[0])
 
 
 def _verified_head(connection: Connection) -> ChainHead:
