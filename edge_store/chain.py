@@ -203,17 +203,14 @@ def is_as_written(connection: Connection, link: Sequence[Any]) -> bool:
     columns as ``commit_digest`` takes them, its digest, and the one before.
     """
     boot_id, at, upto, first, last, digest, previous = link
-    carried: dict[int, bytes] = {}
+    digests: list[bytes] = []
     if first is not None:
-        span = {"seq_from": first, "seq_to": last}
-        if check_rows(connection, first, last, faults_max=1):
+        faults = check_rows(connection, first, last, faults_max=1)
+        digests = Carried(connection, faults, first, last).take(0, boot_id, first, last)
+        if faults:
             return False
-        gone = connection.execute(sql("select_chain_deletions"), {"what": "result", **span})
-        carried = {row[0]: row[5] for row in gone if row[3] == boot_id}
-        carried |= dict(connection.execute(sql("select_digests_between"), span).fetchall())
     try:
-        rows = [carried[seq] for seq in sorted(carried)]
-        return bool(commit_digest(previous, (boot_id, at, upto, first, last), rows) == digest)
+        return bool(commit_digest(previous, (boot_id, at, upto, first, last), digests) == digest)
     except TypeError:  # what no writer writes
         return False
 

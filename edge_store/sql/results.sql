@@ -100,9 +100,6 @@ LIMIT 20
 -- name: select_digests
 SELECT seq, digest FROM results WHERE seq BETWEEN :seq_from AND :seq_to ORDER BY seq
 
--- name: select_digests_between
-SELECT seq, digest FROM results WHERE seq BETWEEN :seq_from AND :seq_to ORDER BY seq
-
 -- name: select_extent
 SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM results
 
