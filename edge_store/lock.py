@@ -138,7 +138,10 @@ def _is_alive(process_id: str) -> bool:
 
 def _kernel_boot() -> str:
     """Changes when the machine starts."""
-    return KERNEL_BOOT.read_text(encoding="ascii").strip()
+    try:
+        return KERNEL_BOOT.read_text(encoding="ascii").strip()
+    except OSError:  # without /proc: then no boot is known to be this one
+        return f"unknown-{os.getpid()}"
 
 
 def _state_of(database: Path) -> str:

@@ -217,7 +217,9 @@ class Litestream:
                     await self._running.acquire()
                 break
         else:
+            self._is_pausing = False
             raise ReplicationError("litestream does not end", hint="see its process")
+        self._is_pausing = False  # there may have been no child that ended by it
         try:
             yield
         finally:
