@@ -7,7 +7,6 @@ their digests must be those of the chain. What was not known to be committed is 
 or is written again.
 """
 
-import asyncio
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -36,9 +35,7 @@ async def reopened(
         StoreError: it still cannot be read or written.
         Corrupt: it holds neither head, or its newest rows are not what was committed.
     """
-    path = await database.run(_path)
-    if not await asyncio.to_thread(path.exists):  # to open it would make a new one
-        raise StoreError(f"{path} is not there any more", hint="is its disk mounted?")
+    await database.run(_require_file)
     await database.reopen()
     head = await database.run(_verified_head)
     is_in = uncertain is not None and head == uncertain
@@ -55,6 +52,12 @@ async def reopened(
 def _path(connection: Connection) -> Path:
     with translated("the database cannot be read back after an I/O error"):
         return Path(connection.execute(sql("select_database_path")).fetchone()[0])
+
+
+def _require_file(connection: Connection) -> None:
+    path = _path(connection)
+    if not path.exists():  # to open it would make a new one
+        raise StoreError(f"{path} is not there any more", hint="is its disk mounted?")
 
 
 def _verified_head(connection: Connection) -> ChainHead:
