@@ -21,7 +21,6 @@ async def bench_verify(folder: Path, *, rows: int, rounds: int) -> list[Figure]:
     path = folder / "results.db"
     connection = open_writer(path)
     try:
-        connection.execute("PRAGMA synchronous = OFF")  # what is measured comes after
         boot = prepare(connection)
         head = read_head(connection)
         for first in range(1, rows + 1, BATCH_ROWS):
