@@ -313,7 +313,9 @@ def _out_of_reach(made_at: int, restores: list[tuple[int, int]]) -> str | None:
     """Why no boot of this file can tell of an id of that time."""
     if made_at > now_ms() + AHEAD_MS:
         when = rfc3339(made_at) if made_at < YEAR_10000_MS else "after the year 9999"
-        return f"its time ({when}) is in the future: no id of this device"
+        return (
+            f"its time ({when}) is ahead of the clock: no id of this device, unless its clock was"
+        )
     for at, newest_at in restores:
         if newest_at < made_at <= at:
             return _restored(at, newest_at)

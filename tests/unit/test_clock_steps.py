@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from support.scripted import chat_body, chat_chunk, event, recording, replay
 
+import edge_store.ids
 import edge_store.recorder.boot
 from edge_store.engine import Receive, Scope, Send
+from edge_store.ids import Uuid7
 
 STEPS_S = (3600, -7200, 86_400 * 365, -1_700_000_000)  # the last: as with no RTC, back to 1972
 GENERATES_S = 0.03
@@ -30,6 +32,7 @@ class WallClock:
 def wall(monkeypatch: pytest.MonkeyPatch) -> WallClock:
     clock = WallClock()
     monkeypatch.setattr(time, "time_ns", clock)
+    monkeypatch.setattr(edge_store.ids, "_uuid7", Uuid7())  # else later tests' ids are a year ahead
     return clock
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-import uuid6
+from edge_store import ids
 
 __all__ = ["Clock", "VirtualLoop", "on_virtual_time"]
 
@@ -77,6 +77,6 @@ def on_virtual_time(clock: Clock, chance: random.Random) -> Iterator[None]:
         patch.object(time, "time_ns", clock.time_ns),
         patch.object(time, "time", lambda: clock.time_ns() / 1e9),
         patch.object(secrets, "randbits", chance.getrandbits),
-        patch.object(uuid6, "_last_v7_timestamp", None),
+        patch.object(ids, "_uuid7", ids.Uuid7()),
     ):
         yield

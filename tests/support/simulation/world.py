@@ -11,12 +11,11 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import structlog
-import uuid6
 from support.records import DEVICE, new_database
 from support.simulation.seams import InlineReader, NoJsonWorkers, SimulatedThread
 from support.simulation.virtual import Clock, VirtualLoop, on_virtual_time
 
-from edge_store import daemon, recording
+from edge_store import daemon, ids, recording
 from edge_store.api.gate import Gate
 from edge_store.config import Config, DemoSection, EngineSection, RecorderSection, StoreSection
 from edge_store.engine import ASGIMessage, Receive, Scope, Send
@@ -290,7 +289,7 @@ class World:
             finally:
                 life.connection.close()
             assert life.is_dead or not loop.unseen, loop.unseen
-            uuid6._last_v7_timestamp = None
+            ids._uuid7 = ids.Uuid7()
             self.clock.now += life.chance.uniform(0.1, 5.0)
         return life
 
