@@ -17,9 +17,11 @@ from typing import Any
 import structlog
 
 from edge_store import __version__
+from edge_store.api.admin import admin_routes, bind_admin
 from edge_store.api.app import own_routes
 from edge_store.api.gate import Gate
 from edge_store.api.server import HttpServer, bind, listening, url_of
+from edge_store.api.services import Services
 from edge_store.config import Config, EngineKind, EngineSection, read_credential
 from edge_store.engine import Engine
 from edge_store.errors import AdmissionClosed, ConfigError, EdgeStoreError, ShutDown, StoreError
@@ -57,6 +59,7 @@ LOADING_BEAT_S = 10.0
 LOADING_MAX_S = 3600.0
 LOADING_EXTENSION_S = 60  # systemd waits this long after each beat before it gives the start up
 WAL_CHECK_S = 10.0
+ADMIN_CONNECTIONS_MAX = 16
 CONNECTIONS_SPARE = 64  # for health, metrics and queries when there are few slots
 
 
@@ -138,10 +141,13 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     recorder=recorder,
                     engine=engine,
                     ours=own_routes(
-                        reader=reader,
-                        exposition=lambda: metrics.exposition() + engine.metrics(),
-                        health=lambda: _health(boot, engine, recorder, disk, replica),
-                        replica=lambda: replica.status if replica else None,
+                        Services(
+                            reader=reader,
+                            change=recorder.change,
+                            exposition=lambda: metrics.exposition() + engine.metrics(),
+                            health=lambda: _health(boot, engine, recorder, disk, replica),
+                            replica=lambda: replica.status if replica else None,
+                        )
                     ),
                     config=config.server,
                     metrics=metrics,
@@ -151,7 +157,11 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 died = asyncio.ensure_future(engine.until_dead())
                 drain = Drain(recorder, stopping, died, config.server.drain_timeout_s)
                 loaded = asyncio.ensure_future(engine.until_ready())
-                async with listening(server, listener, drain):
+                admin = HttpServer(admin_routes(recorder.change), ADMIN_CONNECTIONS_MAX)
+                async with (
+                    listening(admin, bind_admin(path)),
+                    listening(server, listener, drain),
+                ):
                     url = url_of(listener)
                     log.info("http_listening", url=url)
                     ends = (died, damaged)

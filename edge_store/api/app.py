@@ -1,189 +1,32 @@
-"""Our own routes: health, metrics, results."""
+"""Our own routes, put together: health, metrics, and the rooms' own."""
 
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any
-
-import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
-from edge_store.clock import rfc3339
-from edge_store.errors import EdgeStoreError, InvalidRequest, NotFound
-from edge_store.receipt import State, read_receipt
-from edge_store.recorder.envelope import error_body, error_headers
-from edge_store.replica.status import ReplicaStatus
-from edge_store.result import Output, Recorded
-from edge_store.rows import load_recorded
-from edge_store.sql import sql
-from edge_store.sqlite import Connection, DatabaseThread, translated
+from edge_store.api.answers import HANDLERS, as_json
+from edge_store.api.results import result_routes
+from edge_store.api.services import Services
 
-__all__ = ["Health", "own_routes", "public"]
-
-PAGE_MAX = 1000
-# A page may end early, with `has_more`: the reader's thread and the memory are the daemon's.
-PAGE_SECONDS_MAX = 2.0
-PAGE_BYTES_MAX = 16 * 1024 * 1024  # of outputs
-SEQ_MAX = 2**63 - 1
-
-Health = Callable[[], Awaitable[dict[str, Any]]]
-JSON_TEXT_FIELDS = ("params", "metadata")
-TIME_FIELDS = ("created_at", "first_token_at", "completed_at")
+__all__ = ["own_routes"]
 
 
-def own_routes(
-    *,
-    reader: DatabaseThread,
-    exposition: Callable[[], bytes],
-    health: Health,
-    replica: Callable[[], ReplicaStatus | None] = lambda: None,
-) -> Starlette:
-    """``exposition`` is what Prometheus scrapes; ``health`` answers with ``is_ready`` and more;
-    ``replica`` is None when replication is off.
-    """
+def own_routes(services: Services) -> Starlette:
+    """Everything that the gate does not give to the engine."""
+    routes = [*_watching(services), *result_routes(services)]
+    return Starlette(routes=routes, exception_handlers=HANDLERS)
 
+
+def _watching(services: Services) -> list[BaseRoute]:
     async def livez(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(_request: Request) -> Response:
-        state = await health()
-        return _json(state, 200 if state["is_ready"] else 503)
+        state = await services.health()
+        return as_json(state, 200 if state["is_ready"] else 503)
 
     async def scrape(_request: Request) -> Response:
-        return Response(exposition(), media_type="text/plain; version=0.0.4")
+        return Response(services.exposition(), media_type="text/plain; version=0.0.4")
 
-    async def results(request: Request) -> Response:
-        limit = _integer(request, "limit", 20, 1, PAGE_MAX)
-        if "after_seq" in request.query_params:
-            after = _integer(request, "after_seq", 0, 0, SEQ_MAX)
-            page = await reader.run(_page, "select_results_after", limit, after_seq=after)
-        else:
-            before = _integer(request, "before_seq", SEQ_MAX, 0, SEQ_MAX)
-            page = await reader.run(_page, "select_results_before", limit, before_seq=before)
-        found, has_more = page
-        data = [public(recorded) for recorded in found]
-        return _json({"object": "list", "data": data, "has_more": has_more})
-
-    async def result(request: Request) -> Response:
-        result_id = request.path_params["result_id"]
-        found = await reader.run(_read_one, result_id)
-        if found is None:
-            raise NotFound(f"there is no result {result_id!r} on this box")
-        return _json(public(found, with_content=True))
-
-    async def receipt(request: Request) -> Response:
-        result_id = request.path_params["result_id"]
-        found = await reader.run(read_receipt, result_id, replica())
-        if found.state is State.UNKNOWN:
-            raise NotFound(found.message)
-        return _json(found)
-
-    return Starlette(
-        routes=[
-            Route("/livez", livez),
-            Route("/readyz", readyz),
-            Route("/metrics", scrape),
-            Route("/v1/results", results),
-            Route("/v1/results/{result_id}", result),
-            Route("/v1/results/{result_id}/receipt", receipt),
-        ],
-        exception_handlers={EdgeStoreError: _failed, 404: _unknown, 405: _unknown},
-    )
-
-
-def public(recorded: Recorded, *, with_content: bool = False) -> dict[str, Any]:
-    """A result as JSON shows it: RFC 3339 times, JSON values unfolded, digests in hex."""
-    result = msgspec.structs.asdict(recorded.result)
-    outputs, content = result.pop("outputs"), result.pop("content")
-    for name in JSON_TEXT_FIELDS:
-        result[name] = _unfolded(result[name])
-    for name in TIME_FIELDS:
-        result[name] = None if result[name] is None else rfc3339(result[name])
-    for name in ("request_fingerprint", "idempotency_key_hash"):
-        result[name] = result[name].hex() if result[name] else None
-    shown = {
-        "object": "result",
-        "seq": recorded.seq,
-        "timeline": recorded.timeline,
-        "digest": recorded.digest.hex(),
-        **result,
-        "outputs": [
-            {
-                **msgspec.structs.asdict(output),
-                "tool_calls": _unfolded(output.tool_calls),
-                "output_json": _unfolded(output.output_json),
-            }
-            for output in outputs
-        ],
-    }
-    if with_content:
-        shown["input_text"] = content.input_text
-        shown["request_body"] = content.request_body.decode(errors="backslashreplace")
-        shown["response_body"] = content.response_body.decode(errors="backslashreplace")
-    return shown
-
-
-def _read_one(connection: Connection, result_id: str) -> Recorded | None:
-    with translated(f"result {result_id!r} cannot be read"):
-        cursor = connection.execute(sql("select_result_by_id"), {"id": result_id})
-        found = list(load_recorded(connection, cursor))
-    return found[0] if found else None
-
-
-def _page(
-    connection: Connection, /, block: str, limit: int, **params: int
-) -> tuple[list[Recorded], bool]:
-    """At most ``limit`` results without their bodies, and whether there are more."""
-    deadline = time.monotonic() + PAGE_SECONDS_MAX
-    page: list[Recorded] = []
-    size = 0
-    with translated("results cannot be read"):
-        cursor = connection.execute(sql(block), {**params, "limit": limit + 1})
-        try:
-            for recorded in load_recorded(connection, cursor, with_content=False):
-                is_full = size > PAGE_BYTES_MAX or time.monotonic() > deadline
-                if len(page) == limit or (page and is_full):
-                    return page, True
-                page.append(recorded)
-                size += sum(_size(output) for output in recorded.result.outputs)
-        finally:
-            cursor.close()  # one left open would hold back checkpoints
-    return page, False
-
-
-def _size(output: Output) -> int:
-    texts = (output.output_text, output.reasoning, output.tool_calls, output.output_json)
-    return sum(len(text) for text in texts if text)
-
-
-def _integer(request: Request, name: str, default: int, low: int, high: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    try:
-        value = int(text)
-    except ValueError:
-        raise InvalidRequest(f"`{name}` = {text!r} is not a whole number") from None
-    if not low <= value <= high:
-        raise InvalidRequest(f"`{name}` = {value} is not between {low} and {high}")
-    return value
-
-
-def _unfolded(text: str | None) -> msgspec.Raw | None:
-    return None if text is None else msgspec.Raw(text.encode())
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-async def _failed(_request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, EdgeStoreError)
-    headers = {name.decode(): value.decode() for name, value in error_headers(exc)}
-    return Response(error_body(exc), exc.http_status, headers)
-
-
-async def _unknown(request: Request, _exc: Exception) -> Response:
-    return await _failed(request, NotFound(f"there is no {request.method} {request.url.path}"))
+    return [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", scrape)]

@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from hmac import compare_digest
 
+from edge_store.api.routes import GENERATING
 from edge_store.config import ServerSection
 from edge_store.engine import ASGIMessage, Engine, Receive, Scope, Send
 from edge_store.errors import (
     EdgeStoreError,
     MethodNotAllowed,
-    NotFound,
     Overloaded,
     PayloadTooLarge,
     RecorderFull,
@@ -22,27 +22,14 @@ from edge_store.errors import (
 )
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
+from edge_store.recorder.caller import caller_of, with_caller
 from edge_store.recorder.envelope import OpenAIEnvelope, error_headers
 from edge_store.recorder.slots import Hold
-from edge_store.recorder.tenant import tenant_of
 from edge_store.recorder.transcript import Dialect
-from edge_store.recorder.transcript.anthropic import MessagesDialect
-from edge_store.recorder.transcript.embeddings import EmbeddingsDialect
-from edge_store.recorder.transcript.generate import GenerateDialect
-from edge_store.recorder.transcript.ollama import OllamaChatDialect, OllamaGenerateDialect
-from edge_store.recorder.transcript.openai import ChatDialect, CompletionDialect
 
-__all__ = ["GENERATING", "Gate"]
+__all__ = ["Gate"]
 
-GENERATING: Mapping[str, Dialect] = {
-    "/v1/chat/completions": ChatDialect(),
-    "/v1/completions": CompletionDialect(),
-    "/v1/embeddings": EmbeddingsDialect(),
-    "/generate": GenerateDialect(),
-    "/v1/messages": MessagesDialect(),
-    "/api/chat": OllamaChatDialect(),
-    "/api/generate": OllamaGenerateDialect(),
-}
+STORED = frozenset[str]()  # of these, those that list what is stored when they are read
 # SGLang's frontend language asks for its model before anything else
 PASSING = frozenset({"/v1/models", "/get_model_info", "/model_info"})
 READING = ("GET", "HEAD")
@@ -53,7 +40,6 @@ OPERATING: Mapping[str, tuple[str, ...]] = {
     "/get_server_info": READING,
 }
 WATCHING = ("/livez", "/readyz", "/metrics")  # answered however many connections there are
-OURS = (*WATCHING, "/v1/results")
 
 CLOSING = (b"connection", b"close")
 DISCARD_FACTOR = 8  # so much of a body that is too large is read, so that its sender sees the 413
@@ -122,7 +108,8 @@ class Gate:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         dialect = GENERATING.get(path)
-        if dialect is not None:
+        scope = with_caller(scope, caller_of(scope))
+        if dialect is not None and (method == "POST" or path not in STORED):
             _require(("POST",), method, path)
             await self._generate(dialect, scope, receive, send)
         elif path in PASSING:
@@ -131,15 +118,11 @@ class Gate:
         elif path in OPERATING and self._is_operator(scope):
             _require(OPERATING[path], method, path)
             await self._engine(scope, receive, send)
-        elif path.startswith(OURS):
-            if path in OURS or path.startswith("/v1/results/"):
-                _require(READING, method, path)
-            await self._ours(scope, receive, send)
         else:
-            raise NotFound(f"there is no {method} {path}")
+            await self._ours(scope, receive, send)
 
     async def _generate(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._recorder.slots.hold(tenant_of(scope)) as hold:
+        with self._recorder.slots.hold(caller_of(scope).tenant) as hold:
             body = await self._read(scope, receive, hold)
             if body is not None:
                 await self._recorder.record(dialect, scope, body, receive, send, hold)

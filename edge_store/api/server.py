@@ -124,9 +124,9 @@ class HttpServer(uvicorn.Server):
 
 @asynccontextmanager
 async def listening(
-    server: HttpServer, listener: socket.socket, drain: Callable[[], Any]
+    server: HttpServer, listener: socket.socket, drain: Callable[[], Awaitable[None]] | None = None
 ) -> AsyncIterator[None]:
-    """Serve until left; then stop listening, await ``drain()``, and close what is still open.
+    """Serve until left; then stop listening, await ``drain``, and close what is still open.
 
     Connections are taken from the first moment inside.
     """
@@ -137,6 +137,7 @@ async def listening(
             yield
         finally:
             server.should_exit = True
-            await drain()
+            if drain is not None:
+                await drain()
             _, pending = await asyncio.wait({serving}, timeout=FORCE_AFTER_S)
             server.force_exit = bool(pending)

@@ -21,7 +21,7 @@ from typing import Self
 import msgspec
 import structlog
 
-from edge_store.api.gate import GENERATING
+from edge_store.api.routes import GENERATING
 from edge_store.bench.figures import Figure, median
 from edge_store.bench.recorder import FAST
 from edge_store.bench.writer import Ours, prepare
@@ -33,10 +33,10 @@ from edge_store.observability.logging import configure_logging
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import _decode, _engine_scope, _read
 from edge_store.recorder.batch import read_head, write_batch
+from edge_store.recorder.caller import caller_of
 from edge_store.recorder.entry import Entry
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.slots import Slot, Slots
-from edge_store.recorder.tenant import tenant_of
 from edge_store.result import Receipt, Result
 from edge_store.rows import content_digest, row_digest, to_row
 from edge_store.sqlite import checkpoint, open_writer
@@ -227,7 +227,7 @@ class Measured:
 
     async def _admission(self, number: int) -> None:
         for _ in range(number):
-            with self._slots.hold(tenant_of(self._scope)) as hold:
+            with self._slots.hold(caller_of(self._scope).tenant) as hold:
                 self._slots.grow(hold, len(self._body))
                 self._slots.release(await self._slots.reserve(hold))
 

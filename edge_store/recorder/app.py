@@ -4,7 +4,8 @@ outcome, release the end of the answer.
 
 import asyncio
 import hashlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -24,6 +25,7 @@ from edge_store.ids import ResultId, new_result_id
 from edge_store.jsonrepair import Assessed, JsonWorkers, Wanted
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.boot import Boot
+from edge_store.recorder.caller import origin_of
 from edge_store.recorder.entry import Entry
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.idempotency import Claim, Idempotency, Stored, StoredAnswer
@@ -35,6 +37,8 @@ from edge_store.result import JsonState, Output, Receipt, Result
 __all__ = ["Recorder"]
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 INLINE_BYTES_MAX = 256 * 1024  # of a body that is read on the loop: some 10 ms
 ERROR_BYTES_MAX = 4096  # of an engine's error body that becomes the row's error_message
@@ -69,6 +73,10 @@ class Recorder:
         self._assessments: set[asyncio.Timeout] = set()
         self._is_aborting = False
 
+    async def change(self, function: Callable[..., T], *args: Any) -> T:
+        """Write what is no result: see ``Writer.change``."""
+        return await self._writer.change(function, *args)
+
     @property
     def committed_seq(self) -> int:
         """The newest committed ``seq``."""
@@ -92,7 +100,7 @@ class Recorder:
             ClientDisconnected: the caller left while it waited for one with the same key.
             Overloaded, GenerationTimeout, StoreError: not now.
         """
-        result_id = new_result_id()
+        result_id = origin_of(scope).result_id or new_result_id()
         rid = result_id if self._engine.takes_rid else None
         if len(body) <= INLINE_BYTES_MAX:
             asked, sent, fingerprint = _read(dialect, body, rid)

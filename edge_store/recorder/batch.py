@@ -20,7 +20,15 @@ from edge_store.rows import Row, insert_rows, salvaged, to_row
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, driver, translated
 
-__all__ = ["ChainHead", "Suspect", "Written", "read_head", "without_content", "write_batch"]
+__all__ = [
+    "ChainHead",
+    "Suspect",
+    "Written",
+    "is_untrustworthy",
+    "read_head",
+    "without_content",
+    "write_batch",
+]
 
 # What binding or a CHECK says of one bad value; everything else is the file's or the disk's fault.
 DATA_ERRORS = (
@@ -60,13 +68,23 @@ class Written(msgspec.Struct, frozen=True):
 class Suspect(StoreError):
     """The disk failed: open the file again before anything is written or acknowledged.
 
-    ``written`` is what the COMMIT has made if it got in all the same; None if it was not reached.
+    ``written`` is what the COMMIT has made if it got in all the same; None if it was not reached,
+    or for a change that is no batch. ``is_unknown``: a COMMIT may have been reached.
     """
 
-    def __init__(self, cause: StoreError, written: Written | None) -> None:
-        doubt = "; whether they are stored is known when the file can be read again"
-        super().__init__(f"{cause}{doubt if written else ''}", hint=cause.hint)
+    def __init__(
+        self, cause: StoreError, written: Written | None, *, is_unknown: bool = False
+    ) -> None:
         self.written = written
+        self.is_unknown = is_unknown or written is not None
+        doubt = "; whether it is stored is known when the file can be read again"
+        super().__init__(f"{cause}{doubt if self.is_unknown else ''}", hint=cause.hint)
+
+
+def is_untrustworthy(error: StoreError) -> bool:
+    """Whether the connection and the page cache are not to be believed after it."""
+    code = getattr(error.__cause__, "sqlite_errorcode", None) or 0
+    return code & 0xFF in UNTRUSTWORTHY
 
 
 def read_head(connection: Connection) -> ChainHead:
@@ -111,8 +129,7 @@ def write_batch(
                     connection.execute(sql("rollback"))
                 raise
     except StoreError as exc:
-        code = getattr(exc.__cause__, "sqlite_errorcode", None) or 0
-        if code & 0xFF in UNTRUSTWORTHY:
+        if is_untrustworthy(exc):
             raise Suspect(exc, written) from exc
         raise
     return Written(written.outcomes, written.head, time.perf_counter() - started)

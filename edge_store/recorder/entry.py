@@ -7,9 +7,9 @@ from edge_store.clock import now_ms
 from edge_store.engine import Scope
 from edge_store.errors import ClientDisconnected, EdgeStoreError, InvalidRequest, ShutDown
 from edge_store.recorder.boot import Boot
+from edge_store.recorder.caller import caller_of, origin_of
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.slots import Slot
-from edge_store.recorder.tenant import tenant_of
 from edge_store.recorder.transcript import Asked, Reading
 from edge_store.result import Content, Output, Result, Status
 
@@ -39,7 +39,8 @@ class Entry:
         self.asked = asked
         self.exchange = exchange
         self.endpoint: str = scope["path"]
-        self.tenant = tenant_of(scope)
+        self.tenant = caller_of(scope).tenant
+        self._origin = origin_of(scope)
         self._headers = {k.lower(): v for k, v in scope["headers"]}
         self.key_hash = _key_hash(self._headers.get(b"idempotency-key"))
         self._body, self.fingerprint = body
@@ -83,6 +84,10 @@ class Entry:
             reasoning_tokens=reading.reasoning_tokens,
             finish_reason=outputs[0].finish_reason if outputs else None,
             stream=asked.stream,
+            conversation_id=self._origin.conversation_id,
+            previous_id=self._origin.previous_id,
+            batch_id=self._origin.batch_id,
+            custom_id=self._origin.custom_id,
             tenant=self.tenant,
             user_id=asked.user_id,
             metadata=asked.metadata,

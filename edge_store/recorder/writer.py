@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import islice
+from typing import Any, TypeVar
 
 import structlog
 
@@ -33,6 +34,7 @@ from edge_store.recorder.failure import is_damage, may_pass, refusal
 from edge_store.recorder.losses import Losses
 from edge_store.recorder.reopen import reopened
 from edge_store.recorder.slots import Slot, Slots
+from edge_store.recorder.transactions import Transactions
 from edge_store.recorder.waiting import Attempt, Settled, Waiting
 from edge_store.result import Receipt, Result, Status
 from edge_store.sqlite import DatabaseThread
@@ -40,6 +42,8 @@ from edge_store.sqlite import DatabaseThread
 __all__ = ["Writer"]
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 PACING_S = 0.05  # longest time over which committed streams are released
 GATHER_S = 0.005  # longest wait for results that the loop is busy bringing
@@ -83,6 +87,7 @@ class Writer:
         self._pacing: deque[tuple[Waiting, Receipt, float]] = deque()
         self._expiry: asyncio.TimerHandle
         self._wake = asyncio.Event()
+        self._changes = Transactions(self._wake.set)
         self._closing = False
         self._ended = False
         self._marked_upto = 0
@@ -133,6 +138,10 @@ class Writer:
         """Wait for ``enqueue``'s future. Cancelling does not take the result back."""
         return await self.enqueue(result, slot)
 
+    async def change(self, function: Callable[..., T], *args: Any) -> T:
+        """``function(connection, *args)`` in a transaction of its own: ``Transactions.ask``."""
+        return await self._changes.ask(function, *args)
+
     def _settle(self, waiting: Waiting, outcome: Receipt | EdgeStoreError) -> None:
         waiting.answer(outcome)
         if waiting.settled is not None:
@@ -166,14 +175,17 @@ class Writer:
     async def run(self) -> None:
         """Commit until closed and nothing waits; then leave the last mark."""
         self._expire()
-        while self._queue or not self._closing:
+        while self._queue or self._changes or not self._closing:
             if self._queue:
                 await self._commit_waiting()
-            else:
+            if self._changes:
+                await self._change_next()
+            elif not self._queue:
                 await self._pause()
             if time.monotonic() - self._beat_at >= self._config.beat_s:
                 await self._beat()
         self._ended = True
+        self._changes.refuse_all(WriterStopped("the writer has stopped"))
         self._expiry.cancel()
         await self._leave_last_mark()
 
@@ -188,6 +200,18 @@ class Writer:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._config.beat_s):
                 await self._wake.wait()
+
+    async def _change_next(self) -> None:
+        try:
+            await self._recover()
+            await self._changes.carry_out_next(self._connection)
+        except Suspect as exc:
+            self._doubt = exc, Attempt((), self._slots.admitted_upto, 0)
+            self._failed(exc, 0)
+        except StoreError as exc:  # it waits on, but not for a disk that fails at a stop
+            if self._closing:
+                self._changes.refuse_all(exc)
+            await self._pause_after_failure()
 
     async def _beat(self) -> None:
         """Refuse when the disk runs low, try again what failed, and mark the admission count."""
@@ -341,7 +365,7 @@ class Writer:
         try:
             uncertain = None if written is None else written.head
             is_in = await reopened(self._connection, self._head, uncertain)
-            if uncertain is not None and not is_in and self._forget_wal is not None:
+            if suspect.is_unknown and not is_in and self._forget_wal is not None:
                 await self._forget_wal()
         except StoreError as exc:
             self._failed(exc, len(self._queue))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.scripted import Caller, ScriptedEngine, replay
 
-from edge_store.api.gate import GENERATING
+from edge_store.api.routes import GENERATING
 from edge_store.errors import EdgeStoreError, UpstreamError
 from edge_store.ids import ResultId, new_result_id
 from edge_store.recorder.exchange import Exchange

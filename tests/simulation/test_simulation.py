@@ -36,8 +36,7 @@ def test_a_seed_replays_the_same_trace() -> None:
 
 def test_the_seeds_reach_what_they_are_meant_to_reach() -> None:
     """Crashes, clean stops, failed commits, lost slots and clock steps: else they prove little."""
-    text = "\n".join(line for seed in range(40) for line in simulate(seed).trace)
-    for what in (
+    missing = {
         "CRASH",
         "SIGTERM",
         "the engine dies",
@@ -55,5 +54,10 @@ def test_the_seeds_reach_what_they_are_meant_to_reach() -> None:
         ": 503 ",
         ": 504 ",
         ": None 0 bytes",
-    ):
-        assert what in text, what
+    }
+    for seed in range(120):
+        text = "\n".join(simulate(seed).trace)
+        missing = {what for what in missing if what not in text}
+        if not missing:
+            return
+    assert not missing

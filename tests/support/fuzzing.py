@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from support.records import make_result
 
-from edge_store.api.gate import GENERATING
+from edge_store.api.routes import GENERATING
 from edge_store.errors import InvalidRequest
 from edge_store.jsonrepair.assess import read_text, validated
 from edge_store.jsonrepair.protocol import (

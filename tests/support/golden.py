@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from edge_store.api.gate import GENERATING
+from edge_store.api.routes import GENERATING
 from edge_store.recorder.transcript import Asked
 
 FOLDER = Path(__file__).parents[1] / "golden" / "transcripts"

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from support.records import new_database
 
-from edge_store.api.gate import GENERATING
+from edge_store.api.routes import GENERATING
 from edge_store.config import RecorderSection, RepairSection
 from edge_store.engine import AlwaysUp, ASGIMessage, Receive, Scope, Send
 from edge_store.ids import ResultId

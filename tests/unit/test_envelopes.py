@@ -11,7 +11,8 @@ from support.asgi import answered
 from support.golden import golden
 from support.scripted import Caller, recording, replay
 
-from edge_store.api.gate import GENERATING, Gate
+from edge_store.api.gate import Gate
+from edge_store.api.routes import GENERATING
 from edge_store.config import RecorderSection, ServerSection
 from edge_store.engine import Receive, Scope, Send
 from edge_store.errors import EngineCrashed
@@ -60,12 +61,6 @@ async def test_a_refusal_at_the_gate_is_in_the_routes_form(gate: Gate, endpoint:
         kinds.get(endpoint, "server_error"),
     )
     assert int(call.headers[b"retry-after"]) > 0
-
-
-async def test_an_unknown_route_is_answered_in_openais_form(gate: Gate) -> None:
-    call = await answered(gate, "/api/delete")
-    assert call.status == 404
-    assert in_its_form("", call.body) == ("not_found", "invalid_request_error")
 
 
 async def crash(_scope: Scope, _receive: Receive, _send: Send) -> None:

@@ -22,7 +22,7 @@ from support.scripted import (
     replay,
 )
 
-from edge_store.api.gate import GENERATING
+from edge_store.api.routes import GENERATING
 from edge_store.config import RecorderSection
 from edge_store.engine import Receive, Scope, Send
 from edge_store.errors import (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.scripted import recording, replay
 
-from edge_store.api.gate import GENERATING
+from edge_store.api.routes import GENERATING
 from edge_store.errors import InvalidRequest
 from edge_store.recorder.transcript import Asked, Garbled, Reading
 from edge_store.result import JsonState, Operation, Status

@@ -23,7 +23,7 @@ from support.scripted import (
     replay,
 )
 
-from edge_store.api.gate import GENERATING
+from edge_store.api.routes import GENERATING
 from edge_store.config import RecorderSection
 from edge_store.engine import ASGIMessage, Receive, Scope, Send
 from edge_store.errors import EngineCrashed, InvalidRequest, RecorderFull, ShutDown

@@ -3,14 +3,15 @@
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from support.records import make_result, new_database
 
-import edge_store.api.app
+import edge_store.api.results
 from edge_store.api.app import own_routes
+from edge_store.api.services import Services
 from edge_store.ids import new_result_id
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.batch import read_head, write_batch
@@ -41,7 +42,14 @@ async def client(tmp_path: Path, results: list[Result]) -> AsyncIterator[httpx.A
         return state
 
     reader = await DatabaseThread.open(lambda: open_reader(tmp_path / "results.db"))
-    app = own_routes(reader=reader, exposition=Metrics().exposition, health=health)
+    app = own_routes(
+        Services(
+            reader=reader,
+            change=cast("Any", None),
+            exposition=Metrics().exposition,
+            health=health,
+        )
+    )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://box") as found:
         found.state = state  # type: ignore[attr-defined]  # for the test that changes it
@@ -95,7 +103,7 @@ async def test_a_page_that_grows_too_big_ends_early_and_can_be_continued(
     bound: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(edge_store.api.app, bound, 0)
+    monkeypatch.setattr(edge_store.api.results, bound, 0)
     found: list[str] = []
     after, has_more = 0, True
     while has_more and len(found) < COUNT:
@@ -121,7 +129,8 @@ async def test_what_is_not_there_is_404(client: httpx.AsyncClient) -> None:
         answer = await client.get(path)
         assert answer.status_code == 404
         assert answer.json()["error"]["code"] == "not_found"
-    assert (await client.delete("/v1/results")).status_code == 404
+    refused = await client.delete("/v1/results")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
 
 
 async def test_health_and_metrics_are_told(client: httpx.AsyncClient) -> None:

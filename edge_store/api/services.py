@@ -1,0 +1,32 @@
+"""What our own routes are made of: a reader, a way to change, and what the rooms know."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from edge_store.replica.status import ReplicaStatus
+from edge_store.sqlite import DatabaseThread
+
+__all__ = ["Changing", "Health", "Services"]
+
+T = TypeVar("T")
+
+Health = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class Changing(Protocol):
+    """Writes what is no result (``Writer.change``)."""
+
+    def __call__(self, function: Callable[..., T], *args: Any) -> Awaitable[T]:
+        """Call ``function(connection, *args)`` in a transaction; its value, once committed."""
+
+
+class Services(NamedTuple):
+    """``exposition`` is what Prometheus scrapes; ``health`` answers with ``is_ready`` and more;
+    ``replica`` is None when replication is off.
+    """
+
+    reader: DatabaseThread
+    change: Changing
+    exposition: Callable[[], bytes]
+    health: Health
+    replica: Callable[[], ReplicaStatus | None] = lambda: None

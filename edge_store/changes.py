@@ -1,0 +1,20 @@
+"""What an operator may have changed, by name: while the daemon runs over its admin socket, while it
+is stopped by the command itself. Either way it is one function in one transaction.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from edge_store.result import Record
+
+__all__ = ["CHANGES", "Change"]
+
+
+class Change(NamedTuple):
+    """``carry_out(connection, params)``: its value goes to who asked, as JSON."""
+
+    params: type[Record]
+    carry_out: Callable[..., Any]
+
+
+CHANGES: Mapping[str, Change] = {}

@@ -1,0 +1,92 @@
+"""Has a change made: by the daemon of this box if it runs, else here, under its lock."""
+
+import http.client
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_store.config import Config
+    from edge_store.result import Record
+
+__all__ = ["change"]
+
+ANSWER_TIMEOUT_S = 120.0
+
+
+def change(config: "Config", name: str, params: "Record", *, said: Any) -> None:
+    """Make the change ``name`` of ``edge_store.changes``, call ``said`` with its value as decoded
+    JSON, and end the process.
+
+    Raises:
+        EdgeStoreError: what the daemon answered, or the change itself raised.
+    """
+    import msgspec
+
+    from edge_store.cli.main import report
+    from edge_store.errors import EdgeStoreError
+    from edge_store.sqlite import require_safe_sqlite
+
+    require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
+    database = Path(config.store.path)
+    answer = _ask_daemon(database, name, msgspec.json.encode(params))
+    if answer is not None:
+        said(answer)
+        return
+    from edge_store.changes import CHANGES
+    from edge_store.indexes import sole_writer
+    from edge_store.recorder.transactions import in_transaction
+
+    os.umask(0o027)  # as the daemon does: -wal and -shm are for the owner and the group
+    replicated = config.replica.enabled
+    exit_code = 0
+    with sole_writer(database, stays_open=replicated) as connection:
+        try:
+            value = in_transaction(connection, CHANGES[name].carry_out, params)
+            said(msgspec.to_builtins(value))
+        except EdgeStoreError as exc:
+            exit_code = report(exc)
+        if replicated:  # see docs/adr/0010: closed, the whole database would be uploaded again
+            sys.stdout.flush()
+            os._exit(exit_code)
+    sys.exit(exit_code)
+
+
+def _ask_daemon(database: Path, name: str, params: bytes) -> Any:
+    """The daemon's answer; None when there is no daemon."""
+    import msgspec
+
+    from edge_store.errors import EdgeStoreError, StoreError
+    from edge_store.socketpath import reachable_socket
+
+    connection = http.client.HTTPConnection("localhost", timeout=ANSWER_TIMEOUT_S)
+    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.sock.settimeout(ANSWER_TIMEOUT_S)
+    try:
+        with reachable_socket(database) as path:
+            connection.sock.connect(str(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        return None
+    except OSError as exc:
+        connection.close()
+        raise StoreError(
+            f"the admin socket {database.with_name('edge-store.sock')}: {exc.strerror}",
+            hint="it is for the daemon's user and group: `sudo -u edge-store …`, or join the group",
+        ) from exc
+    try:
+        connection.request("POST", f"/changes/{name}", body=params)
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, http.client.HTTPException) as exc:
+        raise StoreError(
+            f"the daemon did not answer to {name}: {exc}", hint="it may be done: look, then repeat"
+        ) from exc
+    finally:
+        connection.close()
+    if response.status != http.HTTPStatus.OK:
+        error = msgspec.json.decode(body)["error"]
+        raise EdgeStoreError(error["message"], hint=error.get("hint") or "")
+    return msgspec.json.decode(body)

@@ -1,0 +1,101 @@
+"""Whose request it is, what they may, and where it comes from. The gate says so once, in the ASGI
+scope; every room behind it asks here. Until keys are issued, a tenant is whoever shares a key.
+"""
+
+import hashlib
+from enum import StrEnum
+from functools import lru_cache
+
+from edge_store.engine import Scope
+from edge_store.ids import ResultId
+from edge_store.result import Record
+
+__all__ = [
+    "NO_ORIGIN",
+    "Caller",
+    "Origin",
+    "Right",
+    "caller_of",
+    "from_origin",
+    "origin_of",
+    "with_caller",
+]
+
+KEY_HEADERS = (b"authorization", b"x-api-key")  # OpenAI's and everyone's, Anthropic's
+DIGITS = 16
+CALLER, ORIGIN = "edge_store.caller", "edge_store.origin"  # keys of the scope
+
+
+class Right(StrEnum):
+    """What a key may do."""
+
+    GENERATE = "generate"
+    READ_OWN = "read_own"  # its tenant's results
+    READ_ALL = "read_all"
+    ADMIN = "admin"
+
+
+class Caller(Record, frozen=True, kw_only=True):
+    """Who asks."""
+
+    tenant: str | None = None
+    rights: frozenset[Right] = frozenset({Right.GENERATE, Right.READ_OWN, Right.READ_ALL})
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether other tenants' results are shown to it."""
+        return Right.READ_ALL in self.rights
+
+
+class Origin(Record, frozen=True, kw_only=True):
+    """What a request that does not come over HTTP brings with it: the daemon asks in somebody's
+    name, for a line of a batch or a turn of a conversation.
+    """
+
+    result_id: ResultId | None = None  # made when it was accepted
+    batch_id: str | None = None
+    custom_id: str | None = None
+    conversation_id: str | None = None
+    previous_id: str | None = None
+
+
+NO_ORIGIN = Origin()
+
+
+def with_caller(scope: Scope, caller: Caller) -> Scope:
+    """Say in the scope who asks."""
+    scope[CALLER] = caller
+    return scope
+
+
+def from_origin(scope: Scope, origin: Origin) -> Scope:
+    """Say in the scope where the request comes from."""
+    scope[ORIGIN] = origin
+    return scope
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Who asks. What has not come through the gate is told by its key alone."""
+    found: Caller | None = scope.get(CALLER)
+    if found is not None:
+        return found
+    for name, value in scope["headers"]:
+        if name.lower() in KEY_HEADERS and value:
+            return _named(value)
+    return ANYBODY
+
+
+def origin_of(scope: Scope) -> Origin:
+    """Where the request comes from; an empty one for what came over HTTP."""
+    found: Origin = scope.get(ORIGIN, NO_ORIGIN)
+    return found
+
+
+ANYBODY = Caller()
+
+
+@lru_cache(maxsize=1024)  # asked at admission and for the row
+def _named(value: bytes) -> Caller:
+    """Its tenant is ``key-`` and the beginning of the SHA-256 of the key."""
+    key = value.removeprefix(b"Bearer ").strip()
+    return Caller(tenant=f"key-{hashlib.sha256(key).hexdigest()[:DIGITS]}")

@@ -1,0 +1,118 @@
+"""What else is written: changes that are no results, one transaction each, between two COMMITs.
+
+A change is a plain function of the connection. It runs on the writer's thread, so nothing
+interleaves with it; whoever asks for it learns that it is committed, or why it is not.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
+
+from edge_store.errors import EdgeStoreError, StoreError, WriterStopped
+from edge_store.recorder.batch import Suspect, is_untrustworthy
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, DatabaseThread, driver, translated
+
+__all__ = ["Transactions", "in_transaction"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WAITING_MAX = 4096  # each holds its parameters in memory
+
+
+class Asked(NamedTuple):
+    """A change that waits."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    done: asyncio.Future[Any]
+
+
+class Transactions:
+    """The queue of changes. ``wake`` is called when one comes."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._asked: deque[Asked] = deque()
+        self._ended = False
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    async def ask(self, function: Callable[..., T], *args: Any) -> T:
+        """Call ``function(connection, *args)`` in a transaction, and wait for its COMMIT.
+
+        Cancelling does not take the change back.
+
+        Raises:
+            StoreError: it is not committed, or, after an I/O error, not known to be.
+            EdgeStoreError: what ``function`` raises; nothing of it is committed.
+        """
+        if self._ended:
+            raise WriterStopped("the writer has stopped")
+        if len(self._asked) >= WAITING_MAX:
+            raise StoreError(f"{WAITING_MAX} changes wait for the database", hint="try again later")
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked.append(Asked(function, args, done))
+        self._wake()
+        return cast("T", await done)
+
+    async def carry_out_next(self, connection: DatabaseThread) -> None:
+        """Run the first that waits.
+
+        Raises:
+            Suspect: the disk failed; who asked has been told that the change may be in or not.
+        """
+        asked = self._asked.popleft()
+        try:
+            outcome = await connection.run(in_transaction, asked.function, *asked.args)
+        except Exception as exc:  # who asked is told
+            if not asked.done.done():
+                asked.done.set_exception(exc)
+                asked.done.exception()  # one that has left is not an unseen error
+            if isinstance(exc, Suspect):
+                raise
+        else:
+            if not asked.done.done():
+                asked.done.set_result(outcome)
+
+    def refuse_all(self, error: EdgeStoreError) -> None:
+        """Tell all that wait that nothing more is written."""
+        self._ended = True
+        while self._asked:
+            done = self._asked.popleft().done
+            if not done.done():
+                done.set_exception(error)
+                done.exception()
+
+
+def in_transaction(
+    connection: Connection,
+    function: Callable[Concatenate[Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """``function(connection, …)`` between BEGIN IMMEDIATE and COMMIT.
+
+    Raises:
+        Suspect: an I/O error. Whether it is committed only the file itself can tell.
+        StoreError: nothing was committed.
+    """
+    try:
+        with translated(f"{function.__name__.lstrip('_')} could not be committed"):
+            try:
+                connection.execute(sql("begin"))
+                outcome = function(connection, *args, **kwargs)
+                connection.execute(sql("commit"))
+            except BaseException:
+                with suppress(driver.Error):  # the failure may have ended the transaction by itself
+                    connection.execute(sql("rollback"))
+                raise
+    except StoreError as exc:
+        if is_untrustworthy(exc):
+            raise Suspect(exc, None, is_unknown=True) from exc
+        raise
+    return outcome

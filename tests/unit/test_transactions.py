@@ -1,0 +1,83 @@
+"""Changes that are no results: one transaction each, in the writer's turn, on either way in."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+from support.scripted import chat_body, recording, replay
+
+from edge_store.api.admin import bind_admin
+from edge_store.errors import StoreError, WriterStopped
+from edge_store.socketpath import reachable_socket
+from edge_store.sqlite import Connection, driver
+
+KEPT = "INSERT INTO annotations (at, id, kind, value) VALUES (1, 'x', 'pin', '{}')"
+
+
+def keep(connection: Connection, fails: str = "") -> int:
+    connection.execute(KEPT)
+    if fails:
+        connection.execute(fails)
+    return 7
+
+
+def kept(path: Path) -> int:
+    connection = driver.connect(path)
+    try:
+        (count,) = connection.execute("SELECT count(*) FROM annotations").fetchone()
+    finally:
+        connection.close()
+    return int(count)
+
+
+async def test_a_change_is_committed_before_who_asked_knows(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    async with recording(path, replay([chat_body("x")])) as running:
+        assert await running.recorder.change(keep) == 7
+        assert kept(path) == 1
+
+
+async def test_a_change_that_fails_leaves_nothing_and_the_next_one_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    async with recording(path, replay([chat_body("x")])) as running:
+        with pytest.raises(StoreError, match="keep could not be committed: no such table"):
+            await running.recorder.change(keep, "DELETE FROM nowhere")
+        assert kept(path) == 0
+        await running.recorder.change(keep)
+        assert kept(path) == 1
+
+
+async def test_changes_and_results_go_on_beside_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    async with recording(path, replay([chat_body("x")])) as running:
+        asked = [running.ask() for _ in range(20)]
+        changed = [running.recorder.change(keep) for _ in range(20)]
+        await asyncio.gather(*asked, *changed)
+        assert kept(path) == 20
+        assert len(running.stored()) == 20
+
+
+async def test_after_the_writer_nothing_is_changed(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    async with recording(path, replay([chat_body("x")])) as running:
+        change = running.recorder.change
+    with pytest.raises(WriterStopped):
+        await change(keep)
+    assert kept(path) == 0
+
+
+@pytest.mark.parametrize("name", ["short", "long" * 40])
+def test_the_admin_socket_is_the_groups_and_replaces_a_dead_one(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    for _ in range(2):
+        listener = bind_admin(folder / "results.db")
+        listener.listen()
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller,
+            reachable_socket(folder / "results.db") as path,
+        ):
+            assert path.stat().st_mode & 0o777 == 0o660
+            caller.connect(str(path))
+        listener.close()
