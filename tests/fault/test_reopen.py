@@ -163,3 +163,36 @@ async def until_stored(running: Recording) -> list[tuple[Result, Any]]:
         while running.recorder.slots.closed is not None:  # noqa: ASYNC110  (no event)
             await asyncio.sleep(0.005)
     return await batch(running, 1)
+
+
+@pytest.mark.parametrize("got_in", [True, False], ids=["got_in", "did_not"])
+async def test_a_change_whose_commit_is_uncertain_is_said_to_be_and_costs_no_result(
+    tmp_path: Path,
+    got_in: bool,  # noqa: FBT001
+) -> None:
+    path = tmp_path / "results.db"
+    disk = Disk()
+    async with recording(path, SCRIPT, config=CONFIG, connected=disk.connected) as running:
+        before = await batch(running)
+        first = sql("commit") if got_in else sql("rollback")
+        disk.fail = lambda connection: connection.execute(first).close()
+        with pytest.raises(StoreError, match="whether it is stored is known when"):
+            await running.recorder.change(pin)
+        assert not running.writer.is_sound
+        assert await running.recorder.change(count_pins) == int(got_in)
+        assert running.writer.is_sound
+        assert disk.opened == 2
+        async with asyncio.timeout(DEADLINE_S):
+            while running.recorder.slots.closed is not None:  # until the next mark is written
+                await asyncio.sleep(CONFIG.beat_s)
+        after = await batch(running)
+    check(path, before + after)
+
+
+def pin(connection: Connection) -> None:
+    connection.execute("INSERT INTO annotations (at, id, kind, value) VALUES (1, 'x', 'pin', '1')")
+
+
+def count_pins(connection: Connection) -> int:
+    (count,) = connection.execute("SELECT count(*) FROM annotations").fetchone()
+    return int(count)
