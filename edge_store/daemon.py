@@ -345,7 +345,7 @@ async def _checkpoint_when_large(path: Path, database: DatabaseThread, bound: in
 
 def _watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica: Any) -> None:
     metrics.watch("in_flight", "Slots taken", lambda: recorder.slots.in_flight)
-    metrics.watch("held_bytes", "Bytes of request bodies", lambda: recorder.slots.held_bytes)
+    metrics.watch("held_bytes", "Bytes of requests and answers", lambda: recorder.slots.held_bytes)
     metrics.watch("wal_bytes", "Size of the WAL", lambda: wal_bytes(path))
     metrics.watch("disk_free_bytes", "Free space on the database's disk", disk.free_bytes)
     metrics.watch(

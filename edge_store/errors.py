@@ -32,6 +32,7 @@ __all__ = [
     "InvalidRequest",
     "LitestreamUnavailable",
     "MethodNotAllowed",
+    "NoRoomForAnswer",
     "NotAnEdgeStoreFile",
     "NotFound",
     "Overloaded",
@@ -174,6 +175,12 @@ class TenantOverShare(Overloaded):
 
     code = "tenant_over_share"
     http_status = 429
+
+
+class NoRoomForAnswer(Overloaded):
+    """The answer was cut, as the answers under way had no room for more of it."""
+
+    code = "no_room_for_answer"
 
 
 class AdmissionClosed(Overloaded):

@@ -16,6 +16,7 @@ __all__ = [
     "cpu_seconds",
     "lower_bound",
     "median",
+    "peak_resident_bytes",
     "percentile",
     "resident_bytes",
     "tree_cpu_seconds",
@@ -100,7 +101,16 @@ def tree_cpu_seconds(pid: int) -> float:
 
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process."""
+    return _status_bytes(pid, "VmRSS:")
+
+
+def peak_resident_bytes(pid: int) -> int:
+    """The most that it ever was."""
+    return _status_bytes(pid, "VmHWM:")
+
+
+def _status_bytes(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024
     raise ProcessLookupError(pid)

@@ -112,9 +112,10 @@ class RecorderSection(Section, frozen=True, kw_only=True):
         int,
         Meta(
             ge=2 * KIB,
-            description="Bytes of all request bodies that arrive, wait or are in flight; "
-            "at least twice server.body_bytes_max. One more is answered 503. A tenant gets no more "
-            "than 8 times what is left.",
+            description="Bytes of all requests and answers that arrive, wait or are in flight; "
+            "at least twice server.body_bytes_max. A request more is answered 503, and an answer "
+            "that finds no room is cut. A tenant gets no more than 8 times what is left. Memory is "
+            "up to some 3 times that, as texts are read out of the bytes.",
         ),
     ] = 512 * MIB
     admission_timeout_s: Annotated[
@@ -126,6 +127,14 @@ class RecorderSection(Section, frozen=True, kw_only=True):
     batch_rows_max: Annotated[
         int, Meta(ge=1, le=4096, description="Most results that one COMMIT carries.")
     ] = 256
+    batch_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=KIB,
+            description="Most bytes of requests and answers that one COMMIT carries; a result that "
+            "is larger is committed alone.",
+        ),
+    ] = 32 * MIB
     commit_timeout_s: Annotated[
         float,
         Meta(gt=0, description="How long a caller waits for its COMMIT before it gets an error."),

@@ -24,8 +24,9 @@ from edge_store.errors import (
 from edge_store.ids import ResultId, new_result_id
 from edge_store.jsonrepair import Assessed, JsonWorkers, Wanted
 from edge_store.observability.metrics import Metrics
+from edge_store.recorder.answers import Answers
 from edge_store.recorder.boot import Boot
-from edge_store.recorder.caller import origin_of
+from edge_store.recorder.caller import caller_of, origin_of
 from edge_store.recorder.entry import Entry
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.idempotency import Claim, Idempotency, Stored, StoredAnswer
@@ -69,7 +70,7 @@ class Recorder:
         self._boot = boot
         self._config = config
         self._metrics = metrics
-        self._exchanges: set[Exchange] = set()
+        self._answers = Answers(slots)
         self._assessments: set[asyncio.Timeout] = set()
         self._is_aborting = False
 
@@ -98,21 +99,26 @@ class Recorder:
             InvalidRequest: the body is not what the route takes.
             IdempotencyConflict: its ``Idempotency-Key`` belongs to another request.
             ClientDisconnected: the caller left while it waited for one with the same key.
-            Overloaded, GenerationTimeout, StoreError: not now.
+            Overloaded, GenerationTimeout, StoreError: not now; ``Overloaded`` also where a stored
+                answer finds no room.
         """
+        if hold is None:
+            with self.slots.hold(caller_of(scope).tenant) as its_own:
+                await self.record(dialect, scope, body, receive, send, its_own)
+            return
         result_id = origin_of(scope).result_id or new_result_id()
         rid = result_id if self._engine.takes_rid else None
         if len(body) <= INLINE_BYTES_MAX:
             asked, sent, fingerprint = _read(dialect, body, rid)
         else:
             asked, sent, fingerprint = await asyncio.to_thread(_read, dialect, body, rid)
-        exchange = Exchange(
-            result_id, dialect, asked, send, bytes_max=self._config.response_bytes_max
-        )
+        bound, grow = self._config.response_bytes_max, self._answers.grow
+        exchange = Exchange(result_id, dialect, asked, send, bytes_max=bound, grow=grow)
         entry = Entry(self._boot, scope, asked, (body, fingerprint), exchange)
         claim = await self._idempotency.claim(entry, receive)
         if isinstance(claim, Stored):
-            await self._replay(claim, dialect, asked, receive, send)
+            self.slots.grow(hold, len(claim.body or b""))
+            await self._replay(claim, dialect, asked, receive, send, hold)
             return
         inner = _engine_scope(scope, sent, result_id)
         with claim:
@@ -127,7 +133,7 @@ class Recorder:
         commit: asyncio.Future[Receipt] | None = None  # once there is one, the slot is the writer's
         try:
             self._metrics.admitted.inc()
-            self._exchanges.add(exchange)
+            self._answers.begin(exchange, slot.hold)
             entry.admit(slot)
             await exchange.run(self._engine, scope, body, receive, self._engine_timeout_s)
             result, failure = await self._outcome(entry)
@@ -143,23 +149,29 @@ class Recorder:
             log.exception("recorder_failed", id=exchange.result_id)
             receipt = await self._committed(result, commit)
         finally:
-            self._exchanges.discard(exchange)
+            self._answers.end(exchange)
             if commit is None:
                 self.slots.release(slot)
         await exchange.deliver(receipt, failure)
 
     async def _replay(
-        self, stored: Stored, dialect: Dialect, asked: Asked, receive: Receive, send: Send
+        self,
+        stored: Stored,
+        dialect: Dialect,
+        asked: Asked,
+        receive: Receive,
+        send: Send,
+        hold: Hold,
     ) -> None:
         """Answer as the request under the same ``Idempotency-Key`` was answered."""
         self._metrics.replayed.inc()
         engine = StoredAnswer(stored, dialect.envelope)
         exchange = Exchange(stored.receipt.id, dialect, asked, send, bytes_max=len(engine.body))
-        self._exchanges.add(exchange)
+        self._answers.begin(exchange, hold)
         try:
             await exchange.run(engine, {}, b"", receive, self._engine_timeout_s)
         finally:
-            self._exchanges.discard(exchange)
+            self._answers.end(exchange)
         await exchange.deliver(stored.receipt, exchange.cause)
         log.info(
             "answer_replayed",
@@ -232,8 +244,7 @@ class Recorder:
     def abort_all(self, cause: EdgeStoreError) -> None:
         """Cut every request in flight; each whose answer is not whole is recorded as cancelled."""
         self._is_aborting = True
-        for exchange in tuple(self._exchanges):
-            exchange.cut(cause)
+        self._answers.cut_all(cause)
         for deadline in self._assessments:
             if not deadline.expired():
                 deadline.reschedule(0)

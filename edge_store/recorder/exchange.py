@@ -7,6 +7,7 @@ the exchange: the engine is told to abort, and what had come so far is recorded.
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -37,6 +38,9 @@ log = structlog.get_logger(__name__)
 
 Headers = list[tuple[bytes, bytes]]
 LAST_WORDS_S = 1.0  # from a cut until the engine has sent what it has of a plain answer
+STEP_BYTES = 16 * 1024  # by which an answer is counted, so that not each token is
+PIECE_BYTES = 256 * 1024  # the most that waits in the server for a caller to read it
+TAKING_S = 60.0  # longest time for a caller to take a piece
 FRAMING = (b"content-length", b"transfer-encoding")  # of the engine's answer; ours is longer
 
 
@@ -56,8 +60,18 @@ class Exchange:
     """Stands between the engine and the caller for one request."""
 
     def __init__(
-        self, result_id: ResultId, dialect: Dialect, asked: Asked, send: Send, *, bytes_max: int
+        self,
+        result_id: ResultId,
+        dialect: Dialect,
+        asked: Asked,
+        send: Send,
+        *,
+        bytes_max: int,
+        grow: Callable[["Exchange", int], None] | None = None,
     ) -> None:
+        """``grow`` is told of more bytes of the answer; where there is no room for them it drops
+        another, or this one and raises.
+        """
         self.result_id = result_id
         self.reader = dialect.reader(asked)
         self.cause: EdgeStoreError | None = None
@@ -70,6 +84,8 @@ class Exchange:
         self._drop_usage = asked.drop_usage
         self._bytes_max = bytes_max
         self._bytes = 0
+        self._grow = grow
+        self.counted_bytes = 0  # at least what has come
         self._chunks: list[bytes] = []
         self._headers: Headers = []
         self._splitter: EventSplitter | LineSplitter | None = None  # of a stream
@@ -84,7 +100,14 @@ class Exchange:
     @property
     def response_body(self) -> bytes:
         """What the engine has sent."""
-        return b"".join(self._chunks)
+        if len(self._chunks) > 1:  # one copy of it is enough
+            self._chunks = [b"".join(self._chunks)]
+        return self._chunks[0] if self._chunks else b""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the engine is at work on it, and nothing has cut it."""
+        return self._timeout is not None and self.cause is None
 
     async def run(
         self, engine: Answering, scope: Scope, body: bytes, receive: Receive, timeout_s: float
@@ -152,6 +175,14 @@ class Exchange:
         with suppress(RuntimeError):  # it is over, in this very turn of the loop
             self._timeout.reschedule(asyncio.get_running_loop().time() + patience_s)
 
+    def drop(self, cause: EdgeStoreError) -> None:
+        """Cut it and forget the bytes that have come; the texts that were read from them stay."""
+        self.cut(cause)
+        self._is_deaf = True
+        self._chunks.clear()
+        self._held.clear()
+        self.counted_bytes = 0
+
     async def _take(self, message: ASGIMessage) -> None:
         """The engine's ``send``."""
         if self._is_deaf:
@@ -171,15 +202,24 @@ class Exchange:
             return
         chunk = message.get("body", b"")
         self._bytes += len(chunk)
+        if self._bytes > self.counted_bytes:
+            self._count_more()
+        self._chunks.append(chunk)
+        if self._splitter is not None:
+            await self._pass_on(self._splitter, chunk)
+
+    def _count_more(self) -> None:
         if self._bytes > self._bytes_max:
             error = ResponseTooLarge(
                 f"the answer is over recorder.response_bytes_max = {self._bytes_max} bytes"
             )
             self.cut(error)
             raise error
-        self._chunks.append(chunk)
-        if self._splitter is not None:
-            await self._pass_on(self._splitter, chunk)
+        missing = self._bytes - self.counted_bytes
+        step = max(missing, min(STEP_BYTES, self._bytes_max - self.counted_bytes))
+        if self._grow is not None:
+            self._grow(self, step)
+        self.counted_bytes += step
 
     async def _pass_on(self, splitter: EventSplitter | LineSplitter, chunk: bytes) -> None:
         """Read the events that ``chunk`` completes; send those that may leave."""
@@ -269,7 +309,7 @@ class Exchange:
         if isinstance(receipt, Receipt):
             end = splitter.comment(f"committed id={receipt.id} seq={receipt.seq}")
         end += self._envelope.event(error) if error else b"".join([*self._held, splitter.rest()])
-        await self._send({"type": "http.response.body", "body": end, "more_body": False})
+        await self._send_last(end)
 
     async def _answer(
         self, status: int, headers: Headers, body: bytes, receipt: Receipt | None
@@ -281,7 +321,25 @@ class Exchange:
         else:
             seq = (b"x-edge-store-seq", str(receipt.seq).encode())
             await self._start([*headers, length, seq], durability=b"committed")
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await self._send_last(body)
+
+    async def _send_last(self, body: bytes) -> None:
+        """Send what is left of the answer, piece by piece as its caller takes it: so long it is
+        counted. Who takes none of it for a minute is given up.
+        """
+        if self._splitter is None and len(body) <= PIECE_BYTES:  # there is nothing to wait for
+            await self._send({"type": "http.response.body", "body": body, "more_body": False})
+            return
+        try:
+            for start in range(0, len(body) or 1, PIECE_BYTES):
+                end = start + PIECE_BYTES
+                piece, more = body[start:end], end < len(body)
+                async with asyncio.timeout(TAKING_S):
+                    await self._send(
+                        {"type": "http.response.body", "body": piece, "more_body": more}
+                    )
+        except TimeoutError:
+            log.warning("answer_not_taken", id=self.result_id, bytes=len(body))
 
     async def _start(self, headers: Headers, *, durability: bytes) -> None:
         ours = self.result_id.encode()

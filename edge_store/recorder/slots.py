@@ -2,10 +2,11 @@
 committed.
 
 Two numbers bound everything behind them (requests in flight, results waiting for a COMMIT, memory):
-the slots, and the bytes of all request bodies that are arriving, waiting or in flight. Both are
-shared fairly by tenants. Freed slots go round the tenants that wait, one each; where all waiting
-places are taken, a newcomer gets that of the tenant that waits most; and no tenant may hold more
-than ``HOLD_FACTOR`` times the bytes that are left, so that there is always room for another's body.
+the slots, and the bytes of all requests and answers that are here, from the first byte of a body
+that arrives to the last of an answer that its caller has taken. Both are shared fairly by tenants.
+Freed slots go round the tenants that wait, one each; where all waiting places are taken, a newcomer
+gets that of the tenant that waits most; and no tenant may hold more than ``HOLD_FACTOR`` times the
+bytes that are left, so that there is always room for another's body.
 
 Each admission takes the next ``boot_seq``; no number is skipped. Runs on the event loop.
 """
@@ -44,26 +45,24 @@ class Party:
 
 
 class Hold:
-    """What one request holds, from the first byte of its body on: its tenant's name and its bytes.
-
-    Left, it gives them back, unless it became a slot: then ``Slots.release`` does.
+    """What one request holds, from the first byte of its body on: its tenant's name, and the bytes
+    of the body and the answer. They are given back once it is left and its slot, if it took one, is
+    free: its caller may still read when the row is committed, or have gone long before.
     """
 
-    __slots__ = ("_slots", "held_bytes", "is_admitted", "is_over", "party")
+    __slots__ = ("_slots", "held_bytes", "party", "users")
 
     def __init__(self, slots: "Slots", party: Party) -> None:
         self._slots = slots
         self.party = party
         self.held_bytes = 0
-        self.is_admitted = False
-        self.is_over = False
+        self.users = 1
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        if not self.is_admitted:
-            self._slots.withdraw(self)
+        self._slots.withdraw(self)
 
 
 class Slot:
@@ -127,7 +126,7 @@ class Slots:
         return Hold(self, party)
 
     def grow(self, hold: Hold, size: int) -> None:
-        """Count ``size`` more bytes of the hold's body.
+        """Count ``size`` more bytes of the hold's request or answer.
 
         Raises:
             RecorderFull: there is no room for them (retryable).
@@ -145,25 +144,32 @@ class Slots:
         bound, parties = self._config.bytes_max, len(self._parties)
         if parties > 1 and held > bound // parties:
             return TenantOverShare(
-                f"the request bodies of this tenant would be {held} bytes; there are {parties} "
-                f"tenants, and recorder.bytes_max = {bound}",
+                f"the requests and answers of this tenant would be {held} bytes; there are "
+                f"{parties} tenants, and recorder.bytes_max = {bound}",
                 hint=f"{FEWER} or smaller ones",
             )
         return RecorderFull(
-            f"the request bodies that are held have {self.held_bytes} bytes; "
+            f"the requests and answers that are held have {self.held_bytes} bytes; "
             f"recorder.bytes_max = {bound}",
             hint=f"{FEWER} or smaller ones, or raise recorder.bytes_max",
         )
 
+    def shrink(self, hold: Hold, size: int) -> None:
+        """Give ``size`` bytes back."""
+        assert 0 <= size <= hold.held_bytes
+        hold.party.held_bytes -= size
+        hold.held_bytes -= size
+        self.held_bytes -= size
+
     def withdraw(self, hold: Hold) -> None:
-        """Give back what the hold holds."""
-        assert not hold.is_over
-        hold.is_over = True
+        """The hold is left, or its slot is free; the last of them gives back what it holds."""
+        assert hold.users > 0
+        hold.users -= 1
+        if hold.users:
+            return
+        self.shrink(hold, hold.held_bytes)
         party = hold.party
         party.holds -= 1
-        party.held_bytes -= hold.held_bytes
-        self.held_bytes -= hold.held_bytes
-        hold.held_bytes = 0
         if not party.holds:
             assert not party.held_bytes
             assert not party.waiting
@@ -192,7 +198,7 @@ class Slots:
             self._free -= 1
             self._drained.clear()
         self.admitted_upto += 1
-        hold.is_admitted = True
+        hold.users += 1
         return Slot(self.admitted_upto, (time.monotonic() - started) * 1000, hold)
 
     async def _wait(self, party: Party) -> None:
@@ -259,7 +265,7 @@ class Slots:
             self._pass_on()
 
     def release(self, slot: Slot) -> None:
-        """Give the place to the next in line, and the bytes back."""
+        """Give the place to the next in line, and the bytes back if its request has been left."""
         assert slot.boot_seq <= self.admitted_upto
         self.withdraw(slot.hold)
         self._pass_on()

@@ -277,7 +277,16 @@ class Writer:
         self._settle_all(batch, outcomes)
 
     def _first(self) -> tuple[Waiting, ...]:
-        return tuple(islice(self._queue, self._config.batch_rows_max))
+        """What one COMMIT carries: what waits, up to the bounds of rows and bytes; one at least."""
+        room = self._config.batch_bytes_max
+        batch: list[Waiting] = []
+        for waiting in islice(self._queue, self._config.batch_rows_max):
+            content = waiting.result.content
+            room -= len(content.request_body) + len(content.response_body)
+            if batch and room < 0:
+                break
+            batch.append(waiting)
+        return tuple(batch)
 
     def _settle_all(
         self, batch: Sequence[Waiting], outcomes: Sequence[Receipt | EdgeStoreError]

@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,7 +31,11 @@ from support.rawserver import (
     sends_garbage,
     streams,
 )
+from support.scripted import chat_body
 
+from edge_store.bench.figures import peak_resident_bytes, resident_bytes
+
+MIB = 1 << 20
 CHAT: dict[str, Any] = {"model": "raw", "messages": [{"role": "user", "content": "hello"}]}
 ROUTE = "/v1/chat/completions"
 EVENTS = CHAT_EVENTS[:3]  # "Hello", without its finish
@@ -197,3 +202,39 @@ async def test_generation_over_its_time_is_cut_with_a_504(box: Box) -> None:
     status, code, http_status, text = outcome(box, answer)
     assert (status, code, http_status) == ("failed", "generation_timeout", 504)
     assert text.startswith("HelHel")
+
+
+async def test_large_answers_to_many_callers_have_a_bound_in_memory(box: Box) -> None:
+    """Fifty answers of 8 MiB at once, where 64 MiB are allowed: 400 MiB of answers alone."""
+    callers, bound = 50, 64 * MIB
+    body = chat_body("x" * 8 * MIB)
+    all_here = asyncio.Barrier(callers)
+
+    async def large(peer: Peer) -> None:
+        await peer.head(200, f"Content-Length: {len(body)}")
+        await peer.write(body[: MIB // 2])
+        await all_here.wait()
+        with contextlib.suppress(ConnectionError):  # it may be cut
+            await peer.write(body[MIB // 2 :])
+
+    settings = {"RECORDER__BYTES_MAX": str(bound), "SERVER__BODY_BYTES_MAX": str(MIB)}
+    limits = httpx.Limits(max_connections=callers)
+    async with between(box, large, ENGINE__UPSTREAM__READ_TIMEOUT_S="20", **settings) as (
+        daemon,
+        _,
+    ):
+        before = resident_bytes(daemon.process_id)
+        async with httpx.AsyncClient(timeout=3 * DEADLINE_S, limits=limits) as client:
+            asked = (client.post(daemon.url + ROUTE, json=CHAT) for _ in range(callers))
+            told = await asyncio.gather(*asked)
+        grown = peak_resident_bytes(daemon.process_id) - before
+        assert daemon.metrics()["edge_store_held_bytes"] == 0
+    statuses = Counter(answer.status_code for answer in told)
+    assert set(statuses) == {200, 503}
+    assert statuses[200] >= 3, "who was cut has made room for others"
+    assert all(answer.content == body for answer in told if answer.status_code == 200)
+    codes = {a.json()["error"]["code"] for a in told if a.status_code == 503}
+    assert codes == {"no_room_for_answer"}
+    assert grown < 6 * bound  # copies of texts, of a batch, of a digest; without the bound 1.1 GiB
+    assert box.scalar("SELECT count(*) FROM results") == callers
+    box.proven()

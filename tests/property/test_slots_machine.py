@@ -165,8 +165,7 @@ class SlotsMachine(RuleBasedStateMachine):
     def release(self, data: st.DataObject) -> None:
         slot = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
         self.slots.release(slot)
-        with slot.hold:  # left before the release, as by ``start``, or after it
-            self.settle()
+        self.settle()
         self.admit_next()
 
     def take_out(self, at: int) -> asyncio.Task[Slot]:

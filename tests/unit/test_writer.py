@@ -4,9 +4,11 @@ import asyncio
 import time
 from pathlib import Path
 
+import msgspec
 from support.records import make_result
 from support.scripted import chat_body, recording, replay
 
+from edge_store.config import RecorderSection
 from edge_store.recorder import writer as writing
 from edge_store.result import Receipt
 from edge_store.sqlite import open_reader
@@ -32,6 +34,20 @@ async def test_what_a_busy_loop_is_about_to_bring_shares_the_commit(tmp_path: Pa
             await asyncio.sleep(0)
         await asyncio.gather(*arrived)
     assert commit_sizes(tmp_path / "a.db") == [8]
+
+
+async def test_a_commit_carries_so_many_bytes_at_most(tmp_path: Path) -> None:
+    """Of results of 10 kB two each; one that is larger than the bound goes alone."""
+    config = RecorderSection(beat_s=0.05, batch_bytes_max=25_000)
+    async with recording(tmp_path / "a.db", SCRIPT, config=config) as running:
+        arrived = []
+        for number, size in enumerate([10_000] * 4 + [50_000] + [10_000] * 2, 1):
+            result = make_result(number, running.boot.boot_id)
+            content = msgspec.structs.replace(result.content, response_body=bytes(size))
+            result = msgspec.structs.replace(result, content=content)
+            arrived.append(running.writer.enqueue(result))
+        await asyncio.gather(*arrived)
+    assert commit_sizes(tmp_path / "a.db") == [2, 2, 1, 2]
 
 
 async def test_a_loop_that_is_never_idle_does_not_hold_a_commit_back(tmp_path: Path) -> None:
