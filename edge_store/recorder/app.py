@@ -28,7 +28,7 @@ from edge_store.recorder.answers import Answers
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.caller import caller_of, origin_of
 from edge_store.recorder.entry import Entry
-from edge_store.recorder.exchange import Exchange
+from edge_store.recorder.exchange import INLINE_BYTES_MAX, Exchange
 from edge_store.recorder.idempotency import Claim, Idempotency, Stored, StoredAnswer
 from edge_store.recorder.slots import Hold, Slot, Slots
 from edge_store.recorder.transcript import Asked, Dialect, Reading
@@ -41,7 +41,6 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-INLINE_BYTES_MAX = 256 * 1024  # of a body that is read on the loop: some 10 ms
 ERROR_BYTES_MAX = 4096  # of an engine's error body that becomes the row's error_message
 
 

@@ -32,12 +32,13 @@ from edge_store.recorder.transcript.ndjson import LineSplitter
 from edge_store.recorder.transcript.sse import EventSplitter
 from edge_store.result import Receipt
 
-__all__ = ["Exchange"]
+__all__ = ["INLINE_BYTES_MAX", "Exchange"]
 
 log = structlog.get_logger(__name__)
 
 Headers = list[tuple[bytes, bytes]]
 LAST_WORDS_S = 1.0  # from a cut until the engine has sent what it has of a plain answer
+INLINE_BYTES_MAX = 256 * 1024  # of a body that is read on the loop: some 10 ms
 STEP_BYTES = 16 * 1024  # by which an answer is counted, so that not each token is
 PIECE_BYTES = 256 * 1024  # the most that waits in the server for a caller to read it
 TAKING_S = 60.0  # longest time for a caller to take a piece
@@ -147,7 +148,11 @@ class Exchange:
                 self._timeout = None
                 deadline.cancel()
                 watcher.cancel()
-        self._finish_reading()
+        self.ended_monotonic = time.monotonic()
+        if self._bytes <= INLINE_BYTES_MAX:
+            self._finish_reading()
+        else:
+            await asyncio.to_thread(self._finish_reading)
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -254,19 +259,19 @@ class Exchange:
         return passing
 
     def _finish_reading(self) -> None:
-        self.ended_monotonic = time.monotonic()
+        body = self.response_body  # put together here, which is on another thread if it is large
         if self.cause is not None:
-            if self._splitter is None and self._chunks and self.http_status == 200:
+            if self._splitter is None and body and self.http_status == 200:
                 with suppress(Garbled):  # it may be cut anywhere
-                    self.reader.body(self.response_body)
+                    self.reader.body(body)
             return
         if self._splitter is not None:
             self._finish_stream(self._splitter)
-        elif not self._headers and not self._chunks:
+        elif not self._headers and not body:
             self.cause = UpstreamError("the engine ended without an answer")
         elif self.http_status == 200:
             try:
-                self.reader.body(self.response_body)
+                self.reader.body(body)
             except Garbled as exc:
                 self.cause = UpstreamError(f"the engine sent {exc}")
 

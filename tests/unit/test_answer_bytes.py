@@ -1,6 +1,7 @@
 """The bytes of answers have a bound in sum: until they are committed, and until they are read."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from edge_store.config import RecorderSection
 from edge_store.engine import ASGIMessage, Receive, Scope, Send
 from edge_store.errors import Overloaded, RecorderFull
 from edge_store.recorder import exchange
+from edge_store.recorder.transcript.openai import OpenAIReader
 from edge_store.result import Recorded, Status
 
 PLAIN: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}
@@ -222,3 +224,23 @@ async def test_a_caller_that_reads_nothing_is_given_up(
             (found,) = running.stored()
     assert found.result.status is Status.COMPLETED
     assert [e["id"] for e in logged if e["event"] == "answer_not_taken"] == [found.result.id]
+
+
+async def test_a_large_answer_is_read_on_another_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    read = OpenAIReader.body
+
+    def noted(reader: OpenAIReader, body: bytes) -> None:
+        threads.append(threading.get_ident())
+        read(reader, body)
+
+    monkeypatch.setattr(OpenAIReader, "body", noted)
+    for size, is_here in ((1000, True), (1_000_000, False)):
+        script = replay(pieces(chat_body("x" * size)))
+        async with recording(tmp_path / f"{size}.db", script, config=ROOMY) as running:
+            await running.ask()
+            (found,) = running.stored()
+        assert (threads.pop() == threading.get_ident()) == is_here
+        assert found.result.outputs[0].output_text == "x" * size
