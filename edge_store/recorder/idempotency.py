@@ -4,10 +4,13 @@ stored for it, as it was, and nothing is generated.
 Whoever brings a key first claims it, so that one run at a time exists of it; those who come
 meanwhile wait for the COMMIT of that run. Only completed answers are given again: after any other
 outcome the next in line has the claim. Claims live in this process, answers in the database: a
-restart forgets nothing that was committed. What waits holds no slot, and has no row.
+restart forgets nothing that was committed. What waits holds no slot, and has no row. No tenant
+waits with more than ``HOLD_FACTOR`` times the places that are left, as with the bytes of ``Slots``,
+so that others find one.
 """
 
 import asyncio
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +24,15 @@ from edge_store.errors import (
     EdgeStoreError,
     GenerationTimeout,
     IdempotencyConflict,
+    Overloaded,
     RecorderFull,
+    TenantOverShare,
 )
 from edge_store.ids import ResultId
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.entry import Entry
 from edge_store.recorder.envelope import JSON, JSON_LINES, Envelope
+from edge_store.recorder.slots import HOLD_FACTOR
 from edge_store.recorder.waiting import Settled
 from edge_store.result import Receipt, Record, Result, Status
 from edge_store.sql import sql
@@ -167,7 +173,7 @@ class Idempotency:
         self._timeout_s = engine_timeout_s
         self._metrics = metrics
         self._claims: dict[Name, KeyClaim] = {}
-        self._waiting = 0
+        self._waiting: Counter[str | None] = Counter()  # by tenant
 
     async def __aenter__(self) -> Self:
         self._reader = await DatabaseThread.open(partial(open_reader, self._path))
@@ -190,7 +196,8 @@ class Idempotency:
             IdempotencyConflict: the key was used for another request, or its answer is
                 stored without a body.
             ClientDisconnected: the caller left while it waited.
-            GenerationTimeout, RecorderFull: the wait was too long, or too many wait.
+            GenerationTimeout: the wait was too long.
+            RecorderFull, TenantOverShare: too many wait, or too many of this tenant.
             StoreError: the database cannot be read.
         """
         if entry.key_hash is None or not self._ttl_ms:
@@ -220,15 +227,13 @@ class Idempotency:
         first = self._claims[name]
         if first.looked_up.done():  # who has nothing to wait for is told so, however many wait
             _require_same(entry, first.endpoint, first.fingerprint)
-        if self._waiting >= self._waiting_max:
-            raise RecorderFull(
-                f"{self._waiting} requests wait for the answers to their Idempotency-Keys",
-                hint="send fewer requests at once, or raise recorder.slots",
-            )
+        left = self._waiting_max - self._waiting.total()
+        if self._waiting[entry.tenant] >= HOLD_FACTOR * left:
+            raise self._no_place(entry.tenant)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_s
         gone = asyncio.ensure_future(_departure(receive))
-        self._waiting += 1
+        self._waiting[entry.tenant] += 1
         self._metrics.attached.inc()
         try:
             while (claim := self._claims.get(name)) is not None:
@@ -254,7 +259,22 @@ class Idempotency:
             return None
         finally:
             gone.cancel()
-            self._waiting -= 1
+            self._waiting[entry.tenant] -= 1
+            if not self._waiting[entry.tenant]:
+                del self._waiting[entry.tenant]
+
+    def _no_place(self, tenant: str | None) -> Overloaded:
+        number, total = self._waiting[tenant], self._waiting.total()
+        if number < total and number * len(self._waiting) > total:
+            return TenantOverShare(
+                f"{number} requests of this tenant wait for the answers to their Idempotency-Keys, "
+                f"of {total}",
+                hint="send fewer requests at once",
+            )
+        return RecorderFull(
+            f"{total} requests wait for the answers to their Idempotency-Keys",
+            hint="send fewer requests at once, or raise recorder.slots",
+        )
 
 
 async def _departure(receive: Receive) -> None:

@@ -35,6 +35,7 @@ from edge_store.errors import (
     InvalidRequest,
     RecorderFull,
     ShutDown,
+    TenantOverShare,
 )
 from edge_store.recorder import idempotency
 from edge_store.recorder.disk import Disk, DiskLevel
@@ -295,6 +296,29 @@ async def test_no_more_wait_than_there_are_slots(path: Path) -> None:
             await ask(running, {**PLAIN, "seed": 1})
         run.set_result(replay([chat_body("hello")]))
         await asyncio.gather(leading, waiting)
+
+
+async def test_a_tenant_that_waits_much_leaves_places_for_others(path: Path) -> None:
+    def headers(tenant: str) -> list[tuple[bytes, bytes]]:
+        return [KEY, (b"authorization", tenant.encode())]
+
+    told = Told()
+    async with recording(path, told, config=RecorderSection(slots=10, beat_s=0.05)) as running:
+        tasks = [begin(running, headers=headers("greedy"))[1]]
+        runs = [await told.begun(1)]
+        tasks += [begin(running, headers=headers("greedy"))[1] for _ in range(9)]
+        await attached(running, 9)
+        with pytest.raises(RecorderFull):  # alone it is over nobody's share
+            await ask(running, headers=headers("greedy"))
+        tasks.append(begin(running, headers=headers("small"))[1])
+        runs.append(await told.begun(2))
+        tasks.append(begin(running, headers=headers("small"))[1])
+        await attached(running, 10)
+        with pytest.raises(TenantOverShare):
+            await ask(running, headers=headers("greedy"))
+        for run in runs:
+            run.set_result(replay([chat_body("hello")]))
+        assert {caller.status for caller in await asyncio.gather(*tasks)} == {200}
 
 
 async def test_an_answer_whose_caller_is_cancelled_during_its_commit_is_not_run_again(
