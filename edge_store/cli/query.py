@@ -7,6 +7,7 @@ import click
 
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
+from edge_store.cli.target import chosen_database, target_options
 
 __all__ = ["query"]
 
@@ -15,10 +16,7 @@ ROWS_MAX = 10_000_000
 
 @click.command()
 @click.argument("statement", metavar="[SQL]", required=False)
-@click.option(
-    "--db", type=click.Path(path_type=Path), help="A database file, as restored or pulled."
-)
-@click.option("--config", help="The box's edge-store.toml, or its folder.")
+@target_options
 @click.option(
     "-p", "--param", "params", type=(str, str), multiple=True, metavar="NAME VALUE",
     help="A value for :NAME in the SQL.",
@@ -52,11 +50,7 @@ def query(  # noqa: PLR0913  (one parameter per option)
     from edge_store.sql import sql
     from edge_store.sqlite import open_reader
 
-    if db is None:
-        from edge_store.config import load
-
-        db = Path(load(config).config.store.path)
-    connection = open_reader(db)
+    connection = open_reader(chosen_database(db, config))
     try:
         with interruptible():
             result = run_query(

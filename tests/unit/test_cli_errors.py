@@ -1,9 +1,14 @@
 """What the command prints, and exits with, when something went wrong."""
 
-import pytest
+from collections.abc import Iterator
 
-from edge_store.cli.main import report
+import click
+import pytest
+from click.testing import CliRunner
+
+from edge_store.cli.main import cli, report
 from edge_store.errors import EXIT_CONFIG, EXIT_FAILURE, ConfigError
+from edge_store.ids import new_result_id
 
 
 def test_error_from_nested_task_groups_exits_with_its_own_code(
@@ -19,3 +24,25 @@ def test_bug_beside_an_expected_error_is_not_hidden(capsys: pytest.CaptureFixtur
     both = ExceptionGroup("both", [ConfigError("expected"), ZeroDivisionError("a bug")])
     assert report(both) == EXIT_FAILURE
     assert "ZeroDivisionError: a bug" in capsys.readouterr().err
+
+
+def commands(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *names, name)
+        elif command is not None:
+            yield (*names, name), command
+
+
+def test_no_command_takes_two_databases() -> None:
+    found = set()
+    for names, command in commands(cli):
+        if not {"db", "config"} <= {parameter.name for parameter in command.params}:
+            continue
+        needed = [new_result_id() for p in command.params if isinstance(p, click.Argument)]
+        done = CliRunner().invoke(cli, [*names, *needed, "--db", "x.db", "--config", "x.toml"])
+        assert (done.exit_code, "not both" in done.output) == (2, True), (names, done.output)
+        found.add(names)
+    assert {("query",), ("receipt",), ("ledger",), ("verify",)} <= found
