@@ -26,7 +26,7 @@ from edge_store.recorder.disk import Disk, DiskLevel
 from edge_store.replica.litestream import find_litestream, require_safe_path
 from edge_store.replica.location import Location, Scheme, parse_location, read_credentials
 from edge_store.result import Record
-from edge_store.schema import SCHEMA_VERSION, require_schema
+from edge_store.schema import SCHEMA_VERSION, altered, require_schema
 from edge_store.sqlite import (
     Connection,
     check_integrity,
@@ -205,6 +205,10 @@ def _check_schema(connection: Connection, path: Path) -> Check:
     if version < SCHEMA_VERSION:
         return _warning("database", f"{found}, not {SCHEMA_VERSION}",
                         "the next `edge-store serve` migrates it")  # fmt: skip
+    if strange := altered(connection):
+        names = ", ".join(map(str, strange))
+        return _warning("database", f"{found}; missing, or not edge-store's own: {names}",
+                        "the next `edge-store serve` makes it anew")  # fmt: skip
     if journal_mode != "wal":
         return _warning("database", found, "the next `edge-store serve` sets it to wal")
     return _ok("database", found)

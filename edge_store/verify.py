@@ -20,7 +20,7 @@ import msgspec
 
 from edge_store.chain import SEQ_MAX, ChainCheck, check_links, check_rows, verify_chain
 from edge_store.errors import StoreError
-from edge_store.schema import require_schema
+from edge_store.schema import altered, require_schema
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader, translated
 
@@ -47,10 +47,16 @@ def verify_file(
     """
     with _reading(path) as connection:
         require_schema(connection, f"{path} is damaged")
+        views = [
+            f"{each} is not as edge-store makes it"
+            for each in altered(connection)
+            if each.type == "view"
+        ]  # what they show could be anything
         seq_from, seq_to = connection.execute(sql("select_extent")).fetchone()
         processes = processes or min(len(os.sched_getaffinity(0)), PROCESSES_MAX)
         if processes == 1 or seq_to - seq_from < PARALLEL_FROM:
-            return verify_chain(connection, head=head, faults_max=FAULTS_MAX)
+            check = verify_chain(connection, head=head, faults_max=FAULTS_MAX)
+            return _with_faults(check, views)
     step = max(RANGE_SEQS, (seq_to - seq_from) // RANGES_MAX)  # a forged seq may be anything
     starts = list(range(seq_from, seq_to + 1, step))
     # The first and the last range reach to the ends: what belongs to no result may lie anywhere.
@@ -63,7 +69,7 @@ def verify_file(
             found = pool.map(_check_range, repeat(path), starts, ends)
             with _reading(path) as connection:
                 check = check_links(connection, head=head, faults_max=FAULTS_MAX)
-            faults = [*check.faults, *(fault for faults in found for fault in faults)]
+            faults = [fault for faults in found for fault in faults]
         except BrokenProcessPool as exc:
             raise StoreError(
                 f"{path} was not verified: a process of the check was killed",
@@ -72,7 +78,11 @@ def verify_file(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return msgspec.structs.replace(check, faults=tuple(faults[:FAULTS_MAX]))
+    return _with_faults(check, [*faults, *views])
+
+
+def _with_faults(check: ChainCheck, more: list[str]) -> ChainCheck:
+    return msgspec.structs.replace(check, faults=(*check.faults, *more)[:FAULTS_MAX])
 
 
 def _leave_interrupts() -> None:

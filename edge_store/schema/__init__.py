@@ -2,23 +2,31 @@
 
 A migration is one SQL file. ``application_id`` marks the file as ours; ``user_version`` is the
 number of the newest migration it has. Runs on the writer's connection, before anything else does.
+
+A table or a column that is missing is damage. Views and indexes hold nothing of their own: one that
+is missing or not as the migrations made it is made anew when the file is next opened for writing.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
+import structlog
 from sqlite_utils import Database, Migrations
 
 from edge_store.errors import Corrupt, SchemaTooNew
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, complete_statement, driver
 
-__all__ = ["SCHEMA_VERSION", "migrate", "migrations", "require_schema", "statements"]
+__all__ = ["SCHEMA_VERSION", "altered", "migrate", "migrations", "require_schema", "statements"]
+
+log = structlog.get_logger(__name__)
 
 FILES = ("0001_initial.sql",)
 SCHEMA_VERSION = len(FILES)
+DROP = {"view": "drop_view", "index": "drop_index"}  # blocks of damage.sql
 MISSING_SHOWN = 3  # of a dropped table each column is missing too
 
 migrations = Migrations("edge_store")
@@ -50,7 +58,7 @@ for _version, _name in enumerate(FILES, start=1):
 
 
 def migrate(connection: Connection) -> None:
-    """Bring the file to the newest schema.
+    """Bring the file to the newest schema, and its views and indexes to what that says of them.
 
     Raises:
         SchemaTooNew: the file was written by a newer edge-store.
@@ -61,11 +69,54 @@ def migrate(connection: Connection) -> None:
             f"the database has schema {version}; this edge-store knows up to {SCHEMA_VERSION}",
             hint="install the edge-store that wrote it, or a newer one",
         )
+    _apply(connection)
+    _make_anew(connection, altered(connection))
+
+
+def _apply(connection: Connection) -> None:
     migrations.apply(Database(connection, recursive_triggers=False))
 
 
+class Derived(NamedTuple):
+    """A view or an index."""
+
+    type: str
+    name: str
+    sql: str
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.name}"
+
+
+def altered(connection: Connection) -> tuple[Derived, ...]:
+    """Views and indexes of ours that are missing or not as the migrations make them, as they should
+    be. Of a file with another version of the schema nothing is said.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA_VERSION:
+        return ()
+    found = _derived(connection)
+    return tuple(each for each in _expected()[1] if each not in found)
+
+
+def _make_anew(connection: Connection, those: tuple[Derived, ...]) -> None:
+    if not those:
+        return
+    log.warning("schema_mended", made_anew=[str(each) for each in those])
+    connection.execute(sql("begin"))
+    try:
+        for each in those:
+            connection.execute(sql(DROP[each.type]).replace('"name"', f'"{each.name}"'))
+            connection.execute(each.sql)
+        connection.execute(sql("commit"))
+    except BaseException:
+        with suppress(driver.Error):
+            connection.execute(sql("rollback"))
+        raise
+
+
 def require_schema(connection: Connection, what: str) -> None:
-    """Refuse a file that lacks a table, a column or a view of ours; ``what`` begins the message.
+    """Refuse a file that lacks a table or a column of ours; ``what`` begins the message.
 
     It may have more: indexes and tables of the operator's. One with another version of the schema
     is not looked at.
@@ -76,7 +127,7 @@ def require_schema(connection: Connection, what: str) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version != SCHEMA_VERSION:
         return
-    missing = sorted(_expected() - _names(connection))
+    missing = sorted(_expected()[0] - _names(connection))
     if missing:
         raise Corrupt(
             f"{what}: its schema lacks {', '.join(missing[:MISSING_SHOWN])}"
@@ -86,12 +137,16 @@ def require_schema(connection: Connection, what: str) -> None:
 
 
 @cache
-def _expected() -> frozenset[str]:
+def _expected() -> tuple[frozenset[str], tuple[Derived, ...]]:
     with closing(driver.connect(":memory:", isolation_level=None)) as connection:
-        migrate(connection)
-        return _names(connection)
+        _apply(connection)
+        return _names(connection), _derived(connection)
 
 
 def _names(connection: Connection) -> frozenset[str]:
-    """As in ``table results``, ``column results.seq``, ``view generations``."""
+    """As in ``table results``, ``column results.seq``."""
     return frozenset(name for (name,) in connection.execute(sql("select_schema")))
+
+
+def _derived(connection: Connection) -> tuple[Derived, ...]:
+    return tuple(Derived(*row) for row in connection.execute(sql("select_derived")))
