@@ -15,7 +15,12 @@ from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import (
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 
 from edge_store.errors import ReplicaNotFound, ReplicationError
 from edge_store.ids import DeviceId
@@ -31,6 +36,9 @@ LISTS_AT_A_TIME = 32
 DEVICE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # as device.id allows
 RESERVED = frozenset({"heads"})  # folders under a prefix that are not boxes
 LTX_FILE = re.compile(r"(?:ltx/)?([0-9a-f]+)/([0-9a-f]{16})-([0-9a-f]{16})\.ltx")
+
+STATUS = re.compile(r"status code: (\d{3})\b")  # as obstore says it
+REFUSALS = (PermissionDeniedError, UnauthenticatedError, PermissionError)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -149,9 +157,11 @@ def _below(entry: Any, prefix: str | None) -> str:
 def _explained(exc: Exception, location: Location) -> ReplicationError:
     """What a failed LIST means. The store's texts name no keys but the key's id; it is left out."""
     text = str(exc)
-    if "NoSuchBucket" in text or "404" in text or isinstance(exc, FileNotFoundError):
+    found = STATUS.search(text)  # the address, with a port and a prefix, is in the text too
+    status = found[1] if found else None
+    if status == "404" or isinstance(exc, NotFoundError | FileNotFoundError):
         return ReplicaNotFound(f"{location}: there is no such bucket", hint="check the address")
-    if "403" in text or "401" in text or "Forbidden" in text or isinstance(exc, PermissionError):
+    if status in ("401", "403") or isinstance(exc, REFUSALS):
         return ReplicationError(
             f"{location} refuses the keys",
             hint="check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may list",

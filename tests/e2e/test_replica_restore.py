@@ -157,12 +157,14 @@ async def test_missing_replica_is_named(tmp_path: Path, url: str) -> None:
 async def test_wrong_secret_is_told_from_an_absent_bucket(
     tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    absent = s3.url("fleet").replace("//edge/", "//absent/")
+    """The address, which the store's error names, has the number of another error in it."""
+    absent = s3.url("fleet-403").replace("//edge/", "//absent/")
     with pytest.raises(ReplicaNotFound):
         await restore(parse_location(absent), DEVICE, tmp_path / "copy.db", timeout_s=30)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-this-one")
+    location = parse_location(s3.url("fleet-404"))
     with pytest.raises(ReplicationError, match="refuses the keys") as caught:
-        await restore(parse_location(s3.url("fleet")), DEVICE, tmp_path / "copy.db", timeout_s=30)
+        await restore(location, DEVICE, tmp_path / "copy.db", timeout_s=30)
     assert "not-this-one" not in str(caught.value)
 
 

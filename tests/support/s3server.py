@@ -1,10 +1,12 @@
 """An S3 server on loopback: ``rclone serve s3`` over a folder. It can go away and come back."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +20,14 @@ DEADLINE_S = 10.0
 RCLONE = Path(sys.executable).with_name("rclone")
 
 
+def free_port() -> int:
+    """One that nobody is given while this server is away: not of those for outgoing connections."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 class S3Server:
     """Entered: it answers. Its address stays the same over ``stop`` and ``start``."""
 
@@ -27,8 +37,7 @@ class S3Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / BUCKET).mkdir(parents=True)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -60,6 +69,7 @@ class S3Server:
         )
         ends_at = time.monotonic() + DEADLINE_S
         while True:
+            assert self._process.poll() is None, "rclone has ended: is its port another's?"
             try:
                 httpx.get(self.endpoint, timeout=1, trust_env=False)
             except httpx.HTTPError:
