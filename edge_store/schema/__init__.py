@@ -17,7 +17,7 @@ from edge_store.sqlite import Connection, complete_statement, driver
 
 __all__ = ["SCHEMA_VERSION", "migrate", "migrations", "require_schema", "statements"]
 
-FILES = ("0001_initial.sql",)
+FILES = ("0001_initial.sql", "0002_keys.sql")
 SCHEMA_VERSION = len(FILES)
 MISSING_SHOWN = 3  # of a dropped table each column is missing too
 
