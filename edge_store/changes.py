@@ -5,6 +5,7 @@ is stopped by the command itself. Either way it is one function in one transacti
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from edge_store.keys import CreateKey, RevokeKey, create_key, revoke_key
 from edge_store.result import Record
 
 __all__ = ["CHANGES", "Change"]
@@ -17,4 +18,7 @@ class Change(NamedTuple):
     carry_out: Callable[..., Any]
 
 
-CHANGES: Mapping[str, Change] = {}
+CHANGES: Mapping[str, Change] = {
+    "keys.create": Change(CreateKey, create_key),
+    "keys.revoke": Change(RevokeKey, revoke_key),
+}

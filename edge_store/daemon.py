@@ -17,16 +17,25 @@ from typing import Any
 import structlog
 
 from edge_store import __version__
+from edge_store.api.access import Access
 from edge_store.api.admin import admin_routes, bind_admin
 from edge_store.api.app import own_routes
 from edge_store.api.gate import Gate
-from edge_store.api.server import HttpServer, bind, listening, url_of
+from edge_store.api.server import (
+    HttpServer,
+    bind,
+    listening,
+    require_certificate,
+    require_guarded,
+    url_of,
+)
 from edge_store.api.services import Services
 from edge_store.config import Config, EngineKind, EngineSection, read_credential
 from edge_store.engine import Engine
 from edge_store.errors import AdmissionClosed, ConfigError, EdgeStoreError, ShutDown, StoreError
 from edge_store.identity import create_identity
 from edge_store.ids import DeviceId
+from edge_store.keys import read_keys
 from edge_store.lock import DatabaseLock
 from edge_store.observability.looplag import measured_lag
 from edge_store.observability.metrics import Metrics
@@ -106,6 +115,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
             f"store.path = {str(path)!r}: there is no folder {path.parent}",
             hint="create it, or run `edge-store init`",
         )
+    require_certificate(config.server)
     with DatabaseLock(path) as lock:
         listener = bind(config.server)  # before anything slow begins
         metrics = Metrics()
@@ -115,6 +125,9 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
             lambda: open_writer(path, busy_timeout_ms=config.store.busy_timeout_ms)
         )
         device_id = await database.run(_prepare, config.device.id, index_was_held=index_was_held)
+        keys = await database.run(read_keys)
+        require_guarded(listener, config.server, has_keys=bool(keys))
+        access = Access(keys, admin_key)
         lock.note_open()
         async with build_engine(config.engine, stopping.received) as engine:
             boot = await database.run(
@@ -137,7 +150,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 reader = await DatabaseThread.open(lambda: open_reader(path))
                 _watch(metrics, path, disk, recorder, replica)
                 gate = Gate(
-                    admin_key=admin_key,
+                    access=access,
                     recorder=recorder,
                     engine=engine,
                     ours=own_routes(
@@ -153,16 +166,16 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     metrics=metrics,
                 )
                 connections_max = 4 * config.recorder.slots + CONNECTIONS_SPARE
-                server = HttpServer(gate, connections_max, gate.overflow)
+                server = HttpServer(gate, connections_max, gate.overflow, config.server)
                 died = asyncio.ensure_future(engine.until_dead())
                 drain = Drain(recorder, stopping, died, config.server.drain_timeout_s)
                 loaded = asyncio.ensure_future(engine.until_ready())
-                admin = HttpServer(admin_routes(recorder.change), ADMIN_CONNECTIONS_MAX)
+                admin = HttpServer(admin_routes(recorder.change, access), ADMIN_CONNECTIONS_MAX)
                 async with (
                     listening(admin, bind_admin(path)),
                     listening(server, listener, drain),
                 ):
-                    url = url_of(listener)
+                    url = url_of(listener, config.server)
                     log.info("http_listening", url=url)
                     ends = (died, damaged)
                     failure = await _life(

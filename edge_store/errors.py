@@ -15,45 +15,17 @@ and a heading of docs/operations.md. A foreign exception is translated once, whe
 from typing import ClassVar
 
 __all__ = [
-    "AddressTaken",
-    "AdmissionClosed",
-    "AlreadyRunning",
-    "ClientDisconnected",
-    "ConfigError",
-    "Corrupt",
-    "DiskFull",
-    "EdgeStoreError",
-    "EngineCrashed",
-    "EngineError",
-    "EngineRefused",
-    "EngineStartFailed",
-    "GenerationTimeout",
-    "IdempotencyConflict",
-    "InvalidRequest",
-    "LitestreamUnavailable",
-    "MethodNotAllowed",
-    "NoRoomForAnswer",
-    "NotAnEdgeStoreFile",
-    "NotFound",
-    "Overloaded",
-    "PayloadTooLarge",
+    "AddressTaken", "AdmissionClosed", "AlreadyRunning", "ClientDisconnected", "ConcurrencyLimited",
+    "ConfigError", "Corrupt", "DiskFull", "EdgeStoreError", "EngineCrashed", "EngineError",
+    "EngineRefused", "EngineStartFailed", "Forbidden", "GenerationTimeout", "IdempotencyConflict",
+    "InvalidRequest", "KeyExpired", "KeyRevoked", "LitestreamUnavailable", "MethodNotAllowed",
+    "NoRoomForAnswer", "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PayloadTooLarge",
     "QueryRefused",
-    "RecorderFull",
-    "ReplicaNotFound",
-    "ReplicationError",
-    "RequestError",
-    "RequestTimeout",
-    "ResponseTooLarge",
-    "RestoreFailed",
-    "SchemaTooNew",
-    "ShutDown",
-    "StoreError",
-    "TenantOverShare",
-    "UpstreamError",
-    "VerifyFailed",
-    "VulnerableSQLite",
-    "WriterStopped",
-]
+    "RateLimited", "RecorderFull", "ReplicaNotFound", "ReplicationError", "RequestError",
+    "RequestTimeout", "ResponseTooLarge", "RestoreFailed", "SchemaTooNew", "ShutDown", "StoreError",
+    "TenantOverShare", "Unauthorized", "UpstreamError", "VerifyFailed", "VulnerableSQLite",
+    "WriterStopped", "may_pass",
+]  # fmt: skip
 
 EXIT_FAILURE = 1
 EXIT_CONFIG = 78  # sysexits.h EX_CONFIG
@@ -65,13 +37,20 @@ EXIT_TEMPORARY = 75  # EX_TEMPFAIL
 EXIT_NO_PERMISSION = 77  # EX_NOPERM
 
 
+def may_pass(http_status: int) -> bool:
+    """Whether it is worth to ask again, where the status is all that is known: as the SDKs do."""
+    return http_status in (408, 409, 429) or http_status >= 500
+
+
 class EdgeStoreError(Exception):
     """The root. ``str(error)`` says what failed, with the value; ``hint`` says what to do next."""
 
     code: ClassVar[str] = "internal_error"
     http_status: int = 500
     exit_code: ClassVar[int] = EXIT_FAILURE
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
+    retry_after_s: int = 0  # 0: nobody can tell
+    param: str | None = None  # path of the fault in what was sent, as in ``messages[0].content``
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -98,9 +77,39 @@ class RequestError(EdgeStoreError):
     code = "invalid_request"
     http_status = 400
 
+    def __init__(self, message: str, *, hint: str = "", param: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
+
 
 class InvalidRequest(RequestError):
     """The body is not what the route takes."""
+
+
+class Unauthorized(RequestError):
+    """No key was given, or none that was ever made here."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class KeyRevoked(Unauthorized):
+    """The key was revoked."""
+
+    code = "key_revoked"
+
+
+class KeyExpired(Unauthorized):
+    """The key's time is over."""
+
+    code = "key_expired"
+
+
+class Forbidden(RequestError):
+    """The key lacks the right."""
+
+    code = "forbidden"
+    http_status = 403
 
 
 class NotFound(RequestError):
@@ -161,7 +170,7 @@ class Overloaded(EdgeStoreError):
     code = "overloaded"
     http_status = 503
     retryable = True
-    retry_after_s: ClassVar[int] = 1
+    retry_after_s = 1
 
 
 class RecorderFull(Overloaded):
@@ -174,6 +183,24 @@ class TenantOverShare(Overloaded):
     """The recorder is full, and this tenant has more of it than others, who still get in."""
 
     code = "tenant_over_share"
+    http_status = 429
+
+
+class RateLimited(Overloaded):
+    """The key has made all the requests that it may in a minute."""
+
+    code = "rate_limited"
+    http_status = 429
+
+    def __init__(self, message: str, *, hint: str, retry_after_s: int) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class ConcurrencyLimited(Overloaded):
+    """The key has as many requests in flight as it may."""
+
+    code = "concurrency_limited"
     http_status = 429
 
 
@@ -222,11 +249,11 @@ class EngineRefused(EngineError):
     """The engine answered with an error of its own, which is passed on as it is."""
 
     code = "engine_refused"
-    retryable = False
 
     def __init__(self, message: str, http_status: int) -> None:
         super().__init__(message)
         self.http_status = http_status
+        self.retryable = may_pass(http_status)
 
 
 class UpstreamError(EngineError):
@@ -262,6 +289,7 @@ class DiskFull(StoreError):
     code = "disk_full"
     http_status = 507
     retryable = True
+    retry_after_s = 30
 
 
 class WriterStopped(StoreError):
@@ -269,6 +297,8 @@ class WriterStopped(StoreError):
 
     code = "writer_stopped"
     http_status = 503
+    retryable = True
+    retry_after_s = 5
 
 
 class AlreadyRunning(StoreError):

@@ -7,7 +7,7 @@ knows.
 
 from contextlib import suppress
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 from edge_store.chain import check_commit, check_rows
@@ -26,6 +26,7 @@ UUID_VERSION = 7
 TIME_SHIFT = 80  # a UUIDv7 begins with 48 bits of milliseconds
 AHEAD_MS = 60_000  # a clock that is ahead of another by less is no wonder
 YEAR_10000_MS = 253_402_300_800_000
+Replication: TypeAlias = "ReplicaStatus | ReplicaUnknown | None"
 
 
 class State(StrEnum):
@@ -126,10 +127,11 @@ class Place(NamedTuple):
 def read_receipt(
     connection: Connection,
     result_id: str,
-    replica: ReplicaStatus | ReplicaUnknown | None,
+    replica: Replication,
     last_boot: LastBoot = LastBoot.GOES_ON,
+    of_tenant: str | None = None,
 ) -> Receipt:
-    """``replica`` is None when replication is off.
+    """``replica`` is None when replication is off. ``of_tenant``: others' are as if never made.
 
     Raises:
         InvalidRequest: ``result_id`` is no UUIDv7.
@@ -139,7 +141,8 @@ def read_receipt(
     with translated(f"the receipt of {result_id!r} cannot be read"):
         connection.execute(sql("begin_reading"))
         try:
-            return _read(connection, result_id, replica, last_boot)
+            found = _read(connection, result_id, replica, of_tenant)
+            return found or _missing(connection, result_id, last_boot)
         finally:
             with suppress(driver.Error):  # the failure may have ended it by itself
                 connection.execute(sql("rollback"))
@@ -164,12 +167,9 @@ def parsed_id(text: str) -> UUID:
 
 
 def _read(
-    connection: Connection,
-    result_id: str,
-    replica: ReplicaStatus | ReplicaUnknown | None,
-    last_boot: LastBoot,
-) -> Receipt:
-    wanted = {"id": result_id}
+    connection: Connection, result_id: str, replica: Replication, of_tenant: str | None
+) -> Receipt | None:
+    wanted = {"id": result_id, "of_tenant": of_tenant}
     row = connection.execute(sql("select_result_place"), wanted).fetchone()
     if row is not None:
         place = Place(*row)
@@ -186,6 +186,8 @@ def _read(
             replicated=_replicated(place.seq, at, replica),
             proven=_proven(connection, place),
         )
+    if of_tenant is not None:  # nothing says whose it was that is gone
+        return None
     row = connection.execute(sql("select_deletion_by_id"), wanted).fetchone()
     if row is not None:
         *found, at, reason = row
@@ -206,7 +208,7 @@ def _read(
             message=f"lost: it could not be stored ({code}), given up at {rfc3339(at)}",
             gone=Gone(at=rfc3339(at), code=code, message=message, boot_no=boot_no),
         )
-    return _missing(connection, result_id, last_boot)
+    return None
 
 
 def _fault(connection: Connection, place: Place, committed: Committed | None) -> str | None:
@@ -249,9 +251,7 @@ def _committed(connection: Connection, place: Place) -> tuple[Committed | None, 
     return None, None
 
 
-def _replicated(
-    seq: int, committed_at: int | None, replica: ReplicaStatus | ReplicaUnknown | None
-) -> Replicated:
+def _replicated(seq: int, committed_at: int | None, replica: Replication) -> Replicated:
     if replica is None:
         return Replicated(state=ReplicaState.OFF)
     if isinstance(replica, ReplicaUnknown):

@@ -14,10 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from edge_store.api.access import Access
 from edge_store.api.answers import HANDLERS, as_json
 from edge_store.api.services import Changing
 from edge_store.changes import CHANGES
 from edge_store.errors import InvalidRequest, NotFound
+from edge_store.keys import read_keys
 from edge_store.socketpath import reachable_socket
 
 __all__ = ["admin_routes", "bind_admin"]
@@ -38,8 +40,10 @@ def bind_admin(database: Path) -> socket.socket:
     return listener
 
 
-def admin_routes(change: Changing) -> Starlette:
-    """``POST /changes/{name}`` with the change's parameters as JSON."""
+def admin_routes(change: Changing, access: Access | None = None) -> Starlette:
+    """``POST /changes/{name}`` with the change's parameters as JSON. ``access`` has the keys anew
+    before who asked knows of it.
+    """
 
     async def carry_out(request: Request) -> Response:
         name = request.path_params["name"]
@@ -50,7 +54,11 @@ def admin_routes(change: Changing) -> Starlette:
             params = msgspec.json.decode(await request.body(), type=asked.params)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise InvalidRequest(f"{name}: {exc}") from exc
-        return as_json(await change(asked.carry_out, params))
+        try:
+            return as_json(await change(asked.carry_out, params))
+        finally:  # after an I/O error too: the change may be in
+            if access is not None:
+                access.renew(await change(read_keys))
 
     return Starlette(
         routes=[Route("/changes/{name}", carry_out, methods=["POST"])], exception_handlers=HANDLERS

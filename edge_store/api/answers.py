@@ -26,9 +26,10 @@ def integer_parameter(request: Request, name: str, default: int, low: int, high:
     try:
         value = int(text)
     except ValueError:
-        raise InvalidRequest(f"`{name}` = {text!r} is not a whole number") from None
+        problem = f"`{name}` = {text!r} is not a whole number"
+        raise InvalidRequest(problem, param=name) from None
     if not low <= value <= high:
-        raise InvalidRequest(f"`{name}` = {value} is not between {low} and {high}")
+        raise InvalidRequest(f"`{name}` = {value} is not between {low} and {high}", param=name)
     return value
 
 
@@ -51,4 +52,14 @@ async def _not_allowed(request: Request, exc: Exception) -> Response:
     return answer
 
 
-HANDLERS: dict[Any, Any] = {EdgeStoreError: _failed, 404: _unknown, 405: _not_allowed}
+async def _defect(request: Request, _exc: Exception) -> Response:
+    """The traceback goes to the log: Starlette raises the error again, once this is sent."""
+    return await _failed(request, EdgeStoreError("edge-store failed"))
+
+
+HANDLERS: dict[Any, Any] = {
+    EdgeStoreError: _failed,
+    404: _unknown,
+    405: _not_allowed,
+    500: _defect,
+}

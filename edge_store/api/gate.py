@@ -1,15 +1,15 @@
-"""The first thing a request meets: an allowlist of routes, and a bound on what it may send.
+"""The first thing a request meets: who asks, an allowlist of routes, a bound on what may be sent.
 
 What generates goes to the recorder, what describes the model straight to the engine, our own routes
 to our own app, everything else is 404: of an engine's administration only the few routes that an
-operator needs are reached, with the admin key.
+operator needs are reached, with the right ``admin``. A key of ours goes no further than here.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from hmac import compare_digest
+from collections.abc import Awaitable, Callable
 
-from edge_store.api.routes import GENERATING
+from edge_store.api.access import Access, Use
+from edge_store.api.routes import GENERATING, OPERATING, PASSING, READING, STORED, WATCHING
 from edge_store.config import ServerSection
 from edge_store.engine import ASGIMessage, Engine, Receive, Scope, Send
 from edge_store.errors import (
@@ -19,29 +19,20 @@ from edge_store.errors import (
     PayloadTooLarge,
     RecorderFull,
     RequestTimeout,
+    may_pass,
 )
+from edge_store.ids import new_result_id
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
-from edge_store.recorder.caller import caller_of, with_caller
+from edge_store.recorder.caller import Right, caller_of, with_caller, without_key
 from edge_store.recorder.envelope import OpenAIEnvelope, error_headers
 from edge_store.recorder.slots import Hold
 from edge_store.recorder.transcript import Dialect
 
 __all__ = ["Gate"]
 
-STORED = frozenset[str]()  # of these, those that list what is stored when they are read
-# SGLang's frontend language asks for its model before anything else
-PASSING = frozenset({"/v1/models", "/get_model_info", "/model_info"})
-READING = ("GET", "HEAD")
-# What an operator needs of SGLang's administration; without the admin key they are not there.
-OPERATING: Mapping[str, tuple[str, ...]] = {
-    "/flush_cache": ("POST",),
-    "/server_info": READING,
-    "/get_server_info": READING,
-}
-WATCHING = ("/livez", "/readyz", "/metrics")  # answered however many connections there are
-
 CLOSING = (b"connection", b"close")
+WAITING = (409, 429, 503)  # the SDKs wait as long as these say
 DISCARD_FACTOR = 8  # so much of a body that is too large is read, so that its sender sees the 413
 
 
@@ -56,22 +47,33 @@ class Gate:
         ours: Callable[[Scope, Receive, Send], Awaitable[None]],
         config: ServerSection,
         metrics: Metrics,
-        admin_key: str = "",
+        access: Access | None = None,
     ) -> None:
         self._recorder = recorder
         self._engine = engine
         self._ours = ours
         self._config = config
         self._metrics = metrics
-        self._admin_key = admin_key.encode()
+        self._access = access or Access()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        reply = Reply(send)
         try:
-            await self._route(scope, receive, send)
-        except EdgeStoreError as exc:  # nothing has been sent yet, and nothing was admitted
-            await self._refuse(exc, scope, send)
+            visit = self._access.visit(scope)
+            reply.use = visit.use
+            with visit.use:
+                scope = without_key(scope) if visit.has_key else scope
+                await self._route(with_caller(scope, visit.caller), receive, reply)
+        except EdgeStoreError as exc:
+            if reply.has_started:
+                raise
+            await self._refuse(exc, scope, reply)
+        except Exception:  # our own defect: who asked gets an answer, the log the traceback
+            if not reply.has_started:
+                await self._refuse(EdgeStoreError("edge-store failed"), scope, reply)
+            raise
 
     async def overflow(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer on a connection that is one too many, which is then closed: only health and
@@ -87,7 +89,7 @@ class Gate:
             await self(scope, receive, send_last)
         else:
             full = RecorderFull("there are too many connections", hint="open fewer, and keep them")
-            await self._refuse(full, scope, send)
+            await self._refuse(full, scope, Reply(send))
 
     async def _refuse(self, error: EdgeStoreError, scope: Scope, send: Send) -> None:
         self._metrics.refused.labels(error.code).inc()
@@ -108,14 +110,13 @@ class Gate:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         dialect = GENERATING.get(path)
-        scope = with_caller(scope, caller_of(scope))
         if dialect is not None and (method == "POST" or path not in STORED):
             _require(("POST",), method, path)
             await self._generate(dialect, scope, receive, send)
         elif path in PASSING:
             _require(READING, method, path)
             await self._engine(scope, receive, send)
-        elif path in OPERATING and self._is_operator(scope):
+        elif path in OPERATING and Right.ADMIN in caller_of(scope).rights:
             _require(OPERATING[path], method, path)
             await self._engine(scope, receive, send)
         else:
@@ -126,11 +127,6 @@ class Gate:
             body = await self._read(scope, receive, hold)
             if body is not None:
                 await self._recorder.record(dialect, scope, body, receive, send, hold)
-
-    def _is_operator(self, scope: Scope) -> bool:
-        """Whether the caller has the admin key; nobody has an empty one."""
-        given = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
-        return bool(self._admin_key) and compare_digest(given, b"Bearer " + self._admin_key)
 
     async def _read(self, scope: Scope, receive: Receive, hold: Hold) -> bytes | None:
         """The whole body, counted by ``hold``; None when its sender left.
@@ -173,6 +169,34 @@ class Gate:
             f"the body has {size} bytes or more; {self._config.body_bytes_max} are allowed",
             hint="send less, or raise server.body_bytes_max",
         )
+
+
+class Reply:
+    """The caller's end: says in every answer which request it answers, of an error whether to ask
+    again, and what is left of the rate of a key that has one.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self.has_started = False
+        self.use: Use | None = None
+        self._send = send
+
+    async def __call__(self, message: ASGIMessage) -> None:
+        if message["type"] == "http.response.start":
+            self.has_started = True
+            message = {**message, "headers": [*message.get("headers", ()), *self._added(message)]}
+        await self._send(message)
+
+    def _added(self, message: ASGIMessage) -> list[tuple[bytes, bytes]]:
+        status, there = message["status"], {name for name, _ in message.get("headers", ())}
+        added = self.use.headers if self.use else []
+        if b"x-request-id" not in there:
+            added.append((b"x-request-id", new_result_id().encode()))
+        if status >= 400 and b"x-should-retry" not in there:  # it is the engine's answer
+            added.append((b"x-should-retry", b"true" if may_pass(status) else b"false"))
+            if status in WAITING and b"retry-after" not in there:
+                added.append((b"retry-after", b"1"))
+        return added
 
 
 def _require(allowed: tuple[str, ...], method: str, path: str) -> None:

@@ -13,6 +13,7 @@ from edge_store.api.services import Services
 from edge_store.clock import rfc3339
 from edge_store.errors import NotFound
 from edge_store.receipt import State, read_receipt
+from edge_store.recorder.caller import Caller, caller_of
 from edge_store.result import Output, Recorded
 from edge_store.rows import load_recorded
 from edge_store.sql import sql
@@ -26,6 +27,13 @@ PAGE_SECONDS_MAX = 2.0
 PAGE_BYTES_MAX = 16 * 1024 * 1024  # of outputs
 SEQ_MAX = 2**63 - 1
 
+PAGES = {  # by which side of a seq, and whether all tenants' are shown
+    ("after", True): "select_results_after",
+    ("after", False): "select_results_of_tenant_after",
+    ("before", True): "select_results_before",
+    ("before", False): "select_results_of_tenant_before",
+}
+
 JSON_TEXT_FIELDS = ("params", "metadata")
 TIME_FIELDS = ("created_at", "first_token_at", "completed_at")
 
@@ -36,26 +44,30 @@ def result_routes(services: Services) -> list[BaseRoute]:
 
     async def results(request: Request) -> Response:
         limit = integer_parameter(request, "limit", 20, 1, PAGE_MAX)
+        caller = caller_of(request.scope)
         if "after_seq" in request.query_params:
             after = integer_parameter(request, "after_seq", 0, 0, SEQ_MAX)
-            page = await reader.run(_page, "select_results_after", limit, after_seq=after)
+            page = await reader.run(_page, caller, "after", limit, after_seq=after)
         else:
             before = integer_parameter(request, "before_seq", SEQ_MAX, 0, SEQ_MAX)
-            page = await reader.run(_page, "select_results_before", limit, before_seq=before)
+            page = await reader.run(_page, caller, "before", limit, before_seq=before)
         found, has_more = page
         data = [public(recorded) for recorded in found]
         return as_json({"object": "list", "data": data, "has_more": has_more})
 
     async def result(request: Request) -> Response:
         result_id = request.path_params["result_id"]
-        found = await reader.run(_read_one, result_id)
+        found = await reader.run(_read_one, result_id, caller_of(request.scope))
         if found is None:
             raise NotFound(f"there is no result {result_id!r} on this box")
         return as_json(public(found, with_content=True))
 
     async def receipt(request: Request) -> Response:
         result_id = request.path_params["result_id"]
-        found = await reader.run(read_receipt, result_id, services.replica())
+        caller = caller_of(request.scope)
+        found = await reader.run(
+            read_receipt, result_id, services.replica(), of_tenant=caller.only_tenant
+        )
         if found.state is State.UNKNOWN:
             raise NotFound(found.message)
         return as_json(found)
@@ -99,17 +111,20 @@ def public(recorded: Recorded, *, with_content: bool = False) -> dict[str, Any]:
     return shown
 
 
-def _read_one(connection: Connection, result_id: str) -> Recorded | None:
+def _read_one(connection: Connection, result_id: str, caller: Caller) -> Recorded | None:
     with translated(f"result {result_id!r} cannot be read"):
         cursor = connection.execute(sql("select_result_by_id"), {"id": result_id})
         found = list(load_recorded(connection, cursor))
-    return found[0] if found else None
+    return found[0] if found and caller.sees(found[0].result.tenant) else None
 
 
 def _page(
-    connection: Connection, /, block: str, limit: int, **params: int
+    connection: Connection, /, caller: Caller, side: str, limit: int, **params: Any
 ) -> tuple[list[Recorded], bool]:
     """At most ``limit`` results without their bodies, and whether there are more."""
+    block = PAGES[side, caller.sees_all]
+    if not caller.sees_all:
+        params["tenant"] = caller.tenant
     deadline = time.monotonic() + PAGE_SECONDS_MAX
     page: list[Recorded] = []
     size = 0

@@ -1,7 +1,10 @@
-"""The routes that generate, each with the wire protocol that it speaks."""
+"""The routes: those that generate, each with the wire protocol that it speaks, those that are the
+engine's, and the right that a key must have for each.
+"""
 
 from collections.abc import Mapping
 
+from edge_store.recorder.caller import Right
 from edge_store.recorder.transcript import Dialect
 from edge_store.recorder.transcript.anthropic import MessagesDialect
 from edge_store.recorder.transcript.embeddings import EmbeddingsDialect
@@ -9,7 +12,15 @@ from edge_store.recorder.transcript.generate import GenerateDialect
 from edge_store.recorder.transcript.ollama import OllamaChatDialect, OllamaGenerateDialect
 from edge_store.recorder.transcript.openai import ChatDialect, CompletionDialect
 
-__all__ = ["GENERATING"]
+__all__ = [
+    "GENERATING",
+    "OPERATING",
+    "PASSING",
+    "READING",
+    "STORED",
+    "WATCHING",
+    "rights_for",
+]
 
 GENERATING: Mapping[str, Dialect] = {
     "/v1/chat/completions": ChatDialect(),
@@ -20,3 +31,47 @@ GENERATING: Mapping[str, Dialect] = {
     "/api/chat": OllamaChatDialect(),
     "/api/generate": OllamaGenerateDialect(),
 }
+
+STORED = frozenset[str]()  # of these, those that list what is stored when they are read
+# SGLang's frontend language asks for its model before anything else
+PASSING = frozenset({"/v1/models", "/get_model_info", "/model_info"})
+READING = ("GET", "HEAD")
+# What an operator needs of SGLang's administration; without the right they are not there.
+OPERATING: Mapping[str, tuple[str, ...]] = {
+    "/flush_cache": ("POST",),
+    "/server_info": READING,
+    "/get_server_info": READING,
+}
+WATCHING = ("/livez", "/readyz", "/metrics")  # answered however many connections there are
+
+# Of our own routes, by how their paths begin: one of these rights is needed. What is not here is
+# read with a right to read, and changed with the right to generate.
+ANY = frozenset(Right)
+ADMIN = frozenset({Right.ADMIN})
+GENERATE = frozenset({Right.GENERATE})
+READ = frozenset({Right.READ_OWN, Right.READ_ALL})
+NEEDED: Mapping[str, frozenset[Right]] = {
+    "/v1/query": ADMIN,
+    "/v1/files": GENERATE,
+    "/v1/batches": GENERATE,
+    "/v1/responses": GENERATE,
+    "/v1/conversations": GENERATE,
+}
+NEEDED_EXACTLY: Mapping[str, frozenset[Right]] = {
+    **dict.fromkeys(PASSING, ANY),
+    **dict.fromkeys(OPERATING, ADMIN),
+    **dict.fromkeys(WATCHING, ANY),
+    "/metrics": frozenset({Right.READ_ALL, Right.ADMIN}),  # it tells of all tenants
+}
+
+
+def rights_for(method: str, path: str) -> frozenset[Right]:
+    """Any one of these is enough."""
+    if path in GENERATING and method == "POST":
+        return GENERATE
+    found = NEEDED_EXACTLY.get(path)
+    if found is None:
+        found = NEEDED.get("/".join(path.split("/", 3)[:3]))
+    if found is None:
+        found = READ if method in READING else GENERATE
+    return found

@@ -3,17 +3,31 @@
 import asyncio
 import errno
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from edge_store.api.access import is_loopback
 from edge_store.config import ServerSection
-from edge_store.errors import AddressTaken, ConfigError
+from edge_store.errors import AddressTaken, ConfigError, InvalidRequest
+from edge_store.ids import new_result_id
+from edge_store.recorder.envelope import error_body, error_headers
 
-__all__ = ["HttpServer", "bind", "listening", "url_of"]
+__all__ = [
+    "HttpServer",
+    "bind",
+    "listening",
+    "require_certificate",
+    "require_guarded",
+    "url_of",
+]
+
+log = structlog.get_logger(__name__)
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -47,10 +61,55 @@ def bind(config: ServerSection) -> socket.socket:
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, config: ServerSection) -> str:
     """Where it can be reached, without a path."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if config.tls_certificate else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def require_guarded(listener: socket.socket, config: ServerSection, *, has_keys: bool) -> None:
+    """Refuse an address that other machines reach where nothing asks who they are.
+
+    Raises:
+        ConfigError: there are no keys, and ``server.allow_open`` is not set.
+    """
+    address = listener.getsockname()[0]
+    if is_loopback(address):
+        return
+    if not has_keys and not config.allow_open:
+        raise ConfigError(
+            f"server.host = {config.host!r}: other machines reach {address}, and this box has no "
+            "API keys: whoever reaches it could ask it and read everything",
+            hint="make one (`edge-store keys create NAME --tenant T`), set server.host to "
+            "127.0.0.1, or set server.allow_open = true",
+        )
+    if not config.tls_certificate:
+        log.warning("http_not_encrypted", address=address, has_keys=has_keys)
+
+
+def require_certificate(config: ServerSection) -> None:
+    """Raises ``ConfigError`` for a certificate or a key that cannot be used."""
+    if not config.tls_certificate:
+        return
+    files = f"server.tls_certificate = {config.tls_certificate!r}"
+    if config.tls_key:
+        files += f", server.tls_key = {config.tls_key!r}"
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # of a key with a passphrase OpenSSL would ask for it on the terminal, and wait
+        context.load_cert_chain(config.tls_certificate, config.tls_key or None, _no_passphrase)
+    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+        reason = exc.strerror if isinstance(exc, OSError) else None
+        raise ConfigError(
+            f"{files} cannot be used: {reason or exc}",
+            hint="both are PEM files that this user may read; the key belongs to the certificate, "
+            "and has no passphrase",
+        ) from exc
+
+
+def _no_passphrase() -> str:
+    raise ValueError("the key has a passphrase")
 
 
 def _bind_hint(exc: OSError) -> str:
@@ -82,14 +141,40 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._head_bytes = None
                 self.send_400_response("The head of the request is too large.")
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP: uvicorn would say so in plain text."""
+        error = InvalidRequest(msg.rstrip(".").lower())
+        body = error_body(error)
+        headers = [
+            *error_headers(error),
+            (b"x-request-id", new_result_id().encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        lines = [
+            b"HTTP/1.1 400 Bad Request",
+            *(b": ".join(header) for header in headers),
+            b"",
+            body,
+        ]
+        self.transport.write(b"\r\n".join(lines))
+        self.transport.close()
+
 
 class HttpServer(uvicorn.Server):
     """A uvicorn server whose signals belong to the daemon.
 
-    On connections beyond ``connections_max``, ``overflow`` answers in place of ``app``.
+    On connections beyond ``connections_max``, ``overflow`` answers in place of ``app``. ``tls``
+    names the certificate, if there is one.
     """
 
-    def __init__(self, app: App, connections_max: int, overflow: App | None = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        connections_max: int,
+        overflow: App | None = None,
+        tls: ServerSection | None = None,
+    ) -> None:
         self._app = app
         self._overflow = overflow or app
         self._connections_max = connections_max
@@ -105,6 +190,8 @@ class HttpServer(uvicorn.Server):
                 ws="none",
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_S,
+                ssl_certfile=(tls.tls_certificate if tls else "") or None,
+                ssl_keyfile=(tls.tls_key if tls else "") or None,
             )
         )
         self.is_listening = asyncio.Event()

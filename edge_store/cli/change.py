@@ -25,17 +25,23 @@ def change(config: "Config", name: str, params: "Record", *, said: Any) -> None:
     """
     import msgspec
 
+    from edge_store.changes import CHANGES
     from edge_store.cli.main import report
-    from edge_store.errors import EdgeStoreError
+    from edge_store.errors import EdgeStoreError, InvalidRequest
     from edge_store.sqlite import require_safe_sqlite
 
     require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
     database = Path(config.store.path)
-    answer = _ask_daemon(database, name, msgspec.json.encode(params))
+    asked = CHANGES[name]
+    encoded = msgspec.json.encode(params)
+    try:
+        params = msgspec.json.decode(encoded, type=asked.params)  # a constructor checks nothing
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(str(exc)) from exc
+    answer = _ask_daemon(database, name, encoded)
     if answer is not None:
         said(answer)
         return
-    from edge_store.changes import CHANGES
     from edge_store.indexes import sole_writer
     from edge_store.recorder.transactions import in_transaction
 
@@ -44,7 +50,7 @@ def change(config: "Config", name: str, params: "Record", *, said: Any) -> None:
     exit_code = 0
     with sole_writer(database, stays_open=replicated) as connection:
         try:
-            value = in_transaction(connection, CHANGES[name].carry_out, params)
+            value = in_transaction(connection, asked.carry_out, params)
             said(msgspec.to_builtins(value))
         except EdgeStoreError as exc:
             exit_code = report(exc)

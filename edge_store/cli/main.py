@@ -20,6 +20,7 @@ EXIT_PIPE = 141  # as a shell shows SIGPIPE: the reader of our output has left, 
 COMMANDS = {
     "init": "init",
     "serve": "serve",
+    "keys": "keys",
     "query": "query",
     "ledger": "ledger",
     "receipt": "receipt",

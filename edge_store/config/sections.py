@@ -42,13 +42,34 @@ class ServerSection(Section, frozen=True, kw_only=True):
         str,
         Meta(
             min_length=1,
-            description="Address to listen on. There are no API keys yet: keep "
-            "it on loopback, or put a proxy that checks callers in front.",
+            description="Address to listen on. One that other machines reach needs API keys: "
+            "`edge-store keys create` makes the first.",
         ),
     ] = "127.0.0.1"
     port: Annotated[
         int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     ] = 8642
+    allow_open: Annotated[
+        bool,
+        Meta(
+            description="Start on an address that other machines reach though the box has no API "
+            "keys: whoever reaches it may then ask it and read everything."
+        ),
+    ] = False
+    tls_certificate: Annotated[
+        str,
+        Meta(
+            description="A PEM file with the certificate and those between it and its root; "
+            "relative to this file's folder. Empty: plain HTTP."
+        ),
+    ] = ""
+    tls_key: Annotated[
+        str,
+        Meta(
+            description="The PEM file with the certificate's private key. Empty: it is in the file "
+            "of the certificate."
+        ),
+    ] = ""
     body_bytes_max: Annotated[
         int, Meta(ge=KIB, description="Largest request body; a larger one is answered 413.")
     ] = 16 * MIB
@@ -58,6 +79,10 @@ class ServerSection(Section, frozen=True, kw_only=True):
     drain_timeout_s: Annotated[
         float, Meta(ge=0, description="At a stop, how long running generations may still take.")
     ] = 30.0
+
+    def __post_init__(self) -> None:
+        if self.tls_key and not self.tls_certificate:
+            raise ValueError("server.tls_key needs server.tls_certificate")
 
 
 class StoreSection(Section, frozen=True, kw_only=True):
@@ -355,13 +380,23 @@ class Config(Section, frozen=True, kw_only=True):
         """The same settings with paths absolute and ``replica.url`` filled in."""
         path = (directory / self.store.path).absolute()
         url = self.replica.url or f"file://{path.parent / 'replica'}"
+        server = msgspec.structs.replace(
+            self.server,
+            tls_certificate=_absolute(directory, self.server.tls_certificate),
+            tls_key=_absolute(directory, self.server.tls_key),
+        )
         sglang = dict(self.engine.sglang)
         model = sglang.get("model_path")
         if isinstance(model, str) and (directory / model).exists():  # else it is a name
             sglang["model_path"] = str((directory / model).absolute())
         return msgspec.structs.replace(
             self,
+            server=server,
             engine=msgspec.structs.replace(self.engine, sglang=sglang),
             store=msgspec.structs.replace(self.store, path=str(path)),
             replica=msgspec.structs.replace(self.replica, url=url),
         )
+
+
+def _absolute(directory: Path, path: str) -> str:
+    return str((directory / path).absolute()) if path else ""

@@ -1,5 +1,5 @@
 """Whose request it is, what they may, and where it comes from. The gate says so once, in the ASGI
-scope; every room behind it asks here. Until keys are issued, a tenant is whoever shares a key.
+scope; every room behind it asks here. On a box that has no keys, a tenant is whoever shares one.
 """
 
 import hashlib
@@ -14,11 +14,14 @@ __all__ = [
     "NO_ORIGIN",
     "Caller",
     "Origin",
+    "RecordLevel",
     "Right",
     "caller_of",
     "from_origin",
+    "given_key",
     "origin_of",
     "with_caller",
+    "without_key",
 ]
 
 KEY_HEADERS = (b"authorization", b"x-api-key")  # OpenAI's and everyone's, Anthropic's
@@ -35,16 +38,38 @@ class Right(StrEnum):
     ADMIN = "admin"
 
 
+class RecordLevel(StrEnum):
+    """How much of a request is kept."""
+
+    OFF = "off"
+    META = "meta"  # no prompt, no output, no bodies
+    FULL = "full"
+
+
 class Caller(Record, frozen=True, kw_only=True):
-    """Who asks."""
+    """Who asks. ``key_id`` is None on a box that has no keys."""
 
     tenant: str | None = None
     rights: frozenset[Right] = frozenset({Right.GENERATE, Right.READ_OWN, Right.READ_ALL})
+    key_id: str | None = None
+    record_max: RecordLevel = RecordLevel.FULL
 
     @property
     def sees_all(self) -> bool:
         """Whether other tenants' results are shown to it."""
         return Right.READ_ALL in self.rights
+
+    def sees(self, tenant: str | None) -> bool:
+        """Whether what belongs to ``tenant`` is shown to it. Nobody's own is what has no tenant."""
+        return self.sees_all or (tenant is not None and tenant == self.tenant)
+
+    @property
+    def only_tenant(self) -> str | None:
+        """The one whose results it sees; None: it sees all."""
+        if self.sees_all:
+            return None
+        assert self.tenant is not None, "who has no key sees all"
+        return self.tenant
 
 
 class Origin(Record, frozen=True, kw_only=True):
@@ -83,6 +108,24 @@ def caller_of(scope: Scope) -> Caller:
         if name.lower() in KEY_HEADERS and value:
             return _named(value)
     return ANYBODY
+
+
+def given_key(scope: Scope) -> bytes | None:
+    """The key in ``Authorization: Bearer``, else in ``x-api-key``. It is looked for nowhere else:
+    an address ends up in logs.
+    """
+    found = None
+    for name, value in scope["headers"]:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            return bytes(value[7:]).strip()
+        if name == b"x-api-key":
+            found = bytes(value).strip()
+    return found
+
+
+def without_key(scope: Scope) -> Scope:
+    """The scope for an engine that must not see the key, which is ours."""
+    return {**scope, "headers": [h for h in scope["headers"] if h[0] not in KEY_HEADERS]}
 
 
 def origin_of(scope: Scope) -> Origin:

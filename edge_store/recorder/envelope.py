@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from edge_store.errors import EdgeStoreError, Overloaded, RequestError
+from edge_store.errors import EdgeStoreError, RequestError, Unauthorized
 
 __all__ = [
     "EVENT_STREAM",
@@ -18,6 +18,7 @@ __all__ = [
     "OpenAIEnvelope",
     "error_body",
     "error_headers",
+    "retry_headers",
 ]
 
 JSON = (b"content-type", b"application/json")
@@ -57,7 +58,7 @@ class OpenAIEnvelope:
         kind = "invalid_request_error" if isinstance(error, RequestError) else "server_error"
         if error.http_status == 429:
             kind = "rate_limit_error"
-        said = {"message": str(error), "type": kind, "code": error.code, "param": None}
+        said = {"message": str(error), "type": kind, "code": error.code, "param": error.param}
         return msgspec.json.encode({"error": {**said, "hint": error.hint or None}})
 
     def event(self, error: EdgeStoreError) -> bytes:
@@ -65,14 +66,15 @@ class OpenAIEnvelope:
 
 
 class AnthropicEnvelope:
-    """``{"type": "error", "error": {"type", "message", "code", "hint"}}``."""
+    """``{"type": "error", "error": {"type", "message", "code", "param", "hint"}}``."""
 
     stream_kind = EVENT_STREAM
 
     def body(self, error: EdgeStoreError) -> bytes:
         other = "invalid_request_error" if error.http_status < 500 else "api_error"
         kind = ANTHROPIC_TYPES.get(error.http_status, other)
-        said = {"type": kind, "message": str(error), "code": error.code, "hint": error.hint or None}
+        said = {"type": kind, "message": str(error), "code": error.code, "param": error.param}
+        said["hint"] = error.hint or None
         return msgspec.json.encode({"type": "error", "error": said})
 
     def event(self, error: EdgeStoreError) -> bytes:
@@ -80,13 +82,13 @@ class AnthropicEnvelope:
 
 
 class OllamaEnvelope:
-    """``{"error": "…", "code", "hint"}``."""
+    """``{"error": "…", "code", "param", "hint"}``."""
 
     stream_kind = JSON_LINES
 
     def body(self, error: EdgeStoreError) -> bytes:
-        said = {"error": str(error), "code": error.code, "hint": error.hint or None}
-        return msgspec.json.encode(said)
+        said = {"error": str(error), "code": error.code, "param": error.param}
+        return msgspec.json.encode({**said, "hint": error.hint or None})
 
     def event(self, error: EdgeStoreError) -> bytes:
         return self.body(error) + b"\n"
@@ -97,9 +99,15 @@ error_body = OpenAIEnvelope().body  # our own routes speak it
 
 def error_headers(error: EdgeStoreError) -> list[tuple[bytes, bytes]]:
     """The headers that go with a body."""
-    headers = [JSON]
-    if isinstance(error, Overloaded):
+    headers = [JSON, *retry_headers(error)]
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers
+
+
+def retry_headers(error: EdgeStoreError) -> list[tuple[bytes, bytes]]:
+    """Whether to ask again, which the SDKs obey, and when."""
+    headers = [(b"x-should-retry", b"true" if error.retryable else b"false")]
+    if error.retry_after_s:
         headers.append((b"retry-after", str(error.retry_after_s).encode()))
-    elif error.http_status == 507:
-        headers.append((b"retry-after", b"30"))
     return headers

@@ -2,7 +2,8 @@
 
 -- name: select_result_place
 SELECT r.seq, r.timeline, r.boot_id, r.digest, t.timeline_no
-FROM results AS r LEFT JOIN timelines AS t ON t.timeline = r.timeline WHERE r.id = :id
+FROM results AS r LEFT JOIN timelines AS t ON t.timeline = r.timeline
+WHERE r.id = :id AND (:of_tenant IS NULL OR r.tenant = :of_tenant)
 
 -- name: select_deletion_by_id
 SELECT d.seq, d.timeline, d.boot_id, d.digest, t.timeline_no, d.at, d.reason

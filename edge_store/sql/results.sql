@@ -9,6 +9,12 @@ SELECT * FROM results WHERE seq > :after_seq ORDER BY seq LIMIT :limit
 -- name: select_results_before
 SELECT * FROM results WHERE seq < :before_seq ORDER BY seq DESC LIMIT :limit
 
+-- name: select_results_of_tenant_after
+SELECT * FROM results WHERE tenant = :tenant AND seq > :after_seq ORDER BY seq LIMIT :limit
+
+-- name: select_results_of_tenant_before
+SELECT * FROM results WHERE tenant = :tenant AND seq < :before_seq ORDER BY seq DESC LIMIT :limit
+
 -- name: select_result_by_id
 SELECT * FROM results WHERE id = :id
 

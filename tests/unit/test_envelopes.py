@@ -15,7 +15,7 @@ from edge_store.api.gate import Gate
 from edge_store.api.routes import GENERATING
 from edge_store.config import RecorderSection, ServerSection
 from edge_store.engine import Receive, Scope, Send
-from edge_store.errors import EngineCrashed
+from edge_store.errors import EngineCrashed, InvalidRequest
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.slots import Slots
 from edge_store.result import Status
@@ -61,6 +61,14 @@ async def test_a_refusal_at_the_gate_is_in_the_routes_form(gate: Gate, endpoint:
         kinds.get(endpoint, "server_error"),
     )
     assert int(call.headers[b"retry-after"]) > 0
+
+
+@pytest.mark.parametrize("endpoint", sorted(GENERATING))
+def test_every_form_has_room_for_the_path_of_the_fault(endpoint: str) -> None:
+    error = InvalidRequest("`messages[1]` must be an object", param="messages[1]")
+    said = msgspec.json.decode(GENERATING[endpoint].envelope.body(error))
+    found = said if endpoint.startswith("/api/") else said["error"]
+    assert found["param"] == "messages[1]"
 
 
 async def crash(_scope: Scope, _receive: Receive, _send: Send) -> None:

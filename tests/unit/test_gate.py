@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 from support.asgi import answered
 
+from edge_store.api.access import Access
 from edge_store.api.gate import Gate
 from edge_store.config import RecorderSection, ServerSection
 from edge_store.engine import Receive, Scope, Send
@@ -74,7 +75,7 @@ async def test_operators_routes_are_there_for_the_admin_key_alone(
         ours=cast("Any", absent),
         config=ServerSection(),
         metrics=Metrics(),
-        admin_key=admin_key,
+        access=Access(admin_key=admin_key),
     )
     headers = [(b"authorization", given)]
     for path, method in (("/flush_cache", "POST"), ("/server_info", "GET")):

@@ -12,10 +12,13 @@ from support.records import make_result, new_database
 import edge_store.api.results
 from edge_store.api.app import own_routes
 from edge_store.api.services import Services
+from edge_store.engine import Receive, Scope, Send
 from edge_store.ids import new_result_id
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.batch import read_head, write_batch
+from edge_store.recorder.caller import Caller, Right, with_caller
 from edge_store.result import Content, Output, Result
+from edge_store.sql import sql
 from edge_store.sqlite import DatabaseThread, open_reader, open_writer
 
 COUNT = 5
@@ -139,3 +142,79 @@ async def test_health_and_metrics_are_told(client: httpx.AsyncClient) -> None:
     client.state["is_ready"] = False  # type: ignore[attr-defined]  # see the fixture
     assert (await client.get("/readyz")).status_code == 503
     assert "edge_store_admitted_total" in (await client.get("/metrics")).text
+
+
+async def test_our_own_defect_is_said_in_the_envelope(
+    tmp_path: Path, results: list[Result]
+) -> None:
+    async def broken() -> dict[str, Any]:
+        raise ZeroDivisionError
+
+    absent = cast("Any", None)
+    app = own_routes(Services(reader=absent, change=absent, exposition=absent, health=broken))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://box") as client:
+        answer = await client.get("/readyz")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.fixture
+async def of_tenants(tmp_path: Path) -> AsyncIterator[tuple[httpx.AsyncClient, list[Result]]]:
+    """Results of t1, t2, t1 and of nobody; who asks is t1, and may read its own."""
+    connection, boot = new_database(tmp_path / "results.db")
+    owners = ("t1", "t2", "t1", None)
+    stored = [make_result(n, boot.boot_id, tenant=owner) for n, owner in enumerate(owners, 1)]
+    write_batch(connection, boot, read_head(connection), len(stored), stored)
+    reader = await DatabaseThread.open(lambda: open_reader(tmp_path / "results.db"))
+    absent = cast("Any", None)
+    app = own_routes(Services(reader=reader, change=absent, exposition=absent, health=absent))
+    caller = Caller(tenant="t1", rights=frozenset({Right.READ_OWN}), key_id="key_1")
+
+    async def asked(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(with_caller(scope, caller), receive, send)
+
+    transport = httpx.ASGITransport(cast("Any", asked))
+    async with httpx.AsyncClient(transport=transport, base_url="http://box") as client:
+        yield client, stored
+    await reader.close()
+
+
+@pytest.mark.parametrize("query", ["", "?after_seq=0"])
+async def test_a_tenants_pages_are_its_own_results_alone(
+    of_tenants: tuple[httpx.AsyncClient, list[Result]], query: str
+) -> None:
+    client, stored = of_tenants
+    page = (await client.get(f"/v1/results{query}")).json()
+    assert {found["id"] for found in page["data"]} == {stored[0].id, stored[2].id}
+    assert page["has_more"] is False
+    first = (await client.get("/v1/results?limit=1")).json()
+    assert first["has_more"] is True
+
+
+async def test_anothers_result_is_answered_as_one_that_never_was(
+    of_tenants: tuple[httpx.AsyncClient, list[Result]],
+) -> None:
+    client, stored = of_tenants
+    never = new_result_id()
+    for path in ("/v1/results/{}", "/v1/results/{}/receipt"):
+        assert (await client.get(path.format(stored[0].id))).status_code == 200
+        absent = await client.get(path.format(never))
+        assert absent.status_code == 404
+        for foreign in (stored[1].id, stored[3].id):
+            answer = await client.get(path.format(foreign))
+            assert answer.status_code == 404
+            assert answer.text.replace(foreign, never) == absent.text
+
+
+@pytest.mark.parametrize(
+    "block", ["select_results_of_tenant_after", "select_results_of_tenant_before"]
+)
+def test_a_tenants_page_is_found_by_its_index(
+    tmp_path: Path, results: list[Result], block: str
+) -> None:
+    values = {"tenant": "t", "after_seq": 0, "before_seq": 9, "limit": 1}
+    with closing(open_reader(tmp_path / "results.db")) as connection:
+        plan = str(connection.execute(f"EXPLAIN QUERY PLAN {sql(block)}", values).fetchall())
+    assert "results_by_tenant" in plan
+    assert "TEMP B-TREE" not in plan

@@ -74,7 +74,8 @@ class EmbeddingsDialect:
     def ask(self, body: dict[str, Any]) -> Asked:
         given = body.get("input")
         if given is None:
-            raise InvalidRequest("`input` must be a text, a list of texts, or token ids")
+            problem = "`input` must be a text, a list of texts, or token ids"
+            raise InvalidRequest(problem, param="input")
         is_one = not isinstance(given, list) or all(isinstance(i, int) for i in given)
         return Asked(
             operation=Operation.EMBEDDINGS,

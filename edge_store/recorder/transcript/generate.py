@@ -161,9 +161,11 @@ class GenerateDialect:
         text, ids = body.get("text"), body.get("input_ids")
         given = text if text is not None else ids
         if given is None and body.get("input_embeds") is None:
-            raise InvalidRequest("`text`, `input_ids` or `input_embeds` is required")
+            problem = "`text`, `input_ids` or `input_embeds` is required"
+            raise InvalidRequest(problem, param="text")
         if given == []:
-            raise InvalidRequest("`text` or `input_ids` is an empty list")
+            name = "input_ids" if text is None else "text"
+            raise InvalidRequest(f"`{name}` is an empty list", param=name)
         sampling = body.get("sampling_params") or {}
         inputs = 1
         if isinstance(text, list):
@@ -174,7 +176,7 @@ class GenerateDialect:
         all_sampling = [s for s in all_sampling if isinstance(s, dict)] or [{}]
         first = all_sampling[0]
         is_empty = all(s.get("max_new_tokens") == 0 for s in all_sampling)
-        per_input = max(field(first, "n", int, 1), 1)
+        per_input = max(field(first, "n", int, 1, within="sampling_params"), 1)
         prompt = text if isinstance(text, str) else json_text(given)
         if isinstance(text, list):
             prompt = texts_of(text)

@@ -237,7 +237,7 @@ def _ask(body: dict[str, Any], operation: Operation, input_text: str, choices: i
 def _choices(body: dict[str, Any]) -> int:
     choices = field(body, "n", int, 1)
     if not 1 <= choices <= CHOICES_MAX:
-        raise InvalidRequest(f"`n` = {choices} is not between 1 and {CHOICES_MAX}")
+        raise InvalidRequest(f"`n` = {choices} is not between 1 and {CHOICES_MAX}", param="n")
     return choices
 
 
@@ -263,7 +263,8 @@ class CompletionDialect:
         prompt = body.get("prompt")
         prompts = prompt if isinstance(prompt, list) else [prompt]
         if not prompts or prompt is None:
-            raise InvalidRequest("`prompt` must be a text, a list of texts, or token ids")
+            problem = "`prompt` must be a text, a list of texts, or token ids"
+            raise InvalidRequest(problem, param="prompt")
         if all(isinstance(p, int) for p in prompts):
             prompts = [prompt]  # one prompt, as token ids
         choices = _choices(body) * len(prompts)

@@ -12,8 +12,9 @@ __all__ = ["caller_rid", "conversation", "field", "json_text", "params_of", "tex
 T = TypeVar("T")
 
 
-def field(body: Mapping[str, Any], name: str, kind: type[T], default: T) -> T:
-    """``body[name]`` if it has that type; ``default`` if it is absent or null.
+def field(body: Mapping[str, Any], name: str, kind: type[T], default: T, *, within: str = "") -> T:
+    """``body[name]`` if it has that type; ``default`` if it is absent or null. ``within`` is where
+    in the request ``body`` is, as in ``sampling_params``.
 
     Raises:
         InvalidRequest: it is of another type.
@@ -22,7 +23,9 @@ def field(body: Mapping[str, Any], name: str, kind: type[T], default: T) -> T:
     if value is None:
         return default
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InvalidRequest(f"`{name}` must be {kind.__name__}, not {type(value).__name__}")
+        path = f"{within}.{name}" if within else name
+        problem = f"`{path}` must be {kind.__name__}, not {type(value).__name__}"
+        raise InvalidRequest(problem, param=path)
     return value
 
 
@@ -63,8 +66,12 @@ def conversation(messages: Any) -> str:
     Raises:
         InvalidRequest: it is no list of objects.
     """
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise InvalidRequest("`messages` must be a list of objects")
+    if not isinstance(messages, list):
+        raise InvalidRequest("`messages` must be a list of objects", param="messages")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            path = f"messages[{index}]"
+            raise InvalidRequest(f"`{path}` must be an object", param=path)
     if len(messages) == 1:
         return text_of(messages[0].get("content"))
     return "\n".join(f"{m.get('role')}: {text_of(m.get('content'))}" for m in messages)

@@ -1,0 +1,178 @@
+"""No sequence of calls of one tenant brings back a byte of another's, nor tells that it is there.
+
+A real daemon, two tenants. Everything that a tenant can send has its own word in it, and the demo
+engine is made to answer with that word. Each may ask by any id that was ever given to anybody: an
+answer must not have the other's word or ids in it, and another's id must be answered as one that
+never was. A new route is a line in ``CALLS``.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.daemon import DEADLINE_S, Box, DaemonProcess
+
+from edge_store.ids import new_result_id
+
+ID_CHARS_MIN = 20  # shorter values under "id" are names, as of a model
+ID = re.compile(r"[\w-]{20,}")
+
+
+def chat(word: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "model": f"model-{word}",
+        "messages": [{"role": "user", "content": f"tell me of {word}"}],
+        "user": f"user-{word}",
+        "metadata": {"of": word},
+        "regex": f"answer-{word}-[0-9]{{8}}",
+        **fields,
+    }
+
+
+def generate(word: str) -> dict[str, Any]:
+    sampling = {"regex": f"answer-{word}-[0-9]{{8}}", "max_new_tokens": 64}
+    return {"text": f"tell me of {word}", "sampling_params": sampling, "rid": f"rid-{word}"}
+
+
+class Template(NamedTuple):
+    """One call. ``{id}`` in the path stands for an id of anybody's, ``body`` is made of a word."""
+
+    method: str
+    path: str
+    body: Any = None
+
+
+CALLS = [
+    Template("POST", "/v1/chat/completions", chat),
+    Template("POST", "/v1/chat/completions", lambda word: chat(word, stream=True)),
+    Template("POST", "/generate", generate),
+    Template("GET", "/v1/models"),
+    Template("GET", "/v1/results"),
+    Template("GET", "/v1/results?after_seq=0&limit=1000"),
+    Template("GET", "/v1/results?before_seq=9&limit=3"),
+    Template("GET", "/v1/results/{id}"),
+    Template("GET", "/v1/results/{id}/receipt"),
+    Template("GET", "/nothing/{id}"),
+]
+WITH_ID = [call for call in CALLS if "{id}" in call.path]
+
+
+class Tenant:
+    """A key, a word, and what was given to it."""
+
+    def __init__(self, box: Box, word: str, *scopes: str) -> None:
+        self.word = word
+        options = [part for scope in scopes for part in ("--scope", scope)]
+        done = box.run(
+            "keys", "create", f"key-of-{word}", "--tenant", f"tenant-{word}", *options,
+            "--config", str(box.directory),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        self.headers = {"authorization": f"Bearer {done.stdout.strip()}"}
+        self.ids: set[str] = set()
+
+
+class Town:
+    """The daemon and who asks it."""
+
+    def __init__(self, daemon: DaemonProcess, http: httpx.Client) -> None:
+        self.daemon = daemon
+        self.http = http
+        self.tenants = (Tenant(daemon.box, "zebra"), Tenant(daemon.box, "quince"))
+        self.auditor = Tenant(daemon.box, "auditor", "read_all")
+        self.never = new_result_id()
+
+    def ask(self, tenant: Tenant, call: Template, asked_id: str, **headers: str) -> httpx.Response:
+        return self.http.request(
+            call.method,
+            self.daemon.url + call.path.replace("{id}", asked_id),
+            headers={**tenant.headers, **headers},
+            json=call.body(tenant.word) if call.body else None,
+        )
+
+    def known(self) -> list[str]:
+        """Every id that was given to anybody, and one that was not."""
+        return [self.never, *sorted(set().union(*(tenant.ids for tenant in self.tenants)))]
+
+
+def said(answer: httpx.Response) -> str:
+    """All of it: headers, then the body."""
+    lines = [f"{name}: {value}" for name, value in answer.headers.items()]
+    return "\n".join([*lines, answer.text])
+
+
+def ids_in(answer: httpx.Response) -> set[str]:
+    """The ids of things that were made for who asked."""
+    found = set(re.findall(r'"id": ?"([\w-]+)"', answer.text))
+    if "x-edge-store-id" in answer.headers:
+        found.add(answer.headers["x-edge-store-id"])
+    return {each for each in found if len(each) >= ID_CHARS_MIN}
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    box = Box.init(tmp_path_factory.mktemp("tenancy") / "box", "--engine", "demo")
+    with box.serve() as daemon, httpx.Client(timeout=DEADLINE_S) as http:
+        yield Town(daemon, http)
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from([0, 1]), st.sampled_from(CALLS), st.integers(0, 1 << 16)),
+    min_size=2,
+    max_size=20,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=steps)
+def test_nothing_of_another_tenant_comes_back(
+    town: Town, steps: list[tuple[int, Template, int]]
+) -> None:
+    for who, call, choice in steps:
+        mine, other = town.tenants[who], town.tenants[1 - who]
+        known = town.known()
+        asked_id = known[choice % len(known)]
+        answer = town.ask(mine, call, asked_id)
+        text = said(answer)
+        assert answer.status_code < 500, text
+        assert other.word not in text
+        assert set(ID.findall(text)) & other.ids <= {asked_id}
+        if asked_id in other.ids and call in WITH_ID:
+            absent = town.ask(mine, call, town.never)
+            assert answer.status_code == absent.status_code
+            assert answer.text.replace(asked_id, town.never) == absent.text
+        else:
+            mine.ids |= ids_in(answer) - {asked_id, answer.headers["x-request-id"]}
+            if call.body is not None:
+                mine.ids |= ids_in(answer)
+
+
+def test_the_words_are_there_for_who_may_read_them(town: Town) -> None:
+    """Else the test above would prove nothing."""
+    for tenant in town.tenants:
+        made = town.ask(tenant, CALLS[0], "")
+        found = town.ask(
+            tenant, Template("GET", "/v1/results/{id}"), made.headers["x-edge-store-id"]
+        )
+        assert f"answer-{tenant.word}-" in json.loads(found.text)["outputs"][0]["output_text"]
+        for part in ("model", "user", "tenant"):
+            assert f"{part}-{tenant.word}" in found.text
+        assert tenant.word in town.ask(tenant, Template("GET", "/v1/results"), "").text
+    page = town.ask(town.auditor, Template("GET", "/v1/results?limit=1000"), "").text
+    assert all(tenant.word in page for tenant in town.tenants)
+
+
+def test_a_key_to_repeat_a_request_is_each_tenants_own(town: Town) -> None:
+    call = CALLS[0]
+    answers = [
+        town.ask(tenant, call, "", **{"idempotency-key": "the same"}) for tenant in town.tenants
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    for tenant, answer in zip(town.tenants, answers, strict=True):
+        assert f"answer-{tenant.word}" in answer.text
+        assert "idempotency-replayed" not in answer.headers
