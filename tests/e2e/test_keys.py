@@ -227,6 +227,14 @@ def test_every_answer_has_an_id_and_lets_no_web_page_read_it(
         assert answer.json()["error"]
 
 
+def test_who_comes_through_a_proxy_of_this_machine_is_not_local(daemon: DaemonProcess) -> None:
+    for path, status in (("/livez", 200), ("/readyz", 401), ("/metrics", 401)):
+        assert daemon.get(path).status_code == 200
+        for forwarded in ("203.0.113.5", "127.0.0.1, 203.0.113.5"):
+            answer = daemon.get(path, headers={"x-forwarded-for": forwarded})
+            assert (path, answer.status_code) == (path, status)
+
+
 def test_what_is_no_http_is_refused_in_the_envelope(daemon: DaemonProcess) -> None:
     url = httpx.URL(daemon.url)
     with socket.create_connection((url.host, url.port or 0), timeout=DEADLINE_S) as connection:

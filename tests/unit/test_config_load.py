@@ -19,6 +19,7 @@ def write(folder: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
+        ("[server]\ntls_key = 'k.pem'", ["server.tls_key needs server.tls_certificate"]),
         ("[server]\nprot = 1", ["server.prot", "did you mean server.port"]),
         ("[sever]\nport = 1", ["sever", "no such setting"]),
         ("[server]\nport = 70000", ["server.port", "70000", "65535"]),
@@ -117,6 +118,14 @@ def test_file_is_found_by_variable_then_in_the_folder(
     assert load(str(here), environ={"EDGE_STORE_CONFIG": str(named)}).path == (
         here / "edge-store.toml"
     )
+
+
+def test_a_certificate_lies_where_the_file_says(tmp_path: Path) -> None:
+    text = "[server]\ntls_certificate = 'tls/cert.pem'\ntls_key = '/elsewhere/key.pem'"
+    found = load(write(tmp_path, text), environ={}).config.server
+    assert found.tls_certificate == str(tmp_path / "tls/cert.pem")
+    assert found.tls_key == "/elsewhere/key.pem"
+    assert load(write(tmp_path, ""), environ={}).config.server.tls_certificate == ""
 
 
 def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
