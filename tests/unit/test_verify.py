@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from support.replicating import Database
 
+import edge_store.chain
 import edge_store.verify
 from edge_store.errors import Corrupt
 from edge_store.recorder.deletions import Reason, delete_results
@@ -17,9 +18,10 @@ SEQS = 40
 
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Results with a gap, closed; so small ranges that there are several."""
+    """Results with a gap, closed; so small ranges and pieces that there are several."""
     monkeypatch.setattr(edge_store.verify, "RANGE_SEQS", SEQS // RANGES)
     monkeypatch.setattr(edge_store.verify, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(edge_store.chain, "RESULTS_AT_ONCE", 3)  # of one process
     path = tmp_path / "results.db"
     written = Database(path, "box-1")
     for _ in range(5):
