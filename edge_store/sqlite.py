@@ -69,6 +69,7 @@ WRITER_PRAGMAS: tuple[tuple[str, int | str, str], ...] = (
     ("foreign_keys", 1, "outputs and requests go with their result"),
 )
 
+MAPPED_BYTES_MAX = 2**40
 RESTORE_HINT = "keep the file; `edge-store replica restore --to FILE` rebuilds it"
 VULNERABLE_FROM, VULNERABLE_UNTIL = (3, 7, 0), (3, 51, 3)
 
@@ -199,8 +200,11 @@ def _claim(connection: Connection) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
-def open_reader(path: Path, *, busy_timeout_ms: int = 5000) -> Connection:
+def open_reader(path: Path, *, busy_timeout_ms: int = 5000, is_mapped: bool = False) -> Connection:
     """Open read-only (``mode=ro`` and ``query_only``); works beside a running daemon.
+
+    ``is_mapped`` reads from a memory map, which saves who reads everything a system call for each
+    page. A disk that fails is a SIGBUS then: only for a process that may be lost.
 
     Raises:
         NotAnEdgeStoreFile: there is no such file, or it is not a database of ours.
@@ -221,6 +225,8 @@ def open_reader(path: Path, *, busy_timeout_ms: int = 5000) -> Connection:
         )
         try:
             connection.execute("PRAGMA query_only = 1")
+            if is_mapped:
+                connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES_MAX}")
             (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         except BaseException:
             connection.close()
