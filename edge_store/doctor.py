@@ -40,7 +40,7 @@ from edge_store.status import ask_daemon, known_device_id
 __all__ = ["Check", "CheckState", "check_box", "check_machine"]
 
 PROBE_WRITES = 64
-PROBE_BYTES = 8192  # one page
+PROBE_BYTES = 8192  # as much as a small COMMIT
 PROBE_TIMEOUT_S = 5.0
 SLOW_FLUSH_MS = 20.0  # at one COMMIT per flush, 50 a second
 MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")

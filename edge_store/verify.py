@@ -3,7 +3,8 @@
 The commits are walked here; what costs, taking the digest of every result again, is shared out by
 ranges of ``seq`` to processes, as many as there are cores. Each reads in transactions of its own: a
 result that is deleted meanwhile is no fault to any of them, as it and its declaration change in one
-commit.
+commit. They map the file. One that is lost, by a page that the disk does not give or for want of
+memory, leaves all of it to be done here, without a map, where what is wrong can be said.
 """
 
 import multiprocessing
@@ -19,7 +20,6 @@ from pathlib import Path
 import msgspec
 
 from edge_store.chain import SEQ_MAX, ChainCheck, check_links, check_rows, verify_chain
-from edge_store.errors import StoreError
 from edge_store.schema import altered, require_schema
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader, translated
@@ -57,6 +57,17 @@ def verify_file(
         if processes == 1 or seq_to - seq_from < PARALLEL_FROM:
             check = verify_chain(connection, head=head, faults_max=FAULTS_MAX)
             return _with_faults(check, views)
+    try:
+        check = _shared_out(path, head, seq_from, seq_to, processes)
+    except BrokenProcessPool:
+        with _reading(path) as connection:
+            check = verify_chain(connection, head=head, faults_max=FAULTS_MAX)
+    return _with_faults(check, views)
+
+
+def _shared_out(
+    path: Path, head: bytes | None, seq_from: int, seq_to: int, processes: int
+) -> ChainCheck:
     step = max(RANGE_SEQS, (seq_to - seq_from) // RANGES_MAX)  # a forged seq may be anything
     starts = list(range(seq_from, seq_to + 1, step))
     # The first and the last range reach to the ends: what belongs to no result may lie anywhere.
@@ -70,15 +81,10 @@ def verify_file(
             with _reading(path) as connection:
                 check = check_links(connection, head=head, faults_max=FAULTS_MAX)
             faults = [fault for faults in found for fault in faults]
-        except BrokenProcessPool as exc:
-            raise StoreError(
-                f"{path} was not verified: a process of the check was killed",
-                hint="is there memory left? begin again",
-            ) from exc
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return _with_faults(check, [*faults, *views])
+    return _with_faults(check, faults)
 
 
 def _with_faults(check: ChainCheck, more: list[str]) -> ChainCheck:
@@ -92,14 +98,14 @@ def _leave_interrupts() -> None:
 
 def _check_range(path: Path, seq_from: int, seq_to: int) -> list[str]:
     """In a process of the pool."""
-    with _reading(path) as connection:
+    with _reading(path, is_mapped=True) as connection:
         return check_rows(connection, seq_from, seq_to, faults_max=FAULTS_MAX)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Connection]:
+def _reading(path: Path, *, is_mapped: bool = False) -> Iterator[Connection]:
     """One consistent view of the file."""
-    connection = open_reader(path)
+    connection = open_reader(path, is_mapped=is_mapped)
     try:
         with translated(f"{path} cannot be verified"):
             connection.execute(sql("begin_reading"))

@@ -74,14 +74,16 @@ def lower_bound(values: Sequence[float], confidence: float = 0.95) -> float:
     return percentile(medians, 1 - confidence)
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of all threads of a process so far."""
+def cpu_seconds(pid: int, *, with_ended: bool = False) -> float:
+    """User and system time of all threads of a process so far; ``with_ended``: and of its children
+    that have ended.
+    """
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    user, system = fields[STAT_FIELDS_BEFORE_UTIME : STAT_FIELDS_BEFORE_UTIME + 2]
-    return (int(user) + int(system)) / CLOCK_TICKS
+    times = fields[STAT_FIELDS_BEFORE_UTIME:][: 4 if with_ended else 2]
+    return sum(map(int, times)) / CLOCK_TICKS
 
 
-def tree_cpu_seconds(pid: int) -> float:
+def tree_cpu_seconds(pid: int, *, with_ended: bool = False) -> float:
     """The same of a process and of all that descend from it and still run."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
@@ -95,7 +97,7 @@ def tree_cpu_seconds(pid: int) -> float:
         each = left.pop()
         left += children.get(each, [])
         with suppress(OSError):
-            total += cpu_seconds(each)
+            total += cpu_seconds(each, with_ended=with_ended)
     return total
 
 

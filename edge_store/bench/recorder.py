@@ -8,7 +8,7 @@ from edge_store.bench.load import Server, closed_loop, running_daemon, running_e
 __all__ = ["bench_recorder"]
 
 CONNECTIONS = 64
-CPU_US_MAX = 250.0
+CPU_US_MAX = 200.0
 P50_RATIO_MAX = 1.04
 GENERATION_TOKENS = 20
 TOKEN_DELAY_MS = 10.0  # 20 tokens of 10 ms: a generation of 200 ms

@@ -310,7 +310,7 @@ class Measured:
         *columns, _digest = row.result
         _seq, *bodies = row.content
         for _ in range(number):
-            row_digest(columns, row.outputs, content_digest(*bodies))
+            row_digest(columns, row.outputs, content_digest(bodies))
 
     async def _release(self, number: int) -> None:
         exchange = Exchange(

@@ -1,10 +1,10 @@
-"""What checking the digest chain takes per result, by all cores and by one."""
+"""What checking the digest chain takes per result: time by all cores, and CPU of all processes."""
 
 import os
 import time
 from pathlib import Path
 
-from edge_store.bench.figures import Figure, median
+from edge_store.bench.figures import Figure, median, tree_cpu_seconds
 from edge_store.bench.writer import prepare, sample_result
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.sqlite import open_writer
@@ -30,23 +30,28 @@ async def bench_verify(folder: Path, *, rows: int, rounds: int) -> list[Figure]:
     finally:
         connection.close()
     cores = len(os.sched_getaffinity(0))
-    by_all: list[float] = []
-    by_one: list[float] = []
+    took: list[float] = []
+    cost: list[float] = []
     for number in range(rounds + 1):
-        for processes, found in ((cores, by_all), (1, by_one)):
-            began = time.perf_counter()
-            check = verify_file(path, processes=processes)
-            spent = time.perf_counter() - began
-            assert (check.results, check.faults) == (rows, ()), check
-            if number:  # the first round warms the page cache up
-                found.append(spent / rows * 1e6)
+        began, spent = time.perf_counter(), tree_cpu_seconds(os.getpid(), with_ended=True)
+        check = verify_file(path)
+        assert (check.results, check.faults) == (rows, ()), check
+        if number:  # the first round warms the page cache up, and starts what starts processes
+            took.append((time.perf_counter() - began) / rows * 1e6)
+            cost.append((tree_cpu_seconds(os.getpid(), with_ended=True) - spent) / rows * 1e6)
     return [
         Figure(
             name=f"verify, {cores} cores",
-            value=median(by_all),
+            value=median(took),
             unit="µs/row",
             bound=f"≤ {ROW_US_MAX:g}",
-            holds=median(by_all) <= ROW_US_MAX,
+            holds=median(took) <= ROW_US_MAX,
         ),
-        Figure(name="verify, one core", value=median(by_one), unit="µs/row"),
+        Figure(
+            name="verify, CPU",
+            value=median(cost),
+            unit="µs/row",
+            bound=f"≤ {ROW_US_MAX:g}",
+            holds=median(cost) <= ROW_US_MAX,
+        ),
     ]

@@ -107,7 +107,7 @@ def query(pairs: int, rows: int, directory: Path | None) -> None:
 )  # fmt: skip
 @click.option(
     "--rounds", type=AT_LEAST_ONE, default=10, show_default=True,
-    help="Checks of the whole file, by all cores and by one in turn.",
+    help="Checks of the whole file.",
 )  # fmt: skip
 @dir_option
 def verify(rows: int, rounds: int, directory: Path | None) -> None:

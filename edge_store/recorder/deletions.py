@@ -77,7 +77,7 @@ def _delete_content(connection: Connection, chosen: dict[str, Any]) -> int:
                 "seq": seq,
                 "reason": chosen["reason"],
                 "at": chosen["at"],
-                "digest": content_digest(*bodies),
+                "digest": content_digest(bodies),
             },
         )
         count += 1

@@ -46,7 +46,8 @@ VALIDATION_S = 30 * 60
 SHUTDOWN_TIMEOUT_S = 5.0  # of Litestream's own last replica sync; ours has come before it
 BUSY_TIMEOUT_MS = 5000  # with 0 it met locks, with 5 s none
 REPLICA_INTERVAL_S = 1.0
-TRUNCATE_PAGES = 25_000  # of 8 KiB: 200 MB of WAL, then Litestream blocks the writer to empty it
+CHECKPOINT_PAGES = 4_000  # of 2 KiB: 8 MB of WAL, then Litestream moves it into the database
+TRUNCATE_PAGES = 100_000  # 200 MB, then it blocks the writer to empty it
 
 # What the child may see of our environment: private CAs and proxies, but not AWS_CA_BUNDLE, with
 # which it refuses to start, and none of our own settings.
@@ -142,6 +143,7 @@ def render_config(
                         "meta-path": str(meta_path),
                         "monitor-interval": _go(section.monitor_interval_s),
                         "busy-timeout": _go(BUSY_TIMEOUT_MS / 1000),
+                        "min-checkpoint-page-count": CHECKPOINT_PAGES,
                         "truncate-page-n": TRUNCATE_PAGES,
                         "replica": {**replica, "sync-interval": _go(REPLICA_INTERVAL_S)},
                     }

@@ -30,7 +30,7 @@ CREATE TABLE boots ( -- One row per start of the daemon; its clean end is a seco
 ) STRICT;
 
 CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted once, never updated.
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, -- order of commit on this timeline
+    seq INTEGER PRIMARY KEY, -- order of commit on this timeline
     timeline TEXT NOT NULL, -- which run of seq numbers this is
     id TEXT NOT NULL UNIQUE, -- UUIDv7, ours; the engine knows it as rid
     device_id TEXT NOT NULL, -- the box
@@ -108,7 +108,7 @@ CREATE TABLE requests ( -- The exact bytes both ways; the part that retention ma
 ) STRICT;
 
 CREATE TABLE commits ( -- One row per COMMIT, and one a second while requests are in flight: marks and the digest chain.
-    commit_id INTEGER PRIMARY KEY AUTOINCREMENT, -- order of the chain
+    commit_id INTEGER PRIMARY KEY, -- order of the chain
     boot_id TEXT NOT NULL, -- the boot that wrote it
     at INTEGER NOT NULL, -- UTC ms
     admitted_upto INTEGER NOT NULL, -- highest boot_seq handed out by then

@@ -88,6 +88,9 @@ FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq
 WHERE r.seq BETWEEN :seq_from AND :seq_to
 ORDER BY r.seq
 
+-- name: select_seq_beyond
+SELECT (SELECT seq FROM results WHERE seq >= :seq_from ORDER BY seq LIMIT 1 OFFSET :results)
+
 -- name: select_chain_deletions
 SELECT seq, timeline, id, boot_id, boot_seq, digest FROM deletions
 WHERE what = :what AND seq BETWEEN :seq_from AND :seq_to AND boot_id IN (SELECT boot_id FROM boots)

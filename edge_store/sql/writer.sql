@@ -65,7 +65,9 @@ INSERT INTO timelines (timeline, started_at, reason) VALUES (:timeline, :started
 SELECT timeline FROM timelines ORDER BY timeline_no DESC LIMIT 1
 
 -- name: select_last_seq
-SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'results'), 0)
+SELECT coalesce(
+    (SELECT seq_to FROM commits WHERE seq_to IS NOT NULL ORDER BY commit_id DESC LIMIT 1),
+    0)
 
 -- name: select_last_digest
 SELECT digest FROM commits ORDER BY commit_id DESC LIMIT 1

@@ -14,6 +14,8 @@ import pytest
 from support.daemon import EDGE_STORE, Box, environment
 from support.terminal import on_terminal
 
+from edge_store.sqlite import PAGE_BYTES
+
 ODD_ROW = "select 1 as n, null as nil, x'00ff' as b, 'a,\"b\"\t' as t, char(27) || '[31m' as e"
 
 
@@ -357,8 +359,8 @@ def test_doctor_fails_on_a_disk_below_the_reserve(box: Box) -> None:
 def test_doctor_fails_on_a_damaged_page(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box")
     with box.database.open("r+b") as file:
-        file.seek(2 * 8192)
-        file.write(b"\xff" * 8192)
+        file.seek(2 * PAGE_BYTES)
+        file.write(b"\xff" * PAGE_BYTES)
     code, found = doctor(box, "--full")
     assert code == 1
     assert "failed" in {found.get(name, {}).get("state") for name in ("database", "pages")}

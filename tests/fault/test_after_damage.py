@@ -6,8 +6,7 @@ from pathlib import Path
 from support.daemon import Box
 
 from edge_store.errors import EXIT_CORRUPT
-
-PAGE = 8192
+from edge_store.sqlite import PAGE_BYTES
 
 
 def damaged_index(box: Box) -> int:
@@ -17,7 +16,7 @@ def damaged_index(box: Box) -> int:
             "SELECT rootpage FROM sqlite_schema WHERE name = 'results_by_model_and_hour'"
         ).fetchone()
     connection.close()
-    return (int(root) - 1) * PAGE
+    return (int(root) - 1) * PAGE_BYTES
 
 
 def test_no_end_is_written_after_damage_so_that_the_next_start_looks_again(tmp_path: Path) -> None:
@@ -30,7 +29,7 @@ def test_no_end_is_written_after_damage_so_that_the_next_start_looks_again(tmp_p
     with box.serve() as daemon:
         with box.database.open("r+b") as file:
             file.seek(offset)
-            file.write(b"\xa5" * PAGE)
+            file.write(b"\xa5" * PAGE_BYTES)
         assert daemon.chat("into the damage").json()["error"]["code"] == "database_corrupt"
         assert daemon.wait() == EXIT_CORRUPT
     before = box.database.read_bytes()

@@ -13,10 +13,9 @@ from support.daemon import Box, DaemonProcess
 from edge_store.errors import EdgeStoreError
 from edge_store.lock import DatabaseLock
 from edge_store.recorder.damage import examine
-from edge_store.sqlite import is_index_held
+from edge_store.sqlite import PAGE_BYTES, is_index_held
 
 CORRUPT, NOT_OURS, TOO_NEW = 65, 66, 76
-PAGE = 8192
 ROWS = 12
 
 
@@ -259,7 +258,7 @@ def test_overwritten_header(whole: Box) -> None:
 @pytest.mark.parametrize("keep", [0.5, 0.95])
 def test_truncated_file(whole: Box, keep: float) -> None:
     with whole.database.open("r+b") as file:
-        file.truncate(int(whole.database.stat().st_size * keep) // PAGE * PAGE)
+        file.truncate(int(whole.database.stat().st_size * keep) // PAGE_BYTES * PAGE_BYTES)
     refused(whole, CORRUPT)
 
 
@@ -267,10 +266,10 @@ def test_any_damaged_page_is_found_after_a_crash(whole: Box) -> None:
     sqlite(whole, "DELETE FROM boots WHERE event = 'end'")  # so the last start was cut
     assert examined(whole) == 0
     before = whole.database.read_bytes()
-    for page in range(len(before) // PAGE):
-        overwrite(whole.database, page * PAGE, b"\xa5" * PAGE)
+    for page in range(len(before) // PAGE_BYTES):
+        overwrite(whole.database, page * PAGE_BYTES, b"\xa5" * PAGE_BYTES)
         assert examined(whole) == CORRUPT, page
-        overwrite(whole.database, page * PAGE, before[page * PAGE :][:PAGE])
+        overwrite(whole.database, page * PAGE_BYTES, before[page * PAGE_BYTES :][:PAGE_BYTES])
 
 
 @pytest.mark.parametrize(
@@ -353,8 +352,8 @@ def test_damage_met_by_a_commit_ends_the_daemon(whole: Box) -> None:
     size = whole.database.stat().st_size
     with whole.serve() as daemon:
         before = whole.database.read_bytes()
-        overwrite(whole.database, PAGE, b"\xa5" * (size - PAGE))
-        damaged = before[:PAGE] + b"\xa5" * (size - PAGE)
+        overwrite(whole.database, PAGE_BYTES, b"\xa5" * (size - PAGE_BYTES))
+        damaged = before[:PAGE_BYTES] + b"\xa5" * (size - PAGE_BYTES)
         answer = daemon.chat("into the damage")
         assert answer.status_code == 500
         assert answer.json()["error"]["code"] == "database_corrupt"

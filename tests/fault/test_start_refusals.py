@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from support.daemon import Box
 
+from edge_store.sqlite import PAGE_BYTES
+
 
 def refusal(box: Box, code: int, **settings: str) -> str:
     """Start the daemon, which must end by itself. Returns what it says."""
@@ -118,7 +120,7 @@ def test_damaged_file(own_box: Box) -> None:
         assert daemon.stop() == 0
     size = own_box.database.stat().st_size
     with own_box.database.open("r+b") as file:
-        for page in range(1, size // 8192):
-            file.seek(page * 8192)
-            file.write(b"\xff" * 8192)
+        for page in range(1, size // PAGE_BYTES):
+            file.seek(page * PAGE_BYTES)
+            file.write(b"\xff" * PAGE_BYTES)
     refusal(own_box, 65)

@@ -89,6 +89,15 @@ def test_result_is_deleted_after_its_content_and_forgotten_after_retention(
     assert verify_chain(connection).faults == ()
 
 
+def test_seq_of_the_newest_result_is_not_given_again_after_it_was_deleted(
+    connection: Connection,
+) -> None:
+    head = read_head(connection)
+    assert delete_results(connection, [COUNT - 1, COUNT], Reason.FORGET) == 2
+    assert read_head(connection) == head
+    assert head.seq == COUNT
+
+
 def test_deletion_that_fails_halfway_deletes_nothing(connection: Connection) -> None:
     connection.execute(
         "CREATE TRIGGER refuse BEFORE DELETE ON requests WHEN old.seq = 3 "

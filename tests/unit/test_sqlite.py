@@ -25,6 +25,7 @@ from edge_store.lock import DatabaseLock
 from edge_store.recorder.disk import Disk
 from edge_store.schema import migrate
 from edge_store.sqlite import (
+    PAGE_BYTES,
     DatabaseThread,
     check_integrity,
     checkpoint,
@@ -55,7 +56,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
         ("wal_autocheckpoint", 0),
         ("busy_timeout", 1234),
         ("foreign_keys", 1),
-        ("page_size", 8192),
+        ("page_size", 2048),
     ],
 )
 def test_a_writer_has_the_pragmas_that_the_promises_need(
@@ -189,7 +190,7 @@ def test_a_damaged_file_is_found(path: Path) -> None:
     assert checkpoint(connection)
     connection.close()
     damaged = bytearray(path.read_bytes())
-    damaged[8192 * 2 : 8192 * 3] = bytes(8192)
+    damaged[PAGE_BYTES * 2 : PAGE_BYTES * 3] = bytes(PAGE_BYTES)
     path.write_bytes(damaged)
     reader = open_reader(path)
     try:

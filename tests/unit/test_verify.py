@@ -1,10 +1,13 @@
 """Checking a file by many processes finds what checking it by one finds."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from support.replicating import Database
 
+import edge_store.chain
 import edge_store.verify
 from edge_store.errors import Corrupt
 from edge_store.recorder.deletions import Reason, delete_results
@@ -17,9 +20,10 @@ SEQS = 40
 
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Results with a gap, closed; so small ranges that there are several."""
+    """Results with a gap, closed; so small ranges and pieces that there are several."""
     monkeypatch.setattr(edge_store.verify, "RANGE_SEQS", SEQS // RANGES)
     monkeypatch.setattr(edge_store.verify, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(edge_store.chain, "RESULTS_AT_ONCE", 3)  # of one process
     path = tmp_path / "results.db"
     written = Database(path, "box-1")
     for _ in range(5):
@@ -53,6 +57,22 @@ def test_processes_find_a_fault_in_each_range_and_beyond(database: Path) -> None
         assert any(f"seq {seq} (" in fault for fault in found.faults), found.faults
     for seq in (15, -7, 999):
         assert f"requests of seq {seq} have no result" in found.faults
+
+
+def lose_process(_path: Path, _seq_from: int, _seq_to: int) -> list[str]:
+    """As a page does that the disk does not give to a map."""
+    os.kill(os.getpid(), signal.SIGBUS)
+    raise AssertionError("it was not lost")
+
+
+def test_lost_process_leaves_its_work_to_be_done_without_it(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(database, "UPDATE results SET latency_ms = 1 WHERE seq = 26")
+    monkeypatch.setattr(edge_store.verify, "_check_range", lose_process)
+    found = verify_file(database, processes=2)
+    assert len(found.faults) == 1
+    assert found.faults[0].startswith("seq 26 (")
 
 
 def test_forged_seq_far_out_is_found(database: Path) -> None:
