@@ -15,7 +15,7 @@ from support.syscall_faults import ALL, FLUSH, SyscallFaults, built_shim
 
 from edge_store.errors import EXIT_CORRUPT
 
-PATIENCE = {"RECORDER__COMMIT_TIMEOUT_S": "0.3", "RECORDER__BEAT_S": "0.1"}
+PATIENCE = {"RECORDER__COMMIT_TIMEOUT_S": "1.0", "RECORDER__BEAT_S": "0.1"}
 
 
 class FailingBox:
