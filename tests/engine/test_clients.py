@@ -11,7 +11,7 @@ import openai
 import pytest
 from support.daemon import until
 from support.engines import Appliance, user
-from support.sglang import sglang_version, skip_if_broken
+from support.sglang import sglang_version
 
 pytestmark = [
     pytest.mark.sglang,
@@ -31,7 +31,6 @@ TOOL: Any = {
 }
 # Random weights end an answer where it happens: the likeliest tokens are the same each time.
 FULL: Any = {"temperature": 0}
-MESSAGE: Any = {"messages": user("hi"), "max_tokens": 5, "system": "Be kind.", **FULL}
 NAMED: Any = {"type": "function", "function": {"name": "get_weather"}}
 
 
@@ -266,59 +265,6 @@ class TestFrontend:
             "SELECT count(*) FROM generations WHERE seq > ?", before
         )
         assert shown == 3
-
-
-class TestAnthropic:
-    """``/v1/messages``."""
-
-    def test_message(self, appliance: Appliance) -> None:
-        answer = appliance.ask("/v1/messages", **MESSAGE)
-        assert answer.status_code == 200, answer.text
-        row, message = appliance.row(answer), answer.json()
-        assert row["outputs"][0]["output_text"] == message["content"][0]["text"] != ""
-        usage = message["usage"]
-        assert counts(row) == (usage["input_tokens"], usage["output_tokens"])
-        assert row["status"] == "completed"
-        assert message["stop_reason"] == "max_tokens"
-
-    def test_streamed_message(self, appliance: Appliance) -> None:
-        seen = appliance.stream("/v1/messages", **MESSAGE)
-        row = appliance.row(seen)
-        deltas = [e["delta"] for e in seen.chunks if e["type"] == "content_block_delta"]
-        (last,) = [event for event in seen.chunks if event["type"] == "message_delta"]
-        assert seen.chunks[-1]["type"] == "message_stop"
-        assert row["outputs"][0]["output_text"] == "".join(d["text"] for d in deltas) != ""
-        assert row["output_tokens"] == last["usage"]["output_tokens"] == 5
-        assert row["input_tokens"] > 0
-        assert 0 < row["ttft_ms"] <= row["latency_ms"]
-        assert row["status"] == "completed"
-
-
-class TestOllama:
-    """``/api/chat`` and ``/api/generate``."""
-
-    @pytest.mark.parametrize("stream", [False, True])
-    @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
-    def test_answer(self, appliance: Appliance, path: str, *, stream: bool) -> None:
-        skip_if_broken(path)
-        prompt = {"messages": user("hi")} if path == "/api/chat" else {"prompt": "hi"}
-        answer = appliance.ask(path, **prompt, stream=stream, options={"num_predict": 5, **FULL})
-        assert answer.status_code == 200, answer.text
-        lines = [json.loads(line) for line in answer.text.splitlines()]
-        text = "".join(
-            line["message"]["content"] if path == "/api/chat" else line["response"]
-            for line in lines
-        )
-        row, last = appliance.row(answer), lines[-1]
-        assert (len(lines) > 1, last["done"]) == (stream, True)
-        assert row["outputs"][0]["output_text"] == text != ""
-        if appliance.kind == "sglang":
-            assert counts(row) == (last["prompt_eval_count"], 5)
-            assert row["finish_reason"] == last["done_reason"] == "length"
-        else:  # SGLang's own server counts none of a stream, and says `stop` for every end
-            assert counts(row) == ((None, None) if stream else (last["prompt_eval_count"], 5))
-            assert row["finish_reason"] == last["done_reason"] == "stop"
-        assert (row["status"], row["stream"]) == ("completed", stream)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ import pytest
 from support.daemon import DEADLINE_S, Box, DaemonProcess
 from support.rawserver import Peer, RawServer, answers
 
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 SIZE = 10 * MIB
 ROUTE = "/v1/chat/completions"

@@ -18,6 +18,8 @@ from edge_store.config import RepairSection
 from edge_store.jsonrepair import Assessed, JsonWorkers, Wanted
 from edge_store.result import JsonState
 
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 SLACK_S = 20.0  # for a start or an exit on a busy machine; nothing here waits for it to pass
 UNCLOSED_STRING = '{"a": "' + "x" * (MIB - 8)  # json-repair needs more than 15 s

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import openai
+import pytest
 from support.daemon import DEADLINE_S, Box, until
 
 from edge_store.bench.clients import Load, running_clients
@@ -90,6 +91,7 @@ def test_too_many_connections_are_told_to_come_again(tmp_path: Path) -> None:
         until(lambda: daemon.get("/v1/models").status_code == 200, "it answers again")
 
 
+@pytest.mark.alone
 def test_ten_times_the_load_is_answered_at_the_same_rate_and_fairly(tmp_path: Path) -> None:
     """One tenant has seven tenths of the callers, and gets a quarter of the answers."""
     slots = 16
@@ -121,6 +123,7 @@ def test_ten_times_the_load_is_answered_at_the_same_rate_and_fairly(tmp_path: Pa
     box.proven()
 
 
+@pytest.mark.alone
 def test_a_greedy_tenant_does_not_starve_another(tmp_path: Path) -> None:
     """Eight callers that never wait, whatever they are told, and one that asks ten times."""
     box = Box.init(tmp_path / "box", RECORDER__SLOTS="2", ENGINE__DEMO__TOKEN_DELAY_MS="5")
