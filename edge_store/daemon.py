@@ -365,7 +365,7 @@ def _watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica
         "disk_level", "0 ok, 1 no search, 2 no bodies, 3 refusing", lambda: disk.level.value
     )
     if replica is not None:
-        replica.follow(lambda: recorder.committed_seq)
+        replica.follow(lambda: recorder.commits.seq)
         metrics.watch(
             "replica_lag_seconds",
             "Age of the oldest commit that is not replicated",

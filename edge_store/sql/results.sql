@@ -81,7 +81,8 @@ SELECT
     r.created_at, r.first_token_at, r.completed_at, r.clock_synced, r.latency_ms, r.ttft_ms,
     r.queue_ms, r.input_tokens, r.output_tokens, r.cached_tokens, r.reasoning_tokens,
     r.finish_reason, r.stream, r.conversation_id, r.previous_id, r.batch_id, r.custom_id, r.tenant,
-    r.user_id, r.metadata, r.caller_rid, r.idempotency_key_hash, r.request_fingerprint, r.trace_id,
+    r.user_id, r.metadata, r.caller_rid, r.response_id, r.idempotency_key_hash, r.request_fingerprint,
+    r.trace_id,
     r.http_status, r.error_type, r.error_message, r.digest,
     q.seq, q.input_text, q.request_body, q.response_body
 FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq

@@ -79,6 +79,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     ),
     "metadata": optional(JSON_TEXTS),
     "caller_rid": optional(TEXTS),
+    "response_id": optional(TEXTS),
     "idempotency_key_hash": optional(st.binary(min_size=32, max_size=32)),
     "request_fingerprint": st.binary(min_size=32, max_size=32),
     "trace_id": optional(TEXTS),
