@@ -28,6 +28,7 @@ __all__ = [
     "find_completion",
     "find_result",
     "messages",
+    "newest_metadata",
     "page",
     "update_metadata",
 ]
@@ -80,11 +81,10 @@ def find_result(
     with translated(f"result {name!r} cannot be read"):
         found = _by_id(connection, name, with_content=with_content)
         if found is None:
-            asked = {"name": name, "sees_all": caller.sees_all, "tenant": caller.tenant}
+            asked = {"name": name, "of_tenant": caller.only_tenant}
             row = connection.execute(sql("select_id_by_response_id"), asked).fetchone()
             found = _by_id(connection, row[0], with_content=with_content) if row else None
-    is_seen = found is not None and (caller.sees_all or found.result.tenant == caller.tenant)
-    return found if is_seen else None
+    return found if found is not None and caller.sees(found.result.tenant) else None
 
 
 def _by_id(connection: Connection, result_id: str, *, with_content: bool) -> Recorded | None:
@@ -172,7 +172,9 @@ def _start(connection: Connection, caller: Caller, wanted: Wanted) -> int:
     found = find_result(connection, caller, wanted.after, with_content=False)
     if found is not None:
         return found.seq
-    row = connection.execute(sql("select_deleted_seq"), {"id": wanted.after}).fetchone()
+    row = connection.execute(
+        sql("select_deleted_seq"), {"id": wanted.after, "of_tenant": caller.only_tenant}
+    ).fetchone()
     if row is None:
         raise NotFound(f"`after` = {wanted.after!r}: there is no such completion")
     return int(row[0])
@@ -180,7 +182,8 @@ def _start(connection: Connection, caller: Caller, wanted: Wanted) -> int:
 
 def _groups(connection: Connection, caller: Caller, model: str | None) -> Iterator[Group]:
     """Of each tenant that the caller may see, each model, or the one. A step in the index each."""
-    for tenant in _tenants(connection) if caller.sees_all else (caller.tenant or "",):
+    only = caller.only_tenant
+    for tenant in _tenants(connection) if only is None else (only,):
         if model is not None:
             yield Group(tenant, model)
             continue
@@ -226,7 +229,7 @@ def completion(connection: Connection, recorded: Recorded) -> Json:
         "object": "chat.completion",
         "request_id": result.id,
         "input_user": result.user_id,
-        "metadata": _metadata(connection, result),
+        "metadata": msgspec.Raw((newest_metadata(connection, result) or "{}").encode()),
     }
     for name in ECHOED:
         shown.setdefault(name, params.get(name))
@@ -276,11 +279,11 @@ def _usage(result: Result) -> Json | None:
     return usage
 
 
-def _metadata(connection: Connection, result: Result) -> msgspec.Raw:
-    """What was said last."""
+def newest_metadata(connection: Connection, result: Result) -> str | None:
+    """What was said last, as JSON."""
     with translated("metadata cannot be read"):
         row = connection.execute(sql("select_metadata"), {"id": result.id}).fetchone()
-    return msgspec.Raw((row[0] if row else result.metadata or "{}").encode())
+    return row[0] if row else result.metadata
 
 
 def messages(recorded: Recorded) -> list[Json]:

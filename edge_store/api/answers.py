@@ -61,7 +61,7 @@ def choice_parameter(request: Request, name: str, choices: tuple[str, ...]) -> s
     """One of ``choices``, if it is there. Raises ``InvalidRequest``."""
     value = request.query_params.get(name)
     if value is not None and value not in choices:
-        raise InvalidRequest(f"`{name}` = {value!r} is not one of {', '.join(choices)}")
+        raise InvalidRequest(f"`{name}` = {value!r} is not one of {', '.join(choices)}", param=name)
     return value
 
 
@@ -73,7 +73,9 @@ def metadata_parameter(request: Request) -> dict[str, str]:
         if found is not None:
             wanted[found[1]] = value
         elif name == "metadata":
-            raise InvalidRequest("`metadata` takes its key in brackets, as in metadata[order]=17")
+            raise InvalidRequest(
+                "`metadata` takes its key in brackets, as in metadata[order]=17", param=name
+            )
     require_metadata(wanted)
     return wanted
 

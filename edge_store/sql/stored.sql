@@ -44,11 +44,12 @@ ORDER BY r.seq DESC LIMIT :limit
 
 -- name: select_id_by_response_id
 SELECT id FROM results INDEXED BY results_by_response_id
-WHERE response_id = :name AND response_id IS NOT NULL AND (:sees_all OR tenant IS :tenant)
+WHERE response_id = :name AND response_id IS NOT NULL AND (:of_tenant IS NULL OR tenant = :of_tenant)
 ORDER BY seq DESC LIMIT 1
 
 -- name: select_deleted_seq
-SELECT seq FROM deletions WHERE id = :id AND what = 'result' LIMIT 1
+SELECT seq FROM deletions
+WHERE id = :id AND what = 'result' AND (:of_tenant IS NULL OR tenant = :of_tenant) LIMIT 1
 
 -- name: select_metadata
 SELECT value FROM annotations WHERE id = :id AND kind = 'metadata'

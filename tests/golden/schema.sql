@@ -123,6 +123,7 @@ CREATE TABLE deletions ( -- What was deleted and why: keeps the count true and t
     boot_id TEXT NOT NULL, -- its boot
     boot_seq INTEGER NOT NULL, -- its admission number
     created_at INTEGER NOT NULL, -- UTC ms: its admission
+    tenant TEXT, -- whose it was
     digest BLOB NOT NULL -- what the chain needs in its place: of a result its digest, of a content its SHA-256
 ) STRICT;
 

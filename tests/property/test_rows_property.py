@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.records import make_result, new_database
 
-from edge_store.api.results import public
+from edge_store.api.pages import public
 from edge_store.chain import verify_chain
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.boot import Boot

@@ -22,24 +22,31 @@ OWN = frozenset({Right.GENERATE, Right.READ_OWN})
 EVERYBODY = Caller()
 
 
-def tenant(name: str | None) -> Caller:
+def tenant(name: str) -> Caller:
     """One that sees its own results only."""
     return Caller(tenant=name, rights=OWN)
 
 
 class Reading:
-    """``get``, ``post`` and ``delete`` as ``caller``."""
+    """The application, and a writer to its database."""
 
-    def __init__(self, app: Any, path: Path, commits: Commits) -> None:
+    def __init__(self, app: Any, path: Path, commits: Commits, writer: DatabaseThread) -> None:
         self.commits = commits
         self.path = path
+        self.writer = writer
         self._app = app
 
-    def client(self, caller: Caller = EVERYBODY) -> httpx.AsyncClient:
+    def named(self, caller: Caller = EVERYBODY) -> Any:
+        """The application to ``caller``."""
+
         async def named(scope: Scope, receive: Receive, send: Send) -> None:
             await self._app(with_caller(scope, caller), receive, send)
 
-        transport = httpx.ASGITransport(named)
+        return named
+
+    def client(self, caller: Caller = EVERYBODY) -> httpx.AsyncClient:
+        """An HTTP client that is ``caller``."""
+        transport = httpx.ASGITransport(self.named(caller))
         return httpx.AsyncClient(transport=transport, base_url="http://box")
 
 
@@ -47,6 +54,7 @@ class Reading:
 async def reading(path: Path, **services: Any) -> AsyncIterator[Reading]:
     """The routes over the database at ``path``, which is there already."""
     reader = await DatabaseThread.open(lambda: open_reader(path))
+    queries = await DatabaseThread.open(lambda: open_reader(path))
     writer = await DatabaseThread.open(lambda: open_writer(path))
     commits = Commits(0)
 
@@ -58,13 +66,16 @@ async def reading(path: Path, **services: Any) -> AsyncIterator[Reading]:
 
     made: dict[str, Any] = {
         "reader": reader,
+        "queries": queries,
         "change": change,
+        "commits": commits,
         "exposition": Metrics().exposition,
         "health": health,
         **services,
     }
     try:
-        yield Reading(own_routes(Services(**made)), path, commits)
+        yield Reading(own_routes(Services(**made)), path, commits, writer)
     finally:
         await reader.close()
+        await queries.close()
         await writer.close()

@@ -62,21 +62,19 @@ def params_of(body: Mapping[str, Any], content: Collection[str]) -> str:
 def require_metadata(metadata: Mapping[str, Any]) -> None:
     """Raises ``InvalidRequest`` where OpenAI's API would refuse it."""
     if len(metadata) > METADATA_PAIRS_MAX:
-        raise InvalidRequest(
-            f"`metadata` has {len(metadata)} pairs; {METADATA_PAIRS_MAX} are allowed"
-        )
+        problem = f"`metadata` has {len(metadata)} pairs; {METADATA_PAIRS_MAX} are allowed"
+        raise InvalidRequest(problem, param="metadata")
     for key, value in metadata.items():
-        path = f"`metadata.{key[:METADATA_KEY_CHARS_MAX]}`"
+        path = f"metadata.{key[:METADATA_KEY_CHARS_MAX]}"
         if len(key) > METADATA_KEY_CHARS_MAX:
-            raise InvalidRequest(
-                f"{path}: a key of {len(key)} characters; {METADATA_KEY_CHARS_MAX} are allowed"
-            )
-        if not isinstance(value, str):
-            raise InvalidRequest(f"{path} must be str, not {type(value).__name__}")
-        if len(value) > METADATA_VALUE_CHARS_MAX:
-            raise InvalidRequest(
-                f"{path} has {len(value)} characters; {METADATA_VALUE_CHARS_MAX} are allowed"
-            )
+            problem = f"a key of {len(key)} characters; {METADATA_KEY_CHARS_MAX} are allowed"
+        elif not isinstance(value, str):
+            problem = f"must be str, not {type(value).__name__}"
+        elif len(value) > METADATA_VALUE_CHARS_MAX:
+            problem = f"has {len(value)} characters; {METADATA_VALUE_CHARS_MAX} are allowed"
+        else:
+            continue
+        raise InvalidRequest(f"`{path}`: {problem}", param=path)
 
 
 def text_of(content: Any) -> str:
