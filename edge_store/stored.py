@@ -5,6 +5,7 @@ Read from the rows of any connection; changed by plain functions in the writer's
 leaves a row of ``deletions``. What is another tenant's is as if it were not there.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import msgspec
 
 from edge_store.clock import now_ms
 from edge_store.errors import NotFound, QueryRefused
+from edge_store.indexes import JsonPath
 from edge_store.recorder.caller import Caller
 from edge_store.recorder.deletions import Reason, delete_here
 from edge_store.result import Output, Record, Recorded, Result, Status
@@ -38,6 +40,7 @@ SEARCH_SECONDS_MAX = 2.0
 STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps; about a millisecond
 PAGE_BYTES_MAX = 16 * 1024 * 1024  # of outputs and bodies
 SEQ_MAX = 2**63 - 1
+KEY = re.compile(r"[\w-]+")
 BEFORE_ALL = -1  # SQLite sorts a number before every text
 # of a request, as far as it had them
 ECHOED = (
@@ -120,18 +123,17 @@ def page(connection: Connection, caller: Caller, wanted: Wanted) -> tuple[list[J
         QueryRefused: what few are wanted was not found in time.
     """
     with _bounded(connection, wanted), translated("stored completions cannot be read"):
-        start = _start(connection, caller, wanted)
-        found: list[tuple[int, str]] = []
-        block = "select_stored_before" if wanted.descending else "select_stored_after"
-        for group in _groups(connection, caller, wanted.model):
-            asked = {
-                **group._asdict(),
-                "seq": start,
-                "metadata": msgspec.json.encode(wanted.metadata).decode(),
-                "limit": wanted.limit + 1,
-            }
-            found += connection.execute(sql(block), asked).fetchall()
-    found.sort(reverse=wanted.descending)
+        asked = {
+            "seq": _start(connection, caller, wanted),
+            "metadata": msgspec.json.encode(wanted.metadata).decode(),
+            "limit": wanted.limit + 1,
+        }
+        key = _indexed_key(connection, wanted)
+        if key is None:
+            places = _by_group(connection, caller, wanted, asked)
+        else:
+            places = _by_metadata(connection, caller, wanted, asked, key)
+    found = sorted(places, reverse=wanted.descending)
     shown: list[Json] = []
     size = 0
     for _seq, result_id in found[: wanted.limit]:
@@ -143,6 +145,48 @@ def page(connection: Connection, caller: Caller, wanted: Wanted) -> tuple[list[J
             shown.append(completion(connection, recorded))
             size += len(recorded.result.content.response_body)
     return shown, len(found) > wanted.limit
+
+
+def _by_group(
+    connection: Connection, caller: Caller, wanted: Wanted, asked: Json
+) -> set[tuple[int, str]]:
+    """The first ones of each tenant and model: seqs and ids."""
+    block = sql("select_stored_before" if wanted.descending else "select_stored_after")
+    found: set[tuple[int, str]] = set()
+    for group in _groups(connection, caller, wanted.model):
+        found.update(connection.execute(block, {**asked, **group._asdict()}))
+    return found
+
+
+def _by_metadata(
+    connection: Connection, caller: Caller, wanted: Wanted, asked: Json, key: str
+) -> set[tuple[int, str]]:
+    """The first ones that came with that metadata, or were given it later: seqs and ids."""
+    asked = {
+        **asked,
+        "tenant": caller.only_tenant,
+        "model": wanted.model,
+        "value": wanted.metadata[key],
+    }
+    blocks = (
+        ("select_stored_indexed_before", "select_stored_annotated_before")
+        if wanted.descending
+        else ("select_stored_indexed_after", "select_stored_annotated_after")
+    )
+    path = JsonPath.parse(f"metadata.{key}")
+    found: set[tuple[int, str]] = set()
+    for block in blocks:
+        found.update(connection.execute(path.sql(block), asked))
+    return found
+
+
+def _indexed_key(connection: Connection, wanted: Wanted) -> str | None:
+    """One that is asked for and has an index of the operator's."""
+    if not wanted.metadata:
+        return None
+    paths = {path for (path,) in connection.execute(sql("select_json_indexes"))}
+    keys = filter(KEY.fullmatch, wanted.metadata)  # a key with a dot in it is not the path
+    return next((key for key in keys if f"metadata.{key}" in paths), None)
 
 
 @contextmanager
@@ -157,9 +201,8 @@ def _bounded(connection: Connection, wanted: Wanted) -> Iterator[None]:
             raise
         raise QueryRefused(
             f"no whole page of completions was found within {SEARCH_SECONDS_MAX:g} s",
-            hint="ask for more common "
-            + (f"metadata than {wanted.metadata}" if wanted.metadata else "ones")
-            + ", from an id further on, or by `edge-store query`",
+            hint="an index on the metadata makes it fast: stop the daemon, and "
+            f"`edge-store index add metadata.{next(iter(wanted.metadata), 'KEY')}`",
         ) from exc
     finally:
         connection.set_progress_handler(None, 0)

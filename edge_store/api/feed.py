@@ -6,6 +6,7 @@ with the last ``seq`` that it has.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ WAIT_S_MAX = 60
 TAIL_ROWS = 100  # in one piece of a tail
 SLOW_S = 10.0  # a piece that is not taken within it ends the tail
 QUIET_S = 15.0  # between two signs of life
+SEQ = re.compile(r"[0-9]{1,18}")
 GATHER_S = 0.05  # between two reads of one tail: a COMMIT may come each millisecond
 
 
@@ -200,7 +202,7 @@ def _tail_start(request: Request) -> tuple[int | None, str | None]:
     timeline = request.query_params.get("timeline")
     last = request.headers.get("last-event-id")
     if last is not None:
-        if not last.isascii() or not last.isdigit() or int(last) > SEQ_MAX:
+        if SEQ.fullmatch(last) is None:
             raise InvalidRequest(f"the header Last-Event-ID = {last!r} is no seq")
         return int(last), timeline
     if "after_seq" in request.query_params:

@@ -1,5 +1,6 @@
 -- Stored completions. The two terms on endpoint and status are those of the index results_stored; its
--- columns come first in ORDER BY seq. `:tenant` and `:model` are never NULL: none is ''.
+-- entries of a tenant and a model are in the order of seq; there none is ''. Where a key of the metadata
+-- has an index (indexes.sql), '$' stands for its path; its entries of a value are in that order too.
 
 -- name: select_next_stored_tenant
 SELECT min(coalesce(tenant, '')) FROM results
@@ -40,6 +41,74 @@ WHERE r.endpoint = '/v1/chat/completions' AND r.status = 'completed'
                  ORDER BY a.annotation_id DESC LIMIT 1),
                 r.metadata)) AS had
             WHERE had.key = wanted.key AND CAST(had.value AS TEXT) = wanted.value)))
+ORDER BY r.seq DESC LIMIT :limit
+
+-- name: select_stored_indexed_after
+SELECT r.seq, r.id FROM results AS r
+WHERE json_extract(r.metadata, '$') = :value AND r.endpoint = '/v1/chat/completions' AND r.status = 'completed'
+    AND (:tenant IS NULL OR r.tenant = :tenant)
+    AND (:model IS NULL OR coalesce(r.response_model, r.request_model, '') = :model)
+    AND r.seq > :seq
+    AND EXISTS (SELECT 1 FROM outputs AS o WHERE o.seq = r.seq)
+    AND NOT EXISTS (
+        SELECT 1 FROM json_each(:metadata) AS wanted WHERE NOT EXISTS (
+            SELECT 1 FROM json_each(coalesce(
+                (SELECT a.value FROM annotations AS a WHERE a.id = r.id AND a.kind = 'metadata'
+                 ORDER BY a.annotation_id DESC LIMIT 1),
+                r.metadata)) AS had
+            WHERE had.key = wanted.key AND CAST(had.value AS TEXT) = wanted.value))
+ORDER BY r.seq LIMIT :limit
+
+-- name: select_stored_indexed_before
+SELECT r.seq, r.id FROM results AS r
+WHERE json_extract(r.metadata, '$') = :value AND r.endpoint = '/v1/chat/completions' AND r.status = 'completed'
+    AND (:tenant IS NULL OR r.tenant = :tenant)
+    AND (:model IS NULL OR coalesce(r.response_model, r.request_model, '') = :model)
+    AND r.seq < :seq
+    AND EXISTS (SELECT 1 FROM outputs AS o WHERE o.seq = r.seq)
+    AND NOT EXISTS (
+        SELECT 1 FROM json_each(:metadata) AS wanted WHERE NOT EXISTS (
+            SELECT 1 FROM json_each(coalesce(
+                (SELECT a.value FROM annotations AS a WHERE a.id = r.id AND a.kind = 'metadata'
+                 ORDER BY a.annotation_id DESC LIMIT 1),
+                r.metadata)) AS had
+            WHERE had.key = wanted.key AND CAST(had.value AS TEXT) = wanted.value))
+ORDER BY r.seq DESC LIMIT :limit
+
+-- name: select_stored_annotated_after
+SELECT r.seq, r.id FROM results AS r
+WHERE r.id IN (SELECT n.id FROM annotations AS n
+        WHERE n.kind = 'metadata' AND json_extract(n.value, '$') = :value)
+    AND r.endpoint = '/v1/chat/completions' AND r.status = 'completed'
+    AND (:tenant IS NULL OR r.tenant = :tenant)
+    AND (:model IS NULL OR coalesce(r.response_model, r.request_model, '') = :model)
+    AND r.seq > :seq
+    AND EXISTS (SELECT 1 FROM outputs AS o WHERE o.seq = r.seq)
+    AND NOT EXISTS (
+        SELECT 1 FROM json_each(:metadata) AS wanted WHERE NOT EXISTS (
+            SELECT 1 FROM json_each(coalesce(
+                (SELECT a.value FROM annotations AS a WHERE a.id = r.id AND a.kind = 'metadata'
+                 ORDER BY a.annotation_id DESC LIMIT 1),
+                r.metadata)) AS had
+            WHERE had.key = wanted.key AND CAST(had.value AS TEXT) = wanted.value))
+ORDER BY r.seq LIMIT :limit
+
+-- name: select_stored_annotated_before
+SELECT r.seq, r.id FROM results AS r
+WHERE r.id IN (SELECT n.id FROM annotations AS n
+        WHERE n.kind = 'metadata' AND json_extract(n.value, '$') = :value)
+    AND r.endpoint = '/v1/chat/completions' AND r.status = 'completed'
+    AND (:tenant IS NULL OR r.tenant = :tenant)
+    AND (:model IS NULL OR coalesce(r.response_model, r.request_model, '') = :model)
+    AND r.seq < :seq
+    AND EXISTS (SELECT 1 FROM outputs AS o WHERE o.seq = r.seq)
+    AND NOT EXISTS (
+        SELECT 1 FROM json_each(:metadata) AS wanted WHERE NOT EXISTS (
+            SELECT 1 FROM json_each(coalesce(
+                (SELECT a.value FROM annotations AS a WHERE a.id = r.id AND a.kind = 'metadata'
+                 ORDER BY a.annotation_id DESC LIMIT 1),
+                r.metadata)) AS had
+            WHERE had.key = wanted.key AND CAST(had.value AS TEXT) = wanted.value))
 ORDER BY r.seq DESC LIMIT :limit
 
 -- name: select_id_by_response_id

@@ -1,6 +1,7 @@
 """Stored completions by their routes: whose they are, which ids find them, what is none."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -12,10 +13,12 @@ from support.records import make_result, new_database
 
 import edge_store.stored
 from edge_store.chain import verify_chain
+from edge_store.indexes import JsonPath, add_index
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.caller import Caller
 from edge_store.result import Content, Operation, Output, Result, Status
 from edge_store.sqlite import open_reader
+from edge_store.stored import update_metadata
 
 PATH = "/v1/chat/completions"
 REQUEST = b'{"model": "m", "messages": [{"role": "user", "content": "hello"}]}'
@@ -92,6 +95,50 @@ async def test_a_tenant_lists_its_own_alone(box: Reading, results: list[Result])
     assert await listed(box, Caller(), model="other") == [results[1].id]
     assert await listed(box, Caller(), **{"metadata[k]": "1"}) == [r.id for r in results[:2]]
     assert await listed(box, tenant("b"), **{"metadata[k]": "1"}) == [results[1].id]
+
+
+async def test_an_index_on_metadata_finds_the_same(box: Reading, results: list[Result]) -> None:
+    many: Any = {"metadata[k]": "1", "limit": 1}
+    both: Any = {"metadata[k]": "1", "metadata[j]": "2"}
+    found = {}
+    for is_indexed in (False, True):
+        if is_indexed:
+            await box.writer.run(add_index, JsonPath.parse("metadata.k"))
+        else:
+            ids = [results[0].id, results[2].id, results[4].id]
+            for each, metadata in zip(
+                ids, ({"k": "0"}, {"k": "1", "j": "2"}, {"k": "1"}), strict=True
+            ):
+                await box.writer.run(update_metadata, Caller(), each, metadata)
+        found[is_indexed] = [
+            await listed(box, caller, **params, order=order)
+            for caller in (Caller(), tenant("a"), tenant("b"))
+            for params in (many, both, {**many, "model": "other"})
+            for order in ("asc", "desc")
+        ]
+    assert found[True] == found[False]
+    assert found[True][0] == [results[1].id, results[2].id, results[4].id]
+    assert await listed(box, tenant("a"), **both) == [results[2].id]
+
+
+async def test_a_key_with_a_dot_is_no_path(box: Reading, results: list[Result]) -> None:
+    await box.writer.run(add_index, JsonPath.parse("metadata.a.b"))
+    await box.writer.run(update_metadata, Caller(), results[0].id, {"a.b": "1"})
+    assert await listed(box, Caller(), **{"metadata[a.b]": "1"}) == [results[0].id]
+
+
+@pytest.mark.parametrize("name", ["select_stored_indexed_after", "select_stored_indexed_before"])
+async def test_a_page_by_metadata_is_read_off_its_index(
+    box: Reading, results: list[Result], name: str
+) -> None:
+    path = JsonPath.parse("metadata.k")
+    await box.writer.run(add_index, path)
+    statement = path.sql(name)
+    values = dict.fromkeys(re.findall(r":(\w+)", statement))
+    with closing(open_reader(box.path)) as connection:
+        plan = str(connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall())
+    assert "USING INDEX json.metadata.k" in plan
+    assert "TEMP B-TREE" not in plan
 
 
 @pytest.mark.parametrize("suffix", ["", "/messages"])
