@@ -147,7 +147,9 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 ),
                 measured_lag(metrics.loop_lag_seconds.observe),
             ):
-                reader = await DatabaseThread.open(lambda: open_reader(path))
+                reader, queries = [
+                    await DatabaseThread.open(lambda: open_reader(path)) for _ in range(2)
+                ]
                 _watch(metrics, path, disk, recorder, replica)
                 gate = Gate(
                     access=access,
@@ -156,7 +158,9 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     ours=own_routes(
                         Services(
                             reader=reader,
+                            queries=queries,
                             change=recorder.change,
+                            commits=recorder.commits,
                             exposition=lambda: metrics.exposition() + engine.metrics(),
                             health=lambda: _health(boot, engine, recorder, disk, replica),
                             replica=lambda: replica.status if replica else None,
@@ -183,6 +187,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     )
                 died.cancel()
                 await reader.close()
+                await queries.close()
     if damaged.done():  # not closed: the last one to close would write to the file
         raise damaged.result()
     if not config.replica.enabled:
@@ -292,6 +297,7 @@ class Drain:
     async def __call__(self) -> None:
         slots = self._recorder.slots
         slots.close(AdmissionClosed("the daemon is stopping"))
+        self._recorder.commits.end()  # who follows the results comes back after the next start
         drained = asyncio.ensure_future(slots.drained())
         hurried = asyncio.ensure_future(self._stopping.second.wait())
         waiting: set[asyncio.Future[Any]] = {drained, hurried, self._died}
@@ -365,7 +371,7 @@ def _watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica
         "disk_level", "0 ok, 1 no search, 2 no bodies, 3 refusing", lambda: disk.level.value
     )
     if replica is not None:
-        replica.follow(lambda: recorder.committed_seq)
+        replica.follow(lambda: recorder.commits.seq)
         metrics.watch(
             "replica_lag_seconds",
             "Age of the oldest commit that is not replicated",

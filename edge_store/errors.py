@@ -23,8 +23,8 @@ __all__ = [
     "QueryRefused",
     "RateLimited", "RecorderFull", "ReplicaNotFound", "ReplicationError", "RequestError",
     "RequestTimeout", "ResponseTooLarge", "RestoreFailed", "SchemaTooNew", "ShutDown", "StoreError",
-    "TenantOverShare", "Unauthorized", "UpstreamError", "VerifyFailed", "VulnerableSQLite",
-    "WriterStopped", "may_pass",
+    "TenantOverShare", "TimelineChanged", "Unauthorized", "UpstreamError", "VerifyFailed",
+    "VulnerableSQLite", "WriterStopped", "may_pass",
 ]  # fmt: skip
 
 EXIT_FAILURE = 1
@@ -142,6 +142,13 @@ class PayloadTooLarge(RequestError):
 
     code = "payload_too_large"
     http_status = 413
+
+
+class TimelineChanged(RequestError):
+    """The box was restored: its ``seq`` numbers go on from an earlier one."""
+
+    code = "timeline_changed"
+    http_status = 409
 
 
 class IdempotencyConflict(RequestError):

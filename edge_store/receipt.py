@@ -186,8 +186,6 @@ def _read(
             replicated=_replicated(place.seq, at, replica),
             proven=_proven(connection, place),
         )
-    if of_tenant is not None:  # nothing says whose it was that is gone
-        return None
     row = connection.execute(sql("select_deletion_by_id"), wanted).fetchone()
     if row is not None:
         *found, at, reason = row
@@ -199,6 +197,8 @@ def _read(
             committed=committed,
             gone=Gone(at=rfc3339(at), reason=reason),
         )
+    if of_tenant is not None:  # nothing says whose it was that is lost
+        return None
     row = connection.execute(sql("select_loss_by_id"), wanted).fetchone()
     if row is not None:
         at, code, message, boot_no = row

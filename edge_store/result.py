@@ -117,6 +117,7 @@ class Result(Record, frozen=True, kw_only=True):
     user_id: str | None = None
     metadata: str | None = None
     caller_rid: str | None = None
+    response_id: str | None = None
     idempotency_key_hash: bytes | None = None
     request_fingerprint: bytes
     trace_id: str | None = None

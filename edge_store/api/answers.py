@@ -1,16 +1,40 @@
 """How our own routes read parameters and answer: JSON, and errors in OpenAI's envelope."""
 
-from typing import Any
+import asyncio
+import re
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from edge_store.errors import EdgeStoreError, InvalidRequest, MethodNotAllowed, NotFound
+from edge_store.errors import (
+    ClientDisconnected,
+    EdgeStoreError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    RequestTimeout,
+)
 from edge_store.recorder.envelope import error_body, error_headers
+from edge_store.recorder.transcript.request import require_metadata
 
-__all__ = ["HANDLERS", "as_json", "integer_parameter"]
+__all__ = [
+    "HANDLERS",
+    "as_json",
+    "choice_parameter",
+    "integer_parameter",
+    "json_body",
+    "metadata_parameter",
+]
+
+T = TypeVar("T")
+
+BODY_BYTES_MAX = 1024 * 1024
+BODY_TIMEOUT_S = 30.0
+METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 
 def as_json(value: Any, status: int = 200) -> Response:
@@ -31,6 +55,55 @@ def integer_parameter(request: Request, name: str, default: int, low: int, high:
     if not low <= value <= high:
         raise InvalidRequest(f"`{name}` = {value} is not between {low} and {high}", param=name)
     return value
+
+
+def choice_parameter(request: Request, name: str, choices: tuple[str, ...]) -> str | None:
+    """One of ``choices``, if it is there. Raises ``InvalidRequest``."""
+    value = request.query_params.get(name)
+    if value is not None and value not in choices:
+        raise InvalidRequest(f"`{name}` = {value!r} is not one of {', '.join(choices)}", param=name)
+    return value
+
+
+def metadata_parameter(request: Request) -> dict[str, str]:
+    """What ``metadata[KEY]=VALUE`` asks for. Raises ``InvalidRequest``."""
+    wanted: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        found = METADATA.fullmatch(name)
+        if found is not None:
+            wanted[found[1]] = value
+        elif name == "metadata":
+            raise InvalidRequest(
+                "`metadata` takes its key in brackets, as in metadata[order]=17", param=name
+            )
+    require_metadata(wanted)
+    return wanted
+
+
+async def json_body(request: Request, kind: type[T], bytes_max: int = BODY_BYTES_MAX) -> T:
+    """The body as a ``kind``.
+
+    Raises:
+        InvalidRequest: it is none.
+        PayloadTooLarge, RequestTimeout, ClientDisconnected: it did not come whole.
+    """
+    pieces = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for piece in request.stream():
+                pieces += piece
+                if len(pieces) > bytes_max:
+                    raise PayloadTooLarge(
+                        f"the body has more than {bytes_max} bytes", hint="send less"
+                    )
+    except TimeoutError:
+        raise RequestTimeout(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
+    except ClientDisconnect:
+        raise ClientDisconnected("the caller left before the end of its request") from None
+    try:
+        return msgspec.json.decode(bytes(pieces), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise InvalidRequest(f"the body is not what this route takes: {exc}") from exc
 
 
 async def _failed(_request: Request, exc: Exception) -> Response:

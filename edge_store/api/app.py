@@ -6,6 +6,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import HANDLERS, as_json
+from edge_store.api.completions import completion_routes
+from edge_store.api.feed import feed_routes
+from edge_store.api.query import query_routes
 from edge_store.api.results import result_routes
 from edge_store.api.services import Services
 
@@ -14,7 +17,13 @@ __all__ = ["own_routes"]
 
 def own_routes(services: Services) -> Starlette:
     """Everything that the gate does not give to the engine."""
-    routes = [*_watching(services), *result_routes(services)]
+    routes = [
+        *_watching(services),
+        *result_routes(services),
+        *feed_routes(services),
+        *query_routes(services),
+        *completion_routes(services),
+    ]
     return Starlette(routes=routes, exception_handlers=HANDLERS)
 
 

@@ -110,8 +110,8 @@ class Gate:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         dialect = GENERATING.get(path)
-        if dialect is not None and (method == "POST" or path not in STORED):
-            _require(("POST",), method, path)
+        if dialect is not None and not (path in STORED and method in READING):
+            _require((*READING, "POST") if path in STORED else ("POST",), method, path)
             await self._generate(dialect, scope, receive, send)
         elif path in PASSING:
             _require(READING, method, path)

@@ -1,6 +1,5 @@
-"""Results as JSON: the newest, one, its receipt."""
+"""Results over HTTP: pages of them, one, its exact bytes, its receipt."""
 
-import time
 from typing import Any
 
 import msgspec
@@ -8,34 +7,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from edge_store.api.answers import as_json, integer_parameter
+from edge_store.api.answers import as_json, choice_parameter, integer_parameter
+from edge_store.api.pages import SEQ_MAX, filters_of, page_after, page_before, public
+from edge_store.api.routes import GENERATING
 from edge_store.api.services import Services
-from edge_store.clock import rfc3339
 from edge_store.errors import NotFound
 from edge_store.receipt import State, read_receipt
 from edge_store.recorder.caller import Caller, caller_of
-from edge_store.result import Output, Recorded
-from edge_store.rows import load_recorded
-from edge_store.sql import sql
-from edge_store.sqlite import Connection, translated
+from edge_store.recorder.envelope import JSON, OpenAIEnvelope, answer_kind
+from edge_store.result import Recorded, Result
+from edge_store.sqlite import Connection
+from edge_store.stored import find_result, newest_metadata
 
-__all__ = ["public", "result_routes"]
+__all__ = ["result_routes"]
 
 PAGE_MAX = 1000
-# A page may end early, with `has_more`: the reader's thread and the memory are the daemon's.
-PAGE_SECONDS_MAX = 2.0
-PAGE_BYTES_MAX = 16 * 1024 * 1024  # of outputs
-SEQ_MAX = 2**63 - 1
-
-PAGES = {  # by which side of a seq, and whether all tenants' are shown
-    ("after", True): "select_results_after",
-    ("after", False): "select_results_of_tenant_after",
-    ("before", True): "select_results_before",
-    ("before", False): "select_results_of_tenant_before",
-}
-
-JSON_TEXT_FIELDS = ("params", "metadata")
-TIME_FIELDS = ("created_at", "first_token_at", "completed_at")
+PARTS = ("request", "response")
 
 
 def result_routes(services: Services) -> list[BaseRoute]:
@@ -43,109 +30,72 @@ def result_routes(services: Services) -> list[BaseRoute]:
     reader = services.reader
 
     async def results(request: Request) -> Response:
+        caller, filters = caller_of(request.scope), filters_of(request)
         limit = integer_parameter(request, "limit", 20, 1, PAGE_MAX)
-        caller = caller_of(request.scope)
         if "after_seq" in request.query_params:
             after = integer_parameter(request, "after_seq", 0, 0, SEQ_MAX)
-            page = await reader.run(_page, caller, "after", limit, after_seq=after)
+            page = await reader.run(page_after, caller, filters, after, limit)
         else:
             before = integer_parameter(request, "before_seq", SEQ_MAX, 0, SEQ_MAX)
-            page = await reader.run(_page, caller, "before", limit, before_seq=before)
-        found, has_more = page
-        data = [public(recorded) for recorded in found]
-        return as_json({"object": "list", "data": data, "has_more": has_more})
+            page = await reader.run(page_before, caller, filters, before, limit)
+        shown = {
+            "object": "list",
+            "data": [public(recorded) for recorded in page.results],
+            "has_more": page.has_more,
+            "next_seq": page.next_seq if page.has_more else None,
+        }
+        return as_json(shown)
+
+    async def found(request: Request) -> Recorded:
+        name = request.path_params["result_id"]
+        result = await reader.run(_find, caller_of(request.scope), name)
+        if result is None:
+            raise NotFound(f"there is no result {name!r} on this box")
+        return result
 
     async def result(request: Request) -> Response:
-        result_id = request.path_params["result_id"]
-        found = await reader.run(_read_one, result_id, caller_of(request.scope))
-        if found is None:
-            raise NotFound(f"there is no result {result_id!r} on this box")
-        return as_json(public(found, with_content=True))
+        return as_json(public(await found(request), with_content=True))
+
+    async def raw(request: Request) -> Response:
+        part = choice_parameter(request, "part", PARTS) or "response"
+        return _raw((await found(request)).result, part)
 
     async def receipt(request: Request) -> Response:
-        result_id = request.path_params["result_id"]
-        caller = caller_of(request.scope)
-        found = await reader.run(
-            read_receipt, result_id, services.replica(), of_tenant=caller.only_tenant
+        name, caller = request.path_params["result_id"], caller_of(request.scope)
+        told = await reader.run(
+            read_receipt, name, services.replica(), of_tenant=caller.only_tenant
         )
-        if found.state is State.UNKNOWN:
-            raise NotFound(found.message)
-        return as_json(found)
+        if told.state is State.UNKNOWN:
+            raise NotFound(told.message)
+        return as_json(told)
 
     return [
         Route("/v1/results", results),
         Route("/v1/results/{result_id}", result),
+        Route("/v1/results/{result_id}/raw", raw),
         Route("/v1/results/{result_id}/receipt", receipt),
     ]
 
 
-def public(recorded: Recorded, *, with_content: bool = False) -> dict[str, Any]:
-    """A result as JSON shows it: RFC 3339 times, JSON values unfolded, digests in hex."""
-    result = msgspec.structs.asdict(recorded.result)
-    outputs, content = result.pop("outputs"), result.pop("content")
-    for name in JSON_TEXT_FIELDS:
-        result[name] = _unfolded(result[name])
-    for name in TIME_FIELDS:
-        result[name] = None if result[name] is None else rfc3339(result[name])
-    for name in ("request_fingerprint", "idempotency_key_hash"):
-        result[name] = result[name].hex() if result[name] else None
-    shown = {
-        "object": "result",
-        "seq": recorded.seq,
-        "timeline": recorded.timeline,
-        "digest": recorded.digest.hex(),
-        **result,
-        "outputs": [
-            {
-                **msgspec.structs.asdict(output),
-                "tool_calls": _unfolded(output.tool_calls),
-                "output_json": _unfolded(output.output_json),
-            }
-            for output in outputs
-        ],
-    }
-    if with_content:
-        shown["input_text"] = content.input_text
-        shown["request_body"] = content.request_body.decode(errors="backslashreplace")
-        shown["response_body"] = content.response_body.decode(errors="backslashreplace")
-    return shown
+def _find(connection: Connection, caller: Caller, name: str) -> Recorded | None:
+    found = find_result(connection, caller, name)
+    if found is None:
+        return None
+    metadata = newest_metadata(connection, found.result)
+    result = msgspec.structs.replace(found.result, metadata=metadata)
+    return msgspec.structs.replace(found, result=result)
 
 
-def _read_one(connection: Connection, result_id: str, caller: Caller) -> Recorded | None:
-    with translated(f"result {result_id!r} cannot be read"):
-        cursor = connection.execute(sql("select_result_by_id"), {"id": result_id})
-        found = list(load_recorded(connection, cursor))
-    return found[0] if found and caller.sees(found[0].result.tenant) else None
-
-
-def _page(
-    connection: Connection, /, caller: Caller, side: str, limit: int, **params: Any
-) -> tuple[list[Recorded], bool]:
-    """At most ``limit`` results without their bodies, and whether there are more."""
-    block = PAGES[side, caller.sees_all]
-    if not caller.sees_all:
-        params["tenant"] = caller.tenant
-    deadline = time.monotonic() + PAGE_SECONDS_MAX
-    page: list[Recorded] = []
-    size = 0
-    with translated("results cannot be read"):
-        cursor = connection.execute(sql(block), {**params, "limit": limit + 1})
-        try:
-            for recorded in load_recorded(connection, cursor, with_content=False):
-                is_full = size > PAGE_BYTES_MAX or time.monotonic() > deadline
-                if len(page) == limit or (page and is_full):
-                    return page, True
-                page.append(recorded)
-                size += sum(_size(output) for output in recorded.result.outputs)
-        finally:
-            cursor.close()  # one left open would hold back checkpoints
-    return page, False
-
-
-def _size(output: Output) -> int:
-    texts = (output.output_text, output.reasoning, output.tool_calls, output.output_json)
-    return sum(len(text) for text in texts if text)
-
-
-def _unfolded(text: str | None) -> msgspec.Raw | None:
-    return None if text is None else msgspec.Raw(text.encode())
+def _raw(result: Result, part: str) -> Response:
+    """The bytes as they went over the wire."""
+    body = result.content.request_body if part == "request" else result.content.response_body
+    if not body:
+        raise NotFound(f"the {part} of {result.id!r} is not stored")
+    dialect = GENERATING.get(result.endpoint)
+    envelope: Any = dialect.envelope if dialect else OpenAIEnvelope()
+    is_stream = result.stream and part == "response"
+    kind = answer_kind(envelope, body, is_stream=is_stream)
+    if kind == JSON[1] and not body[:64].lstrip().startswith((b"{", b"[")):
+        kind = b"application/octet-stream"  # an upstream's error may be of any kind
+    headers = {"content-type": kind.decode(), "x-content-type-options": "nosniff"}
+    return Response(body, headers=headers)

@@ -32,7 +32,8 @@ GENERATING: Mapping[str, Dialect] = {
     "/api/generate": OllamaGenerateDialect(),
 }
 
-STORED = frozenset[str]()  # of these, those that list what is stored when they are read
+# of these, those that list what is stored when they are read
+STORED = frozenset({"/v1/chat/completions"})
 # SGLang's frontend language asks for its model before anything else
 PASSING = frozenset({"/v1/models", "/get_model_info", "/model_info"})
 READING = ("GET", "HEAD")

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from edge_store.recorder.commits import Commits
 from edge_store.replica.status import ReplicaStatus
 from edge_store.sqlite import DatabaseThread
 
@@ -26,7 +27,9 @@ class Services(NamedTuple):
     """
 
     reader: DatabaseThread
+    queries: DatabaseThread  # another one: what a person asks may take long
     change: Changing
+    commits: Commits
     exposition: Callable[[], bytes]
     health: Health
     replica: Callable[[], ReplicaStatus | None] = lambda: None

@@ -122,7 +122,7 @@ def past_result(boot: Boot, number: int, pace_ms: float) -> Result:
         cached_tokens=0,
         finish_reason="stop",
         stream=stream,
-        metadata=f'{{"order":{noise // 41 % CUSTOMERS}}}',
+        metadata=f'{{"order":"{noise // 41 % CUSTOMERS}"}}',
         request_fingerprint=hashlib.sha256(request).digest(),
         http_status=200,
         outputs=(

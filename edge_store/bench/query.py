@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 from edge_store.bench.figures import Figure, median
 from edge_store.bench.history import CUSTOMERS, FIRST_AT, LAST_AT, MODELS, History
 from edge_store.indexes import JsonPath, add_index
+from edge_store.recorder.caller import Caller
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, checkpoint, open_reader, wal_bytes
+from edge_store.stored import Wanted, page
 
 __all__ = ["bench_query"]
 
@@ -27,6 +29,7 @@ COMMITS_PER_SLICE = 16
 LOOKUP_MS_MAX = 5.0
 SCAN_MS_MAX = 1000.0
 JSON_MS_MAX = 50.0
+PAGE_MS_MAX = 20.0
 GROWTH_MAX = 1.3
 LOOKUPS, SCANS = 41, 7
 RANGE_MS = 600_000
@@ -70,15 +73,20 @@ def _bench(folder: Path, rows: int, pairs: int, say: Callable[[str], None]) -> l
         large = made("large", rows)
         reader = files.enter_context(closing(open_reader(large.path)))
         figures = _asked(reader, _questions(reader, rows))
+        figures += _pages(reader, "", {}) + _pages(reader, " of a model", {"model": MODELS[-1]})
         without = _asked(reader, [_json_question("without an index", None)])
         few = min(rows, SMALL_ROWS)
         figures += _growth(made("small", few), large, pairs)
         for path in PATHS:
             add_index(large.connection, path)
         figures += [*without, *_asked(reader, [_json_question("with its index", JSON_MS_MAX)])]
-        bare, shipped, more = (made(name, few) for name in ("bare", "shipped", "more"))
+        figures += _pages(reader, " with metadata that has an index", {"metadata": {"order": "7"}})
+        names = ("bare", "unlisted", "shipped", "more")
+        bare, unlisted, shipped, more = (made(name, few) for name in names)
         bare.connection.execute(sql("bench_drop_index"))
+        unlisted.connection.execute(sql("bench_drop_stored"))
         figures += _added(bare, shipped, "results_by_model_and_hour", pairs)
+        figures += _added(unlisted, shipped, "results_stored", pairs)
         for path, word in zip(PATHS, ("an", "that and an"), strict=True):
             add_index(more.connection, path)
             figures += _added(shipped, more, f"{word} index on {path}", pairs)
@@ -111,6 +119,28 @@ def _questions(reader: Connection, rows: int) -> list[Question]:
 
 def _rfc3339(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def _pages(reader: Connection, when: str, filters: Mapping[str, Any]) -> list[Figure]:
+    """Stored completions, page after page, as the API lists them."""
+    walls, cpus = [], []
+    after = None
+    for turn in range(LOOKUPS + 1):
+        wanted = Wanted(limit=20, after=after, descending=turn % 2 == 1, **filters)
+        started, cpu = time.perf_counter(), time.thread_time()
+        shown, _has_more = page(reader, Caller(), wanted)
+        walls.append((time.perf_counter() - started) * 1e3)
+        cpus.append((time.thread_time() - cpu) * 1e3)
+        assert shown
+        after = shown[-1]["id"] if turn % 2 == 0 else None
+    wall = median(walls[1:])
+    name = f"stored completions, a page of 20{when}"
+    return [
+        Figure(
+            name=name, value=wall, unit="ms", bound=f"≤ {PAGE_MS_MAX:g}", holds=wall <= PAGE_MS_MAX
+        ),
+        Figure(name=f"{name}, CPU", value=median(cpus[1:]), unit="ms"),
+    ]
 
 
 def _json_question(name: str, bound_ms: float | None) -> Question:

@@ -27,6 +27,7 @@ from edge_store.observability.metrics import Metrics
 from edge_store.recorder.answers import Answers
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.caller import caller_of, origin_of
+from edge_store.recorder.commits import Commits
 from edge_store.recorder.entry import Entry
 from edge_store.recorder.exchange import INLINE_BYTES_MAX, Exchange
 from edge_store.recorder.idempotency import Claim, Idempotency, Stored, StoredAnswer
@@ -78,9 +79,9 @@ class Recorder:
         return await self._writer.change(function, *args)
 
     @property
-    def committed_seq(self) -> int:
-        """The newest committed ``seq``."""
-        return self._writer.head.seq
+    def commits(self) -> Commits:
+        """The newest committed ``seq``, and a way to wait for the next."""
+        return self._writer.commits
 
     async def record(
         self,
@@ -136,13 +137,13 @@ class Recorder:
             entry.admit(slot)
             await exchange.run(self._engine, scope, body, receive, self._engine_timeout_s)
             result, failure = await self._outcome(entry)
-            commit = self._writer.enqueue(result, slot, claim.follow(result))
+            commit = self._writer.enqueue(entry.kept(result), slot, claim.follow(result))
             receipt = await self._committed(result, commit)
         except BaseException as exc:
             failure = _stopped(exc)
             if commit is None:
                 result = entry.result(_read_so_far(exchange), (), failure)
-                commit = self._writer.enqueue(result, slot)
+                commit = self._writer.enqueue(entry.kept(result), slot)
             if not isinstance(exc, Exception):
                 raise
             log.exception("recorder_failed", id=exchange.result_id)

@@ -5,18 +5,18 @@ and the digest that takes its place in the chain. Everything that hangs on a res
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from edge_store.clock import now_ms
+from edge_store.recorder.transactions import in_transaction
 from edge_store.rows import content_digest
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, driver, translated
+from edge_store.sqlite import Connection
 
-__all__ = ["Reason", "What", "delete_results"]
+__all__ = ["Reason", "What", "delete_here", "delete_results"]
 
 
 class Reason(StrEnum):
@@ -36,35 +36,34 @@ class What(StrEnum):
 def delete_results(
     connection: Connection, seqs: Sequence[int], reason: Reason, what: What = What.RESULT
 ) -> int:
-    """Delete in one transaction those of ``seqs`` that are here. Returns how many there were.
-
-    To forget what retention has deleted already notes that too, as only ``forget`` travels; it is
-    not counted again. The caller bounds ``seqs``: all of them are held by one COMMIT.
+    """``delete_here`` in a transaction of its own.
 
     Raises:
         StoreError: nothing was deleted.
+    """
+    return in_transaction(connection, delete_here, seqs, reason, what)
+
+
+def delete_here(
+    connection: Connection, seqs: Sequence[int], reason: Reason, what: What = What.RESULT
+) -> int:
+    """Delete those of ``seqs`` that are here, within a transaction. Returns how many there were.
+
+    To forget what retention has deleted already notes that too, as only ``forget`` travels; it is
+    not counted again. The caller bounds ``seqs``: all of them are held by one COMMIT.
     """
     chosen: dict[str, Any] = {
         "seqs": msgspec.json.encode(list(seqs)).decode(),
         "reason": reason.value,
         "at": now_ms(),
     }
-    with translated(f"{len(seqs)} results could not be deleted"):
-        try:
-            connection.execute(sql("begin"))
-            if reason is Reason.FORGET:
-                connection.execute(sql("note_forgotten_again"), {**chosen, "what": what.value})
-            if what is What.CONTENT:
-                count = _delete_content(connection, chosen)
-            else:
-                count = connection.execute(sql("note_deleted_results"), chosen).rowcount
-                for block in ("delete_annotations", "delete_repairs", "delete_results"):
-                    connection.execute(sql(block), {"seqs": chosen["seqs"]})
-            connection.execute(sql("commit"))
-        except BaseException:
-            with suppress(driver.Error):  # the failure may have ended the transaction by itself
-                connection.execute(sql("rollback"))
-            raise
+    if reason is Reason.FORGET:
+        connection.execute(sql("note_forgotten_again"), {**chosen, "what": what.value})
+    if what is What.CONTENT:
+        return _delete_content(connection, chosen)
+    count = connection.execute(sql("note_deleted_results"), chosen).rowcount
+    for block in ("delete_annotations", "delete_repairs", "delete_results"):
+        connection.execute(sql(block), {"seqs": chosen["seqs"]})
     return count
 
 

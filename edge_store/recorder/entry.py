@@ -3,9 +3,17 @@
 import hashlib
 import time
 
+import msgspec
+
 from edge_store.clock import now_ms
 from edge_store.engine import Scope
-from edge_store.errors import ClientDisconnected, EdgeStoreError, InvalidRequest, ShutDown
+from edge_store.errors import (
+    ClientDisconnected,
+    EdgeStoreError,
+    EngineRefused,
+    InvalidRequest,
+    ShutDown,
+)
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.caller import caller_of, origin_of
 from edge_store.recorder.exchange import Exchange
@@ -92,6 +100,7 @@ class Entry:
             user_id=asked.user_id,
             metadata=asked.metadata,
             caller_rid=asked.caller_rid,
+            response_id=None if reading.response_id == exchange.result_id else reading.response_id,
             idempotency_key_hash=self.key_hash,
             request_fingerprint=self.fingerprint,
             trace_id=_trace_id(self._headers.get(b"traceparent", b"")),
@@ -104,6 +113,18 @@ class Entry:
                 request_body=self._body,
                 response_body=exchange.response_body,
             ),
+        )
+
+    def kept(self, result: Result) -> Result:
+        """What of ``result`` is written: with ``store: false`` nothing that was said."""
+        if self.asked.is_kept:
+            return result
+        is_said = result.error_type == EngineRefused.code  # an engine may quote the request
+        return msgspec.structs.replace(
+            result,
+            outputs=(),
+            content=Content(input_text=None, request_body=b"", response_body=b""),
+            error_message=None if is_said else result.error_message,
         )
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "Envelope",
     "OllamaEnvelope",
     "OpenAIEnvelope",
+    "answer_kind",
     "error_body",
     "error_headers",
     "retry_headers",
@@ -92,6 +93,16 @@ class OllamaEnvelope:
 
     def event(self, error: EdgeStoreError) -> bytes:
         return self.body(error) + b"\n"
+
+
+def answer_kind(envelope: Envelope, body: bytes, *, is_stream: bool) -> bytes:
+    """The content type of an answer that is stored: ``is_stream`` says that a stream was asked for,
+    but an engine may answer that in one piece.
+    """
+    is_object = body[:64].lstrip().startswith((b"{", b"["))
+    if is_stream and (envelope.stream_kind == JSON_LINES or not is_object):
+        return envelope.stream_kind
+    return JSON[1]
 
 
 error_body = OpenAIEnvelope().body  # our own routes speak it

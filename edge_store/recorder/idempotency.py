@@ -31,7 +31,7 @@ from edge_store.errors import (
 from edge_store.ids import ResultId
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.entry import Entry
-from edge_store.recorder.envelope import JSON, JSON_LINES, Envelope
+from edge_store.recorder.envelope import Envelope, answer_kind
 from edge_store.recorder.slots import HOLD_FACTOR
 from edge_store.recorder.waiting import Settled
 from edge_store.result import Receipt, Record, Result, Status
@@ -68,13 +68,9 @@ class StoredAnswer:
         assert stored.body is not None
         self.body = stored.body
         self._status = stored.http_status
-        self._kind = JSON[1]
-        self._piece_bytes = max(len(self.body), 1)
-        # an engine may answer in one piece though a stream was asked for
-        is_object = self.body[:64].lstrip().startswith((b"{", b"["))
-        if stored.is_stream and (envelope.stream_kind == JSON_LINES or not is_object):
-            self._kind = envelope.stream_kind
-            self._piece_bytes = piece_bytes
+        self._kind = answer_kind(envelope, self.body, is_stream=stored.is_stream)
+        is_stream = self._kind == envelope.stream_kind
+        self._piece_bytes = piece_bytes if is_stream else max(len(self.body), 1)
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         headers = [(b"content-type", self._kind), REPLAYED]
@@ -300,7 +296,7 @@ def _require_body(stored: Stored) -> None:
     if stored.body is None:
         raise IdempotencyConflict(
             f"the answer under this Idempotency-Key, result {stored.receipt.id}, is stored without "
-            "its body: it was deleted, or the disk was too low to record it",
+            "its body: it was deleted, or not recorded (`store: false`, or a low disk)",
             hint="use a new key to have it generated anew",
         )
 

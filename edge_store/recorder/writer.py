@@ -29,6 +29,7 @@ from edge_store.errors import (
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.batch import ChainHead, Suspect, Written, without_content, write_batch
 from edge_store.recorder.boot import Boot
+from edge_store.recorder.commits import Commits
 from edge_store.recorder.disk import Disk, DiskLevel
 from edge_store.recorder.failure import is_damage, may_pass, refusal
 from edge_store.recorder.losses import Losses
@@ -73,6 +74,7 @@ class Writer:
         # what a COMMIT found wrong with the file: from then on nothing is written
         self.damaged: asyncio.Future[EdgeStoreError] = asyncio.get_running_loop().create_future()
         self._connection = connection
+        self.commits = Commits(head.seq)
         self._boot = boot
         self._head = head
         self._slots = slots
@@ -90,9 +92,7 @@ class Writer:
         self._changes = Transactions(self._wake.set)
         self._closing = False
         self._ended = False
-        self._marked_upto = 0
-        self._marked_at = 0.0
-        self._beat_at = 0.0
+        self._marked_upto, self._marked_at, self._beat_at = 0, 0.0, 0.0
         metrics.watch("queue_depth", "Results waiting for a COMMIT", lambda: len(self._queue))
         metrics.watch("queue_age_seconds", "Age of the oldest of them", self._oldest_s)
 
@@ -397,6 +397,7 @@ class Writer:
 
     def _committed(self, attempt: Attempt, written: Written) -> None:
         self._head = written.head
+        self.commits.advance(written.head.seq)
         self._marked_upto, self._marked_at = attempt.admitted_upto, time.monotonic()
         self._losses.carried(attempt.losses)
         self._retry_pause_s = RETRY_PAUSE_S

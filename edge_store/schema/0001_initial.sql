@@ -65,6 +65,7 @@ CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted o
     user_id TEXT, -- the caller's `user`
     metadata TEXT CHECK (json_valid(metadata)), -- the caller's `metadata`, JSON
     caller_rid TEXT, -- the caller's own `rid`
+    response_id TEXT, -- the answer's own id, where it is not `id`
     idempotency_key_hash BLOB, -- SHA-256 of the Idempotency-Key
     request_fingerprint BLOB NOT NULL, -- SHA-256 of the request body
     trace_id TEXT, -- from the traceparent header
@@ -83,6 +84,14 @@ CREATE INDEX results_by_model_and_hour ON results (
     coalesce(response_model, request_model), created_at / 3600000,
     created_at, status, latency_ms, ttft_ms, input_tokens, output_tokens, cached_tokens)
 WHERE operation <> 'prefix_cache';
+-- Stored completions: pages by seq, of a tenant, of a model, or of both. Each group is written at its
+-- end only.
+CREATE INDEX results_stored ON results (
+    coalesce(tenant, ''), coalesce(response_model, request_model, ''))
+WHERE endpoint = '/v1/chat/completions' AND status = 'completed';
+-- Ids that an upstream made are in no order: an index by them would write a page for each row. This
+-- one is written at its end, and read from its end.
+CREATE INDEX results_by_response_id ON results (seq, response_id) WHERE response_id IS NOT NULL;
 
 CREATE TABLE outputs ( -- One row per choice of a result.
     seq INTEGER NOT NULL REFERENCES results (seq) ON DELETE CASCADE, -- the result
@@ -130,6 +139,7 @@ CREATE TABLE deletions ( -- What was deleted and why: keeps the count true and t
     boot_id TEXT NOT NULL, -- its boot
     boot_seq INTEGER NOT NULL, -- its admission number
     created_at INTEGER NOT NULL, -- UTC ms: its admission
+    tenant TEXT, -- whose it was
     digest BLOB NOT NULL -- what the chain needs in its place: of a result its digest, of a content its SHA-256
 ) STRICT;
 CREATE UNIQUE INDEX deletions_by_seq ON deletions (seq, what, timeline, reason);

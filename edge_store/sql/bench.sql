@@ -40,3 +40,6 @@ SELECT seq, output_text FROM outputs WHERE json_extract(output_json, '$.customer
 
 -- name: bench_drop_index
 DROP INDEX results_by_model_and_hour
+
+-- name: bench_drop_stored
+DROP INDEX results_stored

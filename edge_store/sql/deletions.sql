@@ -2,23 +2,26 @@
 
 -- name: note_deleted_results
 INSERT INTO deletions (
-    at, what, reason, id, seq, timeline, boot_id, boot_seq, created_at, digest
+    at, what, reason, id, seq, timeline, boot_id, boot_seq, created_at, tenant, digest
 )
-SELECT :at, 'result', :reason, id, seq, timeline, boot_id, boot_seq, created_at, digest
+SELECT :at, 'result', :reason, id, seq, timeline, boot_id, boot_seq, created_at, tenant,
+    digest
 FROM results WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- name: note_deleted_content
 INSERT INTO deletions (
-    at, what, reason, id, seq, timeline, boot_id, boot_seq, created_at, digest
+    at, what, reason, id, seq, timeline, boot_id, boot_seq, created_at, tenant, digest
 )
-SELECT :at, 'content', :reason, id, seq, timeline, boot_id, boot_seq, created_at, :digest
+SELECT :at, 'content', :reason, id, seq, timeline, boot_id, boot_seq, created_at, tenant,
+    :digest
 FROM results WHERE seq = :seq
 
 -- name: note_forgotten_again
 INSERT INTO deletions (
-    at, what, reason, id, seq, timeline, boot_id, boot_seq, created_at, digest
+    at, what, reason, id, seq, timeline, boot_id, boot_seq, created_at, tenant, digest
 )
-SELECT :at, d.what, :reason, d.id, d.seq, d.timeline, d.boot_id, d.boot_seq, d.created_at, d.digest
+SELECT :at, d.what, :reason, d.id, d.seq, d.timeline, d.boot_id, d.boot_seq, d.created_at,
+    d.tenant, d.digest
 FROM deletions AS d
 WHERE d.what = :what AND d.reason = 'retention' AND d.seq IN (SELECT value FROM json_each(:seqs))
     AND d.boot_id IN (SELECT boot_id FROM boots)

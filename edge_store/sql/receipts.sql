@@ -8,7 +8,7 @@ WHERE r.id = :id AND (:of_tenant IS NULL OR r.tenant = :of_tenant)
 -- name: select_deletion_by_id
 SELECT d.seq, d.timeline, d.boot_id, d.digest, t.timeline_no, d.at, d.reason
 FROM deletions AS d JOIN timelines AS t ON t.timeline = d.timeline
-WHERE d.id = :id AND d.what = 'result'
+WHERE d.id = :id AND d.what = 'result' AND (:of_tenant IS NULL OR d.tenant = :of_tenant)
 ORDER BY d.reason LIMIT 1
 
 -- name: select_loss_by_id

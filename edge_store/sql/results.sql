@@ -4,16 +4,85 @@
 BEGIN
 
 -- name: select_results_after
-SELECT * FROM results WHERE seq > :after_seq ORDER BY seq LIMIT :limit
+SELECT * FROM results WHERE seq >= :low AND seq <= :high
+    AND (:status IS NULL OR status = :status)
+    AND (:model IS NULL OR coalesce(response_model, request_model) = :model)
+    AND (:operation IS NULL OR operation = :operation)
+    AND (:user IS NULL OR user_id = :user)
+    AND (:conversation_id IS NULL OR conversation_id = :conversation_id)
+    AND (:batch_id IS NULL OR batch_id = :batch_id)
+    AND (:since IS NULL OR created_at >= :since)
+    AND (:until IS NULL OR created_at < :until)
+    AND (:metadata = '{}' OR NOT EXISTS (
+        SELECT 1 FROM json_each(:metadata) AS wanted WHERE NOT EXISTS (
+            SELECT 1 FROM json_each(coalesce(
+                (SELECT a.value FROM annotations AS a WHERE a.id = results.id AND a.kind = 'metadata'
+                 ORDER BY a.annotation_id DESC LIMIT 1),
+                results.metadata)) AS had
+            WHERE had.key = wanted.key AND CAST(had.value AS TEXT) = wanted.value)))
+ORDER BY seq LIMIT :limit
 
 -- name: select_results_before
-SELECT * FROM results WHERE seq < :before_seq ORDER BY seq DESC LIMIT :limit
+SELECT * FROM results WHERE seq >= :low AND seq <= :high
+    AND (:status IS NULL OR status = :status)
+    AND (:model IS NULL OR coalesce(response_model, request_model) = :model)
+    AND (:operation IS NULL OR operation = :operation)
+    AND (:user IS NULL OR user_id = :user)
+    AND (:conversation_id IS NULL OR conversation_id = :conversation_id)
+    AND (:batch_id IS NULL OR batch_id = :batch_id)
+    AND (:since IS NULL OR created_at >= :since)
+    AND (:until IS NULL OR created_at < :until)
+    AND (:metadata = '{}' OR NOT EXISTS (
+        SELECT 1 FROM json_each(:metadata) AS wanted WHERE NOT EXISTS (
+            SELECT 1 FROM json_each(coalesce(
+                (SELECT a.value FROM annotations AS a WHERE a.id = results.id AND a.kind = 'metadata'
+                 ORDER BY a.annotation_id DESC LIMIT 1),
+                results.metadata)) AS had
+            WHERE had.key = wanted.key AND CAST(had.value AS TEXT) = wanted.value)))
+ORDER BY seq DESC LIMIT :limit
 
 -- name: select_results_of_tenant_after
-SELECT * FROM results WHERE tenant = :tenant AND seq > :after_seq ORDER BY seq LIMIT :limit
+SELECT * FROM results WHERE tenant = :tenant AND seq >= :low AND seq <= :high
+    AND (:status IS NULL OR status = :status)
+    AND (:model IS NULL OR coalesce(response_model, request_model) = :model)
+    AND (:operation IS NULL OR operation = :operation)
+    AND (:user IS NULL OR user_id = :user)
+    AND (:conversation_id IS NULL OR conversation_id = :conversation_id)
+    AND (:batch_id IS NULL OR batch_id = :batch_id)
+    AND (:since IS NULL OR created_at >= :since)
+    AND (:until IS NULL OR created_at < :until)
+    AND (:metadata = '{}' OR NOT EXISTS (
+        SELECT 1 FROM json_each(:metadata) AS wanted WHERE NOT EXISTS (
+            SELECT 1 FROM json_each(coalesce(
+                (SELECT a.value FROM annotations AS a WHERE a.id = results.id AND a.kind = 'metadata'
+                 ORDER BY a.annotation_id DESC LIMIT 1),
+                results.metadata)) AS had
+            WHERE had.key = wanted.key AND CAST(had.value AS TEXT) = wanted.value)))
+ORDER BY seq LIMIT :limit
 
 -- name: select_results_of_tenant_before
-SELECT * FROM results WHERE tenant = :tenant AND seq < :before_seq ORDER BY seq DESC LIMIT :limit
+SELECT * FROM results WHERE tenant = :tenant AND seq >= :low AND seq <= :high
+    AND (:status IS NULL OR status = :status)
+    AND (:model IS NULL OR coalesce(response_model, request_model) = :model)
+    AND (:operation IS NULL OR operation = :operation)
+    AND (:user IS NULL OR user_id = :user)
+    AND (:conversation_id IS NULL OR conversation_id = :conversation_id)
+    AND (:batch_id IS NULL OR batch_id = :batch_id)
+    AND (:since IS NULL OR created_at >= :since)
+    AND (:until IS NULL OR created_at < :until)
+    AND (:metadata = '{}' OR NOT EXISTS (
+        SELECT 1 FROM json_each(:metadata) AS wanted WHERE NOT EXISTS (
+            SELECT 1 FROM json_each(coalesce(
+                (SELECT a.value FROM annotations AS a WHERE a.id = results.id AND a.kind = 'metadata'
+                 ORDER BY a.annotation_id DESC LIMIT 1),
+                results.metadata)) AS had
+            WHERE had.key = wanted.key AND CAST(had.value AS TEXT) = wanted.value)))
+ORDER BY seq DESC LIMIT :limit
+
+-- name: select_first_seq_of_timeline
+SELECT c.seq_from FROM boots AS b JOIN commits AS c ON c.boot_id = b.boot_id
+WHERE b.timeline = :timeline AND c.seq_from IS NOT NULL
+ORDER BY b.boot_no, c.commit_id LIMIT 1
 
 -- name: select_result_by_id
 SELECT * FROM results WHERE id = :id
@@ -81,7 +150,8 @@ SELECT
     r.created_at, r.first_token_at, r.completed_at, r.clock_synced, r.latency_ms, r.ttft_ms,
     r.queue_ms, r.input_tokens, r.output_tokens, r.cached_tokens, r.reasoning_tokens,
     r.finish_reason, r.stream, r.conversation_id, r.previous_id, r.batch_id, r.custom_id, r.tenant,
-    r.user_id, r.metadata, r.caller_rid, r.idempotency_key_hash, r.request_fingerprint, r.trace_id,
+    r.user_id, r.metadata, r.caller_rid, r.response_id, r.idempotency_key_hash, r.request_fingerprint,
+    r.trace_id,
     r.http_status, r.error_type, r.error_message, r.digest,
     q.seq, q.input_text, q.request_body, q.response_body
 FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq

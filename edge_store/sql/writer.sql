@@ -25,11 +25,11 @@ INSERT INTO results (
     created_at, first_token_at, completed_at, clock_synced, latency_ms, ttft_ms, queue_ms,
     input_tokens, output_tokens, cached_tokens, reasoning_tokens, finish_reason, stream,
     conversation_id, previous_id, batch_id, custom_id, tenant, user_id, metadata, caller_rid,
-    idempotency_key_hash, request_fingerprint, trace_id, http_status, error_type, error_message,
-    digest
+    response_id, idempotency_key_hash, request_fingerprint, trace_id, http_status, error_type,
+    error_message, digest
 ) VALUES (
     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 )
 
 -- name: insert_output

@@ -119,7 +119,8 @@ def test_no_other_route_reaches_the_engine(daemon: DaemonProcess, method: str, p
     ("method", "path", "allowed"),
     [
         ("POST", "/v1/models", "GET, HEAD"),
-        ("GET", "/v1/chat/completions", "POST"),
+        ("GET", "/v1/completions", "POST"),
+        ("DELETE", "/v1/chat/completions", "GET, HEAD, POST"),
         ("DELETE", "/generate", "POST"),
     ],
 )

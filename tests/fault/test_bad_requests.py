@@ -94,7 +94,7 @@ def test_every_depth_of_nesting_is_answered(daemon: DaemonProcess) -> None:
         '"seed": 18446744073709551616',
         '"seed": -170141183460469231731687303715884105728',
         '"seed": 1' + "0" * 300,
-        '"metadata": {"n": 18446744073709551616}',
+        '"metadata": {"n": "18446744073709551616"}',
         '"user": "\\u0000"',
         '"user": "\\ud83d\\ude00"',
         '"model": "' + "m" * 100_000 + '"',

@@ -23,7 +23,13 @@ CREATE INDEX results_by_model_and_hour ON results (
     created_at, status, latency_ms, ttft_ms, input_tokens, output_tokens, cached_tokens)
 WHERE operation <> 'prefix_cache';
 
+CREATE INDEX results_by_response_id ON results (seq, response_id) WHERE response_id IS NOT NULL;
+
 CREATE INDEX results_by_tenant ON results (tenant) WHERE tenant IS NOT NULL;
+
+CREATE INDEX results_stored ON results (
+    coalesce(tenant, ''), coalesce(response_model, request_model, ''))
+WHERE endpoint = '/v1/chat/completions' AND status = 'completed';
 
 CREATE TABLE "_sqlite_migrations" (
    "id" INTEGER PRIMARY KEY,
@@ -117,6 +123,7 @@ CREATE TABLE deletions ( -- What was deleted and why: keeps the count true and t
     boot_id TEXT NOT NULL, -- its boot
     boot_seq INTEGER NOT NULL, -- its admission number
     created_at INTEGER NOT NULL, -- UTC ms: its admission
+    tenant TEXT, -- whose it was
     digest BLOB NOT NULL -- what the chain needs in its place: of a result its digest, of a content its SHA-256
 ) STRICT;
 
@@ -220,6 +227,7 @@ CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted o
     user_id TEXT, -- the caller's `user`
     metadata TEXT CHECK (json_valid(metadata)), -- the caller's `metadata`, JSON
     caller_rid TEXT, -- the caller's own `rid`
+    response_id TEXT, -- the answer's own id, where it is not `id`
     idempotency_key_hash BLOB, -- SHA-256 of the Idempotency-Key
     request_fingerprint BLOB NOT NULL, -- SHA-256 of the request body
     trace_id TEXT, -- from the traceparent header

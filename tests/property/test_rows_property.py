@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.records import make_result, new_database
 
-from edge_store.api.results import public
+from edge_store.api.pages import public
 from edge_store.chain import verify_chain
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.boot import Boot
@@ -79,6 +79,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     ),
     "metadata": optional(JSON_TEXTS),
     "caller_rid": optional(TEXTS),
+    "response_id": optional(TEXTS),
     "idempotency_key_hash": optional(st.binary(min_size=32, max_size=32)),
     "request_fingerprint": st.binary(min_size=32, max_size=32),
     "trace_id": optional(TEXTS),

@@ -57,6 +57,17 @@ CALLS = [
     Template("GET", "/v1/results?before_seq=9&limit=3"),
     Template("GET", "/v1/results/{id}"),
     Template("GET", "/v1/results/{id}/receipt"),
+    Template("GET", "/v1/results?status=completed&since=2020-01-01T00:00:00Z&limit=1000"),
+    Template("GET", "/v1/results?tenant=tenant-zebra&limit=1000"),
+    Template("GET", "/v1/results/{id}/raw"),
+    Template("GET", "/v1/results/{id}/raw?part=request"),
+    Template("GET", "/v1/changes?after_seq=0"),
+    Template("GET", "/v1/chat/completions"),
+    Template("GET", "/v1/chat/completions?order=desc&limit=100&after={id}"),
+    Template("GET", "/v1/chat/completions/{id}"),
+    Template("GET", "/v1/chat/completions/{id}/messages"),
+    Template("POST", "/v1/chat/completions/{id}", lambda word: {"metadata": {"of": word}}),
+    Template("DELETE", "/v1/chat/completions/{id}"),
     Template("GET", "/nothing/{id}"),
 ]
 WITH_ID = [call for call in CALLS if "{id}" in call.path]

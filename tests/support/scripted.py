@@ -26,7 +26,6 @@ from edge_store.recorder.slots import Slots
 from edge_store.recorder.writer import Writer
 from edge_store.result import Recorded
 from edge_store.rows import load_recorded
-from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, open_writer
 
 Script = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -234,8 +233,7 @@ def read_results(path: Path) -> list[Recorded]:
     """Every result in the file, in order."""
     reader = open_reader(path)
     try:
-        params = {"after_seq": 0, "limit": 100_000}
-        return list(load_recorded(reader, reader.execute(sql("select_results_after"), params)))
+        return list(load_recorded(reader, reader.execute("SELECT * FROM results ORDER BY seq")))
     finally:
         reader.close()
 

@@ -1,25 +1,22 @@
 """GET /v1/results, health and metrics, through the application that serves them."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
+from support.reading import reading, tenant
 from support.records import make_result, new_database
 
-import edge_store.api.results
-from edge_store.api.app import own_routes
-from edge_store.api.services import Services
-from edge_store.engine import Receive, Scope, Send
+import edge_store.api.pages
 from edge_store.ids import new_result_id
-from edge_store.observability.metrics import Metrics
 from edge_store.recorder.batch import read_head, write_batch
-from edge_store.recorder.caller import Caller, Right, with_caller
 from edge_store.result import Content, Output, Result
 from edge_store.sql import sql
-from edge_store.sqlite import DatabaseThread, open_reader, open_writer
+from edge_store.sqlite import open_reader, open_writer
 
 COUNT = 5
 
@@ -44,20 +41,12 @@ async def client(tmp_path: Path, results: list[Result]) -> AsyncIterator[httpx.A
     async def health() -> dict[str, Any]:
         return state
 
-    reader = await DatabaseThread.open(lambda: open_reader(tmp_path / "results.db"))
-    app = own_routes(
-        Services(
-            reader=reader,
-            change=cast("Any", None),
-            exposition=Metrics().exposition,
-            health=health,
-        )
-    )
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://box") as found:
+    async with (
+        reading(tmp_path / "results.db", health=health) as box,
+        box.client() as found,
+    ):
         found.state = state  # type: ignore[attr-defined]  # for the test that changes it
         yield found
-    await reader.close()
 
 
 async def test_the_newest_results_come_first(
@@ -106,7 +95,7 @@ async def test_a_page_that_grows_too_big_ends_early_and_can_be_continued(
     bound: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(edge_store.api.results, bound, 0)
+    monkeypatch.setattr(edge_store.api.pages, bound, 0)
     found: list[str] = []
     after, has_more = 0, True
     while has_more and len(found) < COUNT:
@@ -150,11 +139,10 @@ async def test_our_own_defect_is_said_in_the_envelope(
     async def broken() -> dict[str, Any]:
         raise ZeroDivisionError
 
-    absent = cast("Any", None)
-    app = own_routes(Services(reader=absent, change=absent, exposition=absent, health=broken))
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://box") as client:
-        answer = await client.get("/readyz")
+    async with reading(tmp_path / "results.db", health=broken) as box:
+        transport = httpx.ASGITransport(box.named(), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://box") as client:
+            answer = await client.get("/readyz")
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert answer.headers["x-should-retry"] == "false"
 
@@ -166,18 +154,8 @@ async def of_tenants(tmp_path: Path) -> AsyncIterator[tuple[httpx.AsyncClient, l
     owners = ("t1", "t2", "t1", None)
     stored = [make_result(n, boot.boot_id, tenant=owner) for n, owner in enumerate(owners, 1)]
     write_batch(connection, boot, read_head(connection), len(stored), stored)
-    reader = await DatabaseThread.open(lambda: open_reader(tmp_path / "results.db"))
-    absent = cast("Any", None)
-    app = own_routes(Services(reader=reader, change=absent, exposition=absent, health=absent))
-    caller = Caller(tenant="t1", rights=frozenset({Right.READ_OWN}), key_id="key_1")
-
-    async def asked(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(with_caller(scope, caller), receive, send)
-
-    transport = httpx.ASGITransport(cast("Any", asked))
-    async with httpx.AsyncClient(transport=transport, base_url="http://box") as client:
+    async with reading(tmp_path / "results.db") as box, box.client(tenant("t1")) as client:
         yield client, stored
-    await reader.close()
 
 
 @pytest.mark.parametrize("query", ["", "?after_seq=0"])
@@ -213,7 +191,7 @@ async def test_anothers_result_is_answered_as_one_that_never_was(
 def test_a_tenants_page_is_found_by_its_index(
     tmp_path: Path, results: list[Result], block: str
 ) -> None:
-    values = {"tenant": "t", "after_seq": 0, "before_seq": 9, "limit": 1}
+    values = dict.fromkeys(re.findall(r":(\w+)", sql(block)))
     with closing(open_reader(tmp_path / "results.db")) as connection:
         plan = str(connection.execute(f"EXPLAIN QUERY PLAN {sql(block)}", values).fetchall())
     assert "results_by_tenant" in plan

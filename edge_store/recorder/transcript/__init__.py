@@ -29,6 +29,7 @@ class Asked(Record, frozen=True, kw_only=True):
     input_text: str | None
     user_id: str | None = None
     metadata: str | None = None  # JSON
+    is_kept: bool = True  # else the row says that it was, and nothing of what was said
     caller_rid: str | None = None
     takes_rid: bool = True  # the protocol has a field for our id
     json_wanted: bool = False
@@ -41,6 +42,7 @@ class Reading(Record, frozen=True, kw_only=True):
     """What came out, as far as it came."""
 
     outputs: tuple[Output, ...] = ()
+    response_id: str | None = None
     response_model: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None

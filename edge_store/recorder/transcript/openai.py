@@ -20,6 +20,7 @@ from edge_store.recorder.transcript.request import (
     field,
     json_text,
     params_of,
+    require_metadata,
     texts_of,
 )
 from edge_store.result import Operation, Output
@@ -78,6 +79,7 @@ class Usage(msgspec.Struct):
 class Answer(msgspec.Struct):
     """A whole body or one chunk of a stream."""
 
+    id: str | None = None
     model: str | None = None
     choices: list[Choice] | None = None
     usage: Usage | None = None
@@ -137,6 +139,7 @@ class OpenAIReader:
     def __init__(self, choices: int) -> None:
         self._expected = choices
         self._drafts: dict[int, Draft] = {}
+        self._id: str | None = None
         self._model: str | None = None
         self._usage: Usage | None = None
         self._error: str | None = None
@@ -179,6 +182,7 @@ class OpenAIReader:
         if answer.error is not None:
             self._error = error_text(answer.error)
             self._error_status = error_status(answer.error)
+        self._id = self._id or answer.id
         self._model = answer.model or self._model
         self._usage = answer.usage or self._usage
         for choice in answer.choices or ():
@@ -197,6 +201,7 @@ class OpenAIReader:
         completion = usage.completion_tokens_details or CompletionDetails()
         return Reading(
             outputs=tuple(draft.output(index) for index, draft in sorted(self._drafts.items())),
+            response_id=self._id,
             response_model=self._model,
             input_tokens=usage.prompt_tokens,
             output_tokens=usage.completion_tokens,
@@ -226,6 +231,7 @@ def _ask(body: dict[str, Any], operation: Operation, input_text: str, choices: i
         input_text=input_text,
         user_id=field(body, "user", str, "") or None,
         metadata=json_text(field(body, "metadata", dict, {}) or None),
+        is_kept=field(body, "store", bool, True),
         caller_rid=caller_rid(body),
         json_wanted=form.get("type") in ("json_object", "json_schema"),
         json_schema=json_text(schema.get("schema")) if isinstance(schema, dict) else None,
@@ -248,6 +254,7 @@ class ChatDialect:
 
     def ask(self, body: dict[str, Any]) -> Asked:
         text = conversation(body.get("messages"))
+        require_metadata(field(body, "metadata", dict, {}))
         return _ask(body, Operation.CHAT, text, _choices(body))
 
     def reader(self, asked: Asked) -> OpenAIReader:

@@ -7,9 +7,23 @@ import msgspec
 
 from edge_store.errors import InvalidRequest
 
-__all__ = ["caller_rid", "conversation", "field", "json_text", "params_of", "text_of", "texts_of"]
+__all__ = [
+    "caller_rid",
+    "conversation",
+    "field",
+    "json_text",
+    "params_of",
+    "require_metadata",
+    "text_of",
+    "texts_of",
+]
 
 T = TypeVar("T")
+
+# platform.openai.com/docs/api-reference: "Set of 16 key-value pairs …"
+METADATA_PAIRS_MAX = 16
+METADATA_KEY_CHARS_MAX = 64
+METADATA_VALUE_CHARS_MAX = 512
 
 
 def field(body: Mapping[str, Any], name: str, kind: type[T], default: T, *, within: str = "") -> T:
@@ -43,6 +57,24 @@ def json_text(value: Any) -> str | None:
 def params_of(body: Mapping[str, Any], content: Collection[str]) -> str:
     """The request without its content: sampling parameters, formats, options."""
     return msgspec.json.encode({k: v for k, v in body.items() if k not in content}).decode()
+
+
+def require_metadata(metadata: Mapping[str, Any]) -> None:
+    """Raises ``InvalidRequest`` where OpenAI's API would refuse it."""
+    if len(metadata) > METADATA_PAIRS_MAX:
+        problem = f"`metadata` has {len(metadata)} pairs; {METADATA_PAIRS_MAX} are allowed"
+        raise InvalidRequest(problem, param="metadata")
+    for key, value in metadata.items():
+        path = f"metadata.{key[:METADATA_KEY_CHARS_MAX]}"
+        if len(key) > METADATA_KEY_CHARS_MAX:
+            problem = f"a key of {len(key)} characters; {METADATA_KEY_CHARS_MAX} are allowed"
+        elif not isinstance(value, str):
+            problem = f"must be str, not {type(value).__name__}"
+        elif len(value) > METADATA_VALUE_CHARS_MAX:
+            problem = f"has {len(value)} characters; {METADATA_VALUE_CHARS_MAX} are allowed"
+        else:
+            continue
+        raise InvalidRequest(f"`{path}`: {problem}", param=path)
 
 
 def text_of(content: Any) -> str:

@@ -1,0 +1,116 @@
+"""Stored completions over HTTP: what the ``openai`` SDK's ``chat.completions`` lists, retrieves,
+updates and deletes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from edge_store.api.answers import (
+    as_json,
+    choice_parameter,
+    integer_parameter,
+    json_body,
+    metadata_parameter,
+)
+from edge_store.api.services import Services
+from edge_store.errors import NotFound
+from edge_store.recorder.caller import Caller, caller_of
+from edge_store.recorder.transcript.request import require_metadata
+from edge_store.sqlite import Connection
+from edge_store.stored import (
+    Wanted,
+    completion,
+    delete_completion,
+    find_completion,
+    messages,
+    page,
+    update_metadata,
+)
+
+__all__ = ["completion_routes"]
+
+PAGE_MAX = 100
+ORDERS = ("asc", "desc")
+
+
+class Update(msgspec.Struct):
+    """The body of an update. Null takes all metadata away."""
+
+    metadata: dict[str, Any] | None
+
+
+def completion_routes(services: Services) -> list[BaseRoute]:
+    """/v1/chat/completions, read, and what is below it."""
+    reader = services.reader
+
+    async def listed(request: Request) -> Response:
+        wanted = Wanted(
+            limit=integer_parameter(request, "limit", 20, 1, PAGE_MAX),
+            after=request.query_params.get("after"),
+            descending=choice_parameter(request, "order", ORDERS) == "desc",
+            model=request.query_params.get("model"),
+            metadata=metadata_parameter(request),
+        )
+        data, has_more = await reader.run(page, caller_of(request.scope), wanted)
+        return as_json(_list(data, has_more=has_more))
+
+    async def one(request: Request) -> Response:
+        caller, name = caller_of(request.scope), request.path_params["completion_id"]
+        match request.method:
+            case "POST":
+                metadata = (await json_body(request, Update)).metadata or {}
+                require_metadata(metadata)
+                await services.change(update_metadata, caller, name, metadata)
+            case "DELETE":
+                gone = await services.change(delete_completion, caller, name)
+                return as_json({"id": gone, "object": "chat.completion.deleted", "deleted": True})
+        return as_json(await reader.run(_shown, caller, name))
+
+    async def asked(request: Request) -> Response:
+        limit = integer_parameter(request, "limit", 20, 1, PAGE_MAX)
+        descending = choice_parameter(request, "order", ORDERS) == "desc"
+        name = request.path_params["completion_id"]
+        found = await reader.run(_messages, caller_of(request.scope), name)
+        if descending:
+            found.reverse()
+        after = request.query_params.get("after")
+        start = 0 if after is None else _place(found, after) + 1
+        data = found[start : start + limit]
+        return as_json(_list(data, has_more=start + limit < len(found)))
+
+    path = "/v1/chat/completions"
+    return [
+        Route(path, listed, methods=["GET"]),
+        Route(f"{path}/{{completion_id}}", one, methods=["GET", "POST", "DELETE"]),
+        Route(f"{path}/{{completion_id}}/messages", asked, methods=["GET"]),
+    ]
+
+
+def _list(data: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": has_more,
+    }
+
+
+def _shown(connection: Connection, caller: Caller, name: str) -> dict[str, Any]:
+    return completion(connection, find_completion(connection, caller, name))
+
+
+def _messages(connection: Connection, caller: Caller, name: str) -> list[dict[str, Any]]:
+    return messages(find_completion(connection, caller, name))
+
+
+def _place(found: list[dict[str, Any]], name: str) -> int:
+    for place, message in enumerate(found):
+        if message["id"] == name:
+            return place
+    raise NotFound(f"`after` = {name!r}: there is no such message")
