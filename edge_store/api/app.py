@@ -6,6 +6,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import HANDLERS, as_json
+from edge_store.api.batches import batch_routes
+from edge_store.api.files import file_routes
 from edge_store.api.results import result_routes
 from edge_store.api.services import Services
 
@@ -14,7 +16,12 @@ __all__ = ["own_routes"]
 
 def own_routes(services: Services) -> Starlette:
     """Everything that the gate does not give to the engine."""
-    routes = [*_watching(services), *result_routes(services)]
+    routes = [
+        *_watching(services),
+        *result_routes(services),
+        *file_routes(services),
+        *batch_routes(services),
+    ]
     return Starlette(routes=routes, exception_handlers=HANDLERS)
 
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import as_json, integer_parameter
+from edge_store.api.batches import later
 from edge_store.api.services import Services
 from edge_store.clock import rfc3339
 from edge_store.errors import NotFound
@@ -57,7 +58,13 @@ def result_routes(services: Services) -> list[BaseRoute]:
 
     async def result(request: Request) -> Response:
         result_id = request.path_params["result_id"]
-        found = await reader.run(_read_one, result_id, caller_of(request.scope))
+        caller = caller_of(request.scope)
+        found = await reader.run(_read_one, result_id, caller)
+        if found is None and services.queue is not None:
+            queued = await services.queue.find(result_id, caller)
+            if queued is not None:
+                return later(queued)
+            found = await reader.run(_read_one, result_id, caller)  # it may have come meanwhile
         if found is None:
             raise NotFound(f"there is no result {result_id!r} on this box")
         return as_json(public(found, with_content=True))

@@ -82,6 +82,14 @@ class Recorder:
         """The newest committed ``seq``."""
         return self._writer.head.seq
 
+    async def check(self, dialect: Dialect, body: bytes) -> None:
+        """See whether ``record`` would take this body.
+
+        Raises:
+            InvalidRequest: it is not what the route takes.
+        """
+        await asyncio.to_thread(_read, dialect, body, None)
+
     async def record(
         self,
         dialect: Dialect,

