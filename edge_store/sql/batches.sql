@@ -13,14 +13,16 @@ WHERE file_id = :file_id AND (:tenant IS NULL OR tenant = :tenant)
 SELECT file_id, created_at, expires_at, tenant, purpose, filename, bytes, sha256 FROM files
 WHERE (:tenant IS NULL OR tenant = :tenant) AND (expires_at IS NULL OR expires_at > :now)
     AND (:purpose IS NULL OR purpose = :purpose)
-    AND (:after IS NULL OR file_no < (SELECT file_no FROM files WHERE file_id = :after))
+    AND (:after IS NULL OR file_no < (
+        SELECT file_no FROM files WHERE file_id = :after AND (:tenant IS NULL OR tenant = :tenant)))
 ORDER BY file_no DESC LIMIT :limit
 
 -- name: select_files_ascending
 SELECT file_id, created_at, expires_at, tenant, purpose, filename, bytes, sha256 FROM files
 WHERE (:tenant IS NULL OR tenant = :tenant) AND (expires_at IS NULL OR expires_at > :now)
     AND (:purpose IS NULL OR purpose = :purpose)
-    AND (:after IS NULL OR file_no > (SELECT file_no FROM files WHERE file_id = :after))
+    AND (:after IS NULL OR file_no > (
+        SELECT file_no FROM files WHERE file_id = :after AND (:tenant IS NULL OR tenant = :tenant)))
 ORDER BY file_no LIMIT :limit
 
 -- name: delete_file
@@ -59,7 +61,8 @@ SELECT batch_no, batch_id, created_at, tenant, caller, endpoint, input_file_id, 
     completion_window, output_expires_s, metadata
 FROM batches
 WHERE (:tenant IS NULL OR tenant = :tenant)
-    AND (:after IS NULL OR batch_no < (SELECT batch_no FROM batches WHERE batch_id = :after))
+    AND (:after IS NULL OR batch_no < (
+        SELECT batch_no FROM batches WHERE batch_id = :after AND (:tenant IS NULL OR tenant = :tenant)))
 ORDER BY batch_no DESC LIMIT :limit
 
 -- name: select_open_batches

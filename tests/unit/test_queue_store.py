@@ -125,6 +125,20 @@ def test_a_tenants_files_are_not_there_for_another(connection: Connection) -> No
     assert str(foreign.value) == str(absent.value).replace("file-x", "file-a")
 
 
+@pytest.mark.parametrize("ascending", [False, True])
+def test_a_page_after_anothers_id_is_that_after_none(
+    connection: Connection, *, ascending: bool
+) -> None:
+    for file_id, tenant in (("file-1", "a"), ("file-b", "b"), ("file-2", "a")):
+        add_file(connection, file_of(file_id, tenant))
+        add_batch(connection, batch_of(f"batch_{file_id}", A if tenant == "a" else B))
+    for name in ("b", "absent"):
+        page = Page(9, f"file-{name}", ascending)
+        assert find_files(connection, A, page, None) == []
+        assert find_batches(connection, A, Page(9, f"batch_file-{name}")) == []
+    assert len(find_files(connection, ALL, Page(9, "file-b", ascending), None)) == 1
+
+
 def test_a_file_whose_time_is_over_is_not_there(connection: Connection) -> None:
     add_file(connection, file_of("file-1", "a", expires_at=now_ms() - 1))
     add_file(connection, file_of("file-2", "a", expires_at=now_ms() + 60_000))
