@@ -10,7 +10,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,12 @@ from edge_store.keys import read_keys
 from edge_store.lock import DatabaseLock
 from edge_store.observability.looplag import measured_lag
 from edge_store.observability.metrics import Metrics
+from edge_store.queue.room import Queue, running
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.boot import Boot, begin_boot
 from edge_store.recorder.damage import examine
 from edge_store.recorder.disk import Disk
-from edge_store.recording import recording
+from edge_store.recording import queue_beside, recording
 from edge_store.schema import migrate
 from edge_store.sql import sql
 from edge_store.sqlite import (
@@ -146,6 +147,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     damaged,
                 ),
                 measured_lag(metrics.loop_lag_seconds.observe),
+                queue_beside(config, disk, engine, recorder, metrics) as queue,
             ):
                 reader, queries = [
                     await DatabaseThread.open(lambda: open_reader(path)) for _ in range(2)
@@ -153,6 +155,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 _watch(metrics, path, disk, recorder, replica)
                 gate = Gate(
                     access=access,
+                    accept=queue.accept,
                     recorder=recorder,
                     engine=engine,
                     ours=own_routes(
@@ -162,8 +165,9 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                             change=recorder.change,
                             commits=recorder.commits,
                             exposition=lambda: metrics.exposition() + engine.metrics(),
-                            health=lambda: _health(boot, engine, recorder, disk, replica),
+                            health=lambda: _health(boot, engine, recorder, disk, replica, queue),
                             replica=lambda: replica.status if replica else None,
+                            queue=queue,
                         )
                     ),
                     config=config.server,
@@ -174,16 +178,18 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 died = asyncio.ensure_future(engine.until_dead())
                 drain = Drain(recorder, stopping, died, config.server.drain_timeout_s)
                 loaded = asyncio.ensure_future(engine.until_ready())
-                admin = HttpServer(admin_routes(recorder.change, access), ADMIN_CONNECTIONS_MAX)
+                admin = HttpServer(
+                    admin_routes(queue.change_noticed, access), ADMIN_CONNECTIONS_MAX
+                )
                 async with (
                     listening(admin, bind_admin(path)),
                     listening(server, listener, drain),
+                    running(queue),  # cut first, and asked again by the next daemon
                 ):
                     url = url_of(listener, config.server)
                     log.info("http_listening", url=url)
-                    ends = (died, damaged)
                     failure = await _life(
-                        engine, loaded, ends, recorder, disk, stopping, announce, url
+                        engine, loaded, (died, damaged), recorder, disk, stopping, announce, url
                     )
                 died.cancel()
                 await reader.close()
@@ -380,13 +386,12 @@ def _watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica
 
 
 async def _health(
-    boot: Boot, engine: Engine, recorder: Recorder, disk: Disk, replica: Any
+    boot: Boot, engine: Engine, recorder: Recorder, disk: Disk, replica: Any, queue: Queue
 ) -> dict[str, Any]:
-    try:
+    engine_ready = False
+    with suppress(TimeoutError):
         async with asyncio.timeout(READY_TIMEOUT_S):
             engine_ready = await engine.is_ready()
-    except TimeoutError:
-        engine_ready = False
     closed = recorder.slots.closed
     return {
         "is_ready": engine_ready and closed is None,
@@ -396,6 +401,7 @@ async def _health(
         "engine": {"kind": engine.name, "version": engine.version, "is_ready": engine_ready},
         "admission": {"is_open": closed is None, "code": closed.code if closed else None},
         "in_flight": recorder.slots.in_flight,
+        "queue": {"in_flight": queue.runner.lines_running, "is_paused": queue.runner.is_paused},
         "disk": {"level": disk.level.value, "meaning": disk.level.name.lower()},
         "replica": replica.status if replica else None,
     }

@@ -20,7 +20,7 @@ __all__ = [
     "EngineRefused", "EngineStartFailed", "Forbidden", "GenerationTimeout", "IdempotencyConflict",
     "InvalidRequest", "KeyExpired", "KeyRevoked", "LitestreamUnavailable", "MethodNotAllowed",
     "NoRoomForAnswer", "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PayloadTooLarge",
-    "QueryRefused",
+    "QueryRefused", "QueueFull",
     "RateLimited", "RecorderFull", "ReplicaNotFound", "ReplicationError", "RequestError",
     "RequestTimeout", "ResponseTooLarge", "RestoreFailed", "SchemaTooNew", "ShutDown", "StoreError",
     "TenantOverShare", "TimelineChanged", "Unauthorized", "UpstreamError", "VerifyFailed",
@@ -215,6 +215,12 @@ class NoRoomForAnswer(Overloaded):
     """The answer was cut, as the answers under way had no room for more of it."""
 
     code = "no_room_for_answer"
+
+
+class QueueFull(Overloaded):
+    """As many requests wait in the queue as may."""
+
+    code = "queue_full"
 
 
 class AdmissionClosed(Overloaded):

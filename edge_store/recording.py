@@ -1,19 +1,23 @@
-"""The recorder with all that it is made of, from the first slot to the boot's last row."""
+"""The recorder with all that it is made of, from the first slot to the boot's last row; and the
+queue, which asks it.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from edge_store.api.inside import Inside
 from edge_store.config import Config
 from edge_store.engine import Engine
 from edge_store.errors import EdgeStoreError
 from edge_store.jsonrepair import JsonWorkers
 from edge_store.observability.metrics import Metrics
+from edge_store.queue.room import Queue, queue_of
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.batch import read_head
 from edge_store.recorder.boot import Boot, end_boot
@@ -24,7 +28,7 @@ from edge_store.recorder.writer import Writer
 from edge_store.sqlite import DatabaseThread
 from edge_store.systemd import feed_watchdog
 
-__all__ = ["recording"]
+__all__ = ["queue_beside", "recording"]
 
 log = structlog.get_logger(__name__)
 
@@ -78,3 +82,18 @@ async def recording(  # noqa: PLR0913  (all that has come up)
         with suppress(EdgeStoreError):  # a full disk must not keep the daemon from stopping
             await database.run(end_boot, boot)
     log.info("boot_ended", boot_id=boot.boot_id, admitted=slots.admitted_upto, seq=writer.head.seq)
+
+
+def queue_beside(
+    config: Config, disk: Disk, engine: Engine, recorder: Recorder, metrics: Metrics
+) -> AbstractAsyncContextManager[Queue]:
+    """The queue, which asks the recorder as callers do; not running yet."""
+    return queue_of(
+        config,
+        ask=Inside(recorder).ask,
+        change=recorder.change,
+        slots=recorder.slots,
+        is_engine_ready=engine.is_ready,
+        refusal_of=disk.refusal_of,
+        metrics=metrics,
+    )

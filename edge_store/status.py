@@ -30,6 +30,7 @@ __all__ = [
     "known_device_id",
     "read_status",
     "read_stored",
+    "url_of_daemon",
 ]
 
 ANSWER_TIMEOUT_S = 5.0  # the daemon itself gives its engine 2 s to say whether it is ready
@@ -87,7 +88,7 @@ def read_status(config: Config) -> BoxStatus:
         state = DaemonState.READY if daemon["is_ready"] else DaemonState.NOT_READY
     return BoxStatus(
         state=state,
-        url=_url(config.server),
+        url=url_of_daemon(config.server),
         daemon=daemon,
         problem=problem,
         stored=stored,
@@ -172,7 +173,8 @@ def ask_daemon(
     return None if problem else state, problem
 
 
-def _url(config: ServerSection) -> str:
+def url_of_daemon(config: ServerSection) -> str:
+    """Where it is reached, without a path."""
     host = _reachable(config.host)
     scheme = "https" if config.tls_certificate else "http"
     host = f"[{host}]" if ":" in host else host

@@ -6,8 +6,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import HANDLERS, as_json
+from edge_store.api.batches import batch_routes
 from edge_store.api.completions import completion_routes
 from edge_store.api.feed import feed_routes
+from edge_store.api.files import file_routes
 from edge_store.api.query import query_routes
 from edge_store.api.results import result_routes
 from edge_store.api.services import Services
@@ -23,6 +25,8 @@ def own_routes(services: Services) -> Starlette:
         *feed_routes(services),
         *query_routes(services),
         *completion_routes(services),
+        *file_routes(services),
+        *batch_routes(services),
     ]
     return Starlette(routes=routes, exception_handlers=HANDLERS)
 

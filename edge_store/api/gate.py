@@ -21,15 +21,17 @@ from edge_store.errors import (
     RequestTimeout,
     may_pass,
 )
-from edge_store.ids import new_result_id
+from edge_store.ids import ResultId, new_result_id
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
-from edge_store.recorder.caller import Right, caller_of, with_caller, without_key
-from edge_store.recorder.envelope import OpenAIEnvelope, error_headers
+from edge_store.recorder.caller import Caller, Right, caller_of, with_caller, without_key
+from edge_store.recorder.envelope import JSON, OpenAIEnvelope, error_headers
 from edge_store.recorder.slots import Hold
 from edge_store.recorder.transcript import Dialect
 
 __all__ = ["Gate"]
+
+Accept = Callable[[str, bytes, Caller], Awaitable[ResultId]]
 
 CLOSING = (b"connection", b"close")
 WAITING = (409, 429, 503)  # the SDKs wait as long as these say
@@ -39,7 +41,7 @@ DISCARD_FACTOR = 8  # so much of a body that is too large is read, so that its s
 class Gate:
     """The ASGI application that the server runs."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (its world)
         self,
         *,
         recorder: Recorder,
@@ -48,13 +50,16 @@ class Gate:
         config: ServerSection,
         metrics: Metrics,
         access: Access | None = None,
+        accept: Accept | None = None,
     ) -> None:
+        """``accept`` takes a request that is answered later, and returns the id of its result."""
         self._recorder = recorder
         self._engine = engine
         self._ours = ours
         self._config = config
         self._metrics = metrics
         self._access = access or Access()
+        self._accept = accept
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -125,7 +130,13 @@ class Gate:
     async def _generate(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
         with self._recorder.slots.hold(caller_of(scope).tenant) as hold:
             body = await self._read(scope, receive, hold)
-            if body is not None:
+            if body is None:
+                return
+            if self._accept is not None and _prefers_async(scope):
+                await self._recorder.check(dialect, body)
+                result_id = await self._accept(scope["path"], body, caller_of(scope))
+                await _say_accepted(result_id, send)
+            else:
                 await self._recorder.record(dialect, scope, body, receive, send, hold)
 
     async def _read(self, scope: Scope, receive: Receive, hold: Hold) -> bytes | None:
@@ -202,6 +213,35 @@ class Reply:
 def _require(allowed: tuple[str, ...], method: str, path: str) -> None:
     if method not in allowed:
         raise MethodNotAllowed(f"{path} does not take {method}", allowed=", ".join(allowed))
+
+
+def _prefers_async(scope: Scope) -> bool:
+    """Whether it says ``Prefer: respond-async`` (RFC 7240). Not with an ``Idempotency-Key``, whose
+    answer is at hand or soon will be: a preference may be left aside.
+    """
+    asked = has_key = False
+    for name, value in scope["headers"]:
+        if name == b"prefer":
+            words = value.lower().replace(b";", b",").split(b",")
+            asked = asked or b"respond-async" in [word.strip() for word in words]
+        has_key = has_key or name == b"idempotency-key"
+    return asked and not has_key
+
+
+async def _say_accepted(result_id: ResultId, send: Send) -> None:
+    ours = result_id.encode()
+    body = b'{"object":"result","id":"%b","status":"queued"}' % ours
+    headers = [
+        JSON,
+        (b"content-length", str(len(body)).encode()),
+        (b"location", b"/v1/results/" + ours),
+        (b"preference-applied", b"respond-async"),
+        (b"x-request-id", ours),
+        (b"x-edge-store-id", ours),
+        (b"x-edge-store-durability", b"queued"),
+    ]
+    await send({"type": "http.response.start", "status": 202, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _announced(scope: Scope) -> int:

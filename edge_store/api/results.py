@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import as_json, choice_parameter, integer_parameter
+from edge_store.api.batches import later
 from edge_store.api.pages import SEQ_MAX, filters_of, page_after, page_before, public
 from edge_store.api.routes import GENERATING
 from edge_store.api.services import Services
@@ -46,19 +47,12 @@ def result_routes(services: Services) -> list[BaseRoute]:
         }
         return as_json(shown)
 
-    async def found(request: Request) -> Recorded:
-        name = request.path_params["result_id"]
-        result = await reader.run(_find, caller_of(request.scope), name)
-        if result is None:
-            raise NotFound(f"there is no result {name!r} on this box")
-        return result
-
     async def result(request: Request) -> Response:
-        return as_json(public(await found(request), with_content=True))
+        return await _one_or_queued(services, request)
 
     async def raw(request: Request) -> Response:
         part = choice_parameter(request, "part", PARTS) or "response"
-        return _raw((await found(request)).result, part)
+        return _raw((await _found(services, request)).result, part)
 
     async def receipt(request: Request) -> Response:
         name, caller = request.path_params["result_id"], caller_of(request.scope)
@@ -75,6 +69,26 @@ def result_routes(services: Services) -> list[BaseRoute]:
         Route("/v1/results/{result_id}/raw", raw),
         Route("/v1/results/{result_id}/receipt", receipt),
     ]
+
+
+async def _found(services: Services, request: Request) -> Recorded:
+    name = request.path_params["result_id"]
+    result = await services.reader.run(_find, caller_of(request.scope), name)
+    if result is None:
+        raise NotFound(f"there is no result {name!r} on this box")
+    return result
+
+
+async def _one_or_queued(services: Services, request: Request) -> Response:
+    try:
+        found = await _found(services, request)
+    except NotFound:
+        caller, name = caller_of(request.scope), request.path_params["result_id"]
+        queued = await services.queue.find(name, caller) if services.queue else None
+        if queued is not None:
+            return later(queued)
+        found = await _found(services, request)  # it may have come meanwhile
+    return as_json(public(found, with_content=True))
 
 
 def _find(connection: Connection, caller: Caller, name: str) -> Recorded | None:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from edge_store.queue.room import Queue
 from edge_store.recorder.commits import Commits
 from edge_store.replica.status import ReplicaStatus
 from edge_store.sqlite import DatabaseThread
@@ -33,3 +34,4 @@ class Services(NamedTuple):
     exposition: Callable[[], bytes]
     health: Health
     replica: Callable[[], ReplicaStatus | None] = lambda: None
+    queue: Queue | None = None

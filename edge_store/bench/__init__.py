@@ -1,5 +1,6 @@
 """Benchmarks of the shipped parts: ratios out of one interleaved run, never single times."""
 
+from edge_store.bench.batch import BatchPlan, bench_batch
 from edge_store.bench.engine import EnginePlan, EngineRun, bench_engine
 from edge_store.bench.memory import bench_memory
 from edge_store.bench.overload import OverloadPlan, bench_overload
@@ -11,9 +12,11 @@ from edge_store.bench.verify import bench_verify
 from edge_store.bench.writer import bench_writer
 
 __all__ = [
+    "BatchPlan",
     "EnginePlan",
     "EngineRun",
     "OverloadPlan",
+    "bench_batch",
     "bench_engine",
     "bench_memory",
     "bench_overload",

@@ -31,7 +31,7 @@ dir_option = click.option(
 
 @click.group()
 def bench() -> None:
-    """Measure the writer, recording, queries, checks, memory, overload, or a whole engine.
+    """Measure the writer, recording, queries, checks, memory, overload, batches, or an engine.
 
     Figures are medians over interleaved pairs. Exits 1 when one misses its bound.
 
@@ -161,6 +161,29 @@ def overload(pairs: int, seconds: float, directory: Path | None) -> None:
 
     plan = OverloadPlan(pairs=pairs, seconds=seconds)
     _measure(directory, lambda folder: bench_overload(folder, plan, say=_say))
+
+
+@bench.command()
+@pairs_option
+@click.option(
+    "--lines", type=AT_LEAST_ONE, default=5000, show_default=True, help="Lines of a batch.",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.1), default=4.0, show_default=True,
+    help="Length of a window beside callers.",
+)  # fmt: skip
+@dir_option
+def batch(pairs: int, lines: int, seconds: float, directory: Path | None) -> None:
+    """Measure a batch against callers, and what callers notice of a batch.
+
+    \b
+    Example:
+      edge-store bench batch --pairs 6
+    """
+    from edge_store.bench import BatchPlan, bench_batch
+
+    plan = BatchPlan(pairs=pairs, lines=lines, seconds=seconds)
+    _measure(directory, lambda folder: bench_batch(folder, plan, say=_say))
 
 
 @bench.command()

@@ -22,6 +22,8 @@ COMMANDS = {
     "serve": "serve",
     "keys": "keys",
     "query": "query",
+    "batch": "batch",
+    "queue": "queue",
     "ledger": "ledger",
     "receipt": "receipt",
     "verify": "verify",

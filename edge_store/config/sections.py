@@ -19,6 +19,7 @@ __all__ = [
     "EngineKind",
     "EngineSection",
     "LogSection",
+    "QueueSection",
     "RecorderSection",
     "RepairSection",
     "ReplicaSection",
@@ -181,6 +182,39 @@ class RecorderSection(Section, frozen=True, kw_only=True):
             "Idempotency-Key again; 0: never.",
         ),
     ] = 86400.0
+
+
+class QueueSection(Section, frozen=True, kw_only=True):
+    """Batches, and requests that are answered later. What callers wait for has priority."""
+
+    slots_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=4096,
+            description="Lines of batches in flight while nobody else asks. They take recorder "
+            "slots, but never the last quarter of them.",
+        ),
+    ] = 128
+    slots_beside: Annotated[
+        int, Meta(ge=0, le=4096, description="The same while others ask; 0: none.")
+    ] = 4
+    attempts_max: Annotated[
+        int,
+        Meta(ge=1, le=100, description="Attempts of a line whose engine fails before it is dead."),
+    ] = 5
+    retry_pause_s: Annotated[
+        float,
+        Meta(gt=0, description="Pause before the second attempt; it doubles, up to a minute."),
+    ] = 1.0
+    requests_max: Annotated[
+        int,
+        Meta(ge=0, description="Requests with `Prefer: respond-async` that may wait."),
+    ] = 1000
+    lines_max: Annotated[int, Meta(ge=1, description="Most lines of a batch.")] = 50_000
+    file_bytes_max: Annotated[
+        int, Meta(ge=KIB, description="Largest uploaded file; a larger one is answered 413.")
+    ] = 200 * MIB
 
 
 class RepairSection(Section, frozen=True, kw_only=True):
@@ -358,6 +392,7 @@ class Config(Section, frozen=True, kw_only=True):
     store: StoreSection = StoreSection()
     engine: EngineSection = EngineSection()
     recorder: RecorderSection = RecorderSection()
+    queue: QueueSection = QueueSection()
     repair: RepairSection = RepairSection()
     replica: ReplicaSection = ReplicaSection()
     device: DeviceSection = DeviceSection()

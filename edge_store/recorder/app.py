@@ -83,6 +83,14 @@ class Recorder:
         """The newest committed ``seq``, and a way to wait for the next."""
         return self._writer.commits
 
+    async def check(self, dialect: Dialect, body: bytes) -> None:
+        """See whether ``record`` would take this body.
+
+        Raises:
+            InvalidRequest: it is not what the route takes.
+        """
+        await asyncio.to_thread(_read, dialect, body, None)
+
     async def record(
         self,
         dialect: Dialect,

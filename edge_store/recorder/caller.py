@@ -78,6 +78,9 @@ class Origin(Record, frozen=True, kw_only=True):
     """
 
     result_id: ResultId | None = None  # made when it was accepted
+    # None: this is the only attempt. Else a failure that is followed by another attempt, and a cut
+    # at a stop, is recorded under an id of its own.
+    attempts_left: int | None = None
     batch_id: str | None = None
     custom_id: str | None = None
     conversation_id: str | None = None

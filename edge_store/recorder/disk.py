@@ -71,6 +71,17 @@ class Disk:
             hint="free space on that disk; the box goes on by itself",
         )
 
+    def refusal_of(self, size: int) -> DiskFull | None:
+        """Why ``size`` bytes that are no result may not be written: they would take the reserve."""
+        free, _ = self.measure()
+        if not self._reserve_bytes or free - size >= self._reserve_bytes:
+            return None
+        return DiskFull(
+            f"{self._folder} has {free} bytes free: with {size} more written, less than "
+            f"store.disk_reserve_bytes = {self._reserve_bytes} would be left for results",
+            hint="delete files that are not needed, or free space on that disk",
+        )
+
     def measure(self) -> tuple[int, DiskLevel]:
         """The free bytes and the level that goes with them; nothing is given up yet."""
         reserve = self._reserve_bytes

@@ -14,9 +14,11 @@ from edge_store.errors import (
     InvalidRequest,
     ShutDown,
 )
+from edge_store.ids import ResultId, new_result_id
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.caller import caller_of, origin_of
 from edge_store.recorder.exchange import Exchange
+from edge_store.recorder.failure import may_succeed_later
 from edge_store.recorder.slots import Slot
 from edge_store.recorder.transcript import Asked, Reading
 from edge_store.result import Content, Output, Result, Status
@@ -67,7 +69,7 @@ class Entry:
         latency_ms = ((exchange.ended_monotonic or time.monotonic()) - started) * 1000
         outputs = outputs or reading.outputs
         return Result(
-            id=exchange.result_id,
+            id=self._id(failure),
             device_id=self.boot.device_id,
             boot_id=self.boot.boot_id,
             boot_seq=self._slot.boot_seq,
@@ -126,6 +128,15 @@ class Entry:
             content=Content(input_text=None, request_body=b"", response_body=b""),
             error_message=None if is_said else result.error_message,
         )
+
+    def _id(self, failure: EdgeStoreError | None) -> ResultId:
+        """The id that the caller has, unless another attempt follows this one."""
+        left = self._origin.attempts_left
+        if left is not None and failure is not None:
+            follows = left > 0 and may_succeed_later(failure.http_status, failure.code)
+            if follows or isinstance(failure, ShutDown):
+                return new_result_id()
+        return self.exchange.result_id
 
 
 def _key_hash(key: bytes | None) -> bytes | None:

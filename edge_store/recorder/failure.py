@@ -1,9 +1,18 @@
-"""What a failed COMMIT means: for the file, for the next try, for who asks meanwhile."""
+"""What a failure means. Of a COMMIT: for the file, for the next try, for who asks meanwhile. Of a
+request: whether the same request may succeed later.
+"""
 
-from edge_store.errors import Corrupt, DiskFull, NotAnEdgeStoreFile, StoreError
+from edge_store import errors
+from edge_store.errors import (
+    Corrupt,
+    DiskFull,
+    NotAnEdgeStoreFile,
+    ResponseTooLarge,
+    StoreError,
+)
 from edge_store.recorder.batch import Suspect
 
-__all__ = ["is_damage", "may_pass", "refusal"]
+__all__ = ["is_damage", "may_pass", "may_succeed_later", "refusal"]
 
 NOT_ADMITTED = "this request was not admitted, and nothing was generated for it"
 
@@ -16,6 +25,11 @@ def is_damage(exc: StoreError) -> bool:
 def may_pass(exc: StoreError) -> bool:
     """A lock or an I/O error may; a full or damaged file will not."""
     return type(exc) in (StoreError, Suspect)
+
+
+def may_succeed_later(http_status: int, code: str) -> bool:
+    """Whether a request that failed so is worth another attempt."""
+    return code != ResponseTooLarge.code and errors.may_pass(http_status)
 
 
 def refusal(exc: StoreError) -> StoreError:

@@ -98,6 +98,11 @@ class Slots:
         return self._config.slots - self._free
 
     @property
+    def waiting(self) -> int:
+        """Requests that wait for one."""
+        return self._waiting
+
+    @property
     def closed(self) -> EdgeStoreError | None:
         """Why nothing is admitted, or None while requests are."""
         return self._closed

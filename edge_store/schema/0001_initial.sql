@@ -192,26 +192,6 @@ CREATE TABLE drills ( -- Restores done to prove the replica.
     failure TEXT -- what did not
 ) STRICT;
 
-CREATE TABLE batches ( -- The durable job queue.
-    batch_id TEXT PRIMARY KEY, -- UUIDv7
-    created_at INTEGER NOT NULL, -- UTC ms
-    endpoint TEXT NOT NULL, -- the route its lines call
-    input_sha256 TEXT NOT NULL, -- the uploaded file, on disk
-    completion_window_s INTEGER NOT NULL, -- how long it may take
-    metadata TEXT CHECK (json_valid(metadata)), -- the caller's, JSON
-    tenant TEXT -- whose key
-) STRICT;
-
-CREATE TABLE batch_items ( -- One row per line of a batch.
-    batch_id TEXT NOT NULL REFERENCES batches (batch_id) ON DELETE CASCADE, -- the batch
-    line INTEGER NOT NULL, -- from 1
-    custom_id TEXT NOT NULL, -- the caller's name for it
-    state TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'dead')), -- where it is
-    attempts INTEGER NOT NULL DEFAULT 0, -- how often it was tried
-    result_id TEXT, -- the result it became
-    PRIMARY KEY (batch_id, line)
-) STRICT;
-
 CREATE TABLE blobs ( -- Images and audio, once each.
     sha256 TEXT PRIMARY KEY, -- of the bytes
     media_type TEXT NOT NULL, -- as in image/png

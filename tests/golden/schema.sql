@@ -1,5 +1,7 @@
 CREATE INDEX annotations_by_result ON annotations (id, kind, annotation_id);
 
+CREATE INDEX batch_events_by_batch ON batch_events (batch_id, event_no);
+
 CREATE INDEX commits_by_boot ON commits (boot_id, admitted_upto);
 
 CREATE INDEX deletions_by_boot ON deletions (boot_id, boot_seq);
@@ -8,8 +10,12 @@ CREATE INDEX deletions_by_id ON deletions (id);
 
 CREATE UNIQUE INDEX deletions_by_seq ON deletions (seq, what, timeline, reason);
 
+CREATE INDEX files_by_sha256 ON files (sha256);
+
 CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
     ON "_sqlite_migrations" ("migration_set", "name");
+
+CREATE INDEX line_marks_by_line ON line_marks (batch_id, custom_id, mark_no);
 
 CREATE INDEX losses_by_boot ON losses (boot_id, boot_seq);
 
@@ -17,6 +23,10 @@ CREATE INDEX repairs_by_result ON repairs (id, choice_index, repair_id);
 
 CREATE INDEX results_by_idempotency ON results (idempotency_key_hash, seq)
 WHERE idempotency_key_hash IS NOT NULL;
+
+CREATE UNIQUE INDEX results_by_line ON results (
+    batch_id, custom_id, iif(status = 'completed', 0, seq))
+WHERE batch_id IS NOT NULL;
 
 CREATE INDEX results_by_model_and_hour ON results (
     coalesce(response_model, request_model), created_at / 3600000,
@@ -60,24 +70,27 @@ CREATE TABLE api_keys ( -- Who may ask, and what. A key itself is nowhere: its S
     revoked_at INTEGER -- UTC ms; NULL: it is not
 ) STRICT;
 
-CREATE TABLE batch_items ( -- One row per line of a batch.
+CREATE TABLE batch_events ( -- What became of a batch. Rows are only added.
+    event_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
     batch_id TEXT NOT NULL REFERENCES batches (batch_id) ON DELETE CASCADE, -- the batch
-    line INTEGER NOT NULL, -- from 1
-    custom_id TEXT NOT NULL, -- the caller's name for it
-    state TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'dead')), -- where it is
-    attempts INTEGER NOT NULL DEFAULT 0, -- how often it was tried
-    result_id TEXT, -- the result it became
-    PRIMARY KEY (batch_id, line)
+    at INTEGER NOT NULL, -- UTC ms
+    event TEXT NOT NULL CHECK (event IN ('validating', 'failed', 'in_progress', 'finalizing', 'completed', 'expired', 'cancelling', 'cancelled')), -- the state that it came to
+    expires_at INTEGER, -- UTC ms: when its lines end, of in_progress
+    detail TEXT NOT NULL CHECK (json_valid(detail)) -- lines, errors, counts, output files; JSON
 ) STRICT;
 
-CREATE TABLE batches ( -- The durable job queue.
-    batch_id TEXT PRIMARY KEY, -- UUIDv7
+CREATE TABLE batches ( -- One row per batch. Its state is its newest event.
+    batch_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    batch_id TEXT NOT NULL UNIQUE, -- batch_ and a UUIDv7
     created_at INTEGER NOT NULL, -- UTC ms
+    tenant TEXT, -- whose key
+    caller TEXT NOT NULL CHECK (json_valid(caller)), -- in whose name its lines ask, JSON
     endpoint TEXT NOT NULL, -- the route its lines call
-    input_sha256 TEXT NOT NULL, -- the uploaded file, on disk
-    completion_window_s INTEGER NOT NULL, -- how long it may take
-    metadata TEXT CHECK (json_valid(metadata)), -- the caller's, JSON
-    tenant TEXT -- whose key
+    input_file_id TEXT NOT NULL, -- the uploaded file
+    input_sha256 TEXT NOT NULL, -- its bytes, which stay until the batch has ended
+    completion_window TEXT NOT NULL, -- how long it may take, as it was asked: 24h
+    output_expires_s INTEGER, -- how long its output files are kept; NULL: until they are deleted
+    metadata TEXT CHECK (json_valid(metadata)) -- the caller's, JSON
 ) STRICT;
 
 CREATE TABLE blobs ( -- Images and audio, once each.
@@ -145,6 +158,30 @@ CREATE TABLE drills ( -- Restores done to prove the replica.
     failure TEXT -- what did not
 ) STRICT;
 
+CREATE TABLE files ( -- What was uploaded, and what batches made. The bytes lie on the disk, in `files/` beside the database, under their SHA-256.
+    file_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    file_id TEXT NOT NULL UNIQUE, -- file- and a UUIDv7
+    created_at INTEGER NOT NULL, -- UTC ms
+    expires_at INTEGER, -- UTC ms: from then on it is not there; NULL: it stays
+    tenant TEXT, -- whose key
+    purpose TEXT NOT NULL, -- batch, batch_output, user_data, ...
+    filename TEXT NOT NULL, -- as its sender called it
+    bytes INTEGER NOT NULL, -- its size
+    sha256 TEXT NOT NULL -- of its bytes
+) STRICT;
+
+CREATE TABLE line_marks ( -- What is said of a line beside its results. The newest counts.
+    mark_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    batch_id TEXT NOT NULL, -- the batch; of a queued request its id
+    custom_id TEXT, -- the line; NULL of a queued request
+    at INTEGER NOT NULL, -- UTC ms
+    mark TEXT NOT NULL CHECK (mark IN ('refused', 'retry')), -- refused: it was not admitted, and will not be; retry: an operator has it tried again
+    after_seq INTEGER NOT NULL, -- results up to this seq are no attempts any more
+    http_status INTEGER, -- of what it was refused with
+    code TEXT, -- stable code of the error
+    message TEXT -- its message
+) STRICT;
+
 CREATE TABLE losses ( -- Outcomes that could not be stored: one row each, with the next COMMIT that succeeds.
     loss_id INTEGER PRIMARY KEY AUTOINCREMENT, -- order
     at INTEGER NOT NULL, -- UTC ms: when it was given up
@@ -169,6 +206,22 @@ CREATE TABLE outputs ( -- One row per choice of a result.
     repair_log TEXT, -- what the repairer did
     repairer TEXT, -- its name and version
     PRIMARY KEY (seq, choice_index)
+) STRICT;
+
+CREATE TABLE queue_switches ( -- `edge-store queue pause` and `resume`. The newest counts.
+    switch_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    at INTEGER NOT NULL, -- UTC ms
+    is_paused INTEGER NOT NULL -- 1 from a pause to the next resume
+) STRICT;
+
+CREATE TABLE queued_requests ( -- Requests with `Prefer: respond-async`, from their 202 to their result.
+    request_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    id TEXT NOT NULL UNIQUE, -- of the result that it becomes
+    created_at INTEGER NOT NULL, -- UTC ms
+    tenant TEXT, -- whose key
+    caller TEXT NOT NULL CHECK (json_valid(caller)), -- in whose name it asks, JSON
+    endpoint TEXT NOT NULL, -- the route
+    body BLOB NOT NULL -- as it was sent
 ) STRICT;
 
 CREATE TABLE repairs ( -- A repair applied again later, by a newer repairer. The newest counts.

@@ -21,6 +21,7 @@ from edge_store.ids import new_result_id
 
 ID_CHARS_MIN = 20  # shorter values under "id" are names, as of a model
 ID = re.compile(r"[\w-]{20,}")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def chat(word: str, **fields: Any) -> dict[str, Any]:
@@ -39,12 +40,33 @@ def generate(word: str) -> dict[str, Any]:
     return {"text": f"tell me of {word}", "sampling_params": sampling, "rid": f"rid-{word}"}
 
 
+def batch(_word: str) -> dict[str, Any]:
+    window = "24h"
+    endpoint = "/v1/chat/completions"
+    return {"input_file_id": "{id}", "endpoint": endpoint, "completion_window": window}
+
+
+def upload(word: str) -> dict[str, Any]:
+    """A form: the input of a batch of one line."""
+    line = {"custom_id": f"line-{word}", "method": "POST", "url": "/v1/chat/completions"}
+    text = json.dumps({**line, "body": chat(word)}).encode()
+    return {"files": {"file": (f"{word}.jsonl", text)}, "data": {"purpose": "batch"}}
+
+
 class Template(NamedTuple):
-    """One call. ``{id}`` in the path stands for an id of anybody's, ``body`` is made of a word."""
+    """One call. ``{id}`` in the path or the body stands for an id of anybody's, ``body`` and
+    ``form`` are made of a word.
+    """
 
     method: str
     path: str
     body: Any = None
+    form: Any = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def has_id(self) -> bool:
+        return "{id}" in self.path or (self.body is not None and "{id}" in self.body("").values())
 
 
 CALLS = [
@@ -68,9 +90,21 @@ CALLS = [
     Template("GET", "/v1/chat/completions/{id}/messages"),
     Template("POST", "/v1/chat/completions/{id}", lambda word: {"metadata": {"of": word}}),
     Template("DELETE", "/v1/chat/completions/{id}"),
+    Template("POST", "/v1/chat/completions", chat, headers=(("prefer", "respond-async"),)),
+    Template("POST", "/v1/files", form=upload),
+    Template("GET", "/v1/files"),
+    Template("GET", "/v1/files?order=asc&limit=2&after={id}"),
+    Template("GET", "/v1/files/{id}"),
+    Template("GET", "/v1/files/{id}/content"),
+    Template("DELETE", "/v1/files/{id}"),
+    Template("POST", "/v1/batches", batch),
+    Template("GET", "/v1/batches"),
+    Template("GET", "/v1/batches?limit=2&after={id}"),
+    Template("GET", "/v1/batches/{id}"),
+    Template("POST", "/v1/batches/{id}/cancel"),
     Template("GET", "/nothing/{id}"),
 ]
-WITH_ID = [call for call in CALLS if "{id}" in call.path]
+WITH_ID = [call for call in CALLS if call.has_id]
 
 
 class Tenant:
@@ -99,11 +133,16 @@ class Town:
         self.never = new_result_id()
 
     def ask(self, tenant: Tenant, call: Template, asked_id: str, **headers: str) -> httpx.Response:
+        body = None
+        if call.body is not None:
+            made = call.body(tenant.word)
+            body = {k: asked_id if v == "{id}" else v for k, v in made.items()}
         return self.http.request(
             call.method,
             self.daemon.url + call.path.replace("{id}", asked_id),
-            headers={**tenant.headers, **headers},
-            json=call.body(tenant.word) if call.body else None,
+            headers={**tenant.headers, **dict(call.headers), **headers},
+            json=body,
+            **(call.form(tenant.word) if call.form else {}),
         )
 
     def known(self) -> list[str]:
@@ -154,12 +193,13 @@ def test_nothing_of_another_tenant_comes_back(
         assert other.word not in text
         assert set(ID.findall(text)) & other.ids <= {asked_id}
         if asked_id in other.ids and call in WITH_ID:
-            absent = town.ask(mine, call, town.never)
+            never = UUID.sub(town.never, asked_id)  # of the same kind
+            absent = town.ask(mine, call, never)
             assert answer.status_code == absent.status_code
-            assert answer.text.replace(asked_id, town.never) == absent.text
+            assert answer.text.replace(asked_id, never) == absent.text
         else:
             mine.ids |= ids_in(answer) - {asked_id, answer.headers["x-request-id"]}
-            if call.body is not None:
+            if call.body is not None or call.form is not None:
                 mine.ids |= ids_in(answer)
 
 

@@ -141,7 +141,12 @@ class DaemonProcess:
     """``edge-store serve`` under observation. Entered: it is ready."""
 
     def __init__(
-        self, box: Box, environ: Mapping[str, str], *, start_deadline_s: float = DEADLINE_S
+        self,
+        box: Box,
+        environ: Mapping[str, str],
+        *,
+        start_deadline_s: float = DEADLINE_S,
+        port: str = "0",
     ) -> None:
         self.box = box
         self.url = ""
@@ -149,6 +154,7 @@ class DaemonProcess:
         self.raw: list[str] = []  # each line of stdout that is no JSON, and of stderr
         self._environ = dict(environ)
         self._start_deadline_s = start_deadline_s
+        self._port = port  # 0: a free one
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str]
         self._client = httpx.Client(
@@ -180,7 +186,7 @@ class DaemonProcess:
     def start(self) -> None:
         """Start the process and read its output."""
         self._process = subprocess.Popen(
-            [*EDGE_STORE, "serve", "--config", str(self.box.directory), "--port", "0"],
+            [*EDGE_STORE, "serve", "--config", str(self.box.directory), "--port", self._port],
             env=self._environ,
             cwd=self.box.directory.parent,
             stdout=subprocess.PIPE,

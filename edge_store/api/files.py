@@ -1,0 +1,205 @@
+"""/v1/files, as OpenAI has them: uploaded ones, and those that batches make."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from edge_store.api.answers import as_json, integer_parameter
+from edge_store.api.services import Services
+from edge_store.api.upload import receive
+from edge_store.clock import now_ms
+from edge_store.errors import InvalidRequest, NotFound, RecorderFull
+from edge_store.queue.batches import new_file_id
+from edge_store.queue.records import StoredFile
+from edge_store.queue.room import Queue
+from edge_store.queue.store import Page, add_file, drop_file, find_file, find_files
+from edge_store.recorder.caller import caller_of
+
+__all__ = ["file_routes", "list_of", "page_of"]
+
+PURPOSES = ("batch", "user_data", "assistants", "vision", "fine-tune", "evals")
+LIST_MAX = 10_000
+UPLOADS_MAX = 8
+PIECE_BYTES = 256 * 1024  # of a file that is sent
+KEPT_S = (3600, 30 * 86400)  # shortest and longest `expires_after`
+FILENAME_CHARS_MAX = 255
+
+
+def file_routes(services: Services) -> list[BaseRoute]:
+    """/v1/files and what is below it; nothing where there is no queue."""
+    queue = services.queue
+    if queue is None:
+        return []
+    files = Files(services, queue)
+    return [
+        Route("/v1/files", files.create, methods=["POST"]),
+        Route("/v1/files", files.listed),
+        Route("/v1/files/{file_id}", files.delete, methods=["DELETE"]),
+        Route("/v1/files/{file_id}", files.retrieve),
+        Route("/v1/files/{file_id}/content", files.content),
+    ]
+
+
+class Files:
+    """The handlers."""
+
+    def __init__(self, services: Services, queue: Queue) -> None:
+        self._reader = services.reader
+        self._change = services.change
+        self._queue = queue
+        self._uploads = 0
+
+    async def create(self, request: Request) -> Response:
+        """Take an upload."""
+        if self._uploads >= UPLOADS_MAX:
+            raise RecorderFull(
+                f"{UPLOADS_MAX} files are being uploaded", hint="send one after the other"
+            )
+        self._uploads += 1
+        try:
+            return await self._receive(request)
+        finally:
+            self._uploads -= 1
+
+    async def _receive(self, request: Request) -> Response:
+        config = self._queue.config
+        upload = await receive(
+            request,
+            self._queue.store,
+            config.queue.file_bytes_max,
+            config.server.body_timeout_s,
+        )
+        try:
+            purpose = upload.fields.get("purpose", "")
+            if purpose not in PURPOSES:
+                problem = f"`purpose` = {purpose!r} is none of {', '.join(PURPOSES)}"
+                raise InvalidRequest(problem, param="purpose")
+            now = now_ms()
+            keep_s = _kept_s(upload.fields)
+            file = StoredFile(
+                file_id=new_file_id(),
+                created_at=now,
+                expires_at=None if keep_s is None else now + keep_s * 1000,
+                tenant=caller_of(request.scope).tenant,
+                purpose=purpose,
+                filename=upload.filename[-FILENAME_CHARS_MAX:],
+                bytes=upload.file.bytes,
+                sha256=upload.file.sha256,
+            )
+            await self._queue.store.publish([upload.file], lambda: self._enter(file))
+        finally:
+            upload.file.discard()
+        return as_json(_public(file))
+
+    async def _enter(self, file: StoredFile) -> None:
+        await self._change(add_file, file)
+
+    async def listed(self, request: Request) -> Response:
+        """A page of them, the newest first unless ``order=asc``."""
+        page = page_of(request, LIST_MAX, LIST_MAX)
+        found = await self._reader.run(
+            find_files,
+            caller_of(request.scope),
+            page._replace(limit=page.limit + 1),
+            request.query_params.get("purpose"),
+        )
+        return as_json(list_of([_public(file) for file in found], page.limit))
+
+    async def retrieve(self, request: Request) -> Response:
+        """One of them."""
+        return as_json(_public(await self._find(request)))
+
+    async def delete(self, request: Request) -> Response:
+        """Take one out of the list; its bytes go when nobody needs them."""
+        file = await self._find(request)
+        await self._change(drop_file, file.file_id)
+        await self._queue.runner.sweep()
+        return as_json({"id": file.file_id, "object": "file", "deleted": True})
+
+    async def content(self, request: Request) -> Response:
+        """Its bytes."""
+        file = await self._find(request)
+        path = self._queue.store.path(file.sha256)
+        if not path.exists():
+            raise NotFound(
+                f"the bytes of {file.file_id} are not on this box",
+                hint="uploaded files are not replicated: after a restore they are gone",
+            )
+        name = quote(file.filename)
+        return StreamingResponse(
+            _pieces(path),
+            media_type="application/octet-stream",
+            headers={
+                "content-length": str(file.bytes),
+                "content-disposition": f"attachment; filename*=utf-8''{name}",
+            },
+        )
+
+    async def _find(self, request: Request) -> StoredFile:
+        file_id = request.path_params["file_id"]
+        return await self._reader.run(find_file, file_id, caller_of(request.scope))
+
+
+def page_of(request: Request, default: int, most: int) -> Page:
+    """The page that ``limit``, ``after`` and ``order`` ask for."""
+    order = request.query_params.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise InvalidRequest(f"`order` = {order!r} is neither asc nor desc", param="order")
+    limit = integer_parameter(request, "limit", default, 1, most)
+    return Page(limit, request.query_params.get("after"), order == "asc")
+
+
+def list_of(data: list[dict[str, Any]], limit: int) -> dict[str, Any]:
+    """OpenAI's list of ``data``, which has one more than ``limit`` where there are more."""
+    shown = data[:limit]
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+        "has_more": len(data) > limit,
+    }
+
+
+def _kept_s(fields: dict[str, str]) -> int | None:
+    """The seconds of ``expires_after``."""
+    text = fields.get("expires_after[seconds]")
+    if text is None:
+        return None
+    least, most = KEPT_S
+    if fields.get("expires_after[anchor]") != "created_at":
+        raise InvalidRequest("`expires_after.anchor` must be created_at", param="expires_after")
+    if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= most):
+        problem = f"`expires_after.seconds` must be from {least} to {most}"
+        raise InvalidRequest(problem, param="expires_after")
+    return int(text)
+
+
+def _public(file: StoredFile) -> dict[str, Any]:
+    """As OpenAI shows it."""
+    return {
+        "id": file.file_id,
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": file.created_at // 1000,
+        "expires_at": None if file.expires_at is None else file.expires_at // 1000,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": "processed",
+        "status_details": None,
+    }
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+            yield piece
+    finally:
+        file.close()

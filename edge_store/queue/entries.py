@@ -1,0 +1,234 @@
+"""Lines of batches and queued requests in the database, and whether the queue is paused: plain
+functions of a connection. Those that write are changes, one transaction each.
+"""
+
+from collections import defaultdict
+
+import msgspec
+
+from edge_store.clock import now_ms
+from edge_store.errors import InvalidRequest, QueueFull
+from edge_store.ids import ResultId
+from edge_store.queue.lines import Attempt, LineState, Mark, Standing, standing_of
+from edge_store.queue.records import BatchState, QueuedRequest, seconds_of
+from edge_store.queue.store import add_event, find_batch, needed_sha256s
+from edge_store.recorder.caller import Caller
+from edge_store.result import Record
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, translated
+
+__all__ = [
+    "Retry",
+    "Switch",
+    "accept_request",
+    "find_request",
+    "finish_request",
+    "is_paused",
+    "queue_length",
+    "queued_requests",
+    "refuse_line",
+    "request_standing",
+    "retry_lines",
+    "set_switch",
+    "standings",
+]
+
+
+class Retry(Record, frozen=True, kw_only=True):
+    """Parameters of ``queue.retry``: all failed lines of a batch, or one of them."""
+
+    batch_id: str
+    custom_id: str | None = None
+    attempts_max: int
+
+
+class Switch(Record, frozen=True, kw_only=True):
+    """Parameters of ``queue.switch``."""
+
+    is_paused: bool
+
+
+def standings(connection: Connection, batch_id: str, attempts_max: int) -> dict[str, Standing]:
+    """What has become of each line that has a result or a mark; the others wait."""
+    params = {"batch_id": batch_id}
+    with translated("the results of a batch cannot be read"):
+        attempts: dict[str, list[Attempt]] = defaultdict(list)
+        for custom_id, *attempt in connection.execute(sql("select_attempts"), params):
+            attempts[custom_id].append(Attempt(*attempt))
+        marks = {
+            custom_id: Mark(mark, after_seq)
+            for custom_id, mark, after_seq in connection.execute(sql("select_line_marks"), params)
+        }
+        completed = {row[0] for row in connection.execute(sql("select_completed_lines"), params)}
+    return {
+        custom_id: standing_of(
+            is_completed=custom_id in completed,
+            attempts=attempts.get(custom_id, ()),
+            mark=marks.get(custom_id),
+            attempts_max=attempts_max,
+        )
+        for custom_id in attempts.keys() | marks.keys() | completed
+    }
+
+
+def queue_length(connection: Connection) -> int:
+    """How many queued requests there are."""
+    with translated("the queue cannot be read"):
+        (number,) = connection.execute(sql("count_queued_requests")).fetchone()
+    return int(number)
+
+
+def refuse_line(
+    connection: Connection, batch_id: str, custom_id: str | None, error: tuple[int, str, str]
+) -> None:
+    """Mark a line that was not admitted, and never will be: ``error`` is its status, code and
+    message.
+    """
+    _mark(connection, (batch_id, custom_id, "refused"), 0, error)
+
+
+def retry_lines(connection: Connection, params: Retry) -> int:
+    """Have failed lines of a batch tried again; a batch that has ended goes on. How many.
+
+    Raises:
+        NotFound, InvalidRequest: there is no such batch or line, or no line of it failed.
+    """
+    batch = find_batch(connection, params.batch_id)
+    if batch.state is BatchState.FAILED or batch.detail.lines is None:
+        raise InvalidRequest(f"the batch {batch.batch_id} has no lines: its input is wrong")
+    known = standings(connection, batch.batch_id, params.attempts_max)
+    failed = [
+        custom_id
+        for custom_id, standing in known.items()
+        if standing.state in (LineState.DEAD, LineState.REFUSED)
+        and params.custom_id in (None, custom_id)
+    ]
+    if not failed:
+        raise InvalidRequest(f"no such line of {batch.batch_id} has failed")
+    (seq,) = connection.execute(sql("select_last_seq")).fetchone()
+    for custom_id in failed:
+        _mark(connection, (batch.batch_id, custom_id, "retry"), seq, (None, None, None))
+    if batch.state.is_end:
+        if batch.input_sha256 not in needed_sha256s(connection):
+            raise InvalidRequest(f"the input file of {batch.batch_id} is deleted")
+        expires_at = now_ms() + seconds_of(batch.completion_window) * 1000
+        add_event(connection, batch.batch_id, BatchState.IN_PROGRESS, expires_at=expires_at)
+    return len(failed)
+
+
+def _mark(
+    connection: Connection,
+    line: tuple[str, str | None, str],
+    after_seq: int,
+    error: tuple[int | None, str | None, str | None],
+) -> None:
+    batch_id, custom_id, mark = line
+    http_status, code, message = error
+    connection.execute(
+        sql("insert_line_mark"),
+        {
+            "batch_id": batch_id,
+            "custom_id": custom_id,
+            "at": now_ms(),
+            "mark": mark,
+            "after_seq": after_seq,
+            "http_status": http_status,
+            "code": code,
+            "message": message,
+        },
+    )
+
+
+# queued requests
+
+
+def accept_request(connection: Connection, request: QueuedRequest, requests_max: int) -> None:
+    """Take a request into the queue.
+
+    Raises:
+        QueueFull: as many wait as may.
+    """
+    number = queue_length(connection)
+    if number >= requests_max:
+        raise QueueFull(
+            f"{number} requests with `Prefer: respond-async` wait; queue.requests_max = "
+            f"{requests_max}",
+            hint="try again later, or ask without that header",
+        )
+    row = msgspec.structs.asdict(request)
+    row["caller"] = msgspec.json.encode(request.caller).decode()
+    connection.execute(sql("insert_queued_request"), {**row, "tenant": request.caller.tenant})
+
+
+def queued_requests(
+    connection: Connection, after: int, limit: int
+) -> list[tuple[int, QueuedRequest]]:
+    """Those that wait, in order, each with its number."""
+    with translated("the queue cannot be read"):
+        rows = connection.execute(
+            sql("select_queued_requests"), {"after": after, "limit": limit}
+        ).fetchall()
+    return [
+        (
+            number,
+            QueuedRequest(
+                id=ResultId(request_id),
+                created_at=created_at,
+                caller=msgspec.json.decode(caller, type=Caller),
+                endpoint=endpoint,
+                body=body,
+            ),
+        )
+        for request_id, created_at, caller, endpoint, body, number in rows
+    ]
+
+
+def request_standing(connection: Connection, request_id: str, attempts_max: int) -> Standing:
+    """What has become of a queued request. A result under its id, whatever it says, is its end."""
+    with translated("the queue cannot be read"):
+        (is_there,) = connection.execute(sql("has_result"), {"id": request_id}).fetchone()
+        params = {"batch_id": request_id}
+        attempts = [
+            Attempt(*attempt) for _, *attempt in connection.execute(sql("select_attempts"), params)
+        ]
+    return standing_of(
+        is_completed=bool(is_there), attempts=attempts, mark=None, attempts_max=attempts_max
+    )
+
+
+def find_request(
+    connection: Connection, request_id: str, caller: Caller
+) -> tuple[int, tuple[int, str, str] | None] | None:
+    """When a queued request of the caller's was accepted, and the status, code and message of what
+    it was refused with later; None where there is none.
+    """
+    params = {"id": request_id, "tenant": caller.only_tenant}
+    with translated("the queue cannot be read"):
+        row = connection.execute(sql("select_queued_request"), params).fetchone()
+        if row is None:
+            return None
+        mark = {"batch_id": request_id, "custom_id": None}
+        return row[0], connection.execute(sql("select_line_mark"), mark).fetchone()
+
+
+def finish_request(connection: Connection, request_id: str) -> None:
+    """Take a request out of the queue, whose result is stored."""
+    connection.execute(sql("delete_queued_request"), {"id": request_id})
+
+
+# the switch
+
+
+def set_switch(connection: Connection, params: Switch) -> bool:
+    """Pause the queue, or resume it; whether that changes anything."""
+    if is_paused(connection) == params.is_paused:
+        return False
+    connection.execute(sql("insert_queue_switch"), {"at": now_ms(), "is_paused": params.is_paused})
+    return True
+
+
+def is_paused(connection: Connection) -> bool:
+    """Whether an operator has paused the queue."""
+    with translated("the queue cannot be read"):
+        row = connection.execute(sql("select_queue_switch")).fetchone()
+    return bool(row and row[0])

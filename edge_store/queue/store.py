@@ -1,0 +1,218 @@
+"""Files and batches in the database: plain functions of a connection. Those that write are changes,
+one transaction each.
+"""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from edge_store.clock import now_ms
+from edge_store.errors import InvalidRequest, NotFound
+from edge_store.queue.records import (
+    Batch,
+    BatchDetail,
+    BatchState,
+    StoredFile,
+    Usage,
+    merged,
+    seconds_of,
+)
+from edge_store.recorder.caller import Caller
+from edge_store.result import Record
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, translated
+
+__all__ = [
+    "EVERYBODY",
+    "CancelBatch",
+    "Page",
+    "add_batch",
+    "add_event",
+    "add_file",
+    "batch_usage",
+    "cancel_batch",
+    "drop_expired_files",
+    "drop_file",
+    "find_batch",
+    "find_batches",
+    "find_file",
+    "find_files",
+    "needed_sha256s",
+    "open_batches",
+]
+
+EVERYBODY = Caller()  # an operator at the box: sees all
+
+
+class Page(NamedTuple):
+    """Which part of a list: what comes after an id, the newest first unless ``ascending``."""
+
+    limit: int
+    after: str | None = None
+    ascending: bool = False
+
+
+class CancelBatch(Record, frozen=True, kw_only=True):
+    """Parameters of ``batch.cancel``."""
+
+    batch_id: str
+
+
+# files
+
+
+def add_file(connection: Connection, file: StoredFile) -> None:
+    """Enter a file whose bytes are on the disk."""
+    connection.execute(sql("insert_file"), msgspec.structs.asdict(file))
+
+
+def find_file(connection: Connection, file_id: str, caller: Caller = EVERYBODY) -> StoredFile:
+    """Raises ``NotFound`` where it is not there, or not the caller's."""
+    with translated("the files cannot be read"):
+        row = connection.execute(
+            sql("select_file"), {"file_id": file_id, "now": now_ms(), **_seeing(caller)}
+        ).fetchone()
+    if row is None:
+        raise NotFound(f"there is no file {file_id!r}")
+    return _file(row)
+
+
+def find_files(
+    connection: Connection, caller: Caller, page: Page, purpose: str | None
+) -> list[StoredFile]:
+    """At most ``page.limit`` of the caller's files."""
+    block = "select_files_ascending" if page.ascending else "select_files"
+    params = {"after": page.after, "limit": page.limit, "purpose": purpose, "now": now_ms()}
+    with translated("the files cannot be read"):
+        rows = connection.execute(sql(block), {**params, **_seeing(caller)}).fetchall()
+    return [_file(row) for row in rows]
+
+
+def drop_file(connection: Connection, file_id: str) -> None:
+    """Take a file out of the list."""
+    connection.execute(sql("delete_file"), {"file_id": file_id})
+
+
+def drop_expired_files(connection: Connection) -> None:
+    """Take those out of the list whose time is over."""
+    connection.execute(sql("delete_expired_files"), {"now": now_ms()})
+
+
+def needed_sha256s(connection: Connection) -> set[str]:
+    """Of all bytes that a file in the list or a batch that has not ended needs."""
+    with translated("the files cannot be read"):
+        return {row[0] for row in connection.execute(sql("select_needed_sha256s"))}
+
+
+def _file(row: tuple[Any, ...]) -> StoredFile:
+    return StoredFile(**dict(zip(StoredFile.__struct_fields__, row, strict=True)))
+
+
+# batches
+
+
+def add_batch(connection: Connection, batch: Batch) -> None:
+    """Enter a new batch; its first state is ``validating``."""
+    row = {name: getattr(batch, name) for name in BATCH_COLUMNS if name != "batch_no"}
+    row["caller"] = msgspec.json.encode(batch.caller).decode()
+    connection.execute(sql("insert_batch"), row)
+    add_event(connection, batch.batch_id, BatchState.VALIDATING)
+
+
+def add_event(
+    connection: Connection,
+    batch_id: str,
+    state: BatchState,
+    detail: BatchDetail | None = None,
+    expires_at: int | None = None,
+    files: tuple[StoredFile, ...] = (),
+) -> Batch:
+    """Bring a batch to another state, with the files it has made; the batch as it is then."""
+    for file in files:
+        add_file(connection, file)
+    said = {k: v for k, v in msgspec.to_builtins(detail or BatchDetail()).items() if v}
+    connection.execute(
+        sql("insert_batch_event"),
+        {
+            "batch_id": batch_id,
+            "at": now_ms(),
+            "event": state.value,
+            "expires_at": expires_at,
+            "detail": msgspec.json.encode(said).decode(),
+        },
+    )
+    return find_batch(connection, batch_id)
+
+
+def cancel_batch(connection: Connection, params: CancelBatch) -> Batch:
+    """Have a batch end early.
+
+    Raises:
+        NotFound, InvalidRequest: there is none, or it has ended.
+    """
+    batch = find_batch(connection, params.batch_id)
+    if batch.state in (BatchState.CANCELLING, BatchState.CANCELLED):
+        return batch
+    if batch.state.is_end or batch.state is BatchState.FINALIZING:
+        raise InvalidRequest(f"the batch {batch.batch_id} is {batch.state}: it cannot be cancelled")
+    return add_event(connection, batch.batch_id, BatchState.CANCELLING)
+
+
+def find_batch(connection: Connection, batch_id: str, caller: Caller = EVERYBODY) -> Batch:
+    """Raises ``NotFound`` where it is not there, or not the caller's."""
+    with translated("the batches cannot be read"):
+        row = connection.execute(
+            sql("select_batch"), {"batch_id": batch_id, **_seeing(caller)}
+        ).fetchone()
+        if row is None:
+            raise NotFound(f"there is no batch {batch_id!r}")
+        return _batch(connection, row)
+
+
+def find_batches(connection: Connection, caller: Caller, page: Page) -> list[Batch]:
+    """At most ``page.limit`` of the caller's batches, the newest first."""
+    params = {"after": page.after, "limit": page.limit, **_seeing(caller)}
+    with translated("the batches cannot be read"):
+        rows = connection.execute(sql("select_batches"), params).fetchall()
+        return [_batch(connection, row) for row in rows]
+
+
+def open_batches(connection: Connection, limit: int) -> list[Batch]:
+    """The oldest batches that have not ended."""
+    with translated("the batches cannot be read"):
+        rows = connection.execute(sql("select_open_batches"), {"limit": limit}).fetchall()
+        return [_batch(connection, row) for row in rows]
+
+
+BATCH_COLUMNS = Batch.__struct_fields__[: Batch.__struct_fields__.index("state")]
+
+
+def _batch(connection: Connection, row: tuple[Any, ...]) -> Batch:
+    columns = dict(zip(BATCH_COLUMNS, row, strict=True))
+    columns["caller"] = msgspec.json.decode(columns["caller"], type=Caller)
+    at: dict[str, int] = {}
+    details: list[BatchDetail] = []
+    expires_at = columns["created_at"] + seconds_of(columns["completion_window"]) * 1000
+    state = BatchState.VALIDATING
+    events = connection.execute(sql("select_batch_events"), {"batch_id": columns["batch_id"]})
+    for moment, event, ends_at, detail in events.fetchall():
+        state = BatchState(event)
+        if state is BatchState.IN_PROGRESS:  # again, maybe: what it had ended with counts no more
+            known = merged(details)
+            details = [BatchDetail(lines=known.lines, model=known.model)]
+            at = {k: v for k, v in at.items() if k == BatchState.VALIDATING}
+        at[event] = moment
+        expires_at = ends_at or expires_at
+        details.append(msgspec.json.decode(detail, type=BatchDetail))
+    return Batch(**columns, state=state, expires_at=expires_at, at=at, detail=merged(details))
+
+
+def batch_usage(connection: Connection, batch_id: str) -> Usage:
+    """Tokens of its completed lines."""
+    with translated("the results of a batch cannot be read"):
+        row = connection.execute(sql("select_batch_usage"), {"batch_id": batch_id}).fetchone()
+    return Usage(**dict(zip(Usage.__struct_fields__, row, strict=True)))
+
+
+def _seeing(caller: Caller) -> dict[str, Any]:
+    return {"tenant": caller.only_tenant}

@@ -1,0 +1,352 @@
+"""Files, batches, lines and queued requests in a real database."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.records import make_result, new_database
+
+from edge_store.clock import now_ms
+from edge_store.errors import InvalidRequest, NotFound, QueueFull, StoreError
+from edge_store.ids import new_result_id
+from edge_store.queue.entries import (
+    Retry,
+    Switch,
+    accept_request,
+    find_request,
+    finish_request,
+    is_paused,
+    queued_requests,
+    refuse_line,
+    request_standing,
+    retry_lines,
+    set_switch,
+    standings,
+)
+from edge_store.queue.files import FileStore
+from edge_store.queue.lines import LineState, Standing
+from edge_store.queue.records import (
+    Batch,
+    BatchDetail,
+    BatchState,
+    QueuedRequest,
+    StoredFile,
+    seconds_of,
+)
+from edge_store.queue.store import (
+    CancelBatch,
+    Page,
+    add_batch,
+    add_event,
+    add_file,
+    cancel_batch,
+    drop_file,
+    find_batch,
+    find_batches,
+    find_file,
+    find_files,
+    needed_sha256s,
+    open_batches,
+)
+from edge_store.recorder.batch import read_head, write_batch
+from edge_store.recorder.boot import Boot
+from edge_store.recorder.caller import Caller, Right
+from edge_store.result import Receipt, Status
+from edge_store.sqlite import Connection
+
+OWN = frozenset({Right.GENERATE, Right.READ_OWN})
+A = Caller(tenant="a", rights=OWN)
+B = Caller(tenant="b", rights=OWN)
+ALL = Caller(tenant="c")
+ATTEMPTS_MAX = 3
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> tuple[Connection, Boot]:
+    return new_database(tmp_path / "results.db")
+
+
+@pytest.fixture
+def connection(database: tuple[Connection, Boot]) -> Connection:
+    return database[0]
+
+
+def file_of(file_id: str, tenant: str | None, **changes: Any) -> StoredFile:
+    fields: dict[str, Any] = {
+        "file_id": file_id, "created_at": 1, "expires_at": None, "tenant": tenant,
+        "purpose": "batch", "filename": "f", "bytes": 1, "sha256": f"sha-{file_id}", **changes,
+    }  # fmt: skip
+    return StoredFile(**fields)
+
+
+def batch_of(batch_id: str, caller: Caller = A, **changes: Any) -> Batch:
+    now = now_ms()
+    fields: dict[str, Any] = {
+        "batch_no": 0, "batch_id": batch_id, "created_at": now, "tenant": caller.tenant,
+        "caller": caller, "endpoint": "/v1/chat/completions", "input_file_id": "file-1",
+        "input_sha256": "sha", "completion_window": "24h", "output_expires_s": None,
+        "metadata": None, "state": BatchState.VALIDATING, "expires_at": now, "at": {},
+        "detail": BatchDetail(), **changes,
+    }  # fmt: skip
+    return Batch(**fields)
+
+
+def stored(database: tuple[Connection, Boot], *fields: dict[str, Any]) -> list[Any]:
+    """Results, as the writer stores them; what it says of each."""
+    connection, boot = database
+    head = read_head(connection)
+    (admitted,) = connection.execute("SELECT coalesce(max(boot_seq), 0) FROM results").fetchone()
+    results = [make_result(admitted + n, boot.boot_id, **f) for n, f in enumerate(fields, 1)]
+    return write_batch(connection, boot, head, admitted + len(results), results).outcomes
+
+
+def failed(batch_id: str, custom_id: str | None, status: int = 502) -> dict[str, Any]:
+    return {
+        "batch_id": batch_id, "custom_id": custom_id, "status": Status.FAILED,
+        "http_status": status, "error_type": "upstream_error", "error_message": "no",
+    }  # fmt: skip
+
+
+def completed(batch_id: str, custom_id: str) -> dict[str, Any]:
+    return {"batch_id": batch_id, "custom_id": custom_id}
+
+
+def test_a_tenants_files_are_not_there_for_another(connection: Connection) -> None:
+    add_file(connection, file_of("file-a", "a"))
+    add_file(connection, file_of("file-n", None))
+    assert find_file(connection, "file-a", A).tenant == "a"
+    assert find_file(connection, "file-a", ALL).tenant == "a"
+    for caller, names in ((A, ["file-a"]), (ALL, ["file-n", "file-a"]), (B, [])):
+        assert [f.file_id for f in find_files(connection, caller, Page(9), None)] == names
+    with pytest.raises(NotFound) as foreign:
+        find_file(connection, "file-a", B)
+    with pytest.raises(NotFound) as absent:
+        find_file(connection, "file-x", B)
+    assert str(foreign.value) == str(absent.value).replace("file-x", "file-a")
+
+
+@pytest.mark.parametrize("ascending", [False, True])
+def test_a_page_after_anothers_id_is_that_after_none(
+    connection: Connection, *, ascending: bool
+) -> None:
+    for file_id, tenant in (("file-1", "a"), ("file-b", "b"), ("file-2", "a")):
+        add_file(connection, file_of(file_id, tenant))
+        add_batch(connection, batch_of(f"batch_{file_id}", A if tenant == "a" else B))
+    for name in ("b", "absent"):
+        page = Page(9, f"file-{name}", ascending)
+        assert find_files(connection, A, page, None) == []
+        assert find_batches(connection, A, Page(9, f"batch_file-{name}")) == []
+    assert len(find_files(connection, ALL, Page(9, "file-b", ascending), None)) == 1
+
+
+def test_a_file_whose_time_is_over_is_not_there(connection: Connection) -> None:
+    add_file(connection, file_of("file-1", "a", expires_at=now_ms() - 1))
+    add_file(connection, file_of("file-2", "a", expires_at=now_ms() + 60_000))
+    assert [f.file_id for f in find_files(connection, A, Page(9), None)] == ["file-2"]
+    with pytest.raises(NotFound):
+        find_file(connection, "file-1", A)
+
+
+def test_a_batch_is_its_newest_event(connection: Connection) -> None:
+    add_batch(connection, batch_of("batch_1", metadata='{"a":"b"}'))
+    assert find_batch(connection, "batch_1").state is BatchState.VALIDATING
+    detail = BatchDetail(lines=2, model="m")
+    begun = add_event(connection, "batch_1", BatchState.IN_PROGRESS, detail)
+    assert (begun.state, begun.detail.lines, begun.caller) == (BatchState.IN_PROGRESS, 2, A)
+    assert [b.batch_id for b in open_batches(connection, 9)] == ["batch_1"]
+    output = file_of("file-o", "a", sha256="out")
+    ended = BatchDetail(completed=1, failed=1, output_file_id="file-o")
+    over = add_event(connection, "batch_1", BatchState.COMPLETED, ended, None, (output,))
+    assert (over.detail.lines, over.detail.completed) == (2, 1)
+    assert open_batches(connection, 9) == []
+    assert find_file(connection, "file-o", A) == output
+
+
+def test_a_tenants_batches_are_not_there_for_another(connection: Connection) -> None:
+    add_batch(connection, batch_of("batch_1"))
+    add_batch(connection, batch_of("batch_2"))
+    assert [b.batch_id for b in find_batches(connection, A, Page(1))] == ["batch_2"]
+    assert [b.batch_id for b in find_batches(connection, A, Page(9, "batch_2"))] == ["batch_1"]
+    assert find_batches(connection, B, Page(9)) == []
+    with pytest.raises(NotFound):
+        find_batch(connection, "batch_1", B)
+
+
+def test_a_batch_is_cancelled_while_it_has_not_ended(connection: Connection) -> None:
+    params = CancelBatch(batch_id="batch_1")
+    with pytest.raises(NotFound):
+        cancel_batch(connection, params)
+    add_batch(connection, batch_of("batch_1"))
+    assert cancel_batch(connection, params).state is BatchState.CANCELLING
+    assert cancel_batch(connection, params).state is BatchState.CANCELLING
+    add_event(connection, "batch_1", BatchState.COMPLETED)
+    with pytest.raises(InvalidRequest):
+        cancel_batch(connection, params)
+
+
+def test_a_line_stands_where_its_results_say(database: tuple[Connection, Boot]) -> None:
+    connection, _ = database
+    stored(
+        database,
+        completed("batch_1", "done"),
+        failed("batch_1", "again"),
+        failed("batch_1", "again"),
+        *[failed("batch_1", "dead")] * ATTEMPTS_MAX,
+        failed("batch_1", "refused", 400),
+        {**completed("batch_1", "cut"), "status": Status.CANCELLED},
+        failed("batch_1", "late"),
+        completed("batch_1", "late"),
+        completed("batch_2", "other"),
+    )
+    refuse_line(connection, "batch_1", "never", (400, "invalid_request", "no"))
+    assert standings(connection, "batch_1", ATTEMPTS_MAX) == {
+        "done": Standing(LineState.COMPLETED, 0),
+        "again": Standing(LineState.WAITING, 2),
+        "dead": Standing(LineState.DEAD, 3),
+        "refused": Standing(LineState.REFUSED, 1),
+        "late": Standing(LineState.COMPLETED, 1),
+        "never": Standing(LineState.REFUSED, 0),
+    }
+
+
+def test_a_line_cannot_be_completed_twice(database: tuple[Connection, Boot]) -> None:
+    first, other = stored(database, completed("batch_1", "a"), completed("batch_2", "a"))
+    second, again, third = stored(
+        database, completed("batch_1", "a"), failed("batch_1", "a"), completed("batch_1", "b")
+    )
+    assert [type(outcome) for outcome in (first, other, again, third)] == [Receipt] * 4
+    assert isinstance(second, StoreError)
+
+
+def test_failed_lines_are_retried_and_their_batch_goes_on(
+    database: tuple[Connection, Boot],
+) -> None:
+    connection, _ = database
+    add_batch(connection, batch_of("batch_1"))
+    add_file(connection, file_of("file-1", "a", sha256="sha"))
+    add_event(connection, "batch_1", BatchState.IN_PROGRESS, BatchDetail(lines=3))
+    stored(database, *[failed("batch_1", "dead")] * 3, failed("batch_1", "no", 400))
+    end = BatchDetail(failed=2, error_file_id="file-e")
+    add_event(connection, "batch_1", BatchState.COMPLETED, end)
+    params = Retry(batch_id="batch_1", custom_id="dead", attempts_max=ATTEMPTS_MAX)
+    assert retry_lines(connection, params) == 1
+    batch = find_batch(connection, "batch_1")
+    assert (batch.state, batch.detail) == (BatchState.IN_PROGRESS, BatchDetail(lines=3))
+    assert BatchState.COMPLETED not in batch.at
+    known = standings(connection, "batch_1", ATTEMPTS_MAX)
+    assert known["dead"] == Standing(LineState.WAITING, 0)
+    assert known["no"].state is LineState.REFUSED
+    with pytest.raises(InvalidRequest):
+        retry_lines(connection, params)
+    stored(database, failed("batch_1", "dead"))
+    assert standings(connection, "batch_1", ATTEMPTS_MAX)["dead"].attempts == 1
+
+
+def test_a_batch_without_its_input_is_not_retried(database: tuple[Connection, Boot]) -> None:
+    connection, _ = database
+    add_batch(connection, batch_of("batch_1"))
+    add_event(connection, "batch_1", BatchState.IN_PROGRESS, BatchDetail(lines=1))
+    stored(database, failed("batch_1", "no", 400))
+    add_event(connection, "batch_1", BatchState.COMPLETED)
+    with pytest.raises(InvalidRequest, match="deleted"):
+        retry_lines(connection, Retry(batch_id="batch_1", attempts_max=1))
+
+
+def test_the_bytes_of_an_open_batch_are_needed(connection: Connection) -> None:
+    add_file(connection, file_of("file-1", "a", sha256="one"))
+    add_batch(connection, batch_of("batch_1", input_sha256="two"))
+    assert needed_sha256s(connection) == {"one", "two"}
+    drop_file(connection, "file-1")
+    add_event(connection, "batch_1", BatchState.FAILED)
+    assert needed_sha256s(connection) == set()
+
+
+def queued(caller: Caller = A) -> QueuedRequest:
+    return QueuedRequest(
+        id=new_result_id(), created_at=1, caller=caller, endpoint="/generate", body=b"{}"
+    )
+
+
+def test_requests_wait_in_order_up_to_a_number(connection: Connection) -> None:
+    first, second = queued(), queued(B)
+    accept_request(connection, first, 2)
+    accept_request(connection, second, 2)
+    with pytest.raises(QueueFull):
+        accept_request(connection, queued(), 2)
+    found = queued_requests(connection, 0, 9)
+    assert [request for _, request in found] == [first, second]
+    assert queued_requests(connection, found[0][0], 9) == found[1:]
+    assert find_request(connection, first.id, A) == (1, None)
+    assert find_request(connection, first.id, B) is None
+    finish_request(connection, first.id)
+    assert find_request(connection, first.id, A) is None
+
+
+def test_a_queued_request_stands_where_its_results_say(
+    database: tuple[Connection, Boot],
+) -> None:
+    connection, _ = database
+    request = queued()
+    accept_request(connection, request, 9)
+    stored(database, failed(request.id, None))
+    assert request_standing(connection, request.id, 3) == Standing(LineState.WAITING, 1)
+    stored(database, {"batch_id": request.id, "id": request.id})
+    assert request_standing(connection, request.id, 3).state is LineState.COMPLETED
+
+
+def test_a_request_that_is_refused_later_says_so_and_is_asked_no_more(
+    connection: Connection,
+) -> None:
+    request = queued()
+    accept_request(connection, request, 9)
+    refuse_line(connection, request.id, None, (400, "invalid_request", "no"))
+    assert queued_requests(connection, 0, 9) == []
+    assert find_request(connection, request.id, A) == (1, (400, "invalid_request", "no"))
+
+
+def test_the_switch_stays_where_it_was_set(connection: Connection) -> None:
+    assert not is_paused(connection)
+    assert set_switch(connection, Switch(is_paused=True))
+    assert not set_switch(connection, Switch(is_paused=True))
+    assert is_paused(connection)
+    assert set_switch(connection, Switch(is_paused=False))
+    assert not is_paused(connection)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("24h", 86400), ("90s", 90), ("30d", 2_592_000)])
+def test_a_window_is_a_length_of_time(text: str, seconds: int) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "24", "h", "0h", "31d", "-1h", "24 h", "²h", "24hh"])
+def test_what_is_no_window_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="completion_window"):
+        seconds_of(text)
+
+
+async def test_bytes_that_nobody_needs_are_swept_and_unfinished_ones_of_others(
+    tmp_path: Path,
+) -> None:
+    store = FileStore(tmp_path / "results.db")
+    kept, dropped, ours = store.create(), store.create(), store.create()
+    theirs = FileStore(tmp_path / "results.db").create()
+    kept.write(b"kept")
+    dropped.write(b"dropped")
+    for file in (kept, dropped):
+        file.finish()
+
+    async def entered() -> None:
+        return
+
+    await store.publish([kept, dropped], entered)
+
+    async def needed() -> set[str]:
+        return {kept.sha256}
+
+    assert await store.sweep(needed) == 2
+    left = {path.name for path in store.folder.iterdir()}
+    assert kept.sha256 in left
+    assert len(left) == 2, "and one that is being written"
+    assert store.path(kept.sha256).read_bytes() == b"kept"
+    for file in (ours, theirs):
+        file.discard()
