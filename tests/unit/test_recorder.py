@@ -564,3 +564,21 @@ async def test_many_at_once_are_all_stored_in_few_commits(path: Path) -> None:
     assert {c.headers["x-edge-store-id"] for c in callers} == {r.result.id for r in stored}
     assert sorted(r.result.boot_seq for r in stored) == list(range(1, 201))
     assert [r.seq for r in stored] == list(range(1, 201))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("takes_rid", [False, True])
+async def test_an_id_of_the_engines_own_is_kept_where_it_is_another(
+    path: Path, *, takes_rid: bool, stream: bool
+) -> None:
+    async def script(scope: Scope, receive: Receive, send: Send) -> None:
+        name = scope["result_id"] if takes_rid else "chatcmpl-7"
+        body = chat_body("hi").replace(b'"engine"', json.dumps(name).encode())
+        chunks = [b"data: " + body.replace(b'"message"', b'"delta"') + b"\n\n", DONE]
+        await replay(chunks if stream else [body], streamed=stream)(scope, receive, send)
+
+    async with recording(path, script, takes_rid=takes_rid) as running:
+        await running.ask({**STREAM, "stream": stream})
+        found = only(running.stored()).result
+    assert found.outputs[0].output_text == "hi"
+    assert found.response_id == (None if takes_rid else "chatcmpl-7")
