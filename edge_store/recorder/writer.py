@@ -13,7 +13,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any, TypeVar
 
 import structlog
@@ -36,7 +35,7 @@ from edge_store.recorder.losses import Losses
 from edge_store.recorder.reopen import reopened
 from edge_store.recorder.slots import Slot, Slots
 from edge_store.recorder.transactions import Transactions
-from edge_store.recorder.waiting import Attempt, Settled, Waiting
+from edge_store.recorder.waiting import Attempt, Settled, Waiting, first_of
 from edge_store.result import Receipt, Result, Status
 from edge_store.sqlite import DatabaseThread
 
@@ -265,28 +264,16 @@ class Writer:
         try:
             await self._recover()
             await self._gather()
-            batch = self._first()
+            batch = first_of(self._queue, self._config)
             outcomes: Sequence[Receipt | EdgeStoreError] = await self._write(batch)
         except StoreError as exc:
             if may_pass(exc):
                 self._give_up_overdue(exc)
                 await self._pause_after_failure()
                 return
-            batch = self._first()
+            batch = first_of(self._queue, self._config)
             outcomes = [exc] * len(batch)
         self._settle_all(batch, outcomes)
-
-    def _first(self) -> tuple[Waiting, ...]:
-        """What one COMMIT carries: what waits, up to the bounds of rows and bytes; one at least."""
-        room = self._config.batch_bytes_max
-        batch: list[Waiting] = []
-        for waiting in islice(self._queue, self._config.batch_rows_max):
-            content = waiting.result.content
-            room -= len(content.request_body) + len(content.response_body)
-            if batch and room < 0:
-                break
-            batch.append(waiting)
-        return tuple(batch)
 
     def _settle_all(
         self, batch: Sequence[Waiting], outcomes: Sequence[Receipt | EdgeStoreError]
