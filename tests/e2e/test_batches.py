@@ -247,6 +247,12 @@ def test_what_is_answered_later_is_checked_at_once(daemon: DaemonProcess) -> Non
     )
     assert with_key.status_code == 200
     assert "preference-applied" not in with_key.headers
+    unkept = daemon.post(
+        "/v1/chat/completions",
+        json={"model": "demo", "store": False, "messages": [{"role": "user", "content": "x"}]},
+        headers=later,
+    )
+    assert unkept.status_code == 200
     streamed = daemon.post(
         "/v1/chat/completions",
         json={"model": "demo", "stream": True, "messages": [{"role": "user", "content": "x"}]},
