@@ -132,10 +132,9 @@ class Gate:
             body = await self._read(scope, receive, hold)
             if body is None:
                 return
-            if self._accept is not None and _prefers_async(scope):
-                await self._recorder.check(dialect, body)
-                result_id = await self._accept(scope["path"], body, caller_of(scope))
-                await _say_accepted(result_id, send)
+            accept = self._accept if _prefers_async(scope) else None
+            if accept is not None and await self._recorder.will_keep(dialect, body):
+                await _say_accepted(await accept(scope["path"], body, caller_of(scope)), send)
             else:
                 await self._recorder.record(dialect, scope, body, receive, send, hold)
 

@@ -13,7 +13,7 @@ from edge_store.config import QueueSection
 from edge_store.errors import EdgeStoreError, RequestError, ShutDown, StoreError
 from edge_store.queue.entries import refuse_line, request_standing, standings
 from edge_store.queue.lines import LineState, Standing
-from edge_store.queue.places import Places
+from edge_store.queue.places import Place
 from edge_store.recorder.caller import Caller, Origin
 from edge_store.recorder.failure import may_succeed_later
 from edge_store.sqlite import DatabaseThread
@@ -43,13 +43,14 @@ Change = Callable[..., Awaitable[Any]]
 class Entry(NamedTuple):
     """A line of a batch, or a queued request (without ``custom_id``).
 
-    ``body`` reads the body. ``origin`` is that of its attempts.
+    ``body`` reads the body. ``origin`` is that of its attempts. Its ``place`` is taken already when
+    it comes here.
     """
 
     endpoint: str
     caller: Caller
     origin: Origin
-    size: int
+    place: Place
     body: Callable[[], Awaitable[bytes]]
 
     @property
@@ -81,19 +82,17 @@ class Asking:
         ask: Ask,
         change: Change,
         reader: DatabaseThread,
-        places: Places,
         config: QueueSection,
         engine_failed: Callable[[], None],
     ) -> None:
         self._ask = ask
         self._change = change
         self._reader = reader
-        self._places = places
         self._config = config
         self._engine_failed = engine_failed
 
     async def settle(self, entry: Entry, attempts: int, *, is_first: bool) -> LineState:
-        """Ask until the outcome is final. A place is taken already.
+        """Ask until the outcome is final.
 
         Cancelling cuts it; then it is asked again another time.
         """
@@ -114,17 +113,17 @@ class Asking:
             for pause_s in (0.0, self._pause_s(tries)):
                 await asyncio.sleep(pause_s)
                 if outcome is Outcome.UNKNOWN:
-                    standing = await self._standing(entry, attempts)
+                    standing = await self.standing(entry, attempts)
                     if standing.state.is_settled:
                         return standing.state
                     attempts = standing.attempts
-            await self._places.take(entry.size, first=is_first)
+            await entry.place.take(first=is_first)
 
     def _pause_s(self, tries: int) -> float:
         pause_s = min(self._config.retry_pause_s * 2.0 ** min(tries - 1, 16), PAUSE_S_MAX)
         return pause_s * random.uniform(0.75, 1.25)  # noqa: S311  (no secret)
 
-    async def _standing(self, entry: Entry, attempts: int) -> Standing:
+    async def standing(self, entry: Entry, attempts: int = 0) -> Standing:
         """What the database says; nothing new while it cannot be read."""
         batch_id, custom_id = entry.name
         bound = self._config.attempts_max
@@ -155,7 +154,7 @@ class Asking:
             log.error("line_not_read", error=str(exc))
             return Outcome.NOT_ADMITTED
         finally:
-            self._places.give(entry.size, was_admitted=was_admitted)
+            entry.place.give(was_admitted=was_admitted)
         return self._outcome(answer)
 
     async def _refuse(self, entry: Entry, error: RequestError) -> Outcome:

@@ -21,8 +21,8 @@ __all__ = [
     "Retry",
     "Switch",
     "accept_request",
+    "drop_finished_requests",
     "find_request",
-    "finish_request",
     "is_paused",
     "queue_length",
     "queued_requests",
@@ -211,9 +211,9 @@ def find_request(
         return row[0], connection.execute(sql("select_line_mark"), mark).fetchone()
 
 
-def finish_request(connection: Connection, request_id: str) -> None:
-    """Take a request out of the queue, whose result is stored."""
-    connection.execute(sql("delete_queued_request"), {"id": request_id})
+def drop_finished_requests(connection: Connection, request_id: str | None = None) -> None:
+    """Take requests whose results are stored out of the queue: one of them, or all."""
+    connection.execute(sql("delete_finished_requests"), {"id": request_id})
 
 
 # the switch

@@ -53,6 +53,7 @@ class Body(msgspec.Struct, frozen=True):
 
     model: Any = None
     stream: Any = None
+    store: Any = None
 
 
 class Full(msgspec.Struct, frozen=True):
@@ -194,6 +195,9 @@ def _check_body(raw: msgspec.Raw) -> tuple[str | None, tuple[str, str, str] | No
         return None, ("invalid_body", f"`body` is not a JSON object: {exc}", "body")
     if body.stream:
         return None, ("invalid_body", "the answer of a line cannot be a stream", "body.stream")
+    if body.store is False:
+        message = "with `store` = false there is nothing to make the output from"
+        return None, ("invalid_body", message, "body.store")
     return body.model if isinstance(body.model, str) else None, None
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from edge_store.config import QueueSection, RecorderSection
 from edge_store.recorder.slots import Slots
 
-__all__ = ["Places"]
+__all__ = ["Place", "Places"]
 
 RESERVE = 4  # one slot of so many is never the queue's
 BYTES_SHARE = 8  # and of the bytes of all bodies it holds one of so many
@@ -28,6 +28,27 @@ class Waiter(NamedTuple):
 
     future: asyncio.Future[None]
     size: int
+
+
+class Place:
+    """What a line of ``size`` bytes holds while it is asked; it may take and give it many times."""
+
+    def __init__(self, places: "Places", size: int) -> None:
+        self._places = places
+        self._size = size
+        self._is_held = False
+
+    async def take(self, *, first: bool = False) -> None:
+        """Wait for it. Safe to cancel."""
+        assert not self._is_held
+        await self._places.take(self._size, first=first)
+        self._is_held = True
+
+    def give(self, *, was_admitted: bool = False) -> None:
+        """Give it back, if it is held."""
+        if self._is_held:
+            self._is_held = False
+            self._places.give(self._size, was_admitted=was_admitted)
 
 
 class Places:

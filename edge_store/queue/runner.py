@@ -19,16 +19,15 @@ from edge_store.observability.metrics import Metrics
 from edge_store.queue.asking import Ask, Asking, Change, Entry
 from edge_store.queue.batches import Ending, begin, finish
 from edge_store.queue.entries import (
-    finish_request,
+    drop_finished_requests,
     is_paused,
     queued_requests,
-    request_standing,
     standings,
 )
 from edge_store.queue.files import FileStore
 from edge_store.queue.input import Limits, Line, lines_of, reread
 from edge_store.queue.lines import Counts, LineState, Standing, counted
-from edge_store.queue.places import Places
+from edge_store.queue.places import Place, Places
 from edge_store.queue.records import Batch, BatchState, QueuedRequest
 from edge_store.queue.store import drop_expired_files, find_batch, needed_sha256s, open_batches
 from edge_store.recorder.caller import Origin
@@ -97,7 +96,6 @@ class Runner:
             ask=ask,
             change=change,
             reader=reader,
-            places=self._places,
             config=config.queue,
             engine_failed=self._note_engine_failure,
         )
@@ -206,45 +204,31 @@ class Runner:
                 for number, request in found:
                     after = number
                     await alive.acquire()
-                    size = len(request.body)
-                    await self._places.take(size, first=True)
-                    tasks.create_task(self._run_request(request, alive))
+                    place = Place(self._places, len(request.body))
+                    await place.take(first=True)
+                    task = tasks.create_task(self._run_request(request, place))
+                    task.add_done_callback(partial(_left, place, alive))
                 if not found:
                     await self._accepted.wait()
 
-    async def _run_request(self, request: QueuedRequest, alive: asyncio.Semaphore) -> None:
+    async def _run_request(self, request: QueuedRequest, place: Place) -> None:
         async def body() -> bytes:
             return request.body
 
-        entry = Entry(
-            request.endpoint,
-            request.caller,
-            Origin(result_id=request.id, batch_id=request.id),
-            len(request.body),
-            body,
-        )
+        origin = Origin(result_id=request.id, batch_id=request.id)
+        entry = Entry(request.endpoint, request.caller, origin, place, body)
         self._running_requests.add(request.id)
         try:
-            standing = await self._reader.run(
-                request_standing, request.id, self._config.attempts_max
-            )
-            state = standing.state
-            if state.is_settled:
-                self._places.give(entry.size, was_admitted=False)
-            else:
-                state = await self._asking.settle(entry, standing.attempts, is_first=True)
-            if state is not LineState.REFUSED or await self._has_result(request):
-                await self._change(finish_request, request.id)
-        except StoreError as exc:  # it is found again at the next start
+            standing = await self._asking.standing(entry)
+            if not standing.state.is_settled:
+                await self._asking.settle(entry, standing.attempts, is_first=True)
+            await self._change(drop_finished_requests, request.id)
+        except StoreError as exc:  # a later sweep takes it out of the queue
             log.error("request_interrupted", id=request.id, code=exc.code, error=str(exc))
+        except Exception:  # our own defect: the box goes on, the next start tries it again
+            log.exception("request_stuck", id=request.id)
         finally:
             self._running_requests.discard(request.id)
-            alive.release()
-
-    async def _has_result(self, request: QueuedRequest) -> bool:
-        bound = self._config.attempts_max
-        standing = await self._reader.run(request_standing, request.id, bound)
-        return standing.state is LineState.COMPLETED
 
     # batches
 
@@ -260,10 +244,12 @@ class Runner:
                     await asyncio.sleep(PAUSE_S)
                     with suppress(EdgeStoreError):
                         found.batch = await self._reader.run(find_batch, batch_id)
-            log.info("batch_ended", batch_id=batch_id, state=found.batch.state.value)
-        finally:
-            del self._open[batch_id]
-            self._changed.set()  # another may be taken up
+        except Exception:  # our own defect: the box goes on, the next start tries it again
+            log.exception("batch_stuck", batch_id=batch_id)
+            return
+        log.info("batch_ended", batch_id=batch_id, state=found.batch.state.value)
+        del self._open[batch_id]
+        self._changed.set()  # another may be taken up
 
     async def _carry_on(self, found: OpenBatch) -> None:
         end = BatchState.COMPLETED
@@ -307,12 +293,12 @@ class Runner:
                     if standing.state.is_settled:
                         continue
                     await alive.acquire()
-                    await self._places.take(len(line.body))
-                    tasks.create_task(self._run_line(found, line, standing.attempts, alive))
+                    place = Place(self._places, len(line.body))
+                    await place.take()
+                    task = tasks.create_task(self._run_line(found, line, standing.attempts, place))
+                    task.add_done_callback(partial(_left, place, alive))
 
-    async def _run_line(
-        self, found: OpenBatch, line: Line, attempts: int, alive: asyncio.Semaphore
-    ) -> None:
+    async def _run_line(self, found: OpenBatch, line: Line, attempts: int, place: Place) -> None:
         batch = found.batch
         path = self._store.path(batch.input_sha256)
         at_hand = [line.body]  # for the first attempt; while it pauses, its body is on the disk
@@ -321,18 +307,10 @@ class Runner:
         async def body() -> bytes:
             return at_hand.pop() if at_hand else await asyncio.to_thread(reread, path, brief)
 
-        entry = Entry(
-            batch.endpoint,
-            batch.caller,
-            Origin(batch_id=batch.batch_id, custom_id=line.custom_id),
-            len(line.body),
-            body,
-        )
+        origin = Origin(batch_id=batch.batch_id, custom_id=line.custom_id)
+        entry = Entry(batch.endpoint, batch.caller, origin, place, body)
         del line
-        try:
-            found.note(await self._asking.settle(entry, attempts, is_first=False))
-        finally:
-            alive.release()
+        found.note(await self._asking.settle(entry, attempts, is_first=False))
 
     # files
 
@@ -340,6 +318,7 @@ class Runner:
         while True:
             try:
                 await self._change(drop_expired_files)
+                await self._change(drop_finished_requests)
                 await self.sweep()
             except EdgeStoreError as exc:
                 log.error("files_not_swept", code=exc.code, error=str(exc))
@@ -350,6 +329,12 @@ class Runner:
         removed = await self._store.sweep(partial(self._reader.run, needed_sha256s))
         if removed:
             log.info("files_swept", files=removed)
+
+
+def _left(place: Place, alive: asyncio.Semaphore, _task: asyncio.Task[None]) -> None:
+    """A line is over, even if it was cut before it began."""
+    place.give()
+    alive.release()
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> str:

@@ -83,13 +83,14 @@ class Recorder:
         """The newest committed ``seq``, and a way to wait for the next."""
         return self._writer.commits
 
-    async def check(self, dialect: Dialect, body: bytes) -> None:
-        """See whether ``record`` would take this body.
+    async def will_keep(self, dialect: Dialect, body: bytes) -> bool:
+        """Whether the answer to this body would be stored; not with ``store: false``.
 
         Raises:
             InvalidRequest: it is not what the route takes.
         """
-        await asyncio.to_thread(_read, dialect, body, None)
+        asked, _, _ = await asyncio.to_thread(_read, dialect, body, None)
+        return asked.is_kept
 
     async def record(
         self,

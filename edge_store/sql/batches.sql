@@ -129,8 +129,10 @@ WHERE id = :id AND (:tenant IS NULL OR tenant = :tenant)
 -- name: has_result
 SELECT EXISTS (SELECT 1 FROM results WHERE id = :id)
 
--- name: delete_queued_request
-DELETE FROM queued_requests WHERE id = :id
+-- name: delete_finished_requests
+DELETE FROM queued_requests
+WHERE (:id IS NULL OR id = :id) AND EXISTS (
+    SELECT 1 FROM results WHERE results.id = queued_requests.id)
 
 -- name: insert_queue_switch
 INSERT INTO queue_switches (at, is_paused) VALUES (:at, :is_paused)

@@ -192,6 +192,8 @@ def test_a_batch_that_is_cancelled_ends_with_what_it_has(tmp_path: Path) -> None
         errors = content(client, batch.error_file_id)
         assert {one["error"]["code"] for one in errors} == {"batch_cancelled"}
         assert client.batches.cancel(batch.id).status == "cancelled"
+        batch = ended(client, submitted(client, text_of([line("after"), line("that")])).id)
+        assert batch.status == "completed", "what was cut gave its places back"
 
 
 def test_a_batch_whose_window_is_over_expires(tmp_path: Path) -> None:
@@ -245,6 +247,12 @@ def test_what_is_answered_later_is_checked_at_once(daemon: DaemonProcess) -> Non
     )
     assert with_key.status_code == 200
     assert "preference-applied" not in with_key.headers
+    unkept = daemon.post(
+        "/v1/chat/completions",
+        json={"model": "demo", "store": False, "messages": [{"role": "user", "content": "x"}]},
+        headers=later,
+    )
+    assert unkept.status_code == 200
     streamed = daemon.post(
         "/v1/chat/completions",
         json={"model": "demo", "stream": True, "messages": [{"role": "user", "content": "x"}]},

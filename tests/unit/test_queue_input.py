@@ -44,6 +44,7 @@ def test_a_sound_file_has_its_lines_and_the_first_model(tmp_path: Path) -> None:
         (text_of([line("a", url=None)]), ("mismatched_url", 1, "url")),
         (text_of([line("a", body="x")]), ("invalid_body", 1, "body")),
         (text_of([line("a", body={"stream": True})]), ("invalid_body", 1, "body.stream")),
+        (text_of([line("a", body={"store": False})]), ("invalid_body", 1, "body.store")),
         (b'{"custom_id":"a","method":"POST","url":"' + CHAT.encode() + b'"}',
          ("invalid_body", 1, "body")),
         (b"", ("empty_file", None, None)),

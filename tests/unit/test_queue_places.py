@@ -7,7 +7,7 @@ import pytest
 import edge_store.queue.places
 from edge_store.config import QueueSection, RecorderSection
 from edge_store.errors import AdmissionClosed
-from edge_store.queue.places import Places
+from edge_store.queue.places import Place, Places
 from edge_store.recorder.slots import Slots
 
 KIB = 1024
@@ -141,3 +141,16 @@ async def test_a_queued_request_comes_before_lines() -> None:
     assert first.done()
     assert not tasks[1].done()
     await ended(tasks)
+
+
+async def test_a_place_is_given_back_once() -> None:
+    _, places = new(slots_max=2)
+    place = Place(places, 1)
+    place.give()
+    await place.take()
+    assert places.running == 1
+    place.give(was_admitted=True)
+    place.give()
+    assert places.running == 0
+    await place.take()
+    assert places.running == 1

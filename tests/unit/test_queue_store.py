@@ -13,8 +13,8 @@ from edge_store.queue.entries import (
     Retry,
     Switch,
     accept_request,
+    drop_finished_requests,
     find_request,
-    finish_request,
     is_paused,
     queued_requests,
     refuse_line,
@@ -278,8 +278,6 @@ def test_requests_wait_in_order_up_to_a_number(connection: Connection) -> None:
     assert queued_requests(connection, found[0][0], 9) == found[1:]
     assert find_request(connection, first.id, A) == (1, None)
     assert find_request(connection, first.id, B) is None
-    finish_request(connection, first.id)
-    assert find_request(connection, first.id, A) is None
 
 
 def test_a_queued_request_stands_where_its_results_say(
@@ -292,6 +290,13 @@ def test_a_queued_request_stands_where_its_results_say(
     assert request_standing(connection, request.id, 3) == Standing(LineState.WAITING, 1)
     stored(database, {"batch_id": request.id, "id": request.id})
     assert request_standing(connection, request.id, 3).state is LineState.COMPLETED
+    other = queued()
+    accept_request(connection, other, 9)
+    drop_finished_requests(connection, other.id)
+    assert find_request(connection, request.id, A)
+    drop_finished_requests(connection)
+    assert find_request(connection, request.id, A) is None
+    assert find_request(connection, other.id, A)
 
 
 def test_a_request_that_is_refused_later_says_so_and_is_asked_no_more(
