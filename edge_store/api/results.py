@@ -26,7 +26,7 @@ PAGE_MAX = 1000
 PARTS = ("request", "response")
 
 
-def result_routes(services: Services) -> list[BaseRoute]:  # noqa: C901  (handlers)
+def result_routes(services: Services) -> list[BaseRoute]:
     """/v1/results and what is below it."""
     reader = services.reader
 
