@@ -240,6 +240,7 @@ async def _life(  # noqa: PLR0913  (all that has come up)
         slots.close(cause)
         recorder.abort_all(cause)
         return cause
+    slots.close(AdmissionClosed("the daemon is stopping"))  # before the queue is cut, too
     notify("STOPPING=1\nSTATUS=Draining")
     log.info("stop_requested", in_flight=slots.in_flight)
     return None
