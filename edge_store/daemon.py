@@ -20,6 +20,7 @@ from edge_store import __version__
 from edge_store.api.access import Access
 from edge_store.api.admin import admin_routes, bind_admin
 from edge_store.api.app import own_routes
+from edge_store.api.background import in_background
 from edge_store.api.gate import Gate
 from edge_store.api.server import (
     HttpServer,
@@ -44,7 +45,7 @@ from edge_store.recorder.app import Recorder
 from edge_store.recorder.boot import Boot, begin_boot
 from edge_store.recorder.damage import examine
 from edge_store.recorder.disk import Disk
-from edge_store.recording import queue_beside, recording
+from edge_store.recording import queue_beside, reading, recording
 from edge_store.schema import migrate
 from edge_store.sql import sql
 from edge_store.sqlite import (
@@ -52,7 +53,6 @@ from edge_store.sqlite import (
     DatabaseThread,
     checkpoint,
     is_index_held,
-    open_reader,
     open_writer,
     require_safe_sqlite,
     translated,
@@ -148,10 +148,10 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 ),
                 measured_lag(metrics.loop_lag_seconds.observe),
                 queue_beside(config, disk, engine, recorder, metrics) as queue,
+                reading(path) as reader,
+                reading(path) as queries,
+                in_background(recorder, reader, config) as background,
             ):
-                reader, queries = [
-                    await DatabaseThread.open(lambda: open_reader(path)) for _ in range(2)
-                ]
                 _watch(metrics, path, disk, recorder, replica)
                 gate = Gate(
                     access=access,
@@ -168,6 +168,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                             health=lambda: _health(boot, engine, recorder, disk, replica, queue),
                             replica=lambda: replica.status if replica else None,
                             queue=queue,
+                            background=background,
                         )
                     ),
                     config=config.server,
@@ -192,8 +193,6 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                         engine, loaded, (died, damaged), recorder, disk, stopping, announce, url
                     )
                 died.cancel()
-                await reader.close()
-                await queries.close()
     if damaged.done():  # not closed: the last one to close would write to the file
         raise damaged.result()
     if not config.replica.enabled:

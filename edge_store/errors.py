@@ -15,9 +15,10 @@ and a heading of docs/operations.md. A foreign exception is translated once, whe
 from typing import ClassVar
 
 __all__ = [
-    "AddressTaken", "AdmissionClosed", "AlreadyRunning", "ClientDisconnected", "ConcurrencyLimited",
-    "ConfigError", "Corrupt", "DiskFull", "EdgeStoreError", "EngineCrashed", "EngineError",
-    "EngineRefused", "EngineStartFailed", "Forbidden", "GenerationTimeout", "IdempotencyConflict",
+    "AddressTaken", "AdmissionClosed", "AlreadyRunning", "Cancelled", "ClientDisconnected",
+    "ConcurrencyLimited", "ConfigError", "Corrupt", "DiskFull", "EdgeStoreError", "EngineCrashed",
+    "EngineError", "EngineRefused", "EngineStartFailed", "Forbidden", "GenerationTimeout",
+    "IdempotencyConflict",
     "InvalidRequest", "KeyExpired", "KeyRevoked", "LitestreamUnavailable", "MethodNotAllowed",
     "NoRoomForAnswer", "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PayloadTooLarge",
     "QueryRefused", "QueueFull",
@@ -168,6 +169,13 @@ class ClientDisconnected(RequestError):
     """The caller left before the end; what had been generated is recorded."""
 
     code = "client_disconnected"
+    http_status = 499
+
+
+class Cancelled(RequestError):
+    """The caller had it cancelled; what had been generated is recorded."""
+
+    code = "cancelled"
     http_status = 499
 
 

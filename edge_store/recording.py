@@ -25,12 +25,22 @@ from edge_store.recorder.disk import Disk
 from edge_store.recorder.idempotency import Idempotency
 from edge_store.recorder.slots import Slots
 from edge_store.recorder.writer import Writer
-from edge_store.sqlite import DatabaseThread
+from edge_store.sqlite import DatabaseThread, open_reader
 from edge_store.systemd import feed_watchdog
 
-__all__ = ["queue_beside", "recording"]
+__all__ = ["queue_beside", "reading", "recording"]
 
 log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def reading(path: Path) -> AsyncIterator[DatabaseThread]:
+    """A connection that our own routes read with."""
+    reader = await DatabaseThread.open(partial(open_reader, path))
+    try:
+        yield reader
+    finally:
+        await reader.close()
 
 
 @asynccontextmanager

@@ -8,9 +8,11 @@ from starlette.routing import BaseRoute, Route
 from edge_store.api.answers import HANDLERS, as_json
 from edge_store.api.batches import batch_routes
 from edge_store.api.completions import completion_routes
+from edge_store.api.conversations import conversation_routes
 from edge_store.api.feed import feed_routes
 from edge_store.api.files import file_routes
 from edge_store.api.query import query_routes
+from edge_store.api.responses import response_routes
 from edge_store.api.results import result_routes
 from edge_store.api.services import Services
 
@@ -28,6 +30,9 @@ def own_routes(services: Services) -> Starlette:
         *file_routes(services),
         *batch_routes(services),
     ]
+    if services.background is not None:
+        routes += response_routes(services.background)
+        routes += conversation_routes(services.background.means)
     return Starlette(routes=routes, exception_handlers=HANDLERS)
 
 

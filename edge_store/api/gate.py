@@ -9,7 +9,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from edge_store.api.access import Access, Use
-from edge_store.api.routes import GENERATING, OPERATING, PASSING, READING, STORED, WATCHING
+from edge_store.api.routes import (
+    BODILESS,
+    GENERATING,
+    OPERATING,
+    PASSING,
+    READING,
+    STORED,
+    UNBOUNDED,
+    WATCHING,
+)
 from edge_store.config import ServerSection
 from edge_store.engine import ASGIMessage, Engine, Receive, Scope, Send
 from edge_store.errors import (
@@ -124,8 +133,10 @@ class Gate:
         elif path in OPERATING and Right.ADMIN in caller_of(scope).rights:
             _require(OPERATING[path], method, path)
             await self._engine(scope, receive, send)
-        else:
+        elif method in BODILESS or path in UNBOUNDED:
             await self._ours(scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
 
     async def _generate(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
         with self._recorder.slots.hold(caller_of(scope).tenant) as hold:
@@ -137,6 +148,13 @@ class Gate:
                 await _say_accepted(await accept(scope["path"], body, caller_of(scope)), send)
             else:
                 await self._recorder.record(dialect, scope, body, receive, send, hold)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A route of ours that takes a body: it finds the whole body there."""
+        with self._recorder.slots.hold(caller_of(scope).tenant) as hold:
+            body = await self._read(scope, receive, hold)
+            if body is not None:
+                await self._ours(scope, _given(body, receive), send)
 
     async def _read(self, scope: Scope, receive: Receive, hold: Hold) -> bytes | None:
         """The whole body, counted by ``hold``; None when its sender left.
@@ -241,6 +259,18 @@ async def _say_accepted(result_id: ResultId, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": 202, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _given(body: bytes, receive: Receive) -> Receive:
+    """A ``receive`` that has the body, and then says what ``receive`` does."""
+    waiting = [body]
+
+    async def receive_here() -> ASGIMessage:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return receive_here
 
 
 def _announced(scope: Scope) -> int:

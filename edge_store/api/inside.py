@@ -8,7 +8,7 @@ import asyncio
 from typing import NamedTuple
 
 from edge_store.api.routes import GENERATING
-from edge_store.engine import ASGIMessage, Scope, Send
+from edge_store.engine import ASGIMessage, Receive, Scope, Send
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.caller import NO_ORIGIN, Caller, Origin, from_origin, with_caller
 
@@ -53,10 +53,19 @@ class Inside:
         return Answered(status, headers, b"".join(pieces))
 
     async def stream(
-        self, path: str, body: bytes, send: Send, caller: Caller, origin: Origin = NO_ORIGIN
+        self,
+        path: str,
+        body: bytes,
+        send: Send,
+        caller: Caller,
+        origin: Origin = NO_ORIGIN,
+        receive: Receive | None = None,
     ) -> None:
-        """Ask, and let ``send`` have the answer's ASGI messages as they come. As ``ask`` else."""
-        headers = [(b"content-type", b"application/json")]
+        """Ask, and let ``send`` have the answer's ASGI messages as they come. As ``ask`` else.
+
+        ``receive`` tells when the caller has left; its ``cause``, an error, is recorded.
+        """
+        headers = [(b"content-type", b"application/json"), *origin.headers]
         scope: Scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -75,7 +84,9 @@ class Inside:
         slots = self._recorder.slots
         with slots.hold(caller.tenant) as hold:
             slots.grow(hold, len(body))
-            await self._recorder.record(GENERATING[path], scope, body, _nothing_more, send, hold)
+            await self._recorder.record(
+                GENERATING[path], scope, body, receive or _nothing_more, send, hold
+            )
 
 
 async def _nothing_more() -> ASGIMessage:

@@ -13,11 +13,13 @@ from edge_store.recorder.transcript.ollama import OllamaChatDialect, OllamaGener
 from edge_store.recorder.transcript.openai import ChatDialect, CompletionDialect
 
 __all__ = [
+    "BODILESS",
     "GENERATING",
     "OPERATING",
     "PASSING",
     "READING",
     "STORED",
+    "UNBOUNDED",
     "WATCHING",
     "rights_for",
 ]
@@ -37,6 +39,10 @@ STORED = frozenset({"/v1/chat/completions"})
 # SGLang's frontend language asks for its model before anything else
 PASSING = frozenset({"/v1/models", "/get_model_info", "/model_info"})
 READING = ("GET", "HEAD")
+BODILESS = (*READING, "DELETE", "OPTIONS")  # whatever comes with them is not read
+UNBOUNDED = frozenset(
+    {"/v1/files"}
+)  # routes of ours that read their body by themselves, as it comes
 # What an operator needs of SGLang's administration; without the right they are not there.
 OPERATING: Mapping[str, tuple[str, ...]] = {
     "/flush_cache": ("POST",),
@@ -55,8 +61,6 @@ NEEDED: Mapping[str, frozenset[Right]] = {
     "/v1/query": ADMIN,
     "/v1/files": GENERATE,
     "/v1/batches": GENERATE,
-    "/v1/responses": GENERATE,
-    "/v1/conversations": GENERATE,
 }
 NEEDED_EXACTLY: Mapping[str, frozenset[Right]] = {
     **dict.fromkeys(PASSING, ANY),

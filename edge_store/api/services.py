@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from edge_store.api.background import Background
 from edge_store.queue.room import Queue
 from edge_store.recorder.commits import Commits
 from edge_store.replica.status import ReplicaStatus
@@ -24,7 +25,7 @@ class Changing(Protocol):
 
 class Services(NamedTuple):
     """``exposition`` is what Prometheus scrapes; ``health`` answers with ``is_ready`` and more;
-    ``replica`` is None when replication is off.
+    ``replica`` is None when replication is off. Without ``background`` there are no responses.
     """
 
     reader: DatabaseThread
@@ -35,3 +36,4 @@ class Services(NamedTuple):
     health: Health
     replica: Callable[[], ReplicaStatus | None] = lambda: None
     queue: Queue | None = None
+    background: Background | None = None

@@ -23,6 +23,7 @@ __all__ = [
     "RecorderSection",
     "RepairSection",
     "ReplicaSection",
+    "ResponsesSection",
     "ServerSection",
     "StoreSection",
     "UpstreamSection",
@@ -237,6 +238,18 @@ class RepairSection(Section, frozen=True, kw_only=True):
     workers: Annotated[int, Meta(ge=1, le=16, description="Repair workers.")] = 1
 
 
+class ResponsesSection(Section, frozen=True, kw_only=True):
+    """OpenAI's Responses."""
+
+    background_tasks: Annotated[
+        int,
+        Meta(ge=1, le=1024, description="Responses in the background that run at once."),
+    ] = 8
+    background_max: Annotated[
+        int, Meta(ge=1, description="Responses in the background that run or wait; more get 503.")
+    ] = 10_000
+
+
 class DemoSection(Section, frozen=True, kw_only=True):
     """The embedded demo engine."""
 
@@ -394,6 +407,7 @@ class Config(Section, frozen=True, kw_only=True):
     recorder: RecorderSection = RecorderSection()
     queue: QueueSection = QueueSection()
     repair: RepairSection = RepairSection()
+    responses: ResponsesSection = ResponsesSection()
     replica: ReplicaSection = ReplicaSection()
     device: DeviceSection = DeviceSection()
     log: LogSection = LogSection()

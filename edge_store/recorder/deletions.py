@@ -59,6 +59,8 @@ def delete_here(
     }
     if reason is Reason.FORGET:
         connection.execute(sql("note_forgotten_again"), {**chosen, "what": what.value})
+    # what was asked of a response is content, too
+    connection.execute(sql("delete_responses"), {"seqs": chosen["seqs"]})
     if what is What.CONTENT:
         return _delete_content(connection, chosen)
     count = connection.execute(sql("note_deleted_results"), chosen).rowcount

@@ -8,6 +8,7 @@ import msgspec
 from edge_store.clock import now_ms
 from edge_store.engine import Scope
 from edge_store.errors import (
+    Cancelled,
     ClientDisconnected,
     EdgeStoreError,
     EngineRefused,
@@ -48,9 +49,9 @@ class Entry:
         self.boot = boot
         self.asked = asked
         self.exchange = exchange
-        self.endpoint: str = scope["path"]
         self.tenant = caller_of(scope).tenant
         self._origin = origin_of(scope)
+        self.endpoint: str = self._origin.endpoint or scope["path"]
         self._headers = {k.lower(): v for k, v in scope["headers"]}
         self.key_hash = _key_hash(self._headers.get(b"idempotency-key"))
         self._body, self.fingerprint = body
@@ -159,7 +160,7 @@ def _status(failure: EdgeStoreError | None, outputs: tuple[Output, ...]) -> Stat
             return Status.COMPLETED
         case ClientDisconnected():
             return Status.INCOMPLETE
-        case ShutDown():
+        case ShutDown() | Cancelled():
             return Status.CANCELLED
         case _:
             return Status.FAILED

@@ -155,9 +155,10 @@ class Exchange:
             await asyncio.to_thread(self._finish_reading)
 
     async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
+        while (message := await receive())["type"] != "http.disconnect":
             pass
-        self.cut(ClientDisconnected("the caller left before the end of the answer"))
+        left = ClientDisconnected("the caller left before the end of the answer")
+        self.cut(message.get("cause", left))  # a caller within the daemon may have a cause
 
     def _overdue(self, timeout_s: float) -> None:
         self.cut(GenerationTimeout(f"no whole answer within engine.timeout_s = {timeout_s} s"))

@@ -1,12 +1,13 @@
-"""What else is written: changes that are no results, one transaction each, between two COMMITs.
+"""What else is written: changes that are no results, in transactions of their own.
 
 A change is a plain function of the connection. It runs on the writer's thread, so nothing
-interleaves with it; whoever asks for it learns that it is committed, or why it is not.
+interleaves with it; whoever asks for it learns that it is committed, or why it is not. Those that
+wait share one COMMIT; if that cannot be, because one of them fails, each gets its own.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
@@ -21,6 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WAITING_MAX = 4096  # each holds its parameters in memory
+TOGETHER_MAX = 64  # share one COMMIT
 
 
 class Asked(NamedTuple):
@@ -61,18 +63,36 @@ class Transactions:
         return cast("T", await done)
 
     async def carry_out_next(self, connection: DatabaseThread) -> None:
-        """Run the first that waits.
+        """Run those that wait, as many as share a COMMIT.
 
         Raises:
             Suspect: the disk failed; who asked has been told that the change may be in or not.
         """
+        together = [self._asked.popleft() for _ in range(min(len(self._asked), TOGETHER_MAX))]
+        if len(together) > 1:
+            try:
+                outcomes = await connection.run(in_transaction, all_of_them, together)
+            except Suspect as exc:
+                for asked in together:
+                    _refuse(asked, exc)
+                raise
+            except Exception:  # noqa: BLE001, S110  (the one whose fault it is meets it again)
+                pass
+            else:
+                for asked, outcome in zip(together, outcomes, strict=True):
+                    if not asked.done.done():
+                        asked.done.set_result(outcome)
+                return
+        self._asked.extendleft(reversed(together))
+        for _ in together:
+            await self._carry_out_one(connection)
+
+    async def _carry_out_one(self, connection: DatabaseThread) -> None:
         asked = self._asked.popleft()
         try:
             outcome = await connection.run(in_transaction, asked.function, *asked.args)
         except Exception as exc:  # who asked is told
-            if not asked.done.done():
-                asked.done.set_exception(exc)
-                asked.done.exception()  # one that has left is not an unseen error
+            _refuse(asked, exc)
             if isinstance(exc, Suspect):
                 raise
         else:
@@ -83,10 +103,18 @@ class Transactions:
         """Tell all that wait that nothing more is written."""
         self._ended = True
         while self._asked:
-            done = self._asked.popleft().done
-            if not done.done():
-                done.set_exception(error)
-                done.exception()
+            _refuse(self._asked.popleft(), error)
+
+
+def _refuse(asked: Asked, error: Exception) -> None:
+    if not asked.done.done():
+        asked.done.set_exception(error)
+        asked.done.exception()  # one that has left is not an unseen error
+
+
+def all_of_them(connection: Connection, together: Sequence[Asked]) -> list[Any]:
+    """The values of several changes."""
+    return [asked.function(connection, *asked.args) for asked in together]
 
 
 def in_transaction(

@@ -4,6 +4,8 @@ CREATE INDEX batch_events_by_batch ON batch_events (batch_id, event_no);
 
 CREATE INDEX commits_by_boot ON commits (boot_id, admitted_upto);
 
+CREATE INDEX conversation_entries_in_order ON conversation_entries (conversation_id, entry_no);
+
 CREATE INDEX deletions_by_boot ON deletions (boot_id, boot_seq);
 
 CREATE INDEX deletions_by_id ON deletions (id);
@@ -20,6 +22,10 @@ CREATE INDEX line_marks_by_line ON line_marks (batch_id, custom_id, mark_no);
 CREATE INDEX losses_by_boot ON losses (boot_id, boot_seq);
 
 CREATE INDEX repairs_by_result ON repairs (id, choice_index, repair_id);
+
+CREATE INDEX response_events_by_id ON response_events (id, event_no);
+
+CREATE INDEX responses_in_background ON responses (response_no) WHERE background;
 
 CREATE INDEX results_by_idempotency ON results (idempotency_key_hash, seq)
 WHERE idempotency_key_hash IS NOT NULL;
@@ -123,6 +129,23 @@ CREATE TABLE commits ( -- One row per COMMIT, and one a second while requests ar
     seq_to INTEGER, -- last result it carried
     digest BLOB NOT NULL, -- SHA-256 of the previous digest, this row, and the digests of its results
     previous BLOB NOT NULL -- digest of the commit before; 32 zero bytes for the first
+) STRICT;
+
+CREATE TABLE conversation_entries ( -- What a conversation consists of, in order. The items of a response are in its request and its result, not here.
+    entry_no INTEGER PRIMARY KEY, -- order
+    conversation_id TEXT NOT NULL REFERENCES conversations (conversation_id) ON DELETE CASCADE, -- the conversation
+    at INTEGER NOT NULL, -- UTC ms
+    kind TEXT NOT NULL CHECK (kind IN ('item', 'response', 'removed')), -- an item that was added; all items of a response; an item of a response that was taken out
+    id TEXT NOT NULL, -- of the item; of the response's result
+    item TEXT CHECK (json_valid(item)), -- the item, JSON
+    UNIQUE (conversation_id, id, kind)
+) STRICT;
+
+CREATE TABLE conversations ( -- One row per conversation. Newer metadata is in annotations.
+    conversation_id TEXT PRIMARY KEY, -- conv_ and a UUIDv7
+    created_at INTEGER NOT NULL, -- UTC ms
+    tenant TEXT, -- whose key
+    metadata TEXT NOT NULL CHECK (json_valid(metadata)) -- the caller's, JSON
 ) STRICT;
 
 CREATE TABLE deletions ( -- What was deleted and why: keeps the count true and the chain checkable.
@@ -242,6 +265,27 @@ CREATE TABLE requests ( -- The exact bytes both ways; the part that retention ma
     input_text TEXT, -- the prompt as text
     request_body BLOB NOT NULL, -- as the caller sent it
     response_body BLOB NOT NULL -- as the engine sent it; of a stream, all its events
+) STRICT;
+
+CREATE TABLE response_events ( -- What happened to a response in the background before there was a result, or in place of one.
+    event_no INTEGER PRIMARY KEY, -- order
+    id TEXT NOT NULL REFERENCES responses (id) ON DELETE CASCADE, -- of the response, without `resp_`
+    at INTEGER NOT NULL, -- UTC ms
+    event TEXT NOT NULL CHECK (event IN ('started', 'cancelled', 'failed')), -- a start is an attempt; the others are an end
+    code TEXT, -- stable code of the error
+    message TEXT -- its message
+) STRICT;
+
+CREATE TABLE responses ( -- One row per response that is kept: what was asked. It goes with its result.
+    response_no INTEGER PRIMARY KEY, -- order
+    id TEXT NOT NULL UNIQUE, -- of the result that it becomes; `resp_` and this is the response's id
+    created_at INTEGER NOT NULL, -- UTC ms
+    tenant TEXT, -- whose key
+    caller TEXT NOT NULL CHECK (json_valid(caller)), -- in whose name it runs, JSON
+    background INTEGER NOT NULL, -- 1 if it runs without its caller
+    conversation_id TEXT, -- the conversation it belongs to
+    previous_id TEXT, -- the id of the result of the response it continues
+    request BLOB NOT NULL -- the body, as the caller sent it
 ) STRICT;
 
 CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted once, never updated.

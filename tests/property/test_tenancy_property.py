@@ -53,6 +53,20 @@ def upload(word: str) -> dict[str, Any]:
     return {"files": {"file": (f"{word}.jsonl", text)}, "data": {"purpose": "batch"}}
 
 
+def respond(word: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "model": f"model-{word}",
+        "input": f"tell me of {word}",
+        "user": f"user-{word}",
+        "metadata": {"of": word},
+        **fields,
+    }
+
+
+def items(word: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": f"tell me of {word}"}]
+
+
 class Template(NamedTuple):
     """One call. ``{id}`` in the path or the body stands for an id of anybody's, ``body`` and
     ``form`` are made of a word.
@@ -103,6 +117,20 @@ CALLS = [
     Template("GET", "/v1/batches/{id}"),
     Template("POST", "/v1/batches/{id}/cancel"),
     Template("GET", "/nothing/{id}"),
+    Template("POST", "/v1/responses", respond),
+    Template("POST", "/v1/responses", lambda word: respond(word, stream=True)),
+    Template("POST", "/v1/responses", lambda word: respond(word, background=True)),
+    Template("GET", "/v1/responses/{id}"),
+    Template("GET", "/v1/responses/{id}?stream=true"),
+    Template("GET", "/v1/responses/{id}/input_items"),
+    Template("POST", "/v1/responses/{id}/cancel"),
+    Template("DELETE", "/v1/responses/{id}"),
+    Template("POST", "/v1/conversations", lambda word: {"items": items(word)}),
+    Template("GET", "/v1/conversations/{id}"),
+    Template("POST", "/v1/conversations/{id}", lambda word: {"metadata": {"of": word}}),
+    Template("GET", "/v1/conversations/{id}/items"),
+    Template("POST", "/v1/conversations/{id}/items", lambda word: {"items": items(word)}),
+    Template("DELETE", "/v1/conversations/{id}"),
 ]
 WITH_ID = [call for call in CALLS if call.has_id]
 

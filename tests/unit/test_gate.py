@@ -14,13 +14,36 @@ from edge_store.observability.metrics import Metrics
 from edge_store.recorder.slots import Slots
 
 
+def bounded() -> Any:
+    """As much of a recorder as counts bodies."""
+    return SimpleNamespace(slots=Slots(RecorderSection(bytes_max=2048)))
+
+
 @pytest.fixture
 def gate() -> Gate:
     absent = cast("Any", None)  # nothing here gets as far as these
-    recorder = cast("Any", SimpleNamespace(slots=Slots(RecorderSection(bytes_max=2048))))
     return Gate(
-        recorder=recorder, engine=absent, ours=absent, config=ServerSection(), metrics=Metrics()
+        recorder=bounded(), engine=absent, ours=absent, config=ServerSection(), metrics=Metrics()
     )
+
+
+async def test_a_route_of_ours_finds_a_whole_body_or_is_not_asked() -> None:
+    bodies = []
+
+    async def ours(_scope: Scope, receive: Receive, send: Send) -> None:
+        bodies.append(await receive())
+        await answering({"path": "/"}, receive, send)
+
+    config = ServerSection(body_bytes_max=1024)
+    gate = Gate(
+        recorder=bounded(), engine=cast("Any", None), ours=ours, config=config, metrics=Metrics()
+    )
+    assert (await answered(gate, "/v1/responses", body=b"x" * 1024)).status == 200
+    assert bodies == [{"type": "http.request", "body": b"x" * 1024, "more_body": False}]
+    call = await answered(gate, "/v1/responses", body=b"x" * 1025)
+    assert call.status == 413
+    assert b"payload_too_large" in call.body
+    assert len(bodies) == 1
 
 
 async def test_bodies_beyond_the_budget_of_all_are_told_to_come_again(gate: Gate) -> None:
@@ -70,7 +93,7 @@ async def test_operators_routes_are_there_for_the_admin_key_alone(
     admin_key: str, given: bytes, status: int
 ) -> None:
     gate = Gate(
-        recorder=cast("Any", None),
+        recorder=bounded(),
         engine=cast("Any", answering),
         ours=cast("Any", absent),
         config=ServerSection(),

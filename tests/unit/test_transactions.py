@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.scripted import chat_body, recording, replay
@@ -56,6 +57,42 @@ async def test_changes_and_results_go_on_beside_each_other(tmp_path: Path) -> No
         await asyncio.gather(*asked, *changed)
         assert kept(path) == 20
         assert len(running.stored()) == 20
+
+
+class Counting:
+    """A connection that counts its COMMITs."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.commits = 0
+
+    def execute(self, statement: str, *args: Any) -> Any:
+        self.commits += statement == "COMMIT"
+        return self._connection.execute(statement, *args)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.mark.parametrize("fails", ["", "DELETE FROM nowhere"])
+async def test_changes_that_wait_share_a_commit_unless_one_of_them_fails(
+    tmp_path: Path, fails: str
+) -> None:
+    path = tmp_path / "results.db"
+    counted: list[Counting] = []
+
+    def connected(connection: Connection) -> Counting:
+        counted.append(Counting(connection))
+        return counted[0]
+
+    async with recording(path, replay([chat_body("x")]), connected=connected) as running:
+        change = running.recorder.change
+        changes = [change(keep, fails if number == 7 else "") for number in range(20)]
+        outcomes = await asyncio.gather(*changes, return_exceptions=True)
+        commits = counted[0].commits
+    assert [outcome == 7 for outcome in outcomes] == [not fails or n != 7 for n in range(20)]
+    assert kept(path) == (19 if fails else 20)
+    assert commits == (19 if fails else 1)
 
 
 async def test_after_the_writer_nothing_is_changed(tmp_path: Path) -> None:

@@ -1,0 +1,317 @@
+"""Responses in the background: a bounded number of them at once, in the order in which they came.
+
+What waits or runs is in the database; here are only their ids, and the events of those that run,
+for who follows them. Cut by a stop or a crash, a response runs again at the next start, once. Runs
+on the event loop.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
+
+import structlog
+
+from edge_store.api.inside import Inside
+from edge_store.api.turn import Turn, origin_of_turn
+from edge_store.config import Config
+from edge_store.engine import ASGIMessage
+from edge_store.errors import (
+    Cancelled,
+    EdgeStoreError,
+    Overloaded,
+    RecorderFull,
+    RequestError,
+    ShutDown,
+    StoreError,
+)
+from edge_store.ids import ResultId
+from edge_store.recorder.app import Recorder
+from edge_store.recorder.caller import Caller
+from edge_store.recorder.commits import Commits
+from edge_store.responses.ask import Ask, read_ask
+from edge_store.responses.chat import PATH as CHAT
+from edge_store.responses.chat import chat_body
+from edge_store.responses.conversations import read_context
+from edge_store.responses.objects import Failure, Numbered, ResponseStatus
+from edge_store.responses.shown import opening, replayed
+from edge_store.responses.store import Happened, Kept, accept, find, keep, mend, note, waiting
+from edge_store.sqlite import DatabaseThread
+
+__all__ = ["Background", "Live", "Means", "in_background"]
+
+log = structlog.get_logger(__name__)
+
+ATTEMPTS_MAX = 2  # a response that a crash cut runs again once: it may be what crashed the box
+ADMISSION_PAUSE_S = 1.0
+STORE_PAUSE_S = 5.0  # before a response that the disk had no room for is tried again
+SEQ_MAX = 2**63 - 1
+EVERYBODY = Caller()
+
+
+class Means(NamedTuple):
+    """What responses are made with."""
+
+    inside: Inside
+    reader: DatabaseThread
+    change: Callable[..., Awaitable[Any]]
+    body_bytes_max: int
+    waiting_max: int
+    refusal: Callable[[], EdgeStoreError | None]  # why nothing is admitted now
+
+    async def context(self, kept: Kept) -> list[Any]:
+        """What came before the response. Raises ``NotFound``, ``InvalidRequest``."""
+        return await self.reader.run(
+            read_context,
+            kept.conversation_id,
+            kept.previous_id,
+            kept.caller,
+            self.body_bytes_max,
+        )
+
+
+class Live:
+    """A response that waits or runs: its events so far, each at the place of its number."""
+
+    def __init__(self, result_id: ResultId) -> None:
+        self.id = result_id
+        self.is_started = False  # or over, before it was
+        self.is_asked = False  # the engine may have it
+        self.is_over = False
+        self._events: list[bytes] = []
+        self._changed = asyncio.Event()
+        self._cancelled = asyncio.Event()
+
+    @property
+    def count(self) -> int:
+        """How many events it has."""
+        return len(self._events)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it is to end."""
+        return self._cancelled.is_set()
+
+    def add(self, events: list[bytes]) -> None:
+        """Let those who follow have these."""
+        self._events += events
+        self._tell()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self.is_over = True
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def cancel(self) -> None:
+        """Cut it."""
+        self._cancelled.set()
+
+    async def over(self) -> None:
+        """Wait for its end."""
+        while not self.is_over:
+            await self._changed.wait()
+
+    async def follow(self, after: int) -> AsyncIterator[bytes]:
+        """The events with numbers greater than ``after``: those that came and those to come."""
+        place = after + 1
+        while True:
+            changed = self._changed
+            while place < len(self._events):
+                place += 1
+                yield self._events[place - 1]
+            if self.is_over:
+                return
+            await changed.wait()
+
+    async def receive(self) -> ASGIMessage:
+        """The ``receive`` of its chat."""
+        await self._cancelled.wait()
+        return {"type": "http.disconnect", "cause": Cancelled("the response was cancelled")}
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, but no longer than until it is cancelled."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._cancelled.wait()
+
+
+class Background:
+    """Those that wait or run."""
+
+    def __init__(self, means: Means) -> None:
+        self.means = means
+        self._lives: dict[ResultId, Live] = {}
+        self._queue: asyncio.Queue[Live] = asyncio.Queue()
+
+    def live(self, result_id: str) -> Live | None:
+        """The response, unless it has ended."""
+        return self._lives.get(ResultId(result_id))
+
+    async def load(self) -> None:
+        """Go on with what an earlier start has left."""
+        try:
+            await self.means.change(mend)
+        except StoreError as exc:  # a full disk must not keep the daemon from starting
+            log.warning("conversations_not_mended", code=exc.code, error=str(exc))
+        for result_id in await self.means.reader.run(waiting):
+            self._enqueue(Live(result_id))
+        if self._lives:
+            log.info("responses_resumed", number=len(self._lives))
+
+    def _enqueue(self, live: Live) -> None:
+        self._lives[live.id] = live
+        self._queue.put_nowait(live)
+
+    async def accept(self, kept: Kept, ask: Ask) -> Live:
+        """Take a response, which is committed when this returns.
+
+        Raises:
+            RecorderFull: as many wait as may (retryable).
+        """
+        if len(self._lives) >= self.means.waiting_max:
+            raise RecorderFull(
+                f"{len(self._lives)} responses wait or run in the background; "
+                f"responses.background_max = {self.means.waiting_max}",
+                hint="wait for some of them to end, or raise responses.background_max",
+            )
+        await self.means.change(accept, kept)
+        live = Live(kept.id)
+        if ask.stream:
+            live.add(opening(Numbered(), kept, ask, is_started=False))
+        self._enqueue(live)
+        return live
+
+    async def cancel(self, live: Live) -> None:
+        """End a response that waits or runs, and wait until it has."""
+        live.cancel()
+        if not live.is_started:
+            live.is_started = True  # whoever takes it out of the queue leaves it
+            del self._lives[live.id]
+            await self.means.change(note, live.id, Happened(event="cancelled"))
+            found = await self.means.reader.run(find, live.id, EVERYBODY)
+            if found is not None:
+                live.add(replayed(found)[live.count :])
+            live.end()
+        await live.over()
+
+    async def let_go(self, commits: Commits) -> None:
+        """At the order to stop, leave what has not begun: it goes on at the next start."""
+        await commits.past(SEQ_MAX)
+        for live in self._lives.values():
+            if not live.is_asked:
+                live.end()
+
+    async def work(self) -> None:
+        """Run one after the other, until cancelled."""
+        while True:
+            live = await self._queue.get()
+            if live.is_started:
+                continue
+            live.is_started = True
+            try:
+                await self._run(live)
+            except EdgeStoreError as exc:  # the disk: it is tried again at the next start
+                log.error("response_not_ended", id=live.id, code=exc.code, error=str(exc))
+            except Exception:
+                log.exception("response_failed", id=live.id)
+            finally:
+                self._lives.pop(live.id, None)
+                live.end()
+
+    async def _run(self, live: Live) -> None:
+        means = self.means
+        found = await means.reader.run(find, live.id, EVERYBODY, with_content=False)
+        if found is None:  # deleted meanwhile
+            return
+        while means.refusal() is not None and not live.is_cancelled:
+            await live.pause(ADMISSION_PAUSE_S)  # the engine loads, or the disk is full
+        number = await means.change(note, live.id, Happened(event="started"))
+        ask = read_ask(found.kept.request)
+        turn = Turn(found.kept, ask)
+        begun = opening(turn.number, found.kept, ask)
+        live.add(begun[live.count :])
+        try:
+            if number > ATTEMPTS_MAX:
+                raise ShutDown(f"cut {number - 1} times by a stop or a crash of the daemon")
+            body = chat_body(ask, await means.context(found.kept))
+            await self._ask(turn, live, body)
+        except Cancelled:
+            await self._end(live, turn, Happened(event="cancelled"))
+        except (RequestError, ShutDown) as exc:
+            happened = Happened(event="failed", code=exc.code, message=str(exc))
+            await self._end(live, turn, happened)
+        else:
+            await self._conclude(live, turn)
+
+    async def _ask(self, turn: Turn, live: Live, body: bytes) -> None:
+        """Have the chat answered, as soon as there is room for it."""
+
+        async def take(message: ASGIMessage) -> None:
+            live.add(turn.take(message))
+
+        kept = turn.kept
+        while True:
+            if live.is_cancelled:
+                raise Cancelled("the response was cancelled")
+            live.is_asked = True
+            try:
+                await self.means.inside.stream(
+                    CHAT, body, take, kept.caller, origin_of_turn(kept), live.receive
+                )
+            except Overloaded as exc:
+                await live.pause(exc.retry_after_s)
+            except StoreError:
+                await live.pause(STORE_PAUSE_S)
+            else:
+                return
+
+    async def _conclude(self, live: Live, turn: Turn) -> None:
+        failure = turn.failure
+        recorded = await self.means.change(keep, turn.kept)
+        if recorded is None:
+            if failure is not None and failure.code == ShutDown.code:
+                return  # it goes on at the next start
+            code = failure.code if failure else StoreError.code
+            message = failure.message if failure else "its result was not stored"
+            await self._end(live, turn, Happened(event="failed", code=code, message=message))
+            return
+        live.add(turn.close(recorded)[1])
+
+    async def _end(self, live: Live, turn: Turn, happened: Happened) -> None:
+        """End a response that has no result."""
+        await self.means.change(note, live.id, happened)
+        if happened.event == "cancelled":
+            live.add(turn.without_result(ResponseStatus.CANCELLED, None))
+        else:
+            failure = Failure(code=happened.code or "", message=happened.message or "")
+            live.add(turn.without_result(ResponseStatus.FAILED, failure))
+
+
+@asynccontextmanager
+async def in_background(
+    recorder: Recorder, reader: DatabaseThread, config: Config
+) -> AsyncIterator[Background]:
+    """Run responses until left. To be left after the drain: what then still waits stays waiting."""
+    means = Means(
+        inside=Inside(recorder),
+        reader=reader,
+        change=recorder.change,
+        body_bytes_max=config.server.body_bytes_max,
+        waiting_max=config.responses.background_max,
+        refusal=lambda: recorder.slots.closed,
+    )
+    background = Background(means)
+    await background.load()
+    async with asyncio.TaskGroup() as tasks:
+        number = config.responses.background_tasks
+        workers = [tasks.create_task(background.work()) for _ in range(number)]
+        workers.append(tasks.create_task(background.let_go(recorder.commits)))
+        try:
+            yield background
+        finally:
+            for worker in workers:
+                worker.cancel()

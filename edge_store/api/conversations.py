@@ -1,0 +1,130 @@
+"""OpenAI's Conversations: /v1/conversations and what is below it."""
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from edge_store.api.answers import as_json
+from edge_store.api.background import Means
+from edge_store.api.responses import item_list, paging_of
+from edge_store.recorder.caller import caller_of
+from edge_store.responses.ask import (
+    Item,
+    Metadata,
+    converted,
+    decoded,
+    require_images,
+    require_metadata,
+    typed_items,
+)
+from edge_store.responses.conversations import (
+    add_items,
+    create,
+    delete,
+    delete_item,
+    find_conversation,
+    find_item,
+    page_of,
+    update,
+)
+
+__all__ = ["conversation_routes"]
+
+ITEMS_MAX = 20  # OpenAI's, of one call
+
+Items = Annotated[list[Item], Meta(max_length=ITEMS_MAX)]
+
+
+class Created(Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/conversations."""
+
+    items: Items = []
+    metadata: Metadata = {}
+
+
+class Updated(Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/conversations/{id}."""
+
+    metadata: Metadata = {}
+
+
+class Added(Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/conversations/{id}/items."""
+
+    items: Items
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    body = await request.body()
+    given = decoded(body) if body else {}
+    if "items" in given:
+        given["items"] = typed_items(given["items"])
+    return given
+
+
+def conversation_routes(means: Means) -> list[BaseRoute]:
+    """/v1/conversations and what is below it."""
+    reader, change = means.reader, means.change
+
+    async def begin(request: Request) -> Response:
+        asked = converted(await _body(request), Created)
+        require_metadata(asked.metadata)
+        require_images(asked.items, "items")
+        caller = caller_of(request.scope)
+        return as_json(await change(create, caller, asked.metadata, asked.items))
+
+    async def retrieve(request: Request) -> Response:
+        return as_json(await reader.run(find_conversation, _id(request), caller_of(request.scope)))
+
+    async def amend(request: Request) -> Response:
+        asked = converted(await _body(request), Updated)
+        require_metadata(asked.metadata)
+        caller = caller_of(request.scope)
+        return as_json(await change(update, _id(request), caller, asked.metadata))
+
+    async def end(request: Request) -> Response:
+        await change(delete, _id(request), caller_of(request.scope))
+        gone = {"id": _id(request), "object": "conversation.deleted", "deleted": True}
+        return as_json(gone)
+
+    async def add(request: Request) -> Response:
+        asked = converted(await _body(request), Added)
+        require_images(asked.items, "items")
+        caller = caller_of(request.scope)
+        return item_list(await change(add_items, _id(request), caller, asked.items), has_more=False)
+
+    async def items(request: Request) -> Response:
+        caller, paging = caller_of(request.scope), paging_of(request)
+        found, has_more = await reader.run(page_of, _id(request), caller, paging)
+        return item_list(found, has_more=has_more)
+
+    async def item(request: Request) -> Response:
+        caller = caller_of(request.scope)
+        return as_json(await reader.run(find_item, _id(request), _item_id(request), caller))
+
+    async def remove_item(request: Request) -> Response:
+        caller = caller_of(request.scope)
+        return as_json(await change(delete_item, _id(request), _item_id(request), caller))
+
+    one = "/v1/conversations/{conversation_id}"
+    return [
+        Route("/v1/conversations", begin, methods=["POST"]),
+        Route(one, retrieve, methods=["GET"]),
+        Route(one, amend, methods=["POST"]),
+        Route(one, end, methods=["DELETE"]),
+        Route(one + "/items", add, methods=["POST"]),
+        Route(one + "/items", items, methods=["GET"]),
+        Route(one + "/items/{item_id}", item, methods=["GET"]),
+        Route(one + "/items/{item_id}", remove_item, methods=["DELETE"]),
+    ]
+
+
+def _id(request: Request) -> str:
+    return str(request.path_params["conversation_id"])
+
+
+def _item_id(request: Request) -> str:
+    return str(request.path_params["item_id"])

@@ -1,0 +1,216 @@
+"""OpenAI's Responses: /v1/responses and what is below it."""
+
+from collections.abc import AsyncIterator
+from itertools import islice
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from edge_store.api.answers import as_json, integer_parameter
+from edge_store.api.background import Background
+from edge_store.api.foreground import Answering, Running
+from edge_store.api.turn import PATH
+from edge_store.clock import now_ms
+from edge_store.errors import InvalidRequest, NotFound
+from edge_store.ids import new_result_id
+from edge_store.recorder.caller import Caller, RecordLevel, caller_of
+from edge_store.responses.ask import Ask, fault, read_ask
+from edge_store.responses.chat import chat_body
+from edge_store.responses.conversations import Paging
+from edge_store.responses.items import input_items
+from edge_store.responses.objects import RESPONSE_PREFIX, ResponseStatus
+from edge_store.responses.shown import replayed, standing_of, waiting_object, whole_object
+from edge_store.responses.store import Found, Kept, find, remove
+
+__all__ = ["item_list", "paging_of", "response_routes"]
+
+PAGE_DEFAULT, PAGE_MAX = 20, 100
+SEQUENCE_MAX = 2**53
+STREAM = "text/event-stream; charset=utf-8"
+
+
+def response_routes(background: Background) -> list[BaseRoute]:
+    """/v1/responses and what is below it."""
+    room = Room(background)
+    one = PATH + "/{response_id}"
+    return [
+        Route(PATH, room.create, methods=["POST"]),
+        Route(one, room.retrieve, methods=["GET"]),
+        Route(one, room.delete, methods=["DELETE"]),
+        Route(one + "/cancel", room.cancel, methods=["POST"]),
+        Route(one + "/input_items", room.input_items, methods=["GET"]),
+    ]
+
+
+class Room:
+    """The routes' functions."""
+
+    def __init__(self, background: Background) -> None:
+        self._means = background.means
+        self._background = background
+        self._running: Running = {}
+
+    async def create(self, request: Request) -> Any:
+        """POST: an ASGI application that answers it."""
+        if "idempotency-key" in request.headers:
+            raise InvalidRequest(
+                f"{PATH} takes no Idempotency-Key",
+                hint="create the response with `background: true`, and look it up by its id",
+            )
+        body = await request.body()
+        caller = caller_of(request.scope)
+        ask = read_ask(body)
+        level = request.headers.get("x-edge-store-record", RecordLevel.FULL.value)
+        if level != RecordLevel.FULL or caller.record_max is not RecordLevel.FULL:
+            if ask.background or ask.conversation is not None:
+                raise fault("what is not recorded in full cannot be kept", "store")
+            ask.store = False
+        kept = Kept(
+            id=new_result_id(),
+            created_at=now_ms(),
+            caller=caller,
+            background=ask.background,
+            conversation_id=ask.conversation_id,
+            previous_id=_result_id(ask.previous_response_id),
+            request=body,
+        )
+        context = await self._means.context(kept)
+        if not context and not ask.items:
+            raise fault("is needed", "input")
+        if not ask.background:
+            return Answering(self._means, self._running, kept, ask, chat_body(ask, context))
+        return await self._accept(kept, ask)
+
+    async def _accept(self, kept: Kept, ask: Ask) -> Response:
+        if (refusal := self._means.refusal()) is not None:
+            raise refusal.with_traceback(None)
+        live = await self._background.accept(kept, ask)
+        named = {"x-edge-store-id": kept.id, "x-request-id": kept.id}
+        if ask.stream:
+            return StreamingResponse(live.follow(-1), media_type=STREAM, headers=named)
+        answer = as_json(waiting_object(kept, ask, ResponseStatus.QUEUED))
+        answer.headers.update(named)
+        return answer
+
+    async def retrieve(self, request: Request) -> Response:
+        """GET: the object, or its events after a number."""
+        result_id = _id_in(request)
+        is_stream = request.query_params.get("stream", "false").lower() == "true"
+        after = integer_parameter(request, "starting_after", -1, -1, SEQUENCE_MAX)
+        running = self._running.get(result_id)
+        if running is not None and _may_see(caller_of(request.scope), running[0]):
+            if is_stream:
+                raise fault("its events go to the caller that created it", "stream")
+            return as_json(waiting_object(*running, ResponseStatus.IN_PROGRESS))
+        found = await self._found(request)
+        if not is_stream:
+            return as_json(await self._means.reader.run(_shown, found))
+        live = self._background.live(result_id)
+        if live is not None:
+            return StreamingResponse(live.follow(after), media_type=STREAM)
+        if not standing_of(found)[0].is_end:  # it has ended between the two looks, or will go on
+            found = await self._found(request)
+        events = await self._means.reader.run(_replayed, found)
+        return StreamingResponse(_pieces(events[after + 1 :]), media_type=STREAM)
+
+    async def delete(self, request: Request) -> Response:
+        """DELETE: cancelled first, if it waits or runs."""
+        found = await self._found(request)
+        live = self._background.live(found.kept.id)
+        if live is not None:
+            await self._background.cancel(live)
+        await self._means.change(remove, found.kept.id)
+        shown_id = RESPONSE_PREFIX + found.kept.id
+        return as_json({"id": shown_id, "object": "response", "deleted": True})
+
+    async def cancel(self, request: Request) -> Response:
+        """Of one that has ended: what became of it."""
+        found = await self._found(request)
+        if not found.kept.background:
+            raise fault("only a response in the background can be cancelled", "response_id")
+        live = self._background.live(found.kept.id)
+        if live is not None:
+            await self._background.cancel(live)
+            found = await self._found(request)
+        return as_json(await self._means.reader.run(_shown, found))
+
+    async def input_items(self, request: Request) -> Response:
+        """What was asked, as items."""
+        paging = paging_of(request)
+        found = await self._found(request)
+        items = input_items(read_ask(found.kept.request).items, found.kept.id)
+        if paging.is_descending:
+            items.reverse()
+        if paging.after is not None:
+            places = [place for place, item in enumerate(items) if item["id"] == paging.after]
+            if not places:
+                raise fault(f"there is no item {paging.after!r}", "after")
+            items = items[places[0] + 1 :]
+        return item_list(list(islice(items, paging.limit)), has_more=len(items) > paging.limit)
+
+    async def _found(self, request: Request) -> Found:
+        caller, result_id = caller_of(request.scope), _id_in(request)
+        live = self._background.live(result_id)
+        found = await self._means.reader.run(find, result_id, caller)
+        if found is None:
+            raise NotFound(f"there is no response {request.path_params['response_id']!r}")
+        if live is not None:  # its result may be there, but not yet its place in a conversation
+            return msgspec.structs.replace(found, recorded=None)
+        return found
+
+
+def _shown(_connection: Any, found: Found) -> dict[str, Any]:
+    """On the reader's thread: a long answer takes a while to read."""
+    return whole_object(found)
+
+
+def _replayed(_connection: Any, found: Found) -> list[bytes]:
+    return replayed(found)
+
+
+async def _pieces(events: list[bytes]) -> AsyncIterator[bytes]:
+    for event in events:
+        yield event
+
+
+def _may_see(caller: Caller, kept: Kept) -> bool:
+    return caller.sees_all or caller.tenant == kept.caller.tenant
+
+
+def _result_id(response_id: str | None) -> str | None:
+    """The result that a response's id is of. Any other text is the id of none."""
+    if response_id is None:
+        return None
+    return response_id.removeprefix(RESPONSE_PREFIX)
+
+
+def _id_in(request: Request) -> str:
+    return str(_result_id(request.path_params["response_id"]))
+
+
+def paging_of(request: Request) -> Paging:
+    """Which page of items is asked for."""
+    order = request.query_params.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise fault(f"{order!r} is neither asc nor desc", "order")
+    return Paging(
+        after=request.query_params.get("after"),
+        limit=integer_parameter(request, "limit", PAGE_DEFAULT, 1, PAGE_MAX),
+        is_descending=order == "desc",
+    )
+
+
+def item_list(items: list[dict[str, Any]], *, has_more: bool) -> Response:
+    """A page of items."""
+    return as_json(
+        {
+            "object": "list",
+            "data": items,
+            "first_id": items[0]["id"] if items else None,
+            "last_id": items[-1]["id"] if items else None,
+            "has_more": has_more,
+        }
+    )

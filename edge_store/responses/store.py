@@ -1,0 +1,170 @@
+"""Responses in the database: plain functions of a connection. Those that write are changes, one
+transaction each.
+
+A response has one row with what was asked, and becomes one result. A response that runs while its
+caller waits gets its row once its result is committed, before the end of its answer leaves; one in
+the background before it runs.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from edge_store.clock import now_ms
+from edge_store.ids import ResultId
+from edge_store.recorder.caller import Caller
+from edge_store.recorder.deletions import Reason, delete_here
+from edge_store.responses.events import Event, items_of, outputs_of
+from edge_store.result import Record, Recorded, Status
+from edge_store.rows import load_recorded
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, translated
+
+__all__ = [
+    "Found",
+    "Happened",
+    "Kept",
+    "accept",
+    "find",
+    "keep",
+    "mend",
+    "note",
+    "output_of",
+    "read_result",
+    "remove",
+    "waiting",
+]
+
+
+class Kept(Record, frozen=True, kw_only=True):
+    """The row of a response."""
+
+    id: ResultId
+    created_at: int
+    caller: Caller
+    background: bool
+    conversation_id: str | None
+    previous_id: str | None
+    request: bytes
+
+
+class Happened(Record, frozen=True, kw_only=True):
+    """What is noted of a response in the background: ``started``, ``cancelled`` or ``failed``."""
+
+    event: str
+    code: str | None = None
+    message: str | None = None
+
+
+class Found(Record, frozen=True, kw_only=True):
+    """A response with what became of it."""
+
+    kept: Kept
+    recorded: Recorded | None
+    happened: tuple[Happened, ...]
+
+
+def accept(connection: Connection, kept: Kept) -> None:
+    """Take a response that will run in the background."""
+    _insert(connection, kept)
+
+
+def keep(connection: Connection, kept: Kept) -> Recorded | None:
+    """Keep a response that has run: its row, its place in its conversation. Returns its result."""
+    if not kept.background:
+        _insert(connection, kept)
+    if kept.conversation_id is not None:
+        connection.execute(
+            sql("insert_entry"),
+            {
+                "conversation_id": kept.conversation_id,
+                "at": now_ms(),
+                "kind": "response",
+                "id": kept.id,
+                "item": None,
+            },
+        )
+    return read_result(connection, kept.id, with_content=False)
+
+
+def output_of(recorded: Recorded) -> tuple[list[Event], list[Event]]:
+    """The events and the items of a recorded answer. Without its bytes there are only items."""
+    result = recorded.result
+    body, is_whole = result.content.response_body, result.status is Status.COMPLETED
+    if body:
+        return outputs_of(result.id, body, is_stream=result.stream, is_whole=is_whole)
+    return [], [item for output in result.outputs[:1] for item in items_of(result.id, output)]
+
+
+def _insert(connection: Connection, kept: Kept) -> None:
+    row = msgspec.structs.asdict(kept)
+    row["caller"] = msgspec.json.encode(kept.caller).decode()
+    connection.execute(sql("insert_response"), {**row, "tenant": kept.caller.tenant})
+
+
+def read_result(connection: Connection, result_id: str, *, with_content: bool) -> Recorded | None:
+    """The row of a response's result, if there is one."""
+    cursor = connection.execute(sql("select_result_by_id"), {"id": result_id})
+    found = list(load_recorded(connection, cursor, with_content=with_content))
+    return found[0] if found else None
+
+
+def find(
+    connection: Connection, result_id: str, caller: Caller, *, with_content: bool = True
+) -> Found | None:
+    """A response that the caller may see."""
+    params = {"id": result_id, "tenant": caller.tenant, "sees_all": caller.sees_all}
+    with translated("a response cannot be read"):
+        row = connection.execute(sql("select_response"), params).fetchone()
+        if row is None:
+            return None
+        events = connection.execute(sql("select_response_events"), {"id": result_id}).fetchall()
+        recorded = read_result(connection, result_id, with_content=with_content)
+    return Found(
+        kept=_kept(row),
+        recorded=recorded,
+        happened=tuple(
+            Happened(event=event, code=code, message=message) for event, code, message in events
+        ),
+    )
+
+
+def _kept(row: Sequence[Any]) -> Kept:
+    result_id, created_at, _tenant, caller, background, conversation_id, previous_id, request = row
+    return Kept(
+        id=ResultId(result_id),
+        created_at=created_at,
+        caller=msgspec.json.decode(caller, type=Caller),
+        background=bool(background),
+        conversation_id=conversation_id,
+        previous_id=previous_id,
+        request=request,
+    )
+
+
+def waiting(connection: Connection) -> list[ResultId]:
+    """Responses in the background that have not ended, in order."""
+    with translated("responses cannot be read"):
+        rows = connection.execute(sql("select_waiting_responses")).fetchall()
+    return [ResultId(result_id) for (result_id,) in rows]
+
+
+def mend(connection: Connection) -> None:
+    """Give those a place in their conversation that a crash cut between that and their result."""
+    connection.execute(sql("insert_missing_entries"))
+
+
+def note(connection: Connection, result_id: str, happened: Happened) -> int:
+    """Note what happened to a response in the background; how often that has been noted by now."""
+    params = {"id": result_id, "at": now_ms(), **msgspec.structs.asdict(happened)}
+    connection.execute(sql("insert_response_event"), params)
+    events = connection.execute(sql("select_response_events"), {"id": result_id}).fetchall()
+    return sum(event == happened.event for event, _, _ in events)
+
+
+def remove(connection: Connection, result_id: str) -> None:
+    """Delete a response: what was asked, and its result, which leaves its line in ``deletions``."""
+    connection.execute(sql("delete_response"), {"id": result_id})
+    seqs = connection.execute(sql("select_result_seq"), {"id": result_id}).fetchall()
+    delete_here(connection, [seq for (seq,) in seqs], Reason.FORGET)

@@ -1,0 +1,101 @@
+-- Responses and conversations.
+
+-- name: insert_response
+INSERT INTO responses (
+    id, created_at, tenant, caller, background, conversation_id, previous_id, request)
+VALUES (
+    :id, :created_at, :tenant, :caller, :background, :conversation_id, :previous_id, :request)
+
+-- name: select_response
+SELECT id, created_at, tenant, caller, background, conversation_id, previous_id, request
+FROM responses WHERE id = :id AND (tenant IS :tenant OR :sees_all)
+
+-- name: select_waiting_responses
+SELECT id FROM responses AS r
+WHERE r.background
+    AND NOT EXISTS (SELECT 1 FROM results AS s WHERE s.id = r.id)
+    AND NOT EXISTS (
+        SELECT 1 FROM response_events AS e WHERE e.id = r.id AND e.event IN ('cancelled', 'failed'))
+ORDER BY r.response_no
+
+-- name: insert_response_event
+INSERT INTO response_events (id, at, event, code, message)
+SELECT :id, :at, :event, :code, :message WHERE EXISTS (SELECT 1 FROM responses WHERE id = :id)
+
+-- name: select_response_events
+SELECT event, code, message FROM response_events WHERE id = :id ORDER BY event_no
+
+-- name: delete_response
+DELETE FROM responses WHERE id = :id
+
+-- name: delete_responses
+DELETE FROM responses WHERE id IN (
+    SELECT id FROM results WHERE seq IN (SELECT value FROM json_each(:seqs)))
+
+-- name: select_result_seq
+SELECT seq FROM results WHERE id = :id
+
+-- name: insert_conversation
+INSERT INTO conversations (conversation_id, created_at, tenant, metadata)
+VALUES (:conversation_id, :created_at, :tenant, :metadata)
+
+-- name: select_conversation
+SELECT conversation_id, created_at, coalesce(
+    (SELECT a.value FROM annotations AS a
+        WHERE a.id = c.conversation_id AND a.kind = 'metadata'
+        ORDER BY a.annotation_id DESC LIMIT 1),
+    metadata)
+FROM conversations AS c
+WHERE conversation_id = :conversation_id AND (tenant IS :tenant OR :sees_all)
+
+-- name: insert_conversation_metadata
+INSERT INTO annotations (at, id, kind, value)
+VALUES (:at, :conversation_id, 'metadata', :metadata)
+
+-- name: delete_conversation_metadata
+DELETE FROM annotations WHERE id = :conversation_id
+
+-- name: delete_conversation
+DELETE FROM conversations WHERE conversation_id = :conversation_id
+
+-- name: insert_entry
+INSERT INTO conversation_entries (conversation_id, at, kind, id, item)
+SELECT :conversation_id, :at, :kind, :id, :item
+WHERE EXISTS (SELECT 1 FROM conversations WHERE conversation_id = :conversation_id)
+    AND NOT EXISTS (
+        SELECT 1 FROM conversation_entries
+        WHERE conversation_id = :conversation_id AND id = :id AND kind = :kind)
+
+-- name: insert_missing_entries
+INSERT INTO conversation_entries (conversation_id, at, kind, id)
+SELECT r.conversation_id, s.completed_at, 'response', r.id
+FROM responses AS r JOIN results AS s ON s.id = r.id
+WHERE r.background AND r.conversation_id IN (SELECT conversation_id FROM conversations)
+    AND NOT EXISTS (
+        SELECT 1 FROM conversation_entries AS e
+        WHERE e.conversation_id = r.conversation_id AND e.id = r.id AND e.kind = 'response')
+ORDER BY s.seq
+
+-- name: select_entry_no
+SELECT entry_no FROM conversation_entries
+WHERE conversation_id = :conversation_id AND id = :id AND kind <> 'removed'
+
+-- name: select_entries
+SELECT entry_no, kind, id, item FROM conversation_entries
+WHERE conversation_id = :conversation_id AND kind <> 'removed' AND entry_no >= :first
+    AND entry_no <= :last
+ORDER BY entry_no
+
+-- name: select_entries_descending
+SELECT entry_no, kind, id, item FROM conversation_entries
+WHERE conversation_id = :conversation_id AND kind <> 'removed' AND entry_no >= :first
+    AND entry_no <= :last
+ORDER BY entry_no DESC
+
+-- name: select_removed
+SELECT id FROM conversation_entries
+WHERE conversation_id = :conversation_id AND kind = 'removed'
+
+-- name: delete_entry
+DELETE FROM conversation_entries
+WHERE conversation_id = :conversation_id AND id = :id AND kind = 'item'

@@ -1,0 +1,295 @@
+"""Responses over a scripted engine: what leaves when, what is kept, and who finds it."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.asgi import Call
+from support.daemon import rows
+from support.responding import Responding, responding
+from support.scripted import DONE, chat_body, chat_chunk, event, replay
+
+from edge_store.config import Config, ResponsesSection
+from edge_store.engine import Receive, Scope, Send
+from edge_store.ids import new_result_id
+from edge_store.recorder.caller import Caller, RecordLevel, Right
+from edge_store.recorder.deletions import Reason, What, delete_results
+from edge_store.responses.conversations import add_items, create
+from edge_store.responses.store import Kept, accept, mend
+from edge_store.sqlite import Connection, driver, open_writer
+
+PATH = "/v1/responses"
+STREAM = [event(chat_chunk("Hel")), event(chat_chunk("lo")), event(chat_chunk(finish="stop")), DONE]
+ASKED = {"model": "m", "input": "hello"}
+OWN = frozenset({Right.GENERATE, Right.READ_OWN})
+ALICE, BOB = Caller(tenant="alice", rights=OWN), Caller(tenant="bob", rights=OWN)
+
+
+class Failing:
+    """A connection that has no room for one kind of statement."""
+
+    def __init__(self, connection: Connection, begins: str) -> None:
+        self._connection = connection
+        self._begins = begins
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *args: Any) -> Any:
+        if statement.startswith(self._begins):
+            error = driver.OperationalError("database or disk is full")
+            error.sqlite_errorcode = driver.SQLITE_FULL
+            raise error
+        return self._connection.execute(statement, *args)
+
+
+def events_in(call: Call) -> list[dict[str, Any]]:
+    parts = (part.split("data: ", 1) for part in call.body.decode().split("\n\n"))
+    return [json.loads(part[1]) for part in parts if len(part) == 2]
+
+
+def object_in(call: Call) -> dict[str, Any]:
+    assert call.status == 200, call.body
+    found: dict[str, Any] = json.loads(call.body)
+    return found
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results.db"
+
+
+async def test_the_end_leaves_only_when_result_and_response_are_committed(path: Path) -> None:
+    seen: list[tuple[bool, int, int]] = []
+
+    async with responding(path, replay(STREAM, streamed=True)) as here:
+
+        async def looked_at(scope: Scope, receive: Receive, send: Send) -> None:
+            async def looking(message: Any) -> None:
+                ((results, responses),) = rows(
+                    path, "SELECT (SELECT count(*) FROM results), (SELECT count(*) FROM responses)"
+                )
+                is_end = b"response.completed" in message.get("body", b"")
+                seen.append((is_end, results, responses))
+                await send(message)
+
+            await here.app(scope, receive, looking)
+
+        body = json.dumps({**ASKED, "stream": True}).encode()
+        async with Call(looked_at, PATH, body=body) as call:
+            await call.ended()
+    assert [entry for entry in seen if entry[0]] == [(True, 1, 1)]
+    assert seen[0] == (False, 0, 0)
+    assert events_in(call)[-1]["response"]["output"][0]["content"][0]["text"] == "Hello"
+
+
+@pytest.mark.parametrize("begins", ["INSERT INTO results", "INSERT INTO responses"])
+async def test_what_cannot_be_committed_ends_in_an_error_and_without_its_end(
+    path: Path, begins: str
+) -> None:
+    script = replay(STREAM, streamed=True)
+    async with responding(path, script, connected=lambda c: Failing(c, begins)) as here:
+        call = await here.ask(PATH, {**ASKED, "stream": True})
+        last = events_in(call)[-1]
+        assert (last["type"], last["code"]) == ("error", "disk_full")
+        assert b"response.completed" not in call.body
+        assert call.is_complete
+
+
+async def test_a_plain_answer_whose_response_cannot_be_kept_is_an_error(path: Path) -> None:
+    script = replay([chat_body("Hello")])
+    connected: Any = lambda c: Failing(c, "INSERT INTO responses")  # noqa: E731
+    async with responding(path, script, connected=connected) as here:
+        call = await here.ask(PATH, ASKED)
+    assert call.status == 507
+    assert b"Hello" not in call.body
+
+
+async def test_a_stream_that_the_engine_answers_in_one_piece_is_a_stream(path: Path) -> None:
+    async with responding(path, replay([chat_body("Hello")])) as here:
+        call = await here.ask(PATH, {**ASKED, "stream": True})
+    events = events_in(call)
+    assert events[-1]["type"] == "response.completed"
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == "Hello"
+    assert [each["sequence_number"] for each in events] == list(range(len(events)))
+
+
+async def test_reasoning_is_an_item_before_the_message(path: Path) -> None:
+    chunk = {"model": "m", "choices": [{"index": 0, "delta": {"reasoning_content": "Hm."}}]}
+    script = replay([event(chunk), *STREAM], streamed=True)
+    async with responding(path, script) as here:
+        streamed = events_in(await here.ask(PATH, {**ASKED, "stream": True}))
+    reasoning, message = streamed[-1]["response"]["output"]
+    assert reasoning["content"] == [{"type": "reasoning_text", "text": "Hm."}]
+    assert message["content"][0]["text"] == "Hello"
+    kinds = [each["type"] for each in streamed]
+    assert kinds[2:8] == [
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.reasoning_text.delta",
+        "response.reasoning_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+    ]
+
+
+async def test_a_caller_that_leaves_cancels_its_response(path: Path) -> None:
+    left = asyncio.Event()
+
+    async def forever(_scope: Scope, receive: Receive, _send: Send) -> None:
+        await receive()
+
+    script = replay(STREAM[:1], streamed=True, then=forever)
+    async with responding(path, script) as here:
+        body = json.dumps({**ASKED, "stream": True}).encode()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            waiting = [await receive()]
+
+            async def leaving() -> Any:
+                if waiting:
+                    return waiting.pop()
+                await left.wait()
+                return {"type": "http.disconnect"}
+
+            await here.app(scope, leaving, send)
+
+        async with Call(app, PATH, body=body) as call:
+            while b"Hel" not in call.body:
+                await call.next()
+            created = events_in(call)[0]["response"]["id"]
+            found = await here.ask(f"{PATH}/{created}", method="GET")
+            assert object_in(found)["status"] == "in_progress"
+            left.set()
+            await call.ended()
+        found = await here.ask(f"{PATH}/{created}", method="GET")
+    assert b"response.completed" not in call.body
+    shown = object_in(found)
+    assert shown["status"] == "cancelled"
+    assert shown["output"][0]["content"][0]["text"] == "Hel"
+    assert rows(path, "SELECT status FROM results") == [("incomplete",)]
+
+
+async def test_what_is_anothers_is_as_what_never_was(path: Path) -> None:
+    async with responding(path, replay([chat_body("Hello")])) as here:
+        made = object_in(await here.ask(PATH, ASKED, caller=ALICE))["id"]
+        begun = object_in(await here.ask("/v1/conversations", {}, caller=ALICE))["id"]
+        never = f"resp_{new_result_id()}", f"conv_{new_result_id()}"
+        for given in (
+            {"previous_response_id": "RESPONSE"},
+            {"conversation": "CONVERSATION"},
+        ):
+            answers = []
+            for response_id, conversation_id in ((made, begun), never):
+                text = json.dumps({**ASKED, **given}).replace("RESPONSE", response_id)
+                body = json.loads(text.replace("CONVERSATION", conversation_id))
+                call = await here.ask(PATH, body, caller=BOB)
+                said = call.body.decode().replace(response_id, "ID").replace(conversation_id, "ID")
+                answers.append((call.status, said))
+            assert answers[0] == answers[1]
+            assert answers[0][0] in (400, 404)
+        mine = {**ASKED, "previous_response_id": made, "conversation": None}
+        assert (await here.ask(PATH, mine, caller=ALICE)).status == 200
+
+
+async def test_what_is_not_recorded_in_full_is_not_kept(path: Path) -> None:
+    meta = Caller(tenant="alice", rights=OWN, record_max=RecordLevel.META)
+    async with responding(path, replay([chat_body("Hello")])) as here:
+        made = object_in(await here.ask(PATH, ASKED, caller=meta))
+        assert made["store"] is False
+        found = await here.ask(f"{PATH}/{made['id']}", method="GET", caller=meta)
+        assert found.status == 404
+        call = await here.ask(PATH, {**ASKED, "background": True}, caller=meta)
+        assert call.status == 400
+    assert rows(path, "SELECT count(*) FROM responses") == [(0,)]
+
+
+async def test_only_so_many_wait_in_the_background(path: Path) -> None:
+    async def forever(_scope: Scope, receive: Receive, _send: Send) -> None:
+        await receive()
+
+    config = Config(responses=ResponsesSection(background_tasks=1, background_max=2))
+    async with responding(path, forever, settings=config) as here:
+        calls = [await here.ask(PATH, {**ASKED, "background": True}) for _ in range(3)]
+        assert [call.status for call in calls] == [200, 200, 503]
+        assert b"recorder_full" in calls[2].body
+        waiting = object_in(calls[1])["id"]
+        cancelled = object_in(await here.ask(f"{PATH}/{waiting}/cancel"))
+        assert cancelled["status"] == "cancelled"
+        replayed = events_in(await here.ask(f"{PATH}/{waiting}?stream=true", method="GET"))
+        kinds = [each["type"] for each in replayed]
+        assert kinds == ["response.created", "response.queued", "response.incomplete"]
+        assert (await here.ask(PATH, {**ASKED, "background": True})).status == 200
+        for call in (calls[0], await here.ask(PATH, {**ASKED, "background": True})):
+            if call.status == 200:
+                await here.ask(f"{PATH}/{object_in(call)['id']}/cancel")
+
+
+async def test_an_idempotency_key_is_refused_rather_than_ignored(path: Path) -> None:
+    async with responding(path, replay([chat_body("Hello")])) as here:
+        body = json.dumps(ASKED).encode()
+        headers = [(b"idempotency-key", b"k")]
+        async with Call(here.app, PATH, body=body, headers=headers) as call:
+            await call.ended()
+    assert call.status == 400
+    assert rows(path, "SELECT count(*) FROM results") == [(0,)]
+
+
+@pytest.mark.parametrize("what", [What.RESULT, What.CONTENT])
+async def test_what_was_asked_goes_with_the_result_or_its_content(path: Path, what: What) -> None:
+    async with responding(path, replay([chat_body("Hello")])) as here:
+        made = object_in(await here.ask(PATH, ASKED))["id"]
+    connection = open_writer(path)
+    delete_results(connection, [1], Reason.RETENTION, what)
+    connection.close()
+    assert rows(path, "SELECT count(*) FROM responses WHERE id = ?", made[5:]) == [(0,)]
+
+
+async def test_a_crash_before_a_response_has_its_place_in_the_conversation_is_mended(
+    path: Path,
+) -> None:
+    async with responding(path, replay([chat_body("Hello")])) as here:
+        change = here.running.recorder.change
+        conversation = await change(create, ALICE, {}, [])
+        made = object_in(await here.ask(PATH, ASKED, caller=ALICE))["id"]
+
+        def cut_short(connection: Connection) -> None:
+            connection.execute("DELETE FROM responses")
+            kept = Kept(
+                id=made[5:],
+                created_at=1,
+                caller=ALICE,
+                background=True,
+                conversation_id=conversation.id,
+                previous_id=None,
+                request=json.dumps(ASKED).encode(),
+            )
+            accept(connection, kept)
+
+        await change(cut_short)
+        target = f"/v1/conversations/{conversation.id}/items"
+        assert object_in(await here.ask(target, method="GET", caller=ALICE))["data"] == []
+        await change(mend)
+        await change(mend)
+        found = object_in(await here.ask(target, method="GET", caller=ALICE))["data"]
+        assert [item["role"] for item in found] == ["assistant", "user"]
+        with pytest.raises(Exception, match="no conversation"):
+            await change(add_items, conversation.id, BOB, [])
+
+
+async def test_a_response_of_a_conversation_that_is_deleted_meanwhile_is_kept(path: Path) -> None:
+    here: Responding
+    script_here: list[Any] = []
+
+    async def deleting(scope: Scope, receive: Receive, send: Send) -> None:
+        target = f"/v1/conversations/{script_here[0]}"
+        assert (await here.ask(target, method="DELETE")).status == 200
+        await replay([chat_body("Hello")])(scope, receive, send)
+
+    async with responding(path, deleting) as here:
+        script_here.append(object_in(await here.ask("/v1/conversations", {}))["id"])
+        answer = object_in(await here.ask(PATH, {**ASKED, "conversation": script_here[0]}))
+        assert answer["status"] == "completed"
+        assert object_in(await here.ask(f"{PATH}/{answer['id']}", method="GET")) == answer
