@@ -65,7 +65,21 @@ class Caller(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)
-        self._ask()
+        every_s = self._tally.order.every_s
+        self._ask_in(random.uniform(0, every_s))  # noqa: S311  (no secret)
+
+    def _ask_in(self, pause_s: float) -> None:
+        if pause_s > 0:
+            asyncio.get_running_loop().call_later(pause_s, self._ask_or_leave)
+        else:
+            self._ask_or_leave()
+
+    def _ask_or_leave(self) -> None:
+        if time.monotonic() < self._tally.order.ends_at:
+            self._ask()
+        else:
+            self._comes_again_at = None
+            self._transport.close()
 
     def _ask(self) -> None:
         self._comes_again_at = None
@@ -125,10 +139,8 @@ class Caller(asyncio.Protocol):
             tally.tokens += self._completion_tokens()
             if self._is_stream and self._first_at is not None:
                 tally.ttfts_s.append(self._first_at - self._began_at)
-        if now < order.ends_at:
-            self._ask()
-        else:
-            self._transport.close()
+        due_at = self._began_at + order.every_s * random.uniform(0.5, 1.5)  # noqa: S311  (no secret)
+        self._ask_in(due_at - now)
 
     def _refused(self, now: float) -> None:
         order, head = self._tally.order, bytes(self._buffer[: self._body_at]).lower()

@@ -30,10 +30,12 @@ class Load(Record, frozen=True, kw_only=True):
     connections: int
     mode: Mode
     tenants: tuple[int, ...] = ()  # how many of the connections are whose; then they may be refused
+    offered_per_s: float | None = None  # of all together; None: each asks again at once
 
     @property
     def name(self) -> str:
-        return f"{self.connections} {self.mode}"
+        rate = "" if self.offered_per_s is None else f", {self.offered_per_s:.0f}/s"
+        return f"{self.connections} {self.mode}{rate}"
 
 
 class Slice(Record, frozen=True, kw_only=True):
@@ -137,6 +139,7 @@ class Clients:
                         first_number=self._orders * NUMBERS_PER_ORDER,
                         begins_at=begins_at,
                         ends_at=ends_at,
+                        every_s=load.connections / load.offered_per_s if load.offered_per_s else 0,
                         tenants=tenants,
                     )
                 )

@@ -25,7 +25,8 @@ class Mode(StrEnum):
 
 
 class Order(Record, frozen=True, kw_only=True):
-    """A closed loop over ``connections`` until ``ends_at``; only what ends in the window counts.
+    """A loop over ``connections`` until ``ends_at``; only what ends in the window counts. Callers
+    ask again at once, or every ``every_s`` on average if they have their answer by then.
 
     Times are of the monotonic clock, which all processes of a machine share.
     """
@@ -36,6 +37,7 @@ class Order(Record, frozen=True, kw_only=True):
     first_number: int  # of its requests: no two orders of a run ask the same
     begins_at: float
     ends_at: float
+    every_s: float = 0.0
     tenants: tuple[int, ...] = ()  # callers of each; then a refusal is no failure: they come again
 
 

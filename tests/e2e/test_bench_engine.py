@@ -23,7 +23,12 @@ def test_bench_engine_measures_both_servers_and_finds_every_answer(tmp_path: Pat
     figures = {figure["name"]: figure for figure in run["figures"]}
     assert not figures["pairs of each load"]["holds"]
 
-    assert [pair["load"]["mode"] for pair in run["pairs"]] == ["plain", "streamed"]
+    assert [pair["load"]["mode"] for pair in run["pairs"]] == ["plain", "streamed", "streamed"]
+    *closed, offered = run["pairs"]
+    assert [pair["load"].get("offered_per_s") for pair in closed] == [None, None]
+    rate = offered["load"]["offered_per_s"]
+    for side in (offered["daemon"], offered["own"]):  # fewer, on a machine that is busy
+        assert side["requests_per_s"] < 1.15 * rate
     for pair in run["pairs"]:
         for side in (pair["daemon"], pair["own"]):
             assert side["answers"] == round(side["requests_per_s"] * float(SECONDS)) > CALLERS
@@ -41,7 +46,9 @@ def test_bench_engine_measures_both_servers_and_finds_every_answer(tmp_path: Pat
     assert kill["in_database"] == kill["acknowledged_in_run"] <= kill["rows"]
     assert kill["is_whole"]
     assert 0 < kill["unanswered"] <= CALLERS
-    assert "| 8 streamed | 1 |" in (tmp_path / "engine.md").read_text()
+    page = (tmp_path / "engine.md").read_text()
+    assert "| 8 streamed | 1 |" in page
+    assert f"| 8 streamed, {rate:.0f}/s | 1 |" in page
     assert not list(tmp_path.glob("edge-store-bench-*"))
 
 
