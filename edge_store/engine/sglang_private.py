@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from edge_store.engine.sglang_ollama import METER, metered
+from edge_store.engine.turns import Turns
 from edge_store.errors import ConfigError
 from edge_store.ids import ResultId
 
@@ -165,14 +166,20 @@ def _keeping_the_log(call: Callable[[], T]) -> T:
 
 
 class Requests(UserDict[str, Any]):
-    """SGLang's table of what runs, by its ``rid``; it also notes for which of our results that is.
+    """SGLang's table of what runs, by its ``rid``; it also notes for which of our results that is,
+    and lets what runs take turns.
 
     One request may run as several, and SGLang names those itself. Not a ``dict``: its ``update``
     would pass ``__setitem__`` by.
     """
 
+    def __init__(self, running: Mapping[str, Any]) -> None:
+        self._turns = Turns()
+        super().__init__(running)
+
     def __setitem__(self, rid: str, state: Any) -> None:
         state.result_id = CURRENT.get()
+        state.event = self._turns.event()  # nobody waits for SGLang's own yet
         super().__setitem__(rid, state)
 
     def of(self, result_id: ResultId) -> list[str]:

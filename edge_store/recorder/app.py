@@ -43,6 +43,9 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+# From 2.4 on, ASGI applications need not read on to learn that the caller has left. Starlette then
+# starts no tasks for each stream, whose first token leaves a turn of the loop earlier.
+UNWATCHED = {"version": "3.0", "spec_version": "2.4"}
 ERROR_BYTES_MAX = 4096  # of an engine's error body that becomes the row's error_message
 
 
@@ -303,10 +306,10 @@ def _spliced(body: bytes, request: dict[str, Any], asked: Asked, rid: str | None
 
 
 def _engine_scope(scope: Scope, body: bytes, result_id: ResultId) -> Scope:
-    """The engine's copy of the scope: answered uncompressed, with the length of its own body, and
-    with the id that ``abort`` will name.
+    """The engine's copy of the scope: answered uncompressed, with the length of its own body, with
+    the id that ``abort`` will name, and without a watch over the caller, who is ours to watch.
     """
     dropped = (b"content-length", b"accept-encoding", b"transfer-encoding")
     headers = [(k, v) for k, v in scope["headers"] if k.lower() not in dropped]
     headers.append((b"content-length", str(len(body)).encode()))
-    return {**scope, "headers": headers, "result_id": result_id}
+    return {**scope, "asgi": UNWATCHED, "headers": headers, "result_id": result_id}

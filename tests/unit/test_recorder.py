@@ -371,6 +371,12 @@ async def test_the_callers_bytes_are_kept_where_a_key_is_added(path: Path) -> No
     assert found.content.request_body == body
 
 
+async def test_an_engine_is_told_that_it_need_not_watch_the_caller(path: Path) -> None:
+    async with recording(path, replay([chat_body("x")])) as running:
+        await running.ask(b'{"messages": []}')
+        assert running.engine.scopes[0]["asgi"]["spec_version"] == "2.4"
+
+
 async def test_an_engine_without_rid_gets_the_callers_bytes(path: Path) -> None:
     body = b'{"messages": []}'
     async with recording(path, replay([chat_body("x")]), takes_rid=False) as running:
