@@ -8,6 +8,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from edge_store.errors import (
     ClientDisconnected,
@@ -85,7 +86,7 @@ async def json_body(request: Request, kind: type[T], bytes_max: int = BODY_BYTES
 
     Raises:
         InvalidRequest: it is none.
-        PayloadTooLarge, RequestTimeout, ClientDisconnected: it did not come whole.
+        PayloadTooLarge, RequestTimeout, ClientDisconnect: it did not come whole.
     """
     pieces = bytearray()
     try:
@@ -98,8 +99,6 @@ async def json_body(request: Request, kind: type[T], bytes_max: int = BODY_BYTES
                     )
     except TimeoutError:
         raise RequestTimeout(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
-    except ClientDisconnect:
-        raise ClientDisconnected("the caller left before the end of its request") from None
     try:
         return msgspec.json.decode(bytes(pieces), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
@@ -118,11 +117,21 @@ async def _unknown(request: Request, _exc: Exception) -> Response:
 
 async def _not_allowed(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    allowed = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))
+    methods: set[str] = set()  # Starlette tells those of the first route alone
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    allowed = ", ".join(sorted(methods))
     error = MethodNotAllowed(f"{request.url.path} takes no {request.method}", allowed=allowed)
     answer = await _failed(request, error)
     answer.headers["allow"] = allowed
     return answer
+
+
+async def _left(request: Request, _exc: Exception) -> Response:
+    """Where a body was being read: nobody is there to have this."""
+    error = ClientDisconnected("the caller left before the end of its request")
+    return await _failed(request, error)
 
 
 async def _defect(request: Request, _exc: Exception) -> Response:
@@ -132,6 +141,7 @@ async def _defect(request: Request, _exc: Exception) -> Response:
 
 HANDLERS: dict[Any, Any] = {
     EdgeStoreError: _failed,
+    ClientDisconnect: _left,
     404: _unknown,
     405: _not_allowed,
     500: _defect,

@@ -9,6 +9,8 @@ from edge_store.api.answers import HANDLERS, as_json
 from edge_store.api.batches import batch_routes
 from edge_store.api.completions import completion_routes
 from edge_store.api.conversations import conversation_routes
+from edge_store.api.described import Form, described
+from edge_store.api.document import DOCUMENT_PATH, document
 from edge_store.api.feed import feed_routes
 from edge_store.api.files import file_routes
 from edge_store.api.query import query_routes
@@ -33,17 +35,34 @@ def own_routes(services: Services) -> Starlette:
     if services.background is not None:
         routes += response_routes(services.background)
         routes += conversation_routes(services.background.means)
-    return Starlette(routes=routes, exception_handlers=HANDLERS)
+    app = Starlette(routes=documented(routes), exception_handlers=HANDLERS)
+    app.router.redirect_slashes = False  # it would say where by the Host that was sent
+    return app
+
+
+def documented(routes: list[BaseRoute]) -> list[BaseRoute]:
+    """``routes``, and the document that tells of them."""
+
+    @described("This document")
+    async def described_here(_request: Request) -> Response:
+        return Response(told, media_type="application/json")
+
+    routes = [*routes, Route(DOCUMENT_PATH, described_here)]
+    told = document(routes)
+    return routes
 
 
 def _watching(services: Services) -> list[BaseRoute]:
+    @described("200 while the process answers", gives=(Form("text/plain"),))
     async def livez(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
+    @described("Whether a request would be taken now", statuses=(200, 503))
     async def readyz(_request: Request) -> Response:
         state = await services.health()
         return as_json(state, 200 if state["is_ready"] else 503)
 
+    @described("What Prometheus scrapes", gives=(Form("text/plain"),))
     async def scrape(_request: Request) -> Response:
         return Response(services.exposition(), media_type="text/plain; version=0.0.4")
 

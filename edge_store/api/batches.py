@@ -1,14 +1,16 @@
 """/v1/batches, as OpenAI has them, and the answer to a request that is answered later."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from edge_store.api.answers import as_json
+from edge_store.api.answers import as_json, json_body
+from edge_store.api.described import choice, described, text, whole
 from edge_store.api.files import list_of, page_of
+from edge_store.api.protocols import Listed
 from edge_store.api.routes import GENERATING
 from edge_store.api.services import Services
 from edge_store.clock import now_ms, rfc3339
@@ -48,6 +50,27 @@ class Asked(msgspec.Struct, frozen=True):
     output_expires_after: dict[str, Any] | None = None
 
 
+class BatchObject(msgspec.Struct):
+    """As OpenAI shows it: when it came to each state it reached is in `STATE_at`."""
+
+    id: str
+    object: Literal["batch"]
+    endpoint: str
+    input_file_id: str
+    completion_window: str
+    status: str
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    expires_at: int
+    request_counts: dict[str, int]
+    errors: dict[str, Any] | None
+    metadata: dict[str, str] | None
+
+
+PAGING = (whole("limit", 1, LIST_MAX), text("after"), choice("order", ("asc", "desc")))
+
+
 def batch_routes(services: Services) -> list[BaseRoute]:
     """/v1/batches and what is below it; nothing where there is no queue."""
     queue = services.queue
@@ -69,6 +92,7 @@ class Batches:
         self._reader = services.reader
         self._queue = queue
 
+    @described("Take a batch; its input is checked later", takes=Asked, gives=(BatchObject,))
     async def create(self, request: Request) -> Response:
         """Take a batch; its input is checked later."""
         asked = await _asked(request)
@@ -101,6 +125,7 @@ class Batches:
         await self._queue.change_noticed(add_batch, batch)
         return as_json(await self._public(batch))
 
+    @described("Batches, the newest first", query=PAGING, gives=(Listed,))
     async def listed(self, request: Request) -> Response:
         """A page of them, the newest first."""
         page = page_of(request, LIST_DEFAULT, LIST_MAX)
@@ -109,10 +134,12 @@ class Batches:
         )
         return as_json(list_of([await self._public(batch) for batch in found], page.limit))
 
+    @described("A batch", gives=(BatchObject,))
     async def retrieve(self, request: Request) -> Response:
         """One of them."""
         return as_json(await self._public(await self._find(request)))
 
+    @described("End a batch early", gives=(BatchObject,))
     async def cancel(self, request: Request) -> Response:
         """End one early."""
         batch = await self._find(request)
@@ -129,15 +156,7 @@ class Batches:
 
 
 async def _asked(request: Request) -> Asked:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise InvalidRequest(f"the body has over {BODY_BYTES_MAX} bytes")
-    try:
-        asked = msgspec.json.decode(body, type=Asked)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise InvalidRequest(f"the body: {exc}") from exc
+    asked = await json_body(request, Asked, BODY_BYTES_MAX)
     if asked.endpoint not in ENDPOINTS:
         problem = f"`endpoint` = {asked.endpoint!r} is none of {', '.join(ENDPOINTS)}"
         raise InvalidRequest(problem, param="endpoint")

@@ -3,7 +3,7 @@ updates and deletes.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.requests import Request
@@ -17,6 +17,8 @@ from edge_store.api.answers import (
     json_body,
     metadata_parameter,
 )
+from edge_store.api.described import choice, described, text, whole
+from edge_store.api.protocols import Completion, Listed
 from edge_store.api.services import Services
 from edge_store.errors import NotFound
 from edge_store.recorder.caller import Caller, caller_of
@@ -44,10 +46,20 @@ class Update(msgspec.Struct):
     metadata: dict[str, Any] | None
 
 
+class Deleted(msgspec.Struct, forbid_unknown_fields=True):
+    object: Literal["chat.completion.deleted"]
+    id: str
+    deleted: bool
+
+
+PAGING = (whole("limit", 1, PAGE_MAX), text("after"), choice("order", ORDERS))
+
+
 def completion_routes(services: Services) -> list[BaseRoute]:
     """/v1/chat/completions, read, and what is below it."""
     reader = services.reader
 
+    @described("Stored completions", query=(*PAGING, text("model")), gives=(Listed,))
     async def listed(request: Request) -> Response:
         wanted = Wanted(
             limit=integer_parameter(request, "limit", 20, 1, PAGE_MAX),
@@ -59,6 +71,9 @@ def completion_routes(services: Services) -> list[BaseRoute]:
         data, has_more = await reader.run(page, caller_of(request.scope), wanted)
         return as_json(_list(data, has_more=has_more))
 
+    @described("A stored completion", gives=(Completion,))
+    @described("Other metadata for it", "POST", takes=Update, gives=(Completion,))
+    @described("Delete it", "DELETE", gives=(Deleted,))
     async def one(request: Request) -> Response:
         caller, name = caller_of(request.scope), request.path_params["completion_id"]
         match request.method:
@@ -71,6 +86,7 @@ def completion_routes(services: Services) -> list[BaseRoute]:
                 return as_json({"id": gone, "object": "chat.completion.deleted", "deleted": True})
         return as_json(await reader.run(_shown, caller, name))
 
+    @described("What it was asked with", query=PAGING, gives=(Listed,))
     async def asked(request: Request) -> Response:
         limit = integer_parameter(request, "limit", 20, 1, PAGE_MAX)
         descending = choice_parameter(request, "order", ORDERS) == "desc"

@@ -1,6 +1,6 @@
 """OpenAI's Conversations: /v1/conversations and what is below it."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 from starlette.requests import Request
@@ -9,7 +9,9 @@ from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import as_json
 from edge_store.api.background import Means
-from edge_store.api.responses import item_list, paging_of
+from edge_store.api.described import described
+from edge_store.api.protocols import Listed
+from edge_store.api.responses import PAGING, item_list, paging_of
 from edge_store.recorder.caller import caller_of
 from edge_store.responses.ask import (
     Item,
@@ -65,10 +67,20 @@ async def _body(request: Request) -> dict[str, Any]:
     return given
 
 
+class Conversation(Struct):
+    """As OpenAI shows it."""
+
+    id: str
+    object: Literal["conversation"]
+    created_at: int
+    metadata: dict[str, Any] | None
+
+
 def conversation_routes(means: Means) -> list[BaseRoute]:
     """/v1/conversations and what is below it."""
     reader, change = means.reader, means.change
 
+    @described("Begin a conversation", takes=Created, gives=(Conversation,))
     async def begin(request: Request) -> Response:
         asked = converted(await _body(request), Created)
         require_metadata(asked.metadata)
@@ -76,35 +88,42 @@ def conversation_routes(means: Means) -> list[BaseRoute]:
         caller = caller_of(request.scope)
         return as_json(await change(create, caller, asked.metadata, asked.items))
 
+    @described("A conversation", gives=(Conversation,))
     async def retrieve(request: Request) -> Response:
         return as_json(await reader.run(find_conversation, _id(request), caller_of(request.scope)))
 
+    @described("Other metadata for it", takes=Updated, gives=(Conversation,))
     async def amend(request: Request) -> Response:
         asked = converted(await _body(request), Updated)
         require_metadata(asked.metadata)
         caller = caller_of(request.scope)
         return as_json(await change(update, _id(request), caller, asked.metadata))
 
+    @described("Delete a conversation", gives=(dict[str, Any],))
     async def end(request: Request) -> Response:
         await change(delete, _id(request), caller_of(request.scope))
         gone = {"id": _id(request), "object": "conversation.deleted", "deleted": True}
         return as_json(gone)
 
+    @described("Add items", takes=Added, gives=(Listed,))
     async def add(request: Request) -> Response:
         asked = converted(await _body(request), Added)
         require_images(asked.items, "items")
         caller = caller_of(request.scope)
         return item_list(await change(add_items, _id(request), caller, asked.items), has_more=False)
 
+    @described("Its items", query=PAGING, gives=(Listed,))
     async def items(request: Request) -> Response:
         caller, paging = caller_of(request.scope), paging_of(request)
         found, has_more = await reader.run(page_of, _id(request), caller, paging)
         return item_list(found, has_more=has_more)
 
+    @described("One item", gives=(dict[str, Any],))
     async def item(request: Request) -> Response:
         caller = caller_of(request.scope)
         return as_json(await reader.run(find_item, _id(request), _item_id(request), caller))
 
+    @described("Take an item out", gives=(Conversation,))
     async def remove_item(request: Request) -> Response:
         caller = caller_of(request.scope)
         return as_json(await change(delete_item, _id(request), _item_id(request), caller))

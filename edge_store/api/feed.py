@@ -18,7 +18,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import integer_parameter
-from edge_store.api.pages import SEQ_MAX, Filters, filters_of, page_after, public
+from edge_store.api.described import Form, described, text, whole
+from edge_store.api.pages import FILTERS, SEQ_MAX, Filters, filters_of, page_after, public
 from edge_store.api.services import Services
 from edge_store.engine import Receive, Scope, Send
 from edge_store.errors import InvalidRequest, Overloaded, TimelineChanged
@@ -87,6 +88,17 @@ def feed_routes(services: Services) -> list[BaseRoute]:
     """/v1/changes."""
     feed = Feed(services)
 
+    @described(
+        "Results as they are committed: lines, or events where `Accept` asks for them",
+        query=(
+            whole("after_seq", 0, SEQ_MAX),
+            whole("limit", 1, LIMIT_MAX),
+            whole("wait_s", 0, WAIT_S_MAX),
+            text("timeline"),
+            *FILTERS,
+        ),
+        gives=(Form(JSON_LINES.decode(), {}), Form(EVENT_STREAM.decode(), {})),
+    )
     async def changes(request: Request) -> Response:
         follower = Follower(caller_of(request.scope), filters_of(request))
         if EVENT_STREAM.decode() in request.headers.get("accept", ""):

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import as_json, integer_parameter
+from edge_store.api.described import Form, choice, described, text, whole
+from edge_store.api.protocols import Listed
 from edge_store.api.services import Services
 from edge_store.api.upload import receive
 from edge_store.clock import now_ms
@@ -29,6 +32,40 @@ UPLOADS_MAX = 8
 PIECE_BYTES = 256 * 1024  # of a file that is sent
 KEPT_S = (3600, 30 * 86400)  # shortest and longest `expires_after`
 FILENAME_CHARS_MAX = 255
+
+
+PAGING = (text("after"), choice("order", ("asc", "desc")))
+UPLOAD = Form(
+    "multipart/form-data",
+    {
+        "type": "object",
+        "required": ["purpose", "file"],
+        "properties": {
+            "purpose": {"type": "string", "enum": [*PURPOSES]},
+            "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+        },
+    },
+)
+
+
+class File(msgspec.Struct, forbid_unknown_fields=True):
+    """As OpenAI shows it."""
+
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: str
+    status: Literal["processed"]
+    status_details: None
+
+
+class Deleted(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    object: Literal["file"]
+    deleted: bool
 
 
 def file_routes(services: Services) -> list[BaseRoute]:
@@ -55,6 +92,7 @@ class Files:
         self._queue = queue
         self._uploads = 0
 
+    @described("Take an upload", takes=UPLOAD, gives=(File,))
     async def create(self, request: Request) -> Response:
         """Take an upload."""
         if self._uploads >= UPLOADS_MAX:
@@ -100,6 +138,9 @@ class Files:
     async def _enter(self, file: StoredFile) -> None:
         await self._change(add_file, file)
 
+    @described(
+        "Files", query=(*PAGING, whole("limit", 1, LIST_MAX), text("purpose")), gives=(Listed,)
+    )
     async def listed(self, request: Request) -> Response:
         """A page of them, the newest first unless ``order=asc``."""
         page = page_of(request, LIST_MAX, LIST_MAX)
@@ -111,10 +152,12 @@ class Files:
         )
         return as_json(list_of([_public(file) for file in found], page.limit))
 
+    @described("A file", gives=(File,))
     async def retrieve(self, request: Request) -> Response:
         """One of them."""
         return as_json(_public(await self._find(request)))
 
+    @described("Take a file out of the list", gives=(Deleted,))
     async def delete(self, request: Request) -> Response:
         """Take one out of the list; its bytes go when nobody needs them."""
         file = await self._find(request)
@@ -122,6 +165,7 @@ class Files:
         await self._queue.runner.sweep()
         return as_json({"id": file.file_id, "object": "file", "deleted": True})
 
+    @described("The bytes of a file", gives=(Form("application/octet-stream", {}),))
     async def content(self, request: Request) -> Response:
         """Its bytes."""
         file = await self._find(request)

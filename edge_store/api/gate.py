@@ -73,7 +73,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        reply = Reply(send)
+        reply = Reply(send, scope["path"])
         try:
             visit = self._access.visit(scope)
             reply.use = visit.use
@@ -103,7 +103,7 @@ class Gate:
             await self(scope, receive, send_last)
         else:
             full = RecorderFull("there are too many connections", hint="open fewer, and keep them")
-            await self._refuse(full, scope, Reply(send))
+            await self._refuse(full, scope, Reply(send, scope["path"]))
 
     async def _refuse(self, error: EdgeStoreError, scope: Scope, send: Send) -> None:
         self._metrics.refused.labels(error.code).inc()
@@ -204,10 +204,11 @@ class Reply:
     again, and what is left of the rate of a key that has one.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, path: str) -> None:
         self.has_started = False
         self.use: Use | None = None
         self._send = send
+        self._path = path
 
     async def __call__(self, message: ASGIMessage) -> None:
         if message["type"] == "http.response.start":
@@ -216,10 +217,15 @@ class Reply:
         await self._send(message)
 
     def _added(self, message: ASGIMessage) -> list[tuple[bytes, bytes]]:
-        status, there = message["status"], {name for name, _ in message.get("headers", ())}
+        status, there = message["status"], dict(message.get("headers", ()))
         added = self.use.headers if self.use else []
-        if b"x-request-id" not in there:
-            added.append((b"x-request-id", new_result_id().encode()))
+        ours = there.get(b"x-request-id")
+        if ours is None:
+            ours = new_result_id().encode()
+            added.append((b"x-request-id", ours))
+        dialect = GENERATING.get(self._path)
+        if dialect and dialect.envelope.request_id not in (b"x-request-id", *there):
+            added.append((dialect.envelope.request_id, ours))
         if status >= 400 and b"x-should-retry" not in there:  # it is the engine's answer
             added.append((b"x-should-retry", b"true" if may_pass(status) else b"false"))
             if status in WAITING and b"retry-after" not in there:

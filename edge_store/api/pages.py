@@ -12,6 +12,7 @@ import msgspec
 from starlette.requests import Request
 
 from edge_store.api.answers import choice_parameter, metadata_parameter
+from edge_store.api.described import choice, text
 from edge_store.clock import rfc3339
 from edge_store.errors import InvalidRequest
 from edge_store.recorder.caller import Caller
@@ -21,7 +22,18 @@ from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 from edge_store.stored import newest_metadata
 
-__all__ = ["SEQ_MAX", "Filters", "Page", "filters_of", "page_after", "page_before", "public"]
+__all__ = [
+    "FILTERS",
+    "JSON_TEXT_FIELDS",
+    "SEQ_MAX",
+    "TIME_FIELDS",
+    "Filters",
+    "Page",
+    "filters_of",
+    "page_after",
+    "page_before",
+    "public",
+]
 
 PAGE_SECONDS_MAX = 2.0
 PAGE_BYTES_MAX = 16 * 1024 * 1024  # of outputs
@@ -31,6 +43,12 @@ SEQ_MAX = 2**63 - 1
 TEXT_FILTERS = ("model", "tenant", "user", "conversation_id", "batch_id")
 JSON_TEXT_FIELDS = ("params", "metadata")
 TIME_FIELDS = ("created_at", "first_token_at", "completed_at")
+FILTERS = (  # for the document; and `metadata[KEY]`
+    choice("status", tuple(Status)),
+    choice("operation", tuple(Operation)),
+    *(text(name) for name in TEXT_FILTERS),
+    *(text(name, "RFC 3339", format="date-time") for name in ("since", "until")),
+)
 
 
 class Filters(Record, frozen=True, kw_only=True):

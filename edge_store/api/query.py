@@ -1,6 +1,6 @@
 """``POST /v1/query``: read-only SQL on a connection of its own; the gate asks for the right."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import json_body
+from edge_store.api.described import described
 from edge_store.api.services import Services
 from edge_store.errors import Overloaded
 from edge_store.query import run_query
@@ -31,10 +32,20 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Annotated[float, Meta(gt=0, le=30)] = 5.0
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """Of a query; BLOBs are base64."""
+
+    object: Literal["query_result"]
+    columns: list[str]
+    rows: list[list[Value]]
+    is_cut: bool
+
+
 def query_routes(services: Services) -> list[BaseRoute]:
     """/v1/query."""
     asked = 0
 
+    @described("Read-only SQL", takes=Query, gives=(Answer,))
     async def query(request: Request) -> Response:
         nonlocal asked
         body = await json_body(request, Query)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.requests import Request
@@ -11,7 +11,9 @@ from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import as_json, integer_parameter
 from edge_store.api.background import Background
+from edge_store.api.described import Form, choice, described, text, whole
 from edge_store.api.foreground import Answering, Running
+from edge_store.api.protocols import Listed
 from edge_store.api.turn import PATH
 from edge_store.clock import now_ms
 from edge_store.errors import InvalidRequest, NotFound
@@ -25,11 +27,35 @@ from edge_store.responses.objects import RESPONSE_PREFIX, ResponseStatus
 from edge_store.responses.shown import replayed, standing_of, waiting_object, whole_object
 from edge_store.responses.store import Found, Kept, find, remove
 
-__all__ = ["item_list", "paging_of", "response_routes"]
+__all__ = ["PAGING", "item_list", "paging_of", "response_routes"]
 
 PAGE_DEFAULT, PAGE_MAX = 20, 100
 SEQUENCE_MAX = 2**53
 STREAM = "text/event-stream; charset=utf-8"
+
+
+PAGING = (whole("limit", 1, PAGE_MAX), text("after"), choice("order", ("asc", "desc")))
+
+
+class Asked(msgspec.Struct):
+    """What is read of it; more goes to the engine, or is refused with its name."""
+
+    input: str | list[dict[str, Any]]
+    model: str | None = None
+    stream: bool | None = None
+    background: bool | None = None
+    store: bool | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+
+
+class Shown(msgspec.Struct):
+    """As OpenAI shows a response."""
+
+    id: str
+    object: Literal["response"]
+    status: str
+    output: list[dict[str, Any]]
 
 
 def response_routes(background: Background) -> list[BaseRoute]:
@@ -53,6 +79,7 @@ class Room:
         self._background = background
         self._running: Running = {}
 
+    @described("Make a response", takes=Asked, gives=(Shown, Form("text/event-stream", {})))
     async def create(self, request: Request) -> Any:
         """POST: an ASGI application that answers it."""
         if "idempotency-key" in request.headers:
@@ -95,6 +122,11 @@ class Room:
         answer.headers.update(named)
         return answer
 
+    @described(
+        "A response; with `stream`, its events",
+        query=(choice("stream", ("true", "false")), whole("starting_after", 0, SEQUENCE_MAX)),
+        gives=(Shown, Form("text/event-stream", {})),
+    )
     async def retrieve(self, request: Request) -> Response:
         """GET: the object, or its events after a number."""
         result_id = _id_in(request)
@@ -116,6 +148,7 @@ class Room:
         events = await self._means.reader.run(_replayed, found)
         return StreamingResponse(_pieces(events[after + 1 :]), media_type=STREAM)
 
+    @described("Delete a response", gives=(dict[str, Any],))
     async def delete(self, request: Request) -> Response:
         """DELETE: cancelled first, if it waits or runs."""
         found = await self._found(request)
@@ -126,6 +159,7 @@ class Room:
         shown_id = RESPONSE_PREFIX + found.kept.id
         return as_json({"id": shown_id, "object": "response", "deleted": True})
 
+    @described("Cancel a response in the background", gives=(Shown,))
     async def cancel(self, request: Request) -> Response:
         """Of one that has ended: what became of it."""
         found = await self._found(request)
@@ -137,6 +171,7 @@ class Room:
             found = await self._found(request)
         return as_json(await self._means.reader.run(_shown, found))
 
+    @described("What it was asked with", query=PAGING, gives=(Listed,))
     async def input_items(self, request: Request) -> Response:
         """What was asked, as items."""
         paging = paging_of(request)

@@ -9,11 +9,21 @@ from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import as_json, choice_parameter, integer_parameter
 from edge_store.api.batches import later
-from edge_store.api.pages import SEQ_MAX, filters_of, page_after, page_before, public
+from edge_store.api.described import Form, choice, described, whole
+from edge_store.api.pages import (
+    FILTERS,
+    SEQ_MAX,
+    filters_of,
+    page_after,
+    page_before,
+    public,
+)
+from edge_store.api.protocols import Waiting
 from edge_store.api.routes import GENERATING
 from edge_store.api.services import Services
+from edge_store.api.shapes import ResultList, WholeResult
 from edge_store.errors import NotFound
-from edge_store.receipt import State, read_receipt
+from edge_store.receipt import Receipt, State, read_receipt
 from edge_store.recorder.caller import Caller, caller_of
 from edge_store.recorder.envelope import JSON, OpenAIEnvelope, answer_kind
 from edge_store.result import Recorded, Result
@@ -24,12 +34,18 @@ __all__ = ["result_routes"]
 
 PAGE_MAX = 1000
 PARTS = ("request", "response")
+PAGING = (
+    whole("limit", 1, PAGE_MAX),
+    whole("before_seq", 0, SEQ_MAX, "newest first"),
+    whole("after_seq", 0, SEQ_MAX, "oldest first"),
+)
 
 
 def result_routes(services: Services) -> list[BaseRoute]:
     """/v1/results and what is below it."""
     reader = services.reader
 
+    @described("A page of results", query=(*PAGING, *FILTERS), gives=(ResultList,))
     async def results(request: Request) -> Response:
         caller, filters = caller_of(request.scope), filters_of(request)
         limit = integer_parameter(request, "limit", 20, 1, PAGE_MAX)
@@ -47,13 +63,24 @@ def result_routes(services: Services) -> list[BaseRoute]:
         }
         return as_json(shown)
 
+    @described(
+        "One result with its prompt and both bodies, or where it is in the queue",
+        gives=(WholeResult, Waiting),
+        statuses=(200, 202),
+    )
     async def result(request: Request) -> Response:
         return await _one_or_queued(services, request)
 
+    @described(
+        "The bytes as they went over the wire",
+        query=(choice("part", PARTS),),
+        gives=(Form("*/*", {}),),
+    )
     async def raw(request: Request) -> Response:
         part = choice_parameter(request, "part", PARTS) or "response"
         return _raw((await _found(services, request)).result, part)
 
+    @described("How durable it is, or what became of it", gives=(Receipt,))
     async def receipt(request: Request) -> Response:
         name, caller = request.path_params["result_id"], caller_of(request.scope)
         told = await reader.run(

@@ -66,6 +66,7 @@ NEEDED_EXACTLY: Mapping[str, frozenset[Right]] = {
     **dict.fromkeys(PASSING, ANY),
     **dict.fromkeys(OPERATING, ADMIN),
     **dict.fromkeys(WATCHING, ANY),
+    "/openapi.json": ANY,
     "/metrics": frozenset({Right.READ_ALL, Right.ADMIN}),  # it tells of all tenants
 }
 

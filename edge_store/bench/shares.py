@@ -244,7 +244,7 @@ class Measured:
         headers = [*HEADERS, (b"x-request-id", self._result.id.encode())]
         start: ASGIMessage = {"type": "http.response.start", "status": 200, "headers": headers}
         for _ in range(number):
-            reply = Reply(_nowhere)
+            reply = Reply(_nowhere, "/v1/chat/completions")
             visit = self._keys.visit(self._scope)
             reply.use = visit.use
             with visit.use:

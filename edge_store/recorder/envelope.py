@@ -39,9 +39,10 @@ ANTHROPIC_TYPES = {
 
 
 class Envelope(Protocol):
-    """How a protocol says that something failed, and what it calls a stream."""
+    """How a protocol says that something failed, and what it calls a stream and an id."""
 
     stream_kind: bytes  # content type
+    request_id: bytes  # the header that its SDKs look into
 
     def body(self, error: EdgeStoreError) -> bytes:
         """What stands in place of a plain answer."""
@@ -54,6 +55,7 @@ class OpenAIEnvelope:
     """``{"error": {"message", "type", "code", "param", "hint"}}``; SGLang's ``/generate`` too."""
 
     stream_kind = EVENT_STREAM
+    request_id = b"x-request-id"
 
     def body(self, error: EdgeStoreError) -> bytes:
         kind = "invalid_request_error" if isinstance(error, RequestError) else "server_error"
@@ -70,6 +72,7 @@ class AnthropicEnvelope:
     """``{"type": "error", "error": {"type", "message", "code", "param", "hint"}}``."""
 
     stream_kind = EVENT_STREAM
+    request_id = b"request-id"
 
     def body(self, error: EdgeStoreError) -> bytes:
         other = "invalid_request_error" if error.http_status < 500 else "api_error"
@@ -86,6 +89,7 @@ class OllamaEnvelope:
     """``{"error": "…", "code", "param", "hint"}``."""
 
     stream_kind = JSON_LINES
+    request_id = b"x-request-id"
 
     def body(self, error: EdgeStoreError) -> bytes:
         said = {"error": str(error), "code": error.code, "param": error.param}

@@ -105,6 +105,7 @@ def test_wrong_questions_are_answered_in_openais_envelope(
         ("POST", "/v1/chat/completions/../../flush_cache"),
         ("POST", "/v1/chat/completions%2f..%2f..%2fflush_cache"),
         ("GET", "/"),
+        ("GET", "/v1/results/"),
     ],
 )
 def test_no_other_route_reaches_the_engine(daemon: DaemonProcess, method: str, path: str) -> None:
@@ -122,6 +123,8 @@ def test_no_other_route_reaches_the_engine(daemon: DaemonProcess, method: str, p
         ("GET", "/v1/completions", "POST"),
         ("DELETE", "/v1/chat/completions", "GET, HEAD, POST"),
         ("DELETE", "/generate", "POST"),
+        ("PUT", "/v1/batches", "GET, HEAD, POST"),
+        ("PUT", "/v1/files/x", "DELETE, GET, HEAD"),
     ],
 )
 def test_wrong_method_is_told_the_right_one(

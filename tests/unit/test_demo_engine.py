@@ -15,13 +15,20 @@ from edge_store.engine import ASGIMessage
 from edge_store.engine.demo import DemoEngine
 from edge_store.ids import ResultId
 from edge_store.recorder.transcript import Dialect, Reader
+from edge_store.recorder.transcript.anthropic import MessagesDialect
 from edge_store.recorder.transcript.generate import GenerateDialect
+from edge_store.recorder.transcript.ndjson import LineSplitter
+from edge_store.recorder.transcript.ollama import OllamaChatDialect, OllamaGenerateDialect
 from edge_store.recorder.transcript.openai import ChatDialect, CompletionDialect
 from edge_store.recorder.transcript.sse import EventSplitter
 
 DEADLINE_S = 20
 CHAT, COMPLETIONS, GENERATE = "/v1/chat/completions", "/v1/completions", "/generate"
+MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE = "/v1/messages", "/api/chat", "/api/generate"
 DIALECTS: dict[str, Dialect] = {
+    MESSAGES: MessagesDialect(),
+    OLLAMA_CHAT: OllamaChatDialect(),
+    OLLAMA_GENERATE: OllamaGenerateDialect(),
     CHAT: ChatDialect(),
     COMPLETIONS: CompletionDialect(),
     GENERATE: GenerateDialect(),
@@ -125,7 +132,9 @@ def read(path: str, body: dict[str, Any], made: Call) -> Reader:
     if not body.get("stream"):
         reader.body(b"".join(made.pieces))
         return reader
-    splitter = EventSplitter()
+    splitter: EventSplitter | LineSplitter = EventSplitter()
+    if dict(made.sent[0]["headers"])[b"content-type"] == b"application/x-ndjson":
+        splitter = LineSplitter()
     for piece in made.pieces:
         for event in splitter.feed(piece):
             data = splitter.data_of(event)
@@ -191,6 +200,87 @@ async def test_a_stream_reads_back_as_the_plain_answer(path: str, body: dict[str
     assert msgspec.structs.replace(streamed, response_id=plain.response_id) == plain
     assert plain.input_tokens
     assert plain.output_tokens is not None
+
+
+ANTHROPIC_TOOL = {"name": "get_weather", "input_schema": WEATHER["function"]["parameters"]}  # type: ignore[index]
+ANTHROPIC = {"model": "demo", "max_tokens": 500, "messages": HELLO}
+OLLAMA = {"model": "demo", "messages": HELLO}
+TOLD = [
+    *HELLO,
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "get_weather"}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "rain"}]},
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "finish"),
+    [
+        (MESSAGES, ANTHROPIC | {"system": "be kind"}, "stop"),
+        (MESSAGES, ANTHROPIC | {"max_tokens": 3}, "length"),
+        (MESSAGES, ANTHROPIC | {"max_tokens": 0}, "length"),
+        (MESSAGES, ANTHROPIC | {"stop_sequences": ["engine"]}, "stop"),
+        (MESSAGES, ANTHROPIC | {"tools": [ANTHROPIC_TOOL], "tool_choice": {"type": "any"}},
+         "tool_calls"),
+        (MESSAGES, ANTHROPIC | {"tools": [ANTHROPIC_TOOL], "messages": TOLD}, "stop"),
+        (MESSAGES, ANTHROPIC | {"tools": [ANTHROPIC_TOOL], "max_tokens": 2,
+                                "tool_choice": {"type": "tool", "name": "get_weather"}}, "length"),
+        (MESSAGES, ANTHROPIC | {"output_config":
+                                {"format": {"type": "json_schema", "schema": PERSON}}}, "stop"),
+        (OLLAMA_CHAT, OLLAMA, "stop"),
+        (OLLAMA_CHAT, OLLAMA | {"options": {"num_predict": 3}}, "length"),
+        (OLLAMA_CHAT, OLLAMA | {"options": {"num_predict": -1, "stop": ["engine"]}}, "stop"),
+        (OLLAMA_CHAT, OLLAMA | {"format": PERSON}, "stop"),
+        (OLLAMA_CHAT, OLLAMA | {"tools": [WEATHER], "messages":
+                                [{"role": "user", "content": "use get_weather"}]}, "stop"),
+        (OLLAMA_CHAT, {"model": "demo"}, "load"),
+        (OLLAMA_GENERATE, {"model": "demo", "prompt": "Once", "system": "be kind"}, "stop"),
+        (OLLAMA_GENERATE, {"model": "demo", "prompt": "Once", "format": "json"}, "stop"),
+        (OLLAMA_GENERATE, {"model": "demo"}, "load"),
+    ],
+)  # fmt: skip
+async def test_a_stream_of_another_protocol_reads_back_as_the_plain_answer(
+    path: str, body: dict[str, Any], finish: str
+) -> None:
+    bodies = [body | {"stream": stream} for stream in (False, True)]
+    plain, streamed = [read(path, b, await call(path, b)).reading() for b in bodies]
+    assert plain.is_complete
+    assert streamed == plain
+    (output,) = plain.outputs
+    assert output.finish_reason == finish
+    assert plain.output_tokens is not None
+    if "format" in body or "output_config" in body:
+        json.loads(output.output_text)
+    is_call = body.get("tools") and "messages" in body and body["messages"] is not TOLD
+    if is_call and finish != "length":
+        (tool_call,) = json.loads(output.tool_calls or "[]")
+        arguments = json.loads(tool_call["function"]["arguments"])
+        jsonschema.validate(arguments, ANTHROPIC_TOOL["input_schema"])
+    else:
+        assert output.tool_calls is None
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (MESSAGES, {"model": "demo", "messages": HELLO}),
+        (MESSAGES, ANTHROPIC | {"messages": []}),
+        (MESSAGES, ANTHROPIC | {"tools": [ANTHROPIC_TOOL],
+                                "tool_choice": {"type": "tool", "name": "f"}}),
+        (OLLAMA_CHAT, {"messages": HELLO}),
+        (OLLAMA_CHAT, OLLAMA | {"format": "yaml"}),
+        (OLLAMA_GENERATE, {"model": "demo", "prompt": 3}),
+    ],
+)  # fmt: skip
+async def test_a_bad_request_is_refused_in_the_form_of_its_protocol(
+    path: str, body: dict[str, Any]
+) -> None:
+    made = await call(path, body)
+    assert made.status == 400
+    if path == MESSAGES:
+        assert made.json["type"] == "error"
+        assert made.json["error"]["type"] == "invalid_request_error"
+    else:
+        assert isinstance(made.json["error"], str)
 
 
 async def test_a_chat_stream_has_role_deltas_finish_usage_and_done() -> None:

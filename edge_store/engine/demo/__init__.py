@@ -1,9 +1,10 @@
 """The embedded demo engine, for trying the appliance and for tests: no GPU, no weights.
 
-It speaks the wire formats of OpenAI and SGLang 0.5 on ``/v1/models``, ``/v1/chat/completions``,
-``/v1/completions`` and ``/generate``, and honours what shapes an answer: ``stream``, ``n``, limits,
-``stop``, tools, JSON schemas and simple regular expressions. Answers depend on the request alone,
-and each text says that no model made it.
+It speaks the wire formats of OpenAI on ``/v1/models``, ``/v1/chat/completions`` and
+``/v1/completions``, of SGLang 0.5 on ``/generate``, of Anthropic on ``/v1/messages`` and of Ollama
+on ``/api/chat`` and ``/api/generate``, and honours what shapes an answer: ``stream``, ``n``,
+limits, ``stop``, tools, JSON schemas and simple regular expressions. Answers depend on the request
+alone, and each text says that no model made it.
 
 A marker in the last user message (or the prompt) asks for trouble, for demonstrations and tests:
 

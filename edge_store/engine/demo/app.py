@@ -11,6 +11,13 @@ import msgspec
 import edge_store
 from edge_store.config import DemoSection
 from edge_store.engine.demo.answer import Answer, Markers, answer, markers_of
+from edge_store.engine.demo.messages import MessagesWire, read_messages
+from edge_store.engine.demo.ollama import (
+    OllamaChatWire,
+    OllamaGenerateWire,
+    read_ollama_chat,
+    read_ollama_generate,
+)
 from edge_store.engine.demo.request import (
     Request,
     read_chat,
@@ -35,6 +42,9 @@ ROUTES: dict[str, tuple[Callable[[bytes], Request], type[Wire]]] = {
     "/v1/chat/completions": (read_chat, ChatWire),
     "/v1/completions": (read_completion, CompletionWire),
     "/generate": (read_generate, GenerateWire),
+    "/v1/messages": (read_messages, MessagesWire),
+    "/api/chat": (read_ollama_chat, OllamaChatWire),
+    "/api/generate": (read_ollama_generate, OllamaGenerateWire),
 }
 MODELS = msgspec.json.encode(
     {
@@ -52,8 +62,6 @@ MODELS = msgspec.json.encode(
         ],
     }
 )
-
-STREAM_HEADERS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
 
 
 class Run:
@@ -141,11 +149,12 @@ class DemoEngine(AlwaysUp):
         else:
             body = await _body_of(receive)
             if body is not None:
-                await self._generate(route, body, receive, send)
+                await self._generate(route, scope, body, receive, send)
 
     async def _generate(
         self,
         route: tuple[Callable[[bytes], Request], type[Wire]],
+        scope: Scope,
         body: bytes,
         receive: Receive,
         send: Send,
@@ -155,13 +164,15 @@ class DemoEngine(AlwaysUp):
             request = read(body)
             markers = markers_of(request.orders)
             if markers.fails:
-                await _refuse(send, 500, "[demo:error] asked for this failure", "demo_error")
+                said = "[demo:error] asked for this failure"
+                await _answer(send, 500, wire_type.refusal(said, 500, "demo_error"))
                 return
             answers = [answer(order, markers) for order in request.orders]
         except (InvalidRequest, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-            await _refuse(send, 400, str(exc), InvalidRequest.code)
+            await _answer(send, 400, wire_type.refusal(str(exc), 400, InvalidRequest.code))
             return
-        run = self._runs[request.rid] = Run(self._delay_s, markers)
+        result_id = scope.get("result_id", request.rid)
+        run = self._runs[result_id] = Run(self._delay_s, markers)
         wire = wire_type(request, answers)
         try:
             if request.is_stream:
@@ -171,8 +182,8 @@ class DemoEngine(AlwaysUp):
             else:
                 await _answer(send, 200, _whole_or_half(run, wire))
         finally:
-            if self._runs.get(request.rid) is run:
-                del self._runs[request.rid]
+            if self._runs.get(result_id) is run:
+                del self._runs[result_id]
 
 
 async def _body_of(receive: Receive) -> bytes | None:
@@ -197,7 +208,8 @@ async def _watched(run: Run, receive: Receive, work: Coroutine[Any, Any, None]) 
 
 
 async def _stream(run: Run, wire: Wire, answers: list[Answer], send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+    headers = [(b"content-type", wire.stream_type), (b"cache-control", b"no-cache")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await _send_events(send, wire.opening())
     steps = max(1, *(answer.tokens for answer in answers))
     for step in range(steps):
@@ -243,8 +255,7 @@ def _whole_or_half(run: Run, wire: Wire) -> bytes:
 
 
 async def _refuse(send: Send, status: int, message: str, code: str) -> None:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    await _answer(send, status, error_body(message, kind, code))
+    await _answer(send, status, error_body(message, status, code))
 
 
 async def _answer(send: Send, status: int, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What is asked of the demo engine: three protocols read into one ``Request``.
+"""What is asked of the demo engine: OpenAI's and SGLang's protocols, read into one ``Request``.
 
 Decoding is validation: a value of a wrong type is refused with its path.
 """
@@ -18,8 +18,13 @@ __all__ = [
     "ABSENT",
     "TOKEN_CHARS",
     "Form",
+    "Function",
+    "FunctionName",
+    "Limit",
     "Order",
     "Request",
+    "Tool",
+    "chosen_tool",
     "read_chat",
     "read_completion",
     "read_generate",
@@ -190,19 +195,28 @@ def _tool(asked: ChatBody, said: str) -> Function | None:
     """The function to call, if one is to be called."""
     functions = [tool.function for tool in asked.tools or ()]
     choice = asked.tool_choice
-    if isinstance(choice, ToolChoice):
-        wanted = choice.function.name
-        named = next((f for f in functions if f.name == wanted), None)
+    named = choice.function if isinstance(choice, ToolChoice) else choice
+    # Once a tool has answered, the turn is ours: calling it again would never end.
+    return chosen_tool(functions, named, said, is_users=asked.messages[-1].role == "user")
+
+
+def chosen_tool(
+    functions: list[Function], choice: str | FunctionName | None, said: str, *, is_users: bool
+) -> Function | None:
+    """The function that ``choice`` names or requires; else one that the user, whose turn it must
+    be, speaks of. Raises ``InvalidRequest``.
+    """
+    if isinstance(choice, FunctionName):
+        named = next((f for f in functions if f.name == choice.name), None)
         if named is None:
-            raise InvalidRequest(f"`tool_choice` names {wanted!r}, which is not among `tools`")
+            raise InvalidRequest(f"`tool_choice` names {choice.name!r}, which is not among `tools`")
         return named
-    if choice == "none":
+    if choice == "none" or not functions:
         return None
     mentioned = next((f for f in functions if f.name in said), None)
     if choice == "required":
         return mentioned or functions[0]
-    # Once a tool has answered, the turn is ours: calling it again would never end.
-    return mentioned if asked.messages[-1].role == "user" else None
+    return mentioned if is_users else None
 
 
 def read_completion(body: bytes) -> Request:

@@ -14,7 +14,17 @@ import msgspec
 from edge_store.engine.demo.answer import Answer
 from edge_store.engine.demo.request import TOKEN_CHARS, Request
 
-__all__ = ["DONE", "MODEL", "ChatWire", "CompletionWire", "GenerateWire", "Wire", "error_body"]
+__all__ = [
+    "DONE",
+    "MODEL",
+    "ChatWire",
+    "CompletionWire",
+    "GenerateWire",
+    "Wire",
+    "arguments_of",
+    "encode",
+    "error_body",
+]
 
 MODEL = "demo"
 DONE = b"data: [DONE]\n\n"
@@ -25,6 +35,8 @@ encode = msgspec.json.Encoder().encode
 
 class Wire(Protocol):
     """One wire format, for the answers of one request."""
+
+    stream_type: bytes  # content type
 
     def __init__(self, request: Request, answers: list[Answer]) -> None: ...
 
@@ -43,10 +55,28 @@ class Wire(Protocol):
     def aborted(self, steps: int, /) -> list[bytes]:
         """The events that end a stream which was aborted after so many steps."""
 
+    @staticmethod
+    def refusal(message: str, status: int, code: str) -> bytes:
+        """The body of an error."""
 
-def error_body(message: str, kind: str, code: str) -> bytes:
+
+def error_body(message: str, status: int, code: str) -> bytes:
     """OpenAI's error envelope."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
     return encode({"error": {"message": message, "type": kind, "param": None, "code": code}})
+
+
+def arguments_of(answer: Answer) -> dict[str, Any] | None:
+    """What a tool is called with, where the protocol wants an object; None: it is no call, or was
+    cut before it was one, and is said as text.
+    """
+    if answer.tool is None:
+        return None
+    try:
+        found = msgspec.json.decode(answer.text)
+    except msgspec.DecodeError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _event(data: Any) -> bytes:
@@ -58,7 +88,17 @@ def _last_step(answer: Answer) -> int:
     return max(answer.tokens - 1, 0)
 
 
-class OpenAIWire(ABC):
+class EventStream:
+    """What OpenAI's protocols and SGLang's share."""
+
+    stream_type = b"text/event-stream"
+
+    @staticmethod
+    def refusal(message: str, status: int, code: str) -> bytes:
+        return error_body(message, status, code)
+
+
+class OpenAIWire(EventStream, ABC):
     """What chats and completions share."""
 
     object_plain = ""
@@ -210,7 +250,7 @@ def _text_choice(index: int, text: str, ended: Answer | None) -> dict[str, Any]:
     }
 
 
-class GenerateWire:
+class GenerateWire(EventStream):
     """POST /generate. A streamed text is cumulative, and so are the ids."""
 
     def __init__(self, request: Request, answers: list[Answer]) -> None:
