@@ -61,6 +61,8 @@ class Means(NamedTuple):
 
     async def context(self, kept: Kept) -> list[Any]:
         """What came before the response. Raises ``NotFound``, ``InvalidRequest``."""
+        if kept.conversation_id is None and kept.previous_id is None:
+            return []
         return await self.reader.run(
             read_context,
             kept.conversation_id,

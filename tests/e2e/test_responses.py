@@ -400,8 +400,9 @@ def test_everything_is_there_after_a_restart(tmp_path: Any) -> None:
         slow = client.responses.create(
             model="demo", input="[demo:slow=400] later", background=True, max_output_tokens=8
         )
-        until(lambda: client.responses.retrieve(slow.id).status == "in_progress", "it runs")
+        until(lambda: daemon.metrics()["edge_store_in_flight"] == 1, "it is admitted")
         daemon.terminate()
+        daemon.logged("stop_requested")
         daemon.terminate()  # without a drain
         assert daemon.wait() == 0
     with box.serve() as daemon, sdk(daemon) as client:
@@ -425,6 +426,7 @@ def test_who_follows_a_response_that_waits_does_not_hold_up_a_stop(tmp_path: Any
         with client.responses.create(**asked, stream=True) as stream:
             first: Any = next(stream)
             daemon.terminate()
+            daemon.logged("stop_requested")
             daemon.terminate()
             rest: list[Any] = list(stream)
         assert daemon.wait() == 0
