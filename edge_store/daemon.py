@@ -10,7 +10,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,16 @@ from edge_store.api.services import Services
 from edge_store.config import Config, EngineKind, EngineSection, read_credential
 from edge_store.engine import Engine
 from edge_store.errors import AdmissionClosed, ConfigError, EdgeStoreError, ShutDown, StoreError
+from edge_store.health import read_health, watch
 from edge_store.identity import create_identity
 from edge_store.ids import DeviceId
 from edge_store.keys import read_keys
 from edge_store.lock import DatabaseLock
 from edge_store.observability.looplag import measured_lag
 from edge_store.observability.metrics import Metrics
-from edge_store.queue.room import Queue, running
+from edge_store.queue.room import running
 from edge_store.recorder.app import Recorder
-from edge_store.recorder.boot import Boot, begin_boot
+from edge_store.recorder.boot import begin_boot
 from edge_store.recorder.damage import examine
 from edge_store.recorder.disk import Disk
 from edge_store.recording import queue_beside, reading, recording
@@ -64,7 +65,6 @@ __all__ = ["build_engine", "serve"]
 
 log = structlog.get_logger(__name__)
 
-READY_TIMEOUT_S = 2.0
 LOADING_BEAT_S = 10.0
 LOADING_MAX_S = 3600.0
 LOADING_EXTENSION_S = 60  # systemd waits this long after each beat before it gives the start up
@@ -152,7 +152,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 reading(path) as queries,
                 in_background(recorder, reader, config) as background,
             ):
-                _watch(metrics, path, disk, recorder, replica)
+                watch(metrics, path, disk, recorder, replica)
                 gate = Gate(
                     access=access,
                     accept=queue.accept,
@@ -165,7 +165,9 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                             change=recorder.change,
                             commits=recorder.commits,
                             exposition=lambda: metrics.exposition() + engine.metrics(),
-                            health=lambda: _health(boot, engine, recorder, disk, replica, queue),
+                            health=lambda: read_health(
+                                boot, engine, recorder, (disk, replica, queue)
+                            ),
                             replica=lambda: replica.status if replica else None,
                             queue=queue,
                             background=background,
@@ -366,42 +368,3 @@ async def _checkpoint_when_large(path: Path, database: DatabaseThread, bound: in
                 log.warning("checkpoint_blocked", wal_bytes=wal_bytes(path))
         except StoreError as exc:  # a full disk: the next round tries again
             log.warning("checkpoint_failed", code=exc.code, error=str(exc))
-
-
-def _watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica: Any) -> None:
-    metrics.watch("in_flight", "Slots taken", lambda: recorder.slots.in_flight)
-    metrics.watch("held_bytes", "Bytes of requests and answers", lambda: recorder.slots.held_bytes)
-    metrics.watch("wal_bytes", "Size of the WAL", lambda: wal_bytes(path))
-    metrics.watch("disk_free_bytes", "Free space on the database's disk", disk.free_bytes)
-    metrics.watch(
-        "disk_level", "0 ok, 1 no search, 2 no bodies, 3 refusing", lambda: disk.level.value
-    )
-    if replica is not None:
-        replica.follow(lambda: recorder.commits.seq)
-        metrics.watch(
-            "replica_lag_seconds",
-            "Age of the oldest commit that is not replicated",
-            lambda: replica.status.lag_s,
-        )
-
-
-async def _health(
-    boot: Boot, engine: Engine, recorder: Recorder, disk: Disk, replica: Any, queue: Queue
-) -> dict[str, Any]:
-    engine_ready = False
-    with suppress(TimeoutError):
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            engine_ready = await engine.is_ready()
-    closed = recorder.slots.closed
-    return {
-        "is_ready": engine_ready and closed is None,
-        "version": __version__,
-        "device_id": boot.device_id,
-        "boot_id": boot.boot_id,
-        "engine": {"kind": engine.name, "version": engine.version, "is_ready": engine_ready},
-        "admission": {"is_open": closed is None, "code": closed.code if closed else None},
-        "in_flight": recorder.slots.in_flight,
-        "queue": {"in_flight": queue.runner.lines_running, "is_paused": queue.runner.is_paused},
-        "disk": {"level": disk.level.value, "meaning": disk.level.name.lower()},
-        "replica": replica.status if replica else None,
-    }

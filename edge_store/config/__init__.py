@@ -1,14 +1,12 @@
 """The settings: what they are (``sections``), where they come from (``load``), how they look."""
 
 from edge_store.config.credentials import read_credential
+from edge_store.config.engines import DemoSection, EngineKind, EngineSection, UpstreamSection
 from edge_store.config.load import Loaded, config_path, load
 from edge_store.config.render import ShownSetting, render_toml, shown_settings
 from edge_store.config.sections import (
     Config,
-    DemoSection,
     DeviceSection,
-    EngineKind,
-    EngineSection,
     LogSection,
     QueueSection,
     RecorderSection,
@@ -17,7 +15,6 @@ from edge_store.config.sections import (
     ResponsesSection,
     ServerSection,
     StoreSection,
-    UpstreamSection,
 )
 
 __all__ = [

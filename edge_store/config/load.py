@@ -16,7 +16,8 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from edge_store.config.sections import Config, Section
+from edge_store.config.section import Section
+from edge_store.config.sections import Config
 from edge_store.errors import ConfigError
 
 __all__ = ["Loaded", "config_path", "load"]

@@ -1,0 +1,61 @@
+"""What ``/readyz`` and ``/metrics`` tell of the daemon: it is read when somebody asks."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from edge_store import __version__
+from edge_store.engine import Engine
+from edge_store.observability.metrics import Metrics
+from edge_store.queue.room import Queue
+from edge_store.recorder.app import Recorder
+from edge_store.recorder.boot import Boot
+from edge_store.recorder.disk import Disk
+from edge_store.sqlite import wal_bytes
+
+__all__ = ["read_health", "watch"]
+
+READY_TIMEOUT_S = 2.0
+
+
+def watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica: Any) -> None:
+    """Let the gauges be read from the rooms."""
+    metrics.watch("in_flight", "Slots taken", lambda: recorder.slots.in_flight)
+    metrics.watch("held_bytes", "Bytes of requests and answers", lambda: recorder.slots.held_bytes)
+    metrics.watch("wal_bytes", "Size of the WAL", lambda: wal_bytes(path))
+    metrics.watch("disk_free_bytes", "Free space on the database's disk", disk.free_bytes)
+    metrics.watch(
+        "disk_level", "0 ok, 1 no search, 2 no bodies, 3 refusing", lambda: disk.level.value
+    )
+    if replica is not None:
+        replica.follow(lambda: recorder.commits.seq)
+        metrics.watch(
+            "replica_lag_seconds",
+            "Age of the oldest commit that is not replicated",
+            lambda: replica.status.lag_s,
+        )
+
+
+async def read_health(
+    boot: Boot, engine: Engine, recorder: Recorder, rooms: tuple[Disk, Any, Queue]
+) -> dict[str, Any]:
+    """The body of ``/readyz``. An engine that does not say within 2 s is not ready."""
+    disk, replica, queue = rooms
+    engine_ready = False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            engine_ready = await engine.is_ready()
+    closed = recorder.slots.closed
+    return {
+        "is_ready": engine_ready and closed is None,
+        "version": __version__,
+        "device_id": boot.device_id,
+        "boot_id": boot.boot_id,
+        "engine": {"kind": engine.name, "version": engine.version, "is_ready": engine_ready},
+        "admission": {"is_open": closed is None, "code": closed.code if closed else None},
+        "in_flight": recorder.slots.in_flight,
+        "queue": {"in_flight": queue.runner.lines_running, "is_paused": queue.runner.is_paused},
+        "disk": {"level": disk.level.value, "meaning": disk.level.name.lower()},
+        "replica": replica.status if replica else None,
+    }
