@@ -71,6 +71,9 @@ class Output(Record, frozen=True, kw_only=True):
     schema_error: str | None = None
     repair_log: str | None = None
     repairer: str | None = None
+    constraint_kind: str | None = None
+    constraint_holds: bool | None = None
+    constraint_error: str | None = None
 
 
 class Content(Record, frozen=True, kw_only=True):

@@ -43,7 +43,9 @@ COPIED_BYTES_MAX = 4 * 1024 * 1024
 # The booleans among the columns: stored, and digested, as 0 and 1.
 CLOCK_SYNCED = RESULT_FIELDS.index("clock_synced")
 STREAM = RESULT_FIELDS.index("stream")
-SCHEMA_VALID = Output.__struct_fields__.index("schema_valid")
+OUTPUT_BOOLEANS = tuple(
+    1 + Output.__struct_fields__.index(name) for name in ("schema_valid", "constraint_holds")
+)  # behind seq
 
 NAMES = (Operation, Status, JsonState)  # bound as the text that they are
 for names in NAMES:
@@ -105,8 +107,9 @@ def to_row(seq: int, timeline: str, result: Result) -> Row:
     choices = []
     for output in outputs:
         choice = [seq, *msgspec.structs.astuple(output)]
-        valid = choice[1 + SCHEMA_VALID]
-        choice[1 + SCHEMA_VALID] = None if valid is None else int(valid)
+        for place in OUTPUT_BOOLEANS:
+            if choice[place] is not None:
+                choice[place] = int(choice[place])
         choices.append(tuple(choice))
     bodies = msgspec.structs.astuple(content)
     digest = row_digest(columns, choices, content_digest(bodies))

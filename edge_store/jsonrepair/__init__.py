@@ -6,6 +6,6 @@ json_repair and jsonschema.
 """
 
 from edge_store.jsonrepair.pool import JsonWorkers
-from edge_store.jsonrepair.protocol import Assessed, Wanted
+from edge_store.jsonrepair.protocol import Assessed, Constraint, ConstraintKind, Wanted
 
-__all__ = ["Assessed", "JsonWorkers", "Wanted"]
+__all__ = ["Assessed", "Constraint", "ConstraintKind", "JsonWorkers", "Wanted"]

@@ -20,11 +20,12 @@ from jsonschema.exceptions import SchemaError, best_match
 from jsonschema.validators import Draft202012Validator, validator_for
 from referencing.exceptions import Unresolvable
 
+from edge_store.jsonrepair.constraint import checked
 from edge_store.jsonrepair.protocol import Assessed, Wanted
 from edge_store.jsonrepair.strict import NotJson, Unstorable, parse, parse_at, storable
 from edge_store.result import JsonState
 
-__all__ = ["assess_text", "read_text", "validated"]
+__all__ = ["REPAIRER", "assess_text", "read_text", "steps", "validated"]
 
 REPAIR_LOG_BYTES_MAX = 4096
 SCHEMA_ERROR_BYTES_MAX = 1024
@@ -51,8 +52,19 @@ class Found(NamedTuple):
 
 def assess_text(wanted: Wanted, input_bytes_max: int) -> Assessed:
     """What became of ``wanted``; never raises for what it holds."""
-    assessed = read_text(wanted, input_bytes_max)
-    return assessed if wanted.schema is None else validated(assessed, wanted.schema)
+    *_, last = steps(wanted, input_bytes_max)
+    return last
+
+
+def steps(wanted: Wanted, input_bytes_max: int) -> Iterator[Assessed]:
+    """What is known after each step: ``wanted.answers`` of them."""
+    assessed = read_text(wanted, input_bytes_max) if wanted.is_json else Assessed()
+    yield assessed
+    if wanted.schema is not None:
+        assessed = validated(assessed, wanted.schema)
+        yield assessed
+    if wanted.constraint is not None:
+        yield checked(assessed, wanted.text, wanted.constraint)
 
 
 def read_text(wanted: Wanted, input_bytes_max: int) -> Assessed:

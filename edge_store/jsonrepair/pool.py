@@ -24,14 +24,13 @@ from edge_store.jsonrepair.protocol import (
     LENGTH_BYTES,
     Assessed,
     Wanted,
-    answers,
     decode_answer,
     encode_job,
 )
 from edge_store.jsonrepair.strict import NotJson, parse, storable
 from edge_store.result import JsonState
 
-__all__ = ["JsonWorkers"]
+__all__ = ["JsonWorkers", "unfinished"]
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +97,7 @@ class JsonWorkers:
         worker is replaced.
         """
         found = _read_short(wanted)
-        if found is not None and wanted.schema is None:
+        if found is not None and wanted.answers == 1:
             return found
         started = time.monotonic()
         try:
@@ -111,10 +110,7 @@ class JsonWorkers:
                 characters=len(wanted.text),
                 waited_s=round(time.monotonic() - started, 3),
             )
-            found = exc.found or found
-            if found is None:
-                return Assessed(json_state=JsonState.INVALID, repair_log=str(exc))
-            return msgspec.structs.replace(found, schema_error=f"not validated: {exc}")
+            return unfinished(wanted, exc.found or found, str(exc))
 
     @contextlib.asynccontextmanager
     async def _worker(self) -> AsyncIterator["RepairWorker"]:
@@ -133,6 +129,24 @@ class JsonWorkers:
         finally:
             self._idle.append(worker)
             self._free.release()
+
+
+def unfinished(wanted: Wanted, found: Assessed | None, reason: str) -> Assessed:
+    """What is said of ``wanted`` where the work ended after ``found``, or before there was any."""
+    if found is None:
+        found = Assessed(json_state=JsonState.INVALID, repair_log=reason)
+        if not wanted.is_json:
+            found = Assessed()
+    is_unvalidated = found.schema_valid is None and found.schema_error is None
+    if wanted.schema is not None and found.output_json is not None and is_unvalidated:
+        found = msgspec.structs.replace(found, schema_error=f"not validated: {reason}")
+    if wanted.constraint is not None:
+        found = msgspec.structs.replace(
+            found,
+            constraint_kind=wanted.constraint.kind.value,
+            constraint_error=f"not checked: {reason}",
+        )
+    return found
 
 
 class RepairWorker:
@@ -202,7 +216,7 @@ class RepairWorker:
             async with asyncio.timeout(self._config.deadline_s):
                 process.stdin.write(job)
                 await process.stdin.drain()
-                for _ in range(answers(wanted)):
+                for _ in range(wanted.answers):
                     body = await _read(process, FRAME_GROWTH * len(job) + FRAME_SLACK_BYTES)
                     found = decode_answer(body)
         except TimeoutError as exc:
@@ -276,7 +290,11 @@ def _kill(process: Process) -> None:
 
 
 def _read_short(wanted: Wanted) -> Assessed | None:
-    """The outcome of a text that is short and JSON as it stands; None for every other."""
+    """The outcome of a text that is short and JSON as it stands; None for every other, unless none
+    was asked for.
+    """
+    if not wanted.is_json:
+        return Assessed()
     if wanted.is_truncated or len(wanted.text) > INLINE_CHARACTERS_MAX:
         return None
     try:

@@ -9,7 +9,7 @@ import math
 import re
 from typing import Any, NoReturn
 
-__all__ = ["NotJson", "Unstorable", "parse", "parse_at", "storable"]
+__all__ = ["NotJson", "Unstorable", "is_too_deep", "parse", "parse_at", "storable"]
 
 DEPTH_MAX = 1000  # sqlite.org/json1.html: json_valid() refuses more
 STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -66,7 +66,7 @@ def parse_at(text: str, begin: int) -> tuple[Any, int]:
         raise Unstorable("it is nested too deeply") from exc
     except ValueError as exc:  # int() refuses to read that many digits
         raise Unstorable(f"it holds an integer that is too long: {exc}") from exc
-    if _depth(text[begin:end]) > DEPTH_MAX:
+    if is_too_deep(text[begin:end]):
         raise Unstorable(f"it is nested more than {DEPTH_MAX} levels deep")
     return value, end
 
@@ -74,6 +74,11 @@ def parse_at(text: str, begin: int) -> tuple[Any, int]:
 def storable(text: str) -> str:
     """The same JSON text, with lone surrogates (which UTF-8 cannot hold) written as escapes."""
     return SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def is_too_deep(text: str) -> bool:
+    """Whether a JSON text is nested more than SQLite takes."""
+    return _depth(text) > DEPTH_MAX
 
 
 def _depth(text: str) -> int:

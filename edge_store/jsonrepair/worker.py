@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import BinaryIO
 
-from edge_store.jsonrepair.assess import read_text, validated
+from edge_store.jsonrepair.assess import steps
 from edge_store.jsonrepair.protocol import EXIT_MEMORY, LENGTH_BYTES, decode_job, frame
 
 RECURSION_MAX = 5000  # a few frames of jsonschema for each of 1000 levels; fits an 8 MiB stack
@@ -32,11 +32,8 @@ def main(memory_bytes_max: int, input_bytes_max: int, deadline_s: float) -> None
     while body := _read(source):
         signal.setitimer(signal.ITIMER_REAL, deadline_s + ALARM_AFTER_S)  # SIGALRM kills
         wanted = decode_job(body)
-        assessed = read_text(wanted, input_bytes_max)
-        sink.write(frame(assessed))
-        sink.flush()
-        if wanted.schema is not None:
-            sink.write(frame(validated(assessed, wanted.schema)))
+        for assessed in steps(wanted, input_bytes_max):
+            sink.write(frame(assessed))
             sink.flush()
         signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -22,7 +22,7 @@ from edge_store.errors import (
     UpstreamError,
 )
 from edge_store.ids import ResultId, new_result_id
-from edge_store.jsonrepair import Assessed, JsonWorkers, Wanted
+from edge_store.jsonrepair import JsonWorkers
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.answers import Answers
 from edge_store.recorder.boot import Boot
@@ -32,9 +32,10 @@ from edge_store.recorder.entry import Entry
 from edge_store.recorder.exchange import INLINE_BYTES_MAX, Exchange
 from edge_store.recorder.idempotency import Claim, Idempotency, Stored, StoredAnswer
 from edge_store.recorder.slots import Hold, Slot, Slots
+from edge_store.recorder.structured import Structured
 from edge_store.recorder.transcript import Asked, Dialect, Reading
 from edge_store.recorder.writer import Writer
-from edge_store.result import JsonState, Output, Receipt, Result
+from edge_store.result import Receipt, Result
 
 __all__ = ["Recorder"]
 
@@ -65,14 +66,12 @@ class Recorder:
         self._engine = engine
         self._engine_timeout_s = engine_timeout_s
         self._writer = writer
-        self._json_workers = json_workers
+        self._structured = Structured(json_workers)
         self._idempotency = idempotency
         self._boot = boot
         self._config = config
         self._metrics = metrics
         self._answers = Answers(slots)
-        self._assessments: set[asyncio.Timeout] = set()
-        self._is_aborting = False
 
     async def change(self, function: Callable[..., T], *args: Any) -> T:
         """Write what is no result: see ``Writer.change``."""
@@ -127,7 +126,7 @@ class Recorder:
         claim = await self._idempotency.claim(entry, receive)
         if isinstance(claim, Stored):
             self.slots.grow(hold, len(claim.body or b""))
-            await self._replay(claim, dialect, asked, receive, send, hold)
+            await self._replay(claim, dialect, entry, receive, send, hold)
             return
         inner = _engine_scope(scope, sent, result_id)
         with claim:
@@ -167,20 +166,23 @@ class Recorder:
         self,
         stored: Stored,
         dialect: Dialect,
-        asked: Asked,
+        entry: Entry,
         receive: Receive,
         send: Send,
         hold: Hold,
     ) -> None:
         """Answer as the request under the same ``Idempotency-Key`` was answered."""
         self._metrics.replayed.inc()
-        engine = StoredAnswer(stored, dialect.envelope)
+        engine, asked = StoredAnswer(stored, dialect.envelope), entry.asked
         exchange = Exchange(stored.receipt.id, dialect, asked, send, bytes_max=len(engine.body))
         self._answers.begin(exchange, hold)
         try:
             await exchange.run(engine, {}, b"", receive, self._engine_timeout_s)
         finally:
             self._answers.end(exchange)
+        if entry.gives_json and exchange.cause is None:
+            outputs = exchange.reader.reading().outputs
+            await exchange.give_json(asked, await self._structured.assessed(asked, outputs))
         await exchange.deliver(stored.receipt, exchange.cause)
         log.info(
             "answer_replayed",
@@ -194,40 +196,10 @@ class Recorder:
         if reading.response_model is None:  # `/generate` does not name it
             reading = msgspec.structs.replace(reading, response_model=self._engine.model)
         failure = _failure(entry.exchange, reading)
-        outputs = reading.outputs
-        if entry.asked.json_wanted and outputs:
-            outputs = await self._assessed(entry.asked, outputs)
+        outputs = await self._structured.assessed(entry.asked, reading.outputs)
+        if entry.gives_json and failure is None:
+            await entry.exchange.give_json(entry.asked, outputs)
         return entry.result(reading, outputs, failure), failure
-
-    async def _assessed(self, asked: Asked, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
-        """The outputs with what their texts are worth as JSON, under one deadline for all.
-
-        One after the other, so that a request with many choices leaves workers to the others.
-        """
-        bound_s = self._json_workers.request_timeout_s
-        assessed: list[Output] = []
-        deadline = asyncio.timeout(0 if self._is_aborting else bound_s)
-        self._assessments.add(deadline)
-        try:
-            async with deadline:
-                for output in outputs:
-                    found = Assessed()
-                    if not _is_call(output):
-                        found = await self._json_workers.assess(_wanted(asked, output))
-                    assessed.append(_with(output, found))
-        except TimeoutError:
-            reason = f"not assessed: the choices of this request took over {bound_s:g} s"
-            if self._is_aborting:
-                reason = "not assessed: the daemon stopped"
-            log.warning("json_not_assessed", reason=reason, outputs=len(outputs) - len(assessed))
-            invalid = Assessed(json_state=JsonState.INVALID, repair_log=reason)
-            rest = outputs[len(assessed) :]
-            assessed += [
-                _with(output, Assessed() if _is_call(output) else invalid) for output in rest
-            ]
-        finally:
-            self._assessments.discard(deadline)
-        return tuple(assessed)
 
     async def _committed(
         self, result: Result, commit: asyncio.Future[Receipt]
@@ -252,28 +224,8 @@ class Recorder:
 
     def abort_all(self, cause: EdgeStoreError) -> None:
         """Cut every request in flight; each whose answer is not whole is recorded as cancelled."""
-        self._is_aborting = True
+        self._structured.abort()
         self._answers.cut_all(cause)
-        for deadline in self._assessments:
-            if not deadline.expired():
-                deadline.reschedule(0)
-
-
-def _is_call(output: Output) -> bool:
-    """Whether the answer is the call of a tool: then there is no text to be JSON."""
-    return bool(output.tool_calls) and not output.output_text
-
-
-def _wanted(asked: Asked, output: Output) -> Wanted:
-    return Wanted(
-        text=output.output_text,
-        schema=asked.json_schema,
-        is_truncated=output.finish_reason in (None, "length", "abort"),
-    )
-
-
-def _with(output: Output, found: Assessed) -> Output:
-    return msgspec.structs.replace(output, **msgspec.structs.asdict(found))
 
 
 def _failure(exchange: Exchange, reading: Reading) -> EdgeStoreError | None:

@@ -20,11 +20,13 @@ from edge_store.recorder.caller import caller_of, origin_of
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.failure import may_succeed_later
 from edge_store.recorder.slots import Slot
+from edge_store.recorder.structured import as_json
 from edge_store.recorder.transcript import Asked, Reading
 from edge_store.result import Content, Output, Result, Status
 
 __all__ = ["Entry"]
 
+JSON_HEADER = b"x-edge-store-json"
 KEY_BYTES_MAX = 255  # of an Idempotency-Key
 
 
@@ -46,7 +48,6 @@ class Entry:
         exchange: Exchange,
     ) -> None:
         self.boot = boot
-        self.asked = asked
         self.exchange = exchange
         self.endpoint: str = scope["path"]
         self.tenant = caller_of(scope).tenant
@@ -54,6 +55,8 @@ class Entry:
         self._headers = {k.lower(): v for k, v in scope["headers"]}
         self.key_hash = _key_hash(self._headers.get(b"idempotency-key"))
         self._body, self.fingerprint = body
+        self.gives_json = _gives_json(self._headers.get(JSON_HEADER), asked)
+        self.asked = as_json(asked) if self.gives_json else asked
 
     def admit(self, slot: Slot) -> None:
         """The request holds ``slot``: from now on it must become a row."""
@@ -137,6 +140,24 @@ class Entry:
             if follows or isinstance(failure, ShutDown):
                 return new_result_id()
         return self.exchange.result_id
+
+
+def _gives_json(value: bytes | None, asked: Asked) -> bool:
+    """Whether the caller wants the JSON in place of the text."""
+    if value is None:
+        return False
+    if value.strip().lower() != b"repaired":
+        raise InvalidRequest(
+            f"the header x-edge-store-json is {value[:40].decode(errors='replace')!r}; "
+            "it can be `repaired`"
+        )
+    if asked.shape is None or asked.stream:
+        what = "a stream, whose pieces leave as they come," if asked.stream else "this answer"
+        raise InvalidRequest(
+            f"{what} cannot be given as repaired JSON",
+            hint="leave the header x-edge-store-json out; the row has output_json either way",
+        )
+    return True
 
 
 def _key_hash(key: bytes | None) -> bytes | None:

@@ -7,10 +7,11 @@ the exchange: the engine is told to abort, and what had come so far is recorded.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from edge_store.clock import now_ms
@@ -27,10 +28,11 @@ from edge_store.errors import (
 )
 from edge_store.ids import ResultId
 from edge_store.recorder.envelope import EVENT_STREAM, JSON_LINES, error_headers
+from edge_store.recorder.structured import replaced, worst_state
 from edge_store.recorder.transcript import Asked, Dialect, Garbled
 from edge_store.recorder.transcript.ndjson import LineSplitter
 from edge_store.recorder.transcript.sse import EventSplitter
-from edge_store.result import Receipt
+from edge_store.result import JsonState, Output, Receipt
 
 __all__ = ["INLINE_BYTES_MAX", "Exchange"]
 
@@ -97,6 +99,7 @@ class Exchange:
         self._cut = asyncio.Event()
         self._timeout: asyncio.Timeout | None = None
         self._engine: Answering | None = None
+        self._given: tuple[JsonState, bytes] | None = None  # the body with JSON in it
 
     @property
     def response_body(self) -> bytes:
@@ -283,6 +286,20 @@ class Exchange:
         except Garbled as exc:
             self.cause = UpstreamError(f"the engine sent {exc}")
 
+    async def give_json(self, asked: Asked, outputs: Sequence[Output]) -> None:
+        """Deliver a plain answer with the JSON of ``outputs`` in place of their texts."""
+        if asked.shape is not None and self._splitter is None and self.http_status == 200:
+            state = worst_state(output.json_state for output in outputs)
+            given = (asked.shape, self.response_body, outputs)
+            try:
+                if len(given[1]) <= INLINE_BYTES_MAX:
+                    body = replaced(*given)
+                else:
+                    body = await asyncio.to_thread(replaced, *given)
+            except (msgspec.DecodeError, LookupError, TypeError, ValueError):
+                state, body = JsonState.INVALID, self.response_body  # read, but of another shape
+            self._given = (state, body)
+
     async def deliver(
         self, receipt: Receipt | EdgeStoreError, failure: EdgeStoreError | None
     ) -> None:
@@ -302,7 +319,11 @@ class Exchange:
             await self._answer(error.http_status, error_headers(error), body, committed)
         else:
             assert isinstance(receipt, Receipt)
-            await self._answer(self.http_status, self._headers, self.response_body, receipt)
+            headers, body = self._headers, self.response_body
+            if self._given is not None:
+                state, body = self._given
+                headers = [*headers, (b"x-edge-store-json", state.value.encode())]
+            await self._answer(self.http_status, headers, body, receipt)
 
     async def _deliver_stream(
         self,

@@ -127,7 +127,8 @@ FROM generations ORDER BY seq DESC LIMIT 20
 
 -- name: select_chain_outputs
 SELECT seq, choice_index, output_text, reasoning, tool_calls, finish_reason, output_json, json_state,
-    schema_valid, schema_error, repair_log, repairer
+    schema_valid, schema_error, repair_log, repairer, constraint_kind, constraint_holds,
+    constraint_error
 FROM outputs WHERE seq BETWEEN :seq_from AND :seq_to ORDER BY seq, choice_index
 
 -- name: count_parts

@@ -35,8 +35,9 @@ INSERT INTO results (
 -- name: insert_output
 INSERT INTO outputs (
     seq, choice_index, output_text, reasoning, tool_calls, finish_reason, output_json, json_state,
-    schema_valid, schema_error, repair_log, repairer
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    schema_valid, schema_error, repair_log, repairer, constraint_kind, constraint_holds,
+    constraint_error
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: insert_content
 INSERT INTO requests (seq, input_text, request_body, response_body) VALUES (?, ?, ?, ?)

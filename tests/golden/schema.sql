@@ -197,14 +197,17 @@ CREATE TABLE outputs ( -- One row per choice of a result.
     choice_index INTEGER NOT NULL, -- from 0
     output_text TEXT NOT NULL, -- raw, never repaired
     reasoning TEXT, -- the model's reasoning, when the engine tells it apart
-    tool_calls TEXT CHECK (json_valid(tool_calls)), -- JSON array
+    tool_calls TEXT CHECK (json_valid(tool_calls)), -- JSON array, with arguments as the model wrote them
     finish_reason TEXT, -- of this choice
-    output_json TEXT CHECK (json_valid(output_json)), -- the JSON that was asked for, if there is any
-    json_state TEXT NOT NULL, -- text, valid, extracted, repaired, truncated, invalid
+    output_json TEXT CHECK (json_valid(output_json)), -- the JSON that was asked for, if there is any; of tool calls an array: the arguments of each, null where there is no JSON
+    json_state TEXT NOT NULL, -- text, valid, extracted, repaired, truncated, invalid; of several tool calls the worst
     schema_valid INTEGER, -- 1 if it satisfies the schema asked for; NULL without one
     schema_error TEXT, -- why it does not
     repair_log TEXT, -- what the repairer did
     repairer TEXT, -- its name and version
+    constraint_kind TEXT, -- regex or ebnf, where one was asked for
+    constraint_holds INTEGER, -- 1 if the whole text matches it, 0 if not; NULL without one, or not checked
+    constraint_error TEXT, -- why it was not checked
     PRIMARY KEY (seq, choice_index)
 ) STRICT;
 
@@ -441,10 +444,11 @@ SELECT
     r.request_model, r.response_model, r.engine, r.engine_version,
     q.input_text,
     o.output_text, o.reasoning, o.tool_calls,
-    coalesce(p.output_json, o.output_json) AS output_json,
+    CASE WHEN p.repair_id IS NULL THEN o.output_json ELSE p.output_json END AS output_json,
     coalesce(p.json_state, o.json_state) AS json_state,
     CASE WHEN p.repair_id IS NULL THEN o.schema_valid ELSE p.schema_valid END AS schema_valid,
     CASE WHEN p.repair_id IS NULL THEN o.schema_error ELSE p.schema_error END AS schema_error,
+    o.constraint_holds,
     (SELECT count(*) FROM outputs AS c WHERE c.seq = r.seq) AS choices,
     r.finish_reason, r.stream, r.params,
     r.input_tokens, r.output_tokens, r.cached_tokens, r.reasoning_tokens,
@@ -469,14 +473,36 @@ SELECT
     r.id AS request_id,
     coalesce(r.response_model, r.request_model) AS model_name,
     q.input_text AS prompt,
-    coalesce(o.output_json, o.output_text) AS output_data,
+    coalesce(
+        CASE WHEN p.repair_id IS NULL THEN o.output_json ELSE p.output_json END,
+        o.output_text) AS output_data,
     r.output_tokens AS generated_tokens,
     r.latency_ms AS latency_ms,
     strftime('%Y-%m-%dT%H:%M:%fZ', r.created_at / 1000.0, 'unixepoch') AS created_at
 FROM results AS r
 LEFT JOIN outputs AS o ON o.seq = r.seq AND o.choice_index = 0
 LEFT JOIN requests AS q ON q.seq = r.seq
+LEFT JOIN repairs AS p ON p.repair_id = (
+    SELECT max(n.repair_id) FROM repairs AS n WHERE n.id = r.id AND n.choice_index = 0)
 WHERE r.operation <> 'prefix_cache';
+
+CREATE VIEW structured AS -- One row per choice of which JSON, a regex or a grammar was asked, or that calls tools; as the newest repair has it.
+SELECT
+    r.seq, r.id, o.choice_index, coalesce(r.response_model, r.request_model) AS model,
+    date(r.created_at / 1000, 'unixepoch') AS day, r.created_at, r.endpoint, r.tenant,
+    coalesce(p.json_state, o.json_state) AS json_state,
+    CASE WHEN p.repair_id IS NULL THEN o.output_json ELSE p.output_json END AS output_json,
+    CASE WHEN p.repair_id IS NULL THEN o.schema_valid ELSE p.schema_valid END AS schema_valid,
+    CASE WHEN p.repair_id IS NULL THEN o.schema_error ELSE p.schema_error END AS schema_error,
+    CASE WHEN p.repair_id IS NULL THEN o.repair_log ELSE p.repair_log END AS repair_log,
+    CASE WHEN p.repair_id IS NULL THEN o.repairer ELSE p.repairer END AS repairer,
+    o.constraint_kind, o.constraint_holds, o.constraint_error,
+    o.json_state AS recorded_json_state, o.repairer AS recorded_repairer
+FROM outputs AS o
+JOIN results AS r ON r.seq = o.seq
+LEFT JOIN repairs AS p ON p.repair_id = (
+    SELECT max(n.repair_id) FROM repairs AS n WHERE n.id = r.id AND n.choice_index = o.choice_index)
+WHERE o.json_state <> 'text' OR o.constraint_kind IS NOT NULL;
 
 CREATE VIEW usage_by_day AS -- Requests and tokens per UTC day and model.
 SELECT

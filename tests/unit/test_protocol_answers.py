@@ -158,7 +158,8 @@ def test_a_request_of_messages_says_what_is_recorded() -> None:
     assert (asked.operation, asked.stream) == (Operation.CHAT, False)
     assert asked.input_text == "system: be brief\nuser: hi"
     assert (asked.user_id, asked.metadata) == ("u1", '{"user_id":"u1"}')
-    assert (asked.json_wanted, json.loads(asked.json_schema or "")) == (True, SCHEMA)
+    (form,) = asked.forms
+    assert (form.is_json, json.loads(form.json_schema or "")) == (True, SCHEMA)
     assert set(json.loads(asked.params)) == {"max_tokens", "output_config"}
 
 
@@ -174,8 +175,8 @@ def test_a_request_to_ollama_streams_unless_it_says_no(
     asked = ask(OLLAMA_GENERATE, model="m", system="be brief", prompt="hi", format=form)
     assert (asked.operation, asked.stream) == (Operation.TEXT_COMPLETION, True)
     assert asked.input_text == "be brief\n\nhi"
-    assert asked.json_wanted is wanted
-    assert (asked.json_schema and json.loads(asked.json_schema)) == schema
+    assert [form.is_json for form in asked.forms] == [True] * wanted
+    assert all((f.json_schema and json.loads(f.json_schema)) == schema for f in asked.forms)
     asked = ask(OLLAMA_CHAT, model="m", messages=HI, stream=False)
     assert (asked.operation, asked.stream, asked.input_text) == (Operation.CHAT, False, "hi")
 

@@ -5,16 +5,33 @@ event, and says whether what has come may be its end, which is held back until t
 are pure: no clock, no I/O. The bytes that pass are never altered.
 """
 
+from enum import StrEnum
 from typing import Any, Protocol
 
 from edge_store.recorder.envelope import Envelope
 from edge_store.result import Operation, Output, Record
 
-__all__ = ["Asked", "Dialect", "Garbled", "Reader", "Reading"]
+__all__ = ["Asked", "Dialect", "Form", "Garbled", "Reader", "Reading", "Shape"]
 
 
 class Garbled(ValueError):
     """The engine sent what is not an answer in this protocol."""
+
+
+class Form(Record, frozen=True, kw_only=True):
+    """What the text of an answer was asked to be."""
+
+    is_json: bool = False
+    json_schema: str | None = None  # JSON
+    regex: str | None = None
+    ebnf: str | None = None
+
+
+class Shape(StrEnum):
+    """Where a plain answer holds its texts; only these can be replaced in it."""
+
+    CHOICES = "choices"  # OpenAI's
+    TEXT = "text"  # of `/generate`
 
 
 class Asked(Record, frozen=True, kw_only=True):
@@ -32,10 +49,18 @@ class Asked(Record, frozen=True, kw_only=True):
     is_kept: bool = True  # else the row says that it was, and nothing of what was said
     caller_rid: str | None = None
     takes_rid: bool = True  # the protocol has a field for our id
-    json_wanted: bool = False
-    json_schema: str | None = None  # JSON
+    forms: tuple[Form, ...] = ()  # one for all, or one for each input
+    tools: tuple[tuple[str, Any], ...] = ()  # name and JSON Schema of its arguments, as decoded
+    shape: Shape | None = None
     splice: tuple[tuple[str, Any], ...] = ()  # keys to add to the engine's copy of the body
     drop_usage: bool = False  # the caller did not ask for the usage event that we asked for
+
+    def form_of(self, choice_index: int) -> Form | None:
+        """What this choice was asked to be; None: nothing in particular."""
+        if not self.forms:
+            return None
+        place = choice_index // self.choices_per_input
+        return self.forms[place if place < len(self.forms) else -1]
 
 
 class Reading(Record, frozen=True, kw_only=True):

@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 
 from edge_store.recorder.envelope import AnthropicEnvelope, Envelope
-from edge_store.recorder.transcript import Asked, Garbled, Reading
+from edge_store.recorder.transcript import Asked, Form, Garbled, Reading
 from edge_store.recorder.transcript.lenient import Tokens, decode, error_text
 from edge_store.recorder.transcript.request import (
     conversation,
     field,
     json_text,
     params_of,
+    tools_of,
 )
 from edge_store.result import Operation, Output
 
@@ -226,6 +227,9 @@ class MessagesDialect:
         metadata = field(body, "metadata", dict, {})
         form = field(body, "output_config", dict, {}).get("format")
         form = form if isinstance(form, dict) else {}
+        wanted = Form(
+            is_json=form.get("type") == "json_schema", json_schema=json_text(form.get("schema"))
+        )
         user_id = metadata.get("user_id")
         return Asked(
             operation=Operation.CHAT,
@@ -237,8 +241,8 @@ class MessagesDialect:
             user_id=user_id if isinstance(user_id, str) else None,
             metadata=json_text(metadata or None),
             takes_rid=False,
-            json_wanted=form.get("type") == "json_schema",
-            json_schema=json_text(form.get("schema")),
+            forms=(wanted,) if wanted.is_json else (),
+            tools=tools_of(body),
         )
 
     def reader(self, asked: Asked) -> AnthropicReader:  # noqa: ARG002  (one answer, whatever asked)

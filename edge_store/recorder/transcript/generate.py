@@ -12,10 +12,11 @@ import msgspec
 
 from edge_store.errors import InvalidRequest
 from edge_store.recorder.envelope import Envelope, OpenAIEnvelope
-from edge_store.recorder.transcript import Asked, Garbled, Reading
+from edge_store.recorder.transcript import Asked, Form, Garbled, Reading, Shape
 from edge_store.recorder.transcript.lenient import Tokens, decode, error_status, error_text
 from edge_store.recorder.transcript.request import (
     caller_rid,
+    constraints_of,
     field,
     json_text,
     params_of,
@@ -150,6 +151,12 @@ def _sum(values: Iterable[int | None]) -> int | None:
     return sum(known) if known else None
 
 
+def _forms(all_sampling: list[dict[str, Any]]) -> tuple[Form, ...]:
+    """What is asked of the outputs of each input."""
+    forms = [constraints_of(sampling) for sampling in all_sampling]
+    return tuple(form[0] if form else Form() for form in forms) if any(forms) else ()
+
+
 class GenerateDialect:
     """POST /generate. Where no output is asked for, the call fills the engine's prefix cache or
     scores a prompt, as ``sglang.RuntimeEndpoint`` does before a choice: no result of a model.
@@ -180,7 +187,6 @@ class GenerateDialect:
         prompt = text if isinstance(text, str) else json_text(given)
         if isinstance(text, list):
             prompt = texts_of(text)
-        schema = first.get("json_schema")
         return Asked(
             operation=Operation.PREFIX_CACHE if is_empty else Operation.GENERATE,
             model=field(body, "model", str, "") or None,
@@ -190,8 +196,8 @@ class GenerateDialect:
             params=params_of(body, CONTENT),
             input_text=prompt,
             caller_rid=caller_rid(body),
-            json_wanted=schema is not None,
-            json_schema=schema if isinstance(schema, str) else json_text(schema),
+            forms=_forms(all_sampling),
+            shape=Shape.TEXT,
         )
 
     def reader(self, asked: Asked) -> GenerateReader:

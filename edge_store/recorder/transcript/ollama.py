@@ -10,9 +10,15 @@ from typing import Any
 import msgspec
 
 from edge_store.recorder.envelope import Envelope, OllamaEnvelope
-from edge_store.recorder.transcript import Asked, Garbled, Reading
+from edge_store.recorder.transcript import Asked, Form, Garbled, Reading
 from edge_store.recorder.transcript.lenient import Tokens, decode, error_text
-from edge_store.recorder.transcript.request import conversation, field, json_text, params_of
+from edge_store.recorder.transcript.request import (
+    conversation,
+    field,
+    json_text,
+    params_of,
+    tools_of,
+)
 from edge_store.result import Operation, Output
 
 __all__ = ["OllamaChatDialect", "OllamaGenerateDialect", "OllamaReader"]
@@ -135,6 +141,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 def _ask(body: dict[str, Any], operation: Operation, input_text: str) -> Asked:
     form = body.get("format") or None  # "" asks for nothing
+    wanted = Form(is_json=True, json_schema=json_text(form) if isinstance(form, dict) else None)
     return Asked(
         operation=operation,
         model=field(body, "model", str, "") or None,
@@ -143,8 +150,8 @@ def _ask(body: dict[str, Any], operation: Operation, input_text: str) -> Asked:
         params=params_of(body, CONTENT),
         input_text=input_text,
         takes_rid=False,
-        json_wanted=form is not None,
-        json_schema=json_text(form) if isinstance(form, dict) else None,
+        forms=() if form is None else (wanted,),
+        tools=tools_of(body),
     )
 
 

@@ -12,16 +12,18 @@ import msgspec
 
 from edge_store.errors import InvalidRequest
 from edge_store.recorder.envelope import Envelope, OpenAIEnvelope
-from edge_store.recorder.transcript import Asked, Garbled, Reading
+from edge_store.recorder.transcript import Asked, Form, Garbled, Reading, Shape
 from edge_store.recorder.transcript.lenient import Tokens, decode, error_status, error_text
 from edge_store.recorder.transcript.request import (
     caller_rid,
+    constraints_of,
     conversation,
     field,
     json_text,
     params_of,
     require_metadata,
     texts_of,
+    tools_of,
 )
 from edge_store.result import Operation, Output
 
@@ -222,6 +224,10 @@ def _ask(body: dict[str, Any], operation: Operation, input_text: str, choices: i
         splice = (("stream_options", {**options, "include_usage": True}),)
     form = field(body, "response_format", dict, {})
     schema = form.get("json_schema")
+    wanted = Form(
+        is_json=form.get("type") in ("json_object", "json_schema"),
+        json_schema=json_text(schema.get("schema")) if isinstance(schema, dict) else None,
+    )
     return Asked(
         operation=operation,
         model=field(body, "model", str, "") or None,
@@ -233,8 +239,9 @@ def _ask(body: dict[str, Any], operation: Operation, input_text: str, choices: i
         metadata=json_text(field(body, "metadata", dict, {}) or None),
         is_kept=field(body, "store", bool, True),
         caller_rid=caller_rid(body),
-        json_wanted=form.get("type") in ("json_object", "json_schema"),
-        json_schema=json_text(schema.get("schema")) if isinstance(schema, dict) else None,
+        forms=constraints_of(body, wanted if wanted.is_json else None),
+        tools=tools_of(body),
+        shape=Shape.CHOICES,
         splice=splice,
         drop_usage=bool(splice),
     )

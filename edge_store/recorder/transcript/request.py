@@ -6,9 +6,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from edge_store.errors import InvalidRequest
+from edge_store.recorder.transcript import Form
 
 __all__ = [
     "caller_rid",
+    "constraints_of",
     "conversation",
     "field",
     "json_text",
@@ -16,10 +18,12 @@ __all__ = [
     "require_metadata",
     "text_of",
     "texts_of",
+    "tools_of",
 ]
 
 T = TypeVar("T")
 
+ANY_JSON = "$$ANY$$"  # sglang 0.5: constrained/base_grammar_backend.py
 # platform.openai.com/docs/api-reference: "Set of 16 key-value pairs …"
 METADATA_PAIRS_MAX = 16
 METADATA_KEY_CHARS_MAX = 64
@@ -75,6 +79,44 @@ def require_metadata(metadata: Mapping[str, Any]) -> None:
         else:
             continue
         raise InvalidRequest(f"`{path}`: {problem}", param=path)
+
+
+def constraints_of(given: Mapping[str, Any], form: Form | None = None) -> tuple[Form, ...]:
+    """``form`` with SGLang's own ``json_schema``, ``regex`` and ``ebnf``; none if nothing is asked.
+
+    What has another type than the engine takes is the engine's to refuse.
+    """
+    schema, regex, ebnf = (given.get(name) for name in ("json_schema", "regex", "ebnf"))
+    if form is None and schema is None and regex is None and ebnf is None:
+        return ()
+    if form is None or not form.is_json:
+        form = Form(
+            is_json=schema is not None,
+            json_schema=schema if isinstance(schema, str) else json_text(schema),
+        )
+        if form.json_schema == ANY_JSON:
+            form = Form(is_json=True)
+    return (
+        Form(
+            is_json=form.is_json,
+            json_schema=form.json_schema,
+            regex=regex if isinstance(regex, str) else None,
+            ebnf=ebnf if isinstance(ebnf, str) else None,
+        ),
+    )
+
+
+def tools_of(body: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """The tools that may be called, each with the JSON Schema of its arguments: OpenAI's form, and
+    Anthropic's.
+    """
+    tools = body.get("tools")
+    found = []
+    for tool in tools if isinstance(tools, list) else ():
+        said = tool.get("function", tool) if isinstance(tool, dict) else None
+        if isinstance(said, dict) and isinstance(said.get("name"), str):
+            found.append((said["name"], said.get("parameters", said.get("input_schema"))))
+    return tuple(found)
 
 
 def text_of(content: Any) -> str:
