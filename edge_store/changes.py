@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from edge_store.keys import CreateKey, RevokeKey, create_key, revoke_key
 from edge_store.queue.entries import Retry, Switch, retry_lines, set_switch
+from edge_store.repair import ApplyRepairs, apply_repairs
 from edge_store.result import Record
 
 __all__ = ["CHANGES", "Change"]
@@ -22,6 +23,7 @@ class Change(NamedTuple):
 CHANGES: Mapping[str, Change] = {
     "keys.create": Change(CreateKey, create_key),
     "keys.revoke": Change(RevokeKey, revoke_key),
+    "repair.apply": Change(ApplyRepairs, apply_repairs),
     "queue.retry": Change(Retry, retry_lines),
     "queue.switch": Change(Switch, set_switch),
 }

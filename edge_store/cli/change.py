@@ -4,6 +4,7 @@ import http.client
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,37 +12,42 @@ if TYPE_CHECKING:
     from edge_store.config import Config
     from edge_store.result import Record
 
-__all__ = ["change"]
+__all__ = ["change", "changes"]
 
 ANSWER_TIMEOUT_S = 120.0
 
 
-def change(config: "Config", name: str, params: "Record", *, said: Any) -> None:
+Make = Callable[[str, "Record"], Any]
+
+
+def change(config: "Config", name: str, params: "Record", *, said: Callable[[Any], object]) -> None:
     """Make the change ``name`` of ``edge_store.changes``, call ``said`` with its value as decoded
     JSON, and end the process.
 
     Raises:
         EdgeStoreError: what the daemon answered, or the change itself raised.
     """
+    changes(config, lambda make: said(make(name, params)))
+
+
+def changes(config: "Config", work: Callable[[Make], object]) -> None:
+    """Let ``work`` make changes, as many as it likes, each a transaction; and end the process.
+
+    Raises:
+        EdgeStoreError: what the daemon answered, or a change itself raised.
+    """
     import msgspec
 
-    from edge_store.changes import CHANGES
     from edge_store.cli.main import report
-    from edge_store.errors import EdgeStoreError, InvalidRequest
+    from edge_store.errors import EdgeStoreError
     from edge_store.sqlite import require_safe_sqlite
 
     require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
     database = Path(config.store.path)
-    asked = CHANGES[name]
-    encoded = msgspec.json.encode(params)
-    try:
-        params = msgspec.json.decode(encoded, type=asked.params)  # a constructor checks nothing
-    except msgspec.ValidationError as exc:
-        raise InvalidRequest(str(exc)) from exc
-    answer = _ask_daemon(database, name, encoded)
-    if answer is not None:
-        said(answer)
+    if _is_served(database):
+        work(lambda name, params: _ask_daemon(database, name, _checked(name, params)[1]))
         return
+    from edge_store.changes import CHANGES
     from edge_store.indexes import sole_writer
     from edge_store.recorder.transactions import in_transaction
 
@@ -49,9 +55,14 @@ def change(config: "Config", name: str, params: "Record", *, said: Any) -> None:
     replicated = config.replica.enabled
     exit_code = 0
     with sole_writer(database, stays_open=replicated) as connection:
+
+        def make(name: str, params: "Record") -> Any:
+            checked, _ = _checked(name, params)
+            value = in_transaction(connection, CHANGES[name].carry_out, checked)
+            return msgspec.to_builtins(value)
+
         try:
-            value = in_transaction(connection, asked.carry_out, params)
-            said(msgspec.to_builtins(value))
+            work(make)
         except EdgeStoreError as exc:
             exit_code = report(exc)
         if replicated:  # see docs/adr/0010: closed, the whole database would be uploaded again
@@ -60,11 +71,31 @@ def change(config: "Config", name: str, params: "Record", *, said: Any) -> None:
     sys.exit(exit_code)
 
 
-def _ask_daemon(database: Path, name: str, params: bytes) -> Any:
-    """The daemon's answer; None when there is no daemon."""
+def _checked(name: str, params: "Record") -> tuple["Record", bytes]:
+    """The parameters, and their JSON: a constructor checks nothing."""
     import msgspec
 
-    from edge_store.errors import EdgeStoreError, StoreError
+    from edge_store.changes import CHANGES
+    from edge_store.errors import InvalidRequest
+
+    encoded = msgspec.json.encode(params)
+    try:
+        return msgspec.json.decode(encoded, type=CHANGES[name].params), encoded
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(str(exc)) from exc
+
+
+def _is_served(database: Path) -> bool:
+    """Whether a daemon listens."""
+    connection = _connected(database)
+    if connection is not None:
+        connection.close()
+    return connection is not None
+
+
+def _connected(database: Path) -> http.client.HTTPConnection | None:
+    """A connection to the daemon; None when there is none."""
+    from edge_store.errors import StoreError
     from edge_store.socketpath import reachable_socket
 
     connection = http.client.HTTPConnection("localhost", timeout=ANSWER_TIMEOUT_S)
@@ -82,6 +113,18 @@ def _ask_daemon(database: Path, name: str, params: bytes) -> Any:
             f"the admin socket {database.with_name('edge-store.sock')}: {exc.strerror}",
             hint="it is for the daemon's user and group: `sudo -u edge-store …`, or join the group",
         ) from exc
+    return connection
+
+
+def _ask_daemon(database: Path, name: str, params: bytes) -> Any:
+    """The daemon's answer."""
+    import msgspec
+
+    from edge_store.errors import EdgeStoreError, StoreError
+
+    connection = _connected(database)
+    if connection is None:
+        raise StoreError("the daemon has stopped meanwhile", hint="begin again")
     try:
         connection.request("POST", f"/changes/{name}", body=params)
         response = connection.getresponse()

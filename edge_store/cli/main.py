@@ -27,6 +27,7 @@ COMMANDS = {
     "ledger": "ledger",
     "receipt": "receipt",
     "verify": "verify",
+    "repair": "repair",
     "index": "index",
     "status": "status",
     "doctor": "doctor",

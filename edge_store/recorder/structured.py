@@ -219,8 +219,7 @@ Pieces = dict[str, msgspec.Raw]
 
 
 def _is_changed(output: Output) -> bool:
-    has_json = output.output_json is not None
-    return has_json and output.json_state in (JsonState.EXTRACTED, JsonState.REPAIRED)
+    return output.output_json is not None and output.json_state is not JsonState.VALID
 
 
 def _replace_in(choice: Pieces, output: Output) -> None:
