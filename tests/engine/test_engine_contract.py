@@ -4,6 +4,7 @@
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -98,6 +99,25 @@ def test_stream_ends_with_its_last_token(appliance: Appliance) -> None:
     streams = [appliance.stream(CHAT, messages=user("end"), max_tokens=1) for _ in range(3)]
     latencies = [appliance.row(seen)["latency_ms"] for seen in streams]
     assert min(latencies) < 1000, "SGLang's own wait after a stream is 2 s"
+
+
+@pytest.mark.sglang
+@pytest.mark.parametrize("appliance", ["sglang"], indirect=True)
+def test_streams_at_once_lose_no_token(appliance: Appliance) -> None:
+    """One that falls behind has several in one event: their log probabilities count them."""
+
+    def tokens(number: int) -> tuple[int, str, Any]:
+        answer = appliance.stream(
+            CHAT, messages=user(f"tell {number}"), max_tokens=40, logprobs=True, **FULL
+        )
+        choices = [choice for chunk in answer.chunks for choice in chunk["choices"]]
+        entries = [len(choice["logprobs"]["content"]) for choice in choices if choice["logprobs"]]
+        return sum(entries), answer.text, appliance.row(answer)
+
+    with ThreadPoolExecutor(24) as pool:
+        for number, text, row in pool.map(tokens, range(24)):
+            assert number == row["output_tokens"] == 40
+            assert row["outputs"][0]["output_text"] == text
 
 
 @pytest.mark.parametrize("stream", [False, True])
