@@ -14,7 +14,7 @@ from edge_store.api.protocols import Listed
 from edge_store.api.routes import GENERATING
 from edge_store.api.services import Services
 from edge_store.clock import now_ms, rfc3339
-from edge_store.errors import InvalidRequest
+from edge_store.errors import Forbidden, InvalidRequest
 from edge_store.ids import new_result_id
 from edge_store.queue.records import Batch, BatchDetail, BatchState, Usage, seconds_of
 from edge_store.queue.room import Queue, Queued
@@ -27,7 +27,7 @@ from edge_store.queue.store import (
     find_batches,
     find_file,
 )
-from edge_store.recorder.caller import caller_of
+from edge_store.recorder.caller import RecordLevel, caller_of
 
 __all__ = ["batch_routes", "later", "public_batch"]
 
@@ -97,6 +97,12 @@ class Batches:
         """Take a batch; its input is checked later."""
         asked = await _asked(request)
         caller = caller_of(request.scope)
+        if caller.record_max is not RecordLevel.FULL:
+            raise Forbidden(
+                "a batch's output is made from what is recorded, and of this key's requests "
+                f"{caller.record_max} is the most kept",
+                hint="use a key made with `--record full`",
+            )
         file = await self._reader.run(find_file, asked.input_file_id, caller)
         if file.purpose != "batch":
             raise InvalidRequest(

@@ -144,7 +144,7 @@ class Gate:
             if body is None:
                 return
             accept = self._accept if _prefers_async(scope) else None
-            if accept is not None and await self._recorder.will_keep(dialect, body):
+            if accept is not None and await self._recorder.will_keep(dialect, scope, body):
                 await _say_accepted(await accept(scope["path"], body, caller_of(scope)), send)
             else:
                 await self._recorder.record(dialect, scope, body, receive, send, hold)

@@ -18,7 +18,7 @@ from edge_store.api.turn import PATH
 from edge_store.clock import now_ms
 from edge_store.errors import InvalidRequest, NotFound
 from edge_store.ids import new_result_id
-from edge_store.recorder.caller import Caller, RecordLevel, caller_of
+from edge_store.recorder.caller import Caller, RecordLevel, caller_of, record_level
 from edge_store.responses.ask import Ask, fault, read_ask
 from edge_store.responses.chat import chat_body
 from edge_store.responses.conversations import Paging
@@ -90,8 +90,7 @@ class Room:
         body = await request.body()
         caller = caller_of(request.scope)
         ask = read_ask(body)
-        level = request.headers.get("x-edge-store-record", RecordLevel.FULL.value)
-        if level != RecordLevel.FULL or caller.record_max is not RecordLevel.FULL:
+        if record_level(request.scope) is not RecordLevel.FULL:
             if ask.background or ask.conversation is not None:
                 raise fault("what is not recorded in full cannot be kept", "store")
             ask.store = False

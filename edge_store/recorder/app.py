@@ -26,7 +26,7 @@ from edge_store.jsonrepair import JsonWorkers
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.answers import Answers
 from edge_store.recorder.boot import Boot
-from edge_store.recorder.caller import caller_of, origin_of
+from edge_store.recorder.caller import RecordLevel, caller_of, origin_of, record_level
 from edge_store.recorder.commits import Commits
 from edge_store.recorder.entry import Entry
 from edge_store.recorder.exchange import INLINE_BYTES_MAX, Exchange
@@ -85,12 +85,15 @@ class Recorder:
         """The newest committed ``seq``, and a way to wait for the next."""
         return self._writer.commits
 
-    async def will_keep(self, dialect: Dialect, body: bytes) -> bool:
-        """Whether the answer to this body would be stored; not with ``store: false``.
+    async def will_keep(self, dialect: Dialect, scope: Scope, body: bytes) -> bool:
+        """Whether the answer to this body would be stored; not with ``store: false``, nor where
+        less than everything is recorded.
 
         Raises:
-            InvalidRequest: it is not what the route takes.
+            InvalidRequest, Forbidden: it is not what the route takes, or what the key may.
         """
+        if record_level(scope) is not RecordLevel.FULL:
+            return False
         asked, _, _ = await asyncio.to_thread(_read, dialect, body, None)
         return asked.is_kept
 

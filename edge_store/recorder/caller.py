@@ -7,6 +7,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from edge_store.engine import Scope
+from edge_store.errors import Forbidden, InvalidRequest
 from edge_store.ids import ResultId
 from edge_store.result import Record
 
@@ -20,6 +21,7 @@ __all__ = [
     "from_origin",
     "given_key",
     "origin_of",
+    "record_level",
     "with_caller",
     "without_key",
 ]
@@ -44,6 +46,10 @@ class RecordLevel(StrEnum):
     OFF = "off"
     META = "meta"  # no prompt, no output, no bodies
     FULL = "full"
+
+
+LEVELS = (RecordLevel.OFF, RecordLevel.META, RecordLevel.FULL)
+RECORD_HEADER = b"x-edge-store-record"
 
 
 class Caller(Record, frozen=True, kw_only=True):
@@ -102,6 +108,33 @@ def from_origin(scope: Scope, origin: Origin) -> Scope:
     """Say in the scope where the request comes from."""
     scope[ORIGIN] = origin
     return scope
+
+
+def record_level(scope: Scope) -> RecordLevel:
+    """How much of the request is kept: what the header ``x-edge-store-record`` asks for, else the
+    most that its key may.
+
+    Raises:
+        InvalidRequest: there is no such level.
+        Forbidden: the key keeps less.
+    """
+    most = caller_of(scope).record_max
+    given = next((v for k, v in scope["headers"] if k.lower() == RECORD_HEADER), None)
+    if given is None:
+        return most
+    try:
+        level = RecordLevel(given.decode("latin-1").strip().lower())
+    except ValueError:
+        raise InvalidRequest(
+            f"the header x-edge-store-record is {given[:40].decode(errors='replace')!r}; "
+            "it can be `off`, `meta` or `full`"
+        ) from None
+    if LEVELS.index(level) > LEVELS.index(most):
+        raise Forbidden(
+            f"x-edge-store-record: {level}, but of this key's requests {most} is the most kept",
+            hint="leave the header out, or have a key made with `--record full`",
+        )
+    return level
 
 
 def caller_of(scope: Scope) -> Caller:

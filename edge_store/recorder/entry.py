@@ -17,7 +17,7 @@ from edge_store.errors import (
 )
 from edge_store.ids import ResultId, new_result_id
 from edge_store.recorder.boot import Boot
-from edge_store.recorder.caller import caller_of, origin_of
+from edge_store.recorder.caller import RecordLevel, caller_of, origin_of, record_level
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.failure import may_succeed_later
 from edge_store.recorder.slots import Slot
@@ -55,6 +55,13 @@ class Entry:
         self.endpoint: str = self._origin.endpoint or scope["path"]
         self._headers = {k.lower(): v for k, v in scope["headers"]}
         self.key_hash = _key_hash(self._headers.get(b"idempotency-key"))
+        self._level = record_level(scope)
+        if self._level is RecordLevel.OFF and self.key_hash is not None:
+            raise InvalidRequest(
+                "with x-edge-store-record: off there is no answer to give again under its "
+                "Idempotency-Key",
+                hint="leave one of the two headers out",
+            )
         self._body, self.fingerprint = body
         self.gives_json = _gives_json(self._headers.get(JSON_HEADER), asked)
         self.asked = as_json(asked) if self.gives_json else asked
@@ -122,9 +129,21 @@ class Entry:
         )
 
     def kept(self, result: Result) -> Result:
-        """What of ``result`` is written: with ``store: false`` nothing that was said."""
-        if self.asked.is_kept:
+        """What of ``result`` is written: with ``store: false``, or where less than everything is
+        recorded, nothing that was said; with ``off`` nothing that its caller said of it either.
+        """
+        if self.asked.is_kept and self._level is RecordLevel.FULL:
             return result
+        if self._level is RecordLevel.OFF:
+            result = msgspec.structs.replace(
+                result,
+                params="{}",
+                user_id=None,
+                metadata=None,
+                caller_rid=None,
+                request_fingerprint=b"",
+                trace_id=None,
+            )
         is_said = result.error_type == EngineRefused.code  # an engine may quote the request
         return msgspec.structs.replace(
             result,
