@@ -6,13 +6,14 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from edge_store.config import Config
     from edge_store.result import Record
+    from edge_store.sqlite import Connection
 
-__all__ = ["change", "changes"]
+__all__ = ["alone", "change", "changes"]
 
 ANSWER_TIMEOUT_S = 120.0
 
@@ -38,31 +39,42 @@ def changes(config: "Config", work: Callable[[Make], object]) -> None:
     """
     import msgspec
 
-    from edge_store.cli.main import report
-    from edge_store.errors import EdgeStoreError
-    from edge_store.sqlite import require_safe_sqlite
-
-    require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
     database = Path(config.store.path)
     if _is_served(database):
         work(lambda name, params: _ask_daemon(database, name, _checked(name, params)[1]))
         return
     from edge_store.changes import CHANGES
-    from edge_store.indexes import sole_writer
     from edge_store.recorder.transactions import in_transaction
 
-    os.umask(0o027)  # as the daemon does: -wal and -shm are for the owner and the group
-    replicated = config.replica.enabled
-    exit_code = 0
-    with sole_writer(database, stays_open=replicated) as connection:
-
+    def here(connection: "Connection") -> None:
         def make(name: str, params: "Record") -> Any:
             checked, _ = _checked(name, params)
             value = in_transaction(connection, CHANGES[name].carry_out, checked)
             return msgspec.to_builtins(value)
 
+        work(make)
+
+    alone(config, here)
+
+
+def alone(config: "Config", work: "Callable[[Connection], object]") -> NoReturn:
+    """Call ``work`` with the writer's connection, under the database's lock, and end the process.
+
+    Raises:
+        AlreadyRunning: the daemon runs.
+    """
+    from edge_store.cli.main import report
+    from edge_store.errors import EdgeStoreError
+    from edge_store.indexes import sole_writer
+    from edge_store.sqlite import require_safe_sqlite
+
+    require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
+    os.umask(0o027)  # as the daemon does: -wal and -shm are for the owner and the group
+    replicated = config.replica.enabled
+    exit_code = 0
+    with sole_writer(Path(config.store.path), stays_open=replicated) as connection:
         try:
-            work(make)
+            work(connection)
         except EdgeStoreError as exc:
             exit_code = report(exc)
         if replicated:  # see docs/adr/0010: closed, the whole database would be uploaded again

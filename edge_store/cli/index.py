@@ -1,6 +1,5 @@
 """``edge-store index``: indexes on a path inside stored JSON."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_store.cli.change import alone
 from edge_store.cli.output import bytes_text, chosen_format, output_options, write_rows
 
 if TYPE_CHECKING:
@@ -107,23 +107,6 @@ def ls(config: str | None, fmt: str | None) -> None:
 
 
 def _change(config: str | None, change: Callable[["Connection"], str]) -> None:
-    from edge_store.cli.main import report
     from edge_store.config import load
-    from edge_store.errors import EdgeStoreError
-    from edge_store.indexes import sole_writer
-    from edge_store.sqlite import require_safe_sqlite
 
-    settings = load(config).config
-    require_safe_sqlite(allow_vulnerable=settings.store.allow_vulnerable_sqlite)
-    os.umask(0o027)  # as the daemon does: -wal and -shm are for the owner and the group
-    replicated = settings.replica.enabled
-    exit_code = 0
-    with sole_writer(Path(settings.store.path), stays_open=replicated) as connection:
-        try:
-            click.echo(change(connection))
-        except EdgeStoreError as exc:
-            exit_code = report(exc)
-        if replicated:  # see docs/adr/0010: closed, the whole database would be uploaded again
-            sys.stdout.flush()
-            os._exit(exit_code)
-    sys.exit(exit_code)
+    alone(load(config).config, lambda connection: click.echo(change(connection)))
