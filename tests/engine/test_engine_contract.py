@@ -32,7 +32,7 @@ ADMINISTRATION = """\
 /pause_generation /release_memory_occupation /resume_memory_occupation /set_internal_state
 /set_trace_level /slow_down /start_profile /stop_profile /unload_lora_adapter
 /update_weight_version /update_weights_from_disk /update_weights_from_distributed
-/update_weights_from_tensor /vertex_generate /weights_checker /docs /openapi.json /redoc /nothing"""
+/update_weights_from_tensor /vertex_generate /weights_checker /docs /redoc /nothing"""
 
 
 def test_plain_chat_is_its_row(appliance: Appliance) -> None:
