@@ -83,6 +83,7 @@ async def recording(  # noqa: PLR0913  (all that has come up)
                 boot=boot,
                 config=config.recorder,
                 metrics=metrics,
+                privacy=config.privacy,
             )
             yield recorder, writer.damaged
         finally:

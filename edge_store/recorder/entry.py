@@ -3,15 +3,12 @@
 import hashlib
 import time
 
-import msgspec
-
 from edge_store.clock import now_ms
 from edge_store.engine import Scope
 from edge_store.errors import (
     Cancelled,
     ClientDisconnected,
     EdgeStoreError,
-    EngineRefused,
     InvalidRequest,
     ShutDown,
 )
@@ -20,6 +17,7 @@ from edge_store.recorder.boot import Boot
 from edge_store.recorder.caller import RecordLevel, caller_of, origin_of, record_level
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.failure import may_succeed_later
+from edge_store.recorder.keeping import reduced
 from edge_store.recorder.slots import Slot
 from edge_store.recorder.structured import as_json
 from edge_store.recorder.transcript import Asked, Reading
@@ -129,28 +127,8 @@ class Entry:
         )
 
     def kept(self, result: Result) -> Result:
-        """What of ``result`` is written: with ``store: false``, or where less than everything is
-        recorded, nothing that was said; with ``off`` nothing that its caller said of it either.
-        """
-        if self.asked.is_kept and self._level is RecordLevel.FULL:
-            return result
-        if self._level is RecordLevel.OFF:
-            result = msgspec.structs.replace(
-                result,
-                params="{}",
-                user_id=None,
-                metadata=None,
-                caller_rid=None,
-                request_fingerprint=b"",
-                trace_id=None,
-            )
-        is_said = result.error_type == EngineRefused.code  # an engine may quote the request
-        return msgspec.structs.replace(
-            result,
-            outputs=(),
-            content=Content(input_text=None, request_body=b"", response_body=b""),
-            error_message=None if is_said else result.error_message,
-        )
+        """What of ``result`` is written."""
+        return reduced(result, self._level, is_stored=self.asked.is_kept)
 
     def _id(self, failure: EdgeStoreError | None) -> ResultId:
         """The id that the caller has, unless another attempt follows this one."""
