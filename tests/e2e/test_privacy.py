@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.daemon import Box
+from support.daemon import Box, DaemonProcess
 
 SECRET = "ada@example.org"
 CHAT = "/v1/chat/completions"
@@ -96,3 +97,67 @@ def test_a_key_bounds_what_is_recorded(box: Box) -> None:
     rows = box.rows("SELECT privacy, user_id, output_tokens > 0 FROM results ORDER BY seq")
     assert rows == [('{"record":"meta"}', "ada", 1), ('{"record":"off"}', None, 1)]
     assert box.proven().faults == ()
+
+
+def chat(daemon: DaemonProcess, text: str, user: str) -> None:
+    body = {"model": "demo", "messages": [{"role": "user", "content": text}], "user": user}
+    assert daemon.post(CHAT, json=body).status_code == 200
+
+
+def forget(box: Box, *arguments: str) -> Any:
+    done = box.run("forget", *arguments, "--config", str(box.directory))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_a_user_is_forgotten_and_the_sums_and_the_chain_stay_whole(
+    box: Box, *, served: bool
+) -> None:
+    with box.serve() as daemon:
+        for n in range(3):
+            chat(daemon, f"the sphinx of quartz {n}", "u-17")
+            chat(daemon, f"the quick fox {n}", "u-18")
+        assert forget(box, "--user", "u-17", "--dry-run") == {
+            "chosen": 3, "deleted": 0, "dry_run": True,
+        }  # fmt: skip
+        if served:
+            done = forget(box, "--user", "u-17")
+        assert daemon.stop() == 0
+    if not served:
+        done = forget(box, "--user", "u-17")
+    assert (done["chosen"], done["deleted"]) == (3, 3)
+    assert set(done["remains"]) == {"wal", "copies"}
+    assert b"sphinx of quartz" not in everywhere(box)  # the last to close it has checkpointed
+    assert b"quick fox" in everywhere(box)
+    assert box.rows("SELECT user_id FROM results ORDER BY seq") == 3 * [("u-18",)]
+    assert box.rows("SELECT DISTINCT what, reason, count(*) FROM deletions") == [
+        ("result", "forget", 3)
+    ]
+    (sums,) = box.rows("SELECT admitted, completed, deleted_forget, percent FROM completeness")
+    assert sums == (6, 3, 3, 100.0)
+    assert box.proven().faults == ()
+    assert forget(box, "--user", "u-17")["chosen"] == 0
+
+
+def test_what_an_expression_chooses_is_forgotten_and_it_cannot_write(box: Box) -> None:
+    with box.serve() as daemon:
+        chat(daemon, "the sphinx of quartz", "u-17")
+        chat(daemon, "the quick fox", "u-17")
+        done = forget(box, "--where", "input_text LIKE '%sphinx%'")
+        assert (done["chosen"], done["deleted"]) == (1, 1)
+        for expression in ("1); DELETE FROM results; --", "no_such_column = 1", "1 -- all"):
+            refused = box.run("forget", "--where", expression, "--config", str(box.directory))
+            assert refused.returncode != 0
+        assert box.run("forget", "--config", str(box.directory)).returncode == 2
+        assert daemon.stop() == 0
+    assert box.rows("SELECT input_text FROM requests") == [("the quick fox",)]
+
+
+def test_the_answer_says_how_long_the_replica_keeps_it(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box", REPLICA__ENABLED="true")
+    with box.serve() as daemon:
+        chat(daemon, "the sphinx of quartz", "u-17")
+        done = forget(box, "--user", "u-17")
+        assert done["remains"]["replica"].startswith("until 20")
+        assert daemon.stop() == 0
