@@ -23,8 +23,13 @@ from edge_store.errors import ConfigError
 __all__ = ["Loaded", "config_path", "load"]
 
 ENVIRONMENT_PREFIX = "EDGE_STORE_"
-# no settings: which file to read, and a secret that no file should hold (engine/upstream.py)
-NO_SETTINGS = ("EDGE_STORE_CONFIG", "EDGE_STORE_UPSTREAM_API_KEY", "EDGE_STORE_ADMIN_KEY")
+# no settings: which file to read, and secrets that no file should hold
+NO_SETTINGS = (
+    "EDGE_STORE_CONFIG",
+    "EDGE_STORE_UPSTREAM_API_KEY",
+    "EDGE_STORE_ADMIN_KEY",
+    "EDGE_STORE_API_KEY",  # of the commands that ask the daemon (cli/batch.py)
+)
 SYSTEM_PATH = Path("/etc/edge-store/edge-store.toml")
 
 

@@ -123,14 +123,15 @@ class FileStore:
                 await asyncio.to_thread(file.rename, self.folder)
             return await enter()
 
-    async def sweep(self, needed: Callable[[], Awaitable[set[str]]]) -> int:
+    async def sweep(self, needed: Callable[[], Awaitable[set[str]]], since_ms: int = 0) -> int:
         """Remove bytes that nobody needs, and what another daemon left unfinished. Returns how many
-        files that were.
+        files that were. What is older than ``since_ms`` stays: a database that was restored knows
+        nothing of it, and the one that was put aside may come back.
         """
         async with self._sweeping:
-            return await asyncio.to_thread(self._remove, await needed())
+            return await asyncio.to_thread(self._remove, await needed(), since_ms)
 
-    def _remove(self, needed: set[str]) -> int:
+    def _remove(self, needed: set[str], since_ms: int) -> int:
         if not self.folder.is_dir():
             return 0
         removed = 0
@@ -138,6 +139,7 @@ class FileStore:
             is_ours = path.name.startswith(self._prefix)
             if not is_ours and path.name not in needed:
                 with suppress(OSError):
-                    path.unlink()
-                    removed += 1
+                    if path.stat().st_mtime_ns >= since_ms * 1_000_000:
+                        path.unlink()
+                        removed += 1
         return removed

@@ -29,7 +29,13 @@ from edge_store.queue.input import Limits, Line, lines_of, reread
 from edge_store.queue.lines import Counts, LineState, Standing, counted
 from edge_store.queue.places import Place, Places
 from edge_store.queue.records import Batch, BatchState, QueuedRequest
-from edge_store.queue.store import drop_expired_files, find_batch, needed_sha256s, open_batches
+from edge_store.queue.store import (
+    drop_expired_files,
+    find_batch,
+    needed_sha256s,
+    open_batches,
+    restored_at,
+)
 from edge_store.recorder.caller import Origin
 from edge_store.recorder.slots import Slots
 from edge_store.sqlite import DatabaseThread
@@ -326,7 +332,8 @@ class Runner:
 
     async def sweep(self) -> None:
         """Remove the bytes of files that are gone."""
-        removed = await self._store.sweep(partial(self._reader.run, needed_sha256s))
+        since_ms = await self._reader.run(restored_at)
+        removed = await self._store.sweep(partial(self._reader.run, needed_sha256s), since_ms)
         if removed:
             log.info("files_swept", files=removed)
 

@@ -39,6 +39,7 @@ __all__ = [
     "find_files",
     "needed_sha256s",
     "open_batches",
+    "restored_at",
 ]
 
 EVERYBODY = Caller()  # an operator at the box: sees all
@@ -96,6 +97,13 @@ def drop_file(connection: Connection, file_id: str) -> None:
 def drop_expired_files(connection: Connection) -> None:
     """Take those out of the list whose time is over."""
     connection.execute(sql("delete_expired_files"), {"now": now_ms()})
+
+
+def restored_at(connection: Connection) -> int:
+    """When this database was last restored, UTC ms; 0: never."""
+    with translated("the timelines cannot be read"):
+        (at,) = connection.execute(sql("select_restored_at")).fetchone()
+    return int(at)
 
 
 def needed_sha256s(connection: Connection) -> set[str]:

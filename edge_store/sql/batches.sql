@@ -39,6 +39,9 @@ WHERE (SELECT e.event FROM batch_events AS e WHERE e.batch_id = b.batch_id
        ORDER BY e.event_no DESC LIMIT 1)
     NOT IN ('failed', 'completed', 'expired', 'cancelled')
 
+-- name: select_restored_at
+SELECT coalesce(max(started_at), 0) FROM timelines WHERE reason = 'restored'
+
 -- name: insert_batch
 INSERT INTO batches (
     batch_id, created_at, tenant, caller, endpoint, input_file_id, input_sha256, completion_window,

@@ -105,6 +105,14 @@ def test_sglang_arguments_pass_as_they_are(tmp_path: Path) -> None:
     assert arguments["mem_fraction_static"] == 0.8
 
 
+def test_the_key_of_the_commands_is_no_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "edge-store.toml").write_text("", encoding="utf-8")
+    monkeypatch.setenv("EDGE_STORE_API_KEY", "es-secret")
+    assert load(str(tmp_path)).config == load(str(tmp_path)).config
+
+
 def test_file_is_found_by_variable_then_in_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -355,3 +355,23 @@ async def test_bytes_that_nobody_needs_are_swept_and_unfinished_ones_of_others(
     assert store.path(kept.sha256).read_bytes() == b"kept"
     for file in (ours, theirs):
         file.discard()
+
+
+async def test_bytes_from_before_a_restore_are_left_alone(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "results.db")
+    older = store.create()
+    older.write(b"of the database that was put aside")
+    older.finish()
+
+    async def entered() -> None:
+        return
+
+    await store.publish([older], entered)
+
+    async def needed() -> set[str]:
+        return set()
+
+    restored_ms = store.path(older.sha256).stat().st_mtime_ns // 1_000_000 + 1
+    assert await store.sweep(needed, restored_ms) == 0
+    assert store.path(older.sha256).exists()
+    assert await store.sweep(needed) == 1
