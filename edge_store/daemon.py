@@ -111,6 +111,10 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
     path = Path(config.store.path)
     admin_key = read_credential("admin-key", "EDGE_STORE_ADMIN_KEY")
     require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
+    if config.replica.enabled:  # before there is a boot: it would count as one that was cut
+        from edge_store.replica.location import parse_location
+
+        parse_location(config.replica.url)
     if not path.parent.is_dir():
         raise ConfigError(
             f"store.path = {str(path)!r}: there is no folder {path.parent}",
