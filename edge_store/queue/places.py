@@ -10,6 +10,7 @@ line ends, and every ``LOOK_S`` while lines are held back.
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from typing import NamedTuple
 
 from edge_store.config import QueueSection, RecorderSection
@@ -84,7 +85,8 @@ class Places:
             await waiter.future
         except asyncio.CancelledError:
             if waiter.future.cancelled():
-                self._waiting.remove(waiter)
+                with suppress(ValueError):  # taken out already
+                    self._waiting.remove(waiter)
             else:
                 self.give(size, was_admitted=False)
             raise
@@ -103,6 +105,8 @@ class Places:
                 break
             is_look = False
             waiter = self._waiting.popleft()
+            if waiter.future.done():  # cancelled, and has not left yet: it takes no place
+                continue
             self.running += 1
             self._bytes += waiter.size
             self._admitted += 1

@@ -201,6 +201,9 @@ class Writer:
                 await self._wake.wait()
 
     async def _change_next(self) -> None:
+        if self.damaged.done():  # nothing more is written to a damaged file
+            self._changes.refuse_all(self.damaged.result())
+            return
         try:
             await self._recover()
             await self._changes.carry_out_next(self._connection)
