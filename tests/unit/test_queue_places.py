@@ -154,3 +154,14 @@ async def test_a_place_is_given_back_once() -> None:
     assert places.running == 0
     await place.take()
     assert places.running == 1
+
+
+async def test_a_place_given_back_while_one_that_waits_is_cancelled_goes_to_the_next() -> None:
+    _, places = new(slots_max=1)
+    running, cancelled, following = await started(places, 3)
+    assert running.done()
+    cancelled.cancel()  # its future is over at once; it leaves the line a turn of the loop later
+    places.give(1, was_admitted=True)
+    await asyncio.gather(cancelled, return_exceptions=True)
+    await following
+    assert places.running == 1
