@@ -1,6 +1,7 @@
 """Ollama's chat and generate, asked and answered (docs.ollama.com/api)."""
 
 import time
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -103,7 +104,7 @@ def _form(wanted: Raw) -> Form | None:
     return Form("schema", bytes(wanted))
 
 
-class OllamaWire:
+class OllamaWire(ABC):
     """Lines of JSON, the last of which has ``done``; plain, that one with the whole text."""
 
     stream_type = b"application/x-ndjson"
@@ -139,8 +140,9 @@ class OllamaWire:
         """Ollama's error."""
         return encode({"error": message, "code": code})
 
+    @abstractmethod
     def _said(self, text: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
-        raise NotImplementedError
+        """What one line says of the answer."""
 
     def _piece(self, text: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
