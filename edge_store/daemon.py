@@ -44,6 +44,7 @@ from edge_store.observability.metrics import Metrics
 from edge_store.queue.room import running
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.boot import begin_boot
+from edge_store.recorder.checkpoints import checkpoint_when_large
 from edge_store.recorder.damage import examine
 from edge_store.recorder.disk import Disk
 from edge_store.recording import queue_beside, reading, recording
@@ -57,7 +58,6 @@ from edge_store.sqlite import (
     open_writer,
     require_safe_sqlite,
     translated,
-    wal_bytes,
 )
 from edge_store.systemd import notify
 
@@ -68,7 +68,6 @@ log = structlog.get_logger(__name__)
 LOADING_BEAT_S = 10.0
 LOADING_MAX_S = 3600.0
 LOADING_EXTENSION_S = 60  # systemd waits this long after each beat before it gives the start up
-WAL_CHECK_S = 10.0
 ADMIN_CONNECTIONS_MAX = 16
 CONNECTIONS_SPARE = 64  # for health, metrics and queries when there are few slots
 
@@ -356,19 +355,7 @@ async def _replica(
         return
     async with asyncio.TaskGroup() as tasks:
         checkpoints = tasks.create_task(
-            _checkpoint_when_large(path, database, config.store.wal_bytes_max)
+            checkpoint_when_large(path, database, config.store.wal_bytes_max)
         )
         yield None
         checkpoints.cancel()
-
-
-async def _checkpoint_when_large(path: Path, database: DatabaseThread, bound: int) -> None:
-    while True:
-        await asyncio.sleep(WAL_CHECK_S)
-        if wal_bytes(path) <= bound:
-            continue
-        try:
-            if not await database.run(checkpoint):
-                log.warning("checkpoint_blocked", wal_bytes=wal_bytes(path))
-        except StoreError as exc:  # a full disk: the next round tries again
-            log.warning("checkpoint_failed", code=exc.code, error=str(exc))

@@ -43,6 +43,7 @@ __all__ = [
     "driver",
     "is_index_held",
     "is_vulnerable",
+    "move_wal",
     "open_copy",
     "open_reader",
     "open_without_wal",
@@ -292,6 +293,21 @@ def checkpoint(connection: Connection) -> bool:
     with translated("the WAL could not be moved into the database"):
         (busy, _log, _moved) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
+
+
+def move_wal(path: Path) -> None:
+    """Move what the WAL holds now into the database, beside a writer and without making him wait.
+    The WAL keeps its size, and what is written meanwhile stays in it.
+
+    Only while no Litestream runs on the file, and while another connection is open: the last one to
+    close would empty the WAL in its own time.
+    """
+    connection = open_writer(path)
+    try:
+        with translated("the WAL could not be moved into the database"):
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    finally:
+        connection.close()
 
 
 def wal_bytes(path: Path) -> int:

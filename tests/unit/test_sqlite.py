@@ -31,6 +31,7 @@ from edge_store.sqlite import (
     checkpoint,
     driver,
     is_vulnerable,
+    move_wal,
     open_reader,
     open_writer,
     require_safe_sqlite,
@@ -212,6 +213,26 @@ def test_a_checkpoint_empties_the_wal_and_says_when_it_cannot(path: Path) -> Non
     reader.close()
     assert checkpoint(connection)
     assert wal_bytes(path) == 0
+
+
+def test_the_wal_is_moved_beside_an_open_transaction_of_the_writer(path: Path) -> None:
+    connection, _ = new_database(path)
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE device SET created_at = 2")
+    move_wal(path)
+    (_, pages, moved) = connection_state(path)
+    assert pages == moved > 0
+    connection.execute("COMMIT")
+    assert connection_state(path)[1] > pages, "what is written meanwhile stays in the WAL"
+    assert connection.execute("SELECT created_at FROM device").fetchone() == (2,)
+
+
+def connection_state(path: Path) -> tuple[int, int, int]:
+    """Whether it was busy, the WAL's pages, and those of them that are in the database too."""
+    reader = open_writer(path)
+    state: tuple[int, int, int] = reader.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
+    reader.close()
+    return state
 
 
 def test_one_process_at_a_time_holds_the_lock(path: Path) -> None:
