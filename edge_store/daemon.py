@@ -48,6 +48,7 @@ from edge_store.recorder.checkpoints import checkpoint_when_large
 from edge_store.recorder.damage import examine
 from edge_store.recorder.disk import Disk
 from edge_store.recording import queue_beside, reading, recording
+from edge_store.result import Boot
 from edge_store.schema import migrate
 from edge_store.sql import sql
 from edge_store.sqlite import (
@@ -144,7 +145,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
             disk = Disk(path, config.store.disk_reserve_bytes)
             log.info("boot_began", boot_id=boot.boot_id, device_id=device_id, version=__version__)
             async with (
-                _replica(config, path, device_id, database, lock) as replica,
+                _replica(config, path, boot, database, lock) as replica,
                 recording(config, disk, boot, database, engine, metrics, replica) as (
                     recorder,
                     damaged,
@@ -342,16 +343,15 @@ def _prepare(connection: Connection, device_id: str, *, index_was_held: bool) ->
 
 @asynccontextmanager
 async def _replica(
-    config: Config, path: Path, device_id: DeviceId, database: DatabaseThread, lock: DatabaseLock
+    config: Config, path: Path, boot: Boot, database: DatabaseThread, lock: DatabaseLock
 ) -> AsyncIterator[Any]:
-    """Litestream when replication is on; else the daemon checkpoints by itself."""
+    """Replication when it is on; else the daemon checkpoints by itself."""
     if config.replica.enabled:
-        from edge_store.replica.supervisor import Litestream
+        from edge_store.replica.room import replicating
 
-        async with Litestream(
-            config.replica, path, device_id, lock_descriptor=lock.descriptor
-        ) as litestream:
-            yield litestream
+        descriptor = lock.descriptor
+        async with replicating(config.replica, path, boot, lock_descriptor=descriptor) as replica:
+            yield replica
         return
     async with asyncio.TaskGroup() as tasks:
         checkpoints = tasks.create_task(

@@ -20,7 +20,8 @@ __all__ = [
     "EngineError", "EngineRefused", "EngineStartFailed", "Forbidden", "GenerationTimeout",
     "IdempotencyConflict",
     "InvalidRequest", "KeyExpired", "KeyRevoked", "LitestreamUnavailable", "MethodNotAllowed",
-    "NoRoomForAnswer", "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PayloadTooLarge",
+    "NoRoomForAnswer", "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken",
+    "PayloadTooLarge",
     "QueryRefused", "QueueFull",
     "RateLimited", "RecorderFull", "ReplicaNotFound", "ReplicationError", "RequestError",
     "RequestTimeout", "ResponseTooLarge", "RestoreFailed", "SchemaTooNew", "ShutDown", "StoreError",
@@ -367,6 +368,12 @@ class LitestreamUnavailable(ReplicationError):
     """The litestream program is missing, too old, or does not start."""
 
     code = "litestream_unavailable"
+
+
+class PathTaken(ReplicationError):
+    """Another box writes to the path of this box's replica."""
+
+    code = "path_taken"
 
 
 class ReplicaNotFound(ReplicationError):

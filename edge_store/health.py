@@ -10,8 +10,8 @@ from edge_store.engine import Engine
 from edge_store.observability.metrics import Metrics
 from edge_store.queue.room import Queue
 from edge_store.recorder.app import Recorder
-from edge_store.recorder.boot import Boot
 from edge_store.recorder.disk import Disk
+from edge_store.result import Boot
 from edge_store.sqlite import wal_bytes
 
 __all__ = ["read_health", "watch"]

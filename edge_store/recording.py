@@ -20,11 +20,12 @@ from edge_store.observability.metrics import Metrics
 from edge_store.queue.room import Queue, queue_of
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.batch import read_head
-from edge_store.recorder.boot import Boot, end_boot
+from edge_store.recorder.boot import end_boot
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.idempotency import Idempotency
 from edge_store.recorder.slots import Slots
 from edge_store.recorder.writer import Writer
+from edge_store.result import Boot
 from edge_store.sqlite import DatabaseThread, open_reader
 from edge_store.systemd import feed_watchdog
 

@@ -12,6 +12,7 @@ import msgspec
 from edge_store.ids import BootId, DeviceId, ResultId
 
 __all__ = [
+    "Boot",
     "Content",
     "JsonState",
     "Operation",
@@ -55,6 +56,18 @@ class JsonState(StrEnum):
     REPAIRED = "repaired"
     TRUNCATED = "truncated"
     INVALID = "invalid"
+
+
+class Boot(Record, frozen=True, kw_only=True):
+    """Constant from start to stop; every result carries parts of it."""
+
+    boot_id: BootId
+    device_id: DeviceId
+    timeline: str
+    version: str
+    engine: str
+    engine_version: str
+    clock_synced: bool
 
 
 class Output(Record, frozen=True, kw_only=True):

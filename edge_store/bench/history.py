@@ -13,8 +13,8 @@ from pathlib import Path
 from edge_store.chain import GENESIS, commit_digest
 from edge_store.identity import create_identity
 from edge_store.ids import new_result_id
-from edge_store.recorder.boot import Boot, begin_boot
-from edge_store.result import Content, JsonState, Operation, Output, Result, Status
+from edge_store.recorder.boot import begin_boot
+from edge_store.result import Boot, Content, JsonState, Operation, Output, Result, Status
 from edge_store.rows import insert_rows, to_row
 from edge_store.schema import migrate
 from edge_store.sql import sql

@@ -27,11 +27,11 @@ from edge_store.identity import create_identity
 from edge_store.ids import new_result_id
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.batch import read_head
-from edge_store.recorder.boot import Boot, begin_boot
+from edge_store.recorder.boot import begin_boot
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.slots import Slots
 from edge_store.recorder.writer import Writer
-from edge_store.result import Content, Operation, Output, Result, Status
+from edge_store.result import Boot, Content, Operation, Output, Result, Status
 from edge_store.rows import NAMES, Row, insert_rows, to_row
 from edge_store.schema import migrate
 from edge_store.sql import sql

@@ -25,7 +25,6 @@ from edge_store.ids import ResultId, new_result_id
 from edge_store.jsonrepair import JsonWorkers
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.answers import Answers
-from edge_store.recorder.boot import Boot
 from edge_store.recorder.caller import RecordLevel, caller_of, origin_of, record_level
 from edge_store.recorder.commits import Commits
 from edge_store.recorder.entry import Entry
@@ -35,7 +34,7 @@ from edge_store.recorder.slots import Hold, Slot, Slots
 from edge_store.recorder.structured import Structured
 from edge_store.recorder.transcript import Asked, Dialect, Reading
 from edge_store.recorder.writer import Writer
-from edge_store.result import Receipt, Result
+from edge_store.result import Boot, Receipt, Result
 
 __all__ = ["Recorder"]
 

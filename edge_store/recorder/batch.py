@@ -13,9 +13,8 @@ import msgspec
 from edge_store.chain import GENESIS, commit_digest
 from edge_store.clock import now_ms
 from edge_store.errors import EdgeStoreError, StoreError
-from edge_store.recorder.boot import Boot
 from edge_store.recorder.losses import Loss, insert_losses
-from edge_store.result import Content, Receipt, Result
+from edge_store.result import Boot, Content, Receipt, Result
 from edge_store.rows import Row, insert_rows, salvaged, to_row
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, driver, translated

@@ -3,24 +3,12 @@
 import msgspec
 
 from edge_store.clock import is_clock_synced, now_ms
-from edge_store.ids import BootId, DeviceId, new_boot_id
-from edge_store.result import Record
+from edge_store.ids import DeviceId, new_boot_id
+from edge_store.result import Boot
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, driver, translated
 
-__all__ = ["Boot", "begin_boot", "end_boot"]
-
-
-class Boot(Record, frozen=True, kw_only=True):
-    """Constant from start to stop; every result carries parts of it."""
-
-    boot_id: BootId
-    device_id: DeviceId
-    timeline: str
-    version: str
-    engine: str
-    engine_version: str
-    clock_synced: bool
+__all__ = ["begin_boot", "end_boot"]
 
 
 def begin_boot(

@@ -16,14 +16,13 @@ from edge_store.errors import (
     ShutDown,
 )
 from edge_store.ids import ResultId, new_result_id
-from edge_store.recorder.boot import Boot
 from edge_store.recorder.caller import RecordLevel, caller_of, origin_of, record_level
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.failure import may_succeed_later
 from edge_store.recorder.slots import Slot
 from edge_store.recorder.structured import as_json
 from edge_store.recorder.transcript import Asked, Reading
-from edge_store.result import Content, Output, Result, Status
+from edge_store.result import Boot, Content, Output, Result, Status
 
 __all__ = ["Entry"]
 

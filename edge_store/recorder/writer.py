@@ -27,7 +27,6 @@ from edge_store.errors import (
 )
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.batch import ChainHead, Suspect, Written, without_content, write_batch
-from edge_store.recorder.boot import Boot
 from edge_store.recorder.commits import Commits
 from edge_store.recorder.disk import Disk, DiskLevel
 from edge_store.recorder.failure import is_damage, may_pass, refusal
@@ -36,7 +35,7 @@ from edge_store.recorder.reopen import reopened
 from edge_store.recorder.slots import Slot, Slots
 from edge_store.recorder.transactions import Transactions
 from edge_store.recorder.waiting import Attempt, Settled, Waiting, first_of
-from edge_store.result import Receipt, Result, Status
+from edge_store.result import Boot, Receipt, Result, Status
 from edge_store.sqlite import DatabaseThread
 
 __all__ = ["Writer"]

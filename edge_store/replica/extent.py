@@ -27,7 +27,7 @@ from edge_store.ids import DeviceId
 from edge_store.replica.location import DATABASE_NAME, Credentials, Location
 from edge_store.result import Record
 
-__all__ = ["DEVICE_ID", "Extent", "list_devices", "read_extent"]
+__all__ = ["DEVICE_ID", "Extent", "explained", "list_devices", "read_extent"]
 
 LIST_TIMEOUT_S = 60.0
 FILES_MAX = 1_000_000  # of one replica; a day of it at one a second is 86,400
@@ -93,7 +93,7 @@ async def _listed(location: Location, function: Callable[P, T], *args: P.args, *
         async with asyncio.timeout(LIST_TIMEOUT_S):
             return await asyncio.to_thread(function, *args, **kw)
     except (BaseError, FileNotFoundError, PermissionError, TimeoutError) as exc:
-        raise _explained(exc, location) from exc
+        raise explained(exc, location) from exc
 
 
 def _find_devices(location: Location, credentials: Credentials | None) -> list[DeviceId]:
@@ -154,7 +154,7 @@ def _below(entry: Any, prefix: str | None) -> str:
     return str(entry["path"]).removeprefix(prefix or "").lstrip("/")
 
 
-def _explained(exc: Exception, location: Location) -> ReplicationError:
+def explained(exc: Exception, location: Location) -> ReplicationError:
     """What a failed LIST means. The store's texts name no keys but the key's id; it is left out."""
     text = str(exc)
     found = STATUS.search(text)  # the address, with a port and a prefix, is in the text too

@@ -21,6 +21,7 @@ class ReplicaState(StrEnum):
     LAGGING = "lagging"  # behind for a while, but moving
     UNREACHABLE = "unreachable"  # the store takes nothing
     RESTARTING = "restarting"  # litestream has ended and will be started again
+    TAKEN = "taken"  # another box writes to this box's path; nothing is replicated
     STOPPED = "stopped"
 
 

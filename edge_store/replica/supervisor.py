@@ -1,10 +1,10 @@
 """Keeps Litestream running as our child while the daemon runs, and says how far the replica is.
 
-Entering the context checks program, keys and configuration, starts the child and waits until its
-control socket answers; whatever is wrong by then is the operator's to mend and is raised. Later it
-is started again when it ends, with growing pauses. Leaving waits, bounded, until the last commits
-are in the replica, then stops it: so whoever writes must have ended first, and must neither close
-the last connection nor checkpoint, before or after. Runs on the main thread's loop.
+Entering the context checks program, keys and configuration; ``start`` starts the child and waits
+until its control socket answers; whatever is wrong by then is the operator's to mend and is raised.
+Later it is started again when it ends, with growing pauses. Leaving waits, bounded, until the last
+commits are in the replica, then stops it: so whoever writes must have ended first, and must neither
+close the last connection nor checkpoint, before or after. Runs on the main thread's loop.
 """
 
 import asyncio
@@ -76,6 +76,9 @@ class Litestream:
         self._running = asyncio.Lock()  # held while there is a child
         self._is_pausing = False
         self._stopping = asyncio.Event()
+        self._allowed = asyncio.Event()
+        self._tasks: asyncio.TaskGroup
+        self._supervising: asyncio.Task[None] | None = None
         self._program: Program
         self._credentials: Credentials | None = None
         self._control: Control
@@ -100,10 +103,10 @@ class Litestream:
         return process.pid if process is not None and process.returncode is None else None
 
     async def __aenter__(self) -> Self:
-        """Start it.
+        """Check all that can be checked before it runs.
 
         Raises:
-            LitestreamUnavailable: there is no usable program, or it does not stay up.
+            LitestreamUnavailable: there is no usable program, or it refuses its configuration.
             ConfigError: replica.url or its keys are wrong, or its folder cannot be made.
         """
         async with AsyncExitStack() as stack:
@@ -112,16 +115,29 @@ class Litestream:
             self._program = await asyncio.to_thread(find_litestream)
             await asyncio.to_thread(check_config, self._program, self._config, self._database)
             stack.push_async_callback(self._control.close)
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            tasks.create_task(self._supervise(ready))
-            try:
-                await ready
-            except BaseException:
-                self._stopping.set()
-                raise
+            self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
             self._stack = stack.pop_all()
         return self
+
+    async def start(self) -> None:
+        """Start the child, and wait until it answers. One that was started already, or is held by
+        ``hold``, goes on.
+
+        Raises:
+            LitestreamUnavailable: it does not stay up.
+        """
+        if self._supervising is None or self._supervising.done():
+            ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._supervising = self._tasks.create_task(self._supervise(ready))
+            self._allowed.set()
+            await ready
+        self._allowed.set()
+
+    async def hold(self) -> None:
+        """End the child, by force, and start none until ``start`` is called."""
+        self._allowed.clear()
+        async with self.paused():
+            self._tracker.ended(ReplicaState.STOPPED)
 
     async def __aexit__(
         self,
@@ -245,6 +261,8 @@ class Litestream:
         """Run the child again and again until ``stop``."""
         pause_s = RESTART_MIN_S
         while not self._stopping.is_set():
+            if not await self._may_run():
+                break
             began = time.monotonic()
             reason = ""
             try:
@@ -274,6 +292,16 @@ class Litestream:
                 async with asyncio.timeout(pause_s):
                     await self._stopping.wait()
             pause_s = min(2 * pause_s, RESTART_MAX_S)
+        if not ready.done():
+            ready.set_exception(LitestreamUnavailable("the daemon stops before litestream is up"))
+
+    async def _may_run(self) -> bool:
+        """Wait while it is held; false when it is to stop."""
+        waiting = [asyncio.ensure_future(each.wait()) for each in (self._allowed, self._stopping)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+        return not self._stopping.is_set()
 
     async def _run_once(self, ready: asyncio.Future[None]) -> str:
         """One run of the child, from its start to its end. Returns why it ended."""

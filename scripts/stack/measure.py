@@ -26,7 +26,7 @@ from edge_store.cli.output import write_rows
 from edge_store.clock import now_ms
 from edge_store.ids import BootId, DeviceId
 from edge_store.query import QueryResult
-from edge_store.recorder.boot import Boot
+from edge_store.result import Boot
 from edge_store.rows import OUTPUT_COLUMNS, RESULT_COLUMNS, to_row
 
 HERE = Path(__file__).parent

@@ -13,8 +13,7 @@ from support.records import make_result, new_database
 from edge_store.api.pages import public
 from edge_store.chain import verify_chain
 from edge_store.recorder.batch import read_head, write_batch
-from edge_store.recorder.boot import Boot
-from edge_store.result import Content, JsonState, Operation, Output, Receipt, Result, Status
+from edge_store.result import Boot, Content, JsonState, Operation, Output, Receipt, Result, Status
 from edge_store.rows import OUTPUT_COLUMNS, RESULT_COLUMNS, load_recorded
 from edge_store.sql import sql
 from edge_store.sqlite import Connection

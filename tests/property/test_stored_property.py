@@ -14,10 +14,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from support.records import make_result, new_database
 
 from edge_store.recorder.batch import ChainHead, read_head, write_batch
-from edge_store.recorder.boot import Boot
 from edge_store.recorder.caller import Caller
 from edge_store.recorder.transcript.openai import ChatDialect
-from edge_store.result import Content
+from edge_store.result import Boot, Content
 from edge_store.sqlite import Connection
 from edge_store.stored import Wanted, completion, find_completion, page
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from edge_store.identity import create_identity
 from edge_store.ids import BootId, DeviceId, new_result_id
-from edge_store.recorder.boot import Boot, begin_boot
-from edge_store.result import Content, Operation, Output, Result, Status
+from edge_store.recorder.boot import begin_boot
+from edge_store.result import Boot, Content, Operation, Output, Result, Status
 from edge_store.schema import migrate
 from edge_store.sqlite import Connection, open_writer
 

@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -142,10 +143,17 @@ def is_alive(process_id: int) -> bool:
         return False
 
 
-def replicate(database: Path, device_id: str, url: str, **settings: Any) -> Litestream:
+@asynccontextmanager
+async def replicate(
+    database: Path, device_id: str, url: str, **settings: Any
+) -> AsyncIterator[Litestream]:
     """Litestream as the daemon runs it, looked at often."""
     section = ReplicaSection(url=url, **settings)
-    return Litestream(section, database, DeviceId(device_id), health_interval_s=0.2)
+    async with Litestream(
+        section, database, DeviceId(device_id), health_interval_s=0.2
+    ) as litestream:
+        await litestream.start()
+        yield litestream
 
 
 async def wait_for(holds: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> None:

@@ -19,12 +19,11 @@ from edge_store.jsonrepair import JsonWorkers
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.batch import read_head
-from edge_store.recorder.boot import Boot
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.idempotency import Idempotency
 from edge_store.recorder.slots import Slots
 from edge_store.recorder.writer import Writer
-from edge_store.result import Recorded
+from edge_store.result import Boot, Recorded
 from edge_store.rows import load_recorded
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, open_writer
 

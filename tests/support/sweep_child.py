@@ -26,11 +26,11 @@ from edge_store.errors import DiskFull, EdgeStoreError, StoreError
 from edge_store.identity import create_identity
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.batch import read_head
-from edge_store.recorder.boot import Boot, begin_boot, end_boot
+from edge_store.recorder.boot import begin_boot, end_boot
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.slots import Slots
 from edge_store.recorder.writer import Writer
-from edge_store.result import Receipt, Result
+from edge_store.result import Boot, Receipt, Result
 from edge_store.schema import migrate
 from edge_store.sqlite import (
     Connection,

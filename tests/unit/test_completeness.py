@@ -10,8 +10,9 @@ import edge_store.identity
 import edge_store.recorder.boot
 from edge_store.identity import create_identity
 from edge_store.recorder.batch import read_head, write_batch
-from edge_store.recorder.boot import Boot, begin_boot, end_boot
+from edge_store.recorder.boot import begin_boot, end_boot
 from edge_store.recorder.deletions import Reason, delete_results
+from edge_store.result import Boot
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 

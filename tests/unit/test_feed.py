@@ -13,9 +13,9 @@ from support.records import DEVICE, make_result, new_database
 
 import edge_store.api.feed
 from edge_store.recorder.batch import read_head, write_batch
-from edge_store.recorder.boot import Boot, begin_boot
+from edge_store.recorder.boot import begin_boot
 from edge_store.recorder.caller import Caller
-from edge_store.result import Result
+from edge_store.result import Boot, Result
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 

@@ -49,9 +49,8 @@ from edge_store.queue.store import (
     open_batches,
 )
 from edge_store.recorder.batch import read_head, write_batch
-from edge_store.recorder.boot import Boot
 from edge_store.recorder.caller import Caller, Right
-from edge_store.result import Receipt, Status
+from edge_store.result import Boot, Receipt, Status
 from edge_store.sqlite import Connection
 
 OWN = frozenset({Right.GENERATE, Right.READ_OWN})

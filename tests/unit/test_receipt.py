@@ -21,10 +21,10 @@ from edge_store.receipt import (
     read_receipt,
 )
 from edge_store.recorder.batch import read_head, write_batch
-from edge_store.recorder.boot import Boot, begin_boot, end_boot
+from edge_store.recorder.boot import begin_boot, end_boot
 from edge_store.recorder.deletions import Reason, What, delete_results
 from edge_store.replica.status import Confirmed, ReplicaState, ReplicaStatus
-from edge_store.result import Result
+from edge_store.result import Boot, Result
 
 
 class Box:

@@ -23,8 +23,8 @@ from edge_store.engine.demo import DemoEngine
 from edge_store.errors import EdgeStoreError, EngineCrashed, EngineError
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder import idempotency
-from edge_store.recorder.boot import Boot
 from edge_store.recorder.disk import Disk
+from edge_store.result import Boot
 from edge_store.sqlite import Connection
 
 __all__ = ["Call", "Life", "World"]
