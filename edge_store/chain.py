@@ -12,7 +12,7 @@ the ranges can be shared out; ``verify_chain`` does it all on one connection.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ __all__ = [
     "check_links",
     "check_rows",
     "commit_digest",
+    "find_link",
     "verify_chain",
 ]
 
@@ -51,6 +52,14 @@ class ChainCheck(msgspec.Struct, frozen=True, kw_only=True):
     newest_at: int | None  # UTC ms of the newest commit
     newest_digest: bytes
     faults: tuple[str, ...]
+
+
+class Link(NamedTuple):
+    """A commit that carried results."""
+
+    commit_id: int
+    at: int
+    digest: bytes
 
 
 def commit_digest(
@@ -214,6 +223,25 @@ def is_as_written(connection: Connection, link: Sequence[Any]) -> bool:
         return bool(commit_digest(previous, (boot_id, at, upto, first, last), digests) == digest)
     except TypeError:  # what no writer writes
         return False
+
+
+def find_link(connection: Connection, seq: int) -> Link | None:
+    """The commit that carried ``seq``. Found by bisection: commits are many, and no index of them
+    is worth what it costs at every COMMIT.
+    """
+    (last,) = connection.execute(sql("select_last_commit_id")).fetchone()
+    low, high = 1, last
+    while low <= high:
+        middle = (low + high) // 2
+        row = connection.execute(sql("select_commit_upwards"), {"commit_id": middle}).fetchone()
+        if row is None or row[2] > seq:
+            high = middle - 1
+        elif row[3] < seq:
+            low = row[0] + 1
+        else:
+            commit_id, at, _from, _to, digest = row
+            return Link(commit_id, at, digest)
+    return None
 
 
 def check_commit(connection: Connection, commit_id: int) -> list[str]:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
-from edge_store.chain import check_commit, check_rows
+from edge_store.chain import check_commit, check_rows, find_link
 from edge_store.clock import now_ms, rfc3339
 from edge_store.errors import InvalidRequest
 from edge_store.replica.status import ReplicaStatus
@@ -225,30 +225,19 @@ def _fault(connection: Connection, place: Place, committed: Committed | None) ->
 
 
 def _committed(connection: Connection, place: Place) -> tuple[Committed | None, int | None]:
-    """The commit that carried ``place``, and its time in ms. Found by bisection: commits are many,
-    and no index of them is worth what it costs at every COMMIT.
-    """
-    (last,) = connection.execute(sql("select_last_commit_id")).fetchone()
-    low, high = 1, last
-    while low <= high:
-        middle = (low + high) // 2
-        row = connection.execute(sql("select_commit_upwards"), {"commit_id": middle}).fetchone()
-        if row is None or row[2] > place.seq:
-            high = middle - 1
-        elif row[3] < place.seq:
-            low = row[0] + 1
-        else:
-            commit_id, at, _from, _to, digest = row
-            found = Committed(
-                at=rfc3339(at),
-                seq=place.seq,
-                timeline=place.timeline,
-                commit_id=commit_id,
-                digest=place.digest.hex(),
-                commit_digest=digest.hex(),
-            )
-            return found, at
-    return None, None
+    """The commit that carried ``place``, and its time in ms."""
+    link = find_link(connection, place.seq)
+    if link is None:
+        return None, None
+    found = Committed(
+        at=rfc3339(link.at),
+        seq=place.seq,
+        timeline=place.timeline,
+        commit_id=link.commit_id,
+        digest=place.digest.hex(),
+        commit_digest=link.digest.hex(),
+    )
+    return found, link.at
 
 
 def _replicated(seq: int, committed_at: int | None, replica: Replication) -> Replicated:

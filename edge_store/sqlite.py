@@ -60,7 +60,7 @@ DatabaseError = driver.Error
 APPLICATION_ID = 0x65646773  # "edgs"
 FLOCK = "@hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, process
 INDEX_HELD_BYTE = 128  # of the -shm file: locked by each connection (UNIX_SHM_DMS in os_unix.c)
-PAGE_BYTES = 2048  # a COMMIT writes whole pages of some 15 B-trees: ADR 13
+PAGE_BYTES = 2048  # a COMMIT writes whole pages of a dozen B-trees: ADR 13
 
 # Read back after they are set; a connection that cannot have them is not a writer.
 WRITER_PRAGMAS: tuple[tuple[str, int | str, str], ...] = (

@@ -16,11 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from edge_store.chain import find_link
 from edge_store.clock import now_ms
 from edge_store.config import RecorderSection
 from edge_store.engine import Receive, Scope, Send
 from edge_store.errors import (
     ClientDisconnected,
+    Corrupt,
     EdgeStoreError,
     GenerationTimeout,
     IdempotencyConflict,
@@ -306,12 +308,15 @@ def _find(connection: Connection, name: Name, since: int) -> Stored | None:
     tenant, key_hash = name
     params = {"tenant": tenant, "key_hash": key_hash, "since": since}
     with translated("the answer under an Idempotency-Key cannot be looked up"):
-        rows = connection.execute(sql("select_answer_by_key"), params).fetchall()
-    if not rows:
-        return None
-    ((result_id, seq, committed_at, endpoint, fingerprint, http_status, stream, body),) = rows
+        row = connection.execute(sql("select_answer_by_key"), params).fetchone()
+        if row is None:
+            return None
+        result_id, seq, endpoint, fingerprint, http_status, stream, body = row
+        link = find_link(connection, seq)
+    if link is None:
+        raise Corrupt(f"result {result_id} is here, but its commit is not: see `edge-store verify`")
     return Stored(
-        receipt=Receipt(id=ResultId(result_id), seq=seq, committed_at=committed_at),
+        receipt=Receipt(id=ResultId(result_id), seq=seq, committed_at=link.at),
         endpoint=endpoint,
         fingerprint=fingerprint,
         http_status=http_status,

@@ -26,6 +26,8 @@ CREATE TABLE boots ( -- One row per start of the daemon; its clean end is a seco
     engine TEXT NOT NULL, -- which engine answered
     engine_version TEXT NOT NULL, -- and its version
     clock_synced INTEGER NOT NULL, -- 1 if the kernel's clock was disciplined
+    after_seq INTEGER NOT NULL, -- the newest result's seq by then; 0 before the first
+    after_commit INTEGER NOT NULL, -- the newest commit by then; 0 before the first
     UNIQUE (boot_id, event)
 ) STRICT;
 
@@ -72,8 +74,7 @@ CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted o
     http_status INTEGER NOT NULL, -- of the outcome: a stream that fails after its 200 has its error's
     error_type TEXT, -- stable code of the error
     error_message TEXT, -- its message
-    digest BLOB NOT NULL, -- SHA-256 of this row, its outputs and its content
-    UNIQUE (boot_id, boot_seq)
+    digest BLOB NOT NULL -- SHA-256 of this row, its outputs and its content
 ) STRICT;
 CREATE INDEX results_by_idempotency ON results (idempotency_key_hash, seq)
 WHERE idempotency_key_hash IS NOT NULL;
@@ -129,7 +130,6 @@ CREATE TABLE commits ( -- One row per COMMIT, and one a second while requests ar
     digest BLOB NOT NULL, -- SHA-256 of the previous digest, this row, and the digests of its results
     previous BLOB NOT NULL -- digest of the commit before; 32 zero bytes for the first
 ) STRICT;
-CREATE INDEX commits_by_boot ON commits (boot_id, admitted_upto);
 
 CREATE TABLE deletions ( -- What was deleted and why: keeps the count true and the chain checkable.
     deletion_id INTEGER PRIMARY KEY AUTOINCREMENT, -- order
@@ -200,6 +200,25 @@ CREATE TABLE blobs ( -- Images and audio, once each.
     media_type TEXT NOT NULL, -- as in image/png
     bytes BLOB NOT NULL -- the bytes
 ) STRICT;
+
+-- Instead of an index by boot, of results or of commits: each COMMIT would write its last pages.
+CREATE VIEW boot_extents AS -- Which results and commits are of which boot: a boot's are consecutive.
+SELECT
+    boot_no, boot_id, seq_from, seq_to, commit_from, commit_to,
+    (SELECT max(c.commit_id) FROM commits AS c
+     WHERE c.commit_id BETWEEN commit_from AND commit_to) AS last_commit
+FROM (
+    SELECT
+        s.boot_no, s.boot_id,
+        s.after_seq + 1 AS seq_from,
+        coalesce(n.after_seq, 9223372036854775807) AS seq_to,
+        s.after_commit + 1 AS commit_from,
+        coalesce(n.after_commit, 9223372036854775807) AS commit_to
+    FROM boots AS s
+    LEFT JOIN boots AS n ON n.boot_no = (
+        SELECT m.boot_no FROM boots AS m WHERE m.boot_no > s.boot_no AND m.event = 'start'
+        ORDER BY m.boot_no LIMIT 1)
+    WHERE s.event = 'start');
 
 CREATE VIEW generations AS -- Everything about a result in one flat row, its first choice included.
 SELECT
@@ -285,13 +304,14 @@ GROUP BY day, model;
 CREATE VIEW completeness AS -- Per boot: what was admitted and what became of it.
 WITH
 outcomes AS (
-    SELECT boot_id,
+    SELECT x.boot_no,
         count(*) AS recorded,
-        count(*) FILTER (WHERE status = 'completed') AS completed,
-        count(*) FILTER (WHERE status = 'incomplete') AS incomplete,
-        count(*) FILTER (WHERE status = 'failed') AS failed,
-        count(*) FILTER (WHERE status = 'cancelled') AS cancelled
-    FROM results GROUP BY boot_id),
+        count(*) FILTER (WHERE r.status = 'completed') AS completed,
+        count(*) FILTER (WHERE r.status = 'incomplete') AS incomplete,
+        count(*) FILTER (WHERE r.status = 'failed') AS failed,
+        count(*) FILTER (WHERE r.status = 'cancelled') AS cancelled
+    FROM boot_extents AS x CROSS JOIN results AS r ON r.seq BETWEEN x.seq_from AND x.seq_to
+    GROUP BY x.boot_no),
 gone AS (
     SELECT boot_id,
         count(*) AS deleted,
@@ -327,10 +347,9 @@ counted AS (
             AS next_at
     FROM boots AS s
     LEFT JOIN boots AS e ON e.boot_id = s.boot_id AND e.event = 'end'
-    LEFT JOIN commits AS m ON m.commit_id = (
-        SELECT c.commit_id FROM commits AS c WHERE c.boot_id = s.boot_id
-        ORDER BY c.admitted_upto DESC, c.commit_id DESC LIMIT 1)
-    LEFT JOIN outcomes AS o ON o.boot_id = s.boot_id
+    LEFT JOIN boot_extents AS x ON x.boot_no = s.boot_no
+    LEFT JOIN commits AS m ON m.commit_id = x.last_commit
+    LEFT JOIN outcomes AS o ON o.boot_no = s.boot_no
     LEFT JOIN gone AS g ON g.boot_id = s.boot_id
     LEFT JOIN given_up AS l ON l.boot_id = s.boot_id
     WHERE s.event = 'start'),

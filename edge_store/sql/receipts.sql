@@ -29,15 +29,16 @@ SELECT
     s.boot_no,
     EXISTS (SELECT 1 FROM boots AS e WHERE e.boot_id = s.boot_id AND e.event = 'end') AS is_ended,
     (SELECT n.at FROM boots AS n WHERE n.boot_no > s.boot_no ORDER BY n.boot_no LIMIT 1) AS next_at,
-    coalesce((
-        SELECT c.at FROM commits AS c WHERE c.boot_id = s.boot_id
-        ORDER BY c.admitted_upto DESC, c.commit_id DESC LIMIT 1), s.at) AS marked_at,
-    coalesce((SELECT max(c.admitted_upto) FROM commits AS c WHERE c.boot_id = s.boot_id), 0)
-        - (SELECT count(*) FROM results AS r WHERE r.boot_id = s.boot_id)
+    coalesce(c.at, s.at) AS marked_at,
+    coalesce(c.admitted_upto, 0)
+        - (SELECT count(*) FROM results AS r WHERE r.seq BETWEEN x.seq_from AND x.seq_to)
         - (SELECT count(*) FROM losses AS l WHERE l.boot_id = s.boot_id)
         - (SELECT count(DISTINCT d.boot_seq) FROM deletions AS d
            WHERE d.boot_id = s.boot_id AND d.what = 'result') AS missing
-FROM boots AS s WHERE s.boot_id = :boot_id AND s.event = 'start'
+FROM boots AS s
+LEFT JOIN boot_extents AS x ON x.boot_no = s.boot_no
+LEFT JOIN commits AS c ON c.commit_id = x.last_commit
+WHERE s.boot_id = :boot_id AND s.event = 'start'
 
 -- name: select_commit_upwards
 SELECT commit_id, at, seq_from, seq_to, digest FROM commits

@@ -80,20 +80,13 @@ SELECT * FROM results WHERE tenant = :tenant AND seq >= :low AND seq <= :high
 ORDER BY seq DESC LIMIT :limit
 
 -- name: select_first_seq_of_timeline
-SELECT c.seq_from FROM boots AS b JOIN commits AS c ON c.boot_id = b.boot_id
-WHERE b.timeline = :timeline AND c.seq_from IS NOT NULL
-ORDER BY b.boot_no, c.commit_id LIMIT 1
+SELECT after_seq + 1 FROM boots WHERE timeline = :timeline ORDER BY boot_no LIMIT 1
 
 -- name: select_result_by_id
 SELECT * FROM results WHERE id = :id
 
 -- name: select_answer_by_key
-SELECT r.id, r.seq,
-    (SELECT c.at FROM commits AS c
-        WHERE c.boot_id = r.boot_id AND c.admitted_upto >= r.boot_seq
-            AND r.seq BETWEEN c.seq_from AND c.seq_to
-        ORDER BY c.admitted_upto LIMIT 1),
-    r.endpoint, r.request_fingerprint, r.http_status, r.stream, q.response_body
+SELECT r.id, r.seq, r.endpoint, r.request_fingerprint, r.http_status, r.stream, q.response_body
 FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq
 WHERE r.idempotency_key_hash = :key_hash AND r.tenant IS :tenant AND r.status = 'completed'
     AND r.created_at > :since

@@ -49,9 +49,12 @@ VALUES (?, ?, ?, ?, ?, ?, ?)
 -- name: insert_boot
 INSERT INTO boots (
     boot_id, event, at, timeline, device_id, version, sqlite_version, engine, engine_version,
-    clock_synced
+    clock_synced, after_seq, after_commit
 ) VALUES (:boot_id, :event, :at, :timeline, :device_id, :version, :sqlite_version, :engine,
-    :engine_version, :clock_synced)
+    :engine_version, :clock_synced,
+    coalesce(
+        (SELECT seq_to FROM commits WHERE seq_to IS NOT NULL ORDER BY commit_id DESC LIMIT 1), 0),
+    coalesce((SELECT max(commit_id) FROM commits), 0))
 
 -- name: insert_device
 INSERT INTO device (only, device_id, created_at) VALUES (1, :device_id, :created_at)

@@ -52,7 +52,7 @@ SAME_BY_NUMBER = {
 }
 SAME_CREATE = (
     f"""CREATE TABLE results ({_columns(_FIRST["results"])},
-        PRIMARY KEY (seq), UNIQUE (id), UNIQUE (boot_id, boot_seq))""",
+        PRIMARY KEY (seq), UNIQUE (id))""",
     """CREATE INDEX ON results (coalesce(response_model, request_model), (created_at / 3600000),
         created_at, status, latency_ms, ttft_ms, input_tokens, output_tokens, cached_tokens)
         WHERE operation <> 'prefix_cache'""",

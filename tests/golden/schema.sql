@@ -2,8 +2,6 @@ CREATE INDEX annotations_by_result ON annotations (id, kind, annotation_id);
 
 CREATE INDEX batch_events_by_batch ON batch_events (batch_id, event_no);
 
-CREATE INDEX commits_by_boot ON commits (boot_id, admitted_upto);
-
 CREATE INDEX conversation_entries_in_order ON conversation_entries (conversation_id, entry_no);
 
 CREATE INDEX deletions_by_boot ON deletions (boot_id, boot_seq);
@@ -117,6 +115,8 @@ CREATE TABLE boots ( -- One row per start of the daemon; its clean end is a seco
     engine TEXT NOT NULL, -- which engine answered
     engine_version TEXT NOT NULL, -- and its version
     clock_synced INTEGER NOT NULL, -- 1 if the kernel's clock was disciplined
+    after_seq INTEGER NOT NULL, -- the newest result's seq by then; 0 before the first
+    after_commit INTEGER NOT NULL, -- the newest commit by then; 0 before the first
     UNIQUE (boot_id, event)
 ) STRICT;
 
@@ -334,8 +334,7 @@ CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted o
     http_status INTEGER NOT NULL, -- of the outcome: a stream that fails after its 200 has its error's
     error_type TEXT, -- stable code of the error
     error_message TEXT, -- its message
-    digest BLOB NOT NULL, -- SHA-256 of this row, its outputs and its content
-    UNIQUE (boot_id, boot_seq)
+    digest BLOB NOT NULL -- SHA-256 of this row, its outputs and its content
 ) STRICT;
 
 CREATE TABLE timelines ( -- A new one at each restore, because a restored box hands out used seq numbers again.
@@ -345,16 +344,35 @@ CREATE TABLE timelines ( -- A new one at each restore, because a restored box ha
     reason TEXT NOT NULL CHECK (reason IN ('created', 'restored')) -- why it began
 ) STRICT;
 
+CREATE VIEW boot_extents AS -- Which results and commits are of which boot: a boot's are consecutive.
+SELECT
+    boot_no, boot_id, seq_from, seq_to, commit_from, commit_to,
+    (SELECT max(c.commit_id) FROM commits AS c
+     WHERE c.commit_id BETWEEN commit_from AND commit_to) AS last_commit
+FROM (
+    SELECT
+        s.boot_no, s.boot_id,
+        s.after_seq + 1 AS seq_from,
+        coalesce(n.after_seq, 9223372036854775807) AS seq_to,
+        s.after_commit + 1 AS commit_from,
+        coalesce(n.after_commit, 9223372036854775807) AS commit_to
+    FROM boots AS s
+    LEFT JOIN boots AS n ON n.boot_no = (
+        SELECT m.boot_no FROM boots AS m WHERE m.boot_no > s.boot_no AND m.event = 'start'
+        ORDER BY m.boot_no LIMIT 1)
+    WHERE s.event = 'start');
+
 CREATE VIEW completeness AS -- Per boot: what was admitted and what became of it.
 WITH
 outcomes AS (
-    SELECT boot_id,
+    SELECT x.boot_no,
         count(*) AS recorded,
-        count(*) FILTER (WHERE status = 'completed') AS completed,
-        count(*) FILTER (WHERE status = 'incomplete') AS incomplete,
-        count(*) FILTER (WHERE status = 'failed') AS failed,
-        count(*) FILTER (WHERE status = 'cancelled') AS cancelled
-    FROM results GROUP BY boot_id),
+        count(*) FILTER (WHERE r.status = 'completed') AS completed,
+        count(*) FILTER (WHERE r.status = 'incomplete') AS incomplete,
+        count(*) FILTER (WHERE r.status = 'failed') AS failed,
+        count(*) FILTER (WHERE r.status = 'cancelled') AS cancelled
+    FROM boot_extents AS x CROSS JOIN results AS r ON r.seq BETWEEN x.seq_from AND x.seq_to
+    GROUP BY x.boot_no),
 gone AS (
     SELECT boot_id,
         count(*) AS deleted,
@@ -390,10 +408,9 @@ counted AS (
             AS next_at
     FROM boots AS s
     LEFT JOIN boots AS e ON e.boot_id = s.boot_id AND e.event = 'end'
-    LEFT JOIN commits AS m ON m.commit_id = (
-        SELECT c.commit_id FROM commits AS c WHERE c.boot_id = s.boot_id
-        ORDER BY c.admitted_upto DESC, c.commit_id DESC LIMIT 1)
-    LEFT JOIN outcomes AS o ON o.boot_id = s.boot_id
+    LEFT JOIN boot_extents AS x ON x.boot_no = s.boot_no
+    LEFT JOIN commits AS m ON m.commit_id = x.last_commit
+    LEFT JOIN outcomes AS o ON o.boot_no = s.boot_no
     LEFT JOIN gone AS g ON g.boot_id = s.boot_id
     LEFT JOIN given_up AS l ON l.boot_id = s.boot_id
     WHERE s.event = 'start'),
