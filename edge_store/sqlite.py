@@ -7,6 +7,7 @@ POSIX locks in this process. Every foreign error is translated here, by its SQLi
 
 import fcntl
 import os
+import sqlite3 as standard
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,7 @@ else:
 __all__ = [
     "APPLICATION_ID",
     "PAGE_BYTES",
+    "SQLITE_ERRORS",
     "Connection",
     "DatabaseThread",
     "check_integrity",
@@ -46,6 +48,7 @@ __all__ = [
     "move_wal",
     "open_copy",
     "open_reader",
+    "open_scanner",
     "open_without_wal",
     "open_writer",
     "require_safe_sqlite",
@@ -55,7 +58,7 @@ __all__ = [
 
 Connection = driver.Connection
 complete_statement = driver.complete_statement
-DatabaseError = driver.Error
+SQLITE_ERRORS = (driver.Error, standard.Error)
 
 APPLICATION_ID = 0x65646773  # "edgs"
 FLOCK = "@hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, process
@@ -72,6 +75,7 @@ WRITER_PRAGMAS: tuple[tuple[str, int | str, str], ...] = (
 
 MAPPED_BYTES_MAX = 2**40
 RESTORE_HINT = "keep the file; `edge-store replica restore --to FILE` rebuilds it"
+STRICT_SINCE = (3, 37, 0)
 VULNERABLE_FROM, VULNERABLE_UNTIL = (3, 7, 0), (3, 51, 3)
 
 P = ParamSpec("P")
@@ -201,23 +205,38 @@ def _claim(connection: Connection) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
-def open_reader(path: Path, *, busy_timeout_ms: int = 5000, is_mapped: bool = False) -> Connection:
-    """Open read-only (``mode=ro`` and ``query_only``); works beside a running daemon.
+def open_scanner(path: Path) -> Connection:
+    """Open read-only for who reads everything, in a process of its own that may be lost.
 
-    ``is_mapped`` reads from a memory map, which saves who reads everything a system call for each
-    page. A disk that fails is a SIGBUS then: only for a process that may be lost.
+    It reads from a memory map, which saves a system call for each page; a disk that fails is a
+    SIGBUS then. The driver is the standard library's where that knows our tables: an SQL function
+    gets all values of a row there at once, and whole. Its errors are not translated. The process
+    must not open the file by the other driver too: two SQLite in one drop each other's locks.
+    """
+    module = standard if standard.sqlite_version_info >= STRICT_SINCE else driver
+    connection = _open_reader(module, path, 5000)
+    connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES_MAX}")
+    return connection
+
+
+def open_reader(path: Path, *, busy_timeout_ms: int = 5000) -> Connection:
+    """Open read-only (``mode=ro`` and ``query_only``); works beside a running daemon.
 
     Raises:
         NotAnEdgeStoreFile: there is no such file, or it is not a database of ours.
         StoreError: it cannot be read.
     """
+    return _open_reader(driver, path, busy_timeout_ms)
+
+
+def _open_reader(module: Any, path: Path, busy_timeout_ms: int) -> Connection:
     if not path.is_file():
         raise NotAnEdgeStoreFile(
             f"{path}: there is no such file",
             hint="`edge-store init` creates one; --db names another",
         )
     with translated(f"{path} cannot be read"):
-        connection = driver.connect(
+        connection: Connection = module.connect(
             f"file:{quote(str(path.absolute()))}?mode=ro",
             uri=True,
             isolation_level=None,
@@ -226,8 +245,6 @@ def open_reader(path: Path, *, busy_timeout_ms: int = 5000, is_mapped: bool = Fa
         )
         try:
             connection.execute("PRAGMA query_only = 1")
-            if is_mapped:
-                connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES_MAX}")
             (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         except BaseException:
             connection.close()

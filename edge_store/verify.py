@@ -3,8 +3,10 @@
 The commits are walked here; what costs, taking the digest of every result again, is shared out by
 ranges of ``seq`` to processes, as many as there are cores. Each reads in transactions of its own: a
 result that is deleted meanwhile is no fault to any of them, as it and its declaration change in one
-commit. They map the file. One that is lost, by a page that the disk does not give or for want of
-memory, leaves all of it to be done here, without a map, where what is wrong can be said.
+commit. They map the file, and read it by whichever driver's SQL functions can take a row's digest
+(``chain.add_digest_function``). One that is lost, by a page that the disk does not give or for want
+of memory, or that SQLite refuses, leaves all of it to be done here, without a map, where what is
+wrong can be said.
 """
 
 import multiprocessing
@@ -13,16 +15,24 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import repeat
 from pathlib import Path
 
 import msgspec
 
-from edge_store.chain import SEQ_MAX, ChainCheck, check_links, check_rows, verify_chain
+from edge_store.chain import (
+    SEQ_MAX,
+    ChainCheck,
+    add_digest_function,
+    check_links,
+    check_rows,
+    verify_chain,
+)  # fmt: skip
+from edge_store.errors import StoreError
 from edge_store.schema import altered, require_schema
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, open_reader, translated
+from edge_store.sqlite import SQLITE_ERRORS, Connection, open_reader, open_scanner, translated
 
 __all__ = ["verify_file"]
 
@@ -54,12 +64,13 @@ def verify_file(
         ]  # what they show could be anything
         seq_from, seq_to = connection.execute(sql("select_extent")).fetchone()
         processes = processes or min(len(os.sched_getaffinity(0)), PROCESSES_MAX)
-        if processes == 1 or seq_to - seq_from < PARALLEL_FROM:
+        check = None
+        if seq_to - seq_from < PARALLEL_FROM:
             check = verify_chain(connection, head=head, faults_max=FAULTS_MAX)
-            return _with_faults(check, views)
-    try:
-        check = _shared_out(path, head, seq_from, seq_to, processes)
-    except BrokenProcessPool:
+    if check is None:
+        with suppress(BrokenProcessPool):
+            check = _shared_out(path, head, seq_from, seq_to, processes)
+    if check is None:
         with _reading(path) as connection:
             check = verify_chain(connection, head=head, faults_max=FAULTS_MAX)
     return _with_faults(check, views)
@@ -67,7 +78,8 @@ def verify_file(
 
 def _shared_out(
     path: Path, head: bytes | None, seq_from: int, seq_to: int, processes: int
-) -> ChainCheck:
+) -> ChainCheck | None:
+    """None if a process could not do its part."""
     step = max(RANGE_SEQS, (seq_to - seq_from) // RANGES_MAX)  # a forged seq may be anything
     starts = list(range(seq_from, seq_to + 1, step))
     # The first and the last range reach to the ends: what belongs to no result may lie anywhere.
@@ -80,7 +92,12 @@ def _shared_out(
             found = pool.map(_check_range, repeat(path), starts, ends)
             with _reading(path) as connection:
                 check = check_links(connection, head=head, faults_max=FAULTS_MAX)
-            faults = [fault for faults in found for fault in faults]
+            faults: list[str] = []
+            for part in found:
+                if part is None:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    return None
+                faults += part
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -96,16 +113,21 @@ def _leave_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _check_range(path: Path, seq_from: int, seq_to: int) -> list[str]:
-    """In a process of the pool."""
-    with _reading(path, is_mapped=True) as connection:
-        return check_rows(connection, seq_from, seq_to, faults_max=FAULTS_MAX)
+def _check_range(path: Path, seq_from: int, seq_to: int) -> list[str] | None:
+    """In a process of the pool. None where SQLite gives up."""
+    try:
+        with closing(open_scanner(path)) as connection:
+            connection.execute(sql("begin_reading"))
+            in_sql = add_digest_function(connection)
+            return check_rows(connection, seq_from, seq_to, faults_max=FAULTS_MAX, in_sql=in_sql)
+    except (*SQLITE_ERRORS, StoreError):
+        return None
 
 
 @contextmanager
-def _reading(path: Path, *, is_mapped: bool = False) -> Iterator[Connection]:
+def _reading(path: Path) -> Iterator[Connection]:
     """One consistent view of the file."""
-    connection = open_reader(path, is_mapped=is_mapped)
+    connection = open_reader(path)
     try:
         with translated(f"{path} cannot be verified"):
             connection.execute(sql("begin_reading"))

@@ -152,6 +152,31 @@ FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq
 WHERE r.seq BETWEEN :seq_from AND :seq_to
 ORDER BY r.seq
 
+-- name: count_as_written
+SELECT count(*), count(o.seq), count(q.seq),
+    (SELECT count(*) FROM deletions
+     WHERE what = 'content' AND seq BETWEEN :seq_from AND :seq_to),
+    total(q.seq IS NOT NULL AND digest_of_row(
+        r.seq, r.timeline, r.id, r.device_id, r.boot_id, r.boot_seq, r.operation, r.endpoint, r.status,
+        r.request_model, r.response_model, r.engine, r.engine_version, r.params,
+        r.created_at, r.first_token_at, r.completed_at, r.clock_synced, r.latency_ms, r.ttft_ms,
+        r.queue_ms, r.input_tokens, r.output_tokens, r.cached_tokens, r.reasoning_tokens,
+        r.finish_reason, r.stream, r.conversation_id, r.previous_id, r.batch_id, r.custom_id, r.tenant,
+        r.user_id, r.metadata, r.caller_rid, r.response_id, r.idempotency_key_hash, r.request_fingerprint,
+        r.trace_id,
+        r.http_status, r.error_type, r.error_message,
+        o.seq, o.choice_index, o.output_text, o.reasoning, o.tool_calls, o.finish_reason,
+        o.output_json, o.json_state, o.schema_valid, o.schema_error, o.repair_log, o.repairer,
+        o.constraint_kind, o.constraint_holds, o.constraint_error,
+        q.input_text, q.request_body, q.response_body) IS r.digest)
+FROM results AS r
+LEFT JOIN requests AS q ON q.seq = r.seq
+LEFT JOIN outputs AS o ON o.seq = r.seq
+WHERE r.seq BETWEEN :seq_from AND :seq_to
+
+-- name: probe_function
+SELECT length_of(CAST(:value AS TEXT))
+
 -- name: select_seq_beyond
 SELECT (SELECT seq FROM results WHERE seq >= :seq_from ORDER BY seq LIMIT 1 OFFSET :results)
 
