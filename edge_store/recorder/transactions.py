@@ -13,6 +13,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 from edge_store.errors import EdgeStoreError, StoreError, WriterStopped
 from edge_store.recorder.batch import Suspect, is_untrustworthy
+from edge_store.recorder.failure import is_damage
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, driver, translated
 
@@ -67,17 +68,18 @@ class Transactions:
 
         Raises:
             Suspect: the disk failed; who asked has been told that the change may be in or not.
+            StoreError: the file is damaged (``is_damage``); who asked has been told.
         """
         together = [self._asked.popleft() for _ in range(min(len(self._asked), TOGETHER_MAX))]
         if len(together) > 1:
             try:
                 outcomes = await connection.run(in_transaction, all_of_them, together)
-            except Suspect as exc:
-                for asked in together:
-                    _refuse(asked, exc)
-                raise
-            except Exception:  # noqa: BLE001, S110  (the one whose fault it is meets it again)
-                pass
+            except Exception as exc:
+                if _is_of_the_file(exc):
+                    for asked in together:
+                        _refuse(asked, exc)
+                    raise
+                # else the one whose fault it is meets it again
             else:
                 for asked, outcome in zip(together, outcomes, strict=True):
                     if not asked.done.done():
@@ -93,7 +95,7 @@ class Transactions:
             outcome = await connection.run(in_transaction, asked.function, *asked.args)
         except Exception as exc:  # who asked is told
             _refuse(asked, exc)
-            if isinstance(exc, Suspect):
+            if _is_of_the_file(exc):
                 raise
         else:
             if not asked.done.done():
@@ -104,6 +106,11 @@ class Transactions:
         self._ended = True
         while self._asked:
             _refuse(self._asked.popleft(), error)
+
+
+def _is_of_the_file(exc: Exception) -> bool:
+    """Whether it concerns more than the change that met it."""
+    return isinstance(exc, StoreError) and (isinstance(exc, Suspect) or is_damage(exc))
 
 
 def _refuse(asked: Asked, error: Exception) -> None:

@@ -210,6 +210,8 @@ class Writer:
             self._doubt = exc, Attempt((), self._slots.admitted_upto, 0)
             self._failed(exc, 0)
         except StoreError as exc:  # it waits on, but not for a disk that fails at a stop
+            if is_damage(exc) and not self.damaged.done():
+                self._failed(exc, 0)
             if self._closing:
                 self._changes.refuse_all(exc)
             await self._pause_after_failure()

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from support.daemon import Box, DaemonProcess
 
@@ -361,4 +362,20 @@ def test_damage_met_by_a_commit_ends_the_daemon(whole: Box) -> None:
         assert daemon.wait() == CORRUPT
         assert whole.database.read_bytes() == damaged, "the damaged file was touched"
         assert "it was left as it is" in "\n".join(daemon.raw)
+    refused(whole, CORRUPT)
+
+
+def test_damage_met_by_a_change_alone_ends_the_daemon(whole: Box) -> None:
+    name = "SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'conversations'"
+    pages = [page for (page,) in whole.rows(name)]
+    with whole.serve() as daemon:
+        for page in pages:
+            overwrite(whole.database, (page - 1) * PAGE_BYTES, b"\xa5" * PAGE_BYTES)
+        damaged = whole.database.read_bytes()
+        answer = httpx.post(f"{daemon.url}/v1/conversations", json={})
+        assert answer.status_code == 500
+        assert answer.json()["error"]["code"] == "database_corrupt"
+        assert daemon.logged("database_damaged")["code"] == "database_corrupt"
+        assert daemon.wait() == CORRUPT
+        assert whole.database.read_bytes() == damaged, "the damaged file was touched"
     refused(whole, CORRUPT)
