@@ -19,7 +19,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from edge_store.rows import OUTPUT_COLUMNS, RESULT_COLUMNS, content_digest, row_digest
+from edge_store.rows import RESULT_COLUMNS, content_digest, joined_digest, row_digest
 from edge_store.sql import sql
 from edge_store.sqlite import SQLITE_ERRORS, Connection
 
@@ -42,7 +42,6 @@ FAULTS_MAX = 20
 ROWS_AT_ONCE = 1024
 RESULTS_AT_ONCE = 128  # of 6 KB each: SQLite caches 2 MB
 WIDTH = len(RESULT_COLUMNS)
-OUTPUT_END = WIDTH - 1 + len(OUTPUT_COLUMNS)  # of the columns of a result, an output, a content
 FIRST = itemgetter(0)
 encode = msgspec.msgpack.Encoder().encode
 T = TypeVar("T", bound=Sequence[Any])
@@ -311,15 +310,9 @@ def add_digest_function(connection: Connection) -> bool:
     try:
         connection.execute(probe, {"value": b"\xff"}).fetchone()
     except SQLITE_ERRORS:  # as it should
-        connection.create_function("digest_of_row", -1, _digest_of_joined)
+        connection.create_function("digest_of_row", -1, joined_digest)
         return True
     return False
-
-
-def _digest_of_joined(*values: Any) -> bytes:
-    output = values[WIDTH - 1 : OUTPUT_END]
-    outputs = () if output[0] is None else (output,)
-    return row_digest(values[: WIDTH - 1], outputs, content_digest(values[OUTPUT_END:]))
 
 
 def _is_plain(connection: Connection, span: Mapping[str, int]) -> bool:

@@ -24,6 +24,7 @@ __all__ = [
     "Row",
     "content_digest",
     "insert_rows",
+    "joined_digest",
     "load_recorded",
     "row_digest",
     "salvaged",
@@ -34,6 +35,8 @@ NESTED = ("outputs", "content")
 RESULT_FIELDS = tuple(f for f in Result.__struct_fields__ if f not in NESTED)
 RESULT_COLUMNS = ("seq", "timeline", *RESULT_FIELDS, "digest")
 OUTPUT_COLUMNS = ("seq", *Output.__struct_fields__)
+RESULT_END = len(RESULT_COLUMNS) - 1  # of what is digested of a result
+OUTPUT_END = RESULT_END + len(OUTPUT_COLUMNS)
 RESULT_JSON_FIELDS = ("params", "metadata")
 OUTPUT_JSON_FIELDS = ("tool_calls", "output_json")
 INTEGER_BOUND = 2**63
@@ -90,6 +93,19 @@ def row_digest(result: Sequence[Any], outputs: Sequence[Sequence[Any]], content:
     """
     encoded = SCRATCH.encoded
     encode_into((result, outputs, content), encoded)
+    return sha256(encoded).digest()
+
+
+def joined_digest(*values: Any) -> bytes:
+    """``row_digest`` of a result whose columns are followed by those of its output, or as many
+    NULLs, and by its bodies. SQLite calls it for each row: those two functions would add 0.4 µs.
+    """
+    encoded = SCRATCH.encoded
+    encode_into(values[OUTPUT_END:], encoded)
+    content = sha256(encoded).digest()
+    output = values[RESULT_END:OUTPUT_END]
+    outputs = () if output[0] is None else (output,)
+    encode_into((values[:RESULT_END], outputs, content), encoded)
     return sha256(encoded).digest()
 
 
