@@ -110,14 +110,17 @@ class Asking:
                         "line_dead", batch_id=batch_id, custom_id=custom_id, attempts=attempts
                     )
                     return LineState.DEAD
-            for pause_s in (0.0, self._pause_s(tries)):
-                await asyncio.sleep(pause_s)
+            for pause_s in (0.0, self._pause_s(tries), None):
+                if pause_s is None:  # a disk that stalls lets nothing start: by then it goes again
+                    await entry.place.take(first=is_first)
+                else:
+                    await asyncio.sleep(pause_s)
                 if outcome is Outcome.UNKNOWN:
                     standing = await self.standing(entry, attempts)
                     if standing.state.is_settled:
+                        entry.place.give()
                         return standing.state
                     attempts = standing.attempts
-            await entry.place.take(first=is_first)
 
     def _pause_s(self, tries: int) -> float:
         pause_s = min(self._config.retry_pause_s * 2.0 ** min(tries - 1, 16), PAUSE_S_MAX)

@@ -71,6 +71,11 @@ class Places:
         self._is_open = True
         self.running = 0
 
+    @property
+    def waiting(self) -> int:
+        """Lines that wait for a place."""
+        return len(self._waiting)
+
     def open(self, *, is_open: bool) -> None:
         """Whether any line may start."""
         self._is_open = is_open
