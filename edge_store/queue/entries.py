@@ -184,9 +184,11 @@ def queued_requests(
 
 
 def request_standing(connection: Connection, request_id: str, attempts_max: int) -> Standing:
-    """What has become of a queued request. A result under its id, whatever it says, is its end."""
+    """What has become of a queued request. A result under its id, whatever it says, is its
+    end, even where it was deleted since.
+    """
     with translated("the queue cannot be read"):
-        (is_there,) = connection.execute(sql("has_result"), {"id": request_id}).fetchone()
+        (is_there,) = connection.execute(sql("had_result"), {"id": request_id}).fetchone()
         params = {"batch_id": request_id}
         attempts = [
             Attempt(*attempt) for _, *attempt in connection.execute(sql("select_attempts"), params)
@@ -212,7 +214,7 @@ def find_request(
 
 
 def drop_finished_requests(connection: Connection, request_id: str | None = None) -> None:
-    """Take requests whose results are stored out of the queue: one of them, or all."""
+    """Take requests that have their results out of the queue: one of them, or all."""
     connection.execute(sql("delete_finished_requests"), {"id": request_id})
 
 

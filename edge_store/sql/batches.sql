@@ -96,6 +96,10 @@ SELECT http_status, code, message FROM line_marks
 WHERE batch_id = :batch_id AND custom_id IS :custom_id AND mark = 'refused'
 ORDER BY mark_no DESC LIMIT 1
 
+-- name: is_line_deleted
+SELECT EXISTS (SELECT 1 FROM line_marks
+    WHERE batch_id = :batch_id AND custom_id = :custom_id AND mark = 'done')
+
 -- name: insert_line_mark
 INSERT INTO line_marks (batch_id, custom_id, at, mark, after_seq, http_status, code, message)
 VALUES (:batch_id, :custom_id, :at, :mark, :after_seq, :http_status, :code, :message)
@@ -129,13 +133,17 @@ ORDER BY request_no LIMIT :limit
 SELECT created_at FROM queued_requests
 WHERE id = :id AND (:tenant IS NULL OR tenant = :tenant)
 
--- name: has_result
+-- name: had_result
 SELECT EXISTS (SELECT 1 FROM results WHERE id = :id)
+    OR EXISTS (SELECT 1 FROM deletions WHERE id = :id AND what = 'result')
 
 -- name: delete_finished_requests
 DELETE FROM queued_requests
-WHERE (:id IS NULL OR id = :id) AND EXISTS (
-    SELECT 1 FROM results WHERE results.id = queued_requests.id)
+WHERE (:id IS NULL OR id = :id) AND (
+    EXISTS (SELECT 1 FROM results WHERE results.id = queued_requests.id)
+    OR EXISTS (
+        SELECT 1 FROM deletions
+        WHERE deletions.id = queued_requests.id AND deletions.what = 'result'))
 
 -- name: insert_queue_switch
 INSERT INTO queue_switches (at, is_paused) VALUES (:at, :is_paused)

@@ -51,6 +51,7 @@ from edge_store.queue.store import (
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.boot import Boot
 from edge_store.recorder.caller import Caller, Right
+from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.result import Receipt, Status
 from edge_store.sqlite import Connection
 
@@ -218,6 +219,23 @@ def test_a_line_cannot_be_completed_twice(database: tuple[Connection, Boot]) -> 
     assert isinstance(second, StoreError)
 
 
+def test_a_line_whose_result_was_deleted_is_done_and_never_tried_again(
+    database: tuple[Connection, Boot],
+) -> None:
+    connection, _ = database
+    add_batch(connection, batch_of("batch_1"))
+    add_event(connection, "batch_1", BatchState.IN_PROGRESS, BatchDetail(lines=2))
+    stored(database, failed("batch_1", "done"), completed("batch_1", "done"))
+    stored(database, *[failed("batch_1", "dead")] * ATTEMPTS_MAX)
+    every = [seq for (seq,) in connection.execute("SELECT seq FROM results")]
+    delete_results(connection, every, Reason.FORGET)
+    assert standings(connection, "batch_1", ATTEMPTS_MAX) == {
+        "done": Standing(LineState.COMPLETED, 0)
+    }
+    with pytest.raises(InvalidRequest):
+        retry_lines(connection, Retry(batch_id="batch_1", attempts_max=ATTEMPTS_MAX))
+
+
 def test_failed_lines_are_retried_and_their_batch_goes_on(
     database: tuple[Connection, Boot],
 ) -> None:
@@ -290,6 +308,13 @@ def test_a_queued_request_stands_where_its_results_say(
     assert request_standing(connection, request.id, 3) == Standing(LineState.WAITING, 1)
     stored(database, {"batch_id": request.id, "id": request.id})
     assert request_standing(connection, request.id, 3).state is LineState.COMPLETED
+    gone = queued()
+    accept_request(connection, gone, 9)
+    stored(database, {"batch_id": gone.id, "id": gone.id})
+    delete_results(connection, [3], Reason.RETENTION)
+    assert request_standing(connection, gone.id, 3).state is LineState.COMPLETED
+    drop_finished_requests(connection, gone.id)
+    assert find_request(connection, gone.id, A) is None
     other = queued()
     accept_request(connection, other, 9)
     drop_finished_requests(connection, other.id)

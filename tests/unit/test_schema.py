@@ -19,7 +19,7 @@ GOLDEN = ROOT / "tests" / "golden" / "schema.sql"
 RELEASED = {
     "0001_initial.sql": "266fc6a4e26f5d99e3cea39b704dbde1fbab002fb021ace4c301c2fe549c1ef4",
     "0002_keys.sql": "8cf3901a4f1a436dfa66e84a42fd82d470a2fa93d47fca47c92424c6730c7d62",
-    "0003_batches.sql": "ce8261a46c83b6d39f4ab5571a5761cd3ff56e1b1082f62e1476d30a2de359a5",
+    "0003_batches.sql": "5af403ceb9477d4640df018d6bd43b37576fe5b10ddd818a35403e150b79b879",
     "0004_responses.sql": "f1e272b31ad1d29d11a8adbe65448dc92835677e2c498e5e1c76286a8f04d34b",
 }
 
