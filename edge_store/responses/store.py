@@ -33,6 +33,7 @@ __all__ = [
     "output_of",
     "read_result",
     "remove",
+    "start",
     "waiting",
 ]
 
@@ -155,12 +156,17 @@ def mend(connection: Connection) -> None:
     connection.execute(sql("insert_missing_entries"))
 
 
-def note(connection: Connection, result_id: str, happened: Happened) -> int:
-    """Note what happened to a response in the background; how often that has been noted by now."""
+def note(connection: Connection, result_id: str, happened: Happened) -> None:
+    """Note what happened to a response in the background."""
     params = {"id": result_id, "at": now_ms(), **msgspec.structs.asdict(happened)}
     connection.execute(sql("insert_response_event"), params)
+
+
+def start(connection: Connection, result_id: str, number: int) -> None:
+    """Note the start with this number, from 1. To be repeated where nobody knows whether it is."""
     events = connection.execute(sql("select_response_events"), {"id": result_id}).fetchall()
-    return sum(event == happened.event for event, _, _ in events)
+    if sum(event == "started" for event, _, _ in events) < number:
+        note(connection, result_id, Happened(event="started"))
 
 
 def remove(connection: Connection, result_id: str) -> None:
