@@ -11,7 +11,7 @@ import structlog
 
 from edge_store.config import QueueSection
 from edge_store.errors import EdgeStoreError, RequestError, ShutDown, StoreError
-from edge_store.queue.entries import refuse_line, request_standing, standings
+from edge_store.queue.entries import line_standing, refuse_line, request_standing
 from edge_store.queue.lines import LineState, Standing
 from edge_store.queue.places import Place
 from edge_store.recorder.caller import Caller, Origin
@@ -133,11 +133,10 @@ class Asking:
         try:
             if custom_id is None:
                 return await self._reader.run(request_standing, batch_id, bound)
-            known = await self._reader.run(standings, batch_id, bound)
+            return await self._reader.run(line_standing, batch_id, custom_id, bound)
         except StoreError as exc:
             log.error("queue_not_read", code=exc.code, error=str(exc))
             return Standing(LineState.WAITING, attempts)
-        return known.get(custom_id, Standing(LineState.WAITING))
 
     async def _attempt(self, entry: Entry, attempts: int) -> Outcome:
         left = self._config.attempts_max - attempts - 1

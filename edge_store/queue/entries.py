@@ -7,7 +7,7 @@ from collections import defaultdict
 import msgspec
 
 from edge_store.clock import now_ms
-from edge_store.errors import InvalidRequest, QueueFull
+from edge_store.errors import EngineError, InvalidRequest, QueueFull
 from edge_store.ids import ResultId
 from edge_store.queue.lines import Attempt, LineState, Mark, Standing, standing_of
 from edge_store.queue.records import BatchState, QueuedRequest, seconds_of
@@ -22,8 +22,11 @@ __all__ = [
     "Switch",
     "accept_request",
     "drop_finished_requests",
+    "drop_refused_requests",
+    "end_request",
     "find_request",
     "is_paused",
+    "line_standing",
     "queue_length",
     "queued_requests",
     "refuse_line",
@@ -32,6 +35,9 @@ __all__ = [
     "set_switch",
     "standings",
 ]
+
+REFUSED_KEPT_MS = 24 * 3600 * 1000  # how long it is told why a queued request was refused
+FOREVER_MS = 2**63 - 1
 
 
 class Retry(Record, frozen=True, kw_only=True):
@@ -71,10 +77,26 @@ def standings(connection: Connection, batch_id: str, attempts_max: int) -> dict[
     }
 
 
+def line_standing(
+    connection: Connection, batch_id: str, custom_id: str, attempts_max: int
+) -> Standing:
+    """What has become of one line."""
+    params = {"batch_id": batch_id, "custom_id": custom_id}
+    with translated("the results of a batch cannot be read"):
+        found = connection.execute(sql("select_attempts_of_line"), params).fetchall()
+        mark = connection.execute(sql("select_newest_line_mark"), params).fetchone()
+    return standing_of(
+        is_completed=any(is_completed for *_, is_completed in found),
+        attempts=[Attempt(*attempt) for *attempt, is_completed in found if not is_completed],
+        mark=Mark(*mark) if mark else None,
+        attempts_max=attempts_max,
+    )
+
+
 def queue_length(connection: Connection) -> int:
-    """How many queued requests there are."""
+    """How many queued requests wait or run."""
     with translated("the queue cannot be read"):
-        (number,) = connection.execute(sql("count_queued_requests")).fetchone()
+        (number,) = connection.execute(sql("count_waiting_requests")).fetchone()
     return int(number)
 
 
@@ -143,12 +165,14 @@ def _mark(
 
 
 def accept_request(connection: Connection, request: QueuedRequest, requests_max: int) -> None:
-    """Take a request into the queue.
+    """Take a request into the queue, in the place of those that were refused if it is full.
 
     Raises:
         QueueFull: as many wait as may.
     """
-    number = queue_length(connection)
+    (number,) = connection.execute(sql("count_queued_requests")).fetchone()
+    if number >= requests_max:
+        number -= drop_refused_requests(connection, FOREVER_MS)
     if number >= requests_max:
         raise QueueFull(
             f"{number} requests with `Prefer: respond-async` wait; queue.requests_max = "
@@ -216,6 +240,31 @@ def find_request(
 def drop_finished_requests(connection: Connection, request_id: str | None = None) -> None:
     """Take requests that have their results out of the queue: one of them, or all."""
     connection.execute(sql("delete_finished_requests"), {"id": request_id})
+
+
+def end_request(connection: Connection, request_id: str, state: LineState) -> None:
+    """Take a request that is settled out of the queue. One that is dead without a result under its
+    id, as it was allowed more attempts when they were made, says so instead.
+    """
+    drop_finished_requests(connection, request_id)
+    if (
+        state is LineState.DEAD
+        and connection.execute(
+            sql("select_queued_request"), {"id": request_id, "tenant": None}
+        ).fetchone()
+    ):
+        told = f"every attempt failed; they are the results whose `batch_id` is {request_id}"
+        refuse_line(connection, request_id, None, (EngineError.http_status, EngineError.code, told))
+
+
+def drop_refused_requests(connection: Connection, until_ms: int | None = None) -> int:
+    """Forget the requests that were refused up to then: a day ago. How many that were."""
+    if until_ms is None:
+        until_ms = now_ms() - REFUSED_KEPT_MS
+    dropped = connection.execute(sql("delete_refused_requests"), {"until": until_ms}).fetchall()
+    for (request_id,) in dropped:
+        connection.execute(sql("delete_request_marks"), {"id": request_id})
+    return len(dropped)
 
 
 # the switch

@@ -20,6 +20,8 @@ from edge_store.queue.asking import Ask, Asking, Change, Entry
 from edge_store.queue.batches import Ending, begin, finish
 from edge_store.queue.entries import (
     drop_finished_requests,
+    drop_refused_requests,
+    end_request,
     is_paused,
     queued_requests,
     standings,
@@ -226,9 +228,10 @@ class Runner:
         self._running_requests.add(request.id)
         try:
             standing = await self._asking.standing(entry)
-            if not standing.state.is_settled:
-                await self._asking.settle(entry, standing.attempts, is_first=True)
-            await self._change(drop_finished_requests, request.id)
+            state = standing.state
+            if not state.is_settled:
+                state = await self._asking.settle(entry, standing.attempts, is_first=True)
+            await self._change(end_request, request.id, state)
         except StoreError as exc:  # a later sweep takes it out of the queue
             log.error("request_interrupted", id=request.id, code=exc.code, error=str(exc))
         except Exception:  # our own defect: the box goes on, the next start tries it again
@@ -325,6 +328,7 @@ class Runner:
             try:
                 await self._change(drop_expired_files)
                 await self._change(drop_finished_requests)
+                await self._change(drop_refused_requests)
                 await self.sweep()
             except EdgeStoreError as exc:
                 log.error("files_not_swept", code=exc.code, error=str(exc))

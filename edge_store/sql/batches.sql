@@ -88,6 +88,14 @@ WHERE batch_id = :batch_id AND iif(status = 'completed', 0, seq) = 0
 SELECT custom_id, seq, http_status, coalesce(error_type, '') FROM results
 WHERE batch_id = :batch_id AND status = 'failed'
 
+-- name: select_attempts_of_line
+SELECT seq, http_status, coalesce(error_type, ''), status = 'completed' FROM results
+WHERE batch_id = :batch_id AND custom_id = :custom_id AND status IN ('completed', 'failed')
+
+-- name: select_newest_line_mark
+SELECT mark, after_seq FROM line_marks
+WHERE batch_id = :batch_id AND custom_id = :custom_id ORDER BY mark_no DESC LIMIT 1
+
 -- name: select_line_marks
 SELECT custom_id, mark, after_seq FROM line_marks WHERE batch_id = :batch_id ORDER BY mark_no
 
@@ -121,6 +129,22 @@ VALUES (:id, :created_at, :tenant, :caller, :endpoint, :body)
 
 -- name: count_queued_requests
 SELECT count(*) FROM queued_requests
+
+-- name: count_waiting_requests
+SELECT count(*) FROM queued_requests AS r
+WHERE NOT EXISTS (
+    SELECT 1 FROM line_marks AS m
+    WHERE m.batch_id = r.id AND m.custom_id IS NULL AND m.mark = 'refused')
+
+-- name: delete_refused_requests
+DELETE FROM queued_requests WHERE id IN (
+    SELECT r.id FROM queued_requests AS r
+    JOIN line_marks AS m ON m.batch_id = r.id AND m.custom_id IS NULL
+    WHERE m.mark = 'refused' AND m.at <= :until)
+RETURNING id
+
+-- name: delete_request_marks
+DELETE FROM line_marks WHERE batch_id = :id AND custom_id IS NULL
 
 -- name: select_queued_requests
 SELECT id, created_at, caller, endpoint, body, request_no FROM queued_requests AS r

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from support.records import make_result, new_database
 
+import edge_store.queue.entries
 from edge_store.clock import now_ms
 from edge_store.errors import InvalidRequest, NotFound, QueueFull, StoreError
 from edge_store.ids import new_result_id
@@ -14,8 +15,12 @@ from edge_store.queue.entries import (
     Switch,
     accept_request,
     drop_finished_requests,
+    drop_refused_requests,
+    end_request,
     find_request,
     is_paused,
+    line_standing,
+    queue_length,
     queued_requests,
     refuse_line,
     request_standing,
@@ -200,7 +205,12 @@ def test_a_line_stands_where_its_results_say(database: tuple[Connection, Boot]) 
         completed("batch_2", "other"),
     )
     refuse_line(connection, "batch_1", "never", (400, "invalid_request", "no"))
-    assert standings(connection, "batch_1", ATTEMPTS_MAX) == {
+    known = standings(connection, "batch_1", ATTEMPTS_MAX)
+    for name, standing in known.items():
+        assert line_standing(connection, "batch_1", name, ATTEMPTS_MAX) == standing
+    waits = Standing(LineState.WAITING)
+    assert line_standing(connection, "batch_1", "new", ATTEMPTS_MAX) == waits
+    assert known == {
         "done": Standing(LineState.COMPLETED, 0),
         "again": Standing(LineState.WAITING, 2),
         "dead": Standing(LineState.DEAD, 3),
@@ -332,6 +342,46 @@ def test_a_request_that_is_refused_later_says_so_and_is_asked_no_more(
     refuse_line(connection, request.id, None, (400, "invalid_request", "no"))
     assert queued_requests(connection, 0, 9) == []
     assert find_request(connection, request.id, A) == (1, (400, "invalid_request", "no"))
+
+
+def test_a_request_that_was_refused_takes_no_place_and_is_told_for_a_day(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, waits, later = queued(), queued(), queued()
+    for request in (refused, waits):
+        accept_request(connection, request, 2)
+    refuse_line(connection, refused.id, None, (400, "invalid_request", "no"))
+    assert queue_length(connection) == 1
+    assert drop_refused_requests(connection) == 0
+    accept_request(connection, later, 2)
+    assert find_request(connection, refused.id, A) is None
+    assert connection.execute("SELECT count(*) FROM line_marks").fetchone() == (0,)
+    with pytest.raises(QueueFull):
+        accept_request(connection, queued(), 2)
+    refuse_line(connection, later.id, None, (400, "invalid_request", "no"))
+    monkeypatch.setattr(edge_store.queue.entries, "REFUSED_KEPT_MS", -1)
+    assert drop_refused_requests(connection) == 1
+    assert [request for _, request in queued_requests(connection, 0, 9)] == [waits]
+
+
+def test_a_request_that_is_dead_without_a_result_of_its_own_says_so(
+    database: tuple[Connection, Boot],
+) -> None:
+    connection, _ = database
+    dead, done = queued(), queued()
+    for request in (dead, done):
+        accept_request(connection, request, 9)
+    stored(
+        database, failed(dead.id, None), failed(done.id, None), {**failed("b", None), "id": done.id}
+    )
+    for request in (dead, done):
+        end_request(connection, request.id, request_standing(connection, request.id, 1).state)
+    found = find_request(connection, dead.id, A)
+    assert found is not None
+    assert found[1] is not None
+    assert found[1][:2] == (502, "engine_error")
+    assert find_request(connection, done.id, A) is None
+    assert queued_requests(connection, 0, 9) == []
 
 
 def test_the_switch_stays_where_it_was_set(connection: Connection) -> None:
