@@ -162,7 +162,7 @@ class Files:
         """Take one out of the list; its bytes go when nobody needs them."""
         file = await self._find(request)
         await self._change(drop_file, file.file_id)
-        await self._queue.runner.sweep()
+        await self._queue.runner.sweep([file.sha256])
         return as_json({"id": file.file_id, "object": "file", "deleted": True})
 
     @described("The bytes of a file", gives=(Form("application/octet-stream", {}),))

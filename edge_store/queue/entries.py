@@ -131,7 +131,7 @@ def retry_lines(connection: Connection, params: Retry) -> int:
     for custom_id in failed:
         _mark(connection, (batch.batch_id, custom_id, "retry"), seq, (None, None, None))
     if batch.state.is_end:
-        if batch.input_sha256 not in needed_sha256s(connection):
+        if not needed_sha256s(connection, [batch.input_sha256]):
             raise InvalidRequest(f"the input file of {batch.batch_id} is deleted")
         expires_at = now_ms() + seconds_of(batch.completion_window) * 1000
         add_event(connection, batch.batch_id, BatchState.IN_PROGRESS, expires_at=expires_at)
@@ -239,7 +239,10 @@ def find_request(
 
 def drop_finished_requests(connection: Connection, request_id: str | None = None) -> None:
     """Take requests that have their results out of the queue: one of them, or all."""
-    connection.execute(sql("delete_finished_requests"), {"id": request_id})
+    if request_id is None:
+        connection.execute(sql("delete_finished_requests"))
+    else:
+        connection.execute(sql("delete_finished_request"), {"id": request_id})
 
 
 def end_request(connection: Connection, request_id: str, state: LineState) -> None:

@@ -278,7 +278,7 @@ class Runner:
         found.batch = await finish(
             found.batch, Ending(end, self._store, self._limits, self._reader), self._change
         )
-        await self.sweep()
+        await self.sweep([found.batch.input_sha256])
 
     async def _run_lines(self, found: OpenBatch) -> None:
         """Ask every line that has no outcome; again, while an operator has some retried."""
@@ -334,12 +334,15 @@ class Runner:
                 log.error("files_not_swept", code=exc.code, error=str(exc))
             await asyncio.sleep(SWEEP_S)
 
-    async def sweep(self) -> None:
-        """Remove the bytes of files that are gone."""
+    async def sweep(self, names: list[str] | None = None) -> None:
+        """Remove the bytes of files that are gone: these, or all."""
         since_ms = await self._reader.run(restored_at)
-        removed = await self._store.sweep(partial(self._reader.run, needed_sha256s), since_ms)
+        removed = await self._store.sweep(self._needed, since_ms, names)
         if removed:
             log.info("files_swept", files=removed)
+
+    async def _needed(self, names: list[str]) -> set[str]:
+        return await self._reader.run(needed_sha256s, names)
 
 
 def _left(place: Place, alive: asyncio.Semaphore, _task: asyncio.Task[None]) -> None:

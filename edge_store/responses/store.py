@@ -69,6 +69,7 @@ class Found(Record, frozen=True, kw_only=True):
 def accept(connection: Connection, kept: Kept) -> None:
     """Take a response that will run in the background."""
     _insert(connection, kept)
+    connection.execute(sql("insert_open_response"), {"id": kept.id})
 
 
 def keep(connection: Connection, kept: Kept) -> Recorded | None:
@@ -86,7 +87,10 @@ def keep(connection: Connection, kept: Kept) -> Recorded | None:
                 "item": None,
             },
         )
-    return read_result(connection, kept.id, with_content=False)
+    recorded = read_result(connection, kept.id, with_content=False)
+    if recorded is not None and kept.background:
+        connection.execute(sql("delete_open_response"), {"id": kept.id})
+    return recorded
 
 
 def output_of(recorded: Recorded) -> tuple[list[Event], list[Event]]:
@@ -154,12 +158,15 @@ def waiting(connection: Connection) -> list[ResultId]:
 def mend(connection: Connection) -> None:
     """Give those a place in their conversation that a crash cut between that and their result."""
     connection.execute(sql("insert_missing_entries"))
+    connection.execute(sql("delete_ended_responses"))
 
 
 def note(connection: Connection, result_id: str, happened: Happened) -> None:
     """Note what happened to a response in the background."""
     params = {"id": result_id, "at": now_ms(), **msgspec.structs.asdict(happened)}
     connection.execute(sql("insert_response_event"), params)
+    if happened.event != "started":
+        connection.execute(sql("delete_open_response"), {"id": result_id})
 
 
 def start(connection: Connection, result_id: str, number: int) -> None:

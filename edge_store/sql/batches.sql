@@ -9,20 +9,31 @@ SELECT file_id, created_at, expires_at, tenant, purpose, filename, bytes, sha256
 WHERE file_id = :file_id AND (:tenant IS NULL OR tenant = :tenant)
     AND (expires_at IS NULL OR expires_at > :now)
 
--- name: select_files
+-- name: select_file_no
+SELECT file_no FROM files WHERE file_id = :id AND (:tenant IS NULL OR tenant = :tenant)
+
+-- name: select_files_before
 SELECT file_id, created_at, expires_at, tenant, purpose, filename, bytes, sha256 FROM files
-WHERE (:tenant IS NULL OR tenant = :tenant) AND (expires_at IS NULL OR expires_at > :now)
+WHERE file_no < :place AND (expires_at IS NULL OR expires_at > :now)
     AND (:purpose IS NULL OR purpose = :purpose)
-    AND (:after IS NULL OR file_no < (
-        SELECT file_no FROM files WHERE file_id = :after AND (:tenant IS NULL OR tenant = :tenant)))
 ORDER BY file_no DESC LIMIT :limit
 
--- name: select_files_ascending
+-- name: select_files_after
 SELECT file_id, created_at, expires_at, tenant, purpose, filename, bytes, sha256 FROM files
-WHERE (:tenant IS NULL OR tenant = :tenant) AND (expires_at IS NULL OR expires_at > :now)
+WHERE file_no > :place AND (expires_at IS NULL OR expires_at > :now)
     AND (:purpose IS NULL OR purpose = :purpose)
-    AND (:after IS NULL OR file_no > (
-        SELECT file_no FROM files WHERE file_id = :after AND (:tenant IS NULL OR tenant = :tenant)))
+ORDER BY file_no LIMIT :limit
+
+-- name: select_files_of_tenant_before
+SELECT file_id, created_at, expires_at, tenant, purpose, filename, bytes, sha256 FROM files
+WHERE tenant = :tenant AND file_no < :place AND (expires_at IS NULL OR expires_at > :now)
+    AND (:purpose IS NULL OR purpose = :purpose)
+ORDER BY file_no DESC LIMIT :limit
+
+-- name: select_files_of_tenant_after
+SELECT file_id, created_at, expires_at, tenant, purpose, filename, bytes, sha256 FROM files
+WHERE tenant = :tenant AND file_no > :place AND (expires_at IS NULL OR expires_at > :now)
+    AND (:purpose IS NULL OR purpose = :purpose)
 ORDER BY file_no LIMIT :limit
 
 -- name: delete_file
@@ -32,12 +43,9 @@ DELETE FROM files WHERE file_id = :file_id
 DELETE FROM files WHERE expires_at <= :now
 
 -- name: select_needed_sha256s
-SELECT sha256 FROM files
+SELECT sha256 FROM files WHERE sha256 IN (SELECT value FROM json_each(:sha256s))
 UNION
-SELECT input_sha256 FROM batches AS b
-WHERE (SELECT e.event FROM batch_events AS e WHERE e.batch_id = b.batch_id
-       ORDER BY e.event_no DESC LIMIT 1)
-    NOT IN ('failed', 'completed', 'expired', 'cancelled')
+SELECT b.input_sha256 FROM open_batches AS o CROSS JOIN batches AS b ON b.batch_no = o.batch_no
 
 -- name: select_restored_at
 SELECT coalesce(max(started_at), 0) FROM timelines WHERE reason = 'restored'
@@ -59,23 +67,32 @@ SELECT batch_no, batch_id, created_at, tenant, caller, endpoint, input_file_id, 
     completion_window, output_expires_s, metadata
 FROM batches WHERE batch_id = :batch_id AND (:tenant IS NULL OR tenant = :tenant)
 
--- name: select_batches
+-- name: select_batch_no
+SELECT batch_no FROM batches WHERE batch_id = :id AND (:tenant IS NULL OR tenant = :tenant)
+
+-- name: select_batches_before
 SELECT batch_no, batch_id, created_at, tenant, caller, endpoint, input_file_id, input_sha256,
     completion_window, output_expires_s, metadata
-FROM batches
-WHERE (:tenant IS NULL OR tenant = :tenant)
-    AND (:after IS NULL OR batch_no < (
-        SELECT batch_no FROM batches WHERE batch_id = :after AND (:tenant IS NULL OR tenant = :tenant)))
-ORDER BY batch_no DESC LIMIT :limit
+FROM batches WHERE batch_no < :place ORDER BY batch_no DESC LIMIT :limit
+
+-- name: select_batches_of_tenant_before
+SELECT batch_no, batch_id, created_at, tenant, caller, endpoint, input_file_id, input_sha256,
+    completion_window, output_expires_s, metadata
+FROM batches WHERE tenant = :tenant AND batch_no < :place ORDER BY batch_no DESC LIMIT :limit
+
+-- name: insert_open_batch
+INSERT INTO open_batches SELECT batch_no FROM batches WHERE batch_id = :batch_id
+    AND batch_no NOT IN (SELECT batch_no FROM open_batches)
+
+-- name: delete_open_batch
+DELETE FROM open_batches WHERE batch_no = (
+    SELECT batch_no FROM batches WHERE batch_id = :batch_id)
 
 -- name: select_open_batches
-SELECT batch_no, batch_id, created_at, tenant, caller, endpoint, input_file_id, input_sha256,
-    completion_window, output_expires_s, metadata
-FROM batches AS b
-WHERE (SELECT e.event FROM batch_events AS e WHERE e.batch_id = b.batch_id
-       ORDER BY e.event_no DESC LIMIT 1)
-    NOT IN ('failed', 'completed', 'expired', 'cancelled')
-ORDER BY batch_no LIMIT :limit
+SELECT b.batch_no, b.batch_id, b.created_at, b.tenant, b.caller, b.endpoint, b.input_file_id,
+    b.input_sha256, b.completion_window, b.output_expires_s, b.metadata
+FROM open_batches AS o CROSS JOIN batches AS b ON b.batch_no = o.batch_no
+ORDER BY o.batch_no LIMIT :limit
 
 -- name: select_batch_events
 SELECT at, event, expires_at, detail FROM batch_events WHERE batch_id = :batch_id ORDER BY event_no
@@ -147,10 +164,10 @@ RETURNING id
 DELETE FROM line_marks WHERE batch_id = :id AND custom_id IS NULL
 
 -- name: select_queued_requests
-SELECT id, created_at, caller, endpoint, body, request_no FROM queued_requests AS r
+SELECT id, created_at, caller, endpoint, body, request_no FROM queued_requests AS q
 WHERE request_no > :after AND NOT EXISTS (
     SELECT 1 FROM line_marks AS m
-    WHERE m.batch_id = r.id AND m.custom_id IS NULL AND m.mark = 'refused')
+    WHERE m.batch_id = q.id AND m.custom_id IS NULL AND m.mark = 'refused')
 ORDER BY request_no LIMIT :limit
 
 -- name: select_queued_request
@@ -161,9 +178,13 @@ WHERE id = :id AND (:tenant IS NULL OR tenant = :tenant)
 SELECT EXISTS (SELECT 1 FROM results WHERE id = :id)
     OR EXISTS (SELECT 1 FROM deletions WHERE id = :id AND what = 'result')
 
+-- name: delete_finished_request
+DELETE FROM queued_requests WHERE id = :id AND (
+    EXISTS (SELECT 1 FROM results WHERE results.id = :id)
+    OR EXISTS (SELECT 1 FROM deletions WHERE deletions.id = :id AND deletions.what = 'result'))
+
 -- name: delete_finished_requests
-DELETE FROM queued_requests
-WHERE (:id IS NULL OR id = :id) AND (
+DELETE FROM queued_requests WHERE (
     EXISTS (SELECT 1 FROM results WHERE results.id = queued_requests.id)
     OR EXISTS (
         SELECT 1 FROM deletions

@@ -1,5 +1,6 @@
 """Files, batches, lines and queued requests in a real database."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ from edge_store.recorder.boot import Boot
 from edge_store.recorder.caller import Caller, Right
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.result import Receipt, Status
+from edge_store.sql import sql
 from edge_store.sqlite import Connection
 
 OWN = frozenset({Right.GENERATE, Right.READ_OWN})
@@ -132,16 +134,20 @@ def test_a_tenants_files_are_not_there_for_another(connection: Connection) -> No
 
 
 @pytest.mark.parametrize("ascending", [False, True])
-def test_a_page_after_anothers_id_is_that_after_none(
+def test_a_page_after_anothers_id_is_refused_as_that_after_none(
     connection: Connection, *, ascending: bool
 ) -> None:
     for file_id, tenant in (("file-1", "a"), ("file-b", "b"), ("file-2", "a")):
         add_file(connection, file_of(file_id, tenant))
         add_batch(connection, batch_of(f"batch_{file_id}", A if tenant == "a" else B))
     for name in ("b", "absent"):
-        page = Page(9, f"file-{name}", ascending)
-        assert find_files(connection, A, page, None) == []
-        assert find_batches(connection, A, Page(9, f"batch_file-{name}")) == []
+        with pytest.raises(InvalidRequest, match="none of this list"):
+            find_files(connection, A, Page(9, f"file-{name}", ascending), None)
+        with pytest.raises(InvalidRequest, match="none of this list"):
+            find_batches(connection, A, Page(9, f"batch_file-{name}"))
+    assert [f.file_id for f in find_files(connection, A, Page(9, "file-1", ascending), None)] == (
+        ["file-2"] if ascending else []
+    )
     assert len(find_files(connection, ALL, Page(9, "file-b", ascending), None)) == 1
 
 
@@ -283,10 +289,12 @@ def test_a_batch_without_its_input_is_not_retried(database: tuple[Connection, Bo
 def test_the_bytes_of_an_open_batch_are_needed(connection: Connection) -> None:
     add_file(connection, file_of("file-1", "a", sha256="one"))
     add_batch(connection, batch_of("batch_1", input_sha256="two"))
-    assert needed_sha256s(connection) == {"one", "two"}
+    asked = ["one", "two", "three"]
+    assert needed_sha256s(connection, asked) == {"one", "two"}
+    assert needed_sha256s(connection, ["two"]) == {"two"}
     drop_file(connection, "file-1")
     add_event(connection, "batch_1", BatchState.FAILED)
-    assert needed_sha256s(connection) == set()
+    assert needed_sha256s(connection, asked) == set()
 
 
 def queued(caller: Caller = A) -> QueuedRequest:
@@ -384,6 +392,33 @@ def test_a_request_that_is_dead_without_a_result_of_its_own_says_so(
     assert queued_requests(connection, 0, 9) == []
 
 
+# what may be read whole: what has not ended, and lists that were given
+OPEN = {"o", "json_each", "queued_requests", "q"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "delete_expired_files", "delete_finished_request", "delete_finished_requests",
+        "insert_missing_entries", "delete_ended_responses", "select_attempts_of_line",
+        "select_batches_before", "select_batches_of_tenant_before", "select_files_after",
+        "select_files_before", "select_files_of_tenant_after", "select_files_of_tenant_before",
+        "select_needed_sha256s", "select_newest_line_mark", "select_open_batches",
+        "select_queued_requests", "select_waiting_responses",
+    ],
+)  # fmt: skip
+def test_no_statement_of_the_queue_reads_all_that_has_ended(
+    connection: Connection, name: str
+) -> None:
+    values = dict.fromkeys(re.findall(r":(\w+)", sql(name)))
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql(name)}", values)]
+    scanned = {step.split()[1] for step in plan if step.startswith("SCAN")}
+    assert scanned <= OPEN, plan
+    if "before" in name or "after" in name:
+        assert not any("TEMP B-TREE" in step for step in plan), plan
+        assert ("_by_tenant (tenant=?" in str(plan)) == ("of_tenant" in name), plan
+
+
 def test_the_switch_stays_where_it_was_set(connection: Connection) -> None:
     assert not is_paused(connection)
     assert set_switch(connection, Switch(is_paused=True))
@@ -420,7 +455,7 @@ async def test_bytes_that_nobody_needs_are_swept_and_unfinished_ones_of_others(
 
     await store.publish([kept, dropped], entered)
 
-    async def needed() -> set[str]:
+    async def needed(_names: list[str]) -> set[str]:
         return {kept.sha256}
 
     assert await store.sweep(needed) == 2
@@ -443,7 +478,7 @@ async def test_bytes_from_before_a_restore_are_left_alone(tmp_path: Path) -> Non
 
     await store.publish([older], entered)
 
-    async def needed() -> set[str]:
+    async def needed(_names: list[str]) -> set[str]:
         return set()
 
     restored_ms = store.path(older.sha256).stat().st_mtime_ns // 1_000_000 + 1

@@ -17,6 +17,7 @@ GOLDEN = ROOT / "tests" / "golden" / "schema.sql"
 
 # A migration is never edited once released: a change is a new file.
 RELEASED = {
+    "0007_open.sql": "4c7b2c683bacb224687866f7222e3a2881a10b8fb0024cb40c2f2209311d75e5",
     "0001_initial.sql": "266fc6a4e26f5d99e3cea39b704dbde1fbab002fb021ace4c301c2fe549c1ef4",
     "0002_keys.sql": "8cf3901a4f1a436dfa66e84a42fd82d470a2fa93d47fca47c92424c6730c7d62",
     "0003_batches.sql": "5af403ceb9477d4640df018d6bd43b37576fe5b10ddd818a35403e150b79b879",
