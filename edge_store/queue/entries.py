@@ -3,16 +3,18 @@ functions of a connection. Those that write are changes, one transaction each.
 """
 
 from collections import defaultdict
+from collections.abc import Collection
 
 import msgspec
 
 from edge_store.clock import now_ms
-from edge_store.errors import EngineError, InvalidRequest, QueueFull
+from edge_store.errors import EngineError, InvalidRequest, QueueFull, TenantOverShare
 from edge_store.ids import ResultId
 from edge_store.queue.lines import Attempt, LineState, Mark, Standing, standing_of
 from edge_store.queue.records import BatchState, QueuedRequest, seconds_of
 from edge_store.queue.store import add_event, find_batch, needed_sha256s
 from edge_store.recorder.caller import Caller
+from edge_store.recorder.sharing import has_share
 from edge_store.result import Record
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
@@ -168,15 +170,18 @@ def accept_request(connection: Connection, request: QueuedRequest, requests_max:
     """Take a request into the queue, in the place of those that were refused if it is full.
 
     Raises:
-        QueueFull: as many wait as may.
+        QueueFull, TenantOverShare: as many wait as may, or of this tenant.
     """
-    (number,) = connection.execute(sql("count_queued_requests")).fetchone()
-    if number >= requests_max:
-        number -= drop_refused_requests(connection, FOREVER_MS)
-    if number >= requests_max:
-        raise QueueFull(
-            f"{number} requests with `Prefer: respond-async` wait; queue.requests_max = "
-            f"{requests_max}",
+    params = {"tenant": request.caller.tenant}
+    number, own = connection.execute(sql("count_queued_requests"), params).fetchone()
+    if not has_share(own, number, requests_max):
+        drop_refused_requests(connection, FOREVER_MS)
+        number, own = connection.execute(sql("count_queued_requests"), params).fetchone()
+    if not has_share(own, number, requests_max):
+        refusal = TenantOverShare if own < number < requests_max else QueueFull
+        raise refusal(
+            f"{number} requests with `Prefer: respond-async` wait, {own} of them of this tenant; "
+            f"queue.requests_max = {requests_max}",
             hint="try again later, or ask without that header",
         )
     row = msgspec.structs.asdict(request)
@@ -185,13 +190,14 @@ def accept_request(connection: Connection, request: QueuedRequest, requests_max:
 
 
 def queued_requests(
-    connection: Connection, after: int, limit: int
+    connection: Connection, taken: Collection[int], limit: int
 ) -> list[tuple[int, QueuedRequest]]:
-    """Those that wait, in order, each with its number."""
+    """The next of those that wait, but for these numbers, each with its own: one tenant after the
+    other, within a tenant in order.
+    """
+    params = {"taken": msgspec.json.encode(list(taken)).decode(), "limit": limit}
     with translated("the queue cannot be read"):
-        rows = connection.execute(
-            sql("select_queued_requests"), {"after": after, "limit": limit}
-        ).fetchall()
+        rows = connection.execute(sql("select_queued_requests"), params).fetchall()
     return [
         (
             number,

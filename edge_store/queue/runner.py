@@ -46,7 +46,7 @@ __all__ = ["Runner"]
 
 log = structlog.get_logger(__name__)
 
-OPEN_MAX = 16  # batches at a time; later ones wait
+OPEN_MAX = 16  # batches at a time; others wait, those of a tenant that has none under way least
 ALIVE_MAX = 1024  # lines of one batch that run or pause between attempts
 LINES_PER_READ, BYTES_PER_READ = 256, 4 * 1024 * 1024  # of an input file
 REQUESTS_PER_READ = 8
@@ -198,28 +198,31 @@ class Runner:
     # queued requests
 
     async def _run_requests(self) -> None:
-        after = 0
+        taken: set[int] = set()  # and those whose end could not be written
         alive = asyncio.Semaphore(ALIVE_MAX)
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._accepted.clear()
                 try:
-                    found = await self._reader.run(queued_requests, after, REQUESTS_PER_READ)
+                    found = await self._reader.run(queued_requests, taken, REQUESTS_PER_READ)
                 except StoreError as exc:
                     log.error("queue_not_read", code=exc.code, error=str(exc))
                     await asyncio.sleep(PAUSE_S)
                     continue
                 for number, request in found:
-                    after = number
+                    taken.add(number)
                     await alive.acquire()
-                    place = Place(self._places, len(request.body))
+                    place = Place(self._places, len(request.body), request.caller.tenant)
                     await place.take(first=True)
-                    task = tasks.create_task(self._run_request(request, place))
+                    ending = partial(taken.discard, number)
+                    task = tasks.create_task(self._run_request(request, place, ending))
                     task.add_done_callback(partial(_left, place, alive))
                 if not found:
                     await self._accepted.wait()
 
-    async def _run_request(self, request: QueuedRequest, place: Place) -> None:
+    async def _run_request(
+        self, request: QueuedRequest, place: Place, ending: Callable[[], None]
+    ) -> None:
         async def body() -> bytes:
             return request.body
 
@@ -232,6 +235,7 @@ class Runner:
             if not state.is_settled:
                 state = await self._asking.settle(entry, standing.attempts, is_first=True)
             await self._change(end_request, request.id, state)
+            ending()
         except StoreError as exc:  # a later sweep takes it out of the queue
             log.error("request_interrupted", id=request.id, code=exc.code, error=str(exc))
         except Exception:  # our own defect: the box goes on, the next start tries it again
@@ -302,7 +306,7 @@ class Runner:
                     if standing.state.is_settled:
                         continue
                     await alive.acquire()
-                    place = Place(self._places, len(line.body))
+                    place = Place(self._places, len(line.body), found.batch.tenant)
                     await place.take()
                     task = tasks.create_task(self._run_line(found, line, standing.attempts, place))
                     task.add_done_callback(partial(_left, place, alive))

@@ -218,7 +218,7 @@ def find_batches(connection: Connection, caller: Caller, page: Page) -> list[Bat
 
 
 def open_batches(connection: Connection, limit: int) -> list[Batch]:
-    """The oldest batches that have not ended."""
+    """Batches that have not ended: the oldest of each tenant, then the second of each."""
     with translated("the batches cannot be read"):
         rows = connection.execute(sql("select_open_batches"), {"limit": limit}).fetchall()
         return [_batch(connection, row) for row in rows]

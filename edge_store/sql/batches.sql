@@ -91,8 +91,11 @@ DELETE FROM open_batches WHERE batch_no = (
 -- name: select_open_batches
 SELECT b.batch_no, b.batch_id, b.created_at, b.tenant, b.caller, b.endpoint, b.input_file_id,
     b.input_sha256, b.completion_window, b.output_expires_s, b.metadata
-FROM open_batches AS o CROSS JOIN batches AS b ON b.batch_no = o.batch_no
-ORDER BY o.batch_no LIMIT :limit
+FROM (
+    SELECT t.batch_no, row_number() OVER (PARTITION BY c.tenant ORDER BY t.batch_no) AS turn
+    FROM open_batches AS t CROSS JOIN batches AS c ON c.batch_no = t.batch_no) AS o
+CROSS JOIN batches AS b ON b.batch_no = o.batch_no
+ORDER BY o.turn, o.batch_no LIMIT :limit
 
 -- name: select_batch_events
 SELECT at, event, expires_at, detail FROM batch_events WHERE batch_id = :batch_id ORDER BY event_no
@@ -145,7 +148,7 @@ INSERT INTO queued_requests (id, created_at, tenant, caller, endpoint, body)
 VALUES (:id, :created_at, :tenant, :caller, :endpoint, :body)
 
 -- name: count_queued_requests
-SELECT count(*) FROM queued_requests
+SELECT count(*), count(*) FILTER (WHERE tenant IS :tenant) FROM queued_requests
 
 -- name: count_waiting_requests
 SELECT count(*) FROM queued_requests AS r
@@ -164,11 +167,15 @@ RETURNING id
 DELETE FROM line_marks WHERE batch_id = :id AND custom_id IS NULL
 
 -- name: select_queued_requests
-SELECT id, created_at, caller, endpoint, body, request_no FROM queued_requests AS q
-WHERE request_no > :after AND NOT EXISTS (
-    SELECT 1 FROM line_marks AS m
-    WHERE m.batch_id = q.id AND m.custom_id IS NULL AND m.mark = 'refused')
-ORDER BY request_no LIMIT :limit
+SELECT r.id, r.created_at, r.caller, r.endpoint, r.body, r.request_no
+FROM (
+    SELECT request_no, row_number() OVER (PARTITION BY tenant ORDER BY request_no) AS turn
+    FROM queued_requests AS q
+    WHERE request_no NOT IN (SELECT value FROM json_each(:taken)) AND NOT EXISTS (
+        SELECT 1 FROM line_marks AS m
+        WHERE m.batch_id = q.id AND m.custom_id IS NULL AND m.mark = 'refused')) AS o
+CROSS JOIN queued_requests AS r ON r.request_no = o.request_no
+ORDER BY o.turn, o.request_no LIMIT :limit
 
 -- name: select_queued_request
 SELECT created_at FROM queued_requests
