@@ -160,6 +160,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 gate = Gate(
                     access=access,
                     accept=queue.accept,
+                    shortage=disk.shortage,
                     recorder=recorder,
                     engine=engine,
                     ours=own_routes(

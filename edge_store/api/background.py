@@ -8,7 +8,8 @@ on the event loop.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
@@ -24,6 +25,7 @@ from edge_store.errors import (
     RequestError,
     ShutDown,
     StoreError,
+    WriterStopped,
 )
 from edge_store.ids import ResultId
 from edge_store.recorder.app import Recorder
@@ -35,12 +37,24 @@ from edge_store.responses.chat import chat_body
 from edge_store.responses.conversations import read_context
 from edge_store.responses.objects import Failure, Numbered, ResponseStatus
 from edge_store.responses.shown import opening, replayed
-from edge_store.responses.store import Happened, Kept, accept, find, keep, mend, note, waiting
+from edge_store.responses.store import (
+    Happened,
+    Kept,
+    accept,
+    find,
+    keep,
+    mend,
+    note,
+    start,
+    waiting,
+)
 from edge_store.sqlite import DatabaseThread
 
 __all__ = ["Background", "Live", "Means", "in_background"]
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 ATTEMPTS_MAX = 2  # a response that a crash cut runs again once: it may be what crashed the box
 ADMISSION_PAUSE_S = 1.0
@@ -148,6 +162,7 @@ class Background:
         self.means = means
         self._lives: dict[ResultId, Live] = {}
         self._queue: asyncio.Queue[Live] = asyncio.Queue()
+        self._is_stopping = False
 
     def live(self, result_id: str) -> Live | None:
         """The response, unless it has ended."""
@@ -188,13 +203,22 @@ class Background:
         return live
 
     async def cancel(self, live: Live) -> None:
-        """End a response that waits or runs, and wait until it has."""
+        """End a response that waits or runs, and wait until it has.
+
+        Raises:
+            StoreError: it has not yet, but will.
+        """
         live.cancel()
         if not live.is_started:
             live.is_started = True  # whoever takes it out of the queue leaves it
+            try:
+                await self.means.change(note, live.id, Happened(event="cancelled"))
+                found = await self.means.reader.run(find, live.id, EVERYBODY)
+            except BaseException:  # the disk: it is ended when its turn comes
+                live.is_started = False
+                self._enqueue(live)
+                raise
             del self._lives[live.id]
-            await self.means.change(note, live.id, Happened(event="cancelled"))
-            found = await self.means.reader.run(find, live.id, EVERYBODY)
             if found is not None:
                 live.add(replayed(found)[live.count :])
             live.end()
@@ -203,6 +227,7 @@ class Background:
     async def let_go(self, commits: Commits) -> None:
         """At the order to stop, leave what has not begun: it goes on at the next start."""
         await commits.past(SEQ_MAX)
+        self._is_stopping = True
         for live in self._lives.values():
             if not live.is_asked:
                 live.end()
@@ -226,12 +251,14 @@ class Background:
 
     async def _run(self, live: Live) -> None:
         means = self.means
-        found = await means.reader.run(find, live.id, EVERYBODY, with_content=False)
+        look = partial(means.reader.run, find, live.id, EVERYBODY, with_content=False)
+        found = await self._patiently(live, look)
         if found is None:  # deleted meanwhile
             return
         while means.refusal() is not None and not live.is_cancelled:
             await live.pause(ADMISSION_PAUSE_S)  # the engine loads, or the disk is full
-        number = await means.change(note, live.id, Happened(event="started"))
+        number = 1 + sum(happened.event == "started" for happened in found.happened)
+        await self._patiently(live, partial(means.change, start, live.id, number))
         ask = read_ask(found.kept.request)
         turn = Turn(found.kept, ask)
         begun = opening(turn.number, found.kept, ask)
@@ -239,7 +266,8 @@ class Background:
         try:
             if number > ATTEMPTS_MAX:
                 raise ShutDown(f"cut {number - 1} times by a stop or a crash of the daemon")
-            body = chat_body(ask, await means.context(found.kept))
+            context = await self._patiently(live, partial(means.context, found.kept))
+            body = chat_body(ask, context)
             await self._ask(turn, live, body)
         except Cancelled:
             await self._end(live, turn, Happened(event="cancelled"))
@@ -248,6 +276,22 @@ class Background:
             await self._end(live, turn, happened)
         else:
             await self._conclude(live, turn)
+
+    async def _patiently(self, live: Live, attempt: Callable[[], Awaitable[T]]) -> T:
+        """What ``attempt`` gives, however often the disk fails before.
+
+        Raises:
+            StoreError: the daemon stops; the next start goes on with it.
+        """
+        while True:
+            try:
+                return await attempt()
+            except StoreError as exc:
+                if self._is_stopping or isinstance(exc, WriterStopped):
+                    raise
+                log.error("response_delayed", id=live.id, code=exc.code, error=str(exc))
+                live.is_asked = False  # a stop need not wait for it
+                await asyncio.sleep(STORE_PAUSE_S)
 
     async def _ask(self, turn: Turn, live: Live, body: bytes) -> None:
         """Have the chat answered, as soon as there is room for it."""
@@ -273,7 +317,7 @@ class Background:
 
     async def _conclude(self, live: Live, turn: Turn) -> None:
         failure = turn.failure
-        recorded = await self.means.change(keep, turn.kept)
+        recorded = await self._patiently(live, partial(self.means.change, keep, turn.kept))
         if recorded is None:
             if failure is not None and failure.code == ShutDown.code:
                 return  # it goes on at the next start
@@ -285,7 +329,7 @@ class Background:
 
     async def _end(self, live: Live, turn: Turn, happened: Happened) -> None:
         """End a response that has no result."""
-        await self.means.change(note, live.id, happened)
+        await self._patiently(live, partial(self.means.change, note, live.id, happened))
         if happened.event == "cancelled":
             live.add(turn.without_result(ResponseStatus.CANCELLED, None))
         else:

@@ -7,8 +7,7 @@ with the last ``seq`` that it has.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,9 +21,10 @@ from edge_store.api.described import Form, described, text, whole
 from edge_store.api.pages import FILTERS, SEQ_MAX, Filters, filters_of, page_after, public
 from edge_store.api.services import Services
 from edge_store.engine import Receive, Scope, Send
-from edge_store.errors import InvalidRequest, Overloaded, TimelineChanged
+from edge_store.errors import InvalidRequest, TimelineChanged
 from edge_store.recorder.caller import Caller, caller_of
 from edge_store.recorder.envelope import EVENT_STREAM, JSON_LINES
+from edge_store.recorder.sharing import Shares
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 
@@ -32,7 +32,7 @@ __all__ = ["feed_routes"]
 
 log = structlog.get_logger(__name__)
 
-LISTENERS_MAX = 64  # connections that wait for a COMMIT
+LISTENERS_MAX = 72  # connections that wait for a COMMIT; a tenant alone has 64
 LIMIT_MAX = 1000
 WAIT_S_MAX = 60
 TAIL_ROWS = 100  # in one piece of a tail
@@ -70,18 +70,7 @@ class Feed:
     def __init__(self, services: Services) -> None:
         self.reader = services.reader
         self.commits = services.commits
-        self._listeners = 0
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Raises ``Overloaded`` for one too many."""
-        if self._listeners >= LISTENERS_MAX:
-            raise Overloaded(f"{self._listeners} others follow", hint="close one, or ask later")
-        self._listeners += 1
-        try:
-            yield
-        finally:
-            self._listeners -= 1
+        self.listeners = Shares(LISTENERS_MAX, "others follow", "close one, or ask later")
 
 
 def feed_routes(services: Services) -> list[BaseRoute]:
@@ -110,7 +99,7 @@ def feed_routes(services: Services) -> list[BaseRoute]:
         place = await feed.reader.run(_place, after, timeline)
         piece = await feed.reader.run(_lines, follower, place.seq, limit)
         if not piece.body and not piece.has_more and wait_s:
-            with feed.listening():
+            with feed.listeners.place(follower.caller.tenant):
                 piece = await _awaited(feed, follower, piece.next_seq, limit, wait_s, request)
         headers = {
             "content-type": JSON_LINES.decode(),
@@ -172,7 +161,8 @@ class Tail(Response):
         self._seq = place.seq
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        with self._feed.listening():  # raises before anything is sent
+        tenant = self._follower.caller.tenant
+        with self._feed.listeners.place(tenant):  # raises before anything is sent
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await send(start)
             gone = asyncio.ensure_future(_departure(receive))

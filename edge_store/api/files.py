@@ -17,18 +17,19 @@ from edge_store.api.protocols import Listed
 from edge_store.api.services import Services
 from edge_store.api.upload import receive
 from edge_store.clock import now_ms
-from edge_store.errors import InvalidRequest, NotFound, RecorderFull
+from edge_store.errors import InvalidRequest, NotFound
 from edge_store.queue.batches import new_file_id
 from edge_store.queue.records import StoredFile
 from edge_store.queue.room import Queue
 from edge_store.queue.store import Page, add_file, drop_file, find_file, find_files
 from edge_store.recorder.caller import caller_of
+from edge_store.recorder.sharing import Shares
 
 __all__ = ["file_routes", "list_of", "page_of"]
 
 PURPOSES = ("batch", "user_data", "assistants", "vision", "fine-tune", "evals")
 LIST_MAX = 10_000
-UPLOADS_MAX = 8
+UPLOADS_MAX = 16  # a tenant alone leaves one to others
 PIECE_BYTES = 256 * 1024  # of a file that is sent
 KEPT_S = (3600, 30 * 86400)  # shortest and longest `expires_after`
 FILENAME_CHARS_MAX = 255
@@ -90,20 +91,14 @@ class Files:
         self._reader = services.reader
         self._change = services.change
         self._queue = queue
-        self._uploads = 0
+        hint = "send one after the other"
+        self._uploads = Shares(UPLOADS_MAX, "files are being uploaded", hint)
 
     @described("Take an upload", takes=UPLOAD, gives=(File,))
     async def create(self, request: Request) -> Response:
         """Take an upload."""
-        if self._uploads >= UPLOADS_MAX:
-            raise RecorderFull(
-                f"{UPLOADS_MAX} files are being uploaded", hint="send one after the other"
-            )
-        self._uploads += 1
-        try:
+        with self._uploads.place(caller_of(request.scope).tenant):
             return await self._receive(request)
-        finally:
-            self._uploads -= 1
 
     async def _receive(self, request: Request) -> Response:
         config = self._queue.config
@@ -162,7 +157,7 @@ class Files:
         """Take one out of the list; its bytes go when nobody needs them."""
         file = await self._find(request)
         await self._change(drop_file, file.file_id)
-        await self._queue.runner.sweep()
+        await self._queue.runner.sweep([file.sha256])
         return as_json({"id": file.file_id, "object": "file", "deleted": True})
 
     @described("The bytes of a file", gives=(Form("application/octet-stream", {}),))

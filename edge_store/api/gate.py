@@ -18,6 +18,7 @@ from edge_store.api.routes import (
     STORED,
     UNBOUNDED,
     WATCHING,
+    needs_room,
 )
 from edge_store.config import ServerSection
 from edge_store.engine import ASGIMessage, Engine, Receive, Scope, Send
@@ -28,6 +29,7 @@ from edge_store.errors import (
     PayloadTooLarge,
     RecorderFull,
     RequestTimeout,
+    StoreError,
     may_pass,
 )
 from edge_store.ids import ResultId, new_result_id
@@ -60,8 +62,11 @@ class Gate:
         metrics: Metrics,
         access: Access | None = None,
         accept: Accept | None = None,
+        shortage: Callable[[], EdgeStoreError | None] = lambda: None,
     ) -> None:
-        """``accept`` takes a request that is answered later, and returns the id of its result."""
+        """``accept`` takes a request that is answered later, and returns the id of its result.
+        ``shortage`` tells why the disk takes no more.
+        """
         self._recorder = recorder
         self._engine = engine
         self._ours = ours
@@ -69,6 +74,7 @@ class Gate:
         self._metrics = metrics
         self._access = access or Access()
         self._accept = accept
+        self._shortage = shortage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -133,10 +139,20 @@ class Gate:
         elif path in OPERATING and Right.ADMIN in caller_of(scope).rights:
             _require(OPERATING[path], method, path)
             await self._engine(scope, receive, send)
-        elif method in BODILESS or path in UNBOUNDED:
-            await self._ours(scope, receive, send)
         else:
-            await self._answer(scope, receive, send)
+            if needs_room(method, path):
+                self._require_room()
+            if method in BODILESS or path in UNBOUNDED:
+                await self._ours(scope, receive, send)
+            else:
+                await self._answer(scope, receive, send)
+
+    def _require_room(self) -> None:
+        """Raises what the disk, full or stalled, refuses new requests with."""
+        closed = self._recorder.slots.closed
+        refusal = closed if isinstance(closed, StoreError) else self._shortage()
+        if refusal is not None:
+            raise refusal.with_traceback(None)
 
     async def _generate(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
         with self._recorder.slots.hold(caller_of(scope).tenant) as hold:
@@ -145,6 +161,7 @@ class Gate:
                 return
             accept = self._accept if _prefers_async(scope) else None
             if accept is not None and await self._recorder.will_keep(dialect, scope, body):
+                self._require_room()
                 await _say_accepted(await accept(scope["path"], body, caller_of(scope)), send)
             else:
                 await self._recorder.record(dialect, scope, body, receive, send, hold)

@@ -19,7 +19,7 @@ from edge_store.clock import now_ms
 from edge_store.errors import InvalidRequest, NotFound
 from edge_store.ids import new_result_id
 from edge_store.recorder.caller import Caller, RecordLevel, caller_of, record_level
-from edge_store.responses.ask import Ask, fault, read_ask
+from edge_store.responses.ask import Ask, fault, read_ask, require_calls
 from edge_store.responses.chat import chat_body
 from edge_store.responses.conversations import Paging
 from edge_store.responses.items import input_items
@@ -106,6 +106,7 @@ class Room:
         context = await self._means.context(kept)
         if not context and not ask.items:
             raise fault("is needed", "input")
+        require_calls(context, ask.items)
         if not ask.background:
             return Answering(self._means, self._running, kept, ask, chat_body(ask, context))
         return await self._accept(kept, ask)

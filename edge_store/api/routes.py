@@ -21,6 +21,7 @@ __all__ = [
     "STORED",
     "UNBOUNDED",
     "WATCHING",
+    "needs_room",
     "rights_for",
 ]
 
@@ -69,6 +70,13 @@ NEEDED_EXACTLY: Mapping[str, frozenset[Right]] = {
     "/openapi.json": ANY,
     "/metrics": frozenset({Right.READ_ALL, Right.ADMIN}),  # it tells of all tenants
 }
+
+
+def needs_room(method: str, path: str) -> bool:
+    """Whether a request to a route of ours adds to the disk. What deletes, ends or only reads finds
+    room on the fullest one.
+    """
+    return method == "POST" and path != "/v1/query" and not path.endswith("/cancel")
 
 
 def rights_for(method: str, path: str) -> frozenset[Right]:

@@ -83,6 +83,9 @@ def submit(
             found = _asked(daemon.get(f"/v1/batches/{found['id']}"))
     if wait:
         click.echo(_line(found), err=True)
+        for error in (found["errors"] or {}).get("data", ()):
+            place = "" if error["line"] is None else f"line {error['line']}: "
+            click.echo(f"  {place}{error['message']} ({error['code']})", err=True)
         sys.exit(0 if found["status"] == "completed" else 1)
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from edge_store.config import QueueSection
 from edge_store.errors import EdgeStoreError, RequestError, ShutDown, StoreError
-from edge_store.queue.entries import refuse_line, request_standing, standings
+from edge_store.queue.entries import line_standing, refuse_line, request_standing
 from edge_store.queue.lines import LineState, Standing
 from edge_store.queue.places import Place
 from edge_store.recorder.caller import Caller, Origin
@@ -110,14 +110,17 @@ class Asking:
                         "line_dead", batch_id=batch_id, custom_id=custom_id, attempts=attempts
                     )
                     return LineState.DEAD
-            for pause_s in (0.0, self._pause_s(tries)):
-                await asyncio.sleep(pause_s)
+            for pause_s in (0.0, self._pause_s(tries), None):
+                if pause_s is None:  # a disk that stalls lets nothing start: by then it goes again
+                    await entry.place.take(first=is_first)
+                else:
+                    await asyncio.sleep(pause_s)
                 if outcome is Outcome.UNKNOWN:
                     standing = await self.standing(entry, attempts)
                     if standing.state.is_settled:
+                        entry.place.give()
                         return standing.state
                     attempts = standing.attempts
-            await entry.place.take(first=is_first)
 
     def _pause_s(self, tries: int) -> float:
         pause_s = min(self._config.retry_pause_s * 2.0 ** min(tries - 1, 16), PAUSE_S_MAX)
@@ -130,11 +133,10 @@ class Asking:
         try:
             if custom_id is None:
                 return await self._reader.run(request_standing, batch_id, bound)
-            known = await self._reader.run(standings, batch_id, bound)
+            return await self._reader.run(line_standing, batch_id, custom_id, bound)
         except StoreError as exc:
             log.error("queue_not_read", code=exc.code, error=str(exc))
             return Standing(LineState.WAITING, attempts)
-        return known.get(custom_id, Standing(LineState.WAITING))
 
     async def _attempt(self, entry: Entry, attempts: int) -> Outcome:
         left = self._config.attempts_max - attempts - 1

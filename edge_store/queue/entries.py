@@ -3,16 +3,18 @@ functions of a connection. Those that write are changes, one transaction each.
 """
 
 from collections import defaultdict
+from collections.abc import Collection
 
 import msgspec
 
 from edge_store.clock import now_ms
-from edge_store.errors import InvalidRequest, QueueFull
+from edge_store.errors import EngineError, InvalidRequest, QueueFull, TenantOverShare
 from edge_store.ids import ResultId
 from edge_store.queue.lines import Attempt, LineState, Mark, Standing, standing_of
 from edge_store.queue.records import BatchState, QueuedRequest, seconds_of
 from edge_store.queue.store import add_event, find_batch, needed_sha256s
 from edge_store.recorder.caller import Caller
+from edge_store.recorder.sharing import has_share
 from edge_store.result import Record
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
@@ -22,8 +24,11 @@ __all__ = [
     "Switch",
     "accept_request",
     "drop_finished_requests",
+    "drop_refused_requests",
+    "end_request",
     "find_request",
     "is_paused",
+    "line_standing",
     "queue_length",
     "queued_requests",
     "refuse_line",
@@ -32,6 +37,9 @@ __all__ = [
     "set_switch",
     "standings",
 ]
+
+REFUSED_KEPT_MS = 24 * 3600 * 1000  # how long it is told why a queued request was refused
+FOREVER_MS = 2**63 - 1
 
 
 class Retry(Record, frozen=True, kw_only=True):
@@ -71,10 +79,26 @@ def standings(connection: Connection, batch_id: str, attempts_max: int) -> dict[
     }
 
 
+def line_standing(
+    connection: Connection, batch_id: str, custom_id: str, attempts_max: int
+) -> Standing:
+    """What has become of one line."""
+    params = {"batch_id": batch_id, "custom_id": custom_id}
+    with translated("the results of a batch cannot be read"):
+        found = connection.execute(sql("select_attempts_of_line"), params).fetchall()
+        mark = connection.execute(sql("select_newest_line_mark"), params).fetchone()
+    return standing_of(
+        is_completed=any(is_completed for *_, is_completed in found),
+        attempts=[Attempt(*attempt) for *attempt, is_completed in found if not is_completed],
+        mark=Mark(*mark) if mark else None,
+        attempts_max=attempts_max,
+    )
+
+
 def queue_length(connection: Connection) -> int:
-    """How many queued requests there are."""
+    """How many queued requests wait or run."""
     with translated("the queue cannot be read"):
-        (number,) = connection.execute(sql("count_queued_requests")).fetchone()
+        (number,) = connection.execute(sql("count_waiting_requests")).fetchone()
     return int(number)
 
 
@@ -109,7 +133,7 @@ def retry_lines(connection: Connection, params: Retry) -> int:
     for custom_id in failed:
         _mark(connection, (batch.batch_id, custom_id, "retry"), seq, (None, None, None))
     if batch.state.is_end:
-        if batch.input_sha256 not in needed_sha256s(connection):
+        if not needed_sha256s(connection, [batch.input_sha256]):
             raise InvalidRequest(f"the input file of {batch.batch_id} is deleted")
         expires_at = now_ms() + seconds_of(batch.completion_window) * 1000
         add_event(connection, batch.batch_id, BatchState.IN_PROGRESS, expires_at=expires_at)
@@ -143,16 +167,21 @@ def _mark(
 
 
 def accept_request(connection: Connection, request: QueuedRequest, requests_max: int) -> None:
-    """Take a request into the queue.
+    """Take a request into the queue, in the place of those that were refused if it is full.
 
     Raises:
-        QueueFull: as many wait as may.
+        QueueFull, TenantOverShare: as many wait as may, or of this tenant.
     """
-    number = queue_length(connection)
-    if number >= requests_max:
-        raise QueueFull(
-            f"{number} requests with `Prefer: respond-async` wait; queue.requests_max = "
-            f"{requests_max}",
+    params = {"tenant": request.caller.tenant}
+    number, own = connection.execute(sql("count_queued_requests"), params).fetchone()
+    if not has_share(own, number, requests_max):
+        drop_refused_requests(connection, FOREVER_MS)
+        number, own = connection.execute(sql("count_queued_requests"), params).fetchone()
+    if not has_share(own, number, requests_max):
+        refusal = TenantOverShare if own < number < requests_max else QueueFull
+        raise refusal(
+            f"{number} requests with `Prefer: respond-async` wait, {own} of them of this tenant; "
+            f"queue.requests_max = {requests_max}",
             hint="try again later, or ask without that header",
         )
     row = msgspec.structs.asdict(request)
@@ -161,13 +190,14 @@ def accept_request(connection: Connection, request: QueuedRequest, requests_max:
 
 
 def queued_requests(
-    connection: Connection, after: int, limit: int
+    connection: Connection, taken: Collection[int], limit: int
 ) -> list[tuple[int, QueuedRequest]]:
-    """Those that wait, in order, each with its number."""
+    """The next of those that wait, but for these numbers, each with its own: one tenant after the
+    other, within a tenant in order.
+    """
+    params = {"taken": msgspec.json.encode(list(taken)).decode(), "limit": limit}
     with translated("the queue cannot be read"):
-        rows = connection.execute(
-            sql("select_queued_requests"), {"after": after, "limit": limit}
-        ).fetchall()
+        rows = connection.execute(sql("select_queued_requests"), params).fetchall()
     return [
         (
             number,
@@ -184,9 +214,11 @@ def queued_requests(
 
 
 def request_standing(connection: Connection, request_id: str, attempts_max: int) -> Standing:
-    """What has become of a queued request. A result under its id, whatever it says, is its end."""
+    """What has become of a queued request. A result under its id, whatever it says, is its
+    end, even where it was deleted since.
+    """
     with translated("the queue cannot be read"):
-        (is_there,) = connection.execute(sql("has_result"), {"id": request_id}).fetchone()
+        (is_there,) = connection.execute(sql("had_result"), {"id": request_id}).fetchone()
         params = {"batch_id": request_id}
         attempts = [
             Attempt(*attempt) for _, *attempt in connection.execute(sql("select_attempts"), params)
@@ -212,8 +244,36 @@ def find_request(
 
 
 def drop_finished_requests(connection: Connection, request_id: str | None = None) -> None:
-    """Take requests whose results are stored out of the queue: one of them, or all."""
-    connection.execute(sql("delete_finished_requests"), {"id": request_id})
+    """Take requests that have their results out of the queue: one of them, or all."""
+    if request_id is None:
+        connection.execute(sql("delete_finished_requests"))
+    else:
+        connection.execute(sql("delete_finished_request"), {"id": request_id})
+
+
+def end_request(connection: Connection, request_id: str, state: LineState) -> None:
+    """Take a request that is settled out of the queue. One that is dead without a result under its
+    id, as it was allowed more attempts when they were made, says so instead.
+    """
+    drop_finished_requests(connection, request_id)
+    if (
+        state is LineState.DEAD
+        and connection.execute(
+            sql("select_queued_request"), {"id": request_id, "tenant": None}
+        ).fetchone()
+    ):
+        told = f"every attempt failed; they are the results whose `batch_id` is {request_id}"
+        refuse_line(connection, request_id, None, (EngineError.http_status, EngineError.code, told))
+
+
+def drop_refused_requests(connection: Connection, until_ms: int | None = None) -> int:
+    """Forget the requests that were refused up to then: a day ago. How many that were."""
+    if until_ms is None:
+        until_ms = now_ms() - REFUSED_KEPT_MS
+    dropped = connection.execute(sql("delete_refused_requests"), {"until": until_ms}).fetchall()
+    for (request_id,) in dropped:
+        connection.execute(sql("delete_request_marks"), {"id": request_id})
+    return len(dropped)
 
 
 # the switch

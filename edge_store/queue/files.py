@@ -12,6 +12,7 @@ import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 FOLDER = "files"
 FOLDER_MODE, FILE_MODE = 0o750, 0o640
+NAMES_PER_LOOK = 1000  # of a sweep, at the database
 UNFINISHED = ".unfinished-"  # then whose it is, and a random name
 
 
@@ -38,6 +40,8 @@ def told(what: str) -> Iterator[None]:
 
 
 Refusal = Callable[[int], DiskFull | None]  # of so many more bytes
+
+Needed = Callable[[list[str]], Awaitable[set[str]]]  # those of these names that are needed
 
 
 class NewFile:
@@ -123,23 +127,31 @@ class FileStore:
                 await asyncio.to_thread(file.rename, self.folder)
             return await enter()
 
-    async def sweep(self, needed: Callable[[], Awaitable[set[str]]], since_ms: int = 0) -> int:
-        """Remove bytes that nobody needs, and what another daemon left unfinished. Returns how many
-        files that were. What is older than ``since_ms`` stays: a database that was restored knows
-        nothing of it, and the one that was put aside may come back.
+    async def sweep(self, needed: Needed, since_ms: int = 0, names: list[str] | None = None) -> int:
+        """Remove bytes that nobody needs, and what another daemon left unfinished; of these names,
+        or all that are there. Returns how many files that were. What is older than ``since_ms``
+        stays: a database that was restored knows nothing of it, and the one that was put aside may
+        come back.
         """
         async with self._sweeping:
-            return await asyncio.to_thread(self._remove, await needed(), since_ms)
+            found = iter(await asyncio.to_thread(self._names) if names is None else names)
+            removed = 0
+            while some := list(islice(found, NAMES_PER_LOOK)):
+                unneeded = set(some) - await needed(some)
+                removed += await asyncio.to_thread(self._remove, unneeded, since_ms)
+            return removed
 
-    def _remove(self, needed: set[str], since_ms: int) -> int:
+    def _names(self) -> list[str]:
         if not self.folder.is_dir():
-            return 0
+            return []
+        names = (path.name for path in self.folder.iterdir())
+        return [name for name in names if not name.startswith(self._prefix)]
+
+    def _remove(self, names: set[str], since_ms: int) -> int:
         removed = 0
-        for path in tuple(self.folder.iterdir()):
-            is_ours = path.name.startswith(self._prefix)
-            if not is_ours and path.name not in needed:
-                with suppress(OSError):
-                    if path.stat().st_mtime_ns >= since_ms * 1_000_000:
-                        path.unlink()
-                        removed += 1
+        for path in map(self.path, names):
+            with suppress(OSError):
+                if path.stat().st_mtime_ns >= since_ms * 1_000_000:
+                    path.unlink()
+                    removed += 1
         return removed

@@ -3,7 +3,7 @@
 A line has results: one for each attempt that was admitted. It is completed once one of them is;
 refused once one failed in a way that would not pass; dead after so many that might have. What was
 cut, by a stop of the daemon or a kill, is no attempt. Beside its results a line has marks: it was
-refused before it was admitted, or an operator has it tried again.
+refused before it was admitted, or an operator has it tried again, or what completed it was deleted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -40,7 +40,7 @@ class Attempt(NamedTuple):
 class Mark(NamedTuple):
     """What is said of a line: the newest counts."""
 
-    mark: str  # refused, retry
+    mark: str  # refused, retry, done
     after_seq: int
 
 
@@ -65,7 +65,7 @@ def standing_of(
     """What has become of a line. The order of ``attempts`` does not matter."""
     since = mark.after_seq if mark else 0
     counting = [attempt for attempt in attempts if attempt.seq > since]
-    if is_completed:
+    if is_completed or (mark is not None and mark.mark == "done"):
         return Standing(LineState.COMPLETED, len(counting))
     if mark is not None and mark.mark == "refused":
         return Standing(LineState.REFUSED, len(counting))

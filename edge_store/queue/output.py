@@ -29,6 +29,7 @@ UNASKED = {
         "This request was not executed: the batch was cancelled.",
     ),
 }
+DELETED = ("result_deleted", "The result of this request was deleted.")
 NO_OUTCOME = ("batch_incomplete", "This request has no outcome.")
 
 
@@ -96,10 +97,12 @@ def _outcomes(
         for custom_id in names:
             params = {"batch_id": batch_id, "custom_id": custom_id}
             row = connection.execute(sql("select_line_outcome"), params).fetchone()
-            refused = None
+            refused, absent = None, unasked or NO_OUTCOME
             if row is None:
                 refused = connection.execute(sql("select_line_mark"), params).fetchone()
-            found.append(_shown(custom_id, row, refused, unasked or NO_OUTCOME))
+                if connection.execute(sql("is_line_deleted"), params).fetchone()[0]:
+                    refused, absent = None, DELETED
+            found.append(_shown(custom_id, row, refused, absent))
     return found
 
 

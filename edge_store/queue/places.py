@@ -9,11 +9,10 @@ line ends, and every ``LOOK_S`` while lines are held back.
 
 import asyncio
 import time
-from collections import deque
-from contextlib import suppress
 from typing import NamedTuple
 
 from edge_store.config import QueueSection, RecorderSection
+from edge_store.recorder.sharing import InTurn
 from edge_store.recorder.slots import Slots
 
 __all__ = ["Place", "Places"]
@@ -34,15 +33,16 @@ class Waiter(NamedTuple):
 class Place:
     """What a line of ``size`` bytes holds while it is asked; it may take and give it many times."""
 
-    def __init__(self, places: "Places", size: int) -> None:
+    def __init__(self, places: "Places", size: int, tenant: str | None = None) -> None:
         self._places = places
         self._size = size
+        self._tenant = tenant
         self._is_held = False
 
     async def take(self, *, first: bool = False) -> None:
         """Wait for it. Safe to cancel."""
         assert not self._is_held
-        await self._places.take(self._size, first=first)
+        await self._places.take(self._size, self._tenant, first=first)
         self._is_held = True
 
     def give(self, *, was_admitted: bool = False) -> None:
@@ -53,7 +53,9 @@ class Place:
 
 
 class Places:
-    """Hands out places in order; queued requests, for which somebody waits, come first."""
+    """Hands out places to one tenant after the other; within a tenant in order, queued requests,
+    for which somebody waits, before lines.
+    """
 
     def __init__(self, slots: Slots, config: QueueSection, recorder: RecorderSection) -> None:
         self._slots = slots
@@ -61,7 +63,7 @@ class Places:
         self._reserve = recorder.slots // RESERVE
         self._total = recorder.slots
         self._bytes_max = recorder.bytes_max // BYTES_SHARE
-        self._waiting: deque[Waiter] = deque()
+        self._waiting: InTurn[Waiter] = InTurn()
         self._bytes = 0
         self._admitted = 0  # of the queue's own
         self._others_admitted = 0
@@ -71,22 +73,26 @@ class Places:
         self._is_open = True
         self.running = 0
 
+    @property
+    def waiting(self) -> int:
+        """Lines that wait for a place."""
+        return len(self._waiting)
+
     def open(self, *, is_open: bool) -> None:
         """Whether any line may start."""
         self._is_open = is_open
         self._let_in()
 
-    async def take(self, size: int, *, first: bool = False) -> None:
+    async def take(self, size: int, tenant: str | None = None, *, first: bool = False) -> None:
         """Wait for a place for a body of ``size`` bytes. Safe to cancel."""
         waiter = Waiter(asyncio.get_running_loop().create_future(), size)
-        (self._waiting.appendleft if first else self._waiting.append)(waiter)
+        self._waiting.add(tenant, waiter, urgent=first)
         self._let_in()
         try:
             await waiter.future
         except asyncio.CancelledError:
             if waiter.future.cancelled():
-                with suppress(ValueError):  # taken out already
-                    self._waiting.remove(waiter)
+                self._waiting.remove(tenant, waiter)
             else:
                 self.give(size, was_admitted=False)
             raise
@@ -100,11 +106,11 @@ class Places:
         self._let_in()
 
     def _let_in(self, *, is_look: bool = False) -> None:
-        while self._waiting and self._has_room(self._waiting[0].size):
+        while self._waiting and self._has_room(self._waiting.first().size):
             if self._others_are_here and not is_look:
                 break
             is_look = False
-            waiter = self._waiting.popleft()
+            waiter = self._waiting.pop()
             if waiter.future.done():  # cancelled, and has not left yet: it takes no place
                 continue
             self.running += 1

@@ -20,6 +20,8 @@ from edge_store.queue.asking import Ask, Asking, Change, Entry
 from edge_store.queue.batches import Ending, begin, finish
 from edge_store.queue.entries import (
     drop_finished_requests,
+    drop_refused_requests,
+    end_request,
     is_paused,
     queued_requests,
     standings,
@@ -44,7 +46,7 @@ __all__ = ["Runner"]
 
 log = structlog.get_logger(__name__)
 
-OPEN_MAX = 16  # batches at a time; later ones wait
+OPEN_MAX = 16  # batches at a time; others wait, those of a tenant that has none under way least
 ALIVE_MAX = 1024  # lines of one batch that run or pause between attempts
 LINES_PER_READ, BYTES_PER_READ = 256, 4 * 1024 * 1024  # of an input file
 REQUESTS_PER_READ = 8
@@ -196,28 +198,31 @@ class Runner:
     # queued requests
 
     async def _run_requests(self) -> None:
-        after = 0
+        taken: set[int] = set()  # and those whose end could not be written
         alive = asyncio.Semaphore(ALIVE_MAX)
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._accepted.clear()
                 try:
-                    found = await self._reader.run(queued_requests, after, REQUESTS_PER_READ)
+                    found = await self._reader.run(queued_requests, taken, REQUESTS_PER_READ)
                 except StoreError as exc:
                     log.error("queue_not_read", code=exc.code, error=str(exc))
                     await asyncio.sleep(PAUSE_S)
                     continue
                 for number, request in found:
-                    after = number
+                    taken.add(number)
                     await alive.acquire()
-                    place = Place(self._places, len(request.body))
+                    place = Place(self._places, len(request.body), request.caller.tenant)
                     await place.take(first=True)
-                    task = tasks.create_task(self._run_request(request, place))
+                    ending = partial(taken.discard, number)
+                    task = tasks.create_task(self._run_request(request, place, ending))
                     task.add_done_callback(partial(_left, place, alive))
                 if not found:
                     await self._accepted.wait()
 
-    async def _run_request(self, request: QueuedRequest, place: Place) -> None:
+    async def _run_request(
+        self, request: QueuedRequest, place: Place, ending: Callable[[], None]
+    ) -> None:
         async def body() -> bytes:
             return request.body
 
@@ -226,9 +231,11 @@ class Runner:
         self._running_requests.add(request.id)
         try:
             standing = await self._asking.standing(entry)
-            if not standing.state.is_settled:
-                await self._asking.settle(entry, standing.attempts, is_first=True)
-            await self._change(drop_finished_requests, request.id)
+            state = standing.state
+            if not state.is_settled:
+                state = await self._asking.settle(entry, standing.attempts, is_first=True)
+            await self._change(end_request, request.id, state)
+            ending()
         except StoreError as exc:  # a later sweep takes it out of the queue
             log.error("request_interrupted", id=request.id, code=exc.code, error=str(exc))
         except Exception:  # our own defect: the box goes on, the next start tries it again
@@ -275,7 +282,7 @@ class Runner:
         found.batch = await finish(
             found.batch, Ending(end, self._store, self._limits, self._reader), self._change
         )
-        await self.sweep()
+        await self.sweep([found.batch.input_sha256])
 
     async def _run_lines(self, found: OpenBatch) -> None:
         """Ask every line that has no outcome; again, while an operator has some retried."""
@@ -299,7 +306,7 @@ class Runner:
                     if standing.state.is_settled:
                         continue
                     await alive.acquire()
-                    place = Place(self._places, len(line.body))
+                    place = Place(self._places, len(line.body), found.batch.tenant)
                     await place.take()
                     task = tasks.create_task(self._run_line(found, line, standing.attempts, place))
                     task.add_done_callback(partial(_left, place, alive))
@@ -325,17 +332,21 @@ class Runner:
             try:
                 await self._change(drop_expired_files)
                 await self._change(drop_finished_requests)
+                await self._change(drop_refused_requests)
                 await self.sweep()
             except EdgeStoreError as exc:
                 log.error("files_not_swept", code=exc.code, error=str(exc))
             await asyncio.sleep(SWEEP_S)
 
-    async def sweep(self) -> None:
-        """Remove the bytes of files that are gone."""
+    async def sweep(self, names: list[str] | None = None) -> None:
+        """Remove the bytes of files that are gone: these, or all."""
         since_ms = await self._reader.run(restored_at)
-        removed = await self._store.sweep(partial(self._reader.run, needed_sha256s), since_ms)
+        removed = await self._store.sweep(self._needed, since_ms, names)
         if removed:
             log.info("files_swept", files=removed)
+
+    async def _needed(self, names: list[str]) -> set[str]:
+        return await self._reader.run(needed_sha256s, names)
 
 
 def _left(place: Place, alive: asyncio.Semaphore, _task: asyncio.Task[None]) -> None:

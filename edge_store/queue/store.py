@@ -43,6 +43,12 @@ __all__ = [
 ]
 
 EVERYBODY = Caller()  # an operator at the box: sees all
+NUMBER_MAX = 2**63 - 1
+# of all files, and of one tenant's; each descending and ascending
+FILE_PAGES = (
+    ("select_files_before", "select_files_after"),
+    ("select_files_of_tenant_before", "select_files_of_tenant_after"),
+)
 
 
 class Page(NamedTuple):
@@ -81,12 +87,27 @@ def find_file(connection: Connection, file_id: str, caller: Caller = EVERYBODY) 
 def find_files(
     connection: Connection, caller: Caller, page: Page, purpose: str | None
 ) -> list[StoredFile]:
-    """At most ``page.limit`` of the caller's files."""
-    block = "select_files_ascending" if page.ascending else "select_files"
-    params = {"after": page.after, "limit": page.limit, "purpose": purpose, "now": now_ms()}
+    """At most ``page.limit`` of the caller's files.
+
+    Raises:
+        InvalidRequest: the page comes after none of them.
+    """
+    blocks = FILE_PAGES[caller.only_tenant is not None]
+    params = {"limit": page.limit, "purpose": purpose, "now": now_ms(), **_seeing(caller)}
     with translated("the files cannot be read"):
-        rows = connection.execute(sql(block), {**params, **_seeing(caller)}).fetchall()
+        params["place"] = _place(connection, "select_file_no", page, caller)
+        rows = connection.execute(sql(blocks[page.ascending]), params).fetchall()
     return [_file(row) for row in rows]
+
+
+def _place(connection: Connection, block: str, page: Page, caller: Caller) -> int:
+    """The number that a page comes after."""
+    if page.after is None:
+        return 0 if page.ascending else NUMBER_MAX
+    row = connection.execute(sql(block), {"id": page.after, **_seeing(caller)}).fetchone()
+    if row is None:
+        raise InvalidRequest(f"`after` = {page.after!r} is none of this list", param="after")
+    return int(row[0])
 
 
 def drop_file(connection: Connection, file_id: str) -> None:
@@ -106,10 +127,12 @@ def restored_at(connection: Connection) -> int:
     return int(at)
 
 
-def needed_sha256s(connection: Connection) -> set[str]:
-    """Of all bytes that a file in the list or a batch that has not ended needs."""
+def needed_sha256s(connection: Connection, sha256s: list[str]) -> set[str]:
+    """Those of them whose bytes a file in the list or a batch that has not ended needs."""
+    params = {"sha256s": msgspec.json.encode(sha256s).decode()}
     with translated("the files cannot be read"):
-        return {row[0] for row in connection.execute(sql("select_needed_sha256s"))}
+        needed = {row[0] for row in connection.execute(sql("select_needed_sha256s"), params)}
+    return needed.intersection(sha256s)
 
 
 def _file(row: tuple[Any, ...]) -> StoredFile:
@@ -149,6 +172,8 @@ def add_event(
             "detail": msgspec.json.encode(said).decode(),
         },
     )
+    block = "delete_open_batch" if state.is_end else "insert_open_batch"
+    connection.execute(sql(block), {"batch_id": batch_id})
     return find_batch(connection, batch_id)
 
 
@@ -178,15 +203,22 @@ def find_batch(connection: Connection, batch_id: str, caller: Caller = EVERYBODY
 
 
 def find_batches(connection: Connection, caller: Caller, page: Page) -> list[Batch]:
-    """At most ``page.limit`` of the caller's batches, the newest first."""
-    params = {"after": page.after, "limit": page.limit, **_seeing(caller)}
+    """At most ``page.limit`` of the caller's batches, the newest first.
+
+    Raises:
+        InvalidRequest: the page comes after none of them.
+    """
+    is_all = caller.only_tenant is None
+    block = "select_batches_before" if is_all else "select_batches_of_tenant_before"
+    params = {"limit": page.limit, **_seeing(caller)}
     with translated("the batches cannot be read"):
-        rows = connection.execute(sql("select_batches"), params).fetchall()
+        params["place"] = _place(connection, "select_batch_no", page, caller)
+        rows = connection.execute(sql(block), params).fetchall()
         return [_batch(connection, row) for row in rows]
 
 
 def open_batches(connection: Connection, limit: int) -> list[Batch]:
-    """The oldest batches that have not ended."""
+    """Batches that have not ended: the oldest of each tenant, then the second of each."""
     with translated("the batches cannot be read"):
         rows = connection.execute(sql("select_open_batches"), {"limit": limit}).fetchall()
         return [_batch(connection, row) for row in rows]

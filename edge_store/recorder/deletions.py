@@ -63,6 +63,8 @@ def delete_here(
     connection.execute(sql("delete_responses"), {"seqs": chosen["seqs"]})
     if what is What.CONTENT:
         return _delete_content(connection, chosen)
+    # what becomes of a line is told by its results: without this it would be asked again
+    connection.execute(sql("mark_deleted_lines"), {"seqs": chosen["seqs"], "at": chosen["at"]})
     count = connection.execute(sql("note_deleted_results"), chosen).rowcount
     for block in ("delete_annotations", "delete_repairs", "delete_results"):
         connection.execute(sql(block), {"seqs": chosen["seqs"]})

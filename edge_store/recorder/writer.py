@@ -148,7 +148,7 @@ class Writer:
             self._slots.release(waiting.slot)
 
     def _expire(self) -> None:
-        """Answer those who have waited too long; one timer for all, as a timer each costs more."""
+        """Answer who has waited too long; one timer for all, as a timer each costs more."""
         self._expiry = asyncio.get_running_loop().call_later(self._config.beat_s, self._expire)
         bound_s = self._config.commit_timeout_s
         oldest = time.monotonic() - bound_s
@@ -160,7 +160,8 @@ class Writer:
                 f"succeeded or failed within {bound_s:g} s",
                 hint="look it up by its id; for a stalled disk see `edge-store doctor`",
             )
-            waiting.answer(error)
+            if waiting.result.batch_id is None:  # the queue waits on: it would ask once more
+                waiting.answer(error)
             if self._slots.closed is None:
                 log.error("commit_stalled", waiting=len(self._queue))
                 self._slots.close(

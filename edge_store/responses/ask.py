@@ -6,6 +6,7 @@ Accepted without effect are hints to a vendor's service that change no answer: `
 """
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -28,6 +29,7 @@ __all__ = [
     "decoded",
     "fault",
     "read_ask",
+    "require_calls",
     "typed_items",
 ]
 
@@ -270,6 +272,19 @@ def read_ask(body: bytes) -> Ask:
         if ask.tool_choice.name not in names:
             raise fault(f"{ask.tool_choice.name!r} is not among `tools`", "tool_choice.name")
     return ask
+
+
+def require_calls(context: Iterable[Item], items: Sequence[Item]) -> None:
+    """Raises ``InvalidRequest`` for the output of a call that is nowhere before it."""
+    called = {item.call_id for item in context if isinstance(item, FunctionCall)}
+    for number, item in enumerate(items):
+        if isinstance(item, FunctionCall):
+            called.add(item.call_id)
+        elif isinstance(item, FunctionCallOutput) and item.call_id not in called:
+            raise fault(  # in OpenAI's words, which clients look for
+                f"No tool call found for function call output with call_id {item.call_id}.",
+                f"input[{number}].call_id",
+            )
 
 
 def require_images(items: list[Item], path: str) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "output_of",
     "read_result",
     "remove",
+    "start",
     "waiting",
 ]
 
@@ -68,6 +69,7 @@ class Found(Record, frozen=True, kw_only=True):
 def accept(connection: Connection, kept: Kept) -> None:
     """Take a response that will run in the background."""
     _insert(connection, kept)
+    connection.execute(sql("insert_open_response"), {"id": kept.id})
 
 
 def keep(connection: Connection, kept: Kept) -> Recorded | None:
@@ -85,7 +87,10 @@ def keep(connection: Connection, kept: Kept) -> Recorded | None:
                 "item": None,
             },
         )
-    return read_result(connection, kept.id, with_content=False)
+    recorded = read_result(connection, kept.id, with_content=False)
+    if recorded is not None and kept.background:
+        connection.execute(sql("delete_open_response"), {"id": kept.id})
+    return recorded
 
 
 def output_of(recorded: Recorded) -> tuple[list[Event], list[Event]]:
@@ -153,14 +158,22 @@ def waiting(connection: Connection) -> list[ResultId]:
 def mend(connection: Connection) -> None:
     """Give those a place in their conversation that a crash cut between that and their result."""
     connection.execute(sql("insert_missing_entries"))
+    connection.execute(sql("delete_ended_responses"))
 
 
-def note(connection: Connection, result_id: str, happened: Happened) -> int:
-    """Note what happened to a response in the background; how often that has been noted by now."""
+def note(connection: Connection, result_id: str, happened: Happened) -> None:
+    """Note what happened to a response in the background."""
     params = {"id": result_id, "at": now_ms(), **msgspec.structs.asdict(happened)}
     connection.execute(sql("insert_response_event"), params)
+    if happened.event != "started":
+        connection.execute(sql("delete_open_response"), {"id": result_id})
+
+
+def start(connection: Connection, result_id: str, number: int) -> None:
+    """Note the start with this number, from 1. To be repeated where nobody knows whether it is."""
     events = connection.execute(sql("select_response_events"), {"id": result_id}).fetchall()
-    return sum(event == happened.event for event, _, _ in events)
+    if sum(event == "started" for event, _, _ in events) < number:
+        note(connection, result_id, Happened(event="started"))
 
 
 def remove(connection: Connection, result_id: str) -> None:

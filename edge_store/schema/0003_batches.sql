@@ -52,7 +52,7 @@ CREATE TABLE line_marks ( -- What is said of a line beside its results. The newe
     batch_id TEXT NOT NULL, -- the batch; of a queued request its id
     custom_id TEXT, -- the line; NULL of a queued request
     at INTEGER NOT NULL, -- UTC ms
-    mark TEXT NOT NULL CHECK (mark IN ('refused', 'retry')), -- refused: it was not admitted, and will not be; retry: an operator has it tried again
+    mark TEXT NOT NULL CHECK (mark IN ('refused', 'retry', 'done')), -- refused: it was not admitted, and will not be; retry: an operator has it tried again; done: its completed result was deleted
     after_seq INTEGER NOT NULL, -- results up to this seq are no attempts any more
     http_status INTEGER, -- of what it was refused with
     code TEXT, -- stable code of the error

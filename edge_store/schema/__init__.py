@@ -24,7 +24,13 @@ __all__ = ["SCHEMA_VERSION", "altered", "migrate", "migrations", "require_schema
 
 log = structlog.get_logger(__name__)
 
-FILES = ("0001_initial.sql", "0002_keys.sql", "0003_batches.sql", "0004_responses.sql")
+FILES = (
+    "0001_initial.sql",
+    "0002_keys.sql",
+    "0003_batches.sql",
+    "0004_responses.sql",
+    "0007_open.sql",
+)
 SCHEMA_VERSION = len(FILES)
 DROP = {"view": "drop_view", "index": "drop_index"}  # blocks of damage.sql
 MISSING_SHOWN = 3  # of a dropped table each column is missing too

@@ -33,6 +33,12 @@ WHERE d.what = :what AND d.reason = 'retention' AND d.seq IN (SELECT value FROM 
 SELECT seq, input_text, request_body, response_body FROM requests
 WHERE seq IN (SELECT value FROM json_each(:seqs))
 
+-- name: mark_deleted_lines
+INSERT INTO line_marks (batch_id, custom_id, at, mark, after_seq)
+SELECT batch_id, custom_id, :at, 'done', seq FROM results
+WHERE seq IN (SELECT value FROM json_each(:seqs)) AND status = 'completed'
+    AND batch_id IS NOT NULL AND custom_id IS NOT NULL
+
 -- name: delete_annotations
 DELETE FROM annotations WHERE id IN (
     SELECT id FROM results WHERE seq IN (SELECT value FROM json_each(:seqs)))

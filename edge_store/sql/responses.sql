@@ -10,13 +10,25 @@ VALUES (
 SELECT id, created_at, tenant, caller, background, conversation_id, previous_id, request
 FROM responses WHERE id = :id AND (tenant IS :tenant OR :sees_all)
 
+-- name: insert_open_response
+INSERT INTO open_responses SELECT response_no FROM responses WHERE id = :id
+
+-- name: delete_open_response
+DELETE FROM open_responses WHERE response_no = (SELECT response_no FROM responses WHERE id = :id)
+
+-- name: delete_ended_responses
+DELETE FROM open_responses WHERE response_no IN (
+    SELECT o.response_no FROM open_responses AS o CROSS JOIN responses AS r ON r.response_no = o.response_no
+    WHERE EXISTS (SELECT 1 FROM results AS s WHERE s.id = r.id) OR EXISTS (
+        SELECT 1 FROM response_events AS e
+        WHERE e.id = r.id AND e.event IN ('cancelled', 'failed')))
+
 -- name: select_waiting_responses
-SELECT id FROM responses AS r
-WHERE r.background
-    AND NOT EXISTS (SELECT 1 FROM results AS s WHERE s.id = r.id)
+SELECT r.id FROM open_responses AS o CROSS JOIN responses AS r ON r.response_no = o.response_no
+WHERE NOT EXISTS (SELECT 1 FROM results AS s WHERE s.id = r.id)
     AND NOT EXISTS (
         SELECT 1 FROM response_events AS e WHERE e.id = r.id AND e.event IN ('cancelled', 'failed'))
-ORDER BY r.response_no
+ORDER BY o.response_no
 
 -- name: insert_response_event
 INSERT INTO response_events (id, at, event, code, message)
@@ -69,8 +81,9 @@ WHERE EXISTS (SELECT 1 FROM conversations WHERE conversation_id = :conversation_
 -- name: insert_missing_entries
 INSERT INTO conversation_entries (conversation_id, at, kind, id)
 SELECT r.conversation_id, s.completed_at, 'response', r.id
-FROM responses AS r JOIN results AS s ON s.id = r.id
-WHERE r.background AND r.conversation_id IN (SELECT conversation_id FROM conversations)
+FROM open_responses AS o CROSS JOIN responses AS r ON r.response_no = o.response_no
+CROSS JOIN results AS s ON s.id = r.id
+WHERE r.conversation_id IN (SELECT conversation_id FROM conversations)
     AND NOT EXISTS (
         SELECT 1 FROM conversation_entries AS e
         WHERE e.conversation_id = r.conversation_id AND e.id = r.id AND e.kind = 'response')

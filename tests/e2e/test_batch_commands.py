@@ -27,8 +27,9 @@ def test_a_batch_is_submitted_listed_and_fetched(daemon: DaemonProcess, tmp_path
     assert "1 completed, 1 failed, of 2" in done.stderr
 
     listed = daemon.box.run("batch", "ls", "--url", daemon.url, "--nl")
-    (row,) = [json.loads(one) for one in listed.stdout.splitlines()]
-    assert (row["id"], row["status"], row["total"]) == (batch_id, "completed", 2)
+    rows = [json.loads(one) for one in listed.stdout.splitlines()]
+    (row,) = [one for one in rows if one["id"] == batch_id]
+    assert (row["status"], row["total"]) == ("completed", 2)
     shown = daemon.box.run("batch", "show", batch_id, "--url", daemon.url)
     assert json.loads(shown.stdout) == retrieved(daemon, batch_id)
 
@@ -44,6 +45,17 @@ def test_a_batch_is_submitted_listed_and_fetched(daemon: DaemonProcess, tmp_path
 
     late = daemon.box.run("batch", "cancel", batch_id, "--url", daemon.url)
     assert (late.returncode, "cannot be cancelled" in late.stderr) == (1, True)
+
+
+def test_why_a_batch_failed_is_said_by_who_waits(daemon: DaemonProcess, tmp_path: Path) -> None:
+    source = tmp_path / "requests.jsonl"
+    source.write_bytes(text_of([line("same"), line("same"), line("other", method="GET")]))
+    done = daemon.box.run("batch", "submit", str(source), "--wait", "--url", daemon.url)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[1:] == [
+        "  line 2: line 1 has the same `custom_id` (duplicate_custom_id)",
+        "  line 3: `method` = 'GET' is not POST (invalid_method)",
+    ]
 
 
 def test_a_batch_that_is_not_there_is_said_to_be_so(daemon: DaemonProcess) -> None:

@@ -160,6 +160,12 @@ def test_pages_of_files_follow_each_other(daemon: DaemonProcess) -> None:
         assert [one.id for one in client.files.list(limit=2, order="asc")] == newest[::-1]
 
 
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/batches"])
+def test_a_page_after_what_is_not_there_is_refused(daemon: DaemonProcess, path: str) -> None:
+    answer = daemon.get(f"{path}?after=absent")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "after")
+
+
 def test_uploads_that_are_wrong_are_refused(client: openai.OpenAI, daemon: DaemonProcess) -> None:
     with pytest.raises(openai.APIStatusError) as refused:
         client.files.create(file=("big.jsonl", 201 * 1024 * 1024 * b"x"), purpose="batch")

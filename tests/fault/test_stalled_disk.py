@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from support.scripted import DEADLINE_S, Recording, chat_body, recording, replay
 
+from edge_store.api.inside import Inside
 from edge_store.config import RecorderSection
 from edge_store.errors import StoreError
+from edge_store.recorder.caller import Caller, Origin
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 
@@ -111,3 +113,22 @@ async def test_a_caller_that_leaves_does_not_free_the_slot_of_what_waits(
                 await asyncio.sleep(0.005)
         await over(stall, running)
     assert len(running.stored()) == 1
+
+
+async def test_a_line_of_the_queue_waits_for_what_becomes_of_it(
+    tmp_path: Path, stall: Stall
+) -> None:
+    path = tmp_path / "results.db"
+    async with recording(path, SCRIPT, config=CONFIG, connected=stall.connected) as running:
+        stall.over.clear()
+        body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+        origin = Origin(batch_id="b1", custom_id="line")
+        inside = Inside(running.recorder)
+        asked = asyncio.ensure_future(inside.ask("/v1/chat/completions", body, Caller(), origin))
+        async with asyncio.timeout(DEADLINE_S):
+            while running.recorder.slots.closed is None:  # noqa: ASYNC110  (as above)
+                await asyncio.sleep(0.005)
+        assert not asked.done(), "else it would be asked once more, and be stored twice"
+        await over(stall, running)
+        answer = await asked
+    assert (answer.status, answer.headers["x-edge-store-durability"]) == (200, "committed")

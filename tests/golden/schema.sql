@@ -2,6 +2,8 @@ CREATE INDEX annotations_by_result ON annotations (id, kind, annotation_id);
 
 CREATE INDEX batch_events_by_batch ON batch_events (batch_id, event_no);
 
+CREATE INDEX batches_by_tenant ON batches (tenant);
+
 CREATE INDEX conversation_entries_in_order ON conversation_entries (conversation_id, entry_no);
 
 CREATE INDEX deletions_by_boot ON deletions (boot_id, boot_seq);
@@ -10,7 +12,11 @@ CREATE INDEX deletions_by_id ON deletions (id);
 
 CREATE UNIQUE INDEX deletions_by_seq ON deletions (seq, what, timeline, reason);
 
+CREATE INDEX files_by_expiry ON files (expires_at) WHERE expires_at IS NOT NULL;
+
 CREATE INDEX files_by_sha256 ON files (sha256);
+
+CREATE INDEX files_by_tenant ON files (tenant);
 
 CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
     ON "_sqlite_migrations" ("migration_set", "name");
@@ -19,11 +25,11 @@ CREATE INDEX line_marks_by_line ON line_marks (batch_id, custom_id, mark_no);
 
 CREATE INDEX losses_by_boot ON losses (boot_id, boot_seq);
 
+CREATE INDEX queued_requests_by_tenant ON queued_requests (tenant);
+
 CREATE INDEX repairs_by_result ON repairs (id, choice_index, repair_id);
 
 CREATE INDEX response_events_by_id ON response_events (id, event_no);
-
-CREATE INDEX responses_in_background ON responses (response_no) WHERE background;
 
 CREATE INDEX results_by_idempotency ON results (idempotency_key_hash, seq)
 WHERE idempotency_key_hash IS NOT NULL;
@@ -198,7 +204,7 @@ CREATE TABLE line_marks ( -- What is said of a line beside its results. The newe
     batch_id TEXT NOT NULL, -- the batch; of a queued request its id
     custom_id TEXT, -- the line; NULL of a queued request
     at INTEGER NOT NULL, -- UTC ms
-    mark TEXT NOT NULL CHECK (mark IN ('refused', 'retry')), -- refused: it was not admitted, and will not be; retry: an operator has it tried again
+    mark TEXT NOT NULL CHECK (mark IN ('refused', 'retry', 'done')), -- refused: it was not admitted, and will not be; retry: an operator has it tried again; done: its completed result was deleted
     after_seq INTEGER NOT NULL, -- results up to this seq are no attempts any more
     http_status INTEGER, -- of what it was refused with
     code TEXT, -- stable code of the error
@@ -213,6 +219,14 @@ CREATE TABLE losses ( -- Outcomes that could not be stored: one row each, with t
     id TEXT NOT NULL, -- its id, which the caller's error named
     code TEXT NOT NULL, -- stable code of the error
     message TEXT NOT NULL -- its message
+) STRICT;
+
+CREATE TABLE open_batches ( -- Batches that have not ended.
+    batch_no INTEGER PRIMARY KEY REFERENCES batches (batch_no) ON DELETE CASCADE -- the batch
+) STRICT;
+
+CREATE TABLE open_responses ( -- Responses in the background that have not ended, or not yet their place in their conversation.
+    response_no INTEGER PRIMARY KEY REFERENCES responses (response_no) ON DELETE CASCADE -- the response
 ) STRICT;
 
 CREATE TABLE outputs ( -- One row per choice of a result.

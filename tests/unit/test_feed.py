@@ -154,11 +154,16 @@ async def test_a_tail_ends_with_the_daemon(box: Box) -> None:
         assert b"id: 1\n" in call.body
 
 
+@pytest.fixture
+def one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_store.api.feed, "LISTENERS_MAX", 1)
+
+
+@pytest.mark.usefixtures("one_place")
 async def test_who_takes_nothing_is_cut_off_and_its_place_is_free(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edge_store.api.feed, "SLOW_S", 0.05)
-    monkeypatch.setattr(edge_store.api.feed, "LISTENERS_MAX", 1)
     await box.commit()
     sent: list[Any] = []
 
@@ -178,10 +183,8 @@ async def test_who_takes_nothing_is_cut_off_and_its_place_is_free(
         await events(call, 1)
 
 
-async def test_one_follower_too_many_is_told_to_come_later(
-    box: Box, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(edge_store.api.feed, "LISTENERS_MAX", 1)
+@pytest.mark.usefixtures("one_place")
+async def test_one_follower_too_many_is_told_to_come_later(box: Box) -> None:
     async with box.follow() as call, box.reading.client() as client:
         await call.next()
         for headers in ({"accept": "text/event-stream"}, {}):

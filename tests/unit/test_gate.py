@@ -10,6 +10,7 @@ from edge_store.api.access import Access
 from edge_store.api.gate import Gate
 from edge_store.config import RecorderSection, ServerSection
 from edge_store.engine import Receive, Scope, Send
+from edge_store.errors import DiskFull
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.slots import Slots
 
@@ -44,6 +45,50 @@ async def test_a_route_of_ours_finds_a_whole_body_or_is_not_asked() -> None:
     assert call.status == 413
     assert b"payload_too_large" in call.body
     assert len(bodies) == 1
+
+
+@pytest.mark.parametrize("is_measured", [False, True])
+async def test_a_disk_without_room_takes_nothing_new_and_lets_go_of_what_is_there(
+    *, is_measured: bool
+) -> None:
+    full = DiskFull("the disk is full")
+    recorder = bounded()
+    if not is_measured:  # the writer has met it
+        recorder.slots.close(full)
+
+    async def keeps(*_args: Any) -> bool:
+        return True
+
+    recorder.will_keep = keeps
+    gate = Gate(
+        recorder=recorder,
+        engine=cast("Any", None),
+        ours=answering,
+        config=ServerSection(),
+        metrics=Metrics(),
+        accept=cast("Any", None.__eq__),
+        shortage=lambda: full if is_measured else None,
+    )
+    prefer = [(b"prefer", b"respond-async")]
+    for path, headers in (
+        ("/v1/files", []),
+        ("/v1/batches", []),
+        ("/v1/conversations/conv_1/items", []),
+        ("/v1/chat/completions/chatcmpl-1", []),
+        ("/v1/responses", []),
+        ("/v1/chat/completions", prefer),
+    ):
+        call = await answered(gate, path, body=b"{}", headers=headers)
+        assert (call.status, path) == (507, path)
+        assert b"disk_full" in call.body
+    for method, path in (
+        ("GET", "/v1/files"),
+        ("DELETE", "/v1/files/file-1"),
+        ("POST", "/v1/batches/batch_1/cancel"),
+        ("POST", "/v1/responses/resp_1/cancel"),
+    ):
+        call = await answered(gate, path, method=method, body=b"{}")
+        assert (call.status, path) == (200, path)
 
 
 async def test_bodies_beyond_the_budget_of_all_are_told_to_come_again(gate: Gate) -> None:

@@ -165,3 +165,17 @@ async def test_a_place_given_back_while_one_that_waits_is_cancelled_goes_to_the_
     await asyncio.gather(cancelled, return_exceptions=True)
     await following
     assert places.running == 1
+
+
+async def test_tenants_take_turns() -> None:
+    _, places = new(slots_max=1)
+    (running,) = await started(places, 1)
+    much = [asyncio.create_task(places.take(1, "much")) for _ in range(3)]
+    await asyncio.sleep(0)
+    little = asyncio.create_task(places.take(1, "little"))
+    for expected in (much[0], little, much[1]):
+        await asyncio.sleep(0)
+        places.give(1, was_admitted=True)
+        await asyncio.sleep(0)
+        assert expected.done()
+    await ended([running, *much, little])

@@ -1,21 +1,27 @@
 """Files, batches, lines and queued requests in a real database."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.records import make_result, new_database
 
+import edge_store.queue.entries
 from edge_store.clock import now_ms
-from edge_store.errors import InvalidRequest, NotFound, QueueFull, StoreError
+from edge_store.errors import InvalidRequest, NotFound, QueueFull, StoreError, TenantOverShare
 from edge_store.ids import new_result_id
 from edge_store.queue.entries import (
     Retry,
     Switch,
     accept_request,
     drop_finished_requests,
+    drop_refused_requests,
+    end_request,
     find_request,
     is_paused,
+    line_standing,
+    queue_length,
     queued_requests,
     refuse_line,
     request_standing,
@@ -50,7 +56,9 @@ from edge_store.queue.store import (
 )
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.caller import Caller, Right
+from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.result import Boot, Receipt, Status
+from edge_store.sql import sql
 from edge_store.sqlite import Connection
 
 OWN = frozenset({Right.GENERATE, Right.READ_OWN})
@@ -125,16 +133,20 @@ def test_a_tenants_files_are_not_there_for_another(connection: Connection) -> No
 
 
 @pytest.mark.parametrize("ascending", [False, True])
-def test_a_page_after_anothers_id_is_that_after_none(
+def test_a_page_after_anothers_id_is_refused_as_that_after_none(
     connection: Connection, *, ascending: bool
 ) -> None:
     for file_id, tenant in (("file-1", "a"), ("file-b", "b"), ("file-2", "a")):
         add_file(connection, file_of(file_id, tenant))
         add_batch(connection, batch_of(f"batch_{file_id}", A if tenant == "a" else B))
     for name in ("b", "absent"):
-        page = Page(9, f"file-{name}", ascending)
-        assert find_files(connection, A, page, None) == []
-        assert find_batches(connection, A, Page(9, f"batch_file-{name}")) == []
+        with pytest.raises(InvalidRequest, match="none of this list"):
+            find_files(connection, A, Page(9, f"file-{name}", ascending), None)
+        with pytest.raises(InvalidRequest, match="none of this list"):
+            find_batches(connection, A, Page(9, f"batch_file-{name}"))
+    assert [f.file_id for f in find_files(connection, A, Page(9, "file-1", ascending), None)] == (
+        ["file-2"] if ascending else []
+    )
     assert len(find_files(connection, ALL, Page(9, "file-b", ascending), None)) == 1
 
 
@@ -198,7 +210,12 @@ def test_a_line_stands_where_its_results_say(database: tuple[Connection, Boot]) 
         completed("batch_2", "other"),
     )
     refuse_line(connection, "batch_1", "never", (400, "invalid_request", "no"))
-    assert standings(connection, "batch_1", ATTEMPTS_MAX) == {
+    known = standings(connection, "batch_1", ATTEMPTS_MAX)
+    for name, standing in known.items():
+        assert line_standing(connection, "batch_1", name, ATTEMPTS_MAX) == standing
+    waits = Standing(LineState.WAITING)
+    assert line_standing(connection, "batch_1", "new", ATTEMPTS_MAX) == waits
+    assert known == {
         "done": Standing(LineState.COMPLETED, 0),
         "again": Standing(LineState.WAITING, 2),
         "dead": Standing(LineState.DEAD, 3),
@@ -215,6 +232,23 @@ def test_a_line_cannot_be_completed_twice(database: tuple[Connection, Boot]) -> 
     )
     assert [type(outcome) for outcome in (first, other, again, third)] == [Receipt] * 4
     assert isinstance(second, StoreError)
+
+
+def test_a_line_whose_result_was_deleted_is_done_and_never_tried_again(
+    database: tuple[Connection, Boot],
+) -> None:
+    connection, _ = database
+    add_batch(connection, batch_of("batch_1"))
+    add_event(connection, "batch_1", BatchState.IN_PROGRESS, BatchDetail(lines=2))
+    stored(database, failed("batch_1", "done"), completed("batch_1", "done"))
+    stored(database, *[failed("batch_1", "dead")] * ATTEMPTS_MAX)
+    every = [seq for (seq,) in connection.execute("SELECT seq FROM results")]
+    delete_results(connection, every, Reason.FORGET)
+    assert standings(connection, "batch_1", ATTEMPTS_MAX) == {
+        "done": Standing(LineState.COMPLETED, 0)
+    }
+    with pytest.raises(InvalidRequest):
+        retry_lines(connection, Retry(batch_id="batch_1", attempts_max=ATTEMPTS_MAX))
 
 
 def test_failed_lines_are_retried_and_their_batch_goes_on(
@@ -254,10 +288,12 @@ def test_a_batch_without_its_input_is_not_retried(database: tuple[Connection, Bo
 def test_the_bytes_of_an_open_batch_are_needed(connection: Connection) -> None:
     add_file(connection, file_of("file-1", "a", sha256="one"))
     add_batch(connection, batch_of("batch_1", input_sha256="two"))
-    assert needed_sha256s(connection) == {"one", "two"}
+    asked = ["one", "two", "three"]
+    assert needed_sha256s(connection, asked) == {"one", "two"}
+    assert needed_sha256s(connection, ["two"]) == {"two"}
     drop_file(connection, "file-1")
     add_event(connection, "batch_1", BatchState.FAILED)
-    assert needed_sha256s(connection) == set()
+    assert needed_sha256s(connection, asked) == set()
 
 
 def queued(caller: Caller = A) -> QueuedRequest:
@@ -272,11 +308,29 @@ def test_requests_wait_in_order_up_to_a_number(connection: Connection) -> None:
     accept_request(connection, second, 2)
     with pytest.raises(QueueFull):
         accept_request(connection, queued(), 2)
-    found = queued_requests(connection, 0, 9)
+    found = queued_requests(connection, (), 9)
     assert [request for _, request in found] == [first, second]
-    assert queued_requests(connection, found[0][0], 9) == found[1:]
+    assert queued_requests(connection, {found[0][0]}, 9) == found[1:]
     assert find_request(connection, first.id, A) == (1, None)
     assert find_request(connection, first.id, B) is None
+
+
+def test_tenants_share_what_waits_and_take_turns(connection: Connection) -> None:
+    for n in range(15):
+        accept_request(connection, queued(), 16)
+        add_batch(connection, batch_of(f"batch_{n}"))
+    with pytest.raises(QueueFull):
+        accept_request(connection, queued(), 16)
+    last = queued(B)
+    accept_request(connection, last, 16)
+    add_batch(connection, batch_of("batch_b", B))
+    found = [request.caller.tenant for _, request in queued_requests(connection, (), 3)]
+    assert found == ["a", "b", "a"]
+    assert [b.batch_id for b in open_batches(connection, 3)] == ["batch_0", "batch_b", "batch_1"]
+    connection.execute("DELETE FROM queued_requests WHERE request_no = 1")
+    accept_request(connection, queued(B), 17)
+    with pytest.raises(TenantOverShare):
+        accept_request(connection, queued(), 17)
 
 
 def test_a_queued_request_stands_where_its_results_say(
@@ -289,6 +343,13 @@ def test_a_queued_request_stands_where_its_results_say(
     assert request_standing(connection, request.id, 3) == Standing(LineState.WAITING, 1)
     stored(database, {"batch_id": request.id, "id": request.id})
     assert request_standing(connection, request.id, 3).state is LineState.COMPLETED
+    gone = queued()
+    accept_request(connection, gone, 9)
+    stored(database, {"batch_id": gone.id, "id": gone.id})
+    delete_results(connection, [3], Reason.RETENTION)
+    assert request_standing(connection, gone.id, 3).state is LineState.COMPLETED
+    drop_finished_requests(connection, gone.id)
+    assert find_request(connection, gone.id, A) is None
     other = queued()
     accept_request(connection, other, 9)
     drop_finished_requests(connection, other.id)
@@ -304,8 +365,75 @@ def test_a_request_that_is_refused_later_says_so_and_is_asked_no_more(
     request = queued()
     accept_request(connection, request, 9)
     refuse_line(connection, request.id, None, (400, "invalid_request", "no"))
-    assert queued_requests(connection, 0, 9) == []
+    assert queued_requests(connection, (), 9) == []
     assert find_request(connection, request.id, A) == (1, (400, "invalid_request", "no"))
+
+
+def test_a_request_that_was_refused_takes_no_place_and_is_told_for_a_day(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, waits, later = queued(), queued(), queued()
+    for request in (refused, waits):
+        accept_request(connection, request, 2)
+    refuse_line(connection, refused.id, None, (400, "invalid_request", "no"))
+    assert queue_length(connection) == 1
+    assert drop_refused_requests(connection) == 0
+    accept_request(connection, later, 2)
+    assert find_request(connection, refused.id, A) is None
+    assert connection.execute("SELECT count(*) FROM line_marks").fetchone() == (0,)
+    with pytest.raises(QueueFull):
+        accept_request(connection, queued(), 2)
+    refuse_line(connection, later.id, None, (400, "invalid_request", "no"))
+    monkeypatch.setattr(edge_store.queue.entries, "REFUSED_KEPT_MS", -1)
+    assert drop_refused_requests(connection) == 1
+    assert [request for _, request in queued_requests(connection, (), 9)] == [waits]
+
+
+def test_a_request_that_is_dead_without_a_result_of_its_own_says_so(
+    database: tuple[Connection, Boot],
+) -> None:
+    connection, _ = database
+    dead, done = queued(), queued()
+    for request in (dead, done):
+        accept_request(connection, request, 9)
+    stored(
+        database, failed(dead.id, None), failed(done.id, None), {**failed("b", None), "id": done.id}
+    )
+    for request in (dead, done):
+        end_request(connection, request.id, request_standing(connection, request.id, 1).state)
+    found = find_request(connection, dead.id, A)
+    assert found is not None
+    assert found[1] is not None
+    assert found[1][:2] == (502, "engine_error")
+    assert find_request(connection, done.id, A) is None
+    assert queued_requests(connection, (), 9) == []
+
+
+# what may be read whole: what has not ended, and lists that were given
+OPEN = {"o", "t", "json_each", "queued_requests", "q"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "delete_expired_files", "delete_finished_request", "delete_finished_requests",
+        "insert_missing_entries", "delete_ended_responses", "select_attempts_of_line",
+        "select_batches_before", "select_batches_of_tenant_before", "select_files_after",
+        "select_files_before", "select_files_of_tenant_after", "select_files_of_tenant_before",
+        "select_needed_sha256s", "select_newest_line_mark", "select_open_batches",
+        "select_queued_requests", "select_waiting_responses",
+    ],
+)  # fmt: skip
+def test_no_statement_of_the_queue_reads_all_that_has_ended(
+    connection: Connection, name: str
+) -> None:
+    values = dict.fromkeys(re.findall(r":(\w+)", sql(name)))
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql(name)}", values)]
+    scanned = {step.split()[1] for step in plan if step.startswith("SCAN") and "(" not in step}
+    assert scanned <= OPEN, plan
+    if "before" in name or "after" in name:
+        assert not any("TEMP B-TREE" in step for step in plan), plan
+        assert ("_by_tenant (tenant=?" in str(plan)) == ("of_tenant" in name), plan
 
 
 def test_the_switch_stays_where_it_was_set(connection: Connection) -> None:
@@ -344,7 +472,7 @@ async def test_bytes_that_nobody_needs_are_swept_and_unfinished_ones_of_others(
 
     await store.publish([kept, dropped], entered)
 
-    async def needed() -> set[str]:
+    async def needed(_names: list[str]) -> set[str]:
         return {kept.sha256}
 
     assert await store.sweep(needed) == 2
@@ -367,7 +495,7 @@ async def test_bytes_from_before_a_restore_are_left_alone(tmp_path: Path) -> Non
 
     await store.publish([older], entered)
 
-    async def needed() -> set[str]:
+    async def needed(_names: list[str]) -> set[str]:
         return set()
 
     restored_ms = store.path(older.sha256).stat().st_mtime_ns // 1_000_000 + 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from support.asgi import Call
 from support.daemon import rows
 from support.responding import Responding, responding
-from support.scripted import DONE, chat_body, chat_chunk, event, replay
+from support.scripted import DEADLINE_S, DONE, chat_body, chat_chunk, event, replay
 
+import edge_store.api.background
 from edge_store.config import Config, ResponsesSection
 from edge_store.engine import Receive, Scope, Send
 from edge_store.ids import new_result_id
@@ -225,6 +227,74 @@ async def test_only_so_many_wait_in_the_background(path: Path) -> None:
         for call in (calls[0], await here.ask(PATH, {**ASKED, "background": True})):
             if call.status == 200:
                 await here.ask(f"{PATH}/{object_in(call)['id']}/cancel")
+
+
+class FailingOnce(Failing):
+    """As ``Failing``, the first time after ``is_armed``."""
+
+    is_armed = True
+
+    def execute(self, statement: str, *args: Any) -> Any:
+        if self.is_armed and statement.startswith(self._begins):
+            type(self).is_armed = False
+            return super().execute(statement, *args)
+        return self._connection.execute(statement, *args)
+
+
+@pytest.fixture
+def failing_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FailingOnce]]:
+    monkeypatch.setattr(edge_store.api.background, "STORE_PAUSE_S", 0.001)
+    FailingOnce.is_armed = True
+    yield FailingOnce
+    assert not FailingOnce.is_armed, "else nothing has failed"
+
+
+async def ended(here: Responding, response_id: str) -> str:
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            status = object_in(await here.ask(f"{PATH}/{response_id}", method="GET"))["status"]
+            if status not in ("queued", "in_progress"):
+                return str(status)
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    "begins", ["INSERT INTO response_events", "INSERT INTO conversation_entries"]
+)
+async def test_a_response_in_the_background_ends_though_the_disk_fails_once(
+    path: Path, failing_once: type[FailingOnce], begins: str
+) -> None:
+    failing_once.is_armed = False
+    script = replay([chat_body("Hello")])
+    async with responding(path, script, connected=lambda c: failing_once(c, begins)) as here:
+        conversation = object_in(await here.ask("/v1/conversations", {}))["id"]
+        failing_once.is_armed = True
+        asked = {**ASKED, "background": True, "conversation": conversation}
+        made = object_in(await here.ask(PATH, asked))["id"]
+        assert await ended(here, made) == "completed"
+        items = await here.ask(f"/v1/conversations/{conversation}/items", method="GET")
+        assert len(object_in(items)["data"]) == 2
+
+
+async def test_a_response_is_cancelled_though_the_disk_fails_once(
+    path: Path, failing_once: type[FailingOnce]
+) -> None:
+    async def forever(_scope: Scope, receive: Receive, _send: Send) -> None:
+        await receive()
+
+    config = Config(responses=ResponsesSection(background_tasks=1))
+    failing_once.is_armed = False
+    connected: Any = lambda c: failing_once(c, "INSERT INTO response_events")  # noqa: E731
+    async with responding(path, forever, settings=config, connected=connected) as here:
+        asked = {**ASKED, "background": True}
+        runs, waits = [object_in(await here.ask(PATH, asked))["id"] for _ in range(2)]
+        async with asyncio.timeout(DEADLINE_S):
+            while rows(path, "SELECT count(*) FROM response_events") == [(0,)]:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        failing_once.is_armed = True
+        assert (await here.ask(f"{PATH}/{waits}/cancel")).status == 507
+        assert object_in(await here.ask(f"{PATH}/{runs}/cancel"))["status"] == "cancelled"
+        assert await ended(here, waits) == "cancelled"
 
 
 async def test_an_idempotency_key_is_refused_rather_than_ignored(path: Path) -> None:

@@ -19,8 +19,9 @@ GOLDEN = ROOT / "tests" / "golden" / "schema.sql"
 RELEASED = {
     "0001_initial.sql": "f29e2d566d520c8b4bce628f9038f659ddf3d74750911ac6714c5e1b867e2dbd",
     "0002_keys.sql": "8cf3901a4f1a436dfa66e84a42fd82d470a2fa93d47fca47c92424c6730c7d62",
-    "0003_batches.sql": "ce8261a46c83b6d39f4ab5571a5761cd3ff56e1b1082f62e1476d30a2de359a5",
+    "0003_batches.sql": "5af403ceb9477d4640df018d6bd43b37576fe5b10ddd818a35403e150b79b879",
     "0004_responses.sql": "f1e272b31ad1d29d11a8adbe65448dc92835677e2c498e5e1c76286a8f04d34b",
+    "0007_open.sql": "4c7b2c683bacb224687866f7222e3a2881a10b8fb0024cb40c2f2209311d75e5",
 }
 
 
