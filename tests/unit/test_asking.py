@@ -13,9 +13,9 @@ from edge_store.queue.asking import Asking, Entry
 from edge_store.queue.lines import LineState
 from edge_store.queue.places import Place, Places
 from edge_store.recorder.batch import read_head, write_batch
-from edge_store.recorder.boot import Boot
 from edge_store.recorder.caller import Caller, Origin
 from edge_store.recorder.slots import Slots
+from edge_store.result import Boot
 from edge_store.sqlite import Connection, DatabaseThread, open_reader
 
 UNKNOWN = Answered(500, {"x-edge-store-durability": "none"}, b"{}")
