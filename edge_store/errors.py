@@ -16,7 +16,8 @@ from typing import ClassVar
 
 __all__ = [
     "AddressTaken", "AdmissionClosed", "AlreadyRunning", "Cancelled", "ClientDisconnected",
-    "ConcurrencyLimited", "ConfigError", "Corrupt", "DiskFull", "EdgeStoreError", "EngineCrashed",
+    "ConcurrencyLimited", "ConfigError", "ConversationLocked", "Corrupt", "DiskFull",
+    "EdgeStoreError", "EngineCrashed",
     "EngineError", "EngineRefused", "EngineStartFailed", "Forbidden", "GenerationTimeout",
     "IdempotencyConflict",
     "InvalidRequest", "KeyExpired", "KeyRevoked", "LitestreamUnavailable", "MethodNotAllowed",
@@ -151,6 +152,14 @@ class TimelineChanged(RequestError):
 
     code = "timeline_changed"
     http_status = 409
+
+
+class ConversationLocked(RequestError):
+    """Another response of this conversation has not ended. 400 as OpenAI has it; SDKs ask again."""
+
+    code = "conversation_locked"
+    retryable = True
+    retry_after_s = 1
 
 
 class IdempotencyConflict(RequestError):

@@ -1,4 +1,5 @@
-"""Responses in the background: a bounded number of them at once, in the order in which they came.
+"""Responses in the background: a bounded number of them at once, a tenant after the other, of each
+in the order in which they came.
 
 What waits or runs is in the database; here are only their ids, and the events of those that run,
 for who follows them. Cut by a stop or a crash, a response runs again at the next start, once. Runs
@@ -6,14 +7,16 @@ on the event loop.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
 from edge_store.api.inside import Inside
+from edge_store.api.live import Live
 from edge_store.api.turn import Turn, origin_of_turn
 from edge_store.config import Config
 from edge_store.engine import ASGIMessage
@@ -21,7 +24,6 @@ from edge_store.errors import (
     Cancelled,
     EdgeStoreError,
     Overloaded,
-    RecorderFull,
     RequestError,
     ShutDown,
     StoreError,
@@ -31,15 +33,17 @@ from edge_store.ids import ResultId
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.caller import Caller
 from edge_store.recorder.commits import Commits
-from edge_store.responses.ask import Ask, read_ask
+from edge_store.recorder.sharing import InTurn, Shares
+from edge_store.responses.ask import read_ask
 from edge_store.responses.chat import PATH as CHAT
 from edge_store.responses.chat import chat_body
 from edge_store.responses.conversations import read_context
-from edge_store.responses.objects import Failure, Numbered, ResponseStatus
+from edge_store.responses.objects import Failure, ResponseStatus
 from edge_store.responses.shown import opening, replayed
 from edge_store.responses.store import (
     Happened,
     Kept,
+    Waiting,
     accept,
     find,
     keep,
@@ -50,7 +54,7 @@ from edge_store.responses.store import (
 )
 from edge_store.sqlite import DatabaseThread
 
-__all__ = ["Background", "Live", "Means", "in_background"]
+__all__ = ["Background", "Means", "in_background"]
 
 log = structlog.get_logger(__name__)
 
@@ -86,73 +90,27 @@ class Means(NamedTuple):
         )
 
 
-class Live:
-    """A response that waits or runs: its events so far, each at the place of its number."""
+class Locks:
+    """Which conversations have a response that has not ended: the next one would not see it."""
 
-    def __init__(self, result_id: ResultId) -> None:
-        self.id = result_id
-        self.is_started = False  # or over, before it was
-        self.is_asked = False  # the engine may have it
-        self.is_over = False
-        self._events: list[bytes] = []
-        self._changed = asyncio.Event()
-        self._cancelled = asyncio.Event()
+    def __init__(self) -> None:
+        self._held: Counter[str] = Counter()
 
-    @property
-    def count(self) -> int:
-        """How many events it has."""
-        return len(self._events)
+    def is_held(self, conversation_id: str | None) -> bool:
+        """Whether another response is under way there."""
+        return conversation_id is not None and self._held[conversation_id] > 0
 
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether it is to end."""
-        return self._cancelled.is_set()
+    def take(self, conversation_id: str | None) -> None:
+        """Begin a response there; nothing for one in no conversation."""
+        if conversation_id is not None:
+            self._held[conversation_id] += 1
 
-    def add(self, events: list[bytes]) -> None:
-        """Let those who follow have these."""
-        self._events += events
-        self._tell()
-
-    def end(self) -> None:
-        """Nothing more comes."""
-        self.is_over = True
-        self._tell()
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    def cancel(self) -> None:
-        """Cut it."""
-        self._cancelled.set()
-
-    async def over(self) -> None:
-        """Wait for its end."""
-        while not self.is_over:
-            await self._changed.wait()
-
-    async def follow(self, after: int) -> AsyncIterator[bytes]:
-        """The events with numbers greater than ``after``: those that came and those to come."""
-        place = after + 1
-        while True:
-            changed = self._changed
-            while place < len(self._events):
-                place += 1
-                yield self._events[place - 1]
-            if self.is_over:
-                return
-            await changed.wait()
-
-    async def receive(self) -> ASGIMessage:
-        """The ``receive`` of its chat."""
-        await self._cancelled.wait()
-        return {"type": "http.disconnect", "cause": Cancelled("the response was cancelled")}
-
-    async def pause(self, seconds: float) -> None:
-        """Wait, but no longer than until it is cancelled."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._cancelled.wait()
+    def give(self, conversation_id: str | None) -> None:
+        """It has ended."""
+        if conversation_id is not None:
+            self._held[conversation_id] -= 1
+            if not self._held[conversation_id]:
+                del self._held[conversation_id]
 
 
 class Background:
@@ -160,8 +118,15 @@ class Background:
 
     def __init__(self, means: Means) -> None:
         self.means = means
+        self.locks = Locks()
         self._lives: dict[ResultId, Live] = {}
-        self._queue: asyncio.Queue[Live] = asyncio.Queue()
+        self._shares = Shares(
+            means.waiting_max,
+            "responses wait or run in the background",
+            "wait for some of them to end, or raise responses.background_max",
+        )
+        self._queue: InTurn[Live] = InTurn()
+        self._came = asyncio.Semaphore(0)
         self._is_stopping = False
 
     def live(self, result_id: str) -> Live | None:
@@ -174,31 +139,42 @@ class Background:
             await self.means.change(mend)
         except StoreError as exc:  # a full disk must not keep the daemon from starting
             log.warning("conversations_not_mended", code=exc.code, error=str(exc))
-        for result_id in await self.means.reader.run(waiting):
-            self._enqueue(Live(result_id))
+        for found in await self.means.reader.run(waiting):
+            self._shares.take(found.tenant, anyway=True)
+            self.locks.take(found.conversation_id)
+            self._enqueue(Live(found))
         if self._lives:
             log.info("responses_resumed", number=len(self._lives))
 
     def _enqueue(self, live: Live) -> None:
         self._lives[live.id] = live
-        self._queue.put_nowait(live)
+        self._queue.add(live.tenant, live)
+        self._came.release()
 
-    async def accept(self, kept: Kept, ask: Ask) -> Live:
-        """Take a response, which is committed when this returns.
+    def _leave(self, live: Live) -> None:
+        """It is over, or goes on at the next start."""
+        if self._lives.pop(live.id, None) is not None:
+            self._shares.give(live.tenant)
+            self.locks.give(live.conversation_id)
+        live.end()
+
+    async def accept(self, kept: Kept) -> Live:
+        """Take a response, which is committed when this returns. Until it has ended its place in
+        ``locks`` is its own.
 
         Raises:
-            RecorderFull: as many wait as may (retryable).
+            RecorderFull, TenantOverShare: as many wait as may, or of this tenant (retryable).
         """
-        if len(self._lives) >= self.means.waiting_max:
-            raise RecorderFull(
-                f"{len(self._lives)} responses wait or run in the background; "
-                f"responses.background_max = {self.means.waiting_max}",
-                hint="wait for some of them to end, or raise responses.background_max",
-            )
-        await self.means.change(accept, kept)
-        live = Live(kept.id)
-        if ask.stream:
-            live.add(opening(Numbered(), kept, ask, is_started=False))
+        found = Waiting(kept.id, kept.caller.tenant, kept.conversation_id)
+        self._shares.take(found.tenant)
+        self.locks.take(found.conversation_id)
+        try:
+            await self.means.change(accept, kept)
+        except BaseException:
+            self._shares.give(found.tenant)
+            self.locks.give(found.conversation_id)
+            raise
+        live = Live(found)
         self._enqueue(live)
         return live
 
@@ -218,10 +194,9 @@ class Background:
                 live.is_started = False
                 self._enqueue(live)
                 raise
-            del self._lives[live.id]
             if found is not None:
                 live.add(replayed(found)[live.count :])
-            live.end()
+            self._leave(live)
         await live.over()
 
     async def let_go(self, commits: Commits) -> None:
@@ -235,7 +210,8 @@ class Background:
     async def work(self) -> None:
         """Run one after the other, until cancelled."""
         while True:
-            live = await self._queue.get()
+            await self._came.acquire()
+            live = self._queue.pop()
             if live.is_started:
                 continue
             live.is_started = True
@@ -246,8 +222,7 @@ class Background:
             except Exception:
                 log.exception("response_failed", id=live.id)
             finally:
-                self._lives.pop(live.id, None)
-                live.end()
+                self._leave(live)
 
     async def _run(self, live: Live) -> None:
         means = self.means

@@ -3,6 +3,7 @@ row, and only then the end of the answer leaves.
 """
 
 from collections.abc import MutableMapping
+from contextlib import ExitStack
 
 import msgspec
 
@@ -29,9 +30,20 @@ Running = MutableMapping[str, tuple[Kept, Ask]]
 
 
 class Answering:
-    """Answers one request, as an ASGI application. ``running`` has it while it does."""
+    """Answers one request, as an ASGI application. ``running`` has it while it does, and it leaves
+    ``held`` when it has.
+    """
 
-    def __init__(self, means: Means, running: Running, kept: Kept, ask: Ask, chat: bytes) -> None:
+    def __init__(
+        self,
+        means: Means,
+        running: Running,
+        kept: Kept,
+        ask: Ask,
+        chat: bytes,
+        held: ExitStack,
+    ) -> None:
+        self._held = held
         self._means = means
         self._running = running
         self._kept = kept
@@ -39,6 +51,10 @@ class Answering:
         self._chat = chat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held:
+            await self._run(scope, receive, send)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         turn = Turn(self._kept, self._ask)
 
         async def take(message: ASGIMessage) -> None:

@@ -1,6 +1,7 @@
 """OpenAI's Responses: /v1/responses and what is below it."""
 
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from itertools import islice
 from typing import Any, Literal
 
@@ -13,15 +14,16 @@ from edge_store.api.answers import as_json, integer_parameter
 from edge_store.api.background import Background
 from edge_store.api.described import Form, choice, described, text, whole
 from edge_store.api.foreground import Answering, Running
+from edge_store.api.live import followed
 from edge_store.api.protocols import Listed
 from edge_store.api.turn import PATH
 from edge_store.clock import now_ms
-from edge_store.errors import InvalidRequest, NotFound
+from edge_store.errors import ConversationLocked, InvalidRequest, NotFound
 from edge_store.ids import new_result_id
 from edge_store.recorder.caller import Caller, RecordLevel, caller_of, record_level
 from edge_store.responses.ask import Ask, fault, read_ask, require_calls
 from edge_store.responses.chat import chat_body
-from edge_store.responses.conversations import Paging
+from edge_store.responses.conversations import Paging, find_conversation
 from edge_store.responses.items import input_items
 from edge_store.responses.objects import RESPONSE_PREFIX, ResponseStatus
 from edge_store.responses.shown import replayed, standing_of, waiting_object, whole_object
@@ -103,21 +105,46 @@ class Room:
             previous_id=_result_id(ask.previous_response_id),
             request=body,
         )
-        context = await self._means.context(kept)
-        if not context and not ask.items:
-            raise fault("is needed", "input")
-        require_calls(context, ask.items)
-        if not ask.background:
-            return Answering(self._means, self._running, kept, ask, chat_body(ask, context))
-        return await self._accept(kept, ask)
+        with ExitStack() as held:
+            await self._lock(kept, held)
+            context = await self._means.context(kept)
+            if not context and not ask.items:
+                raise fault("is needed", "input")
+            require_calls(context, ask.items)
+            if not ask.background:
+                chat = chat_body(ask, context)
+                return Answering(self._means, self._running, kept, ask, chat, held.pop_all())
+            return await self._accept(kept, ask)
+
+    async def _lock(self, kept: Kept, held: ExitStack) -> None:
+        """Until ``held`` is left no other response begins in its conversation.
+
+        Raises:
+            NotFound: there is none.
+            ConversationLocked: another response is under way there (retryable).
+        """
+        locks, conversation_id = self._background.locks, kept.conversation_id
+        if conversation_id is not None and locks.is_held(conversation_id):
+            await self._means.reader.run(find_conversation, conversation_id, kept.caller)
+            if locks.is_held(conversation_id):
+                raise ConversationLocked(
+                    "Another process is currently operating on this conversation. "
+                    "Please retry in a few seconds.",
+                    hint="a response sees those of its conversation that have ended",
+                    param="conversation",
+                )
+        locks.take(conversation_id)
+        held.callback(locks.give, conversation_id)
 
     async def _accept(self, kept: Kept, ask: Ask) -> Response:
         if (refusal := self._means.refusal()) is not None:
             raise refusal.with_traceback(None)
-        live = await self._background.accept(kept, ask)
+        live = await self._background.accept(kept)
         named = {"x-edge-store-id": kept.id, "x-request-id": kept.id}
         if ask.stream:
-            return StreamingResponse(live.follow(-1), media_type=STREAM, headers=named)
+            return StreamingResponse(
+                followed(live, kept, ask, -1), media_type=STREAM, headers=named
+            )
         answer = as_json(waiting_object(kept, ask, ResponseStatus.QUEUED))
         answer.headers.update(named)
         return answer
@@ -142,7 +169,8 @@ class Room:
             return as_json(await self._means.reader.run(_shown, found))
         live = self._background.live(result_id)
         if live is not None:
-            return StreamingResponse(live.follow(after), media_type=STREAM)
+            ask = read_ask(found.kept.request)
+            return StreamingResponse(followed(live, found.kept, ask, after), media_type=STREAM)
         if not standing_of(found)[0].is_end:  # it has ended between the two looks, or will go on
             found = await self._found(request)
         events = await self._means.reader.run(_replayed, found)

@@ -7,7 +7,7 @@ the background before it runs.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,7 @@ __all__ = [
     "Found",
     "Happened",
     "Kept",
+    "Waiting",
     "accept",
     "find",
     "keep",
@@ -48,6 +49,14 @@ class Kept(Record, frozen=True, kw_only=True):
     conversation_id: str | None
     previous_id: str | None
     request: bytes
+
+
+class Waiting(NamedTuple):
+    """As much of a response in the background as is in memory while it waits."""
+
+    id: ResultId
+    tenant: str | None
+    conversation_id: str | None
 
 
 class Happened(Record, frozen=True, kw_only=True):
@@ -148,11 +157,11 @@ def _kept(row: Sequence[Any]) -> Kept:
     )
 
 
-def waiting(connection: Connection) -> list[ResultId]:
+def waiting(connection: Connection) -> list[Waiting]:
     """Responses in the background that have not ended, in order."""
     with translated("responses cannot be read"):
         rows = connection.execute(sql("select_waiting_responses")).fetchall()
-    return [ResultId(result_id) for (result_id,) in rows]
+    return [Waiting(ResultId(result_id), *others) for result_id, *others in rows]
 
 
 def mend(connection: Connection) -> None:

@@ -24,7 +24,7 @@ DELETE FROM open_responses WHERE response_no IN (
         WHERE e.id = r.id AND e.event IN ('cancelled', 'failed')))
 
 -- name: select_waiting_responses
-SELECT r.id FROM open_responses AS o CROSS JOIN responses AS r ON r.response_no = o.response_no
+SELECT r.id, r.tenant, r.conversation_id FROM open_responses AS o CROSS JOIN responses AS r ON r.response_no = o.response_no
 WHERE NOT EXISTS (SELECT 1 FROM results AS s WHERE s.id = r.id)
     AND NOT EXISTS (
         SELECT 1 FROM response_events AS e WHERE e.id = r.id AND e.event IN ('cancelled', 'failed'))

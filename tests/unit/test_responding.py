@@ -297,6 +297,93 @@ async def test_a_response_is_cancelled_though_the_disk_fails_once(
         assert await ended(here, waits) == "cancelled"
 
 
+class Held:
+    """An engine that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go = asyncio.Semaphore(0)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked += 1
+        await self.go.acquire()
+        await replay([chat_body("Hello")])(scope, receive, send)
+
+    async def has(self, number: int) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while self.asked < number:  # noqa: ASYNC110  (what it waits for has no event)
+                await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("background", [False, True])
+async def test_a_conversation_has_one_response_at_a_time(path: Path, *, background: bool) -> None:
+    engine = Held()
+    async with responding(path, engine) as here:
+        name = object_in(await here.ask("/v1/conversations", {}, caller=ALICE))["id"]
+        asked = {**ASKED, "conversation": name}
+        first = here.call(PATH, {**asked, "background": background}, caller=ALICE)
+        async with first:
+            await engine.has(1)
+            for also_background in (False, True):
+                again = {**asked, "background": also_background}
+                locked = await here.ask(PATH, again, caller=ALICE)
+                error = json.loads(locked.body)["error"]
+                told = (locked.status, error["code"], error["param"])
+                assert told == (400, "conversation_locked", "conversation")
+                assert locked.headers[b"x-should-retry"] == b"true"
+                assert (await here.ask(PATH, again, caller=BOB)).status == 404
+            engine.go.release()
+            await first.ended()
+            assert await ended(here, object_in(first)["id"]) == "completed"
+        engine.go.release()
+        async with asyncio.timeout(DEADLINE_S):
+            while (await here.ask(PATH, asked, caller=ALICE)).status == 400:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        items = await here.ask(f"/v1/conversations/{name}/items", method="GET", caller=ALICE)
+        assert len(object_in(items)["data"]) == 4
+
+
+async def test_a_conversation_is_free_after_a_response_that_was_refused(path: Path) -> None:
+    async with responding(path, replay([chat_body("Hello")])) as here:
+        name = object_in(await here.ask("/v1/conversations", {}))["id"]
+        for _ in range(2):
+            refused = await here.ask(PATH, {"model": "m", "conversation": name})
+            assert b"is needed" in refused.body
+        assert (await here.ask(PATH, {**ASKED, "conversation": name})).status == 200
+
+
+async def test_tenants_take_turns_in_the_background_and_what_waits_holds_no_events(
+    path: Path,
+) -> None:
+    engine = Held()
+    config = Config(responses=ResponsesSection(background_tasks=1, background_max=4))
+    async with responding(path, engine, settings=config) as here:
+
+        def asked(text: str) -> dict[str, Any]:
+            return {"model": "m", "input": text, "background": True, "stream": True}
+
+        calls = [here.call(PATH, asked(f"a{n}"), caller=ALICE) for n in range(3)]
+        for call in calls:
+            await call.__aenter__()
+            await call.next()
+        await engine.has(1)
+        calls.append(here.call(PATH, asked("b"), caller=BOB))
+        await calls[-1].__aenter__()
+        await calls[-1].next()
+        assert (await here.ask(PATH, asked("b"), caller=BOB)).status == 503
+        for _ in calls:
+            engine.go.release()
+        for call in calls:
+            await call.ended()
+            kinds = [each["type"] for each in events_in(call)]
+            assert kinds[:3] == ["response.created", "response.queued", "response.in_progress"]
+            numbers = [each["sequence_number"] for each in events_in(call)]
+            assert numbers == list(range(len(kinds)))
+            await call.__aexit__(None, None, None)
+    bodies = [json.loads(body) for body in here.running.engine.bodies]
+    assert [body["messages"][-1]["content"] for body in bodies] == ["a0", "a1", "b", "a2"]
+
+
 async def test_an_idempotency_key_is_refused_rather_than_ignored(path: Path) -> None:
     async with responding(path, replay([chat_body("Hello")])) as here:
         body = json.dumps(ASKED).encode()
