@@ -77,16 +77,6 @@ def test_every_table_of_ours_is_strict(database: Connection) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(blocks()))
-def test_every_statement_compiles_on_the_schema(database: Connection, name: str) -> None:
-    text = blocks()[name]
-    parameters: dict[str, None] | list[None] = [None] * text.count("?")
-    if ":" in text:
-        words = text.replace(",", " ").replace("(", " ").replace(")", " ").split()
-        parameters = {word[1:]: None for word in words if word.startswith(":")}
-    database.execute(f"EXPLAIN {text}", parameters)
-
-
-@pytest.mark.parametrize("name", sorted(blocks()))
 def test_every_statement_is_used(name: str) -> None:
     sources = (path.read_text() for path in (ROOT / "edge_store").rglob("*.py"))
     assert any(f'"{name}"' in source for source in sources)
