@@ -56,6 +56,9 @@ SAME_CREATE = (
     """CREATE INDEX ON results (coalesce(response_model, request_model), (created_at / 3600000),
         created_at, status, latency_ms, ttft_ms, input_tokens, output_tokens, cached_tokens)
         WHERE operation <> 'prefix_cache'""",
+    """CREATE INDEX ON results (
+        coalesce(tenant, ''), coalesce(response_model, request_model, ''), seq)
+        WHERE endpoint = '/v1/chat/completions' AND status = 'completed'""",
     f"""CREATE TABLE outputs ({_columns(_FIRST["outputs"])}, PRIMARY KEY (seq, choice_index),
         FOREIGN KEY (seq) REFERENCES results (seq) ON DELETE CASCADE)""",
     f"""CREATE TABLE requests ({_columns(_FIRST["requests"])}, PRIMARY KEY (seq),
