@@ -151,10 +151,10 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                     damaged,
                 ),
                 measured_lag(metrics.loop_lag_seconds.observe),
-                queue_beside(config, disk, engine, recorder, metrics) as queue,
+                queue_beside(config, disk, engine, recorder, metrics, access.shut_out) as queue,
                 reading(path) as reader,
                 reading(path) as queries,
-                in_background(recorder, reader, config) as background,
+                in_background(recorder, reader, config, access.shut_out) as background,
             ):
                 watch(metrics, path, disk, recorder, replica)
                 gate = Gate(
@@ -174,6 +174,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                                 boot, engine, recorder, (disk, replica, queue)
                             ),
                             replica=lambda: replica.status if replica else None,
+                            shut_out=access.shut_out,
                             queue=queue,
                             background=background,
                         )

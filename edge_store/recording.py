@@ -21,6 +21,7 @@ from edge_store.queue.room import Queue, queue_of
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.batch import read_head
 from edge_store.recorder.boot import end_boot
+from edge_store.recorder.caller import ShutOut
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.idempotency import Idempotency
 from edge_store.recorder.slots import Slots
@@ -96,12 +97,17 @@ async def recording(  # noqa: PLR0913  (all that has come up)
 
 
 def queue_beside(
-    config: Config, disk: Disk, engine: Engine, recorder: Recorder, metrics: Metrics
+    config: Config,
+    disk: Disk,
+    engine: Engine,
+    recorder: Recorder,
+    metrics: Metrics,
+    shut_out: ShutOut,
 ) -> AbstractAsyncContextManager[Queue]:
     """The queue, which asks the recorder as callers do; not running yet."""
     return queue_of(
         config,
-        ask=Inside(recorder).ask,
+        ask=Inside(recorder, shut_out).ask,
         change=recorder.change,
         slots=recorder.slots,
         is_engine_ready=engine.is_ready,

@@ -123,6 +123,7 @@ class Access:
     def __init__(self, keys: Iterable[Key] = (), admin_key: str = "") -> None:
         self._admin = _admin_entry(admin_key) if admin_key else None
         self._entries: dict[bytes, Entry] = {}
+        self._by_id: dict[str | None, Entry] = {}
         self._has_keys = False
         self.renew(keys)
 
@@ -134,6 +135,7 @@ class Access:
         if self._admin is not None:
             entries.append(self._admin)
         self._entries = {entry.sha256: entry for entry in entries}
+        self._by_id = {entry.caller.key_id: entry for entry in entries}
 
     def visit(self, scope: Scope) -> Visit:
         """Who asks, if it may.
@@ -148,7 +150,8 @@ class Access:
         given = given_key(scope)
         entry = self._entry_of(given) if given else None
         if entry is not None:
-            _require_live(entry)
+            if (over := _over(entry)) is not None:
+                raise over
             found = Visit(entry.caller, entry.use, has_key=True)
         elif not self._has_keys:
             found = Visit(caller_of(scope), UNBOUNDED, has_key=False)
@@ -166,6 +169,15 @@ class Access:
             )
         return found
 
+    def shut_out(self, caller: Caller) -> Unauthorized | None:
+        """Why who came in earlier may not go on: its key is over, or is none of this file's. Who
+        came without one may stay as long as nobody needs one.
+        """
+        if caller.key_id is None:
+            return Unauthorized("an API key is needed", hint=ASK) if self._has_keys else None
+        entry = self._by_id.get(caller.key_id)
+        return Unauthorized(INVALID, hint=ASK) if entry is None else _over(entry)
+
     def _entry_of(self, given: bytes) -> Entry | None:
         digest = digest_of(given)
         entry = self._entries.get(digest)
@@ -176,12 +188,11 @@ INVALID = "the API key is not valid here"
 ASK = "`edge-store keys create` makes one, `edge-store keys ls` lists them"
 
 
-def _require_live(entry: Entry) -> None:
+def _over(entry: Entry) -> Unauthorized | None:
     """Only the code tells a revoked key from one that never was."""
     if entry.is_revoked:
-        raise KeyRevoked(INVALID, hint=ASK)
-    if entry.expires_at <= now_ms():
-        raise KeyExpired(INVALID, hint=ASK)
+        return KeyRevoked(INVALID, hint=ASK)
+    return KeyExpired(INVALID, hint=ASK) if entry.expires_at <= now_ms() else None
 
 
 def _entry(key: Key, before: Entry | None) -> Entry:

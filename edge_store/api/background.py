@@ -31,7 +31,7 @@ from edge_store.errors import (
 )
 from edge_store.ids import ResultId
 from edge_store.recorder.app import Recorder
-from edge_store.recorder.caller import Caller
+from edge_store.recorder.caller import Caller, ShutOut, nobody_is
 from edge_store.recorder.commits import Commits
 from edge_store.recorder.sharing import InTurn, Shares
 from edge_store.responses.ask import read_ask
@@ -314,11 +314,14 @@ class Background:
 
 @asynccontextmanager
 async def in_background(
-    recorder: Recorder, reader: DatabaseThread, config: Config
+    recorder: Recorder,
+    reader: DatabaseThread,
+    config: Config,
+    shut_out: ShutOut = nobody_is,
 ) -> AsyncIterator[Background]:
     """Run responses until left. To be left after the drain: what then still waits stays waiting."""
     means = Means(
-        inside=Inside(recorder),
+        inside=Inside(recorder, shut_out),
         reader=reader,
         change=recorder.change,
         body_bytes_max=config.server.body_bytes_max,

@@ -71,6 +71,7 @@ class Feed:
         self.reader = services.reader
         self.commits = services.commits
         self.listeners = Shares(LISTENERS_MAX, "others follow", "close one, or ask later")
+        self.shut_out = services.shut_out
 
 
 def feed_routes(services: Services) -> list[BaseRoute]:
@@ -123,6 +124,8 @@ async def _awaited(
             left = ends_at - asyncio.get_running_loop().time()
             if not await _before(feed.commits.past(piece.next_seq), gone, left):
                 break
+            if (refusal := feed.shut_out(follower.caller)) is not None:
+                raise refusal
             piece = await feed.reader.run(_lines, follower, piece.next_seq, limit)
     finally:
         gone.cancel()
@@ -175,10 +178,12 @@ class Tail(Response):
                 gone.cancel()
 
     async def _follow(self, gone: asyncio.Future[None], send: Send) -> None:
-        """Until it leaves or the daemon stops. Raises ``TimeoutError`` where it takes nothing."""
+        """Until it leaves, its key is over, or the daemon stops: then it learns why as it comes
+        back. Raises ``TimeoutError`` where it takes nothing.
+        """
         loop, commits = asyncio.get_running_loop(), self._feed.commits
         await _sent(send, b": following\n\n")
-        while not gone.done():
+        while not gone.done() and self._feed.shut_out(self._follower.caller) is None:
             began = loop.time()
             piece = await self._feed.reader.run(_events, self._follower, self._seq, TAIL_ROWS)
             if piece.body:

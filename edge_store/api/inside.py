@@ -1,7 +1,8 @@
 """Requests that the daemon makes in somebody's name: the lines of a batch, the turns of a response.
 
 They go the way of a request that came over HTTP, behind the gate: the same slots, the same rows,
-the same errors. Nothing of the engine is reached past the recorder.
+the same errors. Nothing of the engine is reached past the recorder, and nothing in the name of a
+key that is over by now.
 """
 
 import asyncio
@@ -10,7 +11,15 @@ from typing import NamedTuple
 from edge_store.api.routes import GENERATING
 from edge_store.engine import ASGIMessage, Receive, Scope, Send
 from edge_store.recorder.app import Recorder
-from edge_store.recorder.caller import NO_ORIGIN, Caller, Origin, from_origin, with_caller
+from edge_store.recorder.caller import (
+    NO_ORIGIN,
+    Caller,
+    Origin,
+    ShutOut,
+    from_origin,
+    nobody_is,
+    with_caller,
+)
 
 __all__ = ["Answered", "Inside"]
 
@@ -24,10 +33,11 @@ class Answered(NamedTuple):
 
 
 class Inside:
-    """Asks the recorder."""
+    """Asks the recorder. ``shut_out`` says why a caller may not ask any more."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, shut_out: ShutOut = nobody_is) -> None:
         self._recorder = recorder
+        self._shut_out = shut_out
 
     async def ask(
         self, path: str, body: bytes, caller: Caller, origin: Origin = NO_ORIGIN
@@ -37,6 +47,8 @@ class Inside:
         Cancelling cuts the generation, and what had come is recorded.
 
         Raises:
+            Unauthorized: its key is over. What was accepted without a key is asked on a box that
+                has keys by now, too: nobody has taken it back.
             EdgeStoreError: nothing was admitted.
         """
         status, headers, pieces = 0, {}, []
@@ -65,6 +77,8 @@ class Inside:
 
         ``receive`` tells when the caller has left; its ``cause``, an error, is recorded.
         """
+        if caller.key_id is not None and (refusal := self._shut_out(caller)) is not None:
+            raise refusal
         headers = [(b"content-type", b"application/json"), *origin.headers]
         scope: Scope = {
             "type": "http",

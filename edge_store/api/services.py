@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from edge_store.api.background import Background
 from edge_store.queue.room import Queue
+from edge_store.recorder.caller import ShutOut, nobody_is
 from edge_store.recorder.commits import Commits
 from edge_store.replica.status import ReplicaStatus
 from edge_store.sqlite import DatabaseThread
@@ -25,7 +26,8 @@ class Changing(Protocol):
 
 class Services(NamedTuple):
     """``exposition`` is what Prometheus scrapes; ``health`` answers with ``is_ready`` and more;
-    ``replica`` is None when replication is off. Without ``background`` there are no responses.
+    ``replica`` is None when replication is off; ``shut_out`` tells who may not go on. Without
+    ``background`` there are no responses.
     """
 
     reader: DatabaseThread
@@ -35,5 +37,6 @@ class Services(NamedTuple):
     exposition: Callable[[], bytes]
     health: Health
     replica: Callable[[], ReplicaStatus | None] = lambda: None
+    shut_out: ShutOut = nobody_is
     queue: Queue | None = None
     background: Background | None = None

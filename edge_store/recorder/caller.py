@@ -3,11 +3,12 @@ scope; every room behind it asks here. On a box that has no keys, a tenant is wh
 """
 
 import hashlib
+from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache
 
 from edge_store.engine import Scope
-from edge_store.errors import Forbidden, InvalidRequest
+from edge_store.errors import EdgeStoreError, Forbidden, InvalidRequest
 from edge_store.ids import ResultId
 from edge_store.result import Record
 
@@ -17,9 +18,11 @@ __all__ = [
     "Origin",
     "RecordLevel",
     "Right",
+    "ShutOut",
     "caller_of",
     "from_origin",
     "given_key",
+    "nobody_is",
     "origin_of",
     "record_level",
     "with_caller",
@@ -76,6 +79,13 @@ class Caller(Record, frozen=True, kw_only=True):
             return None
         assert self.tenant is not None, "who has no key sees all"
         return self.tenant
+
+
+ShutOut = Callable[[Caller], EdgeStoreError | None]  # why a caller may not go on
+
+
+def nobody_is(_caller: Caller) -> None:
+    """The ``ShutOut`` of what has no keys."""
 
 
 class Origin(Record, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
@@ -15,6 +15,8 @@ import pytest
 from support.daemon import DEADLINE_S, Box, DaemonProcess, until
 
 from edge_store.keys import digest_of
+
+CHAT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 
 
 def create(box: Box, *options: str) -> str:
@@ -349,3 +351,38 @@ def test_a_stream_that_runs_when_its_key_is_revoked_ends_well(tmp_path: Path) ->
         rest = list(stream)
         assert rest[-1].choices[0].finish_reason
         until(daemon.box.texts, "the stream is recorded")
+
+
+def test_what_a_revoked_key_has_left_to_do_is_not_done(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box", "--engine", "demo")
+    key, reader = create(box, "--tenant", "shop"), create(box, "--tenant", "shop")
+    with box.serve() as daemon, client_of(daemon, key) as client:
+        box.run("queue", "pause", "--config", str(box.directory))
+        asked = {"model": "demo", "messages": [{"role": "user", "content": "later"}]}
+        lines = [
+            json.dumps({"custom_id": str(n), "method": "POST", "url": CHAT, "body": asked})
+            for n in range(3)
+        ]
+        file = client.files.create(file=("in.jsonl", "\n".join(lines).encode()), purpose="batch")
+        batch = client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+        later = httpx.post(
+            f"{daemon.url}{CHAT}", json=asked,
+            headers={"prefer": "respond-async", "authorization": f"Bearer {key}"},
+        )  # fmt: skip
+        assert later.status_code == 202
+        revoke(box, key)
+        box.run("queue", "resume", "--config", str(box.directory))
+        with client_of(daemon, reader) as other:
+            until(
+                lambda: other.batches.retrieve(batch.id).status in ("completed", "failed"),
+                "the batch ends",
+            )
+            ended: Any = other.batches.retrieve(batch.id)
+            assert (ended.request_counts.completed, ended.request_counts.failed) == (0, 3)
+            found = other.files.content(ended.error_file_id).text.splitlines()
+        errors = [json.loads(line)["error"] for line in found]
+        assert [error["code"] for error in errors] == ["key_revoked"] * 3
+        headers = {"authorization": f"Bearer {reader}"}
+        told = httpx.get(f"{daemon.url}{later.headers['location']}", headers=headers).json()
+        assert (told["status"], told["error"]["code"]) == ("failed", "key_revoked")
+    assert box.scalar("SELECT count(*) FROM results") == 0

@@ -14,7 +14,7 @@ from edge_store.api.background import in_background
 from edge_store.api.services import Services
 from edge_store.config import Config
 from edge_store.engine import Receive, Scope, Send
-from edge_store.recorder.caller import Caller, with_caller
+from edge_store.recorder.caller import Caller, ShutOut, nobody_is, with_caller
 from edge_store.recording import reading
 
 
@@ -47,13 +47,18 @@ class Responding:
 
 @asynccontextmanager
 async def responding(
-    path: Path, script: Script, *, settings: Config | None = None, **options: Any
+    path: Path,
+    script: Script,
+    *,
+    settings: Config | None = None,
+    shut_out: ShutOut = nobody_is,
+    **options: Any,
 ) -> AsyncIterator[Responding]:
     """``options`` are those of ``recording``."""
     async with (
         recording(path, script, **options) as running,
         reading(path) as reader,
-        in_background(running.recorder, reader, settings or Config()) as background,
+        in_background(running.recorder, reader, settings or Config(), shut_out) as background,
     ):
         absent = cast("Any", None)
         services = Services(

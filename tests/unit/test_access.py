@@ -21,7 +21,7 @@ from edge_store.errors import (
 )
 from edge_store.keys import Key, digest_of
 from edge_store.observability.metrics import Metrics
-from edge_store.recorder.caller import RecordLevel, Right, caller_of
+from edge_store.recorder.caller import Caller, RecordLevel, Right, caller_of
 
 GIVEN = b"es-of-the-test"
 CHAT = "/v1/chat/completions"
@@ -319,3 +319,25 @@ async def test_our_own_defect_is_answered_in_the_envelope_and_raised() -> None:
         await gate({**scope("/v1/results", "GET"), "type": "http"}, cast("Any", None), send)
     assert sent[0]["status"] == 500
     assert b'"internal_error"' in sent[1]["body"]
+
+
+def test_who_came_in_is_shut_out_once_its_key_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    access = Access()
+    nobody, named = Caller(), Caller(tenant="t1", key_id="key_1")
+    assert access.shut_out(nobody) is None
+    access.renew([key(expires_at=2000)])
+    assert type(access.shut_out(nobody)) is Unauthorized, "the box was open, and is closed now"
+    monkeypatch.setattr(edge_store.api.access, "now_ms", lambda: 1999)
+    assert access.shut_out(named) is None
+    monkeypatch.setattr(edge_store.api.access, "now_ms", lambda: 2000)
+    assert type(access.shut_out(named)) is KeyExpired
+    access.renew([key(revoked_at=1)])
+    assert type(access.shut_out(named)) is KeyRevoked
+    access.renew([key(key_id="key_2")])  # as on a box restored to before it was made
+    assert type(access.shut_out(named)) is Unauthorized
+
+
+def test_the_admin_key_stays() -> None:
+    access = Access([key()], "of-the-credential")
+    caller = access.visit(scope(header=(b"x-api-key", b"of-the-credential"))).caller
+    assert access.shut_out(caller) is None

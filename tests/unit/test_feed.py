@@ -12,6 +12,7 @@ from support.reading import EVERYBODY, Reading, reading, tenant
 from support.records import DEVICE, make_result, new_database
 
 import edge_store.api.feed
+from edge_store.errors import KeyRevoked
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.boot import begin_boot
 from edge_store.recorder.caller import Caller
@@ -23,10 +24,21 @@ PATH = "/v1/changes"
 EVENTS = [(b"accept", b"text/event-stream")]
 
 
+class Shutting:
+    """Lets everybody go on until it is told."""
+
+    def __init__(self) -> None:
+        self.error: KeyRevoked | None = None
+
+    def __call__(self, _caller: Caller) -> KeyRevoked | None:
+        return self.error
+
+
 class Box:
     """The routes, and commits that are told to them as the writer does."""
 
-    def __init__(self, box: Reading, boot: Boot) -> None:
+    def __init__(self, box: Reading, boot: Boot, shutting: Shutting) -> None:
+        self.shutting = shutting
         self.reading = box
         self.boot = boot
         self.number = 0
@@ -65,8 +77,9 @@ class Box:
 async def box(tmp_path: Path) -> AsyncIterator[Box]:
     connection, boot = new_database(tmp_path / "results.db")
     connection.close()
-    async with reading(tmp_path / "results.db") as found:
-        yield Box(found, boot)
+    shutting = Shutting()
+    async with reading(tmp_path / "results.db", shut_out=shutting) as found:
+        yield Box(found, boot, shutting)
 
 
 async def events(call: Call, count: int) -> list[dict[str, Any]]:
@@ -221,3 +234,18 @@ async def test_what_cannot_be_asked_is_400(box: Box, query: str) -> None:
         for last in ("1.5", "-1", "", "9" * 5000):
             events = {"accept": "text/event-stream", "last-event-id": last}
             assert (await client.get(PATH, headers=events)).status_code == 400
+
+
+async def test_who_follows_is_told_nothing_more_once_its_key_is_over(box: Box) -> None:
+    await box.commit()
+    async with box.follow(query="after_seq=0") as call, box.reading.client() as client:
+        await events(call, 1)
+        asking = asyncio.create_task(client.get(PATH, params={"after_seq": 1, "wait_s": 60}))
+        await asyncio.sleep(0)
+        box.shutting.error = KeyRevoked("the API key is not valid here")
+        (after,) = await box.commit()
+        async with asyncio.timeout(DEADLINE_S):
+            answer = await asking
+            await call.ended()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "key_revoked")
+        assert after.id.encode() not in call.body

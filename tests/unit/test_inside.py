@@ -3,10 +3,12 @@
 import asyncio
 from pathlib import Path
 
+import pytest
 from support.scripted import chat_body, recording, replay
 
 from edge_store.api.inside import Inside
 from edge_store.engine import Receive, Scope, Send
+from edge_store.errors import KeyRevoked
 from edge_store.ids import new_result_id
 from edge_store.recorder.caller import Caller, Origin
 from edge_store.result import Status
@@ -43,3 +45,17 @@ async def test_a_request_that_is_cancelled_is_recorded_as_cut(tmp_path: Path) ->
         await asyncio.wait({asked})
     (recorded,) = running.stored()
     assert recorded.result.status is Status.CANCELLED
+
+
+async def test_nothing_is_asked_in_the_name_of_a_key_that_is_over(tmp_path: Path) -> None:
+    def shut_out(caller: Caller) -> KeyRevoked | None:
+        return KeyRevoked("it is revoked") if caller.key_id != "key_2" else None
+
+    async with recording(tmp_path / "results.db", replay([chat_body("Hello")])) as running:
+        inside = Inside(running.recorder, shut_out)
+        with pytest.raises(KeyRevoked):
+            await inside.ask(PATH, BODY, Caller(tenant="t1", key_id="key_1"))
+        for key_id in ("key_2", None):  # of one that came while the box was open
+            answer = await inside.ask(PATH, BODY, Caller(tenant="t1", key_id=key_id))
+            assert answer.status == 200
+    assert len(running.stored()) == 2

@@ -15,6 +15,7 @@ from support.scripted import DEADLINE_S, DONE, chat_body, chat_chunk, event, rep
 import edge_store.api.background
 from edge_store.config import Config, ResponsesSection
 from edge_store.engine import Receive, Scope, Send
+from edge_store.errors import KeyRevoked
 from edge_store.ids import new_result_id
 from edge_store.recorder.caller import Caller, RecordLevel, Right
 from edge_store.recorder.deletions import Reason, What, delete_results
@@ -450,3 +451,19 @@ async def test_a_response_of_a_conversation_that_is_deleted_meanwhile_is_kept(pa
         answer = object_in(await here.ask(PATH, {**ASKED, "conversation": script_here[0]}))
         assert answer["status"] == "completed"
         assert object_in(await here.ask(f"{PATH}/{answer['id']}", method="GET")) == answer
+
+
+async def test_a_response_that_waits_fails_where_its_key_is_over(path: Path) -> None:
+    keyed = Caller(tenant="alice", rights=OWN, key_id="key_1")
+
+    def shut_out(_caller: Caller) -> KeyRevoked:
+        return KeyRevoked("revoked")
+
+    async with responding(path, replay([chat_body("Hello")]), shut_out=shut_out) as here:
+        made = object_in(await here.ask(PATH, {**ASKED, "background": True}, caller=keyed))
+        one = f"{PATH}/{made['id']}"
+        async with here.call(f"{one}?stream=true", method="GET", caller=keyed) as following:
+            await following.ended()
+        shown = object_in(await here.ask(one, method="GET", caller=keyed))
+        assert (shown["status"], shown["error"]["message"]) == ("failed", "revoked")
+    assert rows(path, "SELECT count(*) FROM results") == [(0,)], "the engine was not asked"
