@@ -355,15 +355,22 @@ def _message(name: str, message: Json) -> Json:
     }
 
 
+def _own_completion(connection: Connection, caller: Caller, name: str) -> Recorded:
+    found = find_completion(connection, caller, name, with_content=False)
+    caller.require_own(found.result.tenant, f"the completion {name!r}")
+    return found
+
+
 def update_metadata(
     connection: Connection, caller: Caller, name: str, metadata: dict[str, Any]
 ) -> None:
     """Say what its metadata is from now on. In the writer's turn.
 
     Raises:
-        NotFound: it is no stored completion of this caller's.
+        NotFound: it is no stored completion that this caller sees.
+        Forbidden: it is another tenant's.
     """
-    found = find_completion(connection, caller, name, with_content=False)
+    found = _own_completion(connection, caller, name)
     value = msgspec.json.encode(metadata).decode()
     row = {"at": now_ms(), "id": found.result.id, "value": value}
     connection.execute(sql("insert_metadata"), row)
@@ -373,8 +380,9 @@ def delete_completion(connection: Connection, caller: Caller, name: str) -> str:
     """Forget it, here and in every copy. Returns its id. In the writer's turn.
 
     Raises:
-        NotFound: it is no stored completion of this caller's.
+        NotFound: it is no stored completion that this caller sees.
+        Forbidden: it is another tenant's.
     """
-    found = find_completion(connection, caller, name, with_content=False)
+    found = _own_completion(connection, caller, name)
     delete_here(connection, [found.seq], Reason.FORGET)
     return found.result.id

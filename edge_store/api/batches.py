@@ -149,6 +149,7 @@ class Batches:
     async def cancel(self, request: Request) -> Response:
         """End one early."""
         batch = await self._find(request)
+        caller_of(request.scope).require_own(batch.tenant, f"the batch {batch.batch_id}")
         params = CancelBatch(batch_id=batch.batch_id)
         cancelled = await self._queue.change_noticed(cancel_batch, params)
         return as_json(await self._public(cancelled))

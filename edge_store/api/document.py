@@ -126,7 +126,7 @@ def _types(operation: Operation) -> Iterator[Any]:
 
 def _shown(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
     method, path, about, error, headers = operation
-    rights = sorted(right.value for right in rights_for(method, path))
+    needed = [", ".join(sorted(some)) for some in rights_for(method, path)]
     answer = {"description": about.says, "headers": IDS, "content": _bodies(about.gives, schemas)}
     refused = {
         "description": "What failed. An error of the engine's own is passed on as it came.",
@@ -141,7 +141,7 @@ def _shown(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{method.lower()}{path}").strip("_"),
         "summary": about.says,
-        "description": f"A key needs one of these rights: {', '.join(rights)}.",
+        "description": f"A key needs one of these rights: {'; and one of: '.join(needed)}.",
         "parameters": parameters,
         "responses": {**{str(status): answer for status in about.statuses}, "default": refused},
     }

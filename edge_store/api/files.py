@@ -156,6 +156,7 @@ class Files:
     async def delete(self, request: Request) -> Response:
         """Take one out of the list; its bytes go when nobody needs them."""
         file = await self._find(request)
+        caller_of(request.scope).require_own(file.tenant, f"the file {file.file_id}")
         await self._change(drop_file, file.file_id)
         await self._queue.runner.sweep([file.sha256])
         return as_json({"id": file.file_id, "object": "file", "deleted": True})

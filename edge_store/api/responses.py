@@ -179,7 +179,7 @@ class Room:
     @described("Delete a response", gives=(dict[str, Any],))
     async def delete(self, request: Request) -> Response:
         """DELETE: cancelled first, if it waits or runs."""
-        found = await self._found(request)
+        found = await self._own(request)
         live = self._background.live(found.kept.id)
         if live is not None:
             await self._background.cancel(live)
@@ -190,7 +190,7 @@ class Room:
     @described("Cancel a response in the background", gives=(Shown,))
     async def cancel(self, request: Request) -> Response:
         """Of one that has ended: what became of it."""
-        found = await self._found(request)
+        found = await self._own(request)
         if not found.kept.background:
             raise fault("only a response in the background can be cancelled", "response_id")
         live = self._background.live(found.kept.id)
@@ -213,6 +213,13 @@ class Room:
                 raise fault(f"there is no item {paging.after!r}", "after")
             items = items[places[0] + 1 :]
         return item_list(list(islice(items, paging.limit)), has_more=len(items) > paging.limit)
+
+    async def _own(self, request: Request) -> Found:
+        """One that the caller may change, too."""
+        found = await self._found(request)
+        name = request.path_params["response_id"]
+        caller_of(request.scope).require_own(found.kept.caller.tenant, f"the response {name!r}")
+        return found
 
     async def _found(self, request: Request) -> Found:
         caller, result_id = caller_of(request.scope), _id_in(request)

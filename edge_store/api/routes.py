@@ -2,6 +2,7 @@
 engine's, and the right that a key must have for each.
 """
 
+import re
 from collections.abc import Mapping
 
 from edge_store.recorder.caller import Right
@@ -52,24 +53,28 @@ OPERATING: Mapping[str, tuple[str, ...]] = {
 }
 WATCHING = ("/livez", "/readyz", "/metrics")  # answered however many connections there are
 
-# Of our own routes, by how their paths begin: one of these rights is needed. What is not here is
-# read with a right to read, and changed with the right to generate.
-ANY = frozenset(Right)
-ADMIN = frozenset({Right.ADMIN})
-GENERATE = frozenset({Right.GENERATE})
-READ = frozenset({Right.READ_OWN, Right.READ_ALL})
-NEEDED: Mapping[str, frozenset[Right]] = {
-    "/v1/query": ADMIN,
-    "/v1/files": GENERATE,
-    "/v1/batches": GENERATE,
-}
-NEEDED_EXACTLY: Mapping[str, frozenset[Right]] = {
+# One right of each group is needed.
+Needed = tuple[frozenset[Right], ...]
+ANY: Needed = (frozenset(Right),)
+ADMIN: Needed = (frozenset({Right.ADMIN}),)
+GENERATE: Needed = (frozenset({Right.GENERATE}),)
+READ: Needed = (frozenset({Right.READ_OWN, Right.READ_ALL}),)
+# What is not here is read with a right to read, and made, changed and deleted with the right to
+# generate.
+NEEDED: Mapping[str, Needed] = {
     **dict.fromkeys(PASSING, ANY),
     **dict.fromkeys(OPERATING, ADMIN),
     **dict.fromkeys(WATCHING, ANY),
     "/openapi.json": ANY,
-    "/metrics": frozenset({Right.READ_ALL, Right.ADMIN}),  # it tells of all tenants
+    "/metrics": (frozenset({Right.READ_ALL, Right.ADMIN}),),  # it tells of all tenants
+    "/v1/query": ADMIN,
 }
+# These change something, and answer with what was stored before.
+TELLING = (
+    ("POST", re.compile(r"/v1/chat/completions/[^/]+")),
+    ("POST", re.compile(r"/v1/responses/[^/]+/cancel")),
+    ("DELETE", re.compile(r"/v1/conversations/[^/]+/items/[^/]+")),
+)
 
 
 def needs_room(method: str, path: str) -> bool:
@@ -79,13 +84,12 @@ def needs_room(method: str, path: str) -> bool:
     return method == "POST" and path != "/v1/query" and not path.endswith("/cancel")
 
 
-def rights_for(method: str, path: str) -> frozenset[Right]:
-    """Any one of these is enough."""
-    if path in GENERATING and method == "POST":
-        return GENERATE
-    found = NEEDED_EXACTLY.get(path)
-    if found is None:
-        found = NEEDED.get("/".join(path.split("/", 3)[:3]))
-    if found is None:
-        found = READ if method in READING else GENERATE
-    return found
+def rights_for(method: str, path: str) -> Needed:
+    """One right of each group."""
+    found = NEEDED.get(path)
+    if found is not None:
+        return found
+    if method in READING:
+        return READ
+    tells = any(method == one and pattern.fullmatch(path) for one, pattern in TELLING)
+    return GENERATE + READ if tells else GENERATE

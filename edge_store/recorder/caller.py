@@ -72,6 +72,20 @@ class Caller(Record, frozen=True, kw_only=True):
         """Whether what belongs to ``tenant`` is shown to it. Nobody's own is what has no tenant."""
         return self.sees_all or (tenant is not None and tenant == self.tenant)
 
+    def require_own(self, tenant: str | None, what: str) -> None:
+        """Who sees all may still change its own alone, but for an administrator. On a box that has
+        no keys, everything is everybody's.
+
+        Raises:
+            Forbidden: ``what`` belongs to another ``tenant``.
+        """
+        if self.key_id is None or Right.ADMIN in self.rights or self.tenant == tenant:
+            return
+        raise Forbidden(
+            f"{what} is another tenant's, and this key may only read it",
+            hint="use a key of that tenant, or one with the right admin",
+        )
+
     @property
     def only_tenant(self) -> str | None:
         """The one whose results it sees; None: it sees all."""

@@ -89,6 +89,25 @@ def find_conversation(connection: Connection, conversation_id: str, caller: Call
     Raises:
         NotFound: there is none.
     """
+    return _seen(connection, conversation_id, caller)[0]
+
+
+def _own(connection: Connection, conversation_id: str, caller: Caller) -> Conversation:
+    """A conversation that the caller may change.
+
+    Raises:
+        NotFound: there is none that it sees.
+        Forbidden: it is another tenant's.
+    """
+    found, tenant = _seen(connection, conversation_id, caller)
+    caller.require_own(tenant, f"the conversation {conversation_id}")
+    return found
+
+
+def _seen(
+    connection: Connection, conversation_id: str, caller: Caller
+) -> tuple[Conversation, str | None]:
+    """A conversation, and whose it is. Raises ``NotFound``."""
     params = {"conversation_id": conversation_id, "tenant": caller.tenant}
     with translated("a conversation cannot be read"):
         row = connection.execute(
@@ -96,17 +115,18 @@ def find_conversation(connection: Connection, conversation_id: str, caller: Call
         ).fetchone()
     if row is None:
         raise NotFound(f"there is no conversation {conversation_id!r}")
-    found_id, created_at, metadata = row
-    return Conversation(
+    found_id, tenant, created_at, metadata = row
+    found = Conversation(
         id=found_id, created_at=created_at // 1000, metadata=msgspec.json.decode(metadata)
     )
+    return found, tenant
 
 
 def update(
     connection: Connection, conversation_id: str, caller: Caller, metadata: Metadata
 ) -> Conversation:
-    """Give a conversation other metadata. Raises ``NotFound``."""
-    found = find_conversation(connection, conversation_id, caller)
+    """Give a conversation other metadata. Raises ``NotFound``, ``Forbidden``."""
+    found = _own(connection, conversation_id, caller)
     text = msgspec.json.encode(metadata).decode()
     params = {"at": now_ms(), "conversation_id": conversation_id, "metadata": text}
     connection.execute(sql("insert_conversation_metadata"), params)
@@ -117,9 +137,9 @@ def delete(connection: Connection, conversation_id: str, caller: Caller) -> None
     """Delete a conversation with the items that were added to it; its responses stay.
 
     Raises:
-        NotFound: there is none.
+        NotFound, Forbidden: there is none that it may.
     """
-    find_conversation(connection, conversation_id, caller)
+    _own(connection, conversation_id, caller)
     params = {"conversation_id": conversation_id}
     connection.execute(sql("delete_conversation_metadata"), params)
     connection.execute(sql("delete_conversation"), params)
@@ -128,8 +148,8 @@ def delete(connection: Connection, conversation_id: str, caller: Caller) -> None
 def add_items(
     connection: Connection, conversation_id: str, caller: Caller, items: list[Item]
 ) -> list[Event]:
-    """Add items at the end of a conversation. Raises ``NotFound``."""
-    find_conversation(connection, conversation_id, caller)
+    """Add items at the end of a conversation. Raises ``NotFound``, ``Forbidden``."""
+    _own(connection, conversation_id, caller)
     added = [item_json(item, new_result_id()) for item in items]
     for item in added:
         _enter(connection, conversation_id, "item", item["id"], msgspec.json.encode(item).decode())
@@ -160,14 +180,15 @@ def find_item(connection: Connection, conversation_id: str, item_id: str, caller
 def delete_item(
     connection: Connection, conversation_id: str, item_id: str, caller: Caller
 ) -> Conversation:
-    """Take an item out of a conversation. Raises ``NotFound``."""
+    """Take an item out of a conversation. Raises ``NotFound``, ``Forbidden``."""
+    found = _own(connection, conversation_id, caller)
     find_item(connection, conversation_id, item_id, caller)
     if owner_of(item_id) is None:
         params = {"conversation_id": conversation_id, "id": item_id}
         connection.execute(sql("delete_entry"), params)
     else:
         _enter(connection, conversation_id, "removed", item_id, None)
-    return find_conversation(connection, conversation_id, caller)
+    return found
 
 
 def page_of(
@@ -250,11 +271,14 @@ def read_context(
 
     Raises:
         NotFound: there is no such conversation.
+        Forbidden: the conversation, which the response will be a part of, is another tenant's.
         InvalidRequest: a response of the chain is not there or has not ended; or all of it is more
             than ``bytes_max``.
     """
     links: list[list[Item]] = []
     size, upto = 0, ENTRY_NO_MAX
+    if conversation_id is not None:
+        _own(connection, conversation_id, caller)
     while previous_id is not None:
         found = find(connection, previous_id, caller, with_content=False)
         if found is None:

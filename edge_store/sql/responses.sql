@@ -52,7 +52,7 @@ INSERT INTO conversations (conversation_id, created_at, tenant, metadata)
 VALUES (:conversation_id, :created_at, :tenant, :metadata)
 
 -- name: select_conversation
-SELECT conversation_id, created_at, coalesce(
+SELECT conversation_id, tenant, created_at, coalesce(
     (SELECT a.value FROM annotations AS a
         WHERE a.id = c.conversation_id AND a.kind = 'metadata'
         ORDER BY a.annotation_id DESC LIMIT 1),

@@ -386,3 +386,74 @@ def test_what_a_revoked_key_has_left_to_do_is_not_done(tmp_path: Path) -> None:
         told = httpx.get(f"{daemon.url}{later.headers['location']}", headers=headers).json()
         assert (told["status"], told["error"]["code"]) == ("failed", "key_revoked")
     assert box.scalar("SELECT count(*) FROM results") == 0
+
+
+def test_who_sees_all_changes_its_own_alone(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box", "--engine", "demo")
+    owner = {"authorization": f"Bearer {create(box, '--tenant', 'shop')}"}
+    rights = ("--scope", "generate", "--scope", "read_all")
+    auditor = {"authorization": f"Bearer {create(box, '--tenant', 'audit', *rights)}"}
+    admin = {
+        "authorization": f"Bearer {create(box, '--tenant', 'ops', *rights, '--scope', 'admin')}"
+    }
+    hello = {"role": "user", "content": "hello"}
+    with box.serve() as daemon, httpx.Client(base_url=daemon.url, timeout=DEADLINE_S) as http:
+
+        def made(path: str, **options: Any) -> Any:
+            answer = http.post(path, headers=owner, **options)
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        completion = made(CHAT, json={"model": "demo", "messages": [hello]})["id"]
+        response = made(
+            "/v1/responses", json={"model": "demo", "input": "hello", "background": True}
+        )["id"]
+        conversation = made("/v1/conversations", json={"items": [hello]})["id"]
+        one = f"/v1/conversations/{conversation}"
+        item = http.get(f"{one}/items", headers=auditor).json()["data"][0]["id"]
+        asked = {"model": "demo", "messages": [hello]}
+        line = json.dumps({"custom_id": "1", "method": "POST", "url": CHAT, "body": asked})
+        file = made("/v1/files", files={"file": ("in", line)}, data={"purpose": "batch"})["id"]
+        begun = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}
+        batch = made("/v1/batches", json=begun)["id"]
+        calls: list[tuple[str, str, Any]] = [
+            ("POST", f"{CHAT}/{completion}", {"metadata": {"k": "v"}}),
+            ("DELETE", f"{CHAT}/{completion}", None),
+            (
+                "POST",
+                "/v1/responses",
+                {"model": "demo", "input": "x", "conversation": conversation},
+            ),
+            ("POST", f"/v1/responses/{response}/cancel", None),
+            ("DELETE", f"/v1/responses/{response}", None),
+            ("POST", one, {"metadata": {"k": "v"}}),
+            ("POST", f"{one}/items", {"items": [hello]}),
+            ("DELETE", f"{one}/items/{item}", None),
+            ("DELETE", one, None),
+            ("POST", f"/v1/batches/{batch}/cancel", None),
+            ("DELETE", f"/v1/files/{file}", None),
+        ]
+        paths = http.get("/openapi.json", headers=owner).json()["paths"]
+        changing = [m for path, ms in paths.items() if "{" in path for m in ms if m != "get"]
+        assert len(calls) == len(changing) + 1, "every route that changes something is tried"
+        for method, path, body in calls:
+            answer = http.request(method, path, headers=auditor, json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden"), path
+        there = (
+            *(f"{CHAT}/{completion}", f"/v1/responses/{response}", one, f"{one}/items/{item}"),
+            *(f"/v1/batches/{batch}", f"/v1/files/{file}"),
+        )
+        for path in there:
+            assert http.get(path, headers=auditor).status_code == 200, "it is there, as it was"
+        stranger = {"authorization": f"Bearer {create(box, '--tenant', 'other')}"}
+        for method, path, body in calls:
+            answer = http.request(method, path, headers=stranger, json=body)
+            assert answer.status_code == 404, "for who does not see it, it is not there"
+        until(
+            lambda: http.get(f"/v1/batches/{batch}", headers=owner).json()["status"] == "completed",
+            "the batch is over",
+        )
+        for method, path, body in calls:
+            answer = http.request(method, path, headers=admin, json=body)
+            is_over = path.endswith(f"{batch}/cancel")
+            assert answer.status_code == (400 if is_over else 200), answer.text

@@ -121,35 +121,16 @@ def test_without_any_key_a_box_is_open_and_its_tenants_are_who_share_one() -> No
     assert not found.has_key, "it may be the engine's"
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "rights"),
-    [
-        ("POST", CHAT, {Right.GENERATE}),
-        ("POST", "/generate", {Right.GENERATE}),
-        ("POST", "/v1/batches", {Right.GENERATE}),
-        ("GET", "/v1/files/file-1/content", {Right.GENERATE}),
-        ("GET", "/v1/results", {Right.READ_OWN, Right.READ_ALL}),
-        ("GET", "/v1/results/x/receipt", {Right.READ_OWN, Right.READ_ALL}),
-        ("GET", CHAT, {Right.READ_OWN, Right.READ_ALL}),
-        ("DELETE", f"{CHAT}/x", {Right.GENERATE}),
-        ("GET", "/v1/changes", {Right.READ_OWN, Right.READ_ALL}),
-        ("POST", "/v1/query", {Right.ADMIN}),
-        ("POST", "/flush_cache", {Right.ADMIN}),
-        ("GET", "/server_info", {Right.ADMIN}),
-        ("GET", "/v1/models", set(Right)),
-        ("GET", "/readyz", set(Right)),
-        ("GET", "/metrics", {Right.READ_ALL, Right.ADMIN}),
-    ],
-)
-def test_each_route_needs_its_right(method: str, path: str, rights: set[Right]) -> None:
-    for right in Right:
-        access = Access([key(scopes=(right,))])
-        if right in rights:
-            access.visit(scope(path, method))
-            continue
-        with pytest.raises(Forbidden) as refused:
-            access.visit(scope(path, method))
-        assert any(needed.value in str(refused.value) for needed in rights)
+def test_who_lacks_a_right_is_told_which() -> None:
+    for path, method, lacking in (
+        (CHAT, "POST", "generate"),
+        ("/v1/results", "GET", "read_own or read_all"),
+        (f"{CHAT}/x", "POST", "generate"),
+    ):
+        with pytest.raises(Forbidden, match=f"the right {lacking}$"):
+            Access([key(scopes=(Right.ADMIN,))]).visit(scope(path, method))
+    with pytest.raises(Forbidden, match=r"the right read_own or read_all$"):
+        Access([key(scopes=(Right.GENERATE,))]).visit(scope(f"{CHAT}/x", "POST"))
 
 
 def test_the_admin_key_of_the_environment_may_do_everything() -> None:
