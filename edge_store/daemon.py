@@ -37,7 +37,7 @@ from edge_store.errors import AdmissionClosed, ConfigError, EdgeStoreError, Shut
 from edge_store.health import read_health, watch
 from edge_store.identity import create_identity
 from edge_store.ids import DeviceId
-from edge_store.keys import read_keys
+from edge_store.keys import keys_at_start
 from edge_store.lock import DatabaseLock
 from edge_store.observability.looplag import measured_lag
 from edge_store.observability.metrics import Metrics
@@ -130,7 +130,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
             lambda: open_writer(path, busy_timeout_ms=config.store.busy_timeout_ms)
         )
         device_id = await database.run(_prepare, config.device.id, index_was_held=index_was_held)
-        keys = await database.run(read_keys)
+        keys = await database.run(keys_at_start)
         require_guarded(listener, config.server, has_keys=bool(keys))
         access = Access(keys, admin_key)
         lock.note_open()

@@ -16,12 +16,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from edge_store.clock import is_clock_synced
+from edge_store.clock import is_clock_synced, now_ms, rfc3339
 from edge_store.config import Config, EngineKind
 from edge_store.engine.sglang import find_sglang
 from edge_store.engine.sglang_private import SUPPORTED_VERSIONS
 from edge_store.errors import EdgeStoreError, LitestreamUnavailable
 from edge_store.identity import read_device_id
+from edge_store.keys import LOOK_AGAIN, revived_keys
 from edge_store.recorder.disk import Disk, DiskLevel
 from edge_store.replica.litestream import find_litestream, require_safe_path
 from edge_store.replica.location import Location, Scheme, parse_location, read_credentials
@@ -56,6 +57,8 @@ GIVEN_UP = {
     DiskLevel.NO_BODIES: "bodies are not recorded",
     DiskLevel.REFUSING: "they are",
 }
+
+DOUBT_MS = 30 * 86_400_000  # how long after a restore its keys are asked about
 
 OTHERS = 0o007  # rwx of users that are neither owner nor group
 OTHERS_WRITE = 0o002
@@ -187,6 +190,7 @@ def _check_database(path: Path, device_id: str, *, full: bool) -> Iterator[Check
             require_schema(connection, f"{path} is damaged")
             yield _check_schema(connection, path)
             yield _check_device(read_device_id(connection), device_id)
+            yield from _check_restored_keys(connection)
             if full:
                 yield _check_pages(connection)
     except EdgeStoreError as exc:
@@ -221,6 +225,15 @@ def _check_device(found: str | None, wanted: str) -> Check:
         return _failed("device", f"the database belongs to {found}, device.id is {wanted}",
                        "set device.id back, or use another store.path")  # fmt: skip
     return _ok("device", found)
+
+
+def _check_restored_keys(connection: Connection) -> Iterator[Check]:
+    """For a month after a restore, while there are live keys from before it."""
+    revived = revived_keys(connection)
+    if revived is None or now_ms() - revived.restored_at > DOUBT_MS:
+        return
+    found = f"{revived.live} live from before the restore of {rfc3339(revived.restored_at)}"
+    yield _warning("keys", found, LOOK_AGAIN) if revived.live else _ok("keys", found)
 
 
 def _check_pages(connection: Connection) -> Check:

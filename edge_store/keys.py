@@ -11,9 +11,10 @@ from enum import StrEnum
 from typing import Annotated
 
 import msgspec
+import structlog
 from msgspec import Meta
 
-from edge_store.clock import now_ms
+from edge_store.clock import now_ms, rfc3339
 from edge_store.errors import InvalidRequest, NotFound
 from edge_store.recorder.caller import RecordLevel, Right
 from edge_store.result import Record
@@ -21,22 +22,32 @@ from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 
 __all__ = [
+    "LOOK_AGAIN",
     "CreateKey",
     "Key",
     "KeyState",
+    "Revived",
     "RevokeKey",
     "Revoked",
     "create_key",
     "digest_of",
+    "keys_at_start",
     "new_key",
     "read_keys",
+    "revived_keys",
     "revoke_key",
 ]
+
+log = structlog.get_logger(__name__)
 
 PREFIX = "es-"
 KEY_BYTES = 32
 KEY_ID_BYTES = 6  # 2**48 names: of 10,000 keys two collide once in five million boxes
 NAME_CHARS_MAX = 100
+LOOK_AGAIN = (
+    "a key that was revoked after the state that was restored is live again, and one that was made "
+    "after it is gone: `edge-store keys ls`, then revoke again, or make anew"
+)
 KEYS_MAX = 10_000  # all are in the daemon's memory, about 1 KiB each
 
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
@@ -116,8 +127,11 @@ def create_key(connection: Connection, params: CreateKey) -> Key:
     """Store a new key.
 
     Raises:
-        InvalidRequest: it would be over before it begins, or there are ``KEYS_MAX`` already.
+        InvalidRequest: a name would do something to a terminal, the key would be over before it
+            begins, or there are ``KEYS_MAX`` already.
     """
+    _require_printable(params.name, "name")
+    _require_printable(params.tenant, "tenant")
     now = now_ms()
     if params.expires_at is not None and params.expires_at <= now:
         raise InvalidRequest("the key would have expired already", param="expires_at")
@@ -135,6 +149,17 @@ def create_key(connection: Connection, params: CreateKey) -> Key:
     return key
 
 
+def _require_printable(name: str, param: str) -> None:
+    for place, character in enumerate(name, 1):
+        if not character.isprintable():
+            raise InvalidRequest(
+                f"the {param} {name!r} has a character that cannot be printed, "
+                f"U+{ord(character):04X}, at place {place}",
+                hint="use letters, digits, punctuation and plain spaces",
+                param=param,
+            )
+
+
 def revoke_key(connection: Connection, params: RevokeKey) -> Revoked:
     """Shut a key out for good. One that is revoked stays so since when it was.
 
@@ -146,6 +171,40 @@ def revoke_key(connection: Connection, params: RevokeKey) -> Revoked:
     if row is None:
         raise NotFound(f"there is no key {params.key_id!r}", hint="see `edge-store keys ls`")
     return Revoked(key_id=params.key_id, revoked_at=row[0])
+
+
+class Revived(Record, frozen=True, kw_only=True):
+    """What a restore has done to the keys: one that was revoked after the state that was restored
+    is live again, one that was made after it is gone.
+    """
+
+    restored_at: int
+    live: int  # of those that were made before
+    is_served: bool  # a daemon has started on it since
+
+
+def revived_keys(connection: Connection) -> Revived | None:
+    """None where the file was never restored, or only before another restore."""
+    with translated("the keys cannot be read"):
+        row = connection.execute(sql("select_last_restore")).fetchone()
+    if row is None:
+        return None
+    restored_at, is_new = row
+    now = now_ms()
+    live = sum(
+        key.state(now) is KeyState.LIVE and key.created_at <= restored_at
+        for key in read_keys(connection)
+    )
+    return Revived(restored_at=restored_at, live=live, is_served=not is_new)
+
+
+def keys_at_start(connection: Connection) -> list[Key]:
+    """As ``read_keys``. The first start after a restore says in the log what that did to them."""
+    revived = revived_keys(connection)
+    if revived is not None and not revived.is_served:
+        at = rfc3339(revived.restored_at)
+        log.warning("keys_restored", restored_at=at, live=revived.live, hint=LOOK_AGAIN)
+    return read_keys(connection)
 
 
 def read_keys(connection: Connection) -> list[Key]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edge_store.config import Config
     from edge_store.ids import DeviceId
     from edge_store.replica.location import Location
+    from edge_store.replica.restore import Restored
 
 __all__ = ["replica"]
 
@@ -144,11 +145,16 @@ def restore(
     done = asyncio.run(
         restore_replica(location, device_id, to, timeout_s=timeout, at=timestamp, new_timeline=True)
     )
+    _say_restored(done, to)
+
+
+def _say_restored(done: "Restored", to: Path) -> None:
     newest = _rfc3339(done.newest_at)
-    click.echo(f"{done.path}: {done.results} results of {device_id}, in {done.seconds:.1f} s")
+    click.echo(f"{done.path}: {done.results} results of {done.device_id}, in {done.seconds:.1f} s")
     click.echo(f"newest commit: {newest or 'none yet'}; replica TXID {done.txid}")
     click.echo("checked: every page (integrity_check), every commit (digest chain)")
     shown = shlex.quote(str(to))
+    _say_keys(done.path)
     click.echo(f"look at it: edge-store query --db {shown}")
     click.echo("serve it:   stop the daemon; move the old database, its -wal and -shm and the")
     click.echo(
@@ -157,6 +163,27 @@ def restore(
     if os.geteuid() == 0:
         click.echo(f"            it is root's now: chown edge-store:edge-store {shown}")
         click.echo("            (or whichever user the daemon runs as)")
+
+
+def _say_keys(database: Path) -> None:
+    """A file of an older schema has no keys."""
+    from edge_store.errors import EdgeStoreError
+    from edge_store.keys import LOOK_AGAIN, revived_keys
+    from edge_store.sqlite import open_reader
+
+    connection = open_reader(database)
+    try:
+        revived = revived_keys(connection)
+    except EdgeStoreError:
+        return
+    finally:
+        connection.close()
+    if revived is not None and revived.live:
+        click.echo(f"keys:       {revived.live} live ones in this state")
+        click.echo(f"            {LOOK_AGAIN}")
+    else:
+        click.echo("keys:       no live one; if the box has had any since, make them before it is")
+        click.echo("            served: without keys, who reaches it may read everything")
 
 
 async def _only_device(location: "Location") -> "DeviceId":

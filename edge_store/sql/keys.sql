@@ -13,6 +13,11 @@ SELECT key_id, name, tenant, scopes, requests_per_minute, concurrent, record_max
     expires_at, revoked_at
 FROM api_keys ORDER BY created_at, key_id
 
+-- name: select_last_restore
+SELECT t.started_at, NOT EXISTS (SELECT 1 FROM boots AS b WHERE b.timeline = t.timeline)
+FROM timelines AS t
+WHERE t.timeline_no = (SELECT max(timeline_no) FROM timelines) AND t.reason = 'restored'
+
 -- name: revoke_key
 UPDATE api_keys SET revoked_at = :revoked_at WHERE key_id = :key_id AND revoked_at IS NULL
 

@@ -8,6 +8,8 @@ from support.daemon import Box, until
 from support.replicating import contents, is_alive
 from support.s3server import S3Server
 
+CHAT = "/v1/chat/completions"
+
 
 @pytest.fixture
 def box(tmp_path: Path) -> Box:
@@ -92,3 +94,34 @@ def test_store_that_is_away_does_not_keep_the_daemon_from_answering(tmp_path: Pa
         assert daemon.stop() == 0
         assert daemon.logged("replica_left_behind")
     assert len(contents(box.database)) > 1
+
+
+def test_a_key_that_was_revoked_since_is_told_of_after_a_restore(box: Box) -> None:
+    asked = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
+    config = ("--config", str(box.directory))
+    with box.serve() as daemon:
+        done = box.run("keys", "create", "app", "--tenant", "shop", *config)
+        key = {"authorization": f"Bearer {done.stdout.strip()}"}
+        assert daemon.post(CHAT, json=asked, headers=key).status_code == 200
+        assert daemon.stop() == 0
+    box.run("keys", "revoke", str(box.scalar("SELECT key_id FROM api_keys")), *config)
+    copy = box.directory / "earlier.db"
+    done = box.run("replica", "restore", "--to", str(copy), *config)
+    assert "1 live ones in this state" in done.stdout
+    assert "`edge-store keys ls`, then revoke again" in done.stdout
+    for path in (*box.directory.glob("results.db*"), box.directory / "litestream"):
+        path.rename(path.with_name(f"old-{path.name}"))
+    copy.rename(box.database)
+    for is_first in (True, False):
+        with box.serve() as daemon:
+            assert daemon.post(CHAT, json=asked, headers=key).status_code == 200, "it is live again"
+            if is_first:
+                assert daemon.logged("keys_restored")["live"] == 1
+            assert daemon.stop() == 0
+            assert ("keys_restored" in daemon.output()) is is_first
+    checks = json.loads(box.run("doctor", "--json", *config).stdout)
+    (found,) = [check for check in checks if check["name"] == "keys"]
+    assert (found["state"], found["found"][:6]) == ("warning", "1 live")
+    box.run("keys", "revoke", str(box.scalar("SELECT key_id FROM api_keys")), *config)
+    checks = json.loads(box.run("doctor", "--json", *config).stdout)
+    assert [check["state"] for check in checks if check["name"] == "keys"] == ["ok"]

@@ -111,3 +111,17 @@ def test_a_malformed_wish_is_refused_at_the_door(wrong: dict[str, Any]) -> None:
     msgspec.json.decode(json.dumps(said), type=CreateKey)
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(json.dumps({**said, **wrong}), type=CreateKey)
+
+
+@pytest.mark.parametrize("field", ["name", "tenant"])
+@pytest.mark.parametrize("bad", ["a\x1b[31m", "a\nb", "\x00", "a\x7f", "a\x85", "a\u202eb"])
+def test_a_name_that_moves_a_terminal_is_refused(
+    connection: Connection, field: str, bad: str
+) -> None:
+    wanted = msgspec.structs.replace(asked(), **{field: bad})
+    with pytest.raises(InvalidRequest, match="cannot be printed, U\\+") as refused:
+        create_key(connection, wanted)
+    assert refused.value.param == field
+    assert str(refused.value).isprintable()
+    assert read_keys(connection) == []
+    create_key(connection, msgspec.structs.replace(asked(), **{field: "Station 4, Zürich 东"}))
