@@ -12,6 +12,7 @@ import click
 
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
+from edge_store.cli.values import bound, value_options
 
 if TYPE_CHECKING:
     from edge_store.fleet.pull import BoxReport
@@ -109,17 +110,15 @@ def _extent(report: "BoxReport") -> str:
     "--in", "folder", required=True, help="The folder that `fleet pull` filled.",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
 )  # fmt: skip
-@click.option(
-    "-p", "--param", "params", type=(str, str), multiple=True, metavar="NAME VALUE",
-    help="A value for :NAME in the SQL.",
-)  # fmt: skip
+@value_options
 @click.option("--limit", default=10_000, show_default=True, help="Most rows to print.")
 @click.option("--timeout", default=60.0, show_default=True, help="Most seconds to run.")
 @output_options
-def query(
+def query(  # noqa: PLR0913  (one parameter per option)
     statement: str,
     folder: Path,
     params: tuple[tuple[str, str], ...],
+    texts: tuple[tuple[str, str], ...],
     limit: int,
     timeout: float,
     fmt: str | None,
@@ -138,7 +137,9 @@ def query(
 
     copies = find_copies(folder)
     with interruptible():
-        answer = query_fleet(copies, statement, dict(params), rows_max=limit, timeout_s=timeout)
+        answer = query_fleet(
+            copies, statement, bound(params, texts), rows_max=limit, timeout_s=timeout
+        )
     write_rows(answer.result, chosen_format(fmt, sys.stdout), sys.stdout)
     if answer.result.is_cut:
         click.echo(f"edge-store: only the first {limit} rows; --limit N shows more", err=True)

@@ -8,6 +8,7 @@ import click
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.target import chosen_database, target_options
+from edge_store.cli.values import bound, value_options
 
 __all__ = ["query"]
 
@@ -17,10 +18,7 @@ ROWS_MAX = 10_000_000
 @click.command()
 @click.argument("statement", metavar="[SQL]", required=False)
 @target_options
-@click.option(
-    "-p", "--param", "params", type=(str, str), multiple=True, metavar="NAME VALUE",
-    help="A value for :NAME in the SQL.",
-)  # fmt: skip
+@value_options
 @click.option(
     "--limit", type=click.IntRange(min=1, max=ROWS_MAX), default=10_000, show_default=True,
     help="Most rows to print.",
@@ -32,6 +30,7 @@ def query(  # noqa: PLR0913  (one parameter per option)
     db: Path | None,
     config: str | None,
     params: tuple[tuple[str, str], ...],
+    texts: tuple[tuple[str, str], ...],
     limit: int,
     timeout: float,
     fmt: str | None,
@@ -45,6 +44,8 @@ def query(  # noqa: PLR0913  (one parameter per option)
     Example:
       edge-store query "select status, count(*) from results group by 1"
       edge-store query "select * from generations where id = :id" -p id 0190…
+      edge-store query "select id from results where latency_ms / 1000 > :s" -p s 1.5
+      edge-store query "select id from results where metadata->>'order' = :o" --text o 17
     """
     from edge_store.query import run_query
     from edge_store.sql import sql
@@ -56,7 +57,7 @@ def query(  # noqa: PLR0913  (one parameter per option)
             result = run_query(
                 connection,
                 sql("select_newest") if statement is None else statement,
-                dict(params),
+                bound(params, texts),
                 rows_max=limit,
                 timeout_s=timeout,
             )

@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from support.daemon import EDGE_STORE, Box, environment
 from support.terminal import on_terminal
 
-from edge_store.sqlite import PAGE_BYTES
+from edge_store.cli.values import bound
+from edge_store.sqlite import PAGE_BYTES, driver
 
 ODD_ROW = "select 1 as n, null as nil, x'00ff' as b, 'a,\"b\"\t' as t, char(27) || '[31m' as e"
 
@@ -394,3 +396,30 @@ def test_doctor_warns_of_results_that_anyone_may_read(tmp_path: Path) -> None:
     box.database.chmod(0o644)
     code, found = doctor(box)
     assert (code, found["folder"]["state"]) == (0, "warning")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind"),
+    [
+        ("-p", "17", "integer"), ("-p", "-3", "integer"), ("-p", "0", "integer"),
+        ("-p", "0.5", "real"), ("-p", "-12.50", "real"), ("-p", "9223372036854775807", "integer"),
+        ("-p", "9223372036854775808", "text"), ("-p", "007", "text"), ("-p", "1e5", "text"),
+        ("-p", "0190d3e1", "text"), ("-p", "", "text"), ("-p", "٣", "text"), ("-p", "nan", "text"),
+        ("-p", "-0", "text"), ("--text", "17", "text"),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_written_as_a_number_is_one(option: str, value: str, kind: str) -> None:
+    pair = [("v", value)]
+    given = bound(pair, []) if option == "-p" else bound([], pair)
+    with closing(driver.connect(":memory:")) as connection:
+        (found,) = connection.execute("SELECT typeof(:v)", given).fetchone()
+    assert found == kind
+
+
+def test_numbers_compare_as_numbers_in_a_query(box: Box) -> None:
+    statement = "select 9 < :n as smaller, '17' = :t as same"
+    done = box.run(
+        "query", statement, "-p", "n", "17", "--text", "t", "17", "--nl",
+        "--config", str(box.directory),
+    )  # fmt: skip
+    assert json.loads(done.stdout) == {"smaller": 1, "same": 1}, done.stderr

@@ -1,0 +1,48 @@
+"""The values of the :NAMEs in SQL, as ``edge-store query`` and ``fleet query`` take them.
+
+SQLite compares a number with a text by their kinds alone where neither side is a column, so what is
+written as a number is bound as one. What has a leading zero or an exponent may be an id: a text.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+
+__all__ = ["bound", "value_options"]
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+Given = Iterable[tuple[str, str]]
+
+WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
+BROKEN = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
+INT64 = range(-(2**63), 2**63)
+
+
+def value_options(function: FunctionT) -> FunctionT:
+    """``-p NAME VALUE`` and ``--text NAME VALUE``."""
+    for option in (
+        click.option(
+            "--text", "texts", type=(str, str), multiple=True, metavar="NAME VALUE",
+            help="A value for :NAME that is a text, digits too.",
+        ),
+        click.option(
+            "-p", "--param", "params", type=(str, str), multiple=True, metavar="NAME VALUE",
+            help="A value for :NAME in the SQL: a number if it is written as one (17, -0.5), else "
+            "a text.",
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def bound(params: Given, texts: Given) -> dict[str, str | int | float]:
+    """Each name with its value."""
+    return {**{name: _value(text) for name, text in params}, **dict(texts)}
+
+
+def _value(text: str) -> str | int | float:
+    if WHOLE.fullmatch(text) and (number := int(text)) in INT64:
+        return number
+    return float(text) if BROKEN.fullmatch(text) else text
