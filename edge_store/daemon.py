@@ -177,6 +177,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                             shut_out=access.shut_out,
                             queue=queue,
                             background=background,
+                            engine=engine,
                         )
                     ),
                     config=config.server,

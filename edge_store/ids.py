@@ -11,6 +11,7 @@ import time
 from typing import NewType
 
 __all__ = [
+    "RESPONSE_PREFIX",
     "BootId",
     "DeviceId",
     "ResultId",
@@ -24,6 +25,7 @@ ResultId = NewType("ResultId", str)
 BootId = NewType("BootId", str)
 DeviceId = NewType("DeviceId", str)
 
+RESPONSE_PREFIX = "resp_"  # before a result's id: the id of the response that it is the result of
 DEVICE_ID_BYTES = 5  # 2**40 names: two of 10,000 boxes collide once in 20,000 fleets
 COUNTER_BITS = 12  # of `rand_a`: 4096 ids a millisecond before the next one is taken
 RANDOM_BITS = 62

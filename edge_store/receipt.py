@@ -13,6 +13,7 @@ from uuid import UUID
 from edge_store.chain import check_commit, check_rows, find_link
 from edge_store.clock import now_ms, rfc3339
 from edge_store.errors import InvalidRequest
+from edge_store.ids import RESPONSE_PREFIX
 from edge_store.replica.status import ReplicaStatus
 from edge_store.result import Record
 from edge_store.sql import sql
@@ -149,19 +150,20 @@ def read_receipt(
 
 
 def parsed_id(text: str) -> UUID:
-    """An id however it was written down: in capitals, without dashes, in braces.
+    """An id however it was written down: in capitals, without dashes, in braces; or a response's.
 
     Raises:
         InvalidRequest: it is no UUIDv7, as every id of ours is.
     """
     try:
-        parsed = UUID(text)
+        parsed = UUID(text.removeprefix(RESPONSE_PREFIX))
     except ValueError:
         parsed = None
     if parsed is None or parsed.version != UUID_VERSION:
         raise InvalidRequest(
             f"{text!r} is not the id of a result",
-            hint="an id is a UUIDv7, as 0190d3e1-7c1f-7a5e-9d4c-0a4b6f2f7c55",
+            hint="the header x-edge-store-id has it: a UUIDv7, as "
+            "0190d3e1-7c1f-7a5e-9d4c-0a4b6f2f7c55; before that of a response is resp_",
         )
     return parsed
 

@@ -52,7 +52,7 @@ def admin_routes(change: Changing, access: Access | None = None) -> Starlette:
             raise NotFound(f"there is no change {name!r}", hint="is the daemon an older version?")
         try:
             params = msgspec.json.decode(await request.body(), type=asked.params)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise InvalidRequest(f"{name}: {exc}") from exc
         try:
             return as_json(await change(asked.carry_out, params))

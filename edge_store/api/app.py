@@ -9,13 +9,15 @@ from edge_store.api.answers import HANDLERS, as_json
 from edge_store.api.batches import batch_routes
 from edge_store.api.completions import completion_routes
 from edge_store.api.conversations import conversation_routes
-from edge_store.api.described import Form, described
+from edge_store.api.described import Form, checked, described
 from edge_store.api.document import DOCUMENT_PATH, document
 from edge_store.api.feed import feed_routes
 from edge_store.api.files import file_routes
+from edge_store.api.models import model_routes
 from edge_store.api.query import query_routes
 from edge_store.api.responses import response_routes
 from edge_store.api.results import result_routes
+from edge_store.api.routes import WATCHING
 from edge_store.api.services import Services
 
 __all__ = ["own_routes"]
@@ -28,6 +30,7 @@ def own_routes(services: Services) -> Starlette:
         *result_routes(services),
         *feed_routes(services),
         *query_routes(services),
+        *model_routes(services),
         *completion_routes(services),
         *file_routes(services),
         *batch_routes(services),
@@ -35,21 +38,23 @@ def own_routes(services: Services) -> Starlette:
     if services.background is not None:
         routes += response_routes(services.background)
         routes += conversation_routes(services.background.means)
-    app = Starlette(routes=documented(routes), exception_handlers=HANDLERS)
+    strict = [each if each.path in WATCHING else checked(each) for each in documented(routes)]
+    app = Starlette(routes=strict, exception_handlers=HANDLERS)
     app.router.redirect_slashes = False  # it would say where by the Host that was sent
     return app
 
 
-def documented(routes: list[BaseRoute]) -> list[BaseRoute]:
+def documented(routes: list[BaseRoute]) -> list[Route]:
     """``routes``, and the document that tells of them."""
 
     @described("This document")
     async def described_here(_request: Request) -> Response:
         return Response(told, media_type="application/json")
 
-    routes = [*routes, Route(DOCUMENT_PATH, described_here)]
-    told = document(routes)
-    return routes
+    every = [each for each in routes if isinstance(each, Route)]
+    every.append(Route(DOCUMENT_PATH, described_here))
+    told = document(every)
+    return every
 
 
 def _watching(services: Services) -> list[BaseRoute]:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import as_json, json_body
-from edge_store.api.described import choice, described, text, whole
+from edge_store.api.described import described, text, whole
 from edge_store.api.files import list_of, page_of
 from edge_store.api.protocols import Listed
 from edge_store.api.routes import GENERATING
@@ -68,7 +68,7 @@ class BatchObject(msgspec.Struct):
     metadata: dict[str, str] | None
 
 
-PAGING = (whole("limit", 1, LIST_MAX), text("after"), choice("order", ("asc", "desc")))
+PAGING = (whole("limit", 1, LIST_MAX), text("after"))
 
 
 def batch_routes(services: Services) -> list[BaseRoute]:

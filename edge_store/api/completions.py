@@ -17,7 +17,7 @@ from edge_store.api.answers import (
     json_body,
     metadata_parameter,
 )
-from edge_store.api.described import choice, described, text, whole
+from edge_store.api.described import choice, described, pairs, text, whole
 from edge_store.api.protocols import Completion, Listed
 from edge_store.api.services import Services
 from edge_store.errors import NotFound
@@ -59,7 +59,9 @@ def completion_routes(services: Services) -> list[BaseRoute]:
     """/v1/chat/completions, read, and what is below it."""
     reader = services.reader
 
-    @described("Stored completions", query=(*PAGING, text("model")), gives=(Listed,))
+    @described(
+        "Stored completions", query=(*PAGING, text("model"), pairs("metadata")), gives=(Listed,)
+    )
     async def listed(request: Request) -> Response:
         wanted = Wanted(
             limit=integer_parameter(request, "limit", 20, 1, PAGE_MAX),

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import as_json
 from edge_store.api.background import Means
-from edge_store.api.described import described
+from edge_store.api.described import INCLUDE, described
 from edge_store.api.protocols import Listed
 from edge_store.api.responses import PAGING, item_list, paging_of
 from edge_store.recorder.caller import caller_of
@@ -105,7 +105,7 @@ def conversation_routes(means: Means) -> list[BaseRoute]:
         gone = {"id": _id(request), "object": "conversation.deleted", "deleted": True}
         return as_json(gone)
 
-    @described("Add items", takes=Added, gives=(Listed,))
+    @described("Add items", query=(INCLUDE,), takes=Added, gives=(Listed,))
     async def add(request: Request) -> Response:
         asked = converted(await _body(request), Added)
         require_images(asked.items, "items")
@@ -118,7 +118,7 @@ def conversation_routes(means: Means) -> list[BaseRoute]:
         found, has_more = await reader.run(page_of, _id(request), caller, paging)
         return item_list(found, has_more=has_more)
 
-    @described("One item", gives=(dict[str, Any],))
+    @described("One item", query=(INCLUDE,), gives=(dict[str, Any],))
     async def item(request: Request) -> Response:
         caller = caller_of(request.scope)
         return as_json(await reader.run(find_item, _id(request), _item_id(request), caller))

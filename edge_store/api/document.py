@@ -155,7 +155,9 @@ TEXT = {"type": "string", "minLength": 1}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
-    shown = {"name": parameter.name, "in": "query", "schema": parameter.schema}
+    shown: dict[str, Any] = {"name": parameter.name, "in": "query", "schema": parameter.schema}
+    if parameter.schema.get("type") == "object":
+        shown |= {"style": "deepObject", "explode": True}
     return {**shown, "description": parameter.says} if parameter.says else shown
 
 

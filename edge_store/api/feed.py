@@ -221,19 +221,30 @@ def _place(connection: Connection, seq: int | None, timeline: str | None) -> Pla
     """Where a follower begins.
 
     Raises:
-        TimelineChanged: the box was restored since ``seq``, or since ``timeline``.
+        TimelineChanged: the file is not the one that ``timeline`` or ``seq`` are of: the box was
+            restored since, or begun anew.
+        InvalidRequest: nothing has that ``seq`` yet.
     """
     with translated("the timeline cannot be read"):
-        (newest,) = connection.execute(sql("select_timeline")).fetchone()
+        newest, reason = connection.execute(sql("select_timeline")).fetchone()
         (last,) = connection.execute(sql("select_last_seq")).fetchone()
         asked = {"timeline": newest}
         row = connection.execute(sql("select_first_seq_of_timeline"), asked).fetchone()
-    if (timeline is not None and timeline != newest) or (seq is not None and seq > last):
-        begins_after = row[0] - 1 if row else last
+    is_restored = reason == "restored"
+    is_beyond = seq is not None and seq > last
+    if timeline not in (None, newest) or (is_beyond and is_restored and timeline is None):
+        after = row[0] - 1 if row else last
+        what = "this box was restored" if is_restored else "this box has another database now"
         raise TimelineChanged(
-            f"this box was restored: the timeline is now {newest}, which begins after "
-            f"seq {begins_after}; what you have beyond that may not be here",
-            hint=f"go on with after_seq={begins_after}&timeline={newest}",
+            f"{what}: its timeline is {newest}, which begins after seq {after}, and its newest "
+            f"result is {last}; what you have beyond {after} may not be here",
+            hint=f"go on with after_seq={after}&timeline={newest}",
+        )
+    if is_beyond:
+        raise InvalidRequest(
+            f"after_seq = {seq} is beyond the end: the newest result here is {last}",
+            hint=f"go on with after_seq={last}",
+            param="after_seq",
         )
     return Place(last if seq is None else seq, newest)
 

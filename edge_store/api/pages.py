@@ -12,7 +12,7 @@ import msgspec
 from starlette.requests import Request
 
 from edge_store.api.answers import choice_parameter, metadata_parameter
-from edge_store.api.described import choice, text
+from edge_store.api.described import choice, pairs, text
 from edge_store.clock import rfc3339
 from edge_store.errors import InvalidRequest
 from edge_store.recorder.caller import Caller
@@ -43,11 +43,12 @@ SEQ_MAX = 2**63 - 1
 TEXT_FILTERS = ("model", "tenant", "user", "conversation_id", "batch_id")
 JSON_TEXT_FIELDS = ("params", "metadata")
 TIME_FIELDS = ("created_at", "first_token_at", "completed_at")
-FILTERS = (  # for the document; and `metadata[KEY]`
+FILTERS = (
     choice("status", tuple(Status)),
     choice("operation", tuple(Operation)),
     *(text(name) for name in TEXT_FILTERS),
     *(text(name, "RFC 3339", format="date-time") for name in ("since", "until")),
+    pairs("metadata", "all of these"),
 )
 
 

@@ -12,20 +12,20 @@ from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import as_json, integer_parameter
 from edge_store.api.background import Background
-from edge_store.api.described import Form, choice, described, text, whole
+from edge_store.api.described import INCLUDE, Form, choice, described, text, whole
 from edge_store.api.foreground import Answering, Running
 from edge_store.api.live import followed
 from edge_store.api.protocols import Listed
 from edge_store.api.turn import PATH
 from edge_store.clock import now_ms
 from edge_store.errors import ConversationLocked, InvalidRequest, NotFound
-from edge_store.ids import new_result_id
+from edge_store.ids import RESPONSE_PREFIX, new_result_id
 from edge_store.recorder.caller import Caller, RecordLevel, caller_of, record_level
 from edge_store.responses.ask import Ask, fault, read_ask, require_calls
 from edge_store.responses.chat import chat_body
 from edge_store.responses.conversations import Paging, find_conversation
 from edge_store.responses.items import input_items
-from edge_store.responses.objects import RESPONSE_PREFIX, ResponseStatus
+from edge_store.responses.objects import ResponseStatus
 from edge_store.responses.shown import replayed, standing_of, waiting_object, whole_object
 from edge_store.responses.store import Found, Kept, find, remove
 
@@ -36,7 +36,10 @@ SEQUENCE_MAX = 2**53
 STREAM = "text/event-stream; charset=utf-8"
 
 
-PAGING = (whole("limit", 1, PAGE_MAX), text("after"), choice("order", ("asc", "desc")))
+PAGING = (
+    *(whole("limit", 1, PAGE_MAX), text("after"), choice("order", ("asc", "desc"))),
+    INCLUDE,
+)
 
 
 class Asked(msgspec.Struct):
@@ -151,7 +154,10 @@ class Room:
 
     @described(
         "A response; with `stream`, its events",
-        query=(choice("stream", ("true", "false")), whole("starting_after", 0, SEQUENCE_MAX)),
+        query=(
+            *(choice("stream", ("true", "false")), whole("starting_after", 0, SEQUENCE_MAX)),
+            *(INCLUDE, text("include_obfuscation", "taken, and of no effect")),
+        ),
         gives=(Shown, Form("text/event-stream", {})),
     )
     async def retrieve(self, request: Request) -> Response:

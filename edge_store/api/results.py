@@ -23,6 +23,7 @@ from edge_store.api.routes import GENERATING
 from edge_store.api.services import Services
 from edge_store.api.shapes import ResultList, WholeResult
 from edge_store.errors import NotFound
+from edge_store.ids import RESPONSE_PREFIX
 from edge_store.receipt import Receipt, State, read_receipt
 from edge_store.recorder.caller import Caller, caller_of
 from edge_store.recorder.envelope import JSON, OpenAIEnvelope, answer_kind
@@ -82,7 +83,7 @@ def result_routes(services: Services) -> list[BaseRoute]:
 
     @described("How durable it is, or what became of it", gives=(Receipt,))
     async def receipt(request: Request) -> Response:
-        name, caller = request.path_params["result_id"], caller_of(request.scope)
+        name, caller = _id(request), caller_of(request.scope)
         told = await reader.run(
             read_receipt, name, services.replica(), of_tenant=caller.only_tenant
         )
@@ -98,8 +99,13 @@ def result_routes(services: Services) -> list[BaseRoute]:
     ]
 
 
+def _id(request: Request) -> str:
+    """A response's id is that of its result with something before it."""
+    return str(request.path_params["result_id"]).removeprefix(RESPONSE_PREFIX)
+
+
 async def _found(services: Services, request: Request) -> Recorded:
-    name = request.path_params["result_id"]
+    name = _id(request)
     result = await services.reader.run(_find, caller_of(request.scope), name)
     if result is None:
         raise NotFound(f"there is no result {name!r} on this box")
@@ -110,7 +116,7 @@ async def _one_or_queued(services: Services, request: Request) -> Response:
     try:
         found = await _found(services, request)
     except NotFound:
-        caller, name = caller_of(request.scope), request.path_params["result_id"]
+        caller, name = caller_of(request.scope), _id(request)
         queued = await services.queue.find(name, caller) if services.queue else None
         if queued is not None:
             return later(queued)

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from edge_store.api.background import Background
+from edge_store.engine import Engine
 from edge_store.queue.room import Queue
 from edge_store.recorder.caller import ShutOut, nobody_is
 from edge_store.recorder.commits import Commits
@@ -27,7 +28,7 @@ class Changing(Protocol):
 class Services(NamedTuple):
     """``exposition`` is what Prometheus scrapes; ``health`` answers with ``is_ready`` and more;
     ``replica`` is None when replication is off; ``shut_out`` tells who may not go on. Without
-    ``background`` there are no responses.
+    ``background`` there are no responses, without ``engine`` no models.
     """
 
     reader: DatabaseThread
@@ -40,3 +41,4 @@ class Services(NamedTuple):
     shut_out: ShutOut = nobody_is
     queue: Queue | None = None
     background: Background | None = None
+    engine: Engine | None = None

@@ -15,7 +15,7 @@ def begin_boot(
     connection: Connection, *, device_id: DeviceId, version: str, engine: str, engine_version: str
 ) -> Boot:
     """Write the start row. Commits."""
-    (timeline,) = connection.execute(sql("select_timeline")).fetchone()
+    timeline, _reason = connection.execute(sql("select_timeline")).fetchone()
     boot = Boot(
         boot_id=new_boot_id(),
         device_id=device_id,

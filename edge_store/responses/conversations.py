@@ -16,12 +16,11 @@ import msgspec
 
 from edge_store.clock import now_ms
 from edge_store.errors import NotFound
-from edge_store.ids import new_result_id
+from edge_store.ids import RESPONSE_PREFIX, new_result_id
 from edge_store.recorder.caller import Caller
 from edge_store.responses.ask import Item, Metadata, converted, fault, read_ask
 from edge_store.responses.events import Event, items_of
 from edge_store.responses.items import input_items, item_json, owner_of
-from edge_store.responses.objects import RESPONSE_PREFIX
 from edge_store.responses.store import Found, find, output_of
 from edge_store.result import Record
 from edge_store.sql import sql

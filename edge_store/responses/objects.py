@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 
 from edge_store.errors import EdgeStoreError, ShutDown
+from edge_store.ids import RESPONSE_PREFIX
 from edge_store.responses.ask import Ask
 from edge_store.responses.events import INCOMPLETE, Event
 from edge_store.responses.store import Kept
 from edge_store.result import Record, Result, Status
 
 __all__ = [
-    "RESPONSE_PREFIX",
     "Failure",
     "Numbered",
     "ResponseStatus",
@@ -26,8 +26,6 @@ __all__ = [
     "status_of",
     "usage_of",
 ]
-
-RESPONSE_PREFIX = "resp_"
 
 
 class ResponseStatus(StrEnum):

@@ -66,7 +66,7 @@ SELECT device_id FROM device
 INSERT INTO timelines (timeline, started_at, reason) VALUES (:timeline, :started_at, :reason)
 
 -- name: select_timeline
-SELECT timeline FROM timelines ORDER BY timeline_no DESC LIMIT 1
+SELECT timeline, reason FROM timelines ORDER BY timeline_no DESC LIMIT 1
 
 -- name: select_last_seq
 SELECT coalesce(

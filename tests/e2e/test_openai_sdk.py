@@ -361,3 +361,11 @@ async def test_fifty_callers_of_one_idempotency_key_get_the_answer_of_one_row(
     assert sum("idempotency-replayed" in answer.headers for answer in answers) == 49
     count = "SELECT count(*) FROM generations WHERE input_text = ?"
     assert daemon.box.scalar(count, prompt) == 1
+
+
+def test_a_model_is_retrieved_by_its_name(client: openai.OpenAI) -> None:
+    (listed,) = client.models.list()
+    assert client.models.retrieve(listed.id) == listed
+    with pytest.raises(openai.NotFoundError, match="no model 'org/other' here") as caught:
+        client.models.retrieve("org/other")
+    assert (caught.value.code, caught.value.param) == ("not_found", "model")

@@ -439,3 +439,31 @@ def test_who_follows_a_response_that_waits_does_not_hold_up_a_stop(tmp_path: Any
             assert client.responses.retrieve(response_id).status in ("queued", "in_progress")
             assert client.responses.cancel(response_id).status == "cancelled"
         assert daemon.stop() == 0
+
+
+def test_a_responses_id_finds_its_result_and_its_receipt(daemon: DaemonProcess) -> None:
+    made = daemon.post("/v1/responses", json={"model": "demo", "input": "hello"}).json()
+    ours = made["id"].removeprefix("resp_")
+    assert made["id"] == f"resp_{ours}"
+    assert daemon.get(f"/v1/results/{made['id']}").json()["id"] == ours
+    assert daemon.get(f"/v1/results/{made['id']}/raw").status_code == 200
+    told = daemon.get(f"/v1/results/{made['id']}/receipt").json()
+    assert (told["id"], told["state"]) == (ours, "committed")
+    done = daemon.box.run("receipt", made["id"], "--config", str(daemon.box.directory), "--json")
+    assert json.loads(done.stdout)["state"] == "committed", done.stderr
+
+
+def test_what_the_sdk_asks_for_beside_is_taken(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="demo", input="hello", background=True)
+    include: Any = ["message.output_text.logprobs"]
+    assert client.responses.retrieve(made.id, include=include, include_obfuscation=False).id
+    assert list(client.responses.input_items.list(made.id, include=include, order="asc"))
+    items: Any = [{"role": "user", "content": "hello"}]
+    conversation = client.conversations.create(items=items)
+    added = client.conversations.items.create(conversation.id, items=items, include=include)
+    assert added.data[0].id is not None
+    found = client.conversations.items.retrieve(
+        added.data[0].id, conversation_id=conversation.id, include=include
+    )
+    assert found == added.data[0]
+    assert list(client.conversations.items.list(conversation.id, include=include))

@@ -79,7 +79,7 @@ def test_every_route_is_in_the_document_and_described() -> None:
     routes = own_routes(services()).routes
     assert undescribed(routes) == UNDESCRIBED
     paths = json.loads(document(routes))["paths"]
-    ours = {route.path for route in routes if isinstance(route, Route)}
+    ours = {route.path_format for route in routes if isinstance(route, Route)}
     assert set(paths) == ours | set(GENERATING) | set(PASSING) | set(OPERATING)
     assert set(PROTOCOLS) == set(GENERATING)
 

@@ -249,3 +249,19 @@ async def test_who_follows_is_told_nothing_more_once_its_key_is_over(box: Box) -
             await call.ended()
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "key_revoked")
         assert after.id.encode() not in call.body
+
+
+async def test_a_place_beyond_the_end_is_called_so_where_nothing_was_restored(box: Box) -> None:
+    await box.commit(3)
+    async with box.reading.client() as client:
+        for params in ({"after_seq": "4"}, {"after_seq": "4", "timeline": box.boot.timeline}):
+            answer = await client.get(PATH, params=params)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["param"]) == (400, "after_seq")
+            assert "newest result here is 3" in error["message"]
+        answer = await client.get(PATH, params={"timeline": "another"})
+        assert answer.status_code == 409
+        assert "another database" in answer.json()["error"]["message"]
+        await box.restore()
+        known: dict[str, str] = {"after_seq": "4", "timeline": "restored"}
+        assert (await client.get(PATH, params=known)).status_code == 400, "it knows of the restore"

@@ -172,3 +172,29 @@ async def test_a_filter_that_cannot_be_is_400(box: Reading, query: str) -> None:
         answer = await client.get(f"/v1/results?{query}")
     assert answer.status_code == 400
     assert query.partition("=")[0] in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("tenat=a", "tenat"),
+        ("status=failed&Model=big", "Model"),
+        ("metadata[k]=1&x[y]=1", "x[y]"),
+        ("=1", ""),
+        ("tag=", "tag"),
+    ],
+)
+async def test_a_mistyped_filter_is_no_list_of_everything(
+    box: Reading, query: str, name: str
+) -> None:
+    async with box.client() as client:
+        for path in ("/v1/results", "/v1/changes"):
+            answer = await client.get(f"{path}?{query}")
+            error = answer.json()["error"]
+            assert (answer.status_code, error["param"]) == (400, name)
+            assert repr(name) in error["message"]
+            assert "tenant" in error["hint"]
+            assert (await client.get(f"{path}?metadata[k]=1&tenant=a")).status_code == 200
+        assert (await client.get("/v1/chat/completions?modle=m")).status_code == 400
+        assert (await client.get("/livez?probe=1")).status_code == 200
+        assert (await client.head("/v1/results?tenat=a")).status_code == 400

@@ -44,6 +44,7 @@ TABLE = {  # one right of each side of an &
     "GET /v1/files/{file_id}": READ,
     "GET /v1/files/{file_id}/content": READ,
     "GET /v1/models": ANY,
+    "GET /v1/models/{model}": ANY,
     "GET /v1/responses/{response_id}": READ,
     "GET /v1/responses/{response_id}/input_items": READ,
     "GET /v1/results": READ,
