@@ -47,7 +47,7 @@ from edge_store.recorder.boot import begin_boot
 from edge_store.recorder.checkpoints import checkpoint_when_large
 from edge_store.recorder.damage import examine
 from edge_store.recorder.disk import Disk
-from edge_store.recording import queue_beside, reading, recording
+from edge_store.recording import queue_beside, reading, recording, sharing_readers
 from edge_store.result import Boot
 from edge_store.schema import migrate
 from edge_store.sql import sql
@@ -152,7 +152,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 ),
                 measured_lag(metrics.loop_lag_seconds.observe),
                 queue_beside(config, disk, engine, recorder, metrics, access.shut_out) as queue,
-                reading(path) as reader,
+                sharing_readers(path) as reader,
                 reading(path) as queries,
                 in_background(recorder, reader, config, access.shut_out) as background,
             ):

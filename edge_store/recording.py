@@ -4,7 +4,7 @@ queue, which asks it.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from edge_store.errors import EdgeStoreError
 from edge_store.jsonrepair import JsonWorkers
 from edge_store.observability.metrics import Metrics
 from edge_store.queue.room import Queue, queue_of
+from edge_store.readers import Readers
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.batch import read_head
 from edge_store.recorder.boot import end_boot
@@ -30,19 +31,29 @@ from edge_store.result import Boot
 from edge_store.sqlite import DatabaseThread, open_reader
 from edge_store.systemd import feed_watchdog
 
-__all__ = ["queue_beside", "reading", "recording"]
+__all__ = ["queue_beside", "reading", "recording", "sharing_readers"]
+
+READERS = 2  # one that reads much leaves the other
 
 log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
 async def reading(path: Path) -> AsyncIterator[DatabaseThread]:
-    """A connection that our own routes read with."""
+    """A connection that reads."""
     reader = await DatabaseThread.open(partial(open_reader, path))
     try:
         yield reader
     finally:
         await reader.close()
+
+
+@asynccontextmanager
+async def sharing_readers(path: Path) -> AsyncIterator[Readers]:
+    """Connections that requests share."""
+    async with AsyncExitStack() as stack:
+        threads = [await stack.enter_async_context(reading(path)) for _ in range(READERS)]
+        yield Readers(threads)
 
 
 @asynccontextmanager

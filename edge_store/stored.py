@@ -40,6 +40,8 @@ SEARCH_SECONDS_MAX = 2.0
 STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps; about a millisecond
 PAGE_BYTES_MAX = 16 * 1024 * 1024  # of outputs and bodies
 SEQ_MAX = 2**63 - 1
+# An index of answers' own ids would cost each insert a page; that of their seqs is read instead.
+LOOK_BACK = 200_000  # results; 15 to 40 ms
 KEY = re.compile(r"[\w-]+")
 BEFORE_ALL = -1  # SQLite sorts a number before every text
 # of a request, as far as it had them
@@ -77,14 +79,14 @@ class Group(NamedTuple):
 def find_result(
     connection: Connection, caller: Caller, name: str, *, with_content: bool = True
 ) -> Recorded | None:
-    """The result that ``name`` is the id of, ours or the answer's own, if the caller may see it.
-
-    Where an upstream gave one id twice, the newest.
+    """The result that ``name`` is the id of, if the caller may see it: ours, or the answer's own
+    among the newest ``LOOK_BACK``. Where an upstream gave one id twice, the newest.
     """
     with translated(f"result {name!r} cannot be read"):
         found = _by_id(connection, name, with_content=with_content)
         if found is None:
-            asked = {"name": name, "of_tenant": caller.only_tenant}
+            (last,) = connection.execute(sql("select_last_seq")).fetchone()
+            asked = {"name": name, "of_tenant": caller.only_tenant, "after": last - LOOK_BACK}
             row = connection.execute(sql("select_id_by_response_id"), asked).fetchone()
             found = _by_id(connection, row[0], with_content=with_content) if row else None
     return found if found is not None and caller.sees(found.result.tenant) else None
@@ -99,7 +101,10 @@ def find_completion(
     connection: Connection, caller: Caller, name: str, *, with_content: bool = True
 ) -> Recorded:
     """As ``find_result``. Raises ``NotFound`` for what is no stored completion."""
-    found = find_result(connection, caller, name, with_content=with_content)
+    return _stored(find_result(connection, caller, name, with_content=with_content), name)
+
+
+def _stored(found: Recorded | None, name: str) -> Recorded:
     if found is None or not _is_stored(found.result):
         raise NotFound(
             f"there is no stored completion {name!r}",
@@ -355,14 +360,19 @@ def _message(name: str, message: Json) -> Json:
     }
 
 
-def _own_completion(connection: Connection, caller: Caller, name: str) -> Recorded:
-    found = find_completion(connection, caller, name, with_content=False)
-    caller.require_own(found.result.tenant, f"the completion {name!r}")
+def _own_completion(connection: Connection, caller: Caller, result_id: str) -> Recorded:
+    """By our id alone: who looks for another's would hold up the writer."""
+    with translated(f"result {result_id!r} cannot be read"):
+        found = _by_id(connection, result_id, with_content=False)
+    if found is not None and not caller.sees(found.result.tenant):
+        found = None
+    found = _stored(found, result_id)
+    caller.require_own(found.result.tenant, f"the completion {result_id!r}")
     return found
 
 
 def update_metadata(
-    connection: Connection, caller: Caller, name: str, metadata: dict[str, Any]
+    connection: Connection, caller: Caller, result_id: str, metadata: dict[str, Any]
 ) -> None:
     """Say what its metadata is from now on. In the writer's turn.
 
@@ -370,19 +380,18 @@ def update_metadata(
         NotFound: it is no stored completion that this caller sees.
         Forbidden: it is another tenant's.
     """
-    found = _own_completion(connection, caller, name)
+    found = _own_completion(connection, caller, result_id)
     value = msgspec.json.encode(metadata).decode()
     row = {"at": now_ms(), "id": found.result.id, "value": value}
     connection.execute(sql("insert_metadata"), row)
 
 
-def delete_completion(connection: Connection, caller: Caller, name: str) -> str:
-    """Forget it, here and in every copy. Returns its id. In the writer's turn.
+def delete_completion(connection: Connection, caller: Caller, result_id: str) -> None:
+    """Forget it, here and in every copy. In the writer's turn.
 
     Raises:
         NotFound: it is no stored completion that this caller sees.
         Forbidden: it is another tenant's.
     """
-    found = _own_completion(connection, caller, name)
+    found = _own_completion(connection, caller, result_id)
     delete_here(connection, [found.seq], Reason.FORGET)
-    return found.result.id

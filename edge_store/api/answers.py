@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,8 +20,10 @@ from edge_store.errors import (
     PayloadTooLarge,
     RequestTimeout,
 )
+from edge_store.readers import Reader
 from edge_store.recorder.envelope import error_body, error_headers
 from edge_store.recorder.transcript.request import require_metadata
+from edge_store.sqlite import Connection
 
 __all__ = [
     "HANDLERS",
@@ -29,6 +32,7 @@ __all__ = [
     "integer_parameter",
     "json_body",
     "metadata_parameter",
+    "read_json",
 ]
 
 T = TypeVar("T")
@@ -41,6 +45,26 @@ METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 def as_json(value: Any, status: int = 200) -> Response:
     """``value`` as a JSON body."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+async def read_json(
+    reader: Reader, function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Response:
+    """What ``function(connection, …)`` reads, as a JSON body, which is made on its thread: the loop
+    has others to serve.
+    """
+    body = await reader.run(_encoded, function, args, kwargs)
+    return Response(body, media_type="application/json")
+
+
+def _encoded(
+    connection: Connection, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+) -> bytes:
+    value = function(connection, *args, **kwargs)
+    if isinstance(value, dict) and isinstance(value.get("data"), list):
+        # one by one: no other thread runs while a value is encoded
+        value["data"] = [msgspec.Raw(msgspec.json.encode(each)) for each in value["data"]]
+    return msgspec.json.encode(value)
 
 
 def integer_parameter(request: Request, name: str, default: int, low: int, high: int) -> int:

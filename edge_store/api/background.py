@@ -30,6 +30,7 @@ from edge_store.errors import (
     WriterStopped,
 )
 from edge_store.ids import ResultId
+from edge_store.readers import Reader
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.caller import Caller, ShutOut, nobody_is
 from edge_store.recorder.commits import Commits
@@ -52,7 +53,6 @@ from edge_store.responses.store import (
     start,
     waiting,
 )
-from edge_store.sqlite import DatabaseThread
 
 __all__ = ["Background", "Means", "in_background"]
 
@@ -71,7 +71,7 @@ class Means(NamedTuple):
     """What responses are made with."""
 
     inside: Inside
-    reader: DatabaseThread
+    reader: Reader
     change: Callable[..., Awaitable[Any]]
     body_bytes_max: int
     waiting_max: int
@@ -315,7 +315,7 @@ class Background:
 @asynccontextmanager
 async def in_background(
     recorder: Recorder,
-    reader: DatabaseThread,
+    reader: Reader,
     config: Config,
     shut_out: ShutOut = nobody_is,
 ) -> AsyncIterator[Background]:

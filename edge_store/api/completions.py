@@ -16,6 +16,7 @@ from edge_store.api.answers import (
     integer_parameter,
     json_body,
     metadata_parameter,
+    read_json,
 )
 from edge_store.api.described import choice, described, pairs, text, whole
 from edge_store.api.protocols import Completion, Listed
@@ -70,8 +71,7 @@ def completion_routes(services: Services) -> list[BaseRoute]:
             model=request.query_params.get("model"),
             metadata=metadata_parameter(request),
         )
-        data, has_more = await reader.run(page, caller_of(request.scope), wanted)
-        return as_json(_list(data, has_more=has_more))
+        return await read_json(reader, _page, caller_of(request.scope), wanted)
 
     @described("A stored completion", gives=(Completion,))
     @described("Other metadata for it", "POST", takes=Update, gives=(Completion,))
@@ -82,24 +82,22 @@ def completion_routes(services: Services) -> list[BaseRoute]:
             case "POST":
                 metadata = (await json_body(request, Update)).metadata or {}
                 require_metadata(metadata)
+                name = await reader.run(_own_id, caller, name)
                 await services.change(update_metadata, caller, name, metadata)
             case "DELETE":
-                gone = await services.change(delete_completion, caller, name)
-                return as_json({"id": gone, "object": "chat.completion.deleted", "deleted": True})
-        return as_json(await reader.run(_shown, caller, name))
+                name = await reader.run(_own_id, caller, name)
+                await services.change(delete_completion, caller, name)
+                return as_json({"id": name, "object": "chat.completion.deleted", "deleted": True})
+        return await read_json(reader, _shown, caller, name)
 
     @described("What it was asked with", query=PAGING, gives=(Listed,))
     async def asked(request: Request) -> Response:
         limit = integer_parameter(request, "limit", 20, 1, PAGE_MAX)
         descending = choice_parameter(request, "order", ORDERS) == "desc"
         name = request.path_params["completion_id"]
-        found = await reader.run(_messages, caller_of(request.scope), name)
-        if descending:
-            found.reverse()
         after = request.query_params.get("after")
-        start = 0 if after is None else _place(found, after) + 1
-        data = found[start : start + limit]
-        return as_json(_list(data, has_more=start + limit < len(found)))
+        wanted = Wanted(limit=limit, after=after, descending=descending)
+        return await read_json(reader, _messages, caller_of(request.scope), name, wanted)
 
     path = "/v1/chat/completions"
     return [
@@ -123,8 +121,23 @@ def _shown(connection: Connection, caller: Caller, name: str) -> dict[str, Any]:
     return completion(connection, find_completion(connection, caller, name))
 
 
-def _messages(connection: Connection, caller: Caller, name: str) -> list[dict[str, Any]]:
-    return messages(find_completion(connection, caller, name))
+def _own_id(connection: Connection, caller: Caller, name: str) -> str:
+    """Looked for on a reader's thread: the writer has others to serve. Raises ``NotFound``."""
+    return find_completion(connection, caller, name, with_content=False).result.id
+
+
+def _page(connection: Connection, caller: Caller, wanted: Wanted) -> dict[str, Any]:
+    data, has_more = page(connection, caller, wanted)
+    return _list(data, has_more=has_more)
+
+
+def _messages(connection: Connection, caller: Caller, name: str, wanted: Wanted) -> dict[str, Any]:
+    found = messages(find_completion(connection, caller, name))
+    if wanted.descending:
+        found.reverse()
+    start = 0 if wanted.after is None else _place(found, wanted.after) + 1
+    end = start + wanted.limit
+    return _list(found[start:end], has_more=end < len(found))
 
 
 def _place(found: list[dict[str, Any]], name: str) -> int:

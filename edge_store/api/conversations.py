@@ -7,12 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from edge_store.api.answers import as_json
+from edge_store.api.answers import as_json, read_json
 from edge_store.api.background import Means
 from edge_store.api.described import INCLUDE, described
 from edge_store.api.protocols import Listed
 from edge_store.api.responses import PAGING, item_list, paging_of
-from edge_store.recorder.caller import caller_of
+from edge_store.recorder.caller import Caller, caller_of
 from edge_store.responses.ask import (
     Item,
     Metadata,
@@ -23,6 +23,7 @@ from edge_store.responses.ask import (
     typed_items,
 )
 from edge_store.responses.conversations import (
+    Paging,
     add_items,
     create,
     delete,
@@ -32,6 +33,7 @@ from edge_store.responses.conversations import (
     page_of,
     update,
 )
+from edge_store.sqlite import Connection
 
 __all__ = ["conversation_routes"]
 
@@ -110,18 +112,18 @@ def conversation_routes(means: Means) -> list[BaseRoute]:
         asked = converted(await _body(request), Added)
         require_images(asked.items, "items")
         caller = caller_of(request.scope)
-        return item_list(await change(add_items, _id(request), caller, asked.items), has_more=False)
+        added = await change(add_items, _id(request), caller, asked.items)
+        return as_json(item_list(added, has_more=False))
 
     @described("Its items", query=PAGING, gives=(Listed,))
     async def items(request: Request) -> Response:
         caller, paging = caller_of(request.scope), paging_of(request)
-        found, has_more = await reader.run(page_of, _id(request), caller, paging)
-        return item_list(found, has_more=has_more)
+        return await read_json(reader, _page, _id(request), caller, paging)
 
     @described("One item", query=(INCLUDE,), gives=(dict[str, Any],))
     async def item(request: Request) -> Response:
         caller = caller_of(request.scope)
-        return as_json(await reader.run(find_item, _id(request), _item_id(request), caller))
+        return await read_json(reader, find_item, _id(request), _item_id(request), caller)
 
     @described("Take an item out", gives=(Conversation,))
     async def remove_item(request: Request) -> Response:
@@ -139,6 +141,13 @@ def conversation_routes(means: Means) -> list[BaseRoute]:
         Route(one + "/items/{item_id}", item, methods=["GET"]),
         Route(one + "/items/{item_id}", remove_item, methods=["DELETE"]),
     ]
+
+
+def _page(
+    connection: Connection, conversation_id: str, caller: Caller, paging: Paging
+) -> dict[str, Any]:
+    found, has_more = page_of(connection, conversation_id, caller, paging)
+    return item_list(found, has_more=has_more)
 
 
 def _id(request: Request) -> str:

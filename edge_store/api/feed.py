@@ -185,7 +185,11 @@ class Tail(Response):
         await _sent(send, b": following\n\n")
         while not gone.done() and self._feed.shut_out(self._follower.caller) is None:
             began = loop.time()
-            piece = await self._feed.reader.run(_events, self._follower, self._seq, TAIL_ROWS)
+            try:
+                piece = await self._feed.reader.run(_events, self._follower, self._seq, TAIL_ROWS)
+            except Overloaded as exc:  # others read much
+                await asyncio.sleep(exc.retry_after_s)
+                continue
             if piece.body:
                 await _sent(send, piece.body)
             self._seq = piece.next_seq

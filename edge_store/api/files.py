@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from edge_store.api.answers import as_json, integer_parameter
+from edge_store.api.answers import as_json, integer_parameter, read_json
 from edge_store.api.described import Form, choice, described, text, whole
 from edge_store.api.protocols import Listed
 from edge_store.api.services import Services
@@ -22,8 +22,9 @@ from edge_store.queue.batches import new_file_id
 from edge_store.queue.records import StoredFile
 from edge_store.queue.room import Queue
 from edge_store.queue.store import Page, add_file, drop_file, find_file, find_files
-from edge_store.recorder.caller import caller_of
+from edge_store.recorder.caller import Caller, caller_of
 from edge_store.recorder.sharing import Shares
+from edge_store.sqlite import Connection
 
 __all__ = ["file_routes", "list_of", "page_of"]
 
@@ -139,13 +140,8 @@ class Files:
     async def listed(self, request: Request) -> Response:
         """A page of them, the newest first unless ``order=asc``."""
         page = page_of(request, LIST_MAX, LIST_MAX)
-        found = await self._reader.run(
-            find_files,
-            caller_of(request.scope),
-            page._replace(limit=page.limit + 1),
-            request.query_params.get("purpose"),
-        )
-        return as_json(list_of([_public(file) for file in found], page.limit))
+        caller, purpose = caller_of(request.scope), request.query_params.get("purpose")
+        return await read_json(self._reader, _listed, caller, page, purpose)
 
     @described("A file", gives=(File,))
     async def retrieve(self, request: Request) -> Response:
@@ -184,6 +180,13 @@ class Files:
     async def _find(self, request: Request) -> StoredFile:
         file_id = request.path_params["file_id"]
         return await self._reader.run(find_file, file_id, caller_of(request.scope))
+
+
+def _listed(
+    connection: Connection, caller: Caller, page: Page, purpose: str | None
+) -> dict[str, Any]:
+    found = find_files(connection, caller, page._replace(limit=page.limit + 1), purpose)
+    return list_of([_public(file) for file in found], page.limit)
 
 
 def page_of(request: Request, default: int, most: int) -> Page:

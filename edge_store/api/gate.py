@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from edge_store.api.access import Access, Use
+from edge_store.api.counted import Counted
 from edge_store.api.routes import (
     BODILESS,
     GENERATING,
@@ -34,6 +35,7 @@ from edge_store.errors import (
 )
 from edge_store.ids import ResultId, new_result_id
 from edge_store.observability.metrics import Metrics
+from edge_store.readers import Asker, asker
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.caller import Caller, Right, caller_of, with_caller, without_key
 from edge_store.recorder.envelope import JSON, OpenAIEnvelope, error_headers
@@ -143,9 +145,17 @@ class Gate:
             if needs_room(method, path):
                 self._require_room()
             if method in BODILESS or path in UNBOUNDED:
-                await self._ours(scope, receive, send)
+                await self._unheld(scope, receive, send)
             else:
                 await self._answer(scope, receive, send)
+
+    async def _unheld(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A route of ours that holds no slot: what it reads is bounded by who asks."""
+        token = asker.set(Asker(caller_of(scope).tenant))
+        try:
+            await self._ours(scope, receive, self._counted(scope, send))
+        finally:
+            asker.reset(token)
 
     def _require_room(self) -> None:
         """Raises what the disk, full or stalled, refuses new requests with."""
@@ -171,7 +181,13 @@ class Gate:
         with self._recorder.slots.hold(caller_of(scope).tenant) as hold:
             body = await self._read(scope, receive, hold)
             if body is not None:
-                await self._ours(scope, _given(body, receive), send)
+                await self._ours(scope, _given(body, receive), self._counted(scope, send))
+
+    def _counted(self, scope: Scope, send: Send) -> Counted:
+        async def refuse(error: Overloaded) -> None:
+            await self._refuse(error, scope, send)
+
+        return Counted(send, self._recorder.slots, caller_of(scope).tenant, refuse)
 
     async def _read(self, scope: Scope, receive: Receive, hold: Hold) -> bytes | None:
         """The whole body, counted by ``hold``; None when its sender left.

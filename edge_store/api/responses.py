@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -10,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from edge_store.api.answers import as_json, integer_parameter
+from edge_store.api.answers import as_json, integer_parameter, read_json
 from edge_store.api.background import Background
 from edge_store.api.described import INCLUDE, Form, choice, described, text, whole
 from edge_store.api.foreground import Answering, Running
@@ -172,7 +171,7 @@ class Room:
             return as_json(waiting_object(*running, ResponseStatus.IN_PROGRESS))
         found = await self._found(request)
         if not is_stream:
-            return as_json(await self._means.reader.run(_shown, found))
+            return await read_json(self._means.reader, _shown, found)
         live = self._background.live(result_id)
         if live is not None:
             ask = read_ask(found.kept.request)
@@ -203,22 +202,14 @@ class Room:
         if live is not None:
             await self._background.cancel(live)
             found = await self._found(request)
-        return as_json(await self._means.reader.run(_shown, found))
+        return await read_json(self._means.reader, _shown, found)
 
     @described("What it was asked with", query=PAGING, gives=(Listed,))
     async def input_items(self, request: Request) -> Response:
         """What was asked, as items."""
         paging = paging_of(request)
         found = await self._found(request)
-        items = input_items(read_ask(found.kept.request).items, found.kept.id)
-        if paging.is_descending:
-            items.reverse()
-        if paging.after is not None:
-            places = [place for place, item in enumerate(items) if item["id"] == paging.after]
-            if not places:
-                raise fault(f"there is no item {paging.after!r}", "after")
-            items = items[places[0] + 1 :]
-        return item_list(list(islice(items, paging.limit)), has_more=len(items) > paging.limit)
+        return await read_json(self._means.reader, _input_items, found, paging)
 
     async def _own(self, request: Request) -> Found:
         """One that the caller may change, too."""
@@ -241,6 +232,18 @@ class Room:
 def _shown(_connection: Any, found: Found) -> dict[str, Any]:
     """On the reader's thread: a long answer takes a while to read."""
     return whole_object(found)
+
+
+def _input_items(_connection: Any, found: Found, paging: Paging) -> dict[str, Any]:
+    items = input_items(read_ask(found.kept.request).items, found.kept.id)
+    if paging.is_descending:
+        items.reverse()
+    if paging.after is not None:
+        places = [place for place, item in enumerate(items) if item["id"] == paging.after]
+        if not places:
+            raise fault(f"there is no item {paging.after!r}", "after")
+        items = items[places[0] + 1 :]
+    return item_list(items[: paging.limit], has_more=len(items) > paging.limit)
 
 
 def _replayed(_connection: Any, found: Found) -> list[bytes]:
@@ -279,14 +282,12 @@ def paging_of(request: Request) -> Paging:
     )
 
 
-def item_list(items: list[dict[str, Any]], *, has_more: bool) -> Response:
+def item_list(items: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
     """A page of items."""
-    return as_json(
-        {
-            "object": "list",
-            "data": items,
-            "first_id": items[0]["id"] if items else None,
-            "last_id": items[-1]["id"] if items else None,
-            "has_more": has_more,
-        }
-    )
+    return {
+        "object": "list",
+        "data": items,
+        "first_id": items[0]["id"] if items else None,
+        "last_id": items[-1]["id"] if items else None,
+        "has_more": has_more,
+    }

@@ -1,5 +1,6 @@
 """Results over HTTP: pages of them, one, its exact bytes, its receipt."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -7,12 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from edge_store.api.answers import as_json, choice_parameter, integer_parameter
+from edge_store.api.answers import as_json, choice_parameter, integer_parameter, read_json
 from edge_store.api.batches import later
 from edge_store.api.described import Form, choice, described, whole
 from edge_store.api.pages import (
     FILTERS,
     SEQ_MAX,
+    Page,
     filters_of,
     page_after,
     page_before,
@@ -52,17 +54,9 @@ def result_routes(services: Services) -> list[BaseRoute]:
         limit = integer_parameter(request, "limit", 20, 1, PAGE_MAX)
         if "after_seq" in request.query_params:
             after = integer_parameter(request, "after_seq", 0, 0, SEQ_MAX)
-            page = await reader.run(page_after, caller, filters, after, limit)
-        else:
-            before = integer_parameter(request, "before_seq", SEQ_MAX, 0, SEQ_MAX)
-            page = await reader.run(page_before, caller, filters, before, limit)
-        shown = {
-            "object": "list",
-            "data": [public(recorded) for recorded in page.results],
-            "has_more": page.has_more,
-            "next_seq": page.next_seq if page.has_more else None,
-        }
-        return as_json(shown)
+            return await read_json(reader, _listed, page_after, caller, filters, after, limit)
+        before = integer_parameter(request, "before_seq", SEQ_MAX, 0, SEQ_MAX)
+        return await read_json(reader, _listed, page_before, caller, filters, before, limit)
 
     @described(
         "One result with its prompt and both bodies, or where it is in the queue",
@@ -79,7 +73,8 @@ def result_routes(services: Services) -> list[BaseRoute]:
     )
     async def raw(request: Request) -> Response:
         part = choice_parameter(request, "part", PARTS) or "response"
-        return _raw((await _found(services, request)).result, part)
+        found = await reader.run(_find, caller_of(request.scope), _id(request))
+        return _raw(found.result, part)
 
     @described("How durable it is, or what became of it", gives=(Receipt,))
     async def receipt(request: Request) -> Response:
@@ -104,30 +99,35 @@ def _id(request: Request) -> str:
     return str(request.path_params["result_id"]).removeprefix(RESPONSE_PREFIX)
 
 
-async def _found(services: Services, request: Request) -> Recorded:
-    name = _id(request)
-    result = await services.reader.run(_find, caller_of(request.scope), name)
-    if result is None:
-        raise NotFound(f"there is no result {name!r} on this box")
-    return result
+def _listed(connection: Connection, look: Callable[..., Page], *args: Any) -> dict[str, Any]:
+    page = look(connection, *args)
+    return {
+        "object": "list",
+        "data": [public(recorded) for recorded in page.results],
+        "has_more": page.has_more,
+        "next_seq": page.next_seq if page.has_more else None,
+    }
 
 
 async def _one_or_queued(services: Services, request: Request) -> Response:
+    caller, name = caller_of(request.scope), _id(request)
     try:
-        found = await _found(services, request)
+        return await read_json(services.reader, _whole, caller, name)
     except NotFound:
-        caller, name = caller_of(request.scope), _id(request)
         queued = await services.queue.find(name, caller) if services.queue else None
         if queued is not None:
             return later(queued)
-        found = await _found(services, request)  # it may have come meanwhile
-    return as_json(public(found, with_content=True))
+        return await read_json(services.reader, _whole, caller, name)  # it may have come meanwhile
 
 
-def _find(connection: Connection, caller: Caller, name: str) -> Recorded | None:
+def _whole(connection: Connection, caller: Caller, name: str) -> dict[str, Any]:
+    return public(_find(connection, caller, name), with_content=True)
+
+
+def _find(connection: Connection, caller: Caller, name: str) -> Recorded:
     found = find_result(connection, caller, name)
     if found is None:
-        return None
+        raise NotFound(f"there is no result {name!r} on this box")
     metadata = newest_metadata(connection, found.result)
     result = msgspec.structs.replace(found.result, metadata=metadata)
     return msgspec.structs.replace(found, result=result)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from edge_store.api.background import Background
 from edge_store.engine import Engine
 from edge_store.queue.room import Queue
+from edge_store.readers import Reader
 from edge_store.recorder.caller import ShutOut, nobody_is
 from edge_store.recorder.commits import Commits
 from edge_store.replica.status import ReplicaStatus
@@ -31,7 +32,7 @@ class Services(NamedTuple):
     ``background`` there are no responses, without ``engine`` no models.
     """
 
-    reader: DatabaseThread
+    reader: Reader
     queries: DatabaseThread  # another one: what a person asks may take long
     change: Changing
     commits: Commits

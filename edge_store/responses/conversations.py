@@ -7,6 +7,7 @@ once, the answer under the digest chain, and go when the response goes; what is 
 response's by itself leaves a mark.
 """
 
+import time
 from collections.abc import Generator
 from contextlib import closing
 from itertools import islice
@@ -42,6 +43,7 @@ __all__ = [
 
 CONVERSATION_PREFIX = "conv_"
 ENTRY_NO_MAX = 2**63 - 1
+CONTEXT_SECONDS_MAX = 5.0
 LINK_BYTES = 256  # that a link of a chain counts for at least
 
 
@@ -272,10 +274,10 @@ def read_context(
         NotFound: there is no such conversation.
         Forbidden: the conversation, which the response will be a part of, is another tenant's.
         InvalidRequest: a response of the chain is not there or has not ended; or all of it is more
-            than ``bytes_max``.
+            than ``bytes_max``, or than is read in ``CONTEXT_SECONDS_MAX``.
     """
     links: list[list[Item]] = []
-    size, upto = 0, ENTRY_NO_MAX
+    upto, room = ENTRY_NO_MAX, Room(bytes_max)
     if conversation_id is not None:
         _own(connection, conversation_id, caller)
     while previous_id is not None:
@@ -292,16 +294,14 @@ def read_context(
             break
         link = _link(found)
         links.append(link)
-        size += max(len(msgspec.json.encode(link)), LINK_BYTES)
-        _require_room(size, bytes_max, "previous_response_id")
+        room.take(max(len(msgspec.json.encode(link)), LINK_BYTES), "previous_response_id")
         previous_id = found.kept.previous_id
     items: list[Item] = []
     if conversation_id is not None:
         find_conversation(connection, conversation_id, caller)
         with closing(_items(connection, conversation_id, (0, upto))) as before:
             for item in before:
-                size += len(msgspec.json.encode(item))
-                _require_room(size, bytes_max, "conversation")
+                room.take(len(msgspec.json.encode(item)), "conversation")
                 items += converted([item], list[Item])
     return items + [item for link in reversed(links) for item in link]
 
@@ -314,6 +314,20 @@ def _link(found: Found) -> list[Item]:
     return [*read_ask(found.kept.request).items, *converted(output, list[Item])]
 
 
-def _require_room(size: int, bytes_max: int, param: str) -> None:
-    if size > bytes_max:
-        raise fault(f"what came before has over {bytes_max} bytes (server.body_bytes_max)", param)
+class Room:
+    """What a context may have: bytes, and time to be read in."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._left = bytes_max
+        self._deadline = time.monotonic() + CONTEXT_SECONDS_MAX
+
+    def take(self, size: int, param: str) -> None:
+        """Count ``size`` more bytes. Raises ``InvalidRequest``."""
+        self._left -= size
+        if self._left < 0:
+            most = f"{self._bytes_max} bytes (server.body_bytes_max)"
+            raise fault(f"what came before has over {most}: begin a new one", param)
+        if time.monotonic() > self._deadline:
+            problem = f"what came before was not read within {CONTEXT_SECONDS_MAX:g} s"
+            raise fault(f"{problem}: begin a new one, or try again", param)

@@ -113,7 +113,7 @@ ORDER BY r.seq DESC LIMIT :limit
 
 -- name: select_id_by_response_id
 SELECT id FROM results INDEXED BY results_by_response_id
-WHERE response_id = :name AND response_id IS NOT NULL AND (:of_tenant IS NULL OR tenant = :of_tenant)
+WHERE response_id = :name AND response_id IS NOT NULL AND seq > :after AND (:of_tenant IS NULL OR tenant = :of_tenant)
 ORDER BY seq DESC LIMIT 1
 
 -- name: select_deleted_seq

@@ -286,3 +286,31 @@ async def test_a_page_that_cannot_be_is_refused(box: Reading, query: str) -> Non
     async with box.client() as client:
         answer = await client.get(f"{PATH}?{query}")
     assert answer.status_code == (404 if query.startswith("after") else 400)
+
+
+async def test_an_answers_own_id_is_looked_for_among_the_newest(
+    box: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for look_back, statuses in ((10, [200, 200, 404]), (5, [404, 200, 404])):
+        monkeypatch.setattr(edge_store.stored, "LOOK_BACK", look_back)
+        async with box.client() as client:
+            names = ("chatcmpl-7", "chatcmpl-8", "chatcmpl-9")
+            found = [await client.get(f"{PATH}/{name}") for name in names]
+            assert [each.status_code for each in found] == statuses
+    async with box.client() as client:
+        answer = await client.delete(f"{PATH}/chatcmpl-8")
+        assert answer.json()["deleted"] is True
+        assert (await client.get(f"{PATH}/chatcmpl-8")).status_code == 404
+
+
+async def test_the_writer_is_not_asked_for_an_id_that_nobody_knows(
+    results: list[Result], tmp_path: Path
+) -> None:
+    async def change(*_args: Any) -> None:
+        raise AssertionError
+
+    async with reading(tmp_path / "results.db", change=change) as box, box.client() as client:
+        for name in ("chatcmpl-9", results[6].id):  # nobody's, and no stored completion
+            assert (await client.delete(f"{PATH}/{name}")).status_code == 404
+            update = await client.post(f"{PATH}/{name}", json={"metadata": {}})
+            assert update.status_code == 404

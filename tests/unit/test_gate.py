@@ -12,6 +12,7 @@ from edge_store.config import RecorderSection, ServerSection
 from edge_store.engine import Receive, Scope, Send
 from edge_store.errors import DiskFull
 from edge_store.observability.metrics import Metrics
+from edge_store.readers import Asker, asker
 from edge_store.recorder.slots import Slots
 
 
@@ -102,7 +103,7 @@ async def test_bodies_beyond_the_budget_of_all_are_told_to_come_again(gate: Gate
 
 async def test_on_a_connection_too_many_only_health_is_answered_and_it_is_closed() -> None:
     gate = Gate(
-        recorder=cast("Any", None),
+        recorder=bounded(),
         engine=cast("Any", None),
         ours=cast("Any", answering),
         config=ServerSection(),
@@ -164,3 +165,33 @@ async def test_what_describes_the_model_is_the_engines(path: str) -> None:
     call = await answered(gate, path, method="GET")
     assert (call.status, call.body) == (200, path.encode())
     assert (await answered(gate, path, method="POST")).status == 405
+
+
+async def test_what_only_reads_is_known_by_its_tenant_and_large_answers_are_counted() -> None:
+    seen: list[Asker | None] = []
+
+    async def ours(_scope: Scope, _receive: Receive, send: Send) -> None:
+        seen.append(asker.get())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(512 * 1024)})
+
+    def gate_of(bytes_max: int) -> Gate:
+        recorder: Any = SimpleNamespace(slots=Slots(RecorderSection(bytes_max=bytes_max)))
+        return Gate(
+            recorder=recorder,
+            engine=cast("Any", None),
+            ours=ours,
+            config=ServerSection(),
+            metrics=Metrics(),
+        )
+
+    call = await answered(gate_of(1024 * 1024), "/v1/results", method="GET")
+    assert (call.status, len(call.body)) == (200, 512 * 1024)
+    assert seen == [Asker(None)]
+    assert asker.get() is None, "what comes next has to say itself who it is"
+    call = await answered(gate_of(256 * 1024), "/v1/results", method="GET")
+    assert call.status == 503
+    assert b"recorder_full" in call.body
+    assert int(call.headers[b"retry-after"]) > 0
+    await answered(gate_of(1024 * 1024), "/v1/responses", body=b"{}")
+    assert seen[-1] is None, "it is bounded by its hold"

@@ -13,6 +13,7 @@ from support.responding import Responding, responding
 from support.scripted import DEADLINE_S, DONE, chat_body, chat_chunk, event, replay
 
 import edge_store.api.background
+import edge_store.responses.conversations
 from edge_store.config import Config, ResponsesSection
 from edge_store.engine import Receive, Scope, Send
 from edge_store.errors import KeyRevoked
@@ -467,3 +468,15 @@ async def test_a_response_that_waits_fails_where_its_key_is_over(path: Path) -> 
         shown = object_in(await here.ask(one, method="GET", caller=keyed))
         assert (shown["status"], shown["error"]["message"]) == ("failed", "revoked")
     assert rows(path, "SELECT count(*) FROM results") == [(0,)], "the engine was not asked"
+
+
+async def test_a_context_that_takes_too_long_to_read_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with responding(path, replay([chat_body("Hello")])) as here:
+        made = object_in(await here.ask(PATH, ASKED))
+        monkeypatch.setattr(edge_store.responses.conversations, "CONTEXT_SECONDS_MAX", -1.0)
+        call = await here.ask(PATH, {**ASKED, "previous_response_id": made["id"]})
+        error = json.loads(call.body)["error"]
+        assert (call.status, error["param"]) == (400, "previous_response_id")
+        assert "begin a new one" in error["message"]
