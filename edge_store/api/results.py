@@ -73,12 +73,13 @@ def result_routes(services: Services) -> list[BaseRoute]:
     )
     async def raw(request: Request) -> Response:
         part = choice_parameter(request, "part", PARTS) or "response"
-        found = await reader.run(_find, caller_of(request.scope), _id(request))
+        name = request.path_params["result_id"]
+        found = await reader.run(_find, caller_of(request.scope), name)
         return _raw(found.result, part)
 
     @described("How durable it is, or what became of it", gives=(Receipt,))
     async def receipt(request: Request) -> Response:
-        name, caller = _id(request), caller_of(request.scope)
+        name, caller = request.path_params["result_id"], caller_of(request.scope)
         told = await reader.run(
             read_receipt, name, services.replica(), of_tenant=caller.only_tenant
         )
@@ -94,11 +95,6 @@ def result_routes(services: Services) -> list[BaseRoute]:
     ]
 
 
-def _id(request: Request) -> str:
-    """A response's id is that of its result with something before it."""
-    return str(request.path_params["result_id"]).removeprefix(RESPONSE_PREFIX)
-
-
 def _listed(connection: Connection, look: Callable[..., Page], *args: Any) -> dict[str, Any]:
     page = look(connection, *args)
     return {
@@ -110,14 +106,19 @@ def _listed(connection: Connection, look: Callable[..., Page], *args: Any) -> di
 
 
 async def _one_or_queued(services: Services, request: Request) -> Response:
-    caller, name = caller_of(request.scope), _id(request)
+    caller, name = caller_of(request.scope), request.path_params["result_id"]
     try:
         return await read_json(services.reader, _whole, caller, name)
     except NotFound:
-        queued = await services.queue.find(name, caller) if services.queue else None
+        queued = await services.queue.find(_bare(name), caller) if services.queue else None
         if queued is not None:
             return later(queued)
         return await read_json(services.reader, _whole, caller, name)  # it may have come meanwhile
+
+
+def _bare(name: str) -> str:
+    """A response's id is that of its result with something before it."""
+    return name.removeprefix(RESPONSE_PREFIX)
 
 
 def _whole(connection: Connection, caller: Caller, name: str) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def _whole(connection: Connection, caller: Caller, name: str) -> dict[str, Any]:
 
 
 def _find(connection: Connection, caller: Caller, name: str) -> Recorded:
-    found = find_result(connection, caller, name)
+    found = find_result(connection, caller, _bare(name))
     if found is None:
         raise NotFound(f"there is no result {name!r} on this box")
     metadata = newest_metadata(connection, found.result)
