@@ -18,7 +18,8 @@ from edge_store.api.access import Access
 from edge_store.api.answers import HANDLERS, as_json
 from edge_store.api.services import Changing
 from edge_store.changes import CHANGES
-from edge_store.errors import InvalidRequest, NotFound
+from edge_store.errors import NotFound
+from edge_store.faults import UNFIT, refusal_of
 from edge_store.keys import read_keys
 from edge_store.socketpath import reachable_socket
 
@@ -50,10 +51,11 @@ def admin_routes(change: Changing, access: Access | None = None) -> Starlette:
         asked = CHANGES.get(name)
         if asked is None:
             raise NotFound(f"there is no change {name!r}", hint="is the daemon an older version?")
+        body = await request.body()
         try:
-            params = msgspec.json.decode(await request.body(), type=asked.params)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise InvalidRequest(f"{name}: {exc}") from exc
+            params = msgspec.json.decode(body, type=asked.params)
+        except UNFIT as exc:
+            raise refusal_of(exc, asked.params, body=body, what=f"what {name} takes") from exc
         try:
             return as_json(await change(asked.carry_out, params))
         finally:  # after an I/O error too: the change may be in

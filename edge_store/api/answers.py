@@ -20,6 +20,7 @@ from edge_store.errors import (
     PayloadTooLarge,
     RequestTimeout,
 )
+from edge_store.faults import UNFIT, refusal_of
 from edge_store.readers import Reader
 from edge_store.recorder.envelope import error_body, error_headers
 from edge_store.recorder.transcript.request import require_metadata
@@ -124,9 +125,9 @@ async def json_body(request: Request, kind: type[T], bytes_max: int = BODY_BYTES
     except TimeoutError:
         raise RequestTimeout(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
     try:
-        return msgspec.json.decode(bytes(pieces), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise InvalidRequest(f"the body is not what this route takes: {exc}") from exc
+        return msgspec.json.decode(pieces, type=kind)
+    except UNFIT as exc:
+        raise refusal_of(exc, kind, body=bytes(pieces)) from exc
 
 
 async def _failed(_request: Request, exc: Exception) -> Response:

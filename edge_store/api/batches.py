@@ -28,12 +28,12 @@ from edge_store.queue.store import (
     find_file,
 )
 from edge_store.recorder.caller import RecordLevel, caller_of
+from edge_store.recorder.transcript.request import json_text, require_metadata
 
 __all__ = ["batch_routes", "later", "public_batch"]
 
 LIST_DEFAULT, LIST_MAX = 20, 100
 BODY_BYTES_MAX = 64 * 1024
-METADATA_PAIRS, KEY_CHARS, VALUE_CHARS = 16, 64, 512
 KEPT_S = (3600, 30 * 86400)
 RETRY_AFTER_S = 1  # to look again for what is queued
 # Those whose answers are never streams of themselves, as Ollama's are.
@@ -122,7 +122,7 @@ class Batches:
             input_sha256=file.sha256,
             completion_window=asked.completion_window,
             output_expires_s=_kept_s(asked.output_expires_after),
-            metadata=_metadata(asked.metadata),
+            metadata=json_text(asked.metadata),
             state=BatchState.VALIDATING,
             expires_at=now + window_s * 1000,
             at={BatchState.VALIDATING: now},
@@ -167,22 +167,8 @@ async def _asked(request: Request) -> Asked:
     if asked.endpoint not in ENDPOINTS:
         problem = f"`endpoint` = {asked.endpoint!r} is none of {', '.join(ENDPOINTS)}"
         raise InvalidRequest(problem, param="endpoint")
+    require_metadata(asked.metadata or {})
     return asked
-
-
-def _metadata(given: dict[str, str] | None) -> str | None:
-    """Within OpenAI's bounds."""
-    if given is None:
-        return None
-    if len(given) > METADATA_PAIRS:
-        raise InvalidRequest(f"`metadata` has over {METADATA_PAIRS} pairs", param="metadata")
-    for key, value in given.items():
-        if len(key) > KEY_CHARS or len(value) > VALUE_CHARS:
-            raise InvalidRequest(
-                f"`metadata`: keys have up to {KEY_CHARS} characters, values up to {VALUE_CHARS}",
-                param=f"metadata.{key[:KEY_CHARS]}",
-            )
-    return msgspec.json.encode(given).decode()
 
 
 def _kept_s(given: dict[str, Any] | None) -> int | None:
@@ -191,10 +177,11 @@ def _kept_s(given: dict[str, Any] | None) -> int | None:
     seconds, (least, most) = given.get("seconds"), KEPT_S
     if given.get("anchor") != "created_at":
         name = "output_expires_after.anchor"
-        raise InvalidRequest(f"`{name}` must be created_at", param=name)
+        problem = f"`{name}` = {given.get('anchor')!r} is not created_at, which it must be"
+        raise InvalidRequest(problem, param=name)
     if type(seconds) is not int or not least <= seconds <= most:
         name = "output_expires_after.seconds"
-        raise InvalidRequest(f"`{name}` must be from {least} to {most}", param=name)
+        raise InvalidRequest(f"`{name}` = {seconds!r} is not from {least} to {most}", param=name)
     return seconds
 
 

@@ -13,13 +13,13 @@ from edge_store.api.described import INCLUDE, described
 from edge_store.api.protocols import Listed
 from edge_store.api.responses import PAGING, item_list, paging_of
 from edge_store.recorder.caller import Caller, caller_of
+from edge_store.recorder.transcript.request import require_metadata
 from edge_store.responses.ask import (
     Item,
     Metadata,
     converted,
     decoded,
     require_images,
-    require_metadata,
     typed_items,
 )
 from edge_store.responses.conversations import (

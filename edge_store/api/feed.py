@@ -21,7 +21,7 @@ from edge_store.api.described import Form, described, text, whole
 from edge_store.api.pages import FILTERS, SEQ_MAX, Filters, filters_of, page_after, public
 from edge_store.api.services import Services
 from edge_store.engine import Receive, Scope, Send
-from edge_store.errors import InvalidRequest, TimelineChanged
+from edge_store.errors import InvalidRequest, Overloaded, TimelineChanged
 from edge_store.recorder.caller import Caller, caller_of
 from edge_store.recorder.envelope import EVENT_STREAM, JSON_LINES
 from edge_store.recorder.sharing import Shares

@@ -217,10 +217,12 @@ def _kept_s(fields: dict[str, str]) -> int | None:
         return None
     least, most = KEPT_S
     if fields.get("expires_after[anchor]") != "created_at":
-        raise InvalidRequest("`expires_after.anchor` must be created_at", param="expires_after")
+        anchor = fields.get("expires_after[anchor]")
+        problem = f"`expires_after[anchor]` = {anchor!r} is not created_at, which it must be"
+        raise InvalidRequest(problem, param="expires_after[anchor]")
     if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= most):
-        problem = f"`expires_after.seconds` must be from {least} to {most}"
-        raise InvalidRequest(problem, param="expires_after")
+        problem = f"`expires_after[seconds]` = {text[:20]!r} is not from {least} to {most}"
+        raise InvalidRequest(problem, param="expires_after[seconds]")
     return int(text)
 
 

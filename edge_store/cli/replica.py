@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from edge_store.config import Config
     from edge_store.ids import DeviceId
     from edge_store.replica.location import Location
@@ -54,9 +56,19 @@ def status(config: str | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
-    width = max(map(len, found))
-    for name, value in found.items():
+    lines = dict(_lines(found))
+    width = max(map(len, lines))
+    for name, value in lines.items():
         click.echo(f"{name:<{width}}  {'-' if value is None else value}")
+
+
+def _lines(found: dict[str, Any]) -> "Iterator[tuple[str, Any]]":
+    """Each value by its name; what is in another value has that one's name before its own."""
+    for name, value in found.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}_{inner}", each) for inner, each in _lines(value))
+        else:
+            yield name, _rfc3339(value) if name == "at" else value
 
 
 def _found(settings: "Config", location: "Location") -> dict[str, Any]:

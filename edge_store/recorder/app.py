@@ -21,6 +21,7 @@ from edge_store.errors import (
     StoreError,
     UpstreamError,
 )
+from edge_store.faults import UNFIT, kind_of, refusal_of
 from edge_store.ids import ResultId, new_result_id
 from edge_store.jsonrepair import JsonWorkers
 from edge_store.observability.metrics import Metrics
@@ -277,17 +278,17 @@ def _read(dialect: Dialect, body: bytes, rid: str | None) -> tuple[Asked, bytes,
         asked = dialect.ask(request)
         sent = _spliced(body, request, asked, rid if asked.takes_rid else None)
     except RecursionError as exc:
-        raise InvalidRequest("the body is JSON nested too deeply") from exc
+        raise refusal_of(exc) from exc
     return asked, sent, hashlib.sha256(body).digest()
 
 
 def _decode(body: bytes) -> dict[str, Any]:
     try:
         request = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise InvalidRequest(f"the body is not JSON: {exc}") from exc
+    except UNFIT as exc:
+        raise refusal_of(exc, body=body) from exc
     if not isinstance(request, dict):
-        raise InvalidRequest(f"the body must be a JSON object, not {type(request).__name__}")
+        raise InvalidRequest(f"the body must be an object, not {kind_of(request)}")
     return request
 
 

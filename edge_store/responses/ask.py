@@ -5,7 +5,6 @@ Accepted without effect are hints to a vendor's service that change no answer: `
 ``prompt_cache_key``, ``safety_identifier``, ``stream_options.include_obfuscation``.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,6 +12,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edge_store.errors import InvalidRequest
+from edge_store.faults import UNFIT, kind_of, refusal_of
+from edge_store.recorder.transcript.request import require_metadata
 
 __all__ = [
     "Ask",
@@ -36,13 +37,6 @@ __all__ = [
 T = TypeVar("T")
 
 ITEMS_MAX = 2048  # of one request
-# platform.openai.com/docs/api-reference/responses/create: metadata
-METADATA_PAIRS_MAX = 16
-METADATA_KEY_CHARS_MAX = 64
-METADATA_VALUE_CHARS_MAX = 512
-PATH = re.compile(r" - at `\$\.?(.*)`$")
-UNKNOWN = re.compile(r"unknown field `(.*?)`")
-
 Metadata = dict[str, str]
 
 
@@ -197,12 +191,10 @@ def decoded(body: bytes) -> dict[str, Any]:
     """
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise InvalidRequest(f"the body is not JSON: {exc}") from exc
-    except RecursionError as exc:
-        raise InvalidRequest("the body is JSON nested too deeply") from exc
+    except UNFIT as exc:
+        raise refusal_of(exc, body=body) from exc
     if not isinstance(value, dict):
-        raise InvalidRequest(f"the body must be a JSON object, not {type(value).__name__}")
+        raise InvalidRequest(f"the body must be an object, not {kind_of(value)}")
     return {name: field for name, field in value.items() if field is not None}
 
 
@@ -215,14 +207,7 @@ def converted(value: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as exc:
-        text = str(exc)
-        found = PATH.search(text)
-        path = found[1] if found else ""
-        unknown = UNKNOWN.search(text)
-        if unknown:
-            path = f"{path}.{unknown[1]}" if path else unknown[1]
-            raise fault("this parameter is not supported here", path) from exc
-        raise fault(PATH.sub("", text), path or "the body") from exc
+        raise refusal_of(exc, kind) from exc
 
 
 def typed_items(items: Any) -> Any:
@@ -233,20 +218,6 @@ def typed_items(items: Any) -> Any:
         {"type": "message", **item} if isinstance(item, dict) and "role" in item else item
         for item in items
     ]
-
-
-def require_metadata(metadata: Metadata) -> None:
-    """Raises ``InvalidRequest`` where OpenAI's API would refuse it."""
-    if len(metadata) > METADATA_PAIRS_MAX:
-        raise fault(f"{len(metadata)} pairs; {METADATA_PAIRS_MAX} are allowed", "metadata")
-    for key, value in metadata.items():
-        path = f"metadata.{key[:METADATA_KEY_CHARS_MAX]}"
-        if len(key) > METADATA_KEY_CHARS_MAX:
-            raise fault(
-                f"a key of {len(key)} characters; {METADATA_KEY_CHARS_MAX} are allowed", path
-            )
-        if len(value) > METADATA_VALUE_CHARS_MAX:
-            raise fault(f"{len(value)} characters; {METADATA_VALUE_CHARS_MAX} are allowed", path)
 
 
 def read_ask(body: bytes) -> Ask:

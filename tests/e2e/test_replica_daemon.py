@@ -125,3 +125,18 @@ def test_a_key_that_was_revoked_since_is_told_of_after_a_restore(box: Box) -> No
     box.run("keys", "revoke", str(box.scalar("SELECT key_id FROM api_keys")), *config)
     checks = json.loads(box.run("doctor", "--json", *config).stdout)
     assert [check["state"] for check in checks if check["name"] == "keys"] == ["ok"]
+
+
+def test_status_is_a_line_for_each_value(box: Box) -> None:
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        port = daemon.url.rpartition(":")[2]
+
+        def lines() -> dict[str, str]:
+            done = box.run("replica", "status", "--config", str(box.directory), SERVER__PORT=port)
+            assert "{" not in done.stdout, done.stdout
+            return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+
+        shown = until(lambda: lines() if "confirmed_seq" in lines() else None, "it is confirmed")
+    assert shown["confirmed_seq"] == "1"
+    assert shown["confirmed_at"].endswith("Z")

@@ -1,6 +1,7 @@
 """Who may come in: keys, rights and limits, as the gate asks for them."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -9,7 +10,7 @@ from support.asgi import answered
 import edge_store.api.access
 from edge_store.api.access import Access, is_loopback
 from edge_store.api.gate import Gate
-from edge_store.config import ServerSection
+from edge_store.config import RecorderSection, ServerSection
 from edge_store.engine import Receive, Scope, Send
 from edge_store.errors import (
     ConcurrencyLimited,
@@ -22,6 +23,7 @@ from edge_store.errors import (
 from edge_store.keys import Key, digest_of
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.caller import Caller, RecordLevel, Right, caller_of
+from edge_store.recorder.slots import Slots
 
 GIVEN = b"es-of-the-test"
 CHAT = "/v1/chat/completions"
@@ -241,9 +243,8 @@ class Engine:
 
 
 def gate_of(engine: Engine, *keys: Key) -> Gate:
-    absent = cast("Any", None)
     return Gate(
-        recorder=absent,
+        recorder=cast("Any", SimpleNamespace(slots=Slots(RecorderSection()))),
         engine=cast("Any", engine),
         ours=engine,
         config=ServerSection(),

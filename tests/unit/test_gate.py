@@ -156,7 +156,7 @@ async def test_operators_routes_are_there_for_the_admin_key_alone(
 @pytest.mark.parametrize("path", ["/v1/models", "/get_model_info", "/model_info"])
 async def test_what_describes_the_model_is_the_engines(path: str) -> None:
     gate = Gate(
-        recorder=cast("Any", None),
+        recorder=bounded(),
         engine=cast("Any", answering),
         ours=cast("Any", None),
         config=ServerSection(),

@@ -34,6 +34,7 @@ from edge_store.engine.demo.wire import (
 )
 from edge_store.engine.protocol import AlwaysUp, Receive, Scope, Send
 from edge_store.errors import InvalidRequest
+from edge_store.faults import UNFIT, refusal_of
 from edge_store.ids import ResultId
 
 __all__ = ["DemoEngine"]
@@ -168,8 +169,9 @@ class DemoEngine(AlwaysUp):
                 await _answer(send, 500, wire_type.refusal(said, 500, "demo_error"))
                 return
             answers = [answer(order, markers) for order in request.orders]
-        except (InvalidRequest, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-            await _answer(send, 400, wire_type.refusal(str(exc), 400, InvalidRequest.code))
+        except (InvalidRequest, *UNFIT) as exc:
+            refusal = exc if isinstance(exc, InvalidRequest) else refusal_of(exc, body=body)
+            await _answer(send, 400, wire_type.refusal(str(refusal), 400, refusal.code))
             return
         result_id = scope.get("result_id", request.rid)
         run = self._runs[result_id] = Run(self._delay_s, markers)

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from edge_store.errors import InvalidRequest
+from edge_store.faults import kind_of, type_name
 from edge_store.recorder.transcript import Form
 
 __all__ = [
@@ -42,7 +43,7 @@ def field(body: Mapping[str, Any], name: str, kind: type[T], default: T, *, with
         return default
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         path = f"{within}.{name}" if within else name
-        problem = f"`{path}` must be {kind.__name__}, not {type(value).__name__}"
+        problem = f"`{path}` must be {type_name(kind)}, not {kind_of(value)}"
         raise InvalidRequest(problem, param=path)
     return value
 
@@ -71,14 +72,14 @@ def require_metadata(metadata: Mapping[str, Any]) -> None:
     for key, value in metadata.items():
         path = f"metadata.{key[:METADATA_KEY_CHARS_MAX]}"
         if len(key) > METADATA_KEY_CHARS_MAX:
-            problem = f"a key of {len(key)} characters; {METADATA_KEY_CHARS_MAX} are allowed"
+            problem = f"has {len(key)} characters in its key; {METADATA_KEY_CHARS_MAX} are allowed"
         elif not isinstance(value, str):
-            problem = f"must be str, not {type(value).__name__}"
+            problem = f"must be a string, not {kind_of(value)}"
         elif len(value) > METADATA_VALUE_CHARS_MAX:
             problem = f"has {len(value)} characters; {METADATA_VALUE_CHARS_MAX} are allowed"
         else:
             continue
-        raise InvalidRequest(f"`{path}`: {problem}", param=path)
+        raise InvalidRequest(f"`{path}` {problem}", param=path)
 
 
 def constraints_of(given: Mapping[str, Any], form: Form | None = None) -> tuple[Form, ...]:
