@@ -34,7 +34,9 @@ from edge_store.readers import Reader
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.caller import Caller, ShutOut, nobody_is
 from edge_store.recorder.commits import Commits
+from edge_store.recorder.idempotency import Claim, Stored
 from edge_store.recorder.sharing import InTurn, Shares
+from edge_store.responses.again import find_answer
 from edge_store.responses.ask import read_ask
 from edge_store.responses.chat import PATH as CHAT
 from edge_store.responses.chat import chat_body
@@ -76,6 +78,7 @@ class Means(NamedTuple):
     body_bytes_max: int
     waiting_max: int
     refusal: Callable[[], EdgeStoreError | None]  # why nothing is admitted now
+    claim: Callable[..., Awaitable[Claim | Stored]]  # of an Idempotency-Key
 
     async def context(self, kept: Kept) -> list[Any]:
         """What came before the response. Raises ``NotFound``, ``InvalidRequest``."""
@@ -327,6 +330,7 @@ async def in_background(
         body_bytes_max=config.server.body_bytes_max,
         waiting_max=config.responses.background_max,
         refusal=lambda: recorder.slots.closed,
+        claim=partial(recorder.idempotency.claim, find=find_answer),
     )
     background = Background(means)
     await background.load()

@@ -1,8 +1,9 @@
 """OpenAI's Responses: /v1/responses and what is below it."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from starlette.requests import Request
@@ -17,16 +18,18 @@ from edge_store.api.live import followed
 from edge_store.api.protocols import Listed
 from edge_store.api.turn import PATH
 from edge_store.clock import now_ms
-from edge_store.errors import ConversationLocked, InvalidRequest, NotFound
+from edge_store.errors import ConversationLocked, NotFound
 from edge_store.ids import RESPONSE_PREFIX, new_result_id
 from edge_store.recorder.caller import Caller, RecordLevel, caller_of, record_level
+from edge_store.recorder.entry import key_hash
+from edge_store.recorder.idempotency import Stored
 from edge_store.responses.ask import Ask, fault, read_ask, require_calls
 from edge_store.responses.chat import chat_body
 from edge_store.responses.conversations import Paging, find_conversation
 from edge_store.responses.items import input_items
 from edge_store.responses.objects import ResponseStatus
 from edge_store.responses.shown import replayed, standing_of, waiting_object, whole_object
-from edge_store.responses.store import Found, Kept, find, remove
+from edge_store.responses.store import Found, Kept, Key, find, remove
 
 __all__ = ["PAGING", "item_list", "paging_of", "response_routes"]
 
@@ -86,11 +89,6 @@ class Room:
     @described("Make a response", takes=Asked, gives=(Shown, Form("text/event-stream", {})))
     async def create(self, request: Request) -> Any:
         """POST: an ASGI application that answers it."""
-        if "idempotency-key" in request.headers:
-            raise InvalidRequest(
-                f"{PATH} takes no Idempotency-Key",
-                hint="create the response with `background: true`, and look it up by its id",
-            )
         body = await request.body()
         caller = caller_of(request.scope)
         ask = read_ask(body)
@@ -98,6 +96,9 @@ class Room:
             if ask.background or ask.conversation is not None:
                 raise fault("what is not recorded in full cannot be kept", "store")
             ask.store = False
+        key = _key_of(request, body)
+        if key is not None and not ask.store:
+            raise fault("with an Idempotency-Key it must be stored, to be given again", "store")
         kept = Kept(
             id=new_result_id(),
             created_at=now_ms(),
@@ -106,8 +107,15 @@ class Room:
             conversation_id=ask.conversation_id,
             previous_id=_result_id(ask.previous_response_id),
             request=body,
+            key=key,
         )
         with ExitStack() as held:
+            if key is not None:
+                keyed = Keyed(caller.tenant, key.key_hash, PATH, key.fingerprint)
+                claim = await self._means.claim(keyed, request.receive)
+                if isinstance(claim, Stored):
+                    return await self._again(claim, caller)
+                held.enter_context(claim)
             await self._lock(kept, held)
             context = await self._means.context(kept)
             if not context and not ask.items:
@@ -117,6 +125,29 @@ class Room:
                 chat = chat_body(ask, context)
                 return Answering(self._means, self._running, kept, ask, chat, held.pop_all())
             return await self._accept(kept, ask)
+
+    async def _again(self, stored: Stored, caller: Caller) -> Response:
+        """What the request with the same key was answered with."""
+        result_id = str(stored.receipt.id)
+        named = {"x-edge-store-id": result_id, "x-request-id": result_id}
+        named["idempotency-replayed"] = "true"
+        if stored.receipt.seq:
+            named["x-edge-store-seq"] = str(stored.receipt.seq)
+            named["x-edge-store-durability"] = "committed"
+        if not stored.is_stream:
+            return Response(stored.body, media_type="application/json", headers=named)
+        found = await self._means.reader.run(find, stored.receipt.id, caller)
+        if found is None:
+            raise NotFound("the response under this Idempotency-Key was deleted just now")
+        live = self._background.live(found.kept.id)
+        events: AsyncIterator[bytes]
+        if live is not None:
+            events = followed(live, found.kept, read_ask(found.kept.request), -1)
+        elif found.kept.background:
+            events = _pieces(await self._means.reader.run(_replayed, found))
+        else:
+            events = _pieces([stored.body or b""])
+        return StreamingResponse(events, media_type=STREAM, headers=named)
 
     async def _lock(self, kept: Kept, held: ExitStack) -> None:
         """Until ``held`` is left no other response begins in its conversation.
@@ -227,6 +258,23 @@ class Room:
         if live is not None:  # its result may be there, but not yet its place in a conversation
             return msgspec.structs.replace(found, recorded=None)
         return found
+
+
+class Keyed(NamedTuple):
+    """What the claim of a key needs of a request."""
+
+    tenant: str | None
+    key_hash: bytes | None
+    endpoint: str
+    fingerprint: bytes
+
+
+def _key_of(request: Request, body: bytes) -> Key | None:
+    given = request.headers.get("idempotency-key")
+    hashed = key_hash(None if given is None else given.encode("latin-1"))
+    if hashed is None:
+        return None
+    return Key(key_hash=hashed, fingerprint=hashlib.sha256(body).digest())
 
 
 def _shown(_connection: Any, found: Found) -> dict[str, Any]:

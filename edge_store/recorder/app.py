@@ -70,7 +70,7 @@ class Recorder:
         self._engine_timeout_s = engine_timeout_s
         self._writer = writer
         self._structured = Structured(json_workers)
-        self._idempotency = idempotency
+        self.idempotency = idempotency
         self._boot = boot
         self._config = config
         self._metrics = metrics
@@ -129,7 +129,7 @@ class Recorder:
         bound, grow = self._config.response_bytes_max, self._answers.grow
         exchange = Exchange(result_id, dialect, asked, send, bytes_max=bound, grow=grow)
         entry = Entry(self._boot, scope, asked, (body, fingerprint), exchange)
-        claim = await self._idempotency.claim(entry, receive)
+        claim = await self.idempotency.claim(entry, receive)
         if isinstance(claim, Stored):
             self.slots.grow(hold, len(claim.body or b""))
             await self._replay(claim, dialect, entry, receive, send, hold)

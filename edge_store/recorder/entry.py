@@ -24,7 +24,7 @@ from edge_store.recorder.structured import as_json
 from edge_store.recorder.transcript import Asked, Reading
 from edge_store.result import Boot, Content, Output, Result, Status
 
-__all__ = ["Entry"]
+__all__ = ["Entry", "key_hash"]
 
 JSON_HEADER = b"x-edge-store-json"
 KEY_BYTES_MAX = 255  # of an Idempotency-Key
@@ -53,7 +53,7 @@ class Entry:
         self._origin = origin_of(scope)
         self.endpoint: str = self._origin.endpoint or scope["path"]
         self._headers = {k.lower(): v for k, v in scope["headers"]}
-        self.key_hash = _key_hash(self._headers.get(b"idempotency-key"))
+        self.key_hash = key_hash(self._headers.get(b"idempotency-key"))
         self._level = record_level(scope)
         if self._level is RecordLevel.OFF and self.key_hash is not None:
             raise InvalidRequest(
@@ -179,7 +179,7 @@ def _gives_json(value: bytes | None, asked: Asked) -> bool:
     return True
 
 
-def _key_hash(key: bytes | None) -> bytes | None:
+def key_hash(key: bytes | None) -> bytes | None:
     """SHA-256 of an ``Idempotency-Key``: the key itself may be long, or a secret."""
     if key is None:
         return None

@@ -11,10 +11,11 @@ so that others find one.
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from edge_store.chain import find_link
 from edge_store.clock import now_ms
@@ -32,7 +33,6 @@ from edge_store.errors import (
 )
 from edge_store.ids import ResultId
 from edge_store.observability.metrics import Metrics
-from edge_store.recorder.entry import Entry
 from edge_store.recorder.envelope import Envelope, answer_kind
 from edge_store.recorder.slots import HOLD_FACTOR
 from edge_store.recorder.waiting import Settled
@@ -40,12 +40,29 @@ from edge_store.result import Receipt, Record, Result, Status
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, translated
 
-__all__ = ["Claim", "Idempotency", "Stored", "StoredAnswer"]
+__all__ = ["RESPONSES", "Claim", "Idempotency", "Name", "Stored", "StoredAnswer", "find_stored"]
 
+RESPONSES = "/v1/responses"
 REPLAYED = (b"idempotency-replayed", b"true")
 PIECE_BYTES = 64 * 1024  # of a stream that is sent again: the loop is free between two
 
 Name = tuple[str | None, bytes]  # the tenant, and the SHA-256 of its key
+
+
+Find = Callable[[Connection, Name, int], "Stored | None"]
+
+
+class Keyed(Protocol):
+    """As much of a request as its key needs."""
+
+    @property
+    def tenant(self) -> str | None: ...
+    @property
+    def key_hash(self) -> bytes | None: ...
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def fingerprint(self) -> bytes: ...
 
 
 class Stored(Record, frozen=True, kw_only=True):
@@ -109,7 +126,7 @@ class Claim:
 class KeyClaim(Claim):
     """The claim of a key: it ends with the COMMIT, or where it is left before there is one."""
 
-    def __init__(self, name: Name, entry: Entry, claims: dict[Name, "KeyClaim"]) -> None:
+    def __init__(self, name: Name, entry: Keyed, claims: dict[Name, "KeyClaim"]) -> None:
         assert name not in claims
         self.endpoint, self.fingerprint = entry.endpoint, entry.fingerprint
         loop = asyncio.get_running_loop()
@@ -185,10 +202,12 @@ class Idempotency:
     ) -> None:
         await self._reader.close()
 
-    async def claim(self, entry: Entry, receive: Receive) -> Claim | Stored:
+    async def claim(
+        self, entry: Keyed, receive: Receive, find: "Find | None" = None
+    ) -> Claim | Stored:
         """The answer that is stored for the key of ``entry``, else the right to run it, which its
         holder must enter at once. Waits while another has that right, at most ``engine.timeout_s``.
-        Safe to cancel.
+        Safe to cancel. ``find`` looks for what is stored, if not as ``find_stored`` does.
 
         Raises:
             IdempotencyConflict: the key was used for another request, or its answer is
@@ -207,7 +226,7 @@ class Idempotency:
                 return stored
         claim = KeyClaim(name, entry, self._claims)  # no await since the last one ended
         try:
-            stored = await self._reader.run(_find, name, now_ms() - self._ttl_ms)
+            stored = await self._reader.run(find or find_stored, name, now_ms() - self._ttl_ms)
             if stored is not None:
                 _require_same(entry, stored.endpoint, stored.fingerprint)
                 _require_body(stored)
@@ -220,7 +239,7 @@ class Idempotency:
         claim.end(stored)
         return stored
 
-    async def _attach(self, name: Name, entry: Entry, receive: Receive) -> Stored | None:
+    async def _attach(self, name: Name, entry: Keyed, receive: Receive) -> Stored | None:
         """Wait for the answer of whoever has the claim; None: nobody has it any more."""
         first = self._claims[name]
         if first.looked_up.done():  # who has nothing to wait for is told so, however many wait
@@ -280,7 +299,7 @@ async def _departure(receive: Receive) -> None:
         pass
 
 
-def _require_same(entry: Entry, endpoint: str, fingerprint: bytes) -> None:
+def _require_same(entry: Keyed, endpoint: str, fingerprint: bytes) -> None:
     if endpoint != entry.endpoint:
         raise IdempotencyConflict(
             f"this Idempotency-Key was used for {endpoint}, not for {entry.endpoint}",
@@ -303,12 +322,17 @@ def _require_body(stored: Stored) -> None:
         )
 
 
-def _find(connection: Connection, name: Name, since: int) -> Stored | None:
-    """The newest completed answer that was asked for under this name since then."""
+def find_stored(connection: Connection, name: Name, since: int) -> Stored | None:
+    """The newest completed answer that was asked for under this name since then. Of a response
+    there is not the answer here, only that it was asked for.
+    """
     tenant, key_hash = name
     params = {"tenant": tenant, "key_hash": key_hash, "since": since}
     with translated("the answer under an Idempotency-Key cannot be looked up"):
+        response = connection.execute(sql("select_response_by_key"), params).fetchone()
         row = connection.execute(sql("select_answer_by_key"), params).fetchone()
+        if response is not None:
+            return _of_response(*response)
         if row is None:
             return None
         result_id, seq, endpoint, fingerprint, http_status, stream, body = row
@@ -322,4 +346,15 @@ def _find(connection: Connection, name: Name, since: int) -> Stored | None:
         http_status=http_status,
         is_stream=bool(stream),
         body=body or None,  # no completed answer is empty
+    )
+
+
+def _of_response(response_id: str, fingerprint: bytes, at: int) -> Stored:
+    return Stored(
+        receipt=Receipt(id=ResultId(response_id), seq=0, committed_at=at),
+        endpoint=RESPONSES,
+        fingerprint=fingerprint,
+        http_status=200,
+        is_stream=False,
+        body=None,
     )

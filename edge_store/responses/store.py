@@ -25,6 +25,7 @@ __all__ = [
     "Found",
     "Happened",
     "Kept",
+    "Key",
     "Waiting",
     "accept",
     "find",
@@ -39,8 +40,15 @@ __all__ = [
 ]
 
 
+class Key(Record, frozen=True, kw_only=True):
+    """The SHA-256 of an ``Idempotency-Key``, and of the request that it came with."""
+
+    key_hash: bytes
+    fingerprint: bytes
+
+
 class Kept(Record, frozen=True, kw_only=True):
-    """The row of a response."""
+    """The row of a response, and while it is new the key that it was asked for with."""
 
     id: ResultId
     created_at: int
@@ -49,6 +57,7 @@ class Kept(Record, frozen=True, kw_only=True):
     conversation_id: str | None
     previous_id: str | None
     request: bytes
+    key: Key | None = None
 
 
 class Waiting(NamedTuple):
@@ -79,6 +88,7 @@ def accept(connection: Connection, kept: Kept) -> None:
     """Take a response that will run in the background."""
     _insert(connection, kept)
     connection.execute(sql("insert_open_response"), {"id": kept.id})
+    _insert_key(connection, kept)
 
 
 def keep(connection: Connection, kept: Kept) -> Recorded | None:
@@ -99,6 +109,8 @@ def keep(connection: Connection, kept: Kept) -> Recorded | None:
     recorded = read_result(connection, kept.id, with_content=False)
     if recorded is not None and kept.background:
         connection.execute(sql("delete_open_response"), {"id": kept.id})
+    if recorded is not None and recorded.result.status is Status.COMPLETED:
+        _insert_key(connection, kept)
     return recorded
 
 
@@ -111,8 +123,16 @@ def output_of(recorded: Recorded) -> tuple[list[Event], list[Event]]:
     return [], [item for output in result.outputs[:1] for item in items_of(result.id, output)]
 
 
+def _insert_key(connection: Connection, kept: Kept) -> None:
+    if kept.key is not None:
+        params = {"id": kept.id, "at": now_ms(), "tenant": kept.caller.tenant}
+        params |= msgspec.structs.asdict(kept.key)
+        connection.execute(sql("insert_response_key"), params)
+
+
 def _insert(connection: Connection, kept: Kept) -> None:
     row = msgspec.structs.asdict(kept)
+    del row["key"]
     row["caller"] = msgspec.json.encode(kept.caller).decode()
     connection.execute(sql("insert_response"), {**row, "tenant": kept.caller.tenant})
 

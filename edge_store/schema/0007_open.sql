@@ -15,6 +15,15 @@ CREATE TABLE open_responses ( -- Responses in the background that have not ended
 INSERT INTO open_responses SELECT response_no FROM responses WHERE background;
 DROP INDEX responses_in_background;
 
+CREATE TABLE response_keys ( -- The responses that were asked for with an Idempotency-Key, and can be given again.
+    id TEXT PRIMARY KEY REFERENCES responses (id) ON DELETE CASCADE, -- of the response, without `resp_`
+    at INTEGER NOT NULL, -- UTC ms: when it was kept
+    tenant TEXT, -- whose key
+    key_hash BLOB NOT NULL, -- SHA-256 of the Idempotency-Key
+    fingerprint BLOB NOT NULL -- SHA-256 of the request
+) STRICT;
+CREATE INDEX response_keys_by_key ON response_keys (key_hash, at);
+
 CREATE INDEX batches_by_tenant ON batches (tenant);
 CREATE INDEX files_by_tenant ON files (tenant);
 CREATE INDEX files_by_expiry ON files (expires_at) WHERE expires_at IS NOT NULL;

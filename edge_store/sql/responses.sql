@@ -6,6 +6,14 @@ INSERT INTO responses (
 VALUES (
     :id, :created_at, :tenant, :caller, :background, :conversation_id, :previous_id, :request)
 
+-- name: insert_response_key
+INSERT INTO response_keys (id, at, tenant, key_hash, fingerprint)
+VALUES (:id, :at, :tenant, :key_hash, :fingerprint)
+
+-- name: select_response_by_key
+SELECT id, fingerprint, at FROM response_keys
+WHERE key_hash = :key_hash AND tenant IS :tenant AND at > :since ORDER BY at DESC LIMIT 1
+
 -- name: select_response
 SELECT id, created_at, tenant, caller, background, conversation_id, previous_id, request
 FROM responses WHERE id = :id AND (tenant IS :tenant OR :sees_all)

@@ -22,11 +22,13 @@ def test_responses_in_the_background_outlive_a_sigkill_and_run_to_completion_onc
 ) -> None:
     box = Box.init(tmp_path / "box", "--engine", "demo")
     with box.serve() as daemon, sdk(daemon) as client:
-        conversation = client.conversations.create()
-        asked: Any = {"model": "demo", "background": True, "conversation": conversation.id}
+        asked: Any = {"model": "demo", "background": True}
+        conversations = [client.conversations.create().id for _ in range(NUMBER)]
         ids = [
-            client.responses.create(input=f"[demo:slow=10] number {number}", **asked).id
-            for number in range(NUMBER)
+            client.responses.create(
+                input=f"[demo:slow=10] number {number}", conversation=conversation, **asked
+            ).id
+            for number, conversation in enumerate(conversations)
         ]
         until(lambda: "completed" in statuses(client, ids), "one has ended")
         before = {
@@ -40,9 +42,10 @@ def test_responses_in_the_background_outlive_a_sigkill_and_run_to_completion_onc
         until(lambda: set(statuses(client, ids)) == {"completed"}, "all have ended")
         for response_id, response in before.items():
             assert client.responses.retrieve(response_id) == response
-        items: list[Any] = list(client.conversations.items.list(conversation.id, order="asc"))
-        said = [item.content[0].text for item in items if item.role == "user"]
-        assert sorted(said) == sorted(f"[demo:slow=10] number {n}" for n in range(NUMBER))
+        for number, conversation in enumerate(conversations):
+            items: list[Any] = list(client.conversations.items.list(conversation, order="asc"))
+            assert [item.role for item in items] == ["user", "assistant"]
+            assert items[0].content[0].text == f"[demo:slow=10] number {number}"
         assert daemon.stop() == 0
     stored = box.rows("SELECT id FROM results WHERE endpoint = '/v1/responses'")
     assert sorted(f"resp_{row[0]}" for row in stored) == sorted(ids)

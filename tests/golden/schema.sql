@@ -31,6 +31,8 @@ CREATE INDEX repairs_by_result ON repairs (id, choice_index, repair_id);
 
 CREATE INDEX response_events_by_id ON response_events (id, event_no);
 
+CREATE INDEX response_keys_by_key ON response_keys (key_hash, at);
+
 CREATE INDEX results_by_idempotency ON results (idempotency_key_hash, seq)
 WHERE idempotency_key_hash IS NOT NULL;
 
@@ -291,6 +293,14 @@ CREATE TABLE response_events ( -- What happened to a response in the background 
     event TEXT NOT NULL CHECK (event IN ('started', 'cancelled', 'failed')), -- a start is an attempt; the others are an end
     code TEXT, -- stable code of the error
     message TEXT -- its message
+) STRICT;
+
+CREATE TABLE response_keys ( -- The responses that were asked for with an Idempotency-Key, and can be given again.
+    id TEXT PRIMARY KEY REFERENCES responses (id) ON DELETE CASCADE, -- of the response, without `resp_`
+    at INTEGER NOT NULL, -- UTC ms: when it was kept
+    tenant TEXT, -- whose key
+    key_hash BLOB NOT NULL, -- SHA-256 of the Idempotency-Key
+    fingerprint BLOB NOT NULL -- SHA-256 of the request
 ) STRICT;
 
 CREATE TABLE responses ( -- One row per response that is kept: what was asked. It goes with its result.

@@ -26,7 +26,13 @@ class Responding:
         self.app = app
 
     def call(
-        self, target: str, body: Any = None, *, method: str = "POST", caller: Caller | None = None
+        self,
+        target: str,
+        body: Any = None,
+        *,
+        method: str = "POST",
+        caller: Caller | None = None,
+        key: bytes | None = None,
     ) -> Call:
         """One request in flight, of this caller."""
 
@@ -36,7 +42,8 @@ class Responding:
             await self.app(scope, receive, send)
 
         sent = b"" if body is None else json.dumps(body).encode()
-        return Call(named, target, method=method, body=sent)
+        headers = [] if key is None else [(b"idempotency-key", key)]
+        return Call(named, target, method=method, body=sent, headers=headers)
 
     async def ask(self, target: str, body: Any = None, **options: Any) -> Call:
         """One request to its end."""

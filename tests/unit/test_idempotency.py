@@ -398,7 +398,7 @@ async def test_a_refused_request_does_not_refuse_the_right_one_beside_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_look = threading.Event()
-    find = idempotency._find
+    find = idempotency.find_stored
 
     def find_late(*given: Any) -> Any:
         assert may_look.wait(DEADLINE_S)
@@ -406,7 +406,7 @@ async def test_a_refused_request_does_not_refuse_the_right_one_beside_it(
 
     async with recording(path, replay([chat_body("hello")])) as running:
         first = await ask(running)
-        monkeypatch.setattr(idempotency, "_find", find_late)
+        monkeypatch.setattr(idempotency, "find_stored", find_late)
         _, wrong = begin(running, request=STREAM)
         await asyncio.sleep(0)
         right, asking = begin(running)

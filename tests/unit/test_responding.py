@@ -16,7 +16,7 @@ import edge_store.api.background
 import edge_store.responses.conversations
 from edge_store.config import Config, ResponsesSection
 from edge_store.engine import Receive, Scope, Send
-from edge_store.errors import KeyRevoked
+from edge_store.errors import IdempotencyConflict, KeyRevoked
 from edge_store.ids import new_result_id
 from edge_store.recorder.caller import Caller, RecordLevel, Right
 from edge_store.recorder.deletions import Reason, What, delete_results
@@ -386,14 +386,71 @@ async def test_tenants_take_turns_in_the_background_and_what_waits_holds_no_even
     assert [body["messages"][-1]["content"] for body in bodies] == ["a0", "a1", "b", "a2"]
 
 
-async def test_an_idempotency_key_is_refused_rather_than_ignored(path: Path) -> None:
-    async with responding(path, replay([chat_body("Hello")])) as here:
-        body = json.dumps(ASKED).encode()
-        headers = [(b"idempotency-key", b"k")]
-        async with Call(here.app, PATH, body=body, headers=headers) as call:
+async def everything_ended(path: Path) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while rows(path, "SELECT count(*) FROM open_responses") != [(0,)]:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_key_that_comes_again_is_answered_with_the_same_bytes(
+    path: Path, *, background: bool, stream: bool
+) -> None:
+    script = replay(STREAM, streamed=True) if stream else replay([chat_body("Hello")])
+    asked = {**ASKED, "background": background, "stream": stream}
+    async with responding(path, script) as here:
+        first = await here.ask(PATH, asked, key=b"k", caller=ALICE)
+        assert first.status == 200
+        assert b"idempotency-replayed" not in first.headers
+        if background:
+            await everything_ended(path)
+        again = await here.ask(PATH, asked, key=b"k", caller=ALICE)
+        assert (again.status, again.body) == (200, first.body)
+        assert again.headers[b"idempotency-replayed"] == b"true"
+        for name in (b"x-edge-store-id", b"content-type"):
+            assert again.headers[name].split(b";")[0] == first.headers[name].split(b";")[0]
+        other = await here.ask(PATH, {**asked, "input": "another"}, key=b"k", caller=ALICE)
+        assert other.status == 422
+        assert len(here.running.engine.bodies) == 1
+        assert (await here.ask(PATH, asked, key=b"k", caller=BOB)).status == 200
+        assert (await here.ask(PATH, asked, key=b"n")).status == 200
+        if background:
+            await everything_ended(path)
+        with pytest.raises(IdempotencyConflict, match="was used for /v1/responses"):
+            await here.running.ask(headers=[(b"idempotency-key", b"n")])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_brings_a_key_meanwhile_waits_for_the_answer(path: Path, *, stream: bool) -> None:
+    engine = Held()
+    asked = {**ASKED, "stream": stream}
+    async with responding(path, engine) as here:
+        conversation = object_in(await here.ask("/v1/conversations", {}))["id"]
+        asked["conversation"] = conversation
+        calls = [here.call(PATH, asked, key=b"k") for _ in range(3)]
+        await calls[0].__aenter__()
+        await engine.has(1)
+        for call in calls[1:]:
+            await call.__aenter__()
+        assert (await here.ask(PATH, {**asked, "input": "other"}, key=b"k")).status == 422
+        engine.go.release()
+        for call in calls:
             await call.ended()
-    assert call.status == 400
-    assert rows(path, "SELECT count(*) FROM results") == [(0,)]
+            assert (call.status, call.body) == (200, calls[0].body)
+            await call.__aexit__(None, None, None)
+    assert engine.asked == 1
+
+
+async def test_a_key_without_a_whole_answer_is_free(path: Path) -> None:
+    failing = replay([b'{"error": {"message": "no"}}'], status=500)
+    async with responding(path, failing) as here:
+        for _ in range(2):
+            assert (await here.ask(PATH, ASKED, key=b"k")).status == 500
+        refused = await here.ask(PATH, {**ASKED, "store": False}, key=b"k")
+        assert (refused.status, json.loads(refused.body)["error"]["param"]) == (400, "store")
+        assert (await here.ask(PATH, ASKED, key=b"k" * 256)).status == 400
+    assert len(here.running.engine.bodies) == 2
 
 
 @pytest.mark.parametrize("what", [What.RESULT, What.CONTENT])

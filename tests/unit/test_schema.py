@@ -21,7 +21,7 @@ RELEASED = {
     "0002_keys.sql": "8cf3901a4f1a436dfa66e84a42fd82d470a2fa93d47fca47c92424c6730c7d62",
     "0003_batches.sql": "5af403ceb9477d4640df018d6bd43b37576fe5b10ddd818a35403e150b79b879",
     "0004_responses.sql": "f1e272b31ad1d29d11a8adbe65448dc92835677e2c498e5e1c76286a8f04d34b",
-    "0007_open.sql": "4c7b2c683bacb224687866f7222e3a2881a10b8fb0024cb40c2f2209311d75e5",
+    "0007_open.sql": "f61cae3fcc4807ada229fdef52b7c47e75c11c8be135deed3faa8e0fed8df6fc",
 }
 
 
