@@ -2,12 +2,13 @@
 
 -- name: insert_response
 INSERT INTO responses (
-    id, created_at, tenant, caller, background, conversation_id, previous_id, request)
+    id, created_at, tenant, caller, background, conversation_id, previous_id, request, is_held)
 VALUES (
-    :id, :created_at, :tenant, :caller, :background, :conversation_id, :previous_id, :request)
+    :id, :created_at, :tenant, :caller, :background, :conversation_id, :previous_id, :request,
+    :is_held)
 
 -- name: select_response
-SELECT id, created_at, tenant, caller, background, conversation_id, previous_id, request
+SELECT id, created_at, tenant, caller, background, conversation_id, previous_id, request, is_held
 FROM responses WHERE id = :id AND (tenant IS :tenant OR :sees_all)
 
 -- name: insert_open_response
