@@ -168,6 +168,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                             reader=reader,
                             queries=queries,
                             change=recorder.change,
+                            redacting=recorder.redacting,
                             commits=recorder.commits,
                             exposition=lambda: metrics.exposition() + engine.metrics(),
                             health=lambda: read_health(

@@ -17,17 +17,15 @@ from typing import ClassVar
 __all__ = [
     "AddressTaken", "AdmissionClosed", "AlreadyRunning", "Cancelled", "ClientDisconnected",
     "ConcurrencyLimited", "ConfigError", "ConversationLocked", "Corrupt", "DiskFull",
-    "EdgeStoreError", "EngineCrashed",
-    "EngineError", "EngineRefused", "EngineStartFailed", "Forbidden", "GenerationTimeout",
-    "IdempotencyConflict",
-    "InvalidRequest", "KeyExpired", "KeyRevoked", "LitestreamUnavailable", "MethodNotAllowed",
-    "NoRoomForAnswer", "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken",
-    "PayloadTooLarge",
+    "EdgeStoreError", "EngineCrashed", "EngineError", "EngineRefused", "EngineStartFailed",
+    "Forbidden", "GenerationTimeout", "IdempotencyConflict", "InvalidRequest", "KeyExpired",
+    "KeyRevoked", "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer",
+    "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge",
     "QueryRefused", "QueueFull",
     "RateLimited", "RecorderFull", "ReplicaNotFound", "ReplicationError", "RequestError",
-    "RequestTimeout", "ResponseTooLarge", "RestoreFailed", "SchemaTooNew", "ShutDown", "StoreError",
-    "TenantOverShare", "TimelineChanged", "Unauthorized", "UpstreamError", "VerifyFailed",
-    "VulnerableSQLite", "WriterStopped", "may_pass",
+    "RequestTimeout", "ResponseTooLarge", "RestoreFailed", "SchemaTooNew", "ShutDown",
+    "StoreError", "TenantOverShare", "TimelineChanged", "Unauthorized", "UpstreamError",
+    "VerifyFailed", "VulnerableSQLite", "WriterStopped", "may_pass",
 ]  # fmt: skip
 
 EXIT_FAILURE = 1

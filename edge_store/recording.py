@@ -96,6 +96,7 @@ async def recording(  # noqa: PLR0913  (all that has come up)
                 boot=boot,
                 config=config.recorder,
                 metrics=metrics,
+                privacy=config.privacy,
             )
             yield recorder, writer.damaged
         finally:
@@ -120,6 +121,7 @@ def queue_beside(
         config,
         ask=Inside(recorder, shut_out).ask,
         change=recorder.change,
+        redacting=recorder.redacting,
         slots=recorder.slots,
         is_engine_ready=engine.is_ready,
         refusal_of=disk.refusal_of,

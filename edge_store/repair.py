@@ -11,7 +11,8 @@ from typing import Annotated
 import msgspec
 
 from edge_store.clock import now_ms
-from edge_store.errors import InvalidRequest
+from edge_store.errors import InvalidRequest, StoreError
+from edge_store.recorder.redacting import Redacting
 from edge_store.recorder.structured import Structured, as_json
 from edge_store.recorder.transcript import Asked, Dialect
 from edge_store.result import JsonState, Operation, Output, Record, Recorded
@@ -98,7 +99,7 @@ def repairable(
 
 
 async def reassessed(
-    structured: Structured,
+    means: tuple[Structured, Redacting],
     dialects: Mapping[str, Dialect],
     repairer: str,
     choice: tuple[Recorded, Output],
@@ -106,11 +107,12 @@ async def reassessed(
     """The repair of one choice."""
     recorded, output = choice
     asked, has_body = _asked(recorded, dialects)
+    structured, redacting = means
     (found,) = await structured.assessed(asked, (output,))
     error = found.schema_error
     if not has_body and output.schema_valid is not None and error is None:
         error = NO_BODY
-    return Repair(
+    repair = Repair(
         id=recorded.result.id,
         choice_index=output.choice_index,
         output_json=found.output_json,
@@ -120,6 +122,20 @@ async def reassessed(
         repair_log=found.repair_log,
         repairer=found.repairer or repairer,
     )
+    return await _redacted(repair, redacting) if redacting.is_on else repair
+
+
+async def _redacted(repair: Repair, redacting: Redacting) -> Repair:
+    """By the rules of today: what an older row has may be unseen by them."""
+    said = (repair.schema_error, repair.repair_log)
+    error, log = [None if text is None else await redacting.text(text) for text in said]
+    found = repair.output_json
+    if found is not None:
+        try:
+            found = bytes(await redacting.value(msgspec.Raw(found.encode()), msgspec.Raw)).decode()
+        except StoreError:
+            found = None
+    return msgspec.structs.replace(repair, output_json=found, schema_error=error, repair_log=log)
 
 
 def _asked(recorded: Recorded, dialects: Mapping[str, Dialect]) -> tuple[Asked, bool]:

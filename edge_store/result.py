@@ -140,6 +140,7 @@ class Result(Record, frozen=True, kw_only=True):
     http_status: int
     error_type: str | None = None
     error_message: str | None = None
+    privacy: str | None = None
     outputs: tuple[Output, ...] = ()
     content: Content
 

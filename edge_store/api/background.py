@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import structlog
 
 from edge_store.api.inside import Inside
@@ -23,6 +25,7 @@ from edge_store.engine import ASGIMessage
 from edge_store.errors import (
     Cancelled,
     EdgeStoreError,
+    NotFound,
     Overloaded,
     RequestError,
     ShutDown,
@@ -30,14 +33,16 @@ from edge_store.errors import (
     WriterStopped,
 )
 from edge_store.ids import ResultId
+from edge_store.queue.held import Held
 from edge_store.readers import Reader
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.caller import Caller, ShutOut, nobody_is
 from edge_store.recorder.commits import Commits
 from edge_store.recorder.idempotency import Claim, Stored
+from edge_store.recorder.redacting import Redacting
 from edge_store.recorder.sharing import InTurn, Shares
 from edge_store.responses.again import find_answer
-from edge_store.responses.ask import read_ask
+from edge_store.responses.ask import Ask, left_of, read_ask
 from edge_store.responses.chat import PATH as CHAT
 from edge_store.responses.chat import chat_body
 from edge_store.responses.conversations import read_context
@@ -77,6 +82,8 @@ class Means(NamedTuple):
     change: Callable[..., Awaitable[Any]]
     body_bytes_max: int
     waiting_max: int
+    redacting: Redacting
+    held: Held
     refusal: Callable[[], EdgeStoreError | None]  # why nothing is admitted now
     claim: Callable[..., Awaitable[Claim | Stored]]  # of an Idempotency-Key
 
@@ -161,7 +168,7 @@ class Background:
             self.locks.give(live.conversation_id)
         live.end()
 
-    async def accept(self, kept: Kept) -> Live:
+    async def accept(self, kept: Kept, ask: Ask) -> Live:
         """Take a response, which is committed when this returns. Until it has ended its place in
         ``locks`` is its own.
 
@@ -171,8 +178,11 @@ class Background:
         found = Waiting(kept.id, kept.caller.tenant, kept.conversation_id)
         self._shares.take(found.tenant)
         self.locks.take(found.conversation_id)
+        held = self.means.held
         try:
-            await self.means.change(accept, kept)
+            left, is_held = await held.hold(kept.id, kept.request, lambda b: left_of(b, ask))
+            row = msgspec.structs.replace(kept, request=left, is_held=is_held)
+            await self.means.change(accept, row)
         except BaseException:
             self._shares.give(found.tenant)
             self.locks.give(found.conversation_id)
@@ -198,6 +208,7 @@ class Background:
                 self._enqueue(live)
                 raise
             if found is not None:
+                await self.means.held.let_go(live.id, is_held=found.kept.is_held)
                 live.add(replayed(found)[live.count :])
             self._leave(live)
         await live.over()
@@ -237,11 +248,17 @@ class Background:
             await live.pause(ADMISSION_PAUSE_S)  # the engine loads, or the disk is full
         number = 1 + sum(happened.event == "started" for happened in found.happened)
         await self._patiently(live, partial(means.change, start, live.id, number))
-        ask = read_ask(found.kept.request)
+        gone: NotFound | None = None
+        try:
+            ask = await self._patiently(live, partial(self._asked, found.kept))
+        except NotFound as exc:
+            gone, ask = exc, read_ask(found.kept.request)
         turn = Turn(found.kept, ask)
         begun = opening(turn.number, found.kept, ask)
         live.add(begun[live.count :])
         try:
+            if gone is not None:
+                raise gone
             if number > ATTEMPTS_MAX:
                 raise ShutDown(f"cut {number - 1} times by a stop or a crash of the daemon")
             context = await self._patiently(live, partial(means.context, found.kept))
@@ -254,6 +271,11 @@ class Background:
             await self._end(live, turn, happened)
         else:
             await self._conclude(live, turn)
+
+    async def _asked(self, kept: Kept) -> Ask:
+        """What is asked, as it was sent."""
+        body = await self.means.held.sent(kept.id, kept.request, is_held=kept.is_held)
+        return read_ask(body)
 
     async def _patiently(self, live: Live, attempt: Callable[[], Awaitable[T]]) -> T:
         """What ``attempt`` gives, however often the disk fails before.
@@ -303,11 +325,17 @@ class Background:
             message = failure.message if failure else "its result was not stored"
             await self._end(live, turn, Happened(event="failed", code=code, message=message))
             return
+        await self.means.held.let_go(live.id, is_held=turn.kept.is_held)
         live.add(turn.close(recorded)[1])
 
     async def _end(self, live: Live, turn: Turn, happened: Happened) -> None:
         """End a response that has no result."""
-        await self._patiently(live, partial(self.means.change, note, live.id, happened))
+        message = happened.message
+        if message is not None:
+            message = await self.means.redacting.text(message)
+        noted = msgspec.structs.replace(happened, message=message)
+        await self._patiently(live, partial(self.means.change, note, live.id, noted))
+        await self.means.held.let_go(live.id, is_held=turn.kept.is_held)
         if happened.event == "cancelled":
             live.add(turn.without_result(ResponseStatus.CANCELLED, None))
         else:
@@ -329,6 +357,8 @@ async def in_background(
         change=recorder.change,
         body_bytes_max=config.server.body_bytes_max,
         waiting_max=config.responses.background_max,
+        redacting=recorder.redacting,
+        held=Held(Path(config.store.path), recorder.redacting),
         refusal=lambda: recorder.slots.closed,
         claim=partial(recorder.idempotency.claim, find=find_answer),
     )

@@ -14,7 +14,7 @@ from edge_store.api.protocols import Listed
 from edge_store.api.routes import GENERATING
 from edge_store.api.services import Services
 from edge_store.clock import now_ms, rfc3339
-from edge_store.errors import Forbidden, InvalidRequest
+from edge_store.errors import InvalidRequest
 from edge_store.ids import new_result_id
 from edge_store.queue.records import Batch, BatchDetail, BatchState, Usage, seconds_of
 from edge_store.queue.room import Queue, Queued
@@ -27,7 +27,7 @@ from edge_store.queue.store import (
     find_batches,
     find_file,
 )
-from edge_store.recorder.caller import RecordLevel, caller_of
+from edge_store.recorder.caller import caller_of, require_full
 from edge_store.recorder.transcript.request import json_text, require_metadata
 
 __all__ = ["batch_routes", "later", "public_batch"]
@@ -97,18 +97,14 @@ class Batches:
         """Take a batch; its input is checked later."""
         asked = await _asked(request)
         caller = caller_of(request.scope)
-        if caller.record_max is not RecordLevel.FULL:
-            raise Forbidden(
-                "a batch's output is made from what is recorded, and of this key's requests "
-                f"{caller.record_max} is the most kept",
-                hint="use a key made with `--record full`",
-            )
+        require_full(request.scope)
         file = await self._reader.run(find_file, asked.input_file_id, caller)
         if file.purpose != "batch":
             raise InvalidRequest(
                 f"`input_file_id`: the purpose of {file.file_id} is {file.purpose}, not batch",
                 param="input_file_id",
             )
+        metadata = await self._queue.redacting.value(asked.metadata, dict[str, str] | None)
         now = now_ms()
         window_s = seconds_of(asked.completion_window)
         batch = Batch(
@@ -122,7 +118,7 @@ class Batches:
             input_sha256=file.sha256,
             completion_window=asked.completion_window,
             output_expires_s=_kept_s(asked.output_expires_after),
-            metadata=json_text(asked.metadata),
+            metadata=json_text(metadata),
             state=BatchState.VALIDATING,
             expires_at=now + window_s * 1000,
             at={BatchState.VALIDATING: now},

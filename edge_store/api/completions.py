@@ -22,7 +22,7 @@ from edge_store.api.described import choice, described, pairs, text, whole
 from edge_store.api.protocols import Completion, Listed
 from edge_store.api.services import Services
 from edge_store.errors import NotFound
-from edge_store.recorder.caller import Caller, caller_of
+from edge_store.recorder.caller import Caller, caller_of, require_full
 from edge_store.recorder.transcript.request import require_metadata
 from edge_store.sqlite import Connection
 from edge_store.stored import (
@@ -82,6 +82,8 @@ def completion_routes(services: Services) -> list[BaseRoute]:
             case "POST":
                 metadata = (await json_body(request, Update)).metadata or {}
                 require_metadata(metadata)
+                require_full(request.scope)
+                metadata = await services.redacting.value(metadata, dict)
                 name = await reader.run(_own_id, caller, name)
                 await services.change(update_metadata, caller, name, metadata)
             case "DELETE":

@@ -12,7 +12,7 @@ from edge_store.api.background import Means
 from edge_store.api.described import INCLUDE, described
 from edge_store.api.protocols import Listed
 from edge_store.api.responses import PAGING, item_list, paging_of
-from edge_store.recorder.caller import Caller, caller_of
+from edge_store.recorder.caller import Caller, caller_of, require_full
 from edge_store.recorder.transcript.request import require_metadata
 from edge_store.responses.ask import (
     Item,
@@ -80,14 +80,16 @@ class Conversation(Struct):
 
 def conversation_routes(means: Means) -> list[BaseRoute]:
     """/v1/conversations and what is below it."""
-    reader, change = means.reader, means.change
+    reader, change, redacting = means.reader, means.change, means.redacting
 
     @described("Begin a conversation", takes=Created, gives=(Conversation,))
     async def begin(request: Request) -> Response:
+        require_full(request.scope)
         asked = converted(await _body(request), Created)
         require_metadata(asked.metadata)
         require_images(asked.items, "items")
         caller = caller_of(request.scope)
+        asked = await redacting.value(asked, Created)
         return as_json(await change(create, caller, asked.metadata, asked.items))
 
     @described("A conversation", gives=(Conversation,))
@@ -96,9 +98,11 @@ def conversation_routes(means: Means) -> list[BaseRoute]:
 
     @described("Other metadata for it", takes=Updated, gives=(Conversation,))
     async def amend(request: Request) -> Response:
+        require_full(request.scope)
         asked = converted(await _body(request), Updated)
         require_metadata(asked.metadata)
         caller = caller_of(request.scope)
+        asked = await redacting.value(asked, Updated)
         return as_json(await change(update, _id(request), caller, asked.metadata))
 
     @described("Delete a conversation", gives=(dict[str, Any],))
@@ -109,9 +113,11 @@ def conversation_routes(means: Means) -> list[BaseRoute]:
 
     @described("Add items", query=(INCLUDE,), takes=Added, gives=(Listed,))
     async def add(request: Request) -> Response:
+        require_full(request.scope)
         asked = converted(await _body(request), Added)
         require_images(asked.items, "items")
         caller = caller_of(request.scope)
+        asked = await redacting.value(asked, Added)
         added = await change(add_items, _id(request), caller, asked.items)
         return as_json(item_list(added, has_more=False))
 

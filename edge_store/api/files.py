@@ -22,7 +22,7 @@ from edge_store.queue.batches import new_file_id
 from edge_store.queue.records import StoredFile
 from edge_store.queue.room import Queue
 from edge_store.queue.store import Page, add_file, drop_file, find_file, find_files
-from edge_store.recorder.caller import Caller, caller_of
+from edge_store.recorder.caller import Caller, caller_of, require_full
 from edge_store.recorder.sharing import Shares
 from edge_store.sqlite import Connection
 
@@ -98,6 +98,7 @@ class Files:
     @described("Take an upload", takes=UPLOAD, gives=(File,))
     async def create(self, request: Request) -> Response:
         """Take an upload."""
+        require_full(request.scope)
         with self._uploads.place(caller_of(request.scope).tenant):
             return await self._receive(request)
 
@@ -115,14 +116,15 @@ class Files:
                 problem = f"`purpose` = {purpose!r} is none of {', '.join(PURPOSES)}"
                 raise InvalidRequest(problem, param="purpose")
             now = now_ms()
-            keep_s = _kept_s(upload.fields)
+            keep_s = self._keep_s(upload.fields)
+            filename = await self._queue.redacting.text(upload.filename)
             file = StoredFile(
                 file_id=new_file_id(),
                 created_at=now,
                 expires_at=None if keep_s is None else now + keep_s * 1000,
                 tenant=caller_of(request.scope).tenant,
                 purpose=purpose,
-                filename=upload.filename[-FILENAME_CHARS_MAX:],
+                filename=filename[-FILENAME_CHARS_MAX:],
                 bytes=upload.file.bytes,
                 sha256=upload.file.sha256,
             )
@@ -130,6 +132,15 @@ class Files:
         finally:
             upload.file.discard()
         return as_json(_public(file))
+
+    def _keep_s(self, fields: dict[str, str]) -> int | None:
+        """How long it is kept: where there are rules of redaction no longer than they say, as its
+        bytes stay as they were sent.
+        """
+        asked, redacting = _kept_s(fields), self._queue.redacting
+        if not redacting.is_on:
+            return asked
+        return min(asked or KEPT_S[1], redacting.config.uploads_kept_s)
 
     async def _enter(self, file: StoredFile) -> None:
         await self._change(add_file, file)

@@ -12,7 +12,7 @@ from edge_store.api.turn import Turn, origin_of_turn
 from edge_store.engine import ASGIMessage, Receive, Scope, Send
 from edge_store.errors import EdgeStoreError
 from edge_store.recorder.envelope import EVENT_STREAM
-from edge_store.responses.ask import Ask
+from edge_store.responses.ask import Ask, left_of
 from edge_store.responses.chat import PATH as CHAT
 from edge_store.responses.objects import Failure, failure_of
 from edge_store.responses.shown import opening
@@ -113,7 +113,11 @@ class Answering:
     async def _kept_now(self) -> Recorded | None:
         """Its result's row, once the response is kept, if it is to be."""
         if self._ask.store:
-            recorded: Recorded | None = await self._means.change(keep, self._kept)
+            sent = self._kept.request
+            redacted = await self._means.redacting.body(sent)
+            left = sent if redacted is sent else left_of(redacted, self._ask)
+            row = msgspec.structs.replace(self._kept, request=left)
+            recorded: Recorded | None = await self._means.change(keep, row)
             return recorded
         return await self._means.reader.run(read_result, self._kept.id, with_content=False)
 

@@ -41,7 +41,7 @@ WINDOW = 20_000  # seqs; some 20 ms without a hit
 SEQ_MAX = 2**63 - 1
 
 TEXT_FILTERS = ("model", "tenant", "user", "conversation_id", "batch_id")
-JSON_TEXT_FIELDS = ("params", "metadata")
+JSON_TEXT_FIELDS = ("params", "metadata", "privacy")
 TIME_FIELDS = ("created_at", "first_token_at", "completed_at")
 FILTERS = (
     choice("status", tuple(Status)),

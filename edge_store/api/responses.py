@@ -172,7 +172,7 @@ class Room:
     async def _accept(self, kept: Kept, ask: Ask) -> Response:
         if (refusal := self._means.refusal()) is not None:
             raise refusal.with_traceback(None)
-        live = await self._background.accept(kept)
+        live = await self._background.accept(kept, ask)
         named = {"x-edge-store-id": kept.id, "x-request-id": kept.id}
         if ask.stream:
             return StreamingResponse(

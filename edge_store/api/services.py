@@ -9,6 +9,7 @@ from edge_store.queue.room import Queue
 from edge_store.readers import Reader
 from edge_store.recorder.caller import ShutOut, nobody_is
 from edge_store.recorder.commits import Commits
+from edge_store.recorder.redacting import Redacting
 from edge_store.replica.status import ReplicaStatus
 from edge_store.sqlite import DatabaseThread
 
@@ -35,6 +36,7 @@ class Services(NamedTuple):
     reader: Reader
     queries: DatabaseThread  # another one: what a person asks may take long
     change: Changing
+    redacting: Redacting
     commits: Commits
     exposition: Callable[[], bytes]
     health: Health

@@ -118,6 +118,7 @@ def _pages(config: "Config", since: int) -> Iterator[list[tuple[str, "Repair"]]]
     from edge_store.api.routes import GENERATING
     from edge_store.jsonrepair import JsonWorkers
     from edge_store.jsonrepair.assess import REPAIRER
+    from edge_store.recorder.redacting import Redacting
     from edge_store.recorder.structured import Structured
     from edge_store.repair import count_repairable, reassessed, repairable
     from edge_store.sqlite import open_reader
@@ -129,13 +130,18 @@ def _pages(config: "Config", since: int) -> Iterator[list[tuple[str, "Repair"]]]
             runner.run(workers.__aenter__())
             try:
                 structured = Structured(workers)
+                redacting = Redacting(config.privacy, workers)  # with the rules of today
                 total = count_repairable(connection, REPAIRER, since)
                 with _progress(repairable(connection, REPAIRER, since), total) as pages:
                     for page in pages:
                         yield [
                             (
                                 choice[1].json_state.value,
-                                runner.run(reassessed(structured, GENERATING, REPAIRER, choice)),
+                                runner.run(
+                                    reassessed(
+                                        (structured, redacting), GENERATING, REPAIRER, choice
+                                    )
+                                ),
                             )
                             for choice in page
                         ]

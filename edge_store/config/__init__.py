@@ -3,6 +3,7 @@
 from edge_store.config.credentials import read_credential
 from edge_store.config.engines import DemoSection, EngineKind, EngineSection, UpstreamSection
 from edge_store.config.load import Loaded, config_path, load
+from edge_store.config.privacy import Detector, PrivacySection
 from edge_store.config.render import ShownSetting, render_toml, shown_settings
 from edge_store.config.sections import (
     Config,
@@ -20,11 +21,13 @@ from edge_store.config.sections import (
 __all__ = [
     "Config",
     "DemoSection",
+    "Detector",
     "DeviceSection",
     "EngineKind",
     "EngineSection",
     "Loaded",
     "LogSection",
+    "PrivacySection",
     "QueueSection",
     "RecorderSection",
     "RepairSection",

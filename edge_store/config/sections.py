@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from edge_store.config.engines import EngineSection
+from edge_store.config.privacy import PrivacySection
 from edge_store.config.section import KIB, MIB, Section
 
 __all__ = [
@@ -322,6 +323,7 @@ class Config(Section, frozen=True, kw_only=True):
     recorder: RecorderSection = RecorderSection()
     queue: QueueSection = QueueSection()
     repair: RepairSection = RepairSection()
+    privacy: PrivacySection = PrivacySection()
     responses: ResponsesSection = ResponsesSection()
     replica: ReplicaSection = ReplicaSection()
     device: DeviceSection = DeviceSection()

@@ -11,9 +11,9 @@ import os
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 import structlog
@@ -25,12 +25,17 @@ from edge_store.jsonrepair.protocol import (
     Assessed,
     Wanted,
     decode_answer,
+    decode_redacted,
     encode_job,
+    frame,
 )
 from edge_store.jsonrepair.strict import NotJson, parse, storable
+from edge_store.redaction import Job, Redacted
 from edge_store.result import JsonState
 
 __all__ = ["JsonWorkers", "unfinished"]
+
+A = TypeVar("A")
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +50,7 @@ FRAME_GROWTH = 6  # of a text whose every character becomes an escape
 class WorkerFailed(Exception):
     """A worker gave no answer, or only ``found``; the message goes into the row."""
 
-    def __init__(self, message: str, found: Assessed | None = None) -> None:
+    def __init__(self, message: str, found: Any = None) -> None:
         super().__init__(message)
         self.found = found
 
@@ -102,7 +107,7 @@ class JsonWorkers:
         started = time.monotonic()
         try:
             async with self._worker() as worker:
-                return await worker.work(wanted)
+                return await worker.work(encode_job(wanted), wanted.answers, decode_answer)
         except WorkerFailed as exc:
             log.warning(
                 "json_not_assessed",
@@ -111,6 +116,19 @@ class JsonWorkers:
                 waited_s=round(time.monotonic() - started, 3),
             )
             return unfinished(wanted, exc.found or found, str(exc))
+
+    async def redact(self, job: Job) -> Redacted | None:
+        """``job`` carried out; None where that took too long or cannot be done. As ``assess``."""
+        try:
+            encoded = frame(job)
+            async with self._worker() as worker:
+                redacted = await worker.work(encoded, 1, decode_redacted)
+        except (UnicodeEncodeError, WorkerFailed) as exc:
+            log.warning(
+                "not_redacted", reason=str(exc) if isinstance(exc, WorkerFailed) else "text"
+            )
+            return None
+        return redacted if redacted.is_done else None
 
     @contextlib.asynccontextmanager
     async def _worker(self) -> AsyncIterator["RepairWorker"]:
@@ -191,8 +209,8 @@ class RepairWorker:
         if self._closed.is_set():  # meanwhile
             _kill(self._process)
 
-    async def work(self, wanted: Wanted) -> Assessed:
-        """What became of ``wanted``. Safe to cancel: the process is replaced.
+    async def work(self, job: bytes, answers: int, decode: Callable[[bytes], A]) -> A:
+        """The last of so many answers to ``job``. Safe to cancel: the process is replaced.
 
         Raises:
             WorkerFailed: it took too long, or died. It has been replaced.
@@ -200,25 +218,26 @@ class RepairWorker:
         async with self._in_use:
             is_done = False
             try:
-                assessed = await self._exchange(await self._ready(), wanted)
+                found = await self._exchange(await self._ready(), job, answers, decode)
                 is_done = True
             finally:
                 if not is_done:
                     await self._end()
                     await self.start()
-            return assessed
+            return found
 
-    async def _exchange(self, process: Process, wanted: Wanted) -> Assessed:
+    async def _exchange(
+        self, process: Process, job: bytes, answers: int, decode: Callable[[bytes], A]
+    ) -> A:
         assert process.stdin is not None
-        found: Assessed | None = None
-        job = encode_job(wanted)
+        found: A | None = None
         try:
             async with asyncio.timeout(self._config.deadline_s):
                 process.stdin.write(job)
                 await process.stdin.drain()
-                for _ in range(wanted.answers):
+                for _ in range(answers):
                     body = await _read(process, FRAME_GROWTH * len(job) + FRAME_SLACK_BYTES)
-                    found = decode_answer(body)
+                    found = decode(body)
         except TimeoutError as exc:
             reason = f"killed: it took longer than repair.deadline_s = {self._config.deadline_s:g}"
             raise WorkerFailed(reason, found) from exc

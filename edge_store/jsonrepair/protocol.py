@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
+from edge_store import redaction
 from edge_store.result import JsonState, Record
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Wanted",
     "decode_answer",
     "decode_job",
+    "decode_redacted",
     "encode_job",
     "frame",
 ]
@@ -71,7 +73,7 @@ class Assessed(Record, frozen=True, kw_only=True):
     constraint_error: str | None = None
 
 
-class Job(Record, frozen=True, kw_only=True):
+class Job(Record, frozen=True, kw_only=True, tag="json"):
     """``Wanted`` on the wire: an answer may hold lone surrogates, msgpack's text may not."""
 
     text: bytes
@@ -83,11 +85,12 @@ class Job(Record, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_job_decoder = msgspec.msgpack.Decoder(Job)
+_job_decoder = msgspec.msgpack.Decoder(Job | redaction.Job)
+_redacted_decoder = msgspec.msgpack.Decoder(redaction.Redacted)
 _answer_decoder = msgspec.msgpack.Decoder(Assessed)
 
 
-def frame(record: Assessed | Job) -> bytes:
+def frame(record: Assessed | Job | redaction.Job | redaction.Redacted) -> bytes:
     """The record with its length in front."""
     body = _encoder.encode(record)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
@@ -108,9 +111,11 @@ def encode_job(wanted: Wanted) -> bytes:
     )
 
 
-def decode_job(body: bytes) -> Wanted:
+def decode_job(body: bytes) -> Wanted | redaction.Job:
     """The inverse of ``encode_job``, without the length."""
     job = _job_decoder.decode(body)
+    if isinstance(job, redaction.Job):
+        return job
     constraint = None
     if job.kind is not None:
         constraint = Constraint(kind=job.kind, rule=job.rule.decode(errors="surrogatepass"))
@@ -126,3 +131,8 @@ def decode_job(body: bytes) -> Wanted:
 def decode_answer(body: bytes) -> Assessed:
     """The inverse of ``frame``, without the length."""
     return _answer_decoder.decode(body)
+
+
+def decode_redacted(body: bytes) -> redaction.Redacted:
+    """As ``decode_answer``, of a job of redaction."""
+    return _redacted_decoder.decode(body)

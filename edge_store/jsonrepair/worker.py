@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from edge_store.jsonrepair.assess import steps
 from edge_store.jsonrepair.protocol import EXIT_MEMORY, LENGTH_BYTES, decode_job, frame
+from edge_store.redaction import Job, carry_out
 
 RECURSION_MAX = 5000  # a few frames of jsonschema for each of 1000 levels; fits an 8 MiB stack
 DESCRIPTOR_MAX = 1 << 20  # Linux: fs.nr_open
@@ -32,8 +33,13 @@ def main(memory_bytes_max: int, input_bytes_max: int, deadline_s: float) -> None
     while body := _read(source):
         signal.setitimer(signal.ITIMER_REAL, deadline_s + ALARM_AFTER_S)  # SIGALRM kills
         wanted = decode_job(body)
-        for assessed in steps(wanted, input_bytes_max):
-            sink.write(frame(assessed))
+        answers = (
+            iter((carry_out(wanted),))
+            if isinstance(wanted, Job)
+            else steps(wanted, input_bytes_max)
+        )
+        for answer in answers:
+            sink.write(frame(answer))
             sink.flush()
         signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -1,19 +1,24 @@
 """structlog to standard output: JSON under systemd and in pipes, colours on a terminal.
 
 Events are past-tense snake_case, keys are column names. No prompt and no output text is ever
-logged. Our own events are written directly, since there is one for each request; what libraries log
-through the standard library comes out in the same form.
+logged: of an exception that may quote one, which is any that is not about the disk, the settings
+or the replica, the log has the type and the frames; its message is in the row. Our own events are
+written directly, since there is one for each request; what libraries log through the standard
+library comes out in the same form.
 """
 
 import logging
 import os
 import sys
+import traceback
+from collections.abc import Iterator
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from edge_store.config import LogSection
+from edge_store.errors import ConfigError, ReplicationError, StoreError
 
 __all__ = ["configure_logging"]
 
@@ -21,6 +26,7 @@ __all__ = ["configure_logging"]
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 ORDINARY_PRIORITY = 6
 
+OURS = (ConfigError, StoreError, ReplicationError)  # whose messages quote nothing of a request
 NOISY = ("httpx", "httpcore", "aiosqlite", "uvicorn.error")
 
 
@@ -38,7 +44,7 @@ def configure_logging(config: LogSection) -> None:
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                without_messages,
                 line,
             ],
         )
@@ -49,11 +55,31 @@ def configure_logging(config: LogSection) -> None:
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, line],
+        processors=[*shared, without_messages, line],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stdout),
         cache_logger_on_first_use=True,
     )
+
+
+without_messages = structlog.processors.ExceptionRenderer(
+    lambda info: "\n".join(_described(info[1])) if info[1] is not None else ""
+)
+
+
+def _described(exc: BaseException) -> Iterator[str]:
+    """The exception and what led to it, the first first; the messages only of our own."""
+    before = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+    if before is not None:
+        yield from _described(before)
+        yield "\nand then:\n"
+    yield "Traceback (most recent call last):"
+    yield "".join(traceback.format_tb(exc.__traceback__)).rstrip("\n")
+    message = f": {exc}" if isinstance(exc, OURS) else ""
+    yield f"{type(exc).__module__}.{type(exc).__qualname__}{message}"
+    for inner in exc.exceptions if isinstance(exc, BaseExceptionGroup) else ():
+        yield "\nof which:\n"
+        yield from _described(inner)
 
 
 def _line() -> Processor:

@@ -16,6 +16,7 @@ from edge_store.queue.lines import LineState, Standing
 from edge_store.queue.places import Place
 from edge_store.recorder.caller import Caller, Origin
 from edge_store.recorder.failure import may_succeed_later
+from edge_store.recorder.redacting import Redacting
 from edge_store.sqlite import DatabaseThread
 
 __all__ = ["Answered", "Ask", "Asking", "Change", "Entry"]
@@ -82,12 +83,14 @@ class Asking:
         ask: Ask,
         change: Change,
         reader: DatabaseThread,
+        redacting: Redacting,
         config: QueueSection,
         engine_failed: Callable[[], None],
     ) -> None:
         self._ask = ask
         self._change = change
         self._reader = reader
+        self._redacting = redacting
         self._config = config
         self._engine_failed = engine_failed
 
@@ -161,10 +164,9 @@ class Asking:
 
     async def _refuse(self, entry: Entry, error: RequestError) -> Outcome:
         """Write down what no result tells."""
+        message = await self._redacting.text(str(error))
         try:
-            await self._change(
-                refuse_line, *entry.name, (error.http_status, error.code, str(error))
-            )
+            await self._change(refuse_line, *entry.name, (error.http_status, error.code, message))
         except StoreError:
             return Outcome.NOT_ADMITTED
         return Outcome.REFUSED

@@ -1,23 +1,35 @@
 """How a batch begins and ends: its input is checked, and its files are made from its results."""
 
 import asyncio
+from collections.abc import Mapping
+from itertools import islice
 from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from edge_store.clock import now_ms
 from edge_store.ids import new_result_id
 from edge_store.queue.asking import Change
 from edge_store.queue.files import FileStore, NewFile
-from edge_store.queue.input import Limits, check
+from edge_store.queue.input import FAULTS_SHOWN, Limits, check
 from edge_store.queue.output import make_files
 from edge_store.queue.records import Batch, BatchDetail, BatchState, InputFault, StoredFile
 from edge_store.queue.store import add_event, batch_usage
+from edge_store.recorder.redacting import Redacting
 from edge_store.sqlite import DatabaseThread
 
-__all__ = ["Ending", "begin", "finish", "new_file_id"]
+__all__ = ["Beginning", "Ending", "begin", "finish", "new_file_id"]
 
 log = structlog.get_logger(__name__)
+
+
+class Beginning(NamedTuple):
+    """What is needed to begin a batch."""
+
+    store: FileStore
+    limits: Limits
+    redacting: Redacting
 
 
 class Ending(NamedTuple):
@@ -34,24 +46,50 @@ def new_file_id() -> str:
     return f"file-{new_result_id()}"
 
 
-async def begin(batch: Batch, store: FileStore, limits: Limits, change: Change) -> Batch:
+async def begin(batch: Batch, beginning: Beginning, change: Change) -> Batch:
     """Check the input: the batch is in progress then, or has failed.
 
     Raises:
         StoreError: the disk or the database.
     """
-    path = store.path(batch.input_sha256)
+    redacting = beginning.redacting
+    path = beginning.store.path(batch.input_sha256)
     try:
-        checked = await asyncio.to_thread(check, path, batch.endpoint, limits)
+        checked = await asyncio.to_thread(check, path, batch.endpoint, beginning.limits)
     except FileNotFoundError:
         fault = InputFault(code="file_missing", message="the input file is not on this box")
         return await _failed(batch, (fault,), change)
-    if checked.faults:
-        return await _failed(batch, checked.faults, change)
-    detail = BatchDetail(lines=checked.lines, model=checked.model)
+    faults = checked.faults or await _telling_names(checked.names, redacting)
+    if faults:
+        messages = await redacting.texts(tuple(fault.message for fault in faults))
+        told = (
+            msgspec.structs.replace(fault, message=message)
+            for fault, message in zip(faults, messages, strict=True)
+        )
+        return await _failed(batch, tuple(told), change)
+    model = None if checked.model is None else await redacting.text(checked.model)
+    detail = BatchDetail(lines=checked.lines, model=model)
     log.info("batch_began", batch_id=batch.batch_id, lines=checked.lines)
     begun: Batch = await change(add_event, batch.batch_id, BatchState.IN_PROGRESS, detail)
     return begun
+
+
+async def _telling_names(names: Mapping[str, int], redacting: Redacting) -> tuple[InputFault, ...]:
+    """The lines whose names hold what is to be taken out: a line is found again by its name."""
+    if not redacting.is_on:
+        return ()
+    kept = await redacting.texts(tuple(names))
+    found = (
+        InputFault(
+            code="custom_id_not_kept",
+            message="`custom_id` holds what the rules of [privacy] take out of all that is stored",
+            line=number,
+            param="custom_id",
+        )
+        for (name, number), left in zip(names.items(), kept, strict=True)
+        if name != left
+    )
+    return tuple(islice(found, FAULTS_SHOWN))
 
 
 async def _failed(batch: Batch, faults: tuple[InputFault, ...], change: Change) -> Batch:

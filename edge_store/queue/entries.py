@@ -27,6 +27,7 @@ __all__ = [
     "drop_refused_requests",
     "end_request",
     "find_request",
+    "held_ids",
     "is_paused",
     "line_standing",
     "queue_length",
@@ -186,6 +187,7 @@ def accept_request(connection: Connection, request: QueuedRequest, requests_max:
         )
     row = msgspec.structs.asdict(request)
     row["caller"] = msgspec.json.encode(request.caller).decode()
+    row["is_held"] = int(request.is_held)
     connection.execute(sql("insert_queued_request"), {**row, "tenant": request.caller.tenant})
 
 
@@ -207,9 +209,10 @@ def queued_requests(
                 caller=msgspec.json.decode(caller, type=Caller),
                 endpoint=endpoint,
                 body=body,
+                is_held=bool(is_held),
             ),
         )
-        for request_id, created_at, caller, endpoint, body, number in rows
+        for request_id, created_at, caller, endpoint, body, is_held, number in rows
     ]
 
 
@@ -241,6 +244,12 @@ def find_request(
             return None
         mark = {"batch_id": request_id, "custom_id": None}
         return row[0], connection.execute(sql("select_line_mark"), mark).fetchone()
+
+
+def held_ids(connection: Connection) -> set[str]:
+    """Of all requests and responses whose texts are held, as they have still to be asked."""
+    with translated("the queue cannot be read"):
+        return {row[0] for row in connection.execute(sql("select_held_ids"))}
 
 
 def drop_finished_requests(connection: Connection, request_id: str | None = None) -> None:

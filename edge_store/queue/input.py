@@ -3,7 +3,7 @@
 A line is ``{"custom_id": …, "method": "POST", "url": …, "body": {…}}``, as OpenAI has it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -12,7 +12,7 @@ import msgspec
 from edge_store.errors import StoreError
 from edge_store.queue.records import InputFault
 
-__all__ = ["Checked", "Limits", "Line", "check", "lines_of", "reread"]
+__all__ = ["FAULTS_SHOWN", "Checked", "Limits", "Line", "check", "lines_of", "reread"]
 
 FAULTS_SHOWN = 100
 CUSTOM_ID_CHARS_MAX = 512
@@ -46,6 +46,7 @@ class Checked(NamedTuple):
     lines: int
     model: str | None  # of the first line
     faults: tuple[InputFault, ...]
+    names: Mapping[str, int]  # of each line its `custom_id` and its number
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -109,7 +110,7 @@ def check(path: Path, endpoint: str, limits: Limits) -> Checked:
                     break
     if not lines:
         faults.append(InputFault(code="empty_file", message="the file has no lines"))
-    return Checked(lines, model, tuple(faults))
+    return Checked(lines, model, tuple(faults), first_lines)
 
 
 def lines_of(path: Path, limits: Limits) -> Iterator[Line]:

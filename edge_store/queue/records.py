@@ -106,6 +106,7 @@ class QueuedRequest(Record, frozen=True, kw_only=True):
     caller: Caller
     endpoint: str
     body: bytes
+    is_held: bool = False  # what was sent lies in `held/`
 
 
 class StoredFile(Record, frozen=True, kw_only=True):

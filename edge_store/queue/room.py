@@ -8,15 +8,18 @@ from typing import Any, NamedTuple
 
 from edge_store.clock import now_ms
 from edge_store.config import Config
+from edge_store.errors import QueueFull
 from edge_store.ids import ResultId, new_result_id
 from edge_store.observability.metrics import Metrics
 from edge_store.queue.asking import Ask, Change
 from edge_store.queue.entries import accept_request, find_request, standings
 from edge_store.queue.files import FileStore, Refusal
+from edge_store.queue.held import Held
 from edge_store.queue.lines import Counts, counted
 from edge_store.queue.records import Batch, QueuedRequest
 from edge_store.queue.runner import Runner
 from edge_store.recorder.caller import Caller
+from edge_store.recorder.redacting import Redacting
 from edge_store.recorder.slots import Slots
 from edge_store.result import Record
 from edge_store.sqlite import DatabaseThread, open_reader
@@ -43,6 +46,8 @@ class Queue(NamedTuple):
     reader: DatabaseThread
     change: Change
     config: Config
+    redacting: Redacting
+    held: Held
 
     async def accept(self, endpoint: str, body: bytes, caller: Caller) -> ResultId:
         """Take a request that is answered later; it is on the disk when this returns its id.
@@ -50,10 +55,21 @@ class Queue(NamedTuple):
         Raises:
             QueueFull, StoreError: it is not.
         """
+        request_id = new_result_id()
+        left, is_held = await self.held.hold(request_id, body, lambda found: found or b"{}")
         request = QueuedRequest(
-            id=new_result_id(), created_at=now_ms(), caller=caller, endpoint=endpoint, body=body
+            id=request_id,
+            created_at=now_ms(),
+            caller=caller,
+            endpoint=endpoint,
+            body=left,
+            is_held=is_held,
         )
-        await self.change(accept_request, request, self.config.queue.requests_max)
+        try:
+            await self.change(accept_request, request, self.config.queue.requests_max)
+        except QueueFull:
+            await self.held.let_go(request_id, is_held=is_held)
+            raise
         self.runner.wake()
         return request.id
 
@@ -97,6 +113,7 @@ async def queue_of(  # noqa: PLR0913  (all that has come up)
     *,
     ask: Ask,
     change: Change,
+    redacting: Redacting,
     slots: Slots,
     is_engine_ready: Callable[[], Awaitable[bool]],
     refusal_of: Refusal,
@@ -106,6 +123,7 @@ async def queue_of(  # noqa: PLR0913  (all that has come up)
     path = Path(config.store.path)
     reader = await DatabaseThread.open(lambda: open_reader(path))
     store = FileStore(path, refusal_of)
+    held = Held(path, redacting)
     runner = Runner(
         ask=ask,
         change=change,
@@ -113,11 +131,13 @@ async def queue_of(  # noqa: PLR0913  (all that has come up)
         slots=slots,
         is_engine_ready=is_engine_ready,
         store=store,
+        redacting=redacting,
+        held=held,
         config=config,
         metrics=metrics,
     )
     try:
-        yield Queue(runner, store, reader, change, config)
+        yield Queue(runner, store, reader, change, config, redacting, held)
     finally:
         await reader.close()
 

@@ -17,16 +17,18 @@ from edge_store.config import Config
 from edge_store.errors import EdgeStoreError, StoreError
 from edge_store.observability.metrics import Metrics
 from edge_store.queue.asking import Ask, Asking, Change, Entry
-from edge_store.queue.batches import Ending, begin, finish
+from edge_store.queue.batches import Beginning, Ending, begin, finish
 from edge_store.queue.entries import (
     drop_finished_requests,
     drop_refused_requests,
     end_request,
+    held_ids,
     is_paused,
     queued_requests,
     standings,
 )
 from edge_store.queue.files import FileStore
+from edge_store.queue.held import Held
 from edge_store.queue.input import Limits, Line, lines_of, reread
 from edge_store.queue.lines import Counts, LineState, Standing, counted
 from edge_store.queue.places import Place, Places
@@ -39,6 +41,7 @@ from edge_store.queue.store import (
     restored_at,
 )
 from edge_store.recorder.caller import Origin
+from edge_store.recorder.redacting import Redacting
 from edge_store.recorder.slots import Slots
 from edge_store.sqlite import DatabaseThread
 
@@ -90,6 +93,8 @@ class Runner:
         slots: Slots,
         is_engine_ready: Callable[[], Awaitable[bool]],
         store: FileStore,
+        redacting: Redacting,
+        held: Held,
         config: Config,
         metrics: Metrics,
     ) -> None:
@@ -97,6 +102,8 @@ class Runner:
         self._reader = reader
         self._is_engine_ready = is_engine_ready
         self._store = store
+        self._redacting = redacting
+        self._held = held
         self._config = config.queue
         self._limits = Limits(config.queue.lines_max, config.server.body_bytes_max)
         self._places = Places(slots, config.queue, config.recorder)
@@ -104,6 +111,7 @@ class Runner:
             ask=ask,
             change=change,
             reader=reader,
+            redacting=redacting,
             config=config.queue,
             engine_failed=self._note_engine_failure,
         )
@@ -224,7 +232,7 @@ class Runner:
         self, request: QueuedRequest, place: Place, ending: Callable[[], None]
     ) -> None:
         async def body() -> bytes:
-            return request.body
+            return await self._held.sent(request.id, request.body, is_held=request.is_held)
 
         origin = Origin(result_id=request.id, batch_id=request.id)
         entry = Entry(request.endpoint, request.caller, origin, place, body)
@@ -234,6 +242,7 @@ class Runner:
             state = standing.state
             if not state.is_settled:
                 state = await self._asking.settle(entry, standing.attempts, is_first=True)
+            await self._held.let_go(request.id, is_held=request.is_held)
             await self._change(end_request, request.id, state)
             ending()
         except StoreError as exc:  # a later sweep takes it out of the queue
@@ -270,7 +279,8 @@ class Runner:
             left_s = (found.batch.expires_at - now_ms()) / 1000
             async with asyncio.timeout(0 if found.is_cancelled else left_s) as found.deadline:
                 if found.batch.state is BatchState.VALIDATING:
-                    found.batch = await begin(found.batch, self._store, self._limits, self._change)
+                    beginning = Beginning(self._store, self._limits, self._redacting)
+                    found.batch = await begin(found.batch, beginning, self._change)
                 if found.batch.state is BatchState.IN_PROGRESS:
                     await self._run_lines(found)
         except TimeoutError:
@@ -330,6 +340,7 @@ class Runner:
     async def _sweep(self) -> None:
         while True:
             try:
+                await self._held.sweep(partial(self._reader.run, held_ids))
                 await self._change(drop_expired_files)
                 await self._change(drop_finished_requests)
                 await self._change(drop_refused_requests)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from edge_store.config import RecorderSection
+from edge_store.config import PrivacySection, RecorderSection
 from edge_store.engine import Engine, Receive, Scope, Send
 from edge_store.errors import (
     EdgeStoreError,
@@ -31,6 +31,7 @@ from edge_store.recorder.commits import Commits
 from edge_store.recorder.entry import Entry
 from edge_store.recorder.exchange import INLINE_BYTES_MAX, Exchange
 from edge_store.recorder.idempotency import Claim, Idempotency, Stored, StoredAnswer
+from edge_store.recorder.redacting import Redacting
 from edge_store.recorder.slots import Hold, Slot, Slots
 from edge_store.recorder.structured import Structured
 from edge_store.recorder.transcript import Asked, Dialect, Reading
@@ -64,6 +65,7 @@ class Recorder:
         boot: Boot,
         config: RecorderSection,
         metrics: Metrics,
+        privacy: PrivacySection | None = None,
     ) -> None:
         self.slots = slots
         self._engine = engine
@@ -71,6 +73,7 @@ class Recorder:
         self._writer = writer
         self._structured = Structured(json_workers)
         self.idempotency = idempotency
+        self.redacting = Redacting(privacy or PrivacySection(), json_workers)
         self._boot = boot
         self._config = config
         self._metrics = metrics
@@ -151,17 +154,19 @@ class Recorder:
             entry.admit(slot)
             await exchange.run(self._engine, scope, body, receive, self._engine_timeout_s)
             result, failure = await self._outcome(entry)
-            commit = self._writer.enqueue(entry.kept(result), slot, claim.follow(result))
-            receipt = await self._committed(result, commit)
+            kept = await self.redacting.written(entry.kept(result))
+            commit = self._writer.enqueue(kept, slot, claim.follow(result))
+            receipt = await self._committed(kept, commit)
         except BaseException as exc:
             failure = _stopped(exc)
             if commit is None:
                 result = entry.result(_read_so_far(exchange), (), failure)
-                commit = self._writer.enqueue(entry.kept(result), slot)
+                kept = self.redacting.unseen(entry.kept(result))
+                commit = self._writer.enqueue(kept, slot)
             if not isinstance(exc, Exception):
                 raise
             log.exception("recorder_failed", id=exchange.result_id)
-            receipt = await self._committed(result, commit)
+            receipt = await self._committed(kept, commit)
         finally:
             self._answers.end(exchange)
             if commit is None:

@@ -25,6 +25,7 @@ __all__ = [
     "nobody_is",
     "origin_of",
     "record_level",
+    "require_full",
     "with_caller",
     "without_key",
 ]
@@ -159,6 +160,18 @@ def record_level(scope: Scope) -> RecordLevel:
             hint="leave the header out, or have a key made with `--record full`",
         )
     return level
+
+
+def require_full(scope: Scope) -> None:
+    """Raises ``Forbidden`` for a request that would have kept what it is not to keep, or its key
+    not: it is nothing but the keeping.
+    """
+    level = record_level(scope)
+    if level is not RecordLevel.FULL:
+        raise Forbidden(
+            f"this keeps what is sent, and of this request {level} is the most that is kept",
+            hint="leave x-edge-store-record out, and use a key made with `--record full`",
+        )
 
 
 def caller_of(scope: Scope) -> Caller:

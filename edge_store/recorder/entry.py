@@ -1,9 +1,8 @@
 """What is known of a request, and the row that it becomes."""
 
 import hashlib
+import re
 import time
-
-import msgspec
 
 from edge_store.clock import now_ms
 from edge_store.engine import Scope
@@ -11,7 +10,6 @@ from edge_store.errors import (
     Cancelled,
     ClientDisconnected,
     EdgeStoreError,
-    EngineRefused,
     InvalidRequest,
     ShutDown,
 )
@@ -19,6 +17,7 @@ from edge_store.ids import ResultId, new_result_id
 from edge_store.recorder.caller import RecordLevel, caller_of, origin_of, record_level
 from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.failure import may_succeed_later
+from edge_store.recorder.keeping import reduced
 from edge_store.recorder.slots import Slot
 from edge_store.recorder.structured import as_json
 from edge_store.recorder.transcript import Asked, Reading
@@ -27,6 +26,7 @@ from edge_store.result import Boot, Content, Output, Result, Status
 __all__ = ["Entry", "key_hash"]
 
 JSON_HEADER = b"x-edge-store-json"
+TRACE_ID = re.compile(rb"[0-9a-f]{32}")
 KEY_BYTES_MAX = 255  # of an Idempotency-Key
 
 
@@ -128,28 +128,8 @@ class Entry:
         )
 
     def kept(self, result: Result) -> Result:
-        """What of ``result`` is written: with ``store: false``, or where less than everything is
-        recorded, nothing that was said; with ``off`` nothing that its caller said of it either.
-        """
-        if self.asked.is_kept and self._level is RecordLevel.FULL:
-            return result
-        if self._level is RecordLevel.OFF:
-            result = msgspec.structs.replace(
-                result,
-                params="{}",
-                user_id=None,
-                metadata=None,
-                caller_rid=None,
-                request_fingerprint=b"",
-                trace_id=None,
-            )
-        is_said = result.error_type == EngineRefused.code  # an engine may quote the request
-        return msgspec.structs.replace(
-            result,
-            outputs=(),
-            content=Content(input_text=None, request_body=b"", response_body=b""),
-            error_message=None if is_said else result.error_message,
-        )
+        """What of ``result`` is written."""
+        return reduced(result, self._level, is_stored=self.asked.is_kept)
 
     def _id(self, failure: EdgeStoreError | None) -> ResultId:
         """The id that the caller has, unless another attempt follows this one."""
@@ -208,4 +188,4 @@ def _status(failure: EdgeStoreError | None, outputs: tuple[Output, ...]) -> Stat
 def _trace_id(traceparent: bytes) -> str | None:
     """The trace id of a W3C ``traceparent``: version-traceid-parentid-flags."""
     parts = traceparent.split(b"-")
-    return parts[1].decode("ascii", "replace") if len(parts) == 4 and len(parts[1]) == 32 else None
+    return parts[1].decode() if len(parts) == 4 and TRACE_ID.fullmatch(parts[1]) else None

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from edge_store.errors import InvalidRequest
 from edge_store.faults import UNFIT, kind_of, refusal_of
 from edge_store.recorder.transcript.request import require_metadata
+from edge_store.redaction import WHOLE
 
 __all__ = [
     "Ask",
@@ -29,6 +30,7 @@ __all__ = [
     "converted",
     "decoded",
     "fault",
+    "left_of",
     "read_ask",
     "require_calls",
     "typed_items",
@@ -37,6 +39,8 @@ __all__ = [
 T = TypeVar("T")
 
 ITEMS_MAX = 2048  # of one request
+FLAGS = ("background", "stream", "store")  # that are looked at when it is shown
+
 Metadata = dict[str, str]
 
 
@@ -256,6 +260,20 @@ def require_calls(context: Iterable[Item], items: Sequence[Item]) -> None:
                 f"No tool call found for function call output with call_id {item.call_id}.",
                 f"input[{number}].call_id",
             )
+
+
+def left_of(redacted: bytes | None, ask: Ask) -> bytes:
+    """What is written of a body of which redaction leaves this: if it asks for nothing any more, or
+    for something else, that there was one.
+    """
+    try:
+        again = read_ask(redacted or b"")
+    except InvalidRequest:
+        again = Ask(model=WHOLE)
+    flags = {name: getattr(ask, name) for name in FLAGS}
+    if redacted and flags == {name: getattr(again, name) for name in FLAGS}:
+        return redacted
+    return msgspec.json.encode({"model": WHOLE, "input": WHOLE, **flags})
 
 
 def require_images(items: list[Item], path: str) -> None:

@@ -58,6 +58,7 @@ class Kept(Record, frozen=True, kw_only=True):
     previous_id: str | None
     request: bytes
     key: Key | None = None
+    is_held: bool = False  # what was sent lies in `held/`, until it has been asked
 
 
 class Waiting(NamedTuple):
@@ -134,6 +135,7 @@ def _insert(connection: Connection, kept: Kept) -> None:
     row = msgspec.structs.asdict(kept)
     del row["key"]
     row["caller"] = msgspec.json.encode(kept.caller).decode()
+    row["is_held"] = int(kept.is_held)
     connection.execute(sql("insert_response"), {**row, "tenant": kept.caller.tenant})
 
 
@@ -165,7 +167,10 @@ def find(
 
 
 def _kept(row: Sequence[Any]) -> Kept:
-    result_id, created_at, _tenant, caller, background, conversation_id, previous_id, request = row
+    (
+        result_id, created_at, _tenant, caller, background, conversation_id, previous_id, request,
+        is_held,
+    ) = row  # fmt: skip
     return Kept(
         id=ResultId(result_id),
         created_at=created_at,
@@ -174,6 +179,7 @@ def _kept(row: Sequence[Any]) -> Kept:
         conversation_id=conversation_id,
         previous_id=previous_id,
         request=request,
+        is_held=bool(is_held),
     )
 
 

@@ -74,6 +74,7 @@ CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted o
     http_status INTEGER NOT NULL, -- of the outcome: a stream that fails after its 200 has its error's
     error_type TEXT, -- stable code of the error
     error_message TEXT, -- its message
+    privacy TEXT CHECK (json_valid(privacy)), -- what was not written, JSON: the level of recording, how often each rule of redaction was met; NULL: nothing is missing
     digest BLOB NOT NULL -- SHA-256 of this row, its outputs and its content
 ) STRICT;
 CREATE INDEX results_by_idempotency ON results (idempotency_key_hash, seq)

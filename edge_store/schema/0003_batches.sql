@@ -44,7 +44,8 @@ CREATE TABLE queued_requests ( -- Requests with `Prefer: respond-async`, from th
     tenant TEXT, -- whose key
     caller TEXT NOT NULL CHECK (json_valid(caller)), -- in whose name it asks, JSON
     endpoint TEXT NOT NULL, -- the route
-    body BLOB NOT NULL -- as it was sent
+    body BLOB NOT NULL, -- as it was sent, or what redaction leaves of it
+    is_held INTEGER NOT NULL -- 1 if redaction took something out: what was sent lies in `held/` beside the database until it is asked
 ) STRICT;
 
 CREATE TABLE line_marks ( -- What is said of a line beside its results. The newest counts.

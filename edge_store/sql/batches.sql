@@ -144,8 +144,8 @@ SELECT coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
 FROM results WHERE batch_id = :batch_id AND iif(status = 'completed', 0, seq) = 0
 
 -- name: insert_queued_request
-INSERT INTO queued_requests (id, created_at, tenant, caller, endpoint, body)
-VALUES (:id, :created_at, :tenant, :caller, :endpoint, :body)
+INSERT INTO queued_requests (id, created_at, tenant, caller, endpoint, body, is_held)
+VALUES (:id, :created_at, :tenant, :caller, :endpoint, :body, :is_held)
 
 -- name: count_queued_requests
 SELECT count(*), count(*) FILTER (WHERE tenant IS :tenant) FROM queued_requests
@@ -167,7 +167,7 @@ RETURNING id
 DELETE FROM line_marks WHERE batch_id = :id AND custom_id IS NULL
 
 -- name: select_queued_requests
-SELECT r.id, r.created_at, r.caller, r.endpoint, r.body, r.request_no
+SELECT r.id, r.created_at, r.caller, r.endpoint, r.body, r.is_held, r.request_no
 FROM (
     SELECT request_no, row_number() OVER (PARTITION BY tenant ORDER BY request_no) AS turn
     FROM queued_requests AS q
@@ -196,6 +196,18 @@ DELETE FROM queued_requests WHERE (
     OR EXISTS (
         SELECT 1 FROM deletions
         WHERE deletions.id = queued_requests.id AND deletions.what = 'result'))
+
+-- name: select_held_ids
+SELECT id FROM queued_requests AS r
+WHERE is_held AND NOT EXISTS (
+    SELECT 1 FROM line_marks AS m
+    WHERE m.batch_id = r.id AND m.custom_id IS NULL AND m.mark = 'refused')
+UNION
+SELECT id FROM responses AS r
+WHERE is_held AND background
+    AND NOT EXISTS (SELECT 1 FROM results AS s WHERE s.id = r.id)
+    AND NOT EXISTS (
+        SELECT 1 FROM response_events AS e WHERE e.id = r.id AND e.event IN ('cancelled', 'failed'))
 
 -- name: insert_queue_switch
 INSERT INTO queue_switches (at, is_paused) VALUES (:at, :is_paused)

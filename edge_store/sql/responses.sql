@@ -2,9 +2,10 @@
 
 -- name: insert_response
 INSERT INTO responses (
-    id, created_at, tenant, caller, background, conversation_id, previous_id, request)
+    id, created_at, tenant, caller, background, conversation_id, previous_id, request, is_held)
 VALUES (
-    :id, :created_at, :tenant, :caller, :background, :conversation_id, :previous_id, :request)
+    :id, :created_at, :tenant, :caller, :background, :conversation_id, :previous_id, :request,
+    :is_held)
 
 -- name: insert_response_key
 INSERT INTO response_keys (id, at, tenant, key_hash, fingerprint)
@@ -15,7 +16,7 @@ SELECT id, fingerprint, at FROM response_keys
 WHERE key_hash = :key_hash AND tenant IS :tenant AND at > :since ORDER BY at DESC LIMIT 1
 
 -- name: select_response
-SELECT id, created_at, tenant, caller, background, conversation_id, previous_id, request
+SELECT id, created_at, tenant, caller, background, conversation_id, previous_id, request, is_held
 FROM responses WHERE id = :id AND (tenant IS :tenant OR :sees_all)
 
 -- name: insert_open_response

@@ -146,7 +146,7 @@ SELECT
     r.finish_reason, r.stream, r.conversation_id, r.previous_id, r.batch_id, r.custom_id, r.tenant,
     r.user_id, r.metadata, r.caller_rid, r.response_id, r.idempotency_key_hash, r.request_fingerprint,
     r.trace_id,
-    r.http_status, r.error_type, r.error_message, r.digest,
+    r.http_status, r.error_type, r.error_message, r.privacy, r.digest,
     q.seq, q.input_text, q.request_body, q.response_body
 FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq
 WHERE r.seq BETWEEN :seq_from AND :seq_to

@@ -263,7 +263,8 @@ CREATE TABLE queued_requests ( -- Requests with `Prefer: respond-async`, from th
     tenant TEXT, -- whose key
     caller TEXT NOT NULL CHECK (json_valid(caller)), -- in whose name it asks, JSON
     endpoint TEXT NOT NULL, -- the route
-    body BLOB NOT NULL -- as it was sent
+    body BLOB NOT NULL, -- as it was sent, or what redaction leaves of it
+    is_held INTEGER NOT NULL -- 1 if redaction took something out: what was sent lies in `held/` beside the database until it is asked
 ) STRICT;
 
 CREATE TABLE repairs ( -- A repair applied again later, by a newer repairer. The newest counts.
@@ -312,7 +313,8 @@ CREATE TABLE responses ( -- One row per response that is kept: what was asked. I
     background INTEGER NOT NULL, -- 1 if it runs without its caller
     conversation_id TEXT, -- the conversation it belongs to
     previous_id TEXT, -- the id of the result of the response it continues
-    request BLOB NOT NULL -- the body, as the caller sent it
+    request BLOB NOT NULL, -- the body as the caller sent it, or what redaction leaves of it
+    is_held INTEGER NOT NULL -- 1 if redaction took something out of one in the background: what was sent lies in `held/` beside the database until it has ended
 ) STRICT;
 
 CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted once, never updated.
@@ -358,6 +360,7 @@ CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted o
     http_status INTEGER NOT NULL, -- of the outcome: a stream that fails after its 200 has its error's
     error_type TEXT, -- stable code of the error
     error_message TEXT, -- its message
+    privacy TEXT CHECK (json_valid(privacy)), -- what was not written, JSON: the level of recording, how often each rule of redaction was met; NULL: nothing is missing
     digest BLOB NOT NULL -- SHA-256 of this row, its outputs and its content
 ) STRICT;
 

@@ -85,6 +85,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "http_status": INTEGERS,
     "error_type": optional(TEXTS),
     "error_message": optional(TEXTS),
+    "privacy": optional(JSON_TEXTS),
     "outputs": st.lists(OUTPUTS, max_size=3).map(
         lambda found: tuple(Output(choice_index=i, **fields) for i, fields in enumerate(found))
     ),

@@ -9,10 +9,13 @@ import httpx
 
 from edge_store.api.app import own_routes
 from edge_store.api.services import Services
+from edge_store.config import PrivacySection, RepairSection
 from edge_store.engine import Receive, Scope, Send
+from edge_store.jsonrepair import JsonWorkers
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.caller import Caller, Right, with_caller
 from edge_store.recorder.commits import Commits
+from edge_store.recorder.redacting import Redacting
 from edge_store.recorder.transactions import in_transaction
 from edge_store.sqlite import DatabaseThread, open_reader, open_writer
 
@@ -68,6 +71,7 @@ async def reading(path: Path, **services: Any) -> AsyncIterator[Reading]:
         "reader": reader,
         "queries": queries,
         "change": change,
+        "redacting": Redacting(PrivacySection(), JsonWorkers(RepairSection())),  # no rules
         "commits": commits,
         "exposition": Metrics().exposition,
         "health": health,

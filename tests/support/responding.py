@@ -72,6 +72,7 @@ async def responding(
             reader=reader,
             queries=reader,
             change=running.recorder.change,
+            redacting=running.recorder.redacting,
             commits=running.recorder.commits,
             exposition=absent,
             health=absent,

@@ -12,7 +12,7 @@ from typing import Any, Self
 from support.records import new_database
 
 from edge_store.api.routes import GENERATING
-from edge_store.config import RecorderSection, RepairSection
+from edge_store.config import PrivacySection, RecorderSection, RepairSection
 from edge_store.engine import AlwaysUp, ASGIMessage, Receive, Scope, Send
 from edge_store.ids import ResultId
 from edge_store.jsonrepair import JsonWorkers
@@ -247,6 +247,7 @@ async def recording(
     connected: Callable[[Connection], Any] = lambda connection: connection,
     takes_rid: bool = True,
     json_workers: JsonWorkers | None = None,
+    privacy: PrivacySection | None = None,
 ) -> AsyncIterator[Recording]:
     """``connected`` may wrap or adjust the writer's connection."""
     boots: list[Boot] = []
@@ -276,6 +277,7 @@ async def recording(
             boot=boots[0],
             config=config,
             metrics=metrics,
+            privacy=privacy,
         )
         slots.open()
         async with asyncio.timeout(2 * DEADLINE_S), idempotency, asyncio.TaskGroup() as tasks:

@@ -8,12 +8,14 @@ import pytest
 from support.records import make_result, new_database
 
 from edge_store.api.inside import Answered
-from edge_store.config import QueueSection, RecorderSection
+from edge_store.config import PrivacySection, QueueSection, RecorderSection, RepairSection
+from edge_store.jsonrepair import JsonWorkers
 from edge_store.queue.asking import Asking, Entry
 from edge_store.queue.lines import LineState
 from edge_store.queue.places import Place, Places
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.caller import Caller, Origin
+from edge_store.recorder.redacting import Redacting
 from edge_store.recorder.slots import Slots
 from edge_store.result import Boot
 from edge_store.sqlite import Connection, DatabaseThread, open_reader
@@ -49,7 +51,8 @@ async def test_a_result_that_is_stored_while_nothing_may_start_is_not_asked_for_
 
     reader = await DatabaseThread.open(lambda: open_reader(tmp_path / "results.db"))
     asking = Asking(
-        ask=ask, change=ask, reader=reader, config=CONFIG, engine_failed=lambda: None
+        ask=ask, change=ask, redacting=Redacting(PrivacySection(), JsonWorkers(RepairSection())),
+        reader=reader, config=CONFIG, engine_failed=lambda: None
     )  # fmt: skip
     place = Place(places, 2)
     await place.take()

@@ -28,7 +28,8 @@ def faults(tmp_path: Path, text: bytes) -> list[tuple[str, int | None, str | Non
 def test_a_sound_file_has_its_lines_and_the_first_model(tmp_path: Path) -> None:
     text = b"\n" + text_of([line("a"), line("b", body={"model": "other"})]).rstrip(b"\n")
     found = check(written(tmp_path, text), CHAT, LIMITS)
-    assert found == (2, "demo", ())
+    assert (found.lines, found.model, found.faults) == (2, "demo", ())
+    assert found.names == {"a": 2, "b": 3}
 
 
 @pytest.mark.parametrize(

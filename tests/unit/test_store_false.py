@@ -84,7 +84,8 @@ async def test_nothing_is_kept_of_what_was_cut(path: Path) -> None:
         await asking
         found = only(running.stored())
         nothing_said(found, path)
-    assert (found.result.status, found.result.error_message) == (Status.FAILED, "the engine died")
+    assert (found.result.status, found.result.error_message) == (Status.FAILED, None)
+    assert found.result.error_type == EngineCrashed.code
 
 
 async def test_who_waits_for_it_has_the_answer_and_who_comes_later_has_none(path: Path) -> None:
