@@ -31,6 +31,7 @@ OURS = {
     "repairs": "id json_state repairer",
     "requests": "",
     "response_events": "id event code",
+    "response_keys": "id tenant key_hash fingerprint",
     "responses": "id tenant caller conversation_id previous_id",
     "results": "timeline id device_id boot_id operation endpoint status engine engine_version "
     "finish_reason conversation_id previous_id batch_id tenant idempotency_key_hash "
