@@ -2,7 +2,7 @@
 
 Regexes are read as SGLang's grammars read them: a dot is any character, a line's end too, and the
 classes of digits and words are ASCII's (xgrammar: cpp/regex_converter.cc). Python's ``re`` can take
-exponential time: this runs in a worker process, under a deadline that the pool keeps.
+exponential time, a grammar cubic: this runs in a worker process, under the pool's deadline.
 """
 
 import re
@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import msgspec
 
+from edge_store.jsonrepair.ebnf import GrammarRefused
+from edge_store.jsonrepair.machine import Machine
 from edge_store.jsonrepair.protocol import Assessed, Constraint, ConstraintKind
 
 __all__ = ["checked"]
@@ -30,8 +32,8 @@ def checked(assessed: Assessed, text: str, constraint: Constraint) -> Assessed:
             case ConstraintKind.REGEX:
                 holds = _regex(constraint.rule).fullmatch(text) is not None
             case ConstraintKind.EBNF:
-                raise NotCheckable("no grammar is checked")
-    except (NotCheckable, RecursionError) as exc:
+                holds = _machine(constraint.rule).matches(text)
+    except (NotCheckable, GrammarRefused, RecursionError) as exc:
         error = f"not checked: {exc}"[:ERROR_CHARACTERS_MAX].encode(errors="replace").decode()
     return msgspec.structs.replace(
         assessed,
@@ -47,3 +49,8 @@ def _regex(rule: str) -> re.Pattern[str]:
         return re.compile(rule, re.ASCII | re.DOTALL)
     except (re.error, OverflowError, RecursionError) as exc:
         raise NotCheckable(f"it is no regular expression of Python's: {exc}") from exc
+
+
+@lru_cache(maxsize=4)
+def _machine(rule: str) -> Machine:
+    return Machine(rule)

@@ -204,6 +204,8 @@ class TestGenerate:
         assert row["outputs"][0]["json_state"] == (
             "valid" if "json_schema" in constraint else "text"
         )
+        holds = None if "json_schema" in constraint else True
+        assert row["outputs"][0]["constraint_holds"] is holds
 
     @pytest.mark.parametrize("ids", [[5, 6, 7], [[5, 6, 7], [8, 9]]], ids=["one", "list"])
     def test_prompt_of_token_ids(self, appliance: Appliance, ids: list[Any]) -> None:

@@ -78,20 +78,37 @@ async def test_the_row_says_whether_a_regex_holds(
     assert (output.constraint_error, output.json_state) == (None, JsonState.TEXT)
 
 
+@pytest.mark.parametrize(("text", "holds"), [("left", True), ("left ", False), ("", False)])
+async def test_the_row_says_whether_a_grammar_holds(
+    tmp_path: Path, workers: JsonWorkers, text: str, *, holds: bool
+) -> None:
+    asked = {"messages": HELLO, "ebnf": 'root ::= "left" | "right"'}
+    (output,) = await outputs_of(tmp_path / "db", workers, chat_body(text), asked)
+    assert (output.constraint_kind, output.constraint_holds) == ("ebnf", holds)
+    assert (output.constraint_error, output.json_state) == (None, JsonState.TEXT)
+
+
+async def test_an_empty_constraint_is_none(tmp_path: Path, workers: JsonWorkers) -> None:
+    asked = {"messages": HELLO, "ebnf": "", "regex": ""}
+    (output,) = await outputs_of(tmp_path / "db", workers, chat_body("x"), asked)
+    assert (output.constraint_kind, output.constraint_holds) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("constraint", "reason"),
     [
+        ({"ebnf": "root ::= left"}, "not checked: line 1: the rule left is not defined"),
+        ({"ebnf": "root ::= " + "(" * 4000 + ")" * 4000}, "not checked: "),
+        ({"ebnf": 'root ::= a\na ::= a a a | [^x] | ""'}, "killed: it took longer than"),
         ({"regex": "("}, "it is no regular expression of Python's"),
-        ({"regex": "(a|aa)+$"}, "killed: it took longer than"),
+        ({"regex": r'\{"a": "(a|aa)+X'}, "killed: it took longer than"),
     ],
 )
 async def test_what_cannot_be_checked_says_why(
     tmp_path: Path, workers: JsonWorkers, constraint: dict[str, Any], reason: str
 ) -> None:
     asked = {"messages": HELLO, **constraint, "response_format": {"type": "json_object"}}
-    text = json.dumps({"a": "a" * 60})
-    if constraint["regex"] != "(":
-        asked["regex"] = r'\{"a": "(a|aa)+X'
+    text = json.dumps({"a": "a" * 1000})
     (output,) = await outputs_of(tmp_path / "db", workers, chat_body(text), asked)
     assert output.constraint_holds is None
     assert reason in (output.constraint_error or "")

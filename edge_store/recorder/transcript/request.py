@@ -87,7 +87,8 @@ def constraints_of(given: Mapping[str, Any], form: Form | None = None) -> tuple[
 
     What has another type than the engine takes is the engine's to refuse.
     """
-    schema, regex, ebnf = (given.get(name) for name in ("json_schema", "regex", "ebnf"))
+    # To SGLang an empty one is none.
+    schema, regex, ebnf = (given.get(name) or None for name in ("json_schema", "regex", "ebnf"))
     if form is None and schema is None and regex is None and ebnf is None:
         return ()
     if form is None or not form.is_json:
