@@ -32,7 +32,7 @@ EVERY = "*"  # method
 
 
 class Parameter(NamedTuple):
-    """One of the query string; none is required."""
+    """One of the query string, or a header; none is required."""
 
     name: str
     says: str
@@ -51,6 +51,7 @@ class Described(NamedTuple):
 
     says: str
     query: tuple[Parameter, ...] = ()
+    headers: tuple[Parameter, ...] = ()
     takes: Any = None
     gives: tuple[Any, ...] = (dict[str, Any],)
     statuses: tuple[int, ...] = (200,)  # of an answer that is no error

@@ -21,9 +21,11 @@ PLACE = re.compile(r"\{(\w+)(?::\w+)?\}")
 ANY_BODY = dict[str, Any]
 OF_ENGINE = Described("The engine's own", gives=(ANY_BODY, Form("text/plain")))
 IDS = {"x-request-id": {"$ref": "#/components/headers/x-request-id"}}
-OPTIONS: dict[str, dict[str, Any]] = {  # headers of a generating route
-    "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-    "Prefer": {"type": "string", "enum": ["respond-async"]},
+LINKS = {
+    "result": {
+        "operationId": "get_v1_results_result_id",
+        "parameters": {"result_id": "$response.header.x-request-id"},
+    }
 }
 
 
@@ -34,7 +36,6 @@ class Operation(NamedTuple):
     path: str
     about: Described
     error: Any
-    headers: dict[str, dict[str, Any]]
 
 
 def document(routes: Iterable[BaseRoute]) -> bytes:
@@ -89,7 +90,7 @@ def _ours(routes: Iterable[BaseRoute]) -> Iterator[Operation]:
         assert isinstance(route, Route)
         for method in _methods(route):
             about = description_of(route.endpoint, method) or _unsaid(method, route)
-            yield Operation(method, route.path, about, ERROR, {})
+            yield Operation(method, route.path, about, ERROR)
 
 
 def _unsaid(method: str, route: Route) -> Described:
@@ -106,15 +107,16 @@ def _of_engine() -> Iterator[Operation]:
         protocol = PROTOCOLS[path]
         about = Described(
             protocol.says,
+            headers=protocol.headers,
             takes=protocol.takes,
             gives=(*protocol.gives, Waiting),
             statuses=(200, 202),
         )
-        yield Operation("POST", path, about, protocol.error, OPTIONS)
+        yield Operation("POST", path, about, protocol.error)
     for path in PASSING:
-        yield Operation("GET", path, OF_ENGINE, ERROR, {})
+        yield Operation("GET", path, OF_ENGINE, ERROR)
     for path, methods in OPERATING.items():
-        yield Operation(methods[0], path, OF_ENGINE, ERROR, {})
+        yield Operation(methods[0], path, OF_ENGINE, ERROR)
 
 
 def _types(operation: Operation) -> Iterator[Any]:
@@ -125,9 +127,11 @@ def _types(operation: Operation) -> Iterator[Any]:
 
 
 def _shown(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
-    method, path, about, error, headers = operation
+    method, path, about, error = operation
     needed = [", ".join(sorted(some)) for some in rights_for(method, path)]
     answer = {"description": about.says, "headers": IDS, "content": _bodies(about.gives, schemas)}
+    if path in GENERATING and method == "POST":
+        answer["links"] = LINKS
     refused = {
         "description": "What failed. An error of the engine's own is passed on as it came.",
         "headers": IDS,
@@ -135,8 +139,8 @@ def _shown(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
     }
     parameters = [
         *({"name": n, "in": "path", "required": True, "schema": TEXT} for n in PLACE.findall(path)),
-        *(_parameter(parameter) for parameter in about.query),
-        *({"name": n, "in": "header", "schema": schema} for n, schema in headers.items()),
+        *(_parameter(parameter, "query") for parameter in about.query),
+        *(_parameter(parameter, "header") for parameter in about.headers),
     ]
     shown: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{method.lower()}{path}").strip("_"),
@@ -154,8 +158,8 @@ def _shown(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
 TEXT = {"type": "string", "minLength": 1}
 
 
-def _parameter(parameter: Parameter) -> dict[str, Any]:
-    shown: dict[str, Any] = {"name": parameter.name, "in": "query", "schema": parameter.schema}
+def _parameter(parameter: Parameter, place: str) -> dict[str, Any]:
+    shown: dict[str, Any] = {"name": parameter.name, "in": place, "schema": parameter.schema}
     if parameter.schema.get("type") == "object":
         shown |= {"style": "deepObject", "explode": True}
     return {**shown, "description": parameter.says} if parameter.says else shown

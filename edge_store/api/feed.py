@@ -87,6 +87,9 @@ def feed_routes(services: Services) -> list[BaseRoute]:
             text("timeline"),
             *FILTERS,
         ),
+        headers=(
+            text("Last-Event-ID", "A `seq`: events go on after it", pattern=f"^{SEQ.pattern}$"),
+        ),
         gives=(Form(JSON_LINES.decode(), {}), Form(EVENT_STREAM.decode(), {})),
     )
     async def changes(request: Request) -> Response:

@@ -9,13 +9,27 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
-from edge_store.api.described import Form
+from edge_store.api.described import Form, Parameter, choice, text
+from edge_store.recorder.caller import LEVELS
 
-__all__ = ["ERROR", "PROTOCOLS", "Completion", "Listed", "Protocol", "Waiting"]
+__all__ = ["ERROR", "PROTOCOLS", "RECORD", "TRACE", "Completion", "Listed", "Protocol", "Waiting"]
 
 Dict = dict[str, Any]
 EVENTS = Form("text/event-stream", {})
 LINES = Form("application/x-ndjson", {})
+RECORD = choice("x-edge-store-record", LEVELS, "How much is kept: at most what the key may")
+TRACE = text(
+    "traceparent",
+    "W3C's; its trace id is in the row",
+    pattern="^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+)
+GENERATING = (
+    text("Idempotency-Key", "For one answer only", minLength=1, maxLength=255, pattern="^[!-~]+$"),
+    choice("Prefer", ("respond-async",), "202 at once, the answer later"),
+    RECORD,
+    TRACE,
+)
+WITH_JSON = (*GENERATING, choice("x-edge-store-json", ("repaired",), "The JSON, not the text"))
 Some = Annotated[list[Dict], Meta(min_length=1)]
 
 
@@ -170,14 +184,21 @@ class Protocol(NamedTuple):
     takes: Any
     gives: tuple[Any, ...]
     error: Any = ErrorBody
+    headers: tuple[Parameter, ...] = GENERATING
 
 
 ERROR = ErrorBody
 PROTOCOLS: Mapping[str, Protocol] = {
-    "/v1/chat/completions": Protocol("OpenAI's chat", ChatRequest, (Completion, EVENTS)),
-    "/v1/completions": Protocol("OpenAI's completion", CompletionRequest, (Completion, EVENTS)),
+    "/v1/chat/completions": Protocol(
+        "OpenAI's chat", ChatRequest, (Completion, EVENTS), headers=WITH_JSON
+    ),
+    "/v1/completions": Protocol(
+        "OpenAI's completion", CompletionRequest, (Completion, EVENTS), headers=WITH_JSON
+    ),
     "/v1/embeddings": Protocol("OpenAI's embeddings", EmbeddingRequest, (Embeddings,)),
-    "/generate": Protocol("SGLang's own", GenerateRequest, (Generated | list[Generated], EVENTS)),
+    "/generate": Protocol(
+        "SGLang's own", GenerateRequest, (Generated | list[Generated], EVENTS), headers=WITH_JSON
+    ),
     "/v1/messages": Protocol(
         "Anthropic's messages", MessagesRequest, (AnthropicMessage, EVENTS), AnthropicErrorBody
     ),

@@ -15,7 +15,7 @@ from edge_store.api.background import Background
 from edge_store.api.described import INCLUDE, Form, choice, described, text, whole
 from edge_store.api.foreground import Answering, Running
 from edge_store.api.live import followed
-from edge_store.api.protocols import Listed
+from edge_store.api.protocols import RECORD, TRACE, Listed
 from edge_store.api.turn import PATH
 from edge_store.clock import now_ms
 from edge_store.errors import ConversationLocked, NotFound
@@ -86,7 +86,12 @@ class Room:
         self._background = background
         self._running: Running = {}
 
-    @described("Make a response", takes=Asked, gives=(Shown, Form("text/event-stream", {})))
+    @described(
+        "Make a response",
+        headers=(RECORD, TRACE),
+        takes=Asked,
+        gives=(Shown, Form("text/event-stream", {})),
+    )
     async def create(self, request: Request) -> Any:
         """POST: an ASGI application that answers it."""
         body = await request.body()
