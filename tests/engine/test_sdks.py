@@ -256,7 +256,11 @@ class TestLangChain:
         )
         answer: Any = None
         prompt = f"chain tool {stream}"
-        for chunk in bound.stream(prompt, max_tokens=200) if stream else [bound.invoke(prompt, max_tokens=200)]:
+        for chunk in (
+            bound.stream(prompt, max_tokens=200)
+            if stream
+            else [bound.invoke(prompt, max_tokens=200)]
+        ):
             answer = chunk if answer is None else answer + chunk
         (call,) = answer.tool_calls
         (stored,) = json.loads(self.outputs(appliance, prompt)[1])

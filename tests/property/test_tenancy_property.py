@@ -3,7 +3,7 @@
 A real daemon, two tenants. Everything that a tenant can send has its own word in it, and the demo
 engine is made to answer with that word. Each may ask by any id that was ever given to anybody: an
 answer must not have the other's word or ids in it, and another's id must be answered as one that
-never was. A new route is a line in ``CALLS``.
+never was. Every route of `/openapi.json` is in ``CALLS``: a new one is a line there.
 """
 
 import json
@@ -15,7 +15,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.daemon import DEADLINE_S, Box, DaemonProcess
+from support.daemon import DEADLINE_S, Box, DaemonProcess, until
 
 from edge_store.ids import new_result_id
 
@@ -67,6 +67,20 @@ def items(word: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": f"tell me of {word}"}]
 
 
+def message(word: str) -> dict[str, Any]:
+    """Of Anthropic, and nearly of Ollama."""
+    asked = {"model": f"model-{word}", "messages": items(word), "max_tokens": 9}
+    return {**asked, "metadata": {"user_id": f"user-{word}"}}
+
+
+def prompt(word: str) -> dict[str, Any]:
+    return {"model": f"model-{word}", "prompt": f"tell me of {word}", "user": f"user-{word}"}
+
+
+def embed(word: str) -> dict[str, Any]:
+    return {"model": f"model-{word}", "input": f"tell me of {word}"}
+
+
 class Template(NamedTuple):
     """One call. ``{id}`` in the path or the body stands for an id of anybody's, ``body`` and
     ``form`` are made of a word.
@@ -87,7 +101,24 @@ CALLS = [
     Template("POST", "/v1/chat/completions", chat),
     Template("POST", "/v1/chat/completions", lambda word: chat(word, stream=True)),
     Template("POST", "/generate", generate),
+    Template("POST", "/v1/completions", prompt),
+    Template("POST", "/v1/embeddings", embed),
+    Template("POST", "/v1/messages", message),
+    Template("POST", "/api/chat", message),
+    Template("POST", "/api/generate", prompt, headers=(("prefer", "respond-async"),)),
+    Template("POST", "/v1/chat/completions", chat, headers=(("x-edge-store-record", "meta"),)),
     Template("GET", "/v1/models"),
+    Template("GET", "/v1/models/demo"),
+    Template("GET", "/model_info"),
+    Template("GET", "/get_model_info"),
+    Template("GET", "/server_info"),
+    Template("GET", "/get_server_info"),
+    Template("POST", "/flush_cache"),
+    Template("GET", "/livez"),
+    Template("GET", "/readyz"),
+    Template("GET", "/metrics"),
+    Template("GET", "/openapi.json"),
+    Template("POST", "/v1/query", lambda _word: {"sql": "SELECT * FROM generations"}),
     Template("GET", "/v1/results"),
     Template("GET", "/v1/results?after_seq=0&limit=1000"),
     Template("GET", "/v1/results?before_seq=9&limit=3"),
@@ -98,6 +129,11 @@ CALLS = [
     Template("GET", "/v1/results/{id}/raw"),
     Template("GET", "/v1/results/{id}/raw?part=request"),
     Template("GET", "/v1/changes?after_seq=0"),
+    Template("GET", "/v1/changes?after_seq=0&limit=1000&model=model-zebra"),
+    Template("GET", "/v1/results?user=user-zebra&limit=1000"),
+    Template("GET", "/v1/results?model=model-quince&metadata[of]=quince&limit=1000"),
+    Template("GET", "/v1/results?conversation_id={id}"),
+    Template("GET", "/v1/results?batch_id={id}"),
     Template("GET", "/v1/chat/completions"),
     Template("GET", "/v1/chat/completions?order=desc&limit=100&after={id}"),
     Template("GET", "/v1/chat/completions/{id}"),
@@ -120,6 +156,8 @@ CALLS = [
     Template("POST", "/v1/responses", respond),
     Template("POST", "/v1/responses", lambda word: respond(word, stream=True)),
     Template("POST", "/v1/responses", lambda word: respond(word, background=True)),
+    Template("POST", "/v1/responses", lambda word: respond(word, previous_response_id="{id}")),
+    Template("POST", "/v1/responses", lambda word: respond(word, conversation="{id}")),
     Template("GET", "/v1/responses/{id}"),
     Template("GET", "/v1/responses/{id}?stream=true"),
     Template("GET", "/v1/responses/{id}/input_items"),
@@ -130,6 +168,8 @@ CALLS = [
     Template("POST", "/v1/conversations/{id}", lambda word: {"metadata": {"of": word}}),
     Template("GET", "/v1/conversations/{id}/items"),
     Template("POST", "/v1/conversations/{id}/items", lambda word: {"items": items(word)}),
+    Template("GET", "/v1/conversations/{id}/items/{id}"),
+    Template("DELETE", "/v1/conversations/{id}/items/{id}"),
     Template("DELETE", "/v1/conversations/{id}"),
 ]
 WITH_ID = [call for call in CALLS if call.has_id]
@@ -186,7 +226,7 @@ def said(answer: httpx.Response) -> str:
 
 def ids_in(answer: httpx.Response) -> set[str]:
     """The ids of things that were made for who asked."""
-    found = set(re.findall(r'"id": ?"([\w-]+)"', answer.text))
+    found = set(re.findall(r'"(?:output_file_)?id": ?"([\w-]+)"', answer.text))
     if "x-edge-store-id" in answer.headers:
         found.add(answer.headers["x-edge-store-id"])
     return {each for each in found if len(each) >= ID_CHARS_MIN}
@@ -219,7 +259,8 @@ def test_nothing_of_another_tenant_comes_back(
         text = said(answer)
         assert answer.status_code < 500, text
         assert other.word not in text
-        assert set(ID.findall(text)) & other.ids <= {asked_id}
+        told = set(ID.findall(text)) & other.ids
+        assert {each for each in told if asked_id not in each} == set()  # `resp_` may be added
         if asked_id in other.ids and call in WITH_ID:
             never = UUID.sub(town.never, asked_id)  # of the same kind
             absent = town.ask(mine, call, never)
@@ -255,3 +296,54 @@ def test_a_key_to_repeat_a_request_is_each_tenants_own(town: Town) -> None:
     for tenant, answer in zip(town.tenants, answers, strict=True):
         assert f"answer-{tenant.word}" in answer.text
         assert "idempotency-replayed" not in answer.headers
+
+
+def test_every_route_is_asked(town: Town) -> None:
+    told = town.ask(town.auditor, Template("GET", "/openapi.json"), "").json()["paths"]
+    routes = [(method.upper(), path) for path, methods in told.items() for method in methods]
+    asked = {(call.method, call.path.partition("?")[0]) for call in CALLS}
+    missing = [
+        (method, path)
+        for method, path in routes
+        if not any(
+            method == one and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), other)
+            for one, other in asked
+        )
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_an_item_is_there_in_its_own_conversation_only(town: Town, method: str) -> None:
+    mine, other = town.tenants
+    begin = Template("POST", "/v1/conversations", lambda word: {"items": items(word)})
+    page = Template("GET", "/v1/conversations/{id}/items")
+    own, foreign = (town.ask(one, begin, "").json()["id"] for one in (mine, other))
+    item = town.ask(other, page, foreign).json()["data"][0]["id"]
+    for conversation in (own, foreign):
+        path = f"/v1/conversations/{conversation}/items/"
+        answer = town.ask(mine, Template(method, path + "{id}"), item)
+        never = UUID.sub(town.never, item)
+        absent = town.ask(mine, Template(method, path + "{id}"), never)
+        assert (answer.status_code, absent.status_code) == (404, 404)
+        assert answer.text.replace(item, never) == absent.text
+        assert other.word not in said(answer)
+    assert town.ask(other, page, foreign).json()["data"][0]["id"] == item
+
+
+def test_the_output_of_a_batch_is_its_own_tenants(town: Town) -> None:
+    mine, other = town.tenants
+    file = town.ask(other, Template("POST", "/v1/files", form=upload), "").json()["id"]
+    made = town.ask(other, Template("POST", "/v1/batches", batch), file).json()["id"]
+
+    def output() -> Any:
+        return town.ask(other, Template("GET", "/v1/batches/{id}"), made).json()["output_file_id"]
+
+    name = until(output, "the batch has an output")
+    content = Template("GET", "/v1/files/{id}/content")
+    assert other.word in town.ask(other, content, name).text
+    for call in (content, Template("GET", "/v1/files/{id}"), Template("DELETE", "/v1/files/{id}")):
+        answer = town.ask(mine, call, name)
+        assert answer.status_code == 404
+        assert other.word not in said(answer)
+    assert other.word in town.ask(other, content, name).text
