@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from edge_store import __version__
+from edge_store.alerts import Alarms
 from edge_store.api.access import Access
 from edge_store.api.admin import admin_routes, bind_admin
 from edge_store.api.app import own_routes
@@ -124,6 +125,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
     with DatabaseLock(path) as lock:
         listener = bind(config.server)  # before anything slow begins
         metrics = Metrics()
+        alarms = Alarms(metrics)
         index_was_held = is_index_held(path)
         await asyncio.to_thread(examine, path, lock, index_was_held=index_was_held)
         database = await DatabaseThread.open(
@@ -145,7 +147,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
             disk = Disk(path, config.store.disk_reserve_bytes)
             log.info("boot_began", boot_id=boot.boot_id, device_id=device_id, version=__version__)
             async with (
-                _replica(config, path, boot, database, lock) as replica,
+                _replica(config, path, boot, database, lock, alarms) as replica,
                 recording(config, disk, boot, database, engine, metrics, replica) as (
                     recorder,
                     damaged,
@@ -172,7 +174,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                             commits=recorder.commits,
                             exposition=lambda: metrics.exposition() + engine.metrics(),
                             health=lambda: read_health(
-                                boot, engine, recorder, (disk, replica, queue)
+                                boot, engine, recorder, (disk, replica, queue), alarms
                             ),
                             replica=lambda: replica.status if replica else None,
                             shut_out=access.shut_out,
@@ -347,14 +349,20 @@ def _prepare(connection: Connection, device_id: str, *, index_was_held: bool) ->
 
 @asynccontextmanager
 async def _replica(
-    config: Config, path: Path, boot: Boot, database: DatabaseThread, lock: DatabaseLock
+    config: Config,
+    path: Path,
+    boot: Boot,
+    database: DatabaseThread,
+    lock: DatabaseLock,
+    alarms: Alarms,
 ) -> AsyncIterator[Any]:
     """Replication when it is on; else the daemon checkpoints by itself."""
     if config.replica.enabled:
         from edge_store.replica.room import replicating
 
-        descriptor = lock.descriptor
-        async with replicating(config.replica, path, boot, lock_descriptor=descriptor) as replica:
+        async with replicating(
+            config.replica, path, boot, alarms, lock_descriptor=lock.descriptor
+        ) as replica:
             yield replica
         return
     async with asyncio.TaskGroup() as tasks:

@@ -65,6 +65,10 @@ class Metrics:
             registry=registry,
         )
 
+        self.alarm = Gauge(
+            "edge_store_alarm", "1 while the alarm is raised", ["name"], registry=registry
+        )
+
     def watch(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """A gauge that is read when it is scraped."""
         Gauge(f"edge_store_{name}", documentation, registry=self.registry).set_function(read)
