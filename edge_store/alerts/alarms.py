@@ -40,7 +40,7 @@ class AlarmName(StrEnum):
         return member
 
     ENGINE_DOWN = "engine_down", "the engine does not answer, or has died", True
-    CHAIN_BROKEN = "chain_broken", "the database is damaged, or its digest chain is broken", True
+    CHAIN_BROKEN = "chain_broken", "the database is damaged or gone, or its chain is broken", True
     RESULTS_LOST = "results_lost", "outcomes of admitted requests could not be stored", True
     DISK_LOW = "disk_low", "the disk is low, and something was given up for it", True
     REQUESTS_FAILING = "requests_failing", "too large a share of requests fails"
@@ -65,10 +65,13 @@ class Alarm(Record, frozen=True, kw_only=True):
 class Alarms:
     """Those of this box. ``changed`` is called, by whichever thread, after a change."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, clock: Callable[[], int] = now_ms) -> None:
+        self._clock = clock
         self._gauge = metrics.alarm
         self._lock = threading.Lock()
         self._active: dict[AlarmName, Alarm] = {}
+        self._ended: dict[AlarmName, int] = {}
+        self.device = ""  # set once it is known
         self.changed: Callable[[], object] = lambda: None
         for name in AlarmName:
             self._gauge.labels(name.value).set(0)
@@ -79,11 +82,23 @@ class Alarms:
         with self._lock:
             return tuple(self._active.values())
 
+    @property
+    def ended(self) -> dict[AlarmName, int]:
+        """When those that are not raised, but were, were resolved last (UTC ms)."""
+        with self._lock:
+            return {name: at for name, at in self._ended.items() if name not in self._active}
+
+    def recall(self, alarm: Alarm) -> None:
+        """One that was raised when the daemon ended: it stands until somebody resolves it."""
+        with self._lock:
+            self._active.setdefault(alarm.name, alarm)
+            self._gauge.labels(alarm.name.value).set(1)
+
     def raise_(self, name: AlarmName, message: str, **fields: Any) -> None:
         """``name`` holds, ``message`` says how; again and again while it does."""
         with self._lock:
             before = self._active.get(name)
-            since = before.since if before else now_ms()
+            since = before.since if before else self._clock()
             self._active[name] = Alarm(
                 name=name, since=since, message=message[:MESSAGE_CHARS_MAX], fields=fields
             )
@@ -96,7 +111,9 @@ class Alarms:
         """``name`` does not hold, or no longer."""
         with self._lock:
             before = self._active.pop(name, None)
+            if before is not None:
+                self._ended[name] = self._clock()
             self._gauge.labels(name.value).set(0)
         if before is not None:
-            log.warning("alarm_resolved", alarm=name.value, after_ms=now_ms() - before.since)
+            log.warning("alarm_resolved", alarm=name.value, after_ms=self._clock() - before.since)
             self.changed()

@@ -60,7 +60,7 @@ def test_active_alarms_fit_what_readyz_may_answer(metrics: Metrics) -> None:
 
 def test_every_alarm_is_documented_and_no_other_is() -> None:
     page = OPERATIONS.read_text(encoding="utf-8")
-    (section,) = re.findall(r"^## Alarms\n(.*?)(?=^## )", page, re.MULTILINE | re.DOTALL)
+    (section,) = re.findall(r"^## Alarms\n(.*?)(?=^What to do)", page, re.MULTILINE | re.DOTALL)
     documented = re.findall(r"^\| `(\w+)` \| (.*?) \|$", section, re.MULTILINE)
     urgent = {True: " (urgent)", False: ""}
     assert documented == [(name.value, name.meaning + urgent[name.is_urgent]) for name in AlarmName]
