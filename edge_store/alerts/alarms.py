@@ -99,12 +99,16 @@ class Alarms:
         with self._lock:
             before = self._active.get(name)
             since = before.since if before else self._clock()
-            self._active[name] = Alarm(
-                name=name, since=since, message=message[:MESSAGE_CHARS_MAX], fields=fields
+            alarm = Alarm(
+                name=name,
+                since=since,
+                message=_plain(message),
+                fields={key: _plain(value) for key, value in fields.items()},
             )
+            self._active[name] = alarm
             self._gauge.labels(name.value).set(1)
         if before is None:
-            log.error("alarm_raised", alarm=name.value, message=message, **fields)
+            log.error("alarm_raised", alarm=name.value, message=alarm.message, fields=alarm.fields)
             self.changed()
 
     def resolve(self, name: AlarmName) -> None:
@@ -117,3 +121,10 @@ class Alarms:
         if before is not None:
             log.warning("alarm_resolved", alarm=name.value, after_ms=self._clock() - before.since)
             self.changed()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say: a room may pass what it has at hand, a path or an odd file name."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return str(value)[:MESSAGE_CHARS_MAX].encode("utf-8", "backslashreplace").decode()

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from edge_store.alerts import AlarmName, Alarms
+from edge_store.alerts import Alarm, AlarmName, Alarms
 from edge_store.observability.metrics import Metrics
 
 OPERATIONS = Path(__file__).resolve().parent.parent.parent / "docs/operations.md"
@@ -39,6 +39,15 @@ def test_alarm_raised_often_is_told_once_and_kept_up_to_date(metrics: Metrics) -
         ("alarm_resolved", "disk_low"),
     ]
     assert changes == [1, 0]
+
+
+def test_whatever_a_room_passes_can_be_told(metrics: Metrics) -> None:
+    alarms = Alarms(metrics)
+    alarms.raise_(AlarmName.DISK_LOW, "odd \udc80", path=Path("/x"), event="e", alarm=None, n=1.5)
+    (alarm,) = alarms.active
+    assert msgspec.json.decode(msgspec.json.encode(alarm), type=Alarm) == alarm
+    assert alarm.message == "odd \\udc80"
+    assert alarm.fields == {"path": "/x", "event": "e", "alarm": None, "n": 1.5}
 
 
 def test_gauge_of_every_alarm_is_there_from_the_start(metrics: Metrics) -> None:
