@@ -17,8 +17,11 @@ from typing import Any
 import structlog
 
 from edge_store import __version__
+from edge_store.alerts import Alarms
+from edge_store.alerts.room import Alerting, alerting
 from edge_store.api.access import Access
 from edge_store.api.admin import admin_routes, bind_admin
+from edge_store.api.alerts import alert_routes
 from edge_store.api.app import own_routes
 from edge_store.api.background import in_background
 from edge_store.api.gate import Gate
@@ -61,6 +64,7 @@ from edge_store.sqlite import (
     translated,
 )
 from edge_store.systemd import notify
+from edge_store.watching import Watched, watching
 
 __all__ = ["build_engine", "serve"]
 
@@ -107,6 +111,19 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
         EngineCrashed: it ran, and everything admitted is recorded.
         Corrupt: the database was found damaged by a COMMIT; nothing was written since.
     """
+    metrics = Metrics()
+    alarms = Alarms(metrics)
+    async with alerting(config.alerts, Path(config.store.path), alarms) as told:
+        await _serve(config, metrics, alarms, told, announce)
+
+
+async def _serve(
+    config: Config,
+    metrics: Metrics,
+    alarms: Alarms,
+    told: Alerting | None,
+    announce: Callable[[str], None],
+) -> None:
     stopping = Stopping()
     path = Path(config.store.path)
     admin_key = read_credential("admin-key", "EDGE_STORE_ADMIN_KEY")
@@ -123,13 +140,13 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
     require_certificate(config.server)
     with DatabaseLock(path) as lock:
         listener = bind(config.server)  # before anything slow begins
-        metrics = Metrics()
         index_was_held = is_index_held(path)
         await asyncio.to_thread(examine, path, lock, index_was_held=index_was_held)
         database = await DatabaseThread.open(
             lambda: open_writer(path, busy_timeout_ms=config.store.busy_timeout_ms)
         )
         device_id = await database.run(_prepare, config.device.id, index_was_held=index_was_held)
+        alarms.device = device_id
         keys = await database.run(keys_at_start)
         require_guarded(listener, config.server, has_keys=bool(keys))
         access = Access(keys, admin_key)
@@ -145,7 +162,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
             disk = Disk(path, config.store.disk_reserve_bytes)
             log.info("boot_began", boot_id=boot.boot_id, device_id=device_id, version=__version__)
             async with (
-                _replica(config, path, boot, database, lock) as replica,
+                _replica(config, path, boot, database, lock, alarms) as replica,
                 recording(config, disk, boot, database, engine, metrics, replica) as (
                     recorder,
                     damaged,
@@ -172,7 +189,7 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                             commits=recorder.commits,
                             exposition=lambda: metrics.exposition() + engine.metrics(),
                             health=lambda: read_health(
-                                boot, engine, recorder, (disk, replica, queue)
+                                boot, engine, recorder, (disk, replica, queue), alarms
                             ),
                             replica=lambda: replica.status if replica else None,
                             shut_out=access.shut_out,
@@ -190,11 +207,17 @@ async def serve(config: Config, *, announce: Callable[[str], None] = lambda _url
                 drain = Drain(recorder, stopping, died, config.server.drain_timeout_s)
                 loaded = asyncio.ensure_future(engine.until_ready())
                 admin = HttpServer(
-                    admin_routes(queue.change_noticed, access), ADMIN_CONNECTIONS_MAX
+                    admin_routes(queue.change_noticed, access, alert_routes(alarms, told)),
+                    ADMIN_CONNECTIONS_MAX,
                 )
                 async with (
                     listening(admin, bind_admin(path)),
                     listening(server, listener, drain),
+                    watching(
+                        alarms,
+                        config.alerts,
+                        Watched(path, loaded, engine, disk, recorder, metrics, replica, queue),
+                    ),
                     running(queue),  # cut first, and asked again by the next daemon
                 ):
                     url = url_of(listener, config.server)
@@ -347,14 +370,20 @@ def _prepare(connection: Connection, device_id: str, *, index_was_held: bool) ->
 
 @asynccontextmanager
 async def _replica(
-    config: Config, path: Path, boot: Boot, database: DatabaseThread, lock: DatabaseLock
+    config: Config,
+    path: Path,
+    boot: Boot,
+    database: DatabaseThread,
+    lock: DatabaseLock,
+    alarms: Alarms,
 ) -> AsyncIterator[Any]:
     """Replication when it is on; else the daemon checkpoints by itself."""
     if config.replica.enabled:
         from edge_store.replica.room import replicating
 
-        descriptor = lock.descriptor
-        async with replicating(config.replica, path, boot, lock_descriptor=descriptor) as replica:
+        async with replicating(
+            config.replica, path, boot, alarms, lock_descriptor=lock.descriptor
+        ) as replica:
             yield replica
         return
     async with asyncio.TaskGroup() as tasks:

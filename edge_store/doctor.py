@@ -163,7 +163,9 @@ def check_box(config: Config, *, full: bool = False) -> Iterator[Check]:
     yield from _check_database(path, config.device.id, full=full)
     yield _check_space(path, config.store.disk_reserve_bytes)
     yield _check_flush(path.parent)
-    yield from _check_replica(config, path)
+    daemon, problem = ask_daemon(config.server, known_device_id(config))
+    yield from _check_replica(config, path, daemon, problem)
+    yield from _check_alarms(daemon)
 
 
 def _check_folder(path: Path) -> Check:
@@ -315,7 +317,20 @@ def _file_system(folder: Path) -> str:
     return kind
 
 
-def _check_replica(config: Config, path: Path) -> Iterator[Check]:
+def _check_alarms(daemon: dict[str, Any] | None) -> Iterator[Check]:
+    if daemon is None:
+        return
+    alarms = daemon.get("alarms", ())
+    for alarm in alarms:
+        found = f"{alarm['name']} since {rfc3339(alarm['since'])}: {alarm['message']}"
+        yield _failed("alarm", found, "see Alarms in docs/operations.md")
+    if not alarms:
+        yield _ok("alarms", "none is raised")
+
+
+def _check_replica(
+    config: Config, path: Path, daemon: dict[str, Any] | None, problem: str | None
+) -> Iterator[Check]:
     if not config.replica.enabled:
         yield _warning("replica", "off (replica.enabled)", "the results are on this disk only")
         return
@@ -335,7 +350,6 @@ def _check_replica(config: Config, path: Path) -> Iterator[Check]:
         read_credentials(location)
     except EdgeStoreError as exc:  # the daemon may have them from systemd
         yield _warning("replica-keys", f"not in this command's environment: {exc}", exc.hint)
-    daemon, problem = ask_daemon(config.server, known_device_id(config))
     if daemon is None:
         yield _warning("replica", f"not known, this box's daemon does not answer: {problem}",
                        "start it: `edge-store serve`")  # fmt: skip

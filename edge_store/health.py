@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_store import __version__
+from edge_store.alerts import Alarms
 from edge_store.engine import Engine
 from edge_store.observability.metrics import Metrics
 from edge_store.queue.room import Queue
@@ -38,7 +39,11 @@ def watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica:
 
 
 async def read_health(
-    boot: Boot, engine: Engine, recorder: Recorder, rooms: tuple[Disk, Any, Queue]
+    boot: Boot,
+    engine: Engine,
+    recorder: Recorder,
+    rooms: tuple[Disk, Any, Queue],
+    alarms: Alarms,
 ) -> dict[str, Any]:
     """The body of ``/readyz``. An engine that does not say within 2 s is not ready."""
     disk, replica, queue = rooms
@@ -58,4 +63,5 @@ async def read_health(
         "queue": {"in_flight": queue.runner.lines_running, "is_paused": queue.runner.is_paused},
         "disk": {"level": disk.level.value, "meaning": disk.level.name.lower()},
         "replica": replica.status if replica else None,
+        "alarms": alarms.active,
     }

@@ -6,13 +6,14 @@ change runs in the writer's turn (``Writer.change``), as it would in a command o
 
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from edge_store.api.access import Access
 from edge_store.api.answers import HANDLERS, as_json
@@ -41,9 +42,11 @@ def bind_admin(database: Path) -> socket.socket:
     return listener
 
 
-def admin_routes(change: Changing, access: Access | None = None) -> Starlette:
+def admin_routes(
+    change: Changing, access: Access | None = None, more: Sequence[BaseRoute] = ()
+) -> Starlette:
     """``POST /changes/{name}`` with the change's parameters as JSON. ``access`` has the keys anew
-    before who asked knows of it.
+    before who asked knows of it; ``more`` are routes of other rooms.
     """
 
     async def carry_out(request: Request) -> Response:
@@ -63,5 +66,6 @@ def admin_routes(change: Changing, access: Access | None = None) -> Starlette:
                 access.renew(await change(read_keys))
 
     return Starlette(
-        routes=[Route("/changes/{name}", carry_out, methods=["POST"])], exception_handlers=HANDLERS
+        routes=[Route("/changes/{name}", carry_out, methods=["POST"]), *more],
+        exception_handlers=HANDLERS,
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edge_store.result import Record
     from edge_store.sqlite import Connection
 
-__all__ = ["alone", "change", "changes"]
+__all__ = ["alone", "ask", "change", "changes"]
 
 ANSWER_TIMEOUT_S = 120.0
 
@@ -130,24 +130,38 @@ def _connected(database: Path) -> http.client.HTTPConnection | None:
 
 def _ask_daemon(database: Path, name: str, params: bytes) -> Any:
     """The daemon's answer."""
+    from edge_store.errors import StoreError
+
+    answer = ask(database, "POST", f"/changes/{name}", params)
+    if answer is None:
+        raise StoreError("the daemon has stopped meanwhile", hint="begin again")
+    return answer
+
+
+def ask(database: Path, method: str, path: str, body: bytes = b"") -> Any:
+    """What the daemon answers on its admin socket; None when there is no daemon.
+
+    Raises:
+        EdgeStoreError: what it answered; or it did not.
+    """
     import msgspec
 
     from edge_store.errors import EdgeStoreError, StoreError
 
     connection = _connected(database)
     if connection is None:
-        raise StoreError("the daemon has stopped meanwhile", hint="begin again")
+        return None
     try:
-        connection.request("POST", f"/changes/{name}", body=params)
+        connection.request(method, path, body=body)
         response = connection.getresponse()
-        body = response.read()
+        answer = response.read()
     except (OSError, http.client.HTTPException) as exc:
         raise StoreError(
-            f"the daemon did not answer to {name}: {exc}", hint="it may be done: look, then repeat"
+            f"the daemon did not answer to {path}: {exc}", hint="it may be done: look, then repeat"
         ) from exc
     finally:
         connection.close()
     if response.status != http.HTTPStatus.OK:
-        error = msgspec.json.decode(body)["error"]
+        error = msgspec.json.decode(answer)["error"]
         raise EdgeStoreError(error["message"], hint=error.get("hint") or "")
-    return msgspec.json.decode(body)
+    return msgspec.json.decode(answer)

@@ -31,6 +31,7 @@ COMMANDS = {
     "index": "index",
     "status": "status",
     "doctor": "doctor",
+    "alerts": "alerts",
     "config": "config",
     "replica": "replica",
     "fleet": "fleet",

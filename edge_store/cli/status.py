@@ -70,7 +70,12 @@ def _daemon_lines(daemon: dict[str, Any]) -> list[tuple[str, str]]:
     is_open = "open" if admission.get("is_open") else f"closed ({admission.get('code')})"
     ready = "ready" if engine.get("is_ready") else "not ready"
     replica = daemon.get("replica")
+    alarms = [
+        ("alarm", f"{alarm['name']} since {time_text(alarm['since'])}: {alarm['message']}")
+        for alarm in daemon.get("alarms", ())
+    ]
     return [
+        *alarms,
         ("version", str(daemon.get("version"))),
         ("engine", f"{engine.get('kind')} {engine.get('version')}, {ready}"),
         ("admission", f"{is_open}, {daemon.get('in_flight')} in flight"),

@@ -1,6 +1,7 @@
 """The settings: what they are (``sections``), where they come from (``load``), how they look."""
 
-from edge_store.config.credentials import read_credential
+from edge_store.config.alerts import AlertsSection
+from edge_store.config.credentials import read_credential, read_secrets
 from edge_store.config.engines import DemoSection, EngineKind, EngineSection, UpstreamSection
 from edge_store.config.load import Loaded, config_path, load
 from edge_store.config.privacy import Detector, PrivacySection
@@ -19,6 +20,7 @@ from edge_store.config.sections import (
 )
 
 __all__ = [
+    "AlertsSection",
     "Config",
     "DemoSection",
     "Detector",
@@ -40,6 +42,7 @@ __all__ = [
     "config_path",
     "load",
     "read_credential",
+    "read_secrets",
     "render_toml",
     "shown_settings",
 ]

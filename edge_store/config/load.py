@@ -28,6 +28,7 @@ NO_SETTINGS = (
     "EDGE_STORE_CONFIG",
     "EDGE_STORE_UPSTREAM_API_KEY",
     "EDGE_STORE_ADMIN_KEY",
+    "EDGE_STORE_ALERT_URLS",
     "EDGE_STORE_API_KEY",  # of the commands that ask the daemon (cli/batch.py)
 )
 SYSTEM_PATH = Path("/etc/edge-store/edge-store.toml")

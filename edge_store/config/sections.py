@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from edge_store.config.alerts import AlertsSection
 from edge_store.config.engines import EngineSection
 from edge_store.config.privacy import PrivacySection
 from edge_store.config.section import KIB, MIB, Section
@@ -326,6 +327,7 @@ class Config(Section, frozen=True, kw_only=True):
     privacy: PrivacySection = PrivacySection()
     responses: ResponsesSection = ResponsesSection()
     replica: ReplicaSection = ReplicaSection()
+    alerts: AlertsSection = AlertsSection()
     device: DeviceSection = DeviceSection()
     log: LogSection = LogSection()
 
@@ -361,6 +363,9 @@ class Config(Section, frozen=True, kw_only=True):
             engine=msgspec.structs.replace(self.engine, sglang=sglang),
             store=msgspec.structs.replace(self.store, path=str(path)),
             replica=msgspec.structs.replace(self.replica, url=url),
+            alerts=msgspec.structs.replace(
+                self.alerts, urls_file=_absolute(directory, self.alerts.urls_file)
+            ),
         )
 
 

@@ -65,6 +65,15 @@ class Metrics:
             registry=registry,
         )
 
+        self.alarm = Gauge(
+            "edge_store_alarm", "1 while the alarm is raised", ["name"], registry=registry
+        )
+
+    def lost_count(self) -> int:
+        """Results that could not be stored, whatever the code."""
+        samples = (each for family in self.lost.collect() for each in family.samples)
+        return int(sum(each.value for each in samples if each.name.endswith("_total")))
+
     def watch(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """A gauge that is read when it is scraped."""
         Gauge(f"edge_store_{name}", documentation, registry=self.registry).set_function(read)

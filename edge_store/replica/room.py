@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from edge_store.alerts import Alarms
 from edge_store.config import ReplicaSection
 from edge_store.errors import LitestreamUnavailable, PathTaken, ReplicationError
 from edge_store.replica.control import Synced
@@ -39,10 +40,13 @@ HEARTBEAT_S = 300.0
 class Replica:
     """What the rest of the daemon sees of it."""
 
-    def __init__(self, litestream: Litestream, ownership: Ownership, heads: Heads) -> None:
+    def __init__(
+        self, litestream: Litestream, ownership: Ownership, heads: Heads, alarms: Alarms
+    ) -> None:
         self._litestream = litestream
         self.ownership = ownership
         self.heads = heads
+        self.alarms = alarms
         self._refused: ReplicationError | None = None
 
     @property
@@ -129,7 +133,12 @@ def has_boot(connection: Connection, boot_id: str) -> bool:
 
 @asynccontextmanager
 async def replicating(
-    section: ReplicaSection, path: Path, boot: Boot, *, lock_descriptor: int | None = None
+    section: ReplicaSection,
+    path: Path,
+    boot: Boot,
+    alarms: Alarms,
+    *,
+    lock_descriptor: int | None = None,
 ) -> AsyncIterator[Replica]:
     """Replicate while the body runs. Leaving waits, bounded, for the last commits.
 
@@ -145,7 +154,7 @@ async def replicating(
         return await reader.run(has_boot, boot_id)
 
     ownership = Ownership(objects, boot.device_id, boot.boot_id, boot.timeline, is_ours)
-    replica = Replica(litestream, ownership, Heads(objects, boot.device_id))
+    replica = Replica(litestream, ownership, Heads(objects, boot.device_id), alarms)
     try:
         async with litestream, asyncio.TaskGroup() as tasks:
             with suppress(TimeoutError):

@@ -15,7 +15,7 @@ from edge_store.sqlite import open_writer
 ROOT = Path(__file__).resolve().parent.parent.parent
 HEAVY = {
     "sglang", "torch", "starlette", "uvicorn", "uvloop", "httpx", "rich", "sqlite_utils",
-    "obstore", "openai", "jsonschema", "json_repair", "prometheus_client", "structlog",
+    "obstore", "openai", "apprise", "jsonschema", "json_repair", "prometheus_client", "structlog",
 }  # fmt: skip
 LIST_MODULES = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))"
 
@@ -46,6 +46,16 @@ def test_help_loads_no_engine_and_no_server() -> None:
 
 def test_query_loads_no_engine_and_no_server(database: Path) -> None:
     assert not loaded_by("query", "select 1", "--db", str(database)) & HEAVY
+
+
+def test_daemon_does_not_load_what_sends_alerts() -> None:
+    program = f"{LIST_MODULES}; import edge_store.daemon"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    assert "edge_store.alerts.room" in done.stderr.split()
+    assert not {"apprise", "requests"} & set(done.stderr.split())
 
 
 def test_query_is_cheap(database: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge_store import errors
+from edge_store.alerts.room import CREDENTIAL
 from edge_store.api.server import FORCE_AFTER_S
 from edge_store.config import Config
 from edge_store.engine.upstream import KEY_CREDENTIAL
@@ -41,6 +42,10 @@ def test_systemd_restarts_after_what_may_pass(error: type[errors.EdgeStoreError]
 
 def test_unit_loads_the_upstream_key() -> None:
     assert f"{KEY_CREDENTIAL}:edge-store.{KEY_CREDENTIAL}" in settings("LoadCredential")
+
+
+def test_unit_loads_the_alert_urls() -> None:
+    assert f"{CREDENTIAL}:edge-store.{CREDENTIAL}" in settings("LoadCredential")
 
 
 def test_systemd_waits_longer_than_a_slow_stop_takes() -> None:
