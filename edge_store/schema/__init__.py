@@ -29,6 +29,7 @@ FILES = (
     "0002_keys.sql",
     "0003_batches.sql",
     "0004_responses.sql",
+    "0006_forget.sql",
     "0007_open.sql",
 )
 SCHEMA_VERSION = len(FILES)

@@ -201,6 +201,13 @@ CREATE TABLE files ( -- What was uploaded, and what batches made. The bytes lie 
     sha256 TEXT NOT NULL -- of its bytes
 ) STRICT;
 
+CREATE TABLE forgotten ( -- Goes to every copy, as the rows of deletions with the reason forget do.
+    forgotten_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    at INTEGER NOT NULL, -- UTC ms
+    what TEXT NOT NULL CHECK (what IN ('request', 'response', 'conversation', 'lines')), -- a queued request, a response without a result, a conversation with its items, lines of an uploaded or made file
+    id TEXT NOT NULL -- its id; of a file the SHA-256 that it is named by
+) STRICT;
+
 CREATE TABLE line_marks ( -- What is said of a line beside its results. The newest counts.
     mark_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
     batch_id TEXT NOT NULL, -- the batch; of a queued request its id

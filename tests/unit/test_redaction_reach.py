@@ -24,6 +24,7 @@ OURS = {
     "device": "device_id",
     "drills": "timeline txid failure",
     "files": "file_id tenant purpose sha256",
+    "forgotten": "what id",
     "line_marks": "batch_id mark code",
     "losses": "boot_id id code message",  # of a COMMIT that failed: SQLite's words, without values
     "outputs": "finish_reason json_state repairer constraint_kind",
