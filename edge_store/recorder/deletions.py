@@ -12,7 +12,7 @@ import msgspec
 
 from edge_store.clock import now_ms
 from edge_store.recorder.transactions import in_transaction
-from edge_store.rows import content_digest
+from edge_store.rows import content_digest, whole_body
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 
@@ -73,7 +73,10 @@ def delete_here(
 
 def _delete_content(connection: Connection, chosen: dict[str, Any]) -> int:
     count = 0
-    for seq, *bodies in connection.execute(sql("select_contents"), {"seqs": chosen["seqs"]}):
+    for seq, text, sent, got in connection.execute(
+        sql("select_contents"), {"seqs": chosen["seqs"]}
+    ):
+        bodies = (text, whole_body(connection, seq, sent), got)
         connection.execute(
             sql("note_deleted_content"),
             {
