@@ -19,7 +19,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from edge_store.rows import RESULT_COLUMNS, content_digest, joined_digest, row_digest
+from edge_store.rows import (
+    RESULT_COLUMNS,
+    content_digest,
+    joined_digest,
+    row_digest,
+    whole_body,
+)
 from edge_store.sql import sql
 from edge_store.sqlite import SQLITE_ERRORS, Connection
 
@@ -43,6 +49,7 @@ ROWS_AT_ONCE = 1024
 RESULTS_AT_ONCE = 128  # of 6 KB each: SQLite caches 2 MB
 WIDTH = len(RESULT_COLUMNS)
 FIRST = itemgetter(0)
+BODY = WIDTH + 2  # behind the content's seq and its text
 encode = msgspec.msgpack.Encoder().encode
 T = TypeVar("T", bound=Sequence[Any])
 
@@ -316,10 +323,12 @@ def add_digest_function(connection: Connection) -> bool:
 
 
 def _is_plain(connection: Connection, span: Mapping[str, int]) -> bool:
-    """Whether there is nothing between but results as they were written, each with its content and
-    at most one output. That is most of a file, and SQLite calls for each row with all its values,
-    where to fetch them gives the interpreter up for every one.
+    """Whether there is nothing between but results as they were written, each with its content,
+    of which nothing was taken out, and at most one output. That is most of a file, and SQLite calls
+    for each row with all its values, where to fetch them gives the interpreter up for every one.
     """
+    if connection.execute(sql("select_seqs_with_blobs"), span).fetchone() is not None:
+        return False
     results, *parts, expired, written = connection.execute(sql("count_as_written"), span).fetchone()
     if expired or written != results:
         return False
@@ -334,10 +343,14 @@ def _check_piece(
     expired = Ordered(
         connection.execute(sql("select_chain_deletions"), {"what": "content", **span})
     )
+    with_blobs = {seq for (seq,) in connection.execute(sql("select_seqs_with_blobs"), span)}
     choice = next(outputs, None)
     choices = contents = 0
     for row in connection.execute(sql("select_chain_results"), span):
         seq = row[0]
+        if seq in with_blobs and row[WIDTH] is not None:
+            sent = whole_body(connection, seq, row[BODY])
+            row = (*row[:BODY], sent, *row[BODY + 1 :])  # noqa: PLW2901
         mine: list[tuple[Any, ...]] = []
         while choice is not None and choice[0] <= seq:
             if choice[0] == seq:

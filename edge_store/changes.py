@@ -5,6 +5,8 @@ is stopped by the command itself. Either way it is one function in one transacti
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from edge_store.forget.carry import ForgetKept, ForgetResults, forget_kept, forget_results
+from edge_store.forget.lines import Overwrite, overwrite
 from edge_store.keys import CreateKey, RevokeKey, create_key, revoke_key
 from edge_store.queue.entries import Retry, Switch, retry_lines, set_switch
 from edge_store.repair import ApplyRepairs, apply_repairs
@@ -21,6 +23,9 @@ class Change(NamedTuple):
 
 
 CHANGES: Mapping[str, Change] = {
+    "forget.kept": Change(ForgetKept, forget_kept),
+    "forget.lines": Change(Overwrite, overwrite),
+    "forget.results": Change(ForgetResults, forget_results),
     "keys.create": Change(CreateKey, create_key),
     "keys.revoke": Change(RevokeKey, revoke_key),
     "repair.apply": Change(ApplyRepairs, apply_repairs),

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from edge_store.blobs import Part, joined, split
 from edge_store.result import Content, JsonState, Operation, Output, Recorded, Result, Status
 from edge_store.sql import sql, sql_of_rows
 from edge_store.sqlite import Connection, driver
@@ -23,12 +24,14 @@ __all__ = [
     "RESULT_COLUMNS",
     "Row",
     "content_digest",
+    "insert_blobs",
     "insert_rows",
     "joined_digest",
     "load_recorded",
     "row_digest",
     "salvaged",
     "to_row",
+    "whole_body",
 ]
 
 NESTED = ("outputs", "content")
@@ -70,12 +73,15 @@ SCRATCH = Scratch()
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """What the three INSERTs take, and the digest that the commit carries on."""
+    """What the INSERTs take, and the digest that the commit carries on, which is one of the bodies
+    as they were sent.
+    """
 
     result: tuple[Any, ...]
     outputs: list[tuple[Any, ...]]
     content: tuple[Any, ...]
     digest: bytes
+    blobs: tuple[Part, ...]
 
 
 def content_digest(content: Sequence[Any]) -> bytes:
@@ -129,7 +135,9 @@ def to_row(seq: int, timeline: str, result: Result) -> Row:
         choices.append(tuple(choice))
     bodies = msgspec.structs.astuple(content)
     digest = row_digest(columns, choices, content_digest(bodies))
-    return Row((*columns, digest), choices, (seq, *bodies), digest)
+    body, blobs = split(content.request_body)
+    stored = (seq, content.input_text, body, content.response_body)
+    return Row((*columns, digest), choices, stored, digest, blobs)
 
 
 def insert_rows(connection: Connection, rows: Sequence[Row]) -> None:
@@ -144,6 +152,23 @@ def insert_rows(connection: Connection, rows: Sequence[Row]) -> None:
     _insert(connection, "insert_result", [row.result for row in rows], sizes)
     _insert(connection, "insert_output", [o for row in rows for o in row.outputs], sizes)
     _insert(connection, "insert_content", contents, sizes)
+    for row in rows:
+        if row.blobs:
+            insert_blobs(connection, "insert_request_blob", row.content[0], row.blobs)
+
+
+def insert_blobs(
+    connection: Connection, block: str, owner: int | str, parts: Sequence[Part]
+) -> None:
+    """Store what was taken out of a body, unless it is there already, and by ``block`` where it
+    belongs in the body of ``owner``.
+    """
+    for place, part in enumerate(parts):
+        name = part.sha256
+        blob = {"sha256": name, "media_type": part.media_type, "bytes": part.data}
+        connection.execute(sql("insert_blob"), blob)
+        reference = (owner, place, part.offset, int(part.is_escaped), name)
+        connection.execute(sql(block), reference)
 
 
 def _insert(
@@ -219,7 +244,15 @@ def load_recorded(
         row = dict(zip(names, values, strict=True))
         outputs = _rows(connection, "select_outputs", row["seq"])
         content = _rows(connection, "select_content", row["seq"]) if with_content else []
-        yield _recorded(row, outputs, content[0] if content else None)
+        bodies = content[0] if content else None
+        if bodies is not None and bodies["has_blobs"]:
+            bodies["request_body"] = whole_body(connection, row["seq"], bodies["request_body"])
+        yield _recorded(row, outputs, bodies)
+
+
+def whole_body(connection: Connection, seq: int, stored: bytes) -> bytes:
+    """The request's body as it was sent."""
+    return joined(stored, connection.execute(sql("select_blobs"), {"seq": seq}))
 
 
 def _rows(connection: Connection, block: str, seq: int) -> list[dict[str, Any]]:

@@ -70,6 +70,7 @@ WRITER_PRAGMAS: tuple[tuple[str, int | str, str], ...] = (
     ("journal_mode", "wal", "readers never wait for the writer, and Litestream reads the WAL"),
     ("synchronous", 2, "FULL: a commit survives a power cut; NORMAL lost a quarter of them"),
     ("wal_autocheckpoint", 0, "Litestream owns checkpoints: with 1000 its replicas were corrupt"),
+    ("secure_delete", 1, "what is forgotten is overwritten, not only unlinked"),
     ("foreign_keys", 1, "outputs and requests go with their result"),
 )
 

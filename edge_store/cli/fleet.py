@@ -93,6 +93,10 @@ def _line(report: "BoxReport") -> str:
     line = f"{name} ok      {_extent(report)}, {report.seconds:.1f} s"
     if report.kept is not None:
         line += f"; it does not continue the older copy, which is kept as {report.kept}"
+    if report.forgotten:
+        line += f"; {report.forgotten} forgotten results deleted in older copies"
+    for older in report.not_forgotten:
+        line += f"; {older} cannot be written: what the box has forgotten may be in it"
     return line
 
 

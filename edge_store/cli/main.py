@@ -28,6 +28,7 @@ COMMANDS = {
     "receipt": "receipt",
     "verify": "verify",
     "repair": "repair",
+    "forget": "forget",
     "index": "index",
     "status": "status",
     "doctor": "doctor",

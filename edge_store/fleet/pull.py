@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_store.errors import AlreadyRunning, EdgeStoreError, StoreError
+from edge_store.fleet.forget import forget_in_all
 from edge_store.fleet.history import settle
 from edge_store.ids import DeviceId
 from edge_store.replica.location import Location
@@ -29,13 +30,17 @@ LOCK_NAME = ".pull.lock"
 class BoxReport(Record, frozen=True, kw_only=True):
     """What became of one box. Without an ``error`` its copy is new; ``newest_at`` is UTC ms.
 
-    ``kept`` is where the older copy lies, when the new one does not continue it.
+    ``kept`` is where the older copy lies, when the new one does not continue it. ``forgotten``
+    results were deleted in such copies, as the box has forgotten them; ``not_forgotten`` are those
+    that could not be written.
     """
 
     device_id: DeviceId
     results: int | None = None
     newest_at: int | None = None
     kept: Path | None = None
+    forgotten: int = 0
+    not_forgotten: tuple[Path, ...] = ()
     seconds: float
     error: str | None = None
     code: str | None = None
@@ -93,6 +98,7 @@ async def _pull_one(
         restored = await restore(
             location, device_id, path, timeout_s=timeout_s, before_replacing=keep_history
         )
+        forgotten, not_forgotten = await asyncio.to_thread(forget_in_all, path)
     except (EdgeStoreError, OSError) as exc:
         return BoxReport(
             device_id=device_id,
@@ -105,6 +111,8 @@ async def _pull_one(
         results=restored.results,
         newest_at=restored.newest_at,
         kept=kept,
+        forgotten=forgotten,
+        not_forgotten=not_forgotten,
         seconds=restored.seconds,
     )
 

@@ -44,8 +44,8 @@ Change = Callable[..., Awaitable[Any]]
 class Entry(NamedTuple):
     """A line of a batch, or a queued request (without ``custom_id``).
 
-    ``body`` reads the body. ``origin`` is that of its attempts. Its ``place`` is taken already when
-    it comes here.
+    ``body`` reads the body, which is empty where it was forgotten meanwhile. ``origin`` is that of
+    its attempts. Its ``place`` is taken already when it comes here.
     """
 
     endpoint: str
@@ -149,6 +149,8 @@ class Asking:
         was_admitted = False
         try:
             body = await entry.body()
+            if not body:
+                return Outcome.REFUSED
             answer = await self._ask(entry.endpoint, body, entry.caller, origin)
             was_admitted = True
         except EdgeStoreError as exc:

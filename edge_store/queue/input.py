@@ -4,6 +4,7 @@ A line is ``{"custom_id": …, "method": "POST", "url": …, "body": {…}}``, a
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -12,9 +13,10 @@ import msgspec
 from edge_store.errors import StoreError
 from edge_store.queue.records import InputFault
 
-__all__ = ["FAULTS_SHOWN", "Checked", "Limits", "Line", "check", "lines_of", "reread"]
+__all__ = ["FAULTS_SHOWN", "Checked", "Limits", "Line", "check", "lines_of", "next_lines", "reread"]
 
 FAULTS_SHOWN = 100
+LINES_PER_READ, BYTES_PER_READ = 256, 4 * 1024 * 1024
 CUSTOM_ID_CHARS_MAX = 512
 LINE_SPARE_BYTES = 4096  # of a line beside its body
 
@@ -126,11 +128,28 @@ def lines_of(path: Path, limits: Limits) -> Iterator[Line]:
                 yield Line(brief.custom_id, bytes(brief.body), offset, len(text))
 
 
+def next_lines(lines: Iterator[Line]) -> list[Line]:
+    """The next lines: so many, or so many bytes of them, but one at least."""
+    piece: list[Line] = []
+    size = 0
+    for line in islice(lines, LINES_PER_READ):
+        piece.append(line)
+        size += len(line.body)
+        if size > BYTES_PER_READ:
+            break
+    return piece
+
+
 def reread(path: Path, line: Line) -> bytes:
-    """The body of a line again. Raises ``OSError``, ``StoreError``."""
+    """The body of a line again; empty where it was forgotten.
+
+    Raises:
+        OSError, StoreError: it cannot be read.
+    """
     with path.open("rb") as file:
         file.seek(line.offset)
-        return bytes(_checked(file.read(line.length)).body)
+        text = file.read(line.length)
+    return b"" if text.isspace() else bytes(_checked(text).body)
 
 
 def _checked(text: bytes) -> Brief:

@@ -5,10 +5,9 @@ database which batches are open and which of their lines have an outcome, and go
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 
 import structlog
 
@@ -22,6 +21,7 @@ from edge_store.queue.entries import (
     drop_finished_requests,
     drop_refused_requests,
     end_request,
+    find_request,
     held_ids,
     is_paused,
     queued_requests,
@@ -29,7 +29,7 @@ from edge_store.queue.entries import (
 )
 from edge_store.queue.files import FileStore
 from edge_store.queue.held import Held
-from edge_store.queue.input import Limits, Line, lines_of, reread
+from edge_store.queue.input import Limits, Line, lines_of, next_lines, reread
 from edge_store.queue.lines import Counts, LineState, Standing, counted
 from edge_store.queue.places import Place, Places
 from edge_store.queue.records import Batch, BatchState, QueuedRequest
@@ -41,6 +41,7 @@ from edge_store.queue.store import (
     restored_at,
 )
 from edge_store.recorder.caller import Origin
+from edge_store.recorder.deletions import last_tombstones
 from edge_store.recorder.redacting import Redacting
 from edge_store.recorder.slots import Slots
 from edge_store.sqlite import DatabaseThread
@@ -51,7 +52,6 @@ log = structlog.get_logger(__name__)
 
 OPEN_MAX = 16  # batches at a time; others wait, those of a tenant that has none under way least
 ALIVE_MAX = 1024  # lines of one batch that run or pause between attempts
-LINES_PER_READ, BYTES_PER_READ = 256, 4 * 1024 * 1024  # of an input file
 REQUESTS_PER_READ = 8
 SWEEP_S = 3600.0
 PAUSE_S = 5.0  # after the disk has failed
@@ -120,6 +120,7 @@ class Runner:
         self._changed = asyncio.Event()
         self._accepted = asyncio.Event()
         self._engine_failed = asyncio.Event()
+        self._tombstones = (0, 0)  # what is at hand from before newer ones may be forgotten
         self.is_paused = False
         self._is_engine_down = False
         metrics.watch("queue_lines_running", "Lines in flight", lambda: self._places.running)
@@ -164,6 +165,7 @@ class Runner:
 
     async def _look(self, tasks: asyncio.TaskGroup) -> None:
         """Take up what an operator or a caller has changed."""
+        self._tombstones = await self._reader.run(last_tombstones)
         self.is_paused = await self._reader.run(is_paused)
         self._set_places()
         for batch in await self._reader.run(open_batches, OPEN_MAX):
@@ -211,6 +213,7 @@ class Runner:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._accepted.clear()
+                since = self._tombstones
                 try:
                     found = await self._reader.run(queued_requests, taken, REQUESTS_PER_READ)
                 except StoreError as exc:
@@ -223,15 +226,23 @@ class Runner:
                     place = Place(self._places, len(request.body), request.caller.tenant)
                     await place.take(first=True)
                     ending = partial(taken.discard, number)
-                    task = tasks.create_task(self._run_request(request, place, ending))
+                    task = tasks.create_task(self._run_request(request, place, ending, since))
                     task.add_done_callback(partial(_left, place, alive))
                 if not found:
                     await self._accepted.wait()
 
     async def _run_request(
-        self, request: QueuedRequest, place: Place, ending: Callable[[], None]
+        self,
+        request: QueuedRequest,
+        place: Place,
+        ending: Callable[[], None],
+        since: tuple[int, int],
     ) -> None:
         async def body() -> bytes:
+            if self._tombstones != since:
+                found = await self._reader.run(find_request, request.id, request.caller)
+                if found is None:
+                    return b""
             return await self._held.sent(request.id, request.body, is_held=request.is_held)
 
         origin = Origin(result_id=request.id, batch_id=request.id)
@@ -310,7 +321,8 @@ class Runner:
         alive = asyncio.Semaphore(ALIVE_MAX)
         lines = lines_of(self._store.path(found.batch.input_sha256), self._limits)
         async with asyncio.TaskGroup() as tasks:
-            while piece := await asyncio.to_thread(_piece, lines):
+            since = self._tombstones
+            while piece := await asyncio.to_thread(next_lines, lines):
                 for line in piece:
                     standing = known.get(line.custom_id, Standing(LineState.WAITING))
                     if standing.state.is_settled:
@@ -318,17 +330,24 @@ class Runner:
                     await alive.acquire()
                     place = Place(self._places, len(line.body), found.batch.tenant)
                     await place.take()
-                    task = tasks.create_task(self._run_line(found, line, standing.attempts, place))
+                    task = tasks.create_task(
+                        self._run_line(found, line, standing.attempts, place, since)
+                    )
                     task.add_done_callback(partial(_left, place, alive))
+                since = self._tombstones
 
-    async def _run_line(self, found: OpenBatch, line: Line, attempts: int, place: Place) -> None:
+    async def _run_line(
+        self, found: OpenBatch, line: Line, attempts: int, place: Place, since: tuple[int, int]
+    ) -> None:
         batch = found.batch
         path = self._store.path(batch.input_sha256)
         at_hand = [line.body]  # for the first attempt; while it pauses, its body is on the disk
         brief = line._replace(body=b"")
 
         async def body() -> bytes:
-            return at_hand.pop() if at_hand else await asyncio.to_thread(reread, path, brief)
+            if at_hand and self._tombstones == since:
+                return at_hand.pop()
+            return await asyncio.to_thread(reread, path, brief)
 
         origin = Origin(batch_id=batch.batch_id, custom_id=line.custom_id)
         entry = Entry(batch.endpoint, batch.caller, origin, place, body)
@@ -371,15 +390,3 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error)
-
-
-def _piece(lines: Iterator[Line]) -> list[Line]:
-    """The next lines: so many, or so many bytes of them, but one at least."""
-    piece: list[Line] = []
-    size = 0
-    for line in islice(lines, LINES_PER_READ):
-        piece.append(line)
-        size += len(line.body)
-        if size > BYTES_PER_READ:
-            break
-    return piece

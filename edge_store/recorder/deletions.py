@@ -12,11 +12,11 @@ import msgspec
 
 from edge_store.clock import now_ms
 from edge_store.recorder.transactions import in_transaction
-from edge_store.rows import content_digest
+from edge_store.rows import content_digest, whole_body
 from edge_store.sql import sql
-from edge_store.sqlite import Connection
+from edge_store.sqlite import Connection, translated
 
-__all__ = ["Reason", "What", "delete_here", "delete_results"]
+__all__ = ["Reason", "What", "delete_here", "delete_results", "last_tombstones"]
 
 
 class Reason(StrEnum):
@@ -73,7 +73,10 @@ def delete_here(
 
 def _delete_content(connection: Connection, chosen: dict[str, Any]) -> int:
     count = 0
-    for seq, *bodies in connection.execute(sql("select_contents"), {"seqs": chosen["seqs"]}):
+    for seq, text, sent, got in connection.execute(
+        sql("select_contents"), {"seqs": chosen["seqs"]}
+    ):
+        bodies = (text, whole_body(connection, seq, sent), got)
         connection.execute(
             sql("note_deleted_content"),
             {
@@ -86,3 +89,10 @@ def _delete_content(connection: Connection, chosen: dict[str, Any]) -> int:
         count += 1
     connection.execute(sql("delete_contents"), {"seqs": chosen["seqs"]})
     return count
+
+
+def last_tombstones(connection: Connection) -> tuple[int, int]:
+    """The numbers of the newest: they grow with each deletion."""
+    with translated("the tombstones cannot be read"):
+        results, others = connection.execute(sql("select_last_tombstones")).fetchone()
+    return results, others

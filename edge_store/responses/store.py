@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from edge_store.blobs import joined, split
 from edge_store.clock import now_ms
 from edge_store.ids import ResultId
 from edge_store.recorder.caller import Caller
 from edge_store.recorder.deletions import Reason, delete_here
 from edge_store.responses.events import Event, items_of, outputs_of
 from edge_store.result import Record, Recorded, Status
-from edge_store.rows import load_recorded
+from edge_store.rows import insert_blobs, load_recorded
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 
@@ -136,7 +137,9 @@ def _insert(connection: Connection, kept: Kept) -> None:
     del row["key"]
     row["caller"] = msgspec.json.encode(kept.caller).decode()
     row["is_held"] = int(kept.is_held)
+    row["request"], blobs = split(kept.request)
     connection.execute(sql("insert_response"), {**row, "tenant": kept.caller.tenant})
+    insert_blobs(connection, "insert_response_blob", kept.id, blobs)
 
 
 def read_result(connection: Connection, result_id: str, *, with_content: bool) -> Recorded | None:
@@ -157,8 +160,10 @@ def find(
             return None
         events = connection.execute(sql("select_response_events"), {"id": result_id}).fetchall()
         recorded = read_result(connection, result_id, with_content=with_content)
+        blobs = connection.execute(sql("select_response_blobs"), {"id": result_id}).fetchall()
+    kept = _kept(row)
     return Found(
-        kept=_kept(row),
+        kept=msgspec.structs.replace(kept, request=joined(kept.request, blobs)),
         recorded=recorded,
         happened=tuple(
             Happened(event=event, code=code, message=message) for event, code, message in events

@@ -117,7 +117,7 @@ CREATE TABLE outputs ( -- One row per choice of a result.
 CREATE TABLE requests ( -- The exact bytes both ways; the part that retention may expire first.
     seq INTEGER PRIMARY KEY REFERENCES results (seq) ON DELETE CASCADE, -- the result
     input_text TEXT, -- the prompt as text
-    request_body BLOB NOT NULL, -- as the caller sent it
+    request_body BLOB NOT NULL, -- as the caller sent it, but for what request_blobs has to be put in
     response_body BLOB NOT NULL -- as the engine sent it; of a stream, all its events
 ) STRICT;
 
@@ -198,7 +198,7 @@ CREATE TABLE drills ( -- Restores done to prove the replica.
 
 CREATE TABLE blobs ( -- Images and audio, once each.
     sha256 TEXT PRIMARY KEY, -- of the bytes
-    media_type TEXT NOT NULL, -- as in image/png
+    media_type TEXT NOT NULL, -- as in image/png: as who sent it first called it, else by how it begins
     bytes BLOB NOT NULL -- the bytes
 ) STRICT;
 

@@ -9,7 +9,7 @@ CREATE TABLE responses ( -- One row per response that is kept: what was asked. I
     background INTEGER NOT NULL, -- 1 if it runs without its caller
     conversation_id TEXT, -- the conversation it belongs to
     previous_id TEXT, -- the id of the result of the response it continues
-    request BLOB NOT NULL, -- the body as the caller sent it, or what redaction leaves of it
+    request BLOB NOT NULL, -- the body as the caller sent it, or what redaction leaves of it; but for what response_blobs has to be put in
     is_held INTEGER NOT NULL -- 1 if redaction took something out of one in the background: what was sent lies in `held/` beside the database until it has ended
 ) STRICT;
 

@@ -3,8 +3,9 @@
 A migration is one SQL file. ``application_id`` marks the file as ours; ``user_version`` is the
 number of the newest migration it has. Runs on the writer's connection, before anything else does.
 
-A table or a column that is missing is damage. Views and indexes hold nothing of their own: one that
-is missing or not as the migrations made it is made anew when the file is next opened for writing.
+A table or a column that is missing is damage. Views, indexes and triggers hold nothing of
+their own: one that is missing or not as the migrations made it is made anew when the file is next
+opened for writing.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,10 +30,15 @@ FILES = (
     "0002_keys.sql",
     "0003_batches.sql",
     "0004_responses.sql",
+    "0006_privacy.sql",
     "0007_open.sql",
 )
 SCHEMA_VERSION = len(FILES)
-DROP = {"view": "drop_view", "index": "drop_index"}  # blocks of damage.sql
+DROP = {
+    "view": "drop_view",
+    "index": "drop_index",
+    "trigger": "drop_trigger",
+}  # blocks of damage.sql
 MISSING_SHOWN = 3  # of a dropped table each column is missing too
 
 migrations = Migrations("edge_store")
@@ -64,7 +70,7 @@ for _version, _name in enumerate(FILES, start=1):
 
 
 def migrate(connection: Connection) -> None:
-    """Bring the file to the newest schema, and its views and indexes to what that says of them.
+    """Bring the file to the newest schema, and its views, indexes and triggers to what that says.
 
     Raises:
         SchemaTooNew: the file was written by a newer edge-store.
@@ -84,7 +90,7 @@ def _apply(connection: Connection) -> None:
 
 
 class Derived(NamedTuple):
-    """A view or an index."""
+    """A view, an index or a trigger."""
 
     type: str
     name: str
@@ -95,8 +101,8 @@ class Derived(NamedTuple):
 
 
 def altered(connection: Connection) -> tuple[Derived, ...]:
-    """Views and indexes of ours that are missing or not as the migrations make them, as they should
-    be. Of a file with another version of the schema nothing is said.
+    """Views, indexes and triggers of ours that are missing or not as the migrations make them, as
+    they should be. Of a file with another version of the schema nothing is said.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version != SCHEMA_VERSION:

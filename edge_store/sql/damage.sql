@@ -9,7 +9,7 @@ WHERE t.type = 'table' AND substr(t.name, 1, 1) <> '_' -- not a library's
 
 -- name: select_derived
 SELECT type, name, sql FROM sqlite_schema
-WHERE type IN ('view', 'index') AND sql IS NOT NULL
+WHERE type IN ('view', 'index', 'trigger') AND sql IS NOT NULL
 ORDER BY rowid
 
 -- name: drop_view
@@ -17,6 +17,9 @@ DROP VIEW IF EXISTS "name"
 
 -- name: drop_index
 DROP INDEX IF EXISTS "name"
+
+-- name: drop_trigger
+DROP TRIGGER IF EXISTS "name"
 
 -- name: select_newest_links
 SELECT commit_id, boot_id, at, admitted_upto, seq_from, seq_to, digest, previous

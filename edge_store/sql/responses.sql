@@ -15,6 +15,13 @@ VALUES (:id, :at, :tenant, :key_hash, :fingerprint)
 SELECT id, fingerprint, at FROM response_keys
 WHERE key_hash = :key_hash AND tenant IS :tenant AND at > :since ORDER BY at DESC LIMIT 1
 
+-- name: insert_response_blob
+INSERT INTO response_blobs (id, place, byte_offset, is_escaped, sha256) VALUES (?, ?, ?, ?, ?)
+
+-- name: select_response_blobs
+SELECT r.byte_offset, r.is_escaped, b.bytes
+FROM response_blobs AS r LEFT JOIN blobs AS b USING (sha256) WHERE r.id = :id ORDER BY r.place
+
 -- name: select_response
 SELECT id, created_at, tenant, caller, background, conversation_id, previous_id, request, is_held
 FROM responses WHERE id = :id AND (tenant IS :tenant OR :sees_all)

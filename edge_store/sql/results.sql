@@ -96,7 +96,15 @@ ORDER BY r.seq DESC LIMIT 1
 SELECT * FROM outputs WHERE seq = :seq ORDER BY choice_index
 
 -- name: select_content
-SELECT * FROM requests WHERE seq = :seq
+SELECT *, EXISTS (SELECT 1 FROM request_blobs AS b WHERE b.seq = requests.seq) AS has_blobs
+FROM requests WHERE seq = :seq
+
+-- name: select_blobs
+SELECT r.byte_offset, r.is_escaped, b.bytes
+FROM request_blobs AS r LEFT JOIN blobs AS b USING (sha256) WHERE r.seq = :seq ORDER BY r.place
+
+-- name: select_seqs_with_blobs
+SELECT DISTINCT seq FROM request_blobs WHERE seq BETWEEN :seq_from AND :seq_to ORDER BY seq
 
 -- name: select_commits
 SELECT commit_id, boot_id, at, admitted_upto, seq_from, seq_to, digest, previous

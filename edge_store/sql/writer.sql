@@ -42,6 +42,13 @@ INSERT INTO outputs (
 -- name: insert_content
 INSERT INTO requests (seq, input_text, request_body, response_body) VALUES (?, ?, ?, ?)
 
+-- name: insert_blob
+INSERT INTO blobs (sha256, media_type, bytes)
+SELECT :sha256, :media_type, :bytes WHERE NOT EXISTS (SELECT 1 FROM blobs WHERE sha256 = :sha256)
+
+-- name: insert_request_blob
+INSERT INTO request_blobs (seq, place, byte_offset, is_escaped, sha256) VALUES (?, ?, ?, ?, ?)
+
 -- name: insert_commit
 INSERT INTO commits (boot_id, at, admitted_upto, seq_from, seq_to, digest, previous)
 VALUES (?, ?, ?, ?, ?, ?, ?)

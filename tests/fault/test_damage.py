@@ -317,6 +317,7 @@ def test_schema_that_lacks_something_is_said_by_each_command(
         (["DROP VIEW v_otel"], "view v_otel"),
         (["DROP VIEW completeness", "CREATE VIEW completeness AS SELECT 100.0 AS percent"],
          "view completeness"),
+        (["DROP TRIGGER request_blobs_last"], "trigger request_blobs_last"),
         (["DROP INDEX results_by_idempotency"], "index results_by_idempotency"),
         (["DROP INDEX deletions_by_seq", "CREATE INDEX deletions_by_seq ON deletions (seq)"],
          "index deletions_by_seq"),

@@ -29,6 +29,10 @@ CREATE INDEX queued_requests_by_tenant ON queued_requests (tenant);
 
 CREATE INDEX repairs_by_result ON repairs (id, choice_index, repair_id);
 
+CREATE INDEX request_blobs_by_sha256 ON request_blobs (sha256);
+
+CREATE INDEX response_blobs_by_sha256 ON response_blobs (sha256);
+
 CREATE INDEX response_events_by_id ON response_events (id, event_no);
 
 CREATE INDEX response_keys_by_key ON response_keys (key_hash, at);
@@ -107,7 +111,7 @@ CREATE TABLE batches ( -- One row per batch. Its state is its newest event.
 
 CREATE TABLE blobs ( -- Images and audio, once each.
     sha256 TEXT PRIMARY KEY, -- of the bytes
-    media_type TEXT NOT NULL, -- as in image/png
+    media_type TEXT NOT NULL, -- as in image/png: as who sent it first called it, else by how it begins
     bytes BLOB NOT NULL -- the bytes
 ) STRICT;
 
@@ -201,6 +205,13 @@ CREATE TABLE files ( -- What was uploaded, and what batches made. The bytes lie 
     sha256 TEXT NOT NULL -- of its bytes
 ) STRICT;
 
+CREATE TABLE forgotten ( -- Goes to every copy, as the rows of deletions with the reason forget do.
+    forgotten_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    at INTEGER NOT NULL, -- UTC ms
+    what TEXT NOT NULL CHECK (what IN ('request', 'response', 'conversation', 'lines')), -- a queued request, a response without a result, a conversation with its items, lines of an uploaded or made file
+    id TEXT NOT NULL -- its id; of a file the SHA-256 that it is named by
+) STRICT;
+
 CREATE TABLE line_marks ( -- What is said of a line beside its results. The newest counts.
     mark_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
     batch_id TEXT NOT NULL, -- the batch; of a queued request its id
@@ -280,12 +291,30 @@ CREATE TABLE repairs ( -- A repair applied again later, by a newer repairer. The
     repairer TEXT NOT NULL -- name and version
 ) STRICT;
 
+CREATE TABLE request_blobs ( -- Where images and audio belong in a request's body: it is stored without them.
+    seq INTEGER NOT NULL REFERENCES requests (seq) ON DELETE CASCADE, -- the result
+    place INTEGER NOT NULL, -- order, from 0
+    byte_offset INTEGER NOT NULL, -- in requests.request_body: its base64 is to be put in there
+    is_escaped INTEGER NOT NULL, -- 1 if the slashes of its base64 are written \/
+    sha256 TEXT NOT NULL REFERENCES blobs (sha256), -- which
+    PRIMARY KEY (seq, place)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE requests ( -- The exact bytes both ways; the part that retention may expire first.
     seq INTEGER PRIMARY KEY REFERENCES results (seq) ON DELETE CASCADE, -- the result
     input_text TEXT, -- the prompt as text
-    request_body BLOB NOT NULL, -- as the caller sent it
+    request_body BLOB NOT NULL, -- as the caller sent it, but for what request_blobs has to be put in
     response_body BLOB NOT NULL -- as the engine sent it; of a stream, all its events
 ) STRICT;
+
+CREATE TABLE response_blobs ( -- The same for what was asked of a response.
+    id TEXT NOT NULL REFERENCES responses (id) ON DELETE CASCADE, -- the response's result
+    place INTEGER NOT NULL, -- order, from 0
+    byte_offset INTEGER NOT NULL, -- in responses.request: its base64 is to be put in there
+    is_escaped INTEGER NOT NULL, -- 1 if the slashes of its base64 are written \/
+    sha256 TEXT NOT NULL REFERENCES blobs (sha256), -- which
+    PRIMARY KEY (id, place)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE response_events ( -- What happened to a response in the background before there was a result, or in place of one.
     event_no INTEGER PRIMARY KEY, -- order
@@ -313,7 +342,7 @@ CREATE TABLE responses ( -- One row per response that is kept: what was asked. I
     background INTEGER NOT NULL, -- 1 if it runs without its caller
     conversation_id TEXT, -- the conversation it belongs to
     previous_id TEXT, -- the id of the result of the response it continues
-    request BLOB NOT NULL, -- the body as the caller sent it, or what redaction leaves of it
+    request BLOB NOT NULL, -- the body as the caller sent it, or what redaction leaves of it; but for what response_blobs has to be put in
     is_held INTEGER NOT NULL -- 1 if redaction took something out of one in the background: what was sent lies in `held/` beside the database until it has ended
 ) STRICT;
 
@@ -370,6 +399,18 @@ CREATE TABLE timelines ( -- A new one at each restore, because a restored box ha
     started_at INTEGER NOT NULL, -- UTC ms
     reason TEXT NOT NULL CHECK (reason IN ('created', 'restored')) -- why it began
 ) STRICT;
+
+CREATE TRIGGER request_blobs_last AFTER DELETE ON request_blobs BEGIN
+    DELETE FROM blobs WHERE sha256 = old.sha256
+        AND NOT EXISTS (SELECT 1 FROM request_blobs WHERE sha256 = old.sha256)
+        AND NOT EXISTS (SELECT 1 FROM response_blobs WHERE sha256 = old.sha256);
+END;
+
+CREATE TRIGGER response_blobs_last AFTER DELETE ON response_blobs BEGIN
+    DELETE FROM blobs WHERE sha256 = old.sha256
+        AND NOT EXISTS (SELECT 1 FROM request_blobs WHERE sha256 = old.sha256)
+        AND NOT EXISTS (SELECT 1 FROM response_blobs WHERE sha256 = old.sha256);
+END;
 
 CREATE VIEW boot_extents AS -- Which results and commits are of which boot: a boot's are consecutive.
 SELECT

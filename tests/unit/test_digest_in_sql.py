@@ -110,3 +110,10 @@ def test_a_driver_whose_functions_cut_values_is_not_used_for_it(database: Path) 
         connection.create_function("length_of", 1, len)
         cuts = connection.execute("SELECT length_of(char(65, 0, 66))").fetchone() != (3,)
         assert add_digest_function(connection) is not cuts
+
+
+def test_a_piece_that_is_put_into_a_body_is_found(database: Path) -> None:
+    change(database, "INSERT INTO blobs VALUES ('name', 'image/png', x'00')")
+    assert faults(database, PLAIN) == []
+    change(database, "INSERT INTO request_blobs VALUES (2, 0, 5, 0, 'name')")
+    assert len(faults(database, PLAIN)) == 1

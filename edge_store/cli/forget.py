@@ -1,0 +1,158 @@
+"""``edge-store forget``: delete what belongs to a user, or to results, for good."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_store.cli.interrupt import interruptible
+from edge_store.cli.output import time_text, write_json
+
+if TYPE_CHECKING:
+    from edge_store.config import Config
+    from edge_store.forget.choice import Choice, Line, Who
+    from edge_store.forget.lines import Span
+    from edge_store.result import Record
+
+__all__ = ["forget"]
+
+
+@click.command()
+@click.option("--config", help="The box's edge-store.toml, or its folder.")
+@click.option("--user", metavar="ID", help="Everything whose `user` this is.")
+@click.option(
+    "--where", metavar="SQL",
+    help="All results for which this is true: an expression on the columns of `results` and "
+    "`requests`.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Count, and delete nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--even-pinned", is_flag=True, help="Results that are pinned, too.")
+@click.option("--timeout", default=600.0, show_default=True, help="Most seconds for the choice.")
+def forget(
+    config: str | None,
+    user: str | None,
+    where: str | None,
+    timeout: float,
+    **flags: bool,
+) -> None:
+    """Delete results for good, with all that holds their text.
+
+    That is: texts, bodies, repairs, annotations, the other attempts of a batch line, the lines in
+    uploaded files and in outputs, what was asked of a response, responses that continue it, and
+    conversations with a part in it. Of a user also what is queued or waits. Each leaves a
+    tombstone, so that the sums and the chain stay whole, and copies lose it at the next pull. The
+    answer says what remains where, and until when. It works while the daemon runs; what is in
+    flight meanwhile is found by the next run.
+
+    \b
+    Example:
+      edge-store forget --user u-17 --dry-run
+      edge-store forget --where "json_extract(metadata, '$.ward') = 'b'" --yes
+    """
+    from edge_store.cli.change import changes
+    from edge_store.config import load
+    from edge_store.errors import InvalidRequest
+    from edge_store.forget.choice import Who
+
+    if (not user) == (not where):
+        raise click.UsageError("give --user or --where: one of them")
+    settings = load(config).config
+    with interruptible():
+        choice, spans, lines = _choose(settings, Who(user, where, timeout))
+    said: dict[str, Any] = _counted(choice, spans)
+    if flags["dry_run"] or not any(said.values()):
+        write_json({**said, "dry_run": flags["dry_run"]}, sys.stdout)
+        return
+    if choice.pinned and not flags["even_pinned"]:
+        raise InvalidRequest(
+            f"{len(choice.pinned)} of {len(choice.results)} results are pinned, as "
+            f"{choice.pinned[0]} is: nothing was deleted",
+            hint="--even-pinned forgets them too",
+        )
+    if not flags["yes"]:
+        if not sys.stdin.isatty():
+            raise click.UsageError("there is no terminal to ask: give --yes, or --dry-run")
+        counts = ", ".join(f"{number} {what}" for what, number in said.items() if number)
+        click.confirm(f"Forget {counts}?", abort=True, err=True)
+
+    def carry_out(make: Any) -> None:
+        made = _changes(choice, spans, lines)
+        with (
+            interruptible(),
+            click.progressbar(
+                made, label="forgetting", file=sys.stderr, hidden=not sys.stderr.isatty()
+            ) as bar,
+        ):
+            for name, params in bar:
+                make(name, params)
+        write_json({**said, "dry_run": False, "remains": _remains(settings)}, sys.stdout)
+
+    changes(settings, carry_out)
+
+
+def _choose(settings: "Config", who: "Who") -> "tuple[Choice, list[Span], list[Line]]":
+    from edge_store.api.routes import GENERATING
+    from edge_store.forget.choice import choose, names_of
+    from edge_store.forget.lines import find_spans
+    from edge_store.queue.files import FOLDER
+    from edge_store.sqlite import open_reader
+
+    path = Path(settings.store.path)
+    names = names_of(who.user, GENERATING) if who.user else None
+    connection = open_reader(path)
+    try:
+        choice = choose(connection, who, names)
+        spans, lines = find_spans(connection, path.with_name(FOLDER), choice.lines, names)
+    finally:
+        connection.close()
+    return choice, spans, lines
+
+
+def _counted(choice: "Choice", spans: "list[Span]") -> dict[str, int]:
+    return {
+        "results": len(choice.results),
+        "following": choice.following,
+        "pinned": len(choice.pinned),
+        "requests": len(choice.requests),
+        "responses": len(choice.responses),
+        "conversations": len(choice.conversations),
+        "lines": len(spans),
+    }
+
+
+def _changes(
+    choice: "Choice", spans: "list[Span]", lines: "list[Line]"
+) -> "list[tuple[str, Record]]":
+    """The results come last: what is left of a run that was cut is found by them."""
+    from edge_store.forget.carry import ForgetKept, ForgetResults
+    from edge_store.forget.choice import pages
+    from edge_store.forget.lines import Overwrite
+
+    made: list[tuple[str, Record]] = [
+        ("forget.lines", Overwrite(spans=tuple(page))) for page in pages(spans)
+    ]
+    made += [("forget.kept", ForgetKept(lines=tuple(page))) for page in pages(lines)]
+    ids = choice.requests + choice.responses + choice.conversations
+    made += [("forget.kept", ForgetKept(ids=tuple(page))) for page in pages(ids)]
+    for page in pages(choice.results.items()):
+        seqs, names = tuple(seq for seq, _ in page), tuple(name for _, name in page)
+        made.append(("forget.results", ForgetResults(seqs=seqs, ids=names)))
+    return made
+
+
+def _remains(config: "Config") -> dict[str, str]:
+    """Where the bytes still are, and until when."""
+    from edge_store.clock import now_ms
+
+    copies = "older copies at the centre until the next fleet pull; backups and exports of your own"
+    if not config.replica.enabled:
+        return {"wal": "some seconds, or until no reader is in the way", "copies": copies}
+    # the snapshot that is newest now is replaced by the next, and kept for the retention
+    kept_s = config.replica.snapshot_interval_s + config.replica.snapshot_retention_s
+    return {
+        "wal": "until newer commits have written over it, as in Litestream's files beside it",
+        "replica": f"until {time_text(now_ms() + round(kept_s * 1000))}",
+        "copies": copies,
+    }

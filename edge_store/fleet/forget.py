@@ -1,0 +1,41 @@
+"""Carries what a box has forgotten out in the older copies that are kept beside its newest one."""
+
+from contextlib import closing
+from pathlib import Path
+
+from edge_store.errors import StoreError
+from edge_store.forget.carry import forget_everywhere
+from edge_store.recorder.transactions import in_transaction
+from edge_store.sql import sql
+from edge_store.sqlite import open_copy, open_reader, translated
+
+__all__ = ["forget_in_all"]
+
+
+def forget_in_all(newest: Path) -> tuple[int, tuple[Path, ...]]:
+    """``forget_in`` each older copy: how many results, and the copies that could not be written."""
+    count, failed = 0, []
+    for older in older_copies(newest):
+        try:
+            count += forget_in(older, newest)
+        except StoreError:  # an older copy may be damaged: it is kept for what can be saved of it
+            failed.append(older)
+    return count, tuple(failed)
+
+
+def older_copies(path: Path) -> list[Path]:
+    """``<device id>.<time>.db`` beside ``<device id>.db``."""
+    return sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
+
+
+def forget_in(older: Path, newest: Path) -> int:
+    """Delete in ``older`` what ``newest`` says is to be forgotten; how many results that were.
+
+    Raises:
+        StoreError: one of them cannot be read, or ``older`` not be written.
+    """
+    with closing(open_reader(newest)) as reader, translated(f"{newest} cannot be read"):
+        names = [name for (name,) in reader.execute(sql("select_forgotten_ids"))]
+    with closing(open_copy(older)) as connection:
+        connection.execute("PRAGMA secure_delete = ON")
+        return in_transaction(connection, forget_everywhere, names)

@@ -1,0 +1,212 @@
+"""What is to be forgotten: results, what holds their text, and what has not become a result yet.
+
+Reads only. A result's text is in more than its own row: in those of the other attempts of its batch
+line, and in every response that continues it, since a response is asked with all that came before
+it. So those go too. A conversation one of whose results goes is deleted with the items that were
+added to it: nobody knows whose they were.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from edge_store.errors import InvalidRequest, StoreError
+from edge_store.query import run_query
+from edge_store.queue.held import FOLDER as HELD
+from edge_store.recorder.transcript import Dialect
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, translated
+
+__all__ = ["Choice", "NamesUser", "Who", "choose", "names_of", "pages"]
+
+T = TypeVar("T")
+
+PAGE = 256
+CHOSEN_MAX = 10_000_000
+UNANSWERED = 2**63  # the place of what has no seq yet: after all that has one
+SINGLE = ("--", "/*", ";")
+
+Line = tuple[str, str | None]  # a batch and a line of it; a queued request and None
+NamesUser = Callable[[str, bytes], bool]  # whether a request to this route is the user's
+
+
+class Who(NamedTuple):
+    """Whose: a user's, or for which results an expression is true."""
+
+    user: str | None
+    where: str | None
+    timeout_s: float
+
+
+class Choice(NamedTuple):
+    """``results`` by seq with their ids; ``following`` of them only hold the text of others.
+
+    ``requests`` are queued, ``responses`` have no result, ``lines`` are of batches.
+    """
+
+    results: dict[int, str]
+    following: int
+    pinned: list[str]
+    requests: list[str]
+    responses: list[str]
+    conversations: list[str]
+    lines: list[Line]
+
+
+class Turn(NamedTuple):
+    """A response and what it was asked with."""
+
+    place: int
+    id: str
+    previous_id: str | None
+    conversation_id: str | None
+
+
+def pages(items: Iterable[T]) -> Iterator[list[T]]:
+    """So many at a time as go into one change."""
+    chosen = list(items)
+    for start in range(0, len(chosen), PAGE):
+        yield chosen[start : start + PAGE]
+
+
+def names_of(user: str, dialects: Mapping[str, Dialect]) -> NamesUser:
+    """Whether a body names ``user`` where the recorder looks for a ``user_id``."""
+
+    def names(endpoint: str, body: bytes) -> bool:
+        try:
+            asked = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return msgspec.json.encode(user) in body  # nobody can read it: better once too often
+        if not isinstance(asked, dict):
+            return False
+        try:
+            return dialects[endpoint].ask(asked).user_id == user
+        except (InvalidRequest, LookupError, AttributeError, TypeError):
+            return bool(asked.get("user") == user)
+
+    return names
+
+
+def choose(connection: Connection, who: Who, names: NamesUser | None) -> Choice:
+    """Everything that is to go. ``names`` is given with a user.
+
+    Raises:
+        InvalidRequest: ``where`` is no expression.
+        QueryRefused: it does not parse, would write, or took too long.
+    """
+    asked = _asked_for(connection, who)
+    with translated("what is to be forgotten cannot be read"):
+        results = dict(asked)
+        lines = _lines_of(connection, results)
+        for batch_id, custom_id in lines:
+            params = {"batch_id": batch_id, "custom_id": custom_id}
+            results |= dict(connection.execute(sql("select_results_of_line"), params).fetchall())
+        unanswered = connection.execute(sql("select_unanswered_responses")).fetchall()
+        named = {
+            name
+            for name, _, _, body, is_held in unanswered
+            if names is not None
+            and names("/v1/responses", sent(connection, name, body, is_held=is_held))
+        }
+        turns = [Turn(*row) for row in connection.execute(sql("select_turns"))]
+        turns += [Turn(UNANSWERED, *row[:3]) for row in unanswered]
+        ids = {*results.values(), *named}
+        reached = _reached(turns, ids)
+        results |= {t.place: t.id for t in reached if t.place != UNANSWERED}
+        queued = connection.execute(sql("select_queued_bodies")).fetchall()
+        return Choice(
+            results=dict(sorted(results.items())),
+            following=len(results) - len(asked),
+            pinned=_pinned(connection, results),
+            requests=[
+                name
+                for name, endpoint, body, is_held in queued
+                if names is not None
+                and names(endpoint, sent(connection, name, body, is_held=is_held))
+            ],
+            responses=[*{*named, *(t.id for t in reached if t.place == UNANSWERED)}],
+            conversations=sorted({t.conversation_id for t in reached if t.conversation_id}),
+            lines=lines,
+        )
+
+
+def held_path(connection: Connection, name: str) -> Path:
+    """Where the text of what is asked later lies, if redaction took something out of its row."""
+    (database,) = connection.execute(sql("select_database_path")).fetchone()
+    return Path(database).with_name(HELD) / Path(name).name
+
+
+def sent(connection: Connection, name: str, left: bytes, *, is_held: bool) -> bytes:
+    """What was sent, of which the row may have only what redaction left."""
+    try:
+        return held_path(connection, name).read_bytes() if is_held else left
+    except FileNotFoundError:  # it was asked meanwhile
+        return left
+    except OSError as exc:
+        raise StoreError(f"{HELD}/{name} cannot be read: {exc.strerror}") from exc
+
+
+def _asked_for(connection: Connection, who: Who) -> list[tuple[int, str]]:
+    statement = sql("select_results_of_user")
+    params: dict[str, Any] = {"user": who.user}
+    if who.where is not None:
+        if any(mark in who.where for mark in SINGLE):
+            raise InvalidRequest(
+                f"{who.where!r} is no single expression: it may hold none of {' '.join(SINGLE)}"
+            )
+        statement, params = sql("select_results_where"), {}
+        statement = statement.replace(":expression", f"({who.where})")
+    found = run_query(connection, statement, params, rows_max=CHOSEN_MAX, timeout_s=who.timeout_s)
+    return [(int(seq), str(name)) for seq, name in found.rows]
+
+
+def _lines_of(connection: Connection, results: Iterable[int]) -> list[Line]:
+    return [
+        row
+        for page in pages(results)
+        for row in connection.execute(sql("select_lines_of"), {"seqs": as_array(page)})
+    ]
+
+
+def _pinned(connection: Connection, results: Mapping[int, str]) -> list[str]:
+    return [
+        row[0]
+        for page in pages(results.values())
+        for row in connection.execute(sql("select_pinned"), {"ids": as_array(page)})
+    ]
+
+
+def as_array(values: Sequence[Any]) -> str:
+    """A JSON array."""
+    return msgspec.json.encode(values).decode()
+
+
+def _reached(turns: list[Turn], ids: set[str]) -> list[Turn]:
+    """Those of ``ids``, those that continue them, and what came later in their conversations."""
+    by_id = {turn.id: turn for turn in turns}
+    after: dict[str, list[Turn]] = defaultdict(list)
+    within: dict[str, list[Turn]] = defaultdict(list)
+    for turn in turns:
+        if turn.previous_id is not None:
+            after[turn.previous_id].append(turn)
+        if turn.conversation_id is not None:
+            within[turn.conversation_id].append(turn)
+    seen, left = set(ids), list(ids)
+    since: dict[str, int] = {}  # the earliest place that was reached of each conversation
+    while left:
+        name = left.pop()
+        found = after.get(name, [])
+        turn = by_id.get(name, Turn(UNANSWERED, name, None, None))
+        bound = since.get(turn.conversation_id or "", UNANSWERED + 1)
+        if turn.conversation_id is not None and turn.place < bound:
+            since[turn.conversation_id] = turn.place
+            members = within[turn.conversation_id]
+            found = found + [each for each in members if turn.place < each.place <= bound]
+        for each in found:
+            if each.id not in seen:
+                seen.add(each.id)
+                left.append(each.id)
+    return [by_id[name] for name in seen if name in by_id]
