@@ -130,12 +130,12 @@ class Spool:
             return
         if step.is_whole:
             self._replace(step.content)
-        elif not self._is_behind:  # else the next step holds this one
-            try:
-                _write_all(self._file, step.content, self._size)
-                self._size += len(step.content)
-            except OSError as exc:
-                self._fell_behind(exc)
+            return
+        try:
+            _write_all(self._file, step.content, self._size)
+            self._size += len(step.content)
+        except OSError as exc:
+            self._fell_behind(exc)
 
     def _drop_reminders(self, alarm: AlarmName) -> None:
         """The newest says the same."""

@@ -56,6 +56,15 @@ def test_message_waits_for_each_target_by_itself_over_restarts(tmp_path: Path) -
         assert ids(spool, "new") == [3]
 
 
+def test_what_waits_for_a_target_that_is_gone_is_given_up(tmp_path: Path) -> None:
+    with spool_at(tmp_path, "a", "b") as spool:
+        add(spool)
+    with spool_at(tmp_path, "b"):
+        pass
+    with spool_at(tmp_path, "a", "b") as spool:
+        assert (ids(spool, "a"), ids(spool, "b")) == ([], [1])
+
+
 def test_line_that_was_cut_costs_itself_alone(tmp_path: Path) -> None:
     with spool_at(tmp_path, "a") as spool:
         add(spool)
