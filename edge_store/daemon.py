@@ -337,7 +337,7 @@ class Drain:
         slots = self._recorder.slots
         slots.close(AdmissionClosed("the daemon is stopping"))
         self._recorder.commits.end()  # who follows the results comes back after the next start
-        drained = asyncio.ensure_future(slots.drained())
+        drained = asyncio.ensure_future(self._recorder.drained())
         hurried = asyncio.ensure_future(self._stopping.second.wait())
         waiting: set[asyncio.Future[Any]] = {drained, hurried, self._died}
         await asyncio.wait(waiting, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED)

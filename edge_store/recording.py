@@ -26,6 +26,7 @@ from edge_store.recorder.caller import ShutOut
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.idempotency import Idempotency
 from edge_store.recorder.slots import Slots
+from edge_store.recorder.waits import Waits
 from edge_store.recorder.writer import Writer
 from edge_store.result import Boot
 from edge_store.sqlite import DatabaseThread, open_reader
@@ -77,6 +78,7 @@ async def recording(  # noqa: PLR0913  (all that has come up)
         from edge_store.replica.anew import forget_wal
 
         forget = partial(forget_wal, replica, database)
+    waits = Waits(replica, config.replica.wait_max_s, config.recorder.slots, metrics)
     writer = Writer(database, boot, head, slots, disk, config.recorder, metrics, forget)
     async with (
         JsonWorkers(config.repair) as json_workers,
@@ -85,6 +87,7 @@ async def recording(  # noqa: PLR0913  (all that has come up)
     ):
         tasks.create_task(writer.run())
         watchdog = tasks.create_task(feed_watchdog(database))
+        waited = tasks.create_task(waits.run())
         try:
             recorder = Recorder(
                 engine=engine,
@@ -97,11 +100,13 @@ async def recording(  # noqa: PLR0913  (all that has come up)
                 config=config.recorder,
                 metrics=metrics,
                 privacy=config.privacy,
+                waits=waits,
             )
             yield recorder, writer.damaged
         finally:
             writer.close()
             watchdog.cancel()
+            waited.cancel()
     if writer.is_sound:  # else nothing more may be written to what was not read back
         with suppress(EdgeStoreError):  # a full disk must not keep the daemon from stopping
             await database.run(end_boot, boot)

@@ -15,6 +15,7 @@ __all__ = [
     "Boot",
     "Content",
     "JsonState",
+    "NotReplicated",
     "Operation",
     "Output",
     "Receipt",
@@ -154,9 +155,34 @@ class Recorded(Record, frozen=True, kw_only=True):
     result: Result
 
 
+class NotReplicated(StrEnum):
+    """Why an answer that was held for the replica left without."""
+
+    OFF = "off"  # this box replicates nothing
+    TAKEN = "taken"  # nor does it while another box has its path
+    TIMEOUT = "timeout"
+    BUSY = "busy"  # too many wait
+    STOPPING = "stopping"  # the daemon
+    LEFT = "left"  # the caller
+
+
 class Receipt(Record, frozen=True, kw_only=True):
     """Proof that a result is committed: its place, and when."""
 
     id: ResultId
     seq: int
     committed_at: int
+    # Of an answer that was held for it.
+    is_replicated: bool = False
+    not_replicated: NotReplicated | None = None
+
+    @property
+    def durability(self) -> str:
+        """The value of the header ``x-edge-store-durability``."""
+        return "replicated" if self.is_replicated else "committed"
+
+    @property
+    def comment(self) -> str:
+        """What a stream says before its end."""
+        why = f" not-replicated={self.not_replicated}" if self.not_replicated else ""
+        return f"{self.durability} id={self.id} seq={self.seq}{why}"

@@ -41,6 +41,7 @@ from edge_store.recorder.commits import Commits
 from edge_store.recorder.idempotency import Claim, Stored
 from edge_store.recorder.redacting import Redacting
 from edge_store.recorder.sharing import InTurn, Shares
+from edge_store.recorder.waits import Waits
 from edge_store.responses.again import find_answer
 from edge_store.responses.ask import Ask, left_of, read_ask
 from edge_store.responses.chat import PATH as CHAT
@@ -86,6 +87,7 @@ class Means(NamedTuple):
     held: Held
     refusal: Callable[[], EdgeStoreError | None]  # why nothing is admitted now
     claim: Callable[..., Awaitable[Claim | Stored]]  # of an Idempotency-Key
+    waits: Waits  # for the replica
 
     async def context(self, kept: Kept) -> list[Any]:
         """What came before the response. Raises ``NotFound``, ``InvalidRequest``."""
@@ -361,6 +363,7 @@ async def in_background(
         held=Held(Path(config.store.path), recorder.redacting),
         refusal=lambda: recorder.slots.closed,
         claim=partial(recorder.idempotency.claim, find=find_answer),
+        waits=recorder.waits,
     )
     background = Background(means)
     await background.load()

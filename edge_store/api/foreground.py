@@ -51,10 +51,6 @@ class Answering:
         self._chat = chat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._held:
-            await self._run(scope, receive, send)
-
-    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         turn = Turn(self._kept, self._ask)
 
         async def take(message: ASGIMessage) -> None:
@@ -68,13 +64,19 @@ class Answering:
         passed = [header for header in scope["headers"] if header[0] in PASSED]
         self._running[self._kept.id] = self._kept, self._ask
         try:
+            wait_s = self._means.waits.asked(scope)
             origin = origin_of_turn(self._kept, passed)
             await self._means.inside.stream(
                 CHAT, self._chat, take, self._kept.caller, origin, receive
             )
-            await self._finish(turn, send)
+            await self._finish(turn, send, wait_s, receive)
         finally:
-            del self._running[self._kept.id]
+            self._leave()
+
+    def _leave(self) -> None:
+        """It is kept, or failed: the next one of its conversation may begin."""
+        self._running.pop(self._kept.id, None)
+        self._held.close()
 
     async def _begin(self, turn: Turn, send: Send) -> None:
         headers = [h for h in turn.headers if h[0].lower() not in FRAMING]
@@ -83,7 +85,7 @@ class Answering:
         first = b"".join(opening(turn.number, self._kept, self._ask))
         await send({"type": "http.response.body", "body": first, "more_body": True})
 
-    async def _finish(self, turn: Turn, send: Send) -> None:
+    async def _finish(self, turn: Turn, send: Send, wait_s: float | None, receive: Receive) -> None:
         if turn.http_status == 0:  # the caller left before there was anything to tell it
             return
         if turn.http_status != 200:  # the error is the answer
@@ -100,6 +102,10 @@ class Answering:
                 raise
             await _end(send, _error_event(turn, failure_of(exc)))
             return
+        if wait_s is not None and failure is None:  # for its own row, too, so not for a seq
+            self._leave()
+            tenant = self._kept.caller.tenant
+            turn.waited(await self._means.waits.until(None, tenant, wait_s, receive))
         if self._ask.stream and not turn.is_stream:  # the engine answered in one piece
             await self._begin(turn, send)
         shown, events = turn.close(recorded)

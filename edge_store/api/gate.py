@@ -41,6 +41,7 @@ from edge_store.recorder.caller import Caller, Right, caller_of, with_caller, wi
 from edge_store.recorder.envelope import JSON, OpenAIEnvelope, error_headers
 from edge_store.recorder.slots import Hold
 from edge_store.recorder.transcript import Dialect
+from edge_store.recorder.waits import WAIT_HEADER
 
 __all__ = ["Gate"]
 
@@ -273,15 +274,16 @@ def _require(allowed: tuple[str, ...], method: str, path: str) -> None:
 
 def _prefers_async(scope: Scope) -> bool:
     """Whether it says ``Prefer: respond-async`` (RFC 7240). Not with an ``Idempotency-Key``, whose
-    answer is at hand or soon will be: a preference may be left aside.
+    answer is at hand or soon will be, nor by who would wait even for the replica: a preference may
+    be left aside.
     """
-    asked = has_key = False
+    asked = has_reason = False
     for name, value in scope["headers"]:
         if name == b"prefer":
             words = value.lower().replace(b";", b",").split(b",")
             asked = asked or b"respond-async" in [word.strip() for word in words]
-        has_key = has_key or name == b"idempotency-key"
-    return asked and not has_key
+        has_reason = has_reason or name in (b"idempotency-key", WAIT_HEADER)
+    return asked and not has_reason
 
 
 async def _say_accepted(result_id: ResultId, send: Send) -> None:

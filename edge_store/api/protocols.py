@@ -12,12 +12,27 @@ from msgspec import Meta, Struct
 from edge_store.api.described import Form, Parameter, choice, text
 from edge_store.recorder.caller import LEVELS
 
-__all__ = ["ERROR", "PROTOCOLS", "RECORD", "TRACE", "Completion", "Listed", "Protocol", "Waiting"]
+__all__ = [
+    "ERROR",
+    "PROTOCOLS",
+    "RECORD",
+    "TRACE",
+    "WAIT",
+    "Completion",
+    "Listed",
+    "Protocol",
+    "Waiting",
+]
 
 Dict = dict[str, Any]
 EVENTS = Form("text/event-stream", {})
 LINES = Form("application/x-ndjson", {})
 RECORD = choice("x-edge-store-record", LEVELS, "How much is kept: at most what the key may")
+WAIT = text(
+    "x-edge-store-wait",
+    "Hold the end of the answer until its result is in the replica, or for so many seconds",
+    pattern="^replicated(; timeout=[1-5]?[0-9])?$",
+)
 TRACE = text(
     "traceparent",
     "W3C's; its trace id is in the row",
@@ -27,6 +42,7 @@ GENERATING = (
     text("Idempotency-Key", "For one answer only", minLength=1, maxLength=255, pattern="^[!-~]+$"),
     choice("Prefer", ("respond-async",), "202 at once, the answer later"),
     RECORD,
+    WAIT,
     TRACE,
 )
 WITH_JSON = (*GENERATING, choice("x-edge-store-json", ("repaired",), "The JSON, not the text"))

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -15,9 +16,10 @@ from edge_store.api.background import Background
 from edge_store.api.described import INCLUDE, Form, choice, described, text, whole
 from edge_store.api.foreground import Answering, Running
 from edge_store.api.live import followed
-from edge_store.api.protocols import RECORD, TRACE, Listed
+from edge_store.api.protocols import RECORD, TRACE, WAIT, Listed
 from edge_store.api.turn import PATH
 from edge_store.clock import now_ms
+from edge_store.engine import Receive
 from edge_store.errors import ConversationLocked, NotFound
 from edge_store.ids import RESPONSE_PREFIX, new_result_id
 from edge_store.recorder.caller import Caller, RecordLevel, caller_of, record_level
@@ -88,7 +90,7 @@ class Room:
 
     @described(
         "Make a response",
-        headers=(RECORD, TRACE),
+        headers=(RECORD, WAIT, TRACE),
         takes=Asked,
         gives=(Shown, Form("text/event-stream", {})),
     )
@@ -97,6 +99,9 @@ class Room:
         body = await request.body()
         caller = caller_of(request.scope)
         ask = read_ask(body)
+        wait_s = self._means.waits.asked(request.scope)
+        if wait_s is not None and ask.background:
+            raise fault("with x-edge-store-wait there must be an answer to wait for", "background")
         if record_level(request.scope) is not RecordLevel.FULL:
             if ask.background or ask.conversation is not None:
                 raise fault("what is not recorded in full cannot be kept", "store")
@@ -119,6 +124,8 @@ class Room:
                 keyed = Keyed(caller.tenant, key.key_hash, PATH, key.fingerprint)
                 claim = await self._means.claim(keyed, request.receive)
                 if isinstance(claim, Stored):
+                    if wait_s is not None:
+                        claim = await self._waited(claim, caller, wait_s, request.receive)
                     return await self._again(claim, caller)
                 held.enter_context(claim)
             await self._lock(kept, held)
@@ -131,6 +138,16 @@ class Room:
                 return Answering(self._means, self._running, kept, ask, chat, held.pop_all())
             return await self._accept(kept, ask)
 
+    async def _waited(
+        self, stored: Stored, caller: Caller, wait_s: float, receive: Receive
+    ) -> Stored:
+        """What is stored, once it is in the replica or it is known why it is not. Its own row was
+        committed after the result's: so not for its seq.
+        """
+        why = await self._means.waits.until(None, caller.tenant, wait_s, receive)
+        receipt = replace(stored.receipt, is_replicated=why is None, not_replicated=why)
+        return replace(stored, receipt=receipt)
+
     async def _again(self, stored: Stored, caller: Caller) -> Response:
         """What the request with the same key was answered with."""
         result_id = str(stored.receipt.id)
@@ -138,7 +155,9 @@ class Room:
         named["idempotency-replayed"] = "true"
         if stored.receipt.seq:
             named["x-edge-store-seq"] = str(stored.receipt.seq)
-            named["x-edge-store-durability"] = "committed"
+            named["x-edge-store-durability"] = stored.receipt.durability
+            if stored.receipt.not_replicated is not None:
+                named["x-edge-store-not-replicated"] = stored.receipt.not_replicated
         if not stored.is_stream:
             return Response(stored.body, media_type="application/json", headers=named)
         found = await self._means.reader.run(find, stored.receipt.id, caller)

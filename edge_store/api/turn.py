@@ -20,12 +20,13 @@ from edge_store.responses.objects import (
     status_of,
 )
 from edge_store.responses.store import Kept
-from edge_store.result import Recorded
+from edge_store.result import NotReplicated, Recorded
 
 __all__ = ["PATH", "Turn", "origin_of_turn"]
 
 PATH = "/v1/responses"
-COMMITTED = b": committed"
+COMMITTED, REPLICATED = b": committed", b": replicated"
+DURABILITY = b"x-edge-store-durability"
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -96,6 +97,16 @@ class Turn:
             elif event.startswith(COMMITTED):
                 self.committed = event
         return events
+
+    def waited(self, why: NotReplicated | None) -> None:
+        """Say what became of the wait for the replica, in the headers and in the comment."""
+        if why is None:
+            self.committed = self.committed.replace(COMMITTED, REPLICATED, 1)
+            self.headers = [(k, b"replicated" if k == DURABILITY else v) for k, v in self.headers]
+        else:
+            said = f" not-replicated={why}\n\n".encode()
+            self.committed = self.committed and self.committed.rstrip() + said
+            self.headers.append((b"x-edge-store-not-replicated", why.encode()))
 
     def close(self, recorded: Recorded | None) -> tuple[dict[str, Any], list[bytes]]:
         """The object, and the events that remain; the last of them is the response's end.

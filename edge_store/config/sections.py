@@ -280,6 +280,15 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
             gt=0, description="At a stop, how long to wait for the last commits to be replicated."
         ),
     ] = 20.0
+    wait_max_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=600,
+            description="The longest `timeout` of the header `x-edge-store-wait: replicated`; a "
+            "request that asks for more is answered 400.",
+        ),
+    ] = 60.0
 
     def __post_init__(self) -> None:
         if self.url and not self.url.startswith(("file:///", "s3://")):

@@ -41,6 +41,12 @@ class Metrics:
             "Requests that waited for another with their Idempotency-Key",
             registry=registry,
         )
+        self.waited = Counter(
+            "edge_store_replica_waits",
+            "Answers that were held for the replica, by what became of it",
+            ["outcome"],
+            registry=registry,
+        )
         self.committed = Counter(
             "edge_store_committed", "Results committed, by status", ["status"], registry=registry
         )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from edge_store.config import PrivacySection, RecorderSection
+from edge_store.config import PrivacySection, RecorderSection, ReplicaSection
 from edge_store.engine import Engine, Receive, Scope, Send
 from edge_store.errors import (
     EdgeStoreError,
@@ -35,6 +35,7 @@ from edge_store.recorder.redacting import Redacting
 from edge_store.recorder.slots import Hold, Slot, Slots
 from edge_store.recorder.structured import Structured
 from edge_store.recorder.transcript import Asked, Dialect, Reading
+from edge_store.recorder.waits import Waits
 from edge_store.recorder.writer import Writer
 from edge_store.result import Boot, Receipt, Result
 
@@ -66,6 +67,7 @@ class Recorder:
         config: RecorderSection,
         metrics: Metrics,
         privacy: PrivacySection | None = None,
+        waits: Waits | None = None,
     ) -> None:
         self.slots = slots
         self._engine = engine
@@ -78,6 +80,7 @@ class Recorder:
         self._config = config
         self._metrics = metrics
         self._answers = Answers(slots)
+        self.waits = waits or Waits(None, ReplicaSection().wait_max_s, config.slots, metrics)
 
     async def change(self, function: Callable[..., T], *args: Any) -> T:
         """Write what is no result: see ``Writer.change``."""
@@ -132,6 +135,7 @@ class Recorder:
         bound, grow = self._config.response_bytes_max, self._answers.grow
         exchange = Exchange(result_id, dialect, asked, send, bytes_max=bound, grow=grow)
         entry = Entry(self._boot, scope, asked, (body, fingerprint), exchange)
+        entry.wait_s = self.waits.asked(scope)
         claim = await self.idempotency.claim(entry, receive)
         if isinstance(claim, Stored):
             self.slots.grow(hold, len(claim.body or b""))
@@ -171,6 +175,7 @@ class Recorder:
             self._answers.end(exchange)
             if commit is None:
                 self.slots.release(slot)
+        receipt = await self._held(entry, receipt, failure, receive)
         await exchange.deliver(receipt, failure)
 
     async def _replay(
@@ -194,7 +199,8 @@ class Recorder:
         if entry.gives_json and exchange.cause is None:
             outputs = exchange.reader.reading().outputs
             await exchange.give_json(asked, await self._structured.assessed(asked, outputs))
-        await exchange.deliver(stored.receipt, exchange.cause)
+        receipt = await self._held(entry, stored.receipt, exchange.cause, receive)
+        await exchange.deliver(receipt, exchange.cause)
         log.info(
             "answer_replayed",
             id=stored.receipt.id,
@@ -233,8 +239,28 @@ class Recorder:
         )
         return receipt
 
+    async def _held(
+        self,
+        entry: Entry,
+        receipt: Receipt | EdgeStoreError,
+        failure: EdgeStoreError | None,
+        receive: Receive,
+    ) -> Receipt | EdgeStoreError:
+        """Hold a whole answer whose caller wants it replicated, and say in its receipt whether it
+        is.
+        """
+        if entry.wait_s is None or failure is not None or not isinstance(receipt, Receipt):
+            return receipt
+        return await self.waits.hold(receipt, entry.tenant, entry.wait_s, receive)
+
+    async def drained(self) -> None:
+        """Wait until nothing is in flight, nor held for the replica."""
+        await self.slots.drained()
+        await self.waits.drained()
+
     def abort_all(self, cause: EdgeStoreError) -> None:
         """Cut every request in flight; each whose answer is not whole is recorded as cancelled."""
+        self.waits.end()
         self._structured.abort()
         self._answers.cut_all(cause)
 

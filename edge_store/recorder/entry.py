@@ -36,6 +36,7 @@ class Entry:
     Raises ``InvalidRequest`` for a header that cannot be.
     """
 
+    wait_s: float | None = None  # for the replica
     _slot: Slot
     _created_at: int
 

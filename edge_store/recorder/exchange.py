@@ -334,7 +334,7 @@ class Exchange:
     ) -> None:
         end = b""
         if isinstance(receipt, Receipt):
-            end = splitter.comment(f"committed id={receipt.id} seq={receipt.seq}")
+            end = splitter.comment(receipt.comment)
         end += self._envelope.event(error) if error else b"".join([*self._held, splitter.rest()])
         await self._send_last(end)
 
@@ -346,8 +346,10 @@ class Exchange:
         if receipt is None:
             await self._start([*headers, length], durability=b"none")
         else:
-            seq = (b"x-edge-store-seq", str(receipt.seq).encode())
-            await self._start([*headers, length, seq], durability=b"committed")
+            told = [(b"x-edge-store-seq", str(receipt.seq).encode())]
+            if receipt.not_replicated is not None:
+                told.append((b"x-edge-store-not-replicated", receipt.not_replicated.encode()))
+            await self._start([*headers, length, *told], durability=receipt.durability.encode())
         await self._send_last(body)
 
     async def _send_last(self, body: bytes) -> None:

@@ -40,7 +40,16 @@ from edge_store.result import Receipt, Record, Result, Status
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, translated
 
-__all__ = ["RESPONSES", "Claim", "Idempotency", "Name", "Stored", "StoredAnswer", "find_stored"]
+__all__ = [
+    "RESPONSES",
+    "Claim",
+    "Idempotency",
+    "Name",
+    "Stored",
+    "StoredAnswer",
+    "departure",
+    "find_stored",
+]
 
 RESPONSES = "/v1/responses"
 REPLAYED = (b"idempotency-replayed", b"true")
@@ -249,7 +258,7 @@ class Idempotency:
             raise self._no_place(entry.tenant)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_s
-        gone = asyncio.ensure_future(_departure(receive))
+        gone = asyncio.ensure_future(departure(receive))
         self._waiting[entry.tenant] += 1
         self._metrics.attached.inc()
         try:
@@ -294,7 +303,8 @@ class Idempotency:
         )
 
 
-async def _departure(receive: Receive) -> None:
+async def departure(receive: Receive) -> None:
+    """Wait until the caller has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -55,13 +55,23 @@ class Replica:
         status = self._litestream.status
         if self._refused is None:
             return status
-        taken = isinstance(self._refused, PathTaken)
-        state = ReplicaState.TAKEN if taken else ReplicaState.UNREACHABLE
+        state = ReplicaState.TAKEN if self.is_taken else ReplicaState.UNREACHABLE
         return msgspec.structs.replace(status, state=state, error=str(self._refused))
 
     def follow(self, newest_seq: Callable[[], int]) -> None:
         """See ``Litestream.follow``."""
         self._litestream.follow(newest_seq)
+
+    @property
+    def replicated_seq(self) -> int:
+        """Every result up to this one is in the replica; 0: of none is it known."""
+        confirmed = self._litestream.status.confirmed
+        return 0 if confirmed is None else confirmed.seq
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether another box writes to the path."""
+        return isinstance(self._refused, PathTaken)
 
     async def sync(self, timeout_s: float) -> Synced:
         """See ``Litestream.sync``."""

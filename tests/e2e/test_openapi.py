@@ -68,12 +68,13 @@ def test_document_knows_every_header_that_is_read(told: dict[str, Any]) -> None:
         for one in operation["parameters"]
         if one["in"] == "header"
     }
-    every = {"Idempotency-Key", "Prefer", "traceparent", "x-edge-store-record"}
+    ours = {"traceparent", "x-edge-store-record", "x-edge-store-wait"}
+    every = {"Idempotency-Key", "Prefer", *ours}
     json_too = {"/v1/chat/completions", "/v1/completions", "/generate"}
     assert named == {
         *((path, name) for path in GENERATING for name in every),
         *((path, "x-edge-store-json") for path in json_too),
-        *(("/v1/responses", name) for name in ("traceparent", "x-edge-store-record")),
+        *(("/v1/responses", name) for name in ours),
         ("/v1/changes", "Last-Event-ID"),
     }
 

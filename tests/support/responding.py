@@ -1,7 +1,7 @@
 """Our own routes, responses among them, over a recorder with a scripted engine."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +33,7 @@ class Responding:
         method: str = "POST",
         caller: Caller | None = None,
         key: bytes | None = None,
+        headers: Iterable[tuple[bytes, bytes]] = (),
     ) -> Call:
         """One request in flight, of this caller."""
 
@@ -42,8 +43,8 @@ class Responding:
             await self.app(scope, receive, send)
 
         sent = b"" if body is None else json.dumps(body).encode()
-        headers = [] if key is None else [(b"idempotency-key", key)]
-        return Call(named, target, method=method, body=sent, headers=headers)
+        given = [*headers] if key is None else [*headers, (b"idempotency-key", key)]
+        return Call(named, target, method=method, body=sent, headers=given)
 
     async def ask(self, target: str, body: Any = None, **options: Any) -> Call:
         """One request to its end."""

@@ -22,6 +22,7 @@ from edge_store.recorder.batch import read_head
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.idempotency import Idempotency
 from edge_store.recorder.slots import Slots
+from edge_store.recorder.waits import Replicating, Waits
 from edge_store.recorder.writer import Writer
 from edge_store.result import Boot, Recorded
 from edge_store.rows import load_recorded
@@ -248,6 +249,7 @@ async def recording(
     takes_rid: bool = True,
     json_workers: JsonWorkers | None = None,
     privacy: PrivacySection | None = None,
+    replica: Replicating | None = None,
 ) -> AsyncIterator[Recording]:
     """``connected`` may wrap or adjust the writer's connection."""
     boots: list[Boot] = []
@@ -266,6 +268,7 @@ async def recording(
         head = await database.run(read_head)
         writer = Writer(database, boots[0], head, slots, Disk(path, 0), config, metrics)
         engine = ScriptedEngine(script, takes_rid=takes_rid)
+        waits = Waits(replica, 60.0, config.slots, metrics)
         idempotency = Idempotency(path, config, engine_timeout_s, metrics)
         recorder = Recorder(
             engine=engine,
@@ -278,13 +281,16 @@ async def recording(
             config=config,
             metrics=metrics,
             privacy=privacy,
+            waits=waits,
         )
         slots.open()
         async with asyncio.timeout(2 * DEADLINE_S), idempotency, asyncio.TaskGroup() as tasks:
             tasks.create_task(writer.run())
+            waited = tasks.create_task(waits.run())
             try:
                 yield Recording(path, engine, recorder, writer, boots[0], metrics)
             finally:
                 writer.close()
+                waited.cancel()
     finally:
         await database.close()
