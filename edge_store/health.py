@@ -32,6 +32,11 @@ def watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica:
     if replica is not None:
         replica.follow(lambda: recorder.commits.seq)
         metrics.watch(
+            "replica_state",
+            "0 ok, 1 lagging, 2 offline, 3 stalled, 4 broken",
+            lambda: replica.status.state.level,
+        )
+        metrics.watch(
             "replica_lag_seconds",
             "Age of the oldest commit that is not replicated",
             lambda: replica.status.lag_s,

@@ -21,7 +21,7 @@ from edge_store.replica.heads import Head, Heads, read_head
 from edge_store.replica.location import parse_location, read_credentials
 from edge_store.replica.objects import Objects
 from edge_store.replica.ownership import Ownership
-from edge_store.replica.status import ReplicaState, ReplicaStatus
+from edge_store.replica.status import Cause, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
 from edge_store.result import Boot
 from edge_store.sql import sql
@@ -55,9 +55,10 @@ class Replica:
         status = self._litestream.status
         if self._refused is None:
             return status
-        taken = isinstance(self._refused, PathTaken)
-        state = ReplicaState.TAKEN if taken else ReplicaState.UNREACHABLE
-        return msgspec.structs.replace(status, state=state, error=str(self._refused))
+        cause = Cause.TAKEN if isinstance(self._refused, PathTaken) else Cause.UNREACHABLE
+        return msgspec.structs.replace(
+            status, state=cause.state, cause=cause, error=str(self._refused)
+        )
 
     def follow(self, newest_seq: Callable[[], int]) -> None:
         """See ``Litestream.follow``."""
