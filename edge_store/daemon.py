@@ -25,6 +25,7 @@ from edge_store.api.alerts import alert_routes
 from edge_store.api.app import own_routes
 from edge_store.api.background import in_background
 from edge_store.api.gate import Gate
+from edge_store.api.replica import replica_routes
 from edge_store.api.server import (
     HttpServer,
     bind,
@@ -207,7 +208,11 @@ async def _serve(
                 drain = Drain(recorder, stopping, died, config.server.drain_timeout_s)
                 loaded = asyncio.ensure_future(engine.until_ready())
                 admin = HttpServer(
-                    admin_routes(queue.change_noticed, access, alert_routes(alarms, told)),
+                    admin_routes(
+                        queue.change_noticed,
+                        access,
+                        [*alert_routes(alarms, told), *replica_routes(replica)],
+                    ),
                     ADMIN_CONNECTIONS_MAX,
                 )
                 async with (
@@ -382,7 +387,7 @@ async def _replica(
         from edge_store.replica.room import replicating
 
         async with replicating(
-            config.replica, path, boot, alarms, lock_descriptor=lock.descriptor
+            config.replica, path, boot, alarms, database, lock_descriptor=lock.descriptor
         ) as replica:
             yield replica
         return

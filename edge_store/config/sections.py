@@ -274,6 +274,16 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
         float,
         Meta(ge=60, description="How long snapshots are kept: how far back a restore can go."),
     ] = 259200.0
+    local_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=16 * MIB,
+            description="Most bytes of the WAL and of Litestream's files on this disk while the "
+            "store is away; looked at every 30 s. Past it they are given up, and all of the "
+            "database is uploaded later: no result is lost, but the states between cannot be "
+            "restored to.",
+        ),
+    ] = 2048 * MIB
     stop_timeout_s: Annotated[
         float,
         Meta(

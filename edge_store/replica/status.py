@@ -6,9 +6,10 @@ from typing import Self
 
 from edge_store.clock import now_ms
 from edge_store.replica.control import Synced
+from edge_store.replica.foreign import Foreign
 from edge_store.result import Record
 
-__all__ = ["Cause", "Confirmed", "ReplicaState", "ReplicaStatus", "Tracker", "numbers"]
+__all__ = ["Cause", "Confirmed", "Health", "ReplicaState", "ReplicaStatus", "Tracker", "numbers"]
 
 LAGGING_AFTER_S = 10.0  # behind for longer than a few replica syncs take
 STALLED_AFTER_S = 20.0  # behind, and not one TXID further in that time
@@ -21,7 +22,7 @@ class ReplicaState(StrEnum):
 
     meaning: str
 
-    def __new__(cls, value: str, meaning: str) -> Self:
+    def __new__(cls, value: str, meaning: str = "") -> Self:
         """A state and its meaning."""
         member = str.__new__(cls, value)
         member._value_ = value
@@ -46,7 +47,7 @@ class Cause(StrEnum):
     state: ReplicaState
     meaning: str
 
-    def __new__(cls, value: str, state: ReplicaState, meaning: str) -> Self:
+    def __new__(cls, value: str, state: ReplicaState = ReplicaState.OK, meaning: str = "") -> Self:
         """A cause with its state and its meaning."""
         member = str.__new__(cls, value)
         member._value_ = value
@@ -59,8 +60,10 @@ class Cause(StrEnum):
     RESTARTING = "restarting", ReplicaState.LAGGING, "Litestream has ended and is started again"
     UNREACHABLE = "unreachable", ReplicaState.OFFLINE, "the store cannot be reached"
     UNMOVED = "unmoved", ReplicaState.STALLED, "Litestream runs and sends nothing"
+    PAUSED = "paused", ReplicaState.STALLED, "it was paused by hand, until a time"
     STOPPED = "stopped", ReplicaState.STALLED, "Litestream does not run"
     TAKEN = "taken", ReplicaState.BROKEN, "another box writes to this box's replica"
+    SWAPPED = "swapped", ReplicaState.BROKEN, "the database file is gone, or another one"
 
 
 # What is passing; what lasts is a stall.
@@ -73,6 +76,23 @@ class Confirmed(Record, frozen=True, kw_only=True):
     seq: int
     txid: int
     at: int  # UTC ms
+
+
+class Health(Record, frozen=True, kw_only=True):
+    """What the last look at the box found. Bytes are those on this disk; ``at`` and ``gap_at`` are
+    UTC ms. ``gaps``: how often unsent states were given up in this boot, to stay within the bound.
+    """
+
+    at: int
+    wal_bytes: int
+    ltx_bytes: int
+    local_bytes_max: int
+    database_bytes: int
+    disk_free_bytes: int
+    results_behind: int | None = None  # committed, and not known to be in the replica
+    foreign_writers: tuple[Foreign, ...] = ()
+    gaps: int = 0
+    gap_at: int | None = None
 
 
 class ReplicaStatus(Record, frozen=True, kw_only=True):
@@ -88,6 +108,8 @@ class ReplicaStatus(Record, frozen=True, kw_only=True):
     lag_s: float
     error: str | None
     confirmed: Confirmed | None = None
+    paused_until: int | None = None  # UTC ms
+    health: Health | None = None  # None until the first look
 
 
 class Tracker:

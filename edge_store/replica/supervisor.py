@@ -34,6 +34,7 @@ from edge_store.replica.litestream import (
     require_safe_path,
     spawn,
 )
+from edge_store.replica.local import remove_dropped
 from edge_store.replica.location import Credentials, parse_location, read_credentials
 from edge_store.replica.positions import watch_positions
 from edge_store.replica.status import Cause, ReplicaStatus, Tracker, numbers
@@ -62,19 +63,21 @@ class Litestream:
         device_id: DeviceId,
         *,
         lock_descriptor: int | None = None,
-        health_interval_s: float = HEALTH_INTERVAL_S,
+        health_interval_s: float | None = None,
     ) -> None:
         self._section = section
         self._database = database
         self._device_id = device_id
         self._inherited = () if lock_descriptor is None else (lock_descriptor,)
-        self._health_interval_s = health_interval_s
+        self.ltx = database.parent / "litestream" / "ltx"  # what it keeps on this disk
+        self._health_interval_s = health_interval_s or HEALTH_INTERVAL_S
         self._tracker = Tracker()
         self._newest_seq: Callable[[], int | None] = lambda: None
         self._stack = AsyncExitStack()
         self._process: asyncio.subprocess.Process | None = None
         self._running = asyncio.Lock()  # held while there is a child
         self._is_pausing = False
+        self._one_pause = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._allowed = asyncio.Event()
         self._tasks: asyncio.TaskGroup
@@ -157,7 +160,8 @@ class Litestream:
         require_safe_path(self._database)
         location = parse_location(self._section.url)
         self._credentials = read_credentials(location)
-        meta_path = self._database.parent / "litestream"
+        meta_path = self.ltx.parent
+        remove_dropped(self.ltx)
         runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
         folder = Path(runtime) if runtime else meta_path
         socket = folder / "litestream.sock"
@@ -219,9 +223,20 @@ class Litestream:
     async def paused(self) -> AsyncIterator[None]:
         """Without a child, so that the WAL may be emptied. It is killed, and started again after.
 
+        One pause at a time: another waits for its end.
+
         Raises:
             ReplicationError: it does not end.
         """
+        async with self._one_pause:
+            await self._end_for_pause()
+            try:
+                yield
+            finally:
+                self._running.release()
+
+    async def _end_for_pause(self) -> None:
+        """Kill the child and take the place that it has."""
         self._is_pausing = True
         for _ in range(PAUSE_TRIES):
             process = self._process
@@ -236,10 +251,6 @@ class Litestream:
             self._is_pausing = False
             raise ReplicationError("litestream does not end", hint="see its process")
         self._is_pausing = False  # there may have been no child that ended by it
-        try:
-            yield
-        finally:
-            self._running.release()
 
     async def _end_child(self, process: asyncio.subprocess.Process | None) -> None:
         """SIGTERM, and SIGKILL when it has not ended in time."""
