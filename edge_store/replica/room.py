@@ -17,9 +17,10 @@ import structlog
 
 from edge_store.alerts import Alarms
 from edge_store.clock import rfc3339
-from edge_store.config import ReplicaSection
+from edge_store.config import ReplicaMode, ReplicaSection
 from edge_store.errors import LitestreamUnavailable, PathTaken, ReplicationError
 from edge_store.replica.control import Synced
+from edge_store.replica.external import External
 from edge_store.replica.heads import Head, Heads, read_head
 from edge_store.replica.health import Watch
 from edge_store.replica.location import parse_location, read_credentials
@@ -47,7 +48,12 @@ class Replica:
     """What the rest of the daemon sees of it."""
 
     def __init__(
-        self, litestream: Litestream, ownership: Ownership, heads: Heads, watch: Watch, pause: Pause
+        self,
+        litestream: Litestream | External,
+        ownership: Ownership,
+        heads: Heads,
+        watch: Watch,
+        pause: Pause,
     ) -> None:
         self._litestream = litestream
         self.ownership = ownership
@@ -237,13 +243,18 @@ async def replicating(
     """
     location = parse_location(section.url)
     objects = Objects(location, read_credentials(location))
-    litestream = Litestream(section, path, boot.device_id, lock_descriptor=lock_descriptor)
+    is_ours = section.mode is ReplicaMode.CHILD
+    litestream: Litestream | External = (
+        Litestream(section, path, boot.device_id, lock_descriptor=lock_descriptor)
+        if is_ours
+        else External(section, path)
+    )
     reader = await DatabaseThread.open(lambda: open_reader(path))
 
-    async def is_ours(boot_id: str) -> bool:
+    async def knows(boot_id: str) -> bool:
         return await reader.run(has_boot, boot_id)
 
-    ownership = Ownership(objects, boot.device_id, boot.boot_id, boot.timeline, is_ours)
+    ownership = Ownership(objects, boot.device_id, boot.boot_id, boot.timeline, knows)
     watch = Watch(path, litestream.ltx, database, alarms, local_bytes_max=section.local_bytes_max)
     heads = Heads(objects, boot.device_id)
     replica = Replica(litestream, ownership, heads, watch, Pause(path))

@@ -58,6 +58,7 @@ class Cause(StrEnum):
     STARTING = "starting", ReplicaState.LAGGING, "nothing is known to be replicated yet"
     BEHIND = "behind", ReplicaState.LAGGING, "commits come faster than they are sent, for a while"
     RESTARTING = "restarting", ReplicaState.LAGGING, "Litestream has ended and is started again"
+    NOT_RUNNING = "not_running", ReplicaState.LAGGING, "the operator's Litestream does not answer"
     UNREACHABLE = "unreachable", ReplicaState.OFFLINE, "the store cannot be reached"
     UNMOVED = "unmoved", ReplicaState.STALLED, "Litestream runs and sends nothing"
     PAUSED = "paused", ReplicaState.STALLED, "it was paused by hand, until a time"
@@ -67,7 +68,7 @@ class Cause(StrEnum):
 
 
 # What is passing; what lasts is a stall.
-PASSING = (Cause.STARTING, Cause.RESTARTING)
+PASSING = (Cause.STARTING, Cause.RESTARTING, Cause.NOT_RUNNING)
 
 
 class Confirmed(Record, frozen=True, kw_only=True):

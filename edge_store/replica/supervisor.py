@@ -357,7 +357,7 @@ class Litestream:
         if not ready.done():
             ready.set_result(None)
         await watch_positions(
-            self._control,
+            self._control.positions,
             self._tracker,
             lambda: self._newest_seq(),  # noqa: PLW0108  (``follow`` sets another)
             interval_s=self._health_interval_s,
