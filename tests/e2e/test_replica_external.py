@@ -7,10 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.daemon import ROOT, Box, until
-from support.replicating import contents
+from support.replicating import Database, contents, wait_for
+from support.s3server import BUCKET, S3Server
+
+from edge_store.replica import control
+from edge_store.sqlite import checkpoint
 
 LITESTREAM = Path(sys.executable).with_name("litestream")
 
@@ -32,11 +37,11 @@ def as_documented(box: Box, url_folder: Path) -> Path:
 
 
 @contextmanager
-def unit(config: Path) -> Iterator[subprocess.Popen[bytes]]:
+def unit(config: Path, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
     with (config.parent / "litestream.log").open("ab") as log:
         process = subprocess.Popen(
             [LITESTREAM, "replicate", "-no-expand-env", "-config", config],
-            env={"PATH": "/usr/bin:/bin"},
+            env={"PATH": "/usr/bin:/bin", **environ},
             stdout=log,
             stderr=log,
         )
@@ -107,3 +112,35 @@ def test_killed_daemon_starts_again_beside_the_foreign_litestream(tmp_path: Path
     done = box.run("replica", "restore", "--to", str(copy), "--config", str(box.directory))
     assert done.returncode == 0, done.stderr
     assert contents(copy) == contents(box.database)
+
+
+async def test_foreign_litestream_lets_go_while_the_store_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "STOP_TIMEOUT_S", 1.0)
+    database = Database(tmp_path / "results.db", "box-1")
+    socket = tmp_path / "litestream.sock"
+    with S3Server(tmp_path / "s3") as s3:
+        replica: dict[str, Any] = {
+            "type": "s3",
+            "bucket": BUCKET,
+            "path": "p",
+            "endpoint": s3.endpoint,
+        }
+        replica |= {"region": "us-east-1", "force-path-style": True}
+        dbs = [{"path": str(database.path), "replica": replica}]
+        config = tmp_path / "litestream.yml"
+        config.write_text(
+            json.dumps({"socket": {"enabled": True, "path": str(socket)}, "dbs": dbs})
+        )
+        with unit(config, **s3.environ):
+            asked = control.Control(socket, database.path)
+            await wait_for(socket.exists, "it is up")
+            database.write(1)
+            await asked.sync(20)
+            s3.stop()
+            database.write(1)
+            await asked.stop_database()
+            assert checkpoint(database.connection), "nobody holds the WAL"
+            await asked.close()
+    database.close()
