@@ -9,8 +9,7 @@ would upload the whole database at the next start. So the process ends without c
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from edge_store.api.alerts import alert_routes
 from edge_store.api.app import own_routes
 from edge_store.api.background import in_background
 from edge_store.api.gate import Gate
+from edge_store.api.replica import replica_routes
 from edge_store.api.server import (
     HttpServer,
     bind,
@@ -47,11 +47,16 @@ from edge_store.observability.metrics import Metrics
 from edge_store.queue.room import running
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.boot import begin_boot
-from edge_store.recorder.checkpoints import checkpoint_when_large
 from edge_store.recorder.damage import examine
 from edge_store.recorder.disk import Disk
-from edge_store.recording import queue_beside, reading, recording, sharing_readers
-from edge_store.result import Boot
+from edge_store.recording import (
+    let_go,
+    queue_beside,
+    reading,
+    recording,
+    replicated,
+    sharing_readers,
+)
 from edge_store.schema import migrate
 from edge_store.sql import sql
 from edge_store.sqlite import (
@@ -141,6 +146,7 @@ async def _serve(
     with DatabaseLock(path) as lock:
         listener = bind(config.server)  # before anything slow begins
         index_was_held = is_index_held(path)
+        await let_go(config)
         await asyncio.to_thread(examine, path, lock, index_was_held=index_was_held)
         database = await DatabaseThread.open(
             lambda: open_writer(path, busy_timeout_ms=config.store.busy_timeout_ms)
@@ -162,7 +168,7 @@ async def _serve(
             disk = Disk(path, config.store.disk_reserve_bytes)
             log.info("boot_began", boot_id=boot.boot_id, device_id=device_id, version=__version__)
             async with (
-                _replica(config, path, boot, database, lock, alarms) as replica,
+                replicated(config, boot, database, lock, alarms) as replica,
                 recording(config, disk, boot, database, engine, metrics, replica) as (
                     recorder,
                     damaged,
@@ -207,7 +213,11 @@ async def _serve(
                 drain = Drain(recorder, stopping, died, config.server.drain_timeout_s)
                 loaded = asyncio.ensure_future(engine.until_ready())
                 admin = HttpServer(
-                    admin_routes(queue.change_noticed, access, alert_routes(alarms, told)),
+                    admin_routes(
+                        queue.change_noticed,
+                        access,
+                        [*alert_routes(alarms, told), *replica_routes(replica)],
+                    ),
                     ADMIN_CONNECTIONS_MAX,
                 )
                 async with (
@@ -366,29 +376,3 @@ def _prepare(connection: Connection, device_id: str, *, index_was_held: bool) ->
             )
     with translated("the database cannot be prepared"):
         return create_identity(connection, device_id)
-
-
-@asynccontextmanager
-async def _replica(
-    config: Config,
-    path: Path,
-    boot: Boot,
-    database: DatabaseThread,
-    lock: DatabaseLock,
-    alarms: Alarms,
-) -> AsyncIterator[Any]:
-    """Replication when it is on; else the daemon checkpoints by itself."""
-    if config.replica.enabled:
-        from edge_store.replica.room import replicating
-
-        async with replicating(
-            config.replica, path, boot, alarms, lock_descriptor=lock.descriptor
-        ) as replica:
-            yield replica
-        return
-    async with asyncio.TaskGroup() as tasks:
-        checkpoints = tasks.create_task(
-            checkpoint_when_large(path, database, config.store.wal_bytes_max)
-        )
-        yield None
-        checkpoints.cancel()

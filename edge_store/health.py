@@ -1,6 +1,8 @@
 """What ``/readyz`` and ``/metrics`` tell of the daemon: it is read when somebody asks."""
 
 import asyncio
+import math
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from edge_store.observability.metrics import Metrics
 from edge_store.queue.room import Queue
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.disk import Disk
+from edge_store.replica.status import Health
 from edge_store.result import Boot
 from edge_store.sqlite import wal_bytes
 
@@ -32,10 +35,47 @@ def watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica:
     if replica is not None:
         replica.follow(lambda: recorder.commits.seq)
         metrics.watch(
+            "replica_state",
+            "0 ok, 1 lagging, 2 offline, 3 stalled, 4 broken",
+            lambda: replica.status.state.level,
+        )
+        _watch_last_look(metrics, replica)
+        metrics.watch(
             "replica_lag_seconds",
             "Age of the oldest commit that is not replicated",
             lambda: replica.status.lag_s,
         )
+
+
+def _watch_last_look(metrics: Metrics, replica: Any) -> None:
+    """What is not known yet is not a number."""
+
+    def read(field: Callable[[Health], float | None]) -> Callable[[], float]:
+        def value() -> float:
+            found = replica.status.health
+            known = field(found) if found is not None else None
+            return math.nan if known is None else known
+
+        return value
+
+    metrics.watch(
+        "replica_results_behind",
+        "Results committed and not known to be replicated",
+        read(lambda found: found.results_behind),
+    )
+    metrics.watch(
+        "replica_ltx_bytes",
+        "Litestream's own files on this disk",
+        read(lambda found: found.ltx_bytes),
+    )
+    metrics.watch(
+        "replica_gaps", "Times that unsent states were given up", read(lambda found: found.gaps)
+    )
+    metrics.watch(
+        "replica_foreign_writers",
+        "Other programs that have the database open for writing",
+        read(lambda found: len(found.foreign_writers)),
+    )
 
 
 async def read_health(

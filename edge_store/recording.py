@@ -11,11 +11,13 @@ from typing import Any
 
 import structlog
 
+from edge_store.alerts import Alarms
 from edge_store.api.inside import Inside
-from edge_store.config import Config
+from edge_store.config import Config, ReplicaMode
 from edge_store.engine import Engine
 from edge_store.errors import EdgeStoreError
 from edge_store.jsonrepair import JsonWorkers
+from edge_store.lock import DatabaseLock
 from edge_store.observability.metrics import Metrics
 from edge_store.queue.room import Queue, queue_of
 from edge_store.readers import Readers
@@ -23,6 +25,7 @@ from edge_store.recorder.app import Recorder
 from edge_store.recorder.batch import read_head
 from edge_store.recorder.boot import end_boot
 from edge_store.recorder.caller import ShutOut
+from edge_store.recorder.checkpoints import checkpoint_when_large
 from edge_store.recorder.disk import Disk
 from edge_store.recorder.idempotency import Idempotency
 from edge_store.recorder.slots import Slots
@@ -32,7 +35,7 @@ from edge_store.result import Boot
 from edge_store.sqlite import DatabaseThread, open_reader
 from edge_store.systemd import feed_watchdog
 
-__all__ = ["queue_beside", "reading", "recording", "sharing_readers"]
+__all__ = ["let_go", "queue_beside", "reading", "recording", "replicated", "sharing_readers"]
 
 READERS = 2  # one that reads much leaves the other
 
@@ -55,6 +58,36 @@ async def sharing_readers(path: Path) -> AsyncIterator[Readers]:
     async with AsyncExitStack() as stack:
         threads = [await stack.enter_async_context(reading(path)) for _ in range(READERS)]
         yield Readers(threads)
+
+
+async def let_go(config: Config) -> None:
+    """Before the database is opened: a Litestream that is not ours closes it."""
+    if config.replica.enabled and config.replica.mode is ReplicaMode.EXTERNAL:
+        from edge_store.replica.external import let_go as ask_to_let_go
+
+        await ask_to_let_go(config.replica, Path(config.store.path))
+
+
+@asynccontextmanager
+async def replicated(
+    config: Config, boot: Boot, database: DatabaseThread, lock: DatabaseLock, alarms: Alarms
+) -> AsyncIterator[Any]:
+    """Replication when it is on; else the daemon checkpoints by itself."""
+    path = Path(config.store.path)
+    if config.replica.enabled:
+        from edge_store.replica.room import replicating
+
+        async with replicating(
+            config.replica, path, boot, alarms, database, lock_descriptor=lock.descriptor
+        ) as replica:
+            yield replica
+        return
+    async with asyncio.TaskGroup() as tasks:
+        checkpoints = tasks.create_task(
+            checkpoint_when_large(path, database, config.store.wal_bytes_max)
+        )
+        yield None
+        checkpoints.cancel()
 
 
 @asynccontextmanager

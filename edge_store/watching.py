@@ -25,7 +25,7 @@ from edge_store.observability.metrics import Metrics
 from edge_store.queue.room import Queue
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.disk import Disk, DiskLevel
-from edge_store.replica.status import ReplicaState, ReplicaStatus
+from edge_store.replica.status import Cause, ReplicaStatus
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, translated
 
@@ -60,6 +60,8 @@ REPLICA_ALARMS = (
     AlarmName.REPLICA_BEHIND,
     AlarmName.REPLICA_STALLED,
     AlarmName.REPLICA_BROKEN,
+    AlarmName.REPLICA_PAUSED,
+    AlarmName.FOREIGN_WRITER,
     AlarmName.DRILL_FAILED,
 )
 
@@ -209,9 +211,9 @@ class ReplicaWatch:
             for name in REPLICA_ALARMS:
                 self._alarms.resolve(name)
             return
-        if status.state is ReplicaState.TAKEN:
+        if status.cause is Cause.TAKEN:
             self._alarms.raise_(AlarmName.REPLICA_TAKEN, status.error or "")
-        elif status.state in {ReplicaState.REPLICATING, ReplicaState.LAGGING}:
+        elif status.cause in {None, Cause.BEHIND}:
             self._alarms.resolve(AlarmName.REPLICA_TAKEN)
         if status.lag_s <= self._lag_s:
             self._alarms.resolve(AlarmName.REPLICA_BEHIND)
@@ -222,6 +224,7 @@ class ReplicaWatch:
             f"It is {status.lag_s / 3600:.1f} h behind, and {status.state.value}{error}.",
             lag_s=round(status.lag_s),
             state=status.state.value,
+            cause=status.cause.value if status.cause else None,
         )
 
 

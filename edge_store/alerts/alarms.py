@@ -50,6 +50,8 @@ class AlarmName(StrEnum):
     REPLICA_BEHIND = "replica_behind", "what is committed has not been replicated for too long"
     REPLICA_STALLED = "replica_stalled", "the store is there, but the replica gets no further"
     REPLICA_BROKEN = "replica_broken", "the replica cannot be restored as it is", True
+    REPLICA_PAUSED = "replica_paused", "replication was paused by hand, for over an hour"
+    FOREIGN_WRITER = "foreign_writer", "another program has the database open for writing", True
     DRILL_FAILED = "drill_failed", "a restore of the replica was tried, and does not hold", True
 
 

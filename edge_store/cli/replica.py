@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
     from edge_store.replica.restore import Restored
 
 __all__ = ["replica"]
+
+
+TIME = re.compile(r"(\d{1,6})(s|min|h|d)", re.ASCII)
+SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(_context: click.Context, option: click.Parameter, text: str) -> float:
+    found = TIME.fullmatch(text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is not like 90s, 30min, 2h or 1d", param=option)
+    return float(found[1]) * SECONDS[found[2]]
 
 
 @click.group()
@@ -54,21 +66,81 @@ def status(config: str | None, *, as_json: bool) -> None:
         location = parse_location(settings.replica.url)
         found = {"where": str(location), **_found(settings, location)}
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        click.echo(json.dumps(_with_times(found), ensure_ascii=False))
         return
-    lines = dict(_lines(found))
-    width = max(map(len, lines))
-    for name, value in lines.items():
-        click.echo(f"{name:<{width}}  {'-' if value is None else value}")
+    lines = list(_lines(found))
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        click.echo(f"{name:<{width}}  {text}")
 
 
-def _lines(found: dict[str, Any]) -> "Iterator[tuple[str, Any]]":
-    """Each value by its name; what is in another value has that one's name before its own."""
+def _with_times(found: dict[str, Any]) -> dict[str, Any]:
+    """With each time as RFC 3339."""
+    return {
+        name: _with_times(value)
+        if isinstance(value, dict)
+        else _rfc3339(value)
+        if name.endswith(("at", "until")) and isinstance(value, int)
+        else value
+        for name, value in found.items()
+    }
+
+
+def _lines(found: dict[str, Any]) -> "Iterator[tuple[str, str]]":
+    """What the daemon says in words; what lies in the store value by value."""
+    from edge_store.cli.replication import replication_lines
+
+    if found.get("daemon") == "running":
+        yield "where", found["where"]
+        yield from replication_lines(found)
+        return
     for name, value in found.items():
-        if isinstance(value, dict):
-            yield from ((f"{name}_{inner}", each) for inner, each in _lines(value))
-        else:
-            yield name, _rfc3339(value) if name == "at" else value
+        yield name, "-" if value is None else str(value)
+
+
+@replica.command()
+@click.option("--config", help="The box's edge-store.toml, or its folder.")
+@click.option(
+    "--for", "for_s", metavar="TIME", default="2h", show_default=True, callback=_seconds,
+    help="How long, at most 7d: 90s, 30min, 2h, 1d.",
+)  # fmt: skip
+def pause(config: str | None, for_s: float) -> None:
+    """Replicate nothing for a while; requests are answered as before.
+
+    It ends by itself, and holds through restarts until then. Over an hour, it is an alarm.
+
+    \b
+    Example:
+      edge-store replica pause --for 30min
+    """
+    until = _ask(config, "pause", {"for_s": for_s})["paused_until"]
+    click.echo(f"paused until {_rfc3339(until)}; `edge-store replica resume` ends it")
+
+
+@replica.command()
+@click.option("--config", help="The box's edge-store.toml, or its folder.")
+def resume(config: str | None) -> None:
+    """Let a paused replication go on. It catches up by itself.
+
+    \b
+    Example:
+      edge-store replica resume
+    """
+    _ask(config, "resume", {})
+    click.echo("replication goes on")
+
+
+def _ask(config: str | None, what: str, params: dict[str, Any]) -> Any:
+    from edge_store.cli.change import ask
+    from edge_store.config import load
+    from edge_store.errors import ReplicationError
+
+    settings = load(config).config
+    body = json.dumps(params).encode()
+    answer = ask(Path(settings.store.path), "POST", f"/replica/{what}", body)
+    if answer is None:
+        raise ReplicationError("the daemon does not run: nothing is replicated, or to be paused")
+    return answer
 
 
 def _found(settings: "Config", location: "Location") -> dict[str, Any]:
@@ -81,8 +153,7 @@ def _found(settings: "Config", location: "Location") -> dict[str, Any]:
     daemon, problem = ask_daemon(settings.server, device_id)
     seen = daemon.get("replica") if daemon is not None else None
     if isinstance(seen, dict):
-        last = _rfc3339(seen.get("last_synced_at"))
-        return {"daemon": "running", **seen, "last_synced_at": last}
+        return {"daemon": "running", **seen}
     credentials = read_credentials(location)
     device_id = device_id or asyncio.run(_only_device(location))
     extent = asyncio.run(read_extent(location, credentials, device_id))

@@ -16,6 +16,7 @@ from edge_store.config.alerts import AlertsSection
 from edge_store.config.engines import EngineSection
 from edge_store.config.privacy import PrivacySection
 from edge_store.config.section import KIB, MIB, Section
+from edge_store.config.working import QueueSection, RepairSection, ResponsesSection
 
 __all__ = [
     "Config",
@@ -24,6 +25,7 @@ __all__ = [
     "QueueSection",
     "RecorderSection",
     "RepairSection",
+    "ReplicaMode",
     "ReplicaSection",
     "ResponsesSection",
     "ServerSection",
@@ -179,69 +181,11 @@ class RecorderSection(Section, frozen=True, kw_only=True):
     ] = 86400.0
 
 
-class QueueSection(Section, frozen=True, kw_only=True):
-    """Batches, and requests that are answered later. What callers wait for has priority."""
+class ReplicaMode(StrEnum):
+    """Who runs Litestream."""
 
-    slots_max: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=4096,
-            description="Lines of batches in flight while nobody else asks. They take recorder "
-            "slots, but never the last quarter of them.",
-        ),
-    ] = 128
-    slots_beside: Annotated[
-        int, Meta(ge=0, le=4096, description="The same while others ask; 0: none.")
-    ] = 4
-    attempts_max: Annotated[
-        int,
-        Meta(ge=1, le=100, description="Attempts of a line whose engine fails before it is dead."),
-    ] = 5
-    retry_pause_s: Annotated[
-        float,
-        Meta(gt=0, description="Pause before the second attempt; it doubles, up to a minute."),
-    ] = 1.0
-    requests_max: Annotated[
-        int,
-        Meta(ge=0, description="Requests with `Prefer: respond-async` that may wait."),
-    ] = 1000
-    lines_max: Annotated[int, Meta(ge=1, description="Most lines of a batch.")] = 50_000
-    file_bytes_max: Annotated[
-        int, Meta(ge=KIB, description="Largest uploaded file; a larger one is answered 413.")
-    ] = 200 * MIB
-
-
-class RepairSection(Section, frozen=True, kw_only=True):
-    """Parsing, repairing and validating the JSON that callers asked for."""
-
-    deadline_s: Annotated[
-        float,
-        Meta(
-            gt=0,
-            description="Longest time for one choice; then its worker is killed and "
-            "the row says `invalid`. All choices of a request together get 16 times that.",
-        ),
-    ] = 2.0
-    input_bytes_max: Annotated[int, Meta(ge=KIB, description="Longer texts are not repaired.")] = (
-        MIB
-    )
-    memory_bytes_max: Annotated[
-        int, Meta(ge=64 * MIB, description="Address space of a repair worker.")
-    ] = 512 * MIB
-    workers: Annotated[int, Meta(ge=1, le=16, description="Repair workers.")] = 1
-
-
-class ResponsesSection(Section, frozen=True, kw_only=True):
-    """OpenAI's Responses."""
-
-    background_tasks: Annotated[
-        int,
-        Meta(ge=1, le=1024, description="Responses in the background that run at once."),
-    ] = 8
-    background_max: Annotated[
-        int, Meta(ge=1, description="Responses in the background that run or wait; more get 503.")
-    ] = 10_000
+    CHILD = "child"
+    EXTERNAL = "external"
 
 
 class ReplicaSection(Section, frozen=True, kw_only=True):
@@ -250,6 +194,20 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
     enabled: Annotated[
         bool, Meta(description="Whether Litestream runs as a child of the daemon.")
     ] = True
+    mode: Annotated[
+        ReplicaMode,
+        Meta(
+            description="child: the daemon runs Litestream. external: a unit of yours does, and "
+            "the daemon looks at it, and asks it, through replica.socket: see docs/operations.md."
+        ),
+    ] = ReplicaMode.CHILD
+    socket: Annotated[
+        str,
+        Meta(
+            pattern=r"^(/.{1,106})?$",
+            description="The control socket of a Litestream that is external, an absolute path.",
+        ),
+    ] = ""
     url: Annotated[
         str,
         Meta(
@@ -274,6 +232,16 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
         float,
         Meta(ge=60, description="How long snapshots are kept: how far back a restore can go."),
     ] = 259200.0
+    local_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=16 * MIB,
+            description="Most bytes of the WAL and of Litestream's files on this disk while the "
+            "store is away; looked at every 30 s. Past it they are given up, and all of the "
+            "database is uploaded later: no result is lost, but the states between cannot be "
+            "restored to.",
+        ),
+    ] = 2048 * MIB
     stop_timeout_s: Annotated[
         float,
         Meta(
@@ -291,6 +259,11 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
     ] = 60.0
 
     def __post_init__(self) -> None:
+        if (self.mode is ReplicaMode.EXTERNAL) != bool(self.socket):
+            raise ValueError(
+                f"replica.mode = {self.mode.value!r} and replica.socket = {self.socket!r}: a "
+                "Litestream that is external has a socket, and only that"
+            )
         if self.url and not self.url.startswith(("file:///", "s3://")):
             raise ValueError(f"replica.url = {self.url!r} must begin with file:/// or s3://")
 

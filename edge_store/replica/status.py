@@ -2,27 +2,73 @@
 
 import time
 from enum import StrEnum
+from typing import Self
 
 from edge_store.clock import now_ms
 from edge_store.replica.control import Synced
+from edge_store.replica.foreign import Foreign
 from edge_store.result import Record
 
-__all__ = ["Confirmed", "ReplicaState", "ReplicaStatus", "Tracker"]
+__all__ = ["Cause", "Confirmed", "Health", "ReplicaState", "ReplicaStatus", "Tracker", "numbers"]
 
 LAGGING_AFTER_S = 10.0  # behind for longer than a few replica syncs take
-UNREACHABLE_AFTER_S = 20.0  # behind, and not one TXID further in that time
+STALLED_AFTER_S = 20.0  # behind, and not one TXID further in that time
 
 
 class ReplicaState(StrEnum):
-    """What replication is doing."""
+    """How replication is, from good to bad: what an operator has to know. ``meaning`` is what the
+    commands and docs/operations.md say of it.
+    """
 
-    STARTING = "starting"  # nothing is known to be replicated yet
-    REPLICATING = "replicating"
-    LAGGING = "lagging"  # behind for a while, but moving
-    UNREACHABLE = "unreachable"  # the store takes nothing
-    RESTARTING = "restarting"  # litestream has ended and will be started again
-    TAKEN = "taken"  # another box writes to this box's path; nothing is replicated
-    STOPPED = "stopped"
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str = "") -> Self:
+        """A state and its meaning."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    OK = "ok", "what is committed is replicated within seconds"
+    LAGGING = "lagging", "behind, and on its way: nobody has to act"
+    OFFLINE = "offline", "the store does not answer; it catches up by itself once it does"
+    STALLED = "stalled", "it gets no further, though the store answers: somebody has to look"
+    BROKEN = "broken", "it is not, or no longer, this database's replica: somebody has to act"
+
+    @property
+    def level(self) -> int:
+        """Its place, for a metric: 0 is ok."""
+        return list(ReplicaState).index(self)
+
+
+class Cause(StrEnum):
+    """Why it is not ok. ``state`` is the state that comes of it, ``meaning`` what is shown."""
+
+    state: ReplicaState
+    meaning: str
+
+    def __new__(cls, value: str, state: ReplicaState = ReplicaState.OK, meaning: str = "") -> Self:
+        """A cause with its state and its meaning."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.state = state
+        member.meaning = meaning
+        return member
+
+    STARTING = "starting", ReplicaState.LAGGING, "nothing is known to be replicated yet"
+    BEHIND = "behind", ReplicaState.LAGGING, "commits come faster than they are sent, for a while"
+    RESTARTING = "restarting", ReplicaState.LAGGING, "Litestream has ended and is started again"
+    NOT_RUNNING = "not_running", ReplicaState.LAGGING, "the operator's Litestream does not answer"
+    UNREACHABLE = "unreachable", ReplicaState.OFFLINE, "the store cannot be reached"
+    UNMOVED = "unmoved", ReplicaState.STALLED, "Litestream runs and sends nothing"
+    PAUSED = "paused", ReplicaState.STALLED, "it was paused by hand, until a time"
+    STOPPED = "stopped", ReplicaState.STALLED, "Litestream does not run"
+    TAKEN = "taken", ReplicaState.BROKEN, "another box writes to this box's replica"
+    SWAPPED = "swapped", ReplicaState.BROKEN, "the database file is gone, or another one"
+
+
+# What is passing; what lasts is a stall.
+PASSING = (Cause.STARTING, Cause.RESTARTING, Cause.NOT_RUNNING)
 
 
 class Confirmed(Record, frozen=True, kw_only=True):
@@ -33,18 +79,38 @@ class Confirmed(Record, frozen=True, kw_only=True):
     at: int  # UTC ms
 
 
+class Health(Record, frozen=True, kw_only=True):
+    """What the last look at the box found. Bytes are those on this disk; ``at`` and ``gap_at`` are
+    UTC ms. ``gaps``: how often unsent states were given up in this boot, to stay within the bound.
+    """
+
+    at: int
+    wal_bytes: int
+    ltx_bytes: int
+    local_bytes_max: int
+    database_bytes: int
+    disk_free_bytes: int
+    results_behind: int | None = None  # committed, and not known to be in the replica
+    foreign_writers: tuple[Foreign, ...] = ()
+    gaps: int = 0
+    gap_at: int | None = None
+
+
 class ReplicaStatus(Record, frozen=True, kw_only=True):
     """The replica as last seen. ``lag_s`` is 0 when everything was replicated then, else the time
     since that was last so.
     """
 
     state: ReplicaState
+    cause: Cause | None = None  # None when it is ok
     txid: int | None
     replicated_txid: int | None
     last_synced_at: int | None  # UTC ms: when everything was last known to be replicated
     lag_s: float
     error: str | None
     confirmed: Confirmed | None = None
+    paused_until: int | None = None  # UTC ms
+    health: Health | None = None  # None until the first look
 
 
 class Tracker:
@@ -56,7 +122,7 @@ class Tracker:
         self._synced_at: int | None = None
         self._behind_since: float | None = now  # None: not behind when last seen
         self._moved_at = now
-        self._override: ReplicaState | None = None
+        self._cause: Cause | None = None
         self._error: str | None = None
         self._confirmed: Confirmed | None = None
         self._awaited: tuple[int, int] | None = None  # (seq, txid) of an earlier look
@@ -71,7 +137,7 @@ class Tracker:
         if before is None or positions.replicated_txid != before.replicated_txid:
             self._moved_at = now
         self._positions = positions
-        self._override = None
+        self._cause = None
         if positions.is_replicated and positions.replicated_txid > 0:
             self._behind_since, self._synced_at, self._moved_at = None, now_ms(), now
             self._error = None
@@ -95,18 +161,18 @@ class Tracker:
         """Litestream waits for the store and answers nothing about it."""
         self._begin_lag()
         self._error = self._error or error
-        self._override = ReplicaState.UNREACHABLE
+        self._cause = Cause.UNREACHABLE
 
-    def ended(self, state: ReplicaState) -> None:
+    def ended(self, cause: Cause) -> None:
         """The process is gone: what is committed from now on waits."""
         self._begin_lag()
-        self._override = state
+        self._cause = cause
 
     def stopped(self, *, is_replicated: bool) -> None:
         """Replication has ended for good; whether the last commit is in the replica is known."""
         if not is_replicated:
             self._begin_lag()
-        self._override = ReplicaState.STOPPED
+        self._cause = Cause.STOPPED
 
     def failed(self, error: str) -> None:
         """Litestream reported an error; it is shown until everything is replicated again."""
@@ -121,8 +187,14 @@ class Tracker:
         """As of now."""
         now = time.monotonic()
         lag_s = 0.0 if self._behind_since is None else now - self._behind_since
+        is_still = min(lag_s, now - self._moved_at) >= STALLED_AFTER_S
+        cause = self._judge(lag_s, is_still=is_still)
+        state = ReplicaState.OK if cause is None else cause.state
+        if cause in PASSING and is_still:
+            state = ReplicaState.STALLED
         return ReplicaStatus(
-            state=self._override or self._judge(lag_s, now - self._moved_at),
+            state=state,
+            cause=cause,
             txid=self._positions.txid if self._positions else None,
             replicated_txid=self._positions.replicated_txid if self._positions else None,
             last_synced_at=self._synced_at,
@@ -131,9 +203,22 @@ class Tracker:
             confirmed=self._confirmed,
         )
 
-    def _judge(self, lag_s: float, still_s: float) -> ReplicaState:
-        if lag_s >= UNREACHABLE_AFTER_S and still_s >= UNREACHABLE_AFTER_S:
-            return ReplicaState.UNREACHABLE
+    def _judge(self, lag_s: float, *, is_still: bool) -> Cause | None:
+        if self._cause is not None:
+            return self._cause
+        if is_still:
+            return Cause.UNMOVED
         if self._synced_at is None:
-            return ReplicaState.STARTING
-        return ReplicaState.LAGGING if lag_s >= LAGGING_AFTER_S else ReplicaState.REPLICATING
+            return Cause.STARTING
+        return Cause.BEHIND if lag_s >= LAGGING_AFTER_S else None
+
+
+def numbers(status: ReplicaStatus) -> dict[str, object]:
+    """What a line of the log says of it."""
+    return {
+        "state": status.state.value,
+        "cause": status.cause,
+        "txid": status.txid,
+        "replicated_txid": status.replicated_txid,
+        "lag_s": status.lag_s,
+    }

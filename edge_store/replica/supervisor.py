@@ -34,8 +34,10 @@ from edge_store.replica.litestream import (
     require_safe_path,
     spawn,
 )
+from edge_store.replica.local import remove_dropped
 from edge_store.replica.location import Credentials, parse_location, read_credentials
-from edge_store.replica.status import ReplicaState, ReplicaStatus, Tracker
+from edge_store.replica.positions import watch_positions
+from edge_store.replica.status import Cause, ReplicaStatus, Tracker, numbers
 
 __all__ = ["Litestream"]
 
@@ -47,7 +49,6 @@ READY_POLL_S = 0.05
 RESTART_MIN_S, RESTART_MAX_S = 0.5, 30.0
 STEADY_AFTER_S = 60.0  # after this long a run counts as good, and the next pause is short again
 HEALTH_INTERVAL_S = 5.0
-ANSWER_TIMEOUT_S = 3.0  # then the store is called unreachable
 PAUSE_TRIES, PAUSE_TRY_S = 5, 1.0
 TERM_GRACE_S = 2.0  # beyond litestream's own last replica sync
 
@@ -62,19 +63,21 @@ class Litestream:
         device_id: DeviceId,
         *,
         lock_descriptor: int | None = None,
-        health_interval_s: float = HEALTH_INTERVAL_S,
+        health_interval_s: float | None = None,
     ) -> None:
         self._section = section
         self._database = database
         self._device_id = device_id
         self._inherited = () if lock_descriptor is None else (lock_descriptor,)
-        self._health_interval_s = health_interval_s
+        self.ltx = database.parent / "litestream" / "ltx"  # what it keeps on this disk
+        self._health_interval_s = health_interval_s or HEALTH_INTERVAL_S
         self._tracker = Tracker()
         self._newest_seq: Callable[[], int | None] = lambda: None
         self._stack = AsyncExitStack()
         self._process: asyncio.subprocess.Process | None = None
         self._running = asyncio.Lock()  # held while there is a child
         self._is_pausing = False
+        self._one_pause = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._allowed = asyncio.Event()
         self._tasks: asyncio.TaskGroup
@@ -137,7 +140,7 @@ class Litestream:
         """End the child, by force, and start none until ``start`` is called."""
         self._allowed.clear()
         async with self.paused():
-            self._tracker.ended(ReplicaState.STOPPED)
+            self._tracker.ended(Cause.STOPPED)
 
     async def __aexit__(
         self,
@@ -157,7 +160,8 @@ class Litestream:
         require_safe_path(self._database)
         location = parse_location(self._section.url)
         self._credentials = read_credentials(location)
-        meta_path = self._database.parent / "litestream"
+        meta_path = self.ltx.parent
+        remove_dropped(self.ltx)
         runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
         folder = Path(runtime) if runtime else meta_path
         socket = folder / "litestream.sock"
@@ -207,7 +211,7 @@ class Litestream:
             await self.sync(timeout_s)
             self.is_replicated = True
         except EdgeStoreError as exc:
-            log.error("replica_left_behind", error=str(exc), **_numbers(self.status))
+            log.error("replica_left_behind", error=str(exc), **numbers(self.status))
         finally:
             self._stopping.set()
         await self._end_child(self._process)
@@ -219,9 +223,20 @@ class Litestream:
     async def paused(self) -> AsyncIterator[None]:
         """Without a child, so that the WAL may be emptied. It is killed, and started again after.
 
+        One pause at a time: another waits for its end.
+
         Raises:
             ReplicationError: it does not end.
         """
+        async with self._one_pause:
+            await self._end_for_pause()
+            try:
+                yield
+            finally:
+                self._running.release()
+
+    async def _end_for_pause(self) -> None:
+        """Kill the child and take the place that it has."""
         self._is_pausing = True
         for _ in range(PAUSE_TRIES):
             process = self._process
@@ -236,10 +251,6 @@ class Litestream:
             self._is_pausing = False
             raise ReplicationError("litestream does not end", hint="see its process")
         self._is_pausing = False  # there may have been no child that ended by it
-        try:
-            yield
-        finally:
-            self._running.release()
 
     async def _end_child(self, process: asyncio.subprocess.Process | None) -> None:
         """SIGTERM, and SIGKILL when it has not ended in time."""
@@ -282,7 +293,7 @@ class Litestream:
                 return
             if time.monotonic() - began >= STEADY_AFTER_S:
                 pause_s = RESTART_MIN_S
-            self._tracker.ended(ReplicaState.RESTARTING)
+            self._tracker.ended(Cause.RESTARTING)
             if self._is_pausing:  # no failure: the next waits for the lock only
                 self._is_pausing = False
                 continue
@@ -345,39 +356,12 @@ class Litestream:
             return
         if not ready.done():
             ready.set_result(None)
-        async with asyncio.TaskGroup() as questions:
-            await self._watch_positions(questions)
-
-    async def _watch_positions(self, questions: asyncio.TaskGroup) -> None:
-        """Ask again and again. One question at a time: while Litestream waits for a store that does
-        not answer, so does every question, and an abandoned one goes on inside it.
-        """
-        state = self.status.state
-        asked: asyncio.Task[Synced | ReplicationError] | None = None
-        seq: int | None = None
-        while True:
-            if asked is None:
-                seq = self._newest_seq()
-                asked = questions.create_task(self._ask())
-            await asyncio.wait({asked}, timeout=ANSWER_TIMEOUT_S)
-            if not asked.done():
-                self._tracker.hung("litestream waits for the store, which does not answer")
-            else:
-                seen, asked = asked.result(), None
-                if isinstance(seen, Synced):
-                    self._tracker.saw(seen, seq)
-                else:
-                    self._tracker.hung(str(seen))
-            if self.status.state != state:
-                state = self.status.state
-                log.info("replica_state_changed", **_numbers(self.status))
-            await asyncio.sleep(self._health_interval_s)
-
-    async def _ask(self) -> Synced | ReplicationError:
-        try:
-            return await self._control.positions()
-        except ReplicationError as exc:
-            return exc
+        await watch_positions(
+            self._control.positions,
+            self._tracker,
+            lambda: self._newest_seq(),  # noqa: PLW0108  (``follow`` sets another)
+            interval_s=self._health_interval_s,
+        )
 
 
 def _write_private(path: Path, content: bytes) -> None:
@@ -387,12 +371,3 @@ def _write_private(path: Path, content: bytes) -> None:
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
     new.replace(path)
-
-
-def _numbers(status: ReplicaStatus) -> dict[str, object]:
-    return {
-        "state": status.state.value,
-        "txid": status.txid,
-        "replicated_txid": status.replicated_txid,
-        "lag_s": status.lag_s,
-    }

@@ -22,7 +22,7 @@ from edge_store.replica import litestream as litestream_module
 from edge_store.replica import supervisor
 from edge_store.replica.location import parse_location
 from edge_store.replica.restore import restore
-from edge_store.replica.status import ReplicaState
+from edge_store.replica.status import Cause, ReplicaState
 
 DEVICE = DeviceId("box-a")
 DEAF = """
@@ -31,7 +31,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("deaf", flush=True)
 time.sleep(60)
 """
-BEHIND = (ReplicaState.LAGGING, ReplicaState.UNREACHABLE)
+BEHIND = (ReplicaState.LAGGING, ReplicaState.OFFLINE, ReplicaState.STALLED)
 
 
 @pytest.fixture
@@ -60,16 +60,11 @@ async def test_killed_litestream_is_started_again_and_catches_up(
         assert first is not None
         os.kill(first, signal.SIGKILL)
         database.write(3)
-        await wait_for(
-            lambda: litestream.status.state is ReplicaState.RESTARTING, "its end is noticed"
-        )
+        await wait_for(lambda: litestream.status.cause is Cause.RESTARTING, "its end is noticed")
         assert litestream.status.lag_s > 0
         await wait_for(lambda: litestream.process_id not in (None, first), "another one runs")
         await wait_for(
-            lambda: (
-                litestream.status.state is ReplicaState.REPLICATING
-                and litestream.status.lag_s == 0.0
-            ),
+            lambda: litestream.status.state is ReplicaState.OK and litestream.status.lag_s == 0.0,
             "it has caught up",
         )
     assert litestream.is_replicated
@@ -122,9 +117,7 @@ async def test_box_that_starts_without_its_store_catches_up_later(
     s3.stop()
     async with replicate(database.path, DEVICE, s3.url("fleet")) as litestream:
         database.write(5)
-        await wait_for(
-            lambda: litestream.status.state is ReplicaState.UNREACHABLE, "it is noticed", 30
-        )
+        await wait_for(lambda: litestream.status.cause is Cause.UNREACHABLE, "it is noticed", 30)
         await wait_for(lambda: litestream.status.lag_s > 30, "that is how long it is away", 40)
         s3.start()
         await wait_for(lambda: litestream.status.lag_s == 0.0, "it has caught up", 100)
@@ -142,7 +135,7 @@ async def test_stop_without_the_store_is_bounded_and_says_what_is_missing(
         began = time.monotonic()
         assert not await litestream.stop(1)
         assert time.monotonic() - began < 12
-        assert litestream.status.state is ReplicaState.STOPPED
+        assert litestream.status.cause is Cause.STOPPED
         assert litestream.status.lag_s > 0
         assert litestream.process_id is None
 

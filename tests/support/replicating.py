@@ -42,7 +42,7 @@ class Database:
         self.connection: Connection = open_writer(path)
         migrate(self.connection)
         self.device_id = create_identity(self.connection, device_id)
-        self._boot = begin_boot(
+        self.boot = begin_boot(
             self.connection,
             device_id=self.device_id,
             version="0",
@@ -62,10 +62,10 @@ class Database:
             self._admitted += 1
             batch.append(
                 make_result(
-                    self._admitted, self._boot.boot_id, device_id=self.device_id, content=content
+                    self._admitted, self.boot.boot_id, device_id=self.device_id, content=content
                 )
             )
-        written = write_batch(self.connection, self._boot, self._head, self._admitted, batch)
+        written = write_batch(self.connection, self.boot, self._head, self._admitted, batch)
         self._head = written.head
 
     def close(self) -> None:

@@ -65,7 +65,7 @@ def box(tmp_path: Path) -> Iterator[Box]:
 
 def status(lag_s: float = 0.0, confirmed: Confirmed | None = None) -> ReplicaStatus:
     return ReplicaStatus(
-        state=ReplicaState.REPLICATING,
+        state=ReplicaState.OK,
         txid=9,
         replicated_txid=9,
         last_synced_at=None,

@@ -1,10 +1,12 @@
 """A status says what was seen: lag grows until everything is known to be replicated."""
 
+from pathlib import Path
+
 import pytest
 
 from edge_store.replica import status
 from edge_store.replica.control import Synced
-from edge_store.replica.status import ReplicaState, Tracker
+from edge_store.replica.status import Cause, ReplicaState, Tracker
 
 
 class Clock:
@@ -30,39 +32,40 @@ def test_nothing_is_replicated_until_it_is_seen(clock: Clock) -> None:
     tracker = Tracker()
     clock.now += 3
     seen = tracker.status
-    assert (seen.state, seen.lag_s, seen.last_synced_at) == (ReplicaState.STARTING, 3.0, None)
+    assert (seen.state, seen.cause) == (ReplicaState.LAGGING, Cause.STARTING)
+    assert (seen.lag_s, seen.last_synced_at) == (3.0, None)
     tracker.saw(at(0, 0))
-    assert tracker.status.state is ReplicaState.STARTING
+    assert tracker.status.cause is Cause.STARTING
 
 
 def test_lag_counts_from_the_last_moment_that_all_was_replicated(clock: Clock) -> None:
     tracker = Tracker()
     tracker.saw(at(2, 2))
     clock.now += 60
-    assert (tracker.status.state, tracker.status.lag_s) == (ReplicaState.REPLICATING, 0.0)
+    assert (tracker.status.state, tracker.status.lag_s) == (ReplicaState.OK, 0.0)
     tracker.saw(at(3, 2))
     clock.now += 4
     tracker.saw(at(4, 2))
-    assert (tracker.status.state, tracker.status.lag_s) == (ReplicaState.REPLICATING, 4.0)
+    assert (tracker.status.state, tracker.status.lag_s) == (ReplicaState.OK, 4.0)
     tracker.saw(at(4, 4))
     assert tracker.status.lag_s == 0.0
 
 
-def test_replica_that_moves_lags_and_one_that_does_not_is_unreachable(clock: Clock) -> None:
+def test_replica_that_moves_lags_and_one_that_does_not_is_stalled(clock: Clock) -> None:
     tracker = Tracker()
     tracker.saw(at(1, 1))
     for replicated in range(1, 30):
         tracker.saw(at(100, replicated))
         clock.now += 1
     states = [tracker.status.state]
-    clock.now += status.UNREACHABLE_AFTER_S
+    clock.now += status.STALLED_AFTER_S
     states.append(tracker.status.state)
     tracker.saw(at(100, 100))
     states.append(tracker.status.state)
     assert states == [
         ReplicaState.LAGGING,
-        ReplicaState.UNREACHABLE,
-        ReplicaState.REPLICATING,
+        ReplicaState.STALLED,
+        ReplicaState.OK,
     ]
 
 
@@ -79,11 +82,11 @@ def test_error_is_shown_until_everything_is_replicated(clock: Clock) -> None:
 def test_end_of_litestream_begins_the_lag(clock: Clock) -> None:
     tracker = Tracker()
     tracker.saw(at(1, 1))
-    tracker.ended(ReplicaState.RESTARTING)
+    tracker.ended(Cause.RESTARTING)
     clock.now += 2
-    assert (tracker.status.state, tracker.status.lag_s) == (ReplicaState.RESTARTING, 2.0)
+    assert (tracker.status.cause, tracker.status.lag_s) == (Cause.RESTARTING, 2.0)
     tracker.stopped(is_replicated=False)
-    assert tracker.status.state is ReplicaState.STOPPED
+    assert tracker.status.cause is Cause.STOPPED
 
 
 def test_stop_with_everything_replicated_has_no_lag(clock: Clock) -> None:
@@ -91,7 +94,7 @@ def test_stop_with_everything_replicated_has_no_lag(clock: Clock) -> None:
     tracker.saw(at(1, 1))
     tracker.stopped(is_replicated=True)
     clock.now += 9
-    assert (tracker.status.state, tracker.status.lag_s) == (ReplicaState.STOPPED, 0.0)
+    assert (tracker.status.cause, tracker.status.lag_s) == (Cause.STOPPED, 0.0)
 
 
 def confirmed(tracker: Tracker) -> tuple[int, int] | None:
@@ -119,3 +122,27 @@ def test_nothing_is_confirmed_that_was_not_asked_about(clock: Clock) -> None:
     tracker = Tracker()
     tracker.saw(at(2, 2))
     assert confirmed(tracker) is None
+
+
+def test_what_is_passing_is_a_stall_once_it_lasts(clock: Clock) -> None:
+    tracker = Tracker()
+    tracker.saw(at(1, 1))
+    tracker.ended(Cause.RESTARTING)
+    clock.now += 2
+    assert tracker.status.state is ReplicaState.LAGGING
+    clock.now += status.STALLED_AFTER_S
+    seen = tracker.status
+    assert (seen.state, seen.cause) == (ReplicaState.STALLED, Cause.RESTARTING)
+
+
+def test_states_are_ordered_from_good_to_bad() -> None:
+    assert [state.level for state in ReplicaState] == [0, 1, 2, 3, 4]
+    assert all(cause.state is not ReplicaState.OK for cause in Cause)
+
+
+def test_every_state_and_cause_is_documented_as_it_is_shown() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    for state in ReplicaState:
+        assert f"| {state.level} | `{state.value}` | {state.meaning} |" in page
+    for cause in Cause:
+        assert f"| `{cause.value}` | `{cause.state.value}` | {cause.meaning}" in page

@@ -17,7 +17,7 @@ from edge_store.recorder.boot import begin_boot, end_boot
 from edge_store.recorder.caller import Caller
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.disk import DiskLevel
-from edge_store.replica.status import ReplicaState, ReplicaStatus
+from edge_store.replica.status import Cause, ReplicaState, ReplicaStatus
 from edge_store.result import Boot, Status
 from edge_store.sqlite import Connection
 from edge_store.watching import (
@@ -92,29 +92,35 @@ def test_losses_stand_for_an_hour(alarms: Alarms) -> None:
     assert raised(alarms) == ["results_lost"]
 
 
-def status(state: ReplicaState, lag_s: float = 0.0) -> ReplicaStatus:
+def status(cause: Cause | None, lag_s: float = 0.0) -> ReplicaStatus:
     return ReplicaStatus(
-        state=state, txid=1, replicated_txid=1, last_synced_at=1, lag_s=lag_s, error="it is away"
+        state=cause.state if cause else ReplicaState.OK,
+        cause=cause,
+        txid=1,
+        replicated_txid=1,
+        last_synced_at=1,
+        lag_s=lag_s,
+        error="it is away",
     )
 
 
 def test_replica_is_behind_after_as_long_as_is_allowed(alarms: Alarms) -> None:
     watch = ReplicaWatch(alarms, AlertsSection(replica_lag_s=600))
-    watch.judge(status(ReplicaState.UNREACHABLE, 600))
+    watch.judge(status(Cause.UNREACHABLE, 600))
     assert raised(alarms) == []
-    watch.judge(status(ReplicaState.UNREACHABLE, 601))
+    watch.judge(status(Cause.UNREACHABLE, 601))
     assert raised(alarms) == ["replica_behind"]
-    assert "unreachable: it is away" in alarms.active[0].message
-    watch.judge(status(ReplicaState.REPLICATING))
+    assert "offline: it is away" in alarms.active[0].message
+    watch.judge(status(None))
     assert raised(alarms) == []
 
 
 def test_replica_is_taken_until_it_replicates_again(alarms: Alarms) -> None:
     watch = ReplicaWatch(alarms, AlertsSection())
-    watch.judge(status(ReplicaState.TAKEN))
-    watch.judge(status(ReplicaState.STARTING))
+    watch.judge(status(Cause.TAKEN))
+    watch.judge(status(Cause.STARTING))
     assert raised(alarms) == ["replica_taken"]
-    watch.judge(status(ReplicaState.REPLICATING))
+    watch.judge(status(None))
     assert raised(alarms) == []
 
 

@@ -1,0 +1,79 @@
+"""How replication is, in an operator's words: the lines of ``edge-store replica status``."""
+
+from typing import TYPE_CHECKING, Any
+
+from edge_store.cli.output import bytes_text, time_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["replication_lines"]
+
+Line = tuple[str, str]
+
+
+def replication_lines(seen: dict[str, Any]) -> "Iterator[Line]":
+    """Of what the daemon said, as it came over the wire; a newer daemon may say more."""
+    from edge_store.replica.status import ReplicaState
+
+    state = ReplicaState(seen["state"])
+    yield "state", f"{state.value}: {state.meaning}"
+    if seen.get("cause"):
+        yield "cause", _cause(seen)
+    if seen.get("error"):
+        yield "error", str(seen["error"])
+    yield "replicated", _replicated(seen)
+    confirmed = seen.get("confirmed")
+    if confirmed:
+        at = time_text(confirmed["at"])
+        yield "confirmed", f"every result up to seq {confirmed['seq']}, at {at}"
+    if seen.get("health"):
+        yield from _health(seen["health"])
+
+
+def _cause(seen: dict[str, Any]) -> str:
+    from edge_store.replica.status import Cause
+
+    until = seen.get("paused_until")
+    ends = f" {time_text(until)}; `edge-store replica resume` ends it" if until else ""
+    try:
+        return f"{Cause(seen['cause']).meaning}{ends}"
+    except ValueError:  # a newer daemon's
+        return str(seen["cause"])
+
+
+def _replicated(seen: dict[str, Any]) -> str:
+    last = time_text(seen["last_synced_at"]) if seen.get("last_synced_at") else "never yet"
+    position = f"TXID {seen.get('replicated_txid') or 0} of {seen.get('txid') or 0}"
+    if not seen["lag_s"]:
+        return f"everything, when last seen: {last}; {position}"
+    return f"behind for {_duration(seen['lag_s'])}; everything, last: {last}; {position}"
+
+
+def _health(health: dict[str, Any]) -> "Iterator[Line]":
+    waiting = health.get("results_behind")
+    if waiting is not None:
+        yield "waiting", f"{waiting} results committed and not known to be replicated"
+    bound = bytes_text(health["local_bytes_max"])
+    held = f"WAL {bytes_text(health['wal_bytes'])}, Litestream's files "
+    held += f"{bytes_text(health['ltx_bytes'])}, of {bound} while the store is away"
+    sizes = f"database {bytes_text(health['database_bytes'])}, "
+    sizes += f"{bytes_text(health['disk_free_bytes'])} free"
+    yield "disk", f"{held}; {sizes}"
+    for each in health["foreign_writers"]:
+        who = f"{each['program']} (process {each['process_id']})"
+        yield "writer", f"{who} has the database open for writing"
+    if health["gaps"]:
+        last = time_text(health["gap_at"])
+        yield (
+            "gaps",
+            f"{health['gaps']} since the start, the last at {last}: unsent states given up",
+        )
+    yield "looked at", time_text(health["at"])
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

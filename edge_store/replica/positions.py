@@ -1,0 +1,64 @@
+"""Asks Litestream again and again how far it is, while it runs.
+
+One question at a time: while Litestream waits for a store that does not answer, so does every
+question, and an abandoned one goes on inside it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from edge_store.errors import ReplicationError
+from edge_store.replica.control import Synced
+from edge_store.replica.status import Cause, Tracker, numbers
+
+__all__ = ["watch_positions"]
+
+log = structlog.get_logger(__name__)
+
+ANSWER_TIMEOUT_S = 3.0  # then the store is called unreachable
+
+
+async def watch_positions(
+    ask: Callable[[], Awaitable[Synced | Cause]],
+    tracker: Tracker,
+    newest_seq: Callable[[], int | None],
+    *,
+    interval_s: float,
+) -> None:
+    """Look every ``interval_s`` until cancelled. ``ask`` gives the positions, or why there are
+    none; or raises ``ReplicationError``.
+    """
+    async with asyncio.TaskGroup() as questions:
+        state = tracker.status.state
+        asked: asyncio.Task[Synced | Cause | ReplicationError] | None = None
+        seq: int | None = None
+        while True:
+            if asked is None:
+                seq = newest_seq()
+                asked = questions.create_task(_asked(ask))
+            await asyncio.wait({asked}, timeout=ANSWER_TIMEOUT_S)
+            if not asked.done():
+                tracker.hung("litestream waits for the store, which does not answer")
+            else:
+                seen, asked = asked.result(), None
+                if isinstance(seen, Synced):
+                    tracker.saw(seen, seq)
+                elif isinstance(seen, Cause):
+                    tracker.ended(seen)
+                else:
+                    tracker.hung(str(seen))
+            if tracker.status.state != state:
+                state = tracker.status.state
+                log.info("replica_state_changed", **numbers(tracker.status))
+            await asyncio.sleep(interval_s)
+
+
+async def _asked(
+    ask: Callable[[], Awaitable[Synced | Cause]],
+) -> Synced | Cause | ReplicationError:
+    try:
+        return await ask()
+    except ReplicationError as exc:
+        return exc

@@ -1,0 +1,146 @@
+"""A Litestream that is the operator's own: run as docs/operations.md says, looked at and asked."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.daemon import ROOT, Box, until
+from support.replicating import Database, contents, wait_for
+from support.s3server import BUCKET, S3Server
+
+from edge_store.replica import control
+from edge_store.sqlite import checkpoint
+
+LITESTREAM = Path(sys.executable).with_name("litestream")
+
+
+def as_documented(box: Box, url_folder: Path) -> Path:
+    """The YAML of the page, with this box's folders, and a folder as the replica."""
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```yaml\n(socket:.*?)^```", page, re.MULTILINE | re.DOTALL)
+    text = text.replace("/run/edge-store-litestream", str(box.directory))
+    text = text.replace("/var/lib/edge-store", str(box.directory))
+    replica = {"type": "file", "path": f"{url_folder}/box-1/results.db", "sync-interval": "1s"}
+    text, replaced = re.subn(
+        r"  replica:\n(    .*\n)+", f"  replica: {json.dumps(replica)}\n", text
+    )
+    assert replaced == 1
+    config = box.directory / "litestream.yml"
+    config.write_text(text)
+    return config
+
+
+@contextmanager
+def unit(config: Path, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+    with (config.parent / "litestream.log").open("ab") as log:
+        process = subprocess.Popen(
+            [LITESTREAM, "replicate", "-no-expand-env", "-config", config],
+            env={"PATH": "/usr/bin:/bin", **environ},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box.init(
+        tmp_path / "box",
+        "--device-id",
+        "box-1",
+        REPLICA__ENABLED="true",
+        REPLICA__MODE="external",
+        REPLICA__SOCKET=str(tmp_path / "box" / "litestream.sock"),
+        REPLICA__URL=f"file://{tmp_path}/replica",
+    )
+
+
+def test_foreign_litestream_is_looked_at_told_to_pause_and_never_ended(
+    tmp_path: Path, box: Box
+) -> None:
+    config = as_documented(box, tmp_path / "replica")
+    arguments = ("--config", str(box.directory))
+    with box.serve() as daemon:
+
+        def replica() -> dict[str, object]:
+            found = daemon.get("/readyz").json()["replica"]
+            assert isinstance(found, dict)
+            return found
+
+        assert daemon.chat("hello").status_code == 200
+        assert replica()["cause"] == "not_running"
+        with unit(config) as foreign:
+            until(lambda: replica()["confirmed"], "it is seen, and has the result")
+            head = tmp_path / "replica" / "heads" / "box-1.json"
+            assert box.run("replica", "pause", *arguments).returncode == 0
+            assert replica()["cause"] == "paused"
+            assert daemon.chat("while it is paused").status_code == 200
+            assert box.run("replica", "resume", *arguments).returncode == 0
+            until(lambda: replica()["state"] == "ok" and replica()["lag_s"] == 0.0, "it goes on")
+            until(head.exists, "the head is told")
+            assert replica()["health"]["foreign_writers"] == []  # type: ignore[index]
+            assert daemon.stop() == 0
+            assert foreign.poll() is None
+        assert (box.directory / "results.db-wal").stat().st_size > 0, "nobody has closed it last"
+    copy = box.directory / "copy.db"
+    done = box.run("replica", "restore", "--to", str(copy), *arguments)
+    assert done.returncode == 0, done.stderr
+    assert contents(copy) == contents(box.database)
+
+
+def test_killed_daemon_starts_again_beside_the_foreign_litestream(tmp_path: Path, box: Box) -> None:
+    with unit(as_documented(box, tmp_path / "replica")):
+        with box.serve() as daemon:
+            assert daemon.chat("hello").status_code == 200
+            until(lambda: daemon.get("/readyz").json()["replica"]["confirmed"], "it is replicated")
+            daemon.kill()
+        with box.serve() as daemon:
+            assert daemon.chat("again").status_code == 200
+            until(lambda: daemon.get("/readyz").json()["replica"]["confirmed"], "it goes on")
+            assert daemon.stop() == 0
+    copy = box.directory / "copy.db"
+    done = box.run("replica", "restore", "--to", str(copy), "--config", str(box.directory))
+    assert done.returncode == 0, done.stderr
+    assert contents(copy) == contents(box.database)
+
+
+async def test_foreign_litestream_lets_go_while_the_store_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "STOP_TIMEOUT_S", 1.0)
+    database = Database(tmp_path / "results.db", "box-1")
+    socket = tmp_path / "litestream.sock"
+    with S3Server(tmp_path / "s3") as s3:
+        replica: dict[str, Any] = {
+            "type": "s3",
+            "bucket": BUCKET,
+            "path": "p",
+            "endpoint": s3.endpoint,
+        }
+        replica |= {"region": "us-east-1", "force-path-style": True}
+        dbs = [{"path": str(database.path), "replica": replica}]
+        config = tmp_path / "litestream.yml"
+        config.write_text(
+            json.dumps({"socket": {"enabled": True, "path": str(socket)}, "dbs": dbs})
+        )
+        with unit(config, **s3.environ):
+            asked = control.Control(socket, database.path)
+            await wait_for(socket.exists, "it is up")
+            database.write(1)
+            await asked.sync(20)
+            s3.stop()
+            database.write(1)
+            await asked.stop_database()
+            assert checkpoint(database.connection), "nobody holds the WAL"
+            await asked.close()
+    database.close()

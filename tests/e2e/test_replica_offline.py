@@ -1,0 +1,168 @@
+"""A store that is away for long, and what else happens to a box's files: the disk is kept within
+its bound, nothing is lost, and the replica equals the file once it is back.
+"""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from support.replicating import Database, contents, wait_for
+from support.s3server import S3Server
+
+from edge_store.alerts import AlarmName, Alarms
+from edge_store.config import ReplicaSection
+from edge_store.observability.metrics import Metrics
+from edge_store.replica import health, room, status, supervisor
+from edge_store.replica.local import measure
+from edge_store.replica.location import parse_location
+from edge_store.replica.restore import restore
+from edge_store.replica.room import Replica, replicating
+from edge_store.replica.status import Cause, ReplicaState
+from edge_store.sqlite import DatabaseThread, open_writer
+
+DEVICE = "box-a"
+BOUND = 2 * 1024 * 1024
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    for module, name, value in (
+        (health, "LOOK_EVERY_S", 0.2),
+        (health, "LOOK_SHARE", 1.0),
+        (room, "CLAIM_AGAIN_S", 0.5),
+        (room, "STALLED_AFTER_S", 1.0),
+        (status, "STALLED_AFTER_S", 1.0),
+        (supervisor, "HEALTH_INTERVAL_S", 0.2),
+    ):
+        monkeypatch.setattr(module, name, value)
+    writing = Database(tmp_path / "results.db", DEVICE)
+    yield writing
+    writing.close()
+
+
+@pytest.fixture
+def alarms() -> Alarms:
+    return Alarms(Metrics())
+
+
+@asynccontextmanager
+async def running(database: Database, url: str, alarms: Alarms) -> AsyncIterator[Replica]:
+    section = ReplicaSection(url=url, local_bytes_max=BOUND)
+    thread = await DatabaseThread.open(lambda: open_writer(database.path))
+    try:
+        async with replicating(section, database.path, database.boot, alarms, thread) as replica:
+            yield replica
+    finally:
+        await thread.close()
+
+
+def raised(alarms: Alarms) -> set[AlarmName]:
+    return {alarm.name for alarm in alarms.active}
+
+
+async def test_days_without_the_store_stay_within_the_bound_and_lose_nothing(
+    tmp_path: Path, database: Database, alarms: Alarms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with S3Server(tmp_path / "s3") as s3:
+        for name, value in s3.environ.items():
+            monkeypatch.setenv(name, value)
+        url = s3.url("fleet")
+        async with running(database, url, alarms) as replica:
+            database.write(2)
+            await replica.sync(20)
+            s3.stop()
+            most = 0
+            for gaps in (1, 2):  # first what Litestream took up; then a WAL that it does not read
+
+                def has_gaps(wanted: int = gaps) -> bool:
+                    nonlocal most
+                    database.write(1, body_bytes=100_000)
+                    held = measure(database.path, tmp_path / "litestream" / "ltx")
+                    most = max(most, held.bytes)
+                    found = replica.status.health
+                    return found is not None and found.gaps >= wanted
+
+                await wait_for(has_gaps, f"room is made {gaps} times", 60)
+            await wait_for(lambda: replica.status.state is ReplicaState.OFFLINE, "it is known")
+            assert most < 3 * BOUND, "what is written between two looks comes on top"
+            s3.start()
+            await wait_for(lambda: replica.status.state is ReplicaState.OK, "it is back", 60)
+            database.write(1)
+            await replica.sync(20)
+        await restore(parse_location(url), database.device_id, tmp_path / "copy.db", timeout_s=30)
+    assert contents(tmp_path / "copy.db") == contents(database.path)
+
+
+async def test_file_that_is_swapped_underneath_holds_litestream_and_is_an_alarm(
+    tmp_path: Path, database: Database, alarms: Alarms
+) -> None:
+    async with running(database, f"file://{tmp_path}/replica", alarms) as replica:
+        database.write(1)
+        await replica.sync(20)
+        aside = tmp_path / "aside.db"
+        database.path.rename(aside)
+        database.path.write_bytes(aside.read_bytes())
+        await wait_for(lambda: replica.status.cause is Cause.SWAPPED, "it is noticed")
+        assert replica.status.state is ReplicaState.BROKEN
+        assert AlarmName.REPLICA_BROKEN in raised(alarms)
+        await wait_for(lambda: replica.process_id is None, "nothing is replicated")
+        aside.rename(database.path)
+        await wait_for(lambda: replica.status.state is ReplicaState.OK, "the file is back")
+        assert AlarmName.REPLICA_BROKEN not in raised(alarms)
+
+
+HOLDER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], uri=True)
+connection.execute("SELECT count(*) FROM results").fetchone()
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+@asynccontextmanager
+async def held_open(uri: str) -> AsyncIterator[int]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLDER, uri, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"open\n"
+    yield process.pid
+    process.stdin.close()
+    await process.wait()
+
+
+async def test_another_program_that_may_write_is_named_and_a_reader_is_not(
+    tmp_path: Path, database: Database, alarms: Alarms
+) -> None:
+    def named() -> list[int]:
+        found = replica.status.health
+        return [each.process_id for each in found.foreign_writers] if found else []
+
+    async with running(database, f"file://{tmp_path}/replica", alarms) as replica:
+        await replica.sync(20)
+        async with (
+            held_open(f"file:{database.path}?mode=ro"),
+            held_open(f"file:{database.path}") as writer,
+        ):
+            await wait_for(named, "it is noticed")
+            assert named() == [writer]
+            assert AlarmName.FOREIGN_WRITER in raised(alarms)
+        await wait_for(lambda: not named(), "it is gone")
+        assert AlarmName.FOREIGN_WRITER not in raised(alarms)
+
+
+async def test_pause_that_is_over_goes_on_by_itself(
+    tmp_path: Path, database: Database, alarms: Alarms
+) -> None:
+    async with running(database, f"file://{tmp_path}/replica", alarms) as replica:
+        await replica.pause(1.0)
+        assert (replica.process_id, replica.status.cause) == (None, Cause.PAUSED)
+        database.write(1)
+        await wait_for(lambda: replica.status.state is ReplicaState.OK, "it goes on")
+        await replica.sync(20)
