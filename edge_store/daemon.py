@@ -382,7 +382,7 @@ async def _replica(
         from edge_store.replica.room import replicating
 
         async with replicating(
-            config.replica, path, boot, alarms, lock_descriptor=lock.descriptor
+            config.replica, config.store, boot, database, alarms, lock_descriptor=lock.descriptor
         ) as replica:
             yield replica
         return

@@ -280,6 +280,15 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
             gt=0, description="At a stop, how long to wait for the last commits to be replicated."
         ),
     ] = 20.0
+    owner_check_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=3600,
+            description="How often this box sees that the path is still its own. A clone of it, "
+            "and this box itself after a power cut, ask there first and wait for three times that.",
+        ),
+    ] = 30.0
 
     def __post_init__(self) -> None:
         if self.url and not self.url.startswith(("file:///", "s3://")):
