@@ -15,7 +15,7 @@ from typing import Self
 
 from edge_store.errors import AlreadyRunning
 
-__all__ = ["DatabaseLock"]
+__all__ = ["DatabaseLock", "kernel_boot"]
 
 ORPHAN_TIMEOUT_S = 10.0  # the kernel kills it with its daemon: milliseconds
 ORPHAN_POLL_S = 0.02
@@ -52,11 +52,11 @@ class DatabaseLock:
     @property
     def was_open_in_this_boot(self) -> bool:
         """Whether it was, since the kernel booted: no power cut lies between."""
-        return self._noted() == (_kernel_boot(), self._name)
+        return self._noted() == (kernel_boot(), self._name)
 
     def note_open(self) -> None:
         """The database is whole, and will now be written."""
-        note = f"{_kernel_boot()} {self._name}\n".encode()
+        note = f"{kernel_boot()} {self._name}\n".encode()
         with suppress(OSError):  # a full disk: without the note less is noticed, no more
             os.pwrite(self.descriptor, note, HOLDER_BYTES)
             os.ftruncate(self.descriptor, HOLDER_BYTES + len(note))
@@ -136,7 +136,7 @@ def _is_alive(process_id: str) -> bool:
     return True
 
 
-def _kernel_boot() -> str:
+def kernel_boot() -> str:
     """Changes when the machine starts."""
     try:
         return KERNEL_BOOT.read_text(encoding="ascii").strip()

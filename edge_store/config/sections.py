@@ -257,6 +257,15 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
             "request that asks for more is answered 400.",
         ),
     ] = 60.0
+    owner_check_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=3600,
+            description="How often this box sees that the path is still its own. A clone of it, "
+            "and this box itself after a power cut, ask there first and wait for three times that.",
+        ),
+    ] = 30.0
 
     def __post_init__(self) -> None:
         if (self.mode is ReplicaMode.EXTERNAL) != bool(self.socket):

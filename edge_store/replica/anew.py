@@ -1,26 +1,45 @@
-"""Makes Litestream take the whole database anew, for when it may have read what is not in the file.
+"""Makes Litestream take the whole database anew, for when what it has taken is not, or may not be,
+what the file holds, or the path was written by somebody else since.
 
 Frames of a COMMIT whose flush failed stay in the WAL until they are written over. Litestream reads
 the WAL itself: it may have replicated them, and then waits for ever behind a place that no longer
 is (seen: a replica that stood still, and said nothing).
+
+Litestream goes on from its own folder, and by the salts of the WAL: neither tells it that another
+box has written to the path meanwhile, and of two histories it makes one file that passes every
+integrity check (seen). With an empty WAL and an empty folder it looks where the replica is, uploads
+the whole database behind that, and leaves what lies there as it is.
 """
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
 
+import msgspec
 import structlog
 
 from edge_store.errors import ReplicationError, StoreError
-from edge_store.replica.supervisor import Litestream
+from edge_store.ids import BootId
+from edge_store.replica.local import drop
+from edge_store.result import Record
 from edge_store.sqlite import DatabaseThread, checkpoint
 
-__all__ = ["forget_wal"]
+__all__ = ["Ground", "forget_wal"]
 
 log = structlog.get_logger(__name__)
 
 TRIES, PAUSE_S = 10, 0.1  # a reader in the way has a moment to leave
 
 
-async def forget_wal(litestream: Litestream, database: DatabaseThread) -> None:
+class Pausable(Protocol):
+    """What runs Litestream."""
+
+    def paused(self) -> AbstractAsyncContextManager[None]:
+        """Without a child, so that the WAL may be emptied."""
+
+
+async def forget_wal(litestream: Pausable, database: DatabaseThread) -> None:
     """Empty the WAL while no Litestream runs. The next one uploads the whole database.
 
     Raises:
@@ -28,14 +47,76 @@ async def forget_wal(litestream: Litestream, database: DatabaseThread) -> None:
     """
     try:
         async with litestream.paused():
-            for _ in range(TRIES):
-                if await database.run(checkpoint):
-                    log.warning("wal_emptied", consequence="the replica is uploaded anew")
-                    return
-                await asyncio.sleep(PAUSE_S)
+            await _empty_wal(database)
     except ReplicationError as exc:
         raise StoreError(f"the WAL cannot be emptied: {exc}", hint=exc.hint) from exc
+
+
+async def _empty_wal(database: DatabaseThread) -> None:
+    for _ in range(TRIES):
+        if await database.run(checkpoint):
+            log.warning("wal_emptied", consequence="the replica is uploaded anew")
+            return
+        await asyncio.sleep(PAUSE_S)
     raise StoreError(
         "the WAL cannot be emptied: another process reads the database and does not let go",
         hint="end it; `fuser -v` on the -shm file names it",
     )
+
+
+class Stand(Record, frozen=True, kw_only=True):
+    """Under whose claim Litestream's folder was filled last, from which file."""
+
+    boot_id: BootId
+    inode: int
+
+
+class Ground:
+    """Litestream's folder, and whether a claim may go on from what it holds."""
+
+    def __init__(self, path: Path, ltx: Path, database: DatabaseThread) -> None:
+        self._ltx = ltx
+        self._database = database
+        self._file = ltx.with_name("claim.json")
+        self._inode = path.stat().st_ino
+
+    @property
+    def stand(self) -> BootId | None:
+        """The boot that filled the folder from this very file."""
+        try:
+            found = msgspec.json.decode(self._file.read_bytes(), type=Stand)
+        except (OSError, msgspec.DecodeError):
+            return None
+        return found.boot_id if found.inode == self._inode else None
+
+    def note(self, boot_id: BootId) -> None:
+        """From now on it is filled under this claim.
+
+        Raises:
+            ReplicationError: the disk does not take it.
+        """
+        content = msgspec.json.encode(Stand(boot_id=boot_id, inode=self._inode))
+        new = self._file.with_name(f"{self._file.name}.new")
+        try:
+            self._file.parent.mkdir(mode=0o750, exist_ok=True)
+            new.write_bytes(content)
+            new.replace(self._file)
+        except OSError as exc:
+            raise ReplicationError(f"{self._file} cannot be written: {exc.strerror}") from exc
+
+    async def clear(self, litestream: Pausable) -> None:
+        """Empty the folder and the WAL while no Litestream runs.
+
+        Raises:
+            ReplicationError: they could not be emptied.
+        """
+        async with litestream.paused():
+            try:
+                self._file.unlink(missing_ok=True)  # first: half emptied it is nobody's
+                await asyncio.to_thread(drop, self._ltx)
+                await _empty_wal(self._database)
+            except (OSError, StoreError) as exc:
+                hint = exc.hint if isinstance(exc, StoreError) else "see the folder `litestream`"
+                raise ReplicationError(
+                    f"the replica cannot be begun anew: {exc}", hint=hint
+                ) from exc

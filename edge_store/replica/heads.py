@@ -9,7 +9,7 @@ import msgspec
 from edge_store import __version__
 from edge_store.errors import ReplicationError
 from edge_store.ids import DeviceId
-from edge_store.replica.objects import Objects
+from edge_store.replica.objects import Found, Objects
 from edge_store.result import Boot, Record
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
@@ -64,11 +64,16 @@ class Heads:
         Raises:
             ReplicationError: the store does not answer.
         """
+        found = await self.find()
+        return None if found is None else found[1]
+
+    async def find(self) -> tuple[Found, Head] | None:
+        """See ``read``; with the object, whose time is the box's pulse."""
         found = await self._objects.get(self._key)
         if found is None:
             return None
         try:
-            return msgspec.json.decode(found.content, type=Head)
+            return found, msgspec.json.decode(found.content, type=Head)
         except msgspec.DecodeError:
             return None
 

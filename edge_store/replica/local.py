@@ -23,7 +23,7 @@ from edge_store.replica.status import ReplicaState
 from edge_store.result import Record
 from edge_store.sqlite import DatabaseThread, checkpoint, move_wal, wal_bytes
 
-__all__ = ["Held", "MayPause", "has_outgrown", "make_room", "measure", "remove_dropped"]
+__all__ = ["Held", "MayPause", "drop", "has_outgrown", "make_room", "measure", "remove_dropped"]
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +101,7 @@ async def make_room(litestream: MayPause, database: DatabaseThread, path: Path, 
         StoreError: the disk does not take the checkpoint.
     """
     async with litestream.paused():
-        await _finished(_drop, ltx)
+        await _finished(drop, ltx)
         await _finished(move_wal, path)  # the writer waits for the rest only
         for _ in range(TRIES):
             if await database.run(checkpoint):
@@ -123,7 +123,7 @@ async def _finished(function: Callable[[Path], None], path: Path) -> None:
         raise
 
 
-def _drop(ltx: Path) -> None:
+def drop(ltx: Path) -> None:
     """Remove the folder, whole or not at all: with a part of it, Litestream would not go on."""
     remove_dropped(ltx)
     if ltx.is_dir():

@@ -94,11 +94,6 @@ class Location(Record, frozen=True, kw_only=True):
             replica |= {"endpoint": self.endpoint, "force-path-style": True}
         return replica
 
-    @property
-    def has_conditions(self) -> bool:
-        """Whether its objects can be replaced on the condition that they are as they were read."""
-        return self.scheme is Scheme.S3
-
     def key_prefix(self, device_id: DeviceId | None = None) -> str | None:
         """What to list in ``store()``: everything, or one box's replica."""
         root = self.path if self.scheme is Scheme.S3 else ""

@@ -4,6 +4,8 @@ The blocking calls of obstore run on threads of ours, each under our own deadlin
 """
 
 import asyncio
+import fcntl
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +59,9 @@ class Objects:
         return await self._asked("PUT", self._put, key, content, "create")
 
     async def replace(self, key: str, content: bytes, found: Found) -> bool:
-        """Write it if it is still as ``found``. False when it is not, where the store can tell."""
+        """Write it if it is still as ``found``. False when it is not; a store that knows no
+        conditions writes over it.
+        """
         return await self._asked("PUT", self._put, key, content, found.version)
 
     async def delete(self, key: str) -> None:
@@ -93,12 +97,30 @@ class Objects:
         )
 
     def _put(self, key: str, content: bytes, mode: Any) -> bool:
-        if isinstance(mode, dict) and not (mode and self._location.has_conditions):
-            mode = "overwrite"
+        store, at = self._store(), self._key(key)
+        if isinstance(mode, dict) and self._location.scheme is Scheme.FILE:
+            return self._replace_file(store, key, content, mode)
         try:
-            obstore.put(self._store(), self._key(key), content, mode=mode, use_multipart=False)
+            obstore.put(store, at, content, mode=mode or "overwrite", use_multipart=False)
         except (AlreadyExistsError, PreconditionError):
             return False
+        except NotFoundError:  # it is gone; ``_asked`` has its own meaning for a bucket that is
+            if isinstance(mode, dict):
+                return False
+            raise
+        return True
+
+    def _replace_file(self, store: Any, key: str, content: bytes, version: dict[str, str]) -> bool:
+        """A folder knows no conditions; the boxes that share it lock it for each other."""
+        folder = os.open(Path(self._location.path, key).parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            found = self._get(key)
+            if found is None or found.version != version:
+                return False
+            obstore.put(store, key, content, use_multipart=False)
+        finally:
+            os.close(folder)
         return True
 
     def _delete(self, key: str) -> None:

@@ -1,108 +1,385 @@
 """Whose a replica's path is. Two boxes that write to one destroy the replica, and neither is told.
 
-An object beside the replica names the boot that writes there. Whoever knows that boot as one of its
-own may go on; anybody else (a second box under the same id, a clone, a box set up anew) may not,
-until its operator says so.
+An object beside the replica names the boot that writes there. Whoever holds everything that was
+written there may go on; but a clone does, too. So unless the former boot is known to have ended,
+it is asked, in that very object, and has time to answer: one that runs looks there again and again.
+Anybody else (a second box under the same id, a box set up anew or set back) may not, until its
+operator says so. docs/adr/0016 has the whole of it.
 """
 
+import asyncio
+import random
 import socket
+import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import msgspec
+import structlog
 
 from edge_store.clock import now_ms, rfc3339
 from edge_store.errors import PathTaken, ReplicationError
-from edge_store.ids import BootId, DeviceId
+from edge_store.ids import BootId, DeviceId, new_boot_id
+from edge_store.lock import kernel_boot
+from edge_store.replica.heads import Head, Heads
+from edge_store.replica.lineage import Lineage
 from edge_store.replica.objects import Found, Objects
 from edge_store.result import Record
 
-__all__ = ["Owner", "Ownership"]
+__all__ = [
+    "ANSWERS_WITHIN",
+    "SILENT_S",
+    "Asking",
+    "Owner",
+    "Ownership",
+    "owner_key",
+    "owner_of",
+    "place_of",
+    "read_owner",
+]
+
+log = structlog.get_logger(__name__)
+
+ANSWERS_WITHIN = 3  # looks: one that runs has seen by then what was asked, in spite of a slow store
+SILENT_S = 900.0  # three heartbeats of a head
+RENEW_S = 300.0  # a copy of a running machine is told from its original by whose the last one is
+SETTLE_MIN_S, SETTLE_MAX_S = 1.0, 2.0  # where the store knows no conditions
+AGAIN_MIN_S = 0.2
+OR_TAKE_OVER = "or take the path from it: `edge-store replica take-over`"
+TAKEN = {  # how somebody else has it: what is said of the owner, and what may be done
+    "now": (
+        "is written by {} now: it is no longer this box's",
+        "a clone of this box, or a box in its place; end one of them, " + OR_TAKE_OVER,
+    ),
+    "clone": (
+        "is written by {}, which is running: one of the two boxes is a clone of the other",
+        "give one of them a database and a device.id of its own, " + OR_TAKE_OVER,
+    ),
+    "restored": (
+        "is written by {}, which is running; this database was restored from an earlier state",
+        "stop that box, and start this one again, " + OR_TAKE_OVER,
+    ),
+    "older": (
+        "was last written by {}, and holds more than this database, an earlier state or a clone",
+        "get the newer state by `edge-store init --from-replica URL`, " + OR_TAKE_OVER,
+    ),
+    "foreign": (
+        "is of {}, which this database knows nothing of",
+        "a second box needs a device.id of its own; one that was set up anew gets its results back "
+        "by `edge-store init --from-replica URL`; " + OR_TAKE_OVER,
+    ),
+}
+
+
+class Asker(Record, frozen=True, kw_only=True):
+    """A boot that wants to know whether the owner is there. ``wrote``: it has written there too."""
+
+    boot_id: BootId
+    host: str
+    wrote: bool = False
 
 
 class Owner(Record, frozen=True, kw_only=True):
-    """The boot that writes to a path. ``since``: UTC ms by its own clock."""
+    """The boot that writes to a path. ``since``: UTC ms by its own clock; ``place``: which file on
+    which running kernel; ``nonce``: of this writing of the object.
+
+    ``is_forced``: the replica may hold what its database does not. ``quiet_s``: how long it writes
+    nothing there, for the former owner to see that it is no longer his.
+    """
 
     device_id: DeviceId
     boot_id: BootId
     timeline: str
     host: str
     since: int
+    place: str = ""
+    every_s: float = 30.0
+    nonce: str = ""
+    is_forced: bool = False
+    quiet_s: float = 0.0
+    asked_by: Asker | None = None
+
+    @property
+    def answers_within_s(self) -> float:
+        """How long the question may take that it does not hear of."""
+        return ANSWERS_WITHIN * self.every_s
+
+    def __str__(self) -> str:
+        return f"{self.host} since {rfc3339(self.since)} (boot {self.boot_id})"
+
+
+class Asking(ReplicationError):
+    """Whether the path is ours is not known yet. ``again_s``: when to look again."""
+
+    def __init__(self, message: str, again_s: float) -> None:
+        super().__init__(message, hint="what is committed waits on this box's disk meanwhile")
+        self.again_s = max(again_s, AGAIN_MIN_S)
+
+
+def owner_of(boot_id: BootId, device_id: DeviceId, timeline: str, database: Path) -> Owner:
+    """The claim of a boot on the path of its device."""
+    return Owner(
+        device_id=device_id,
+        boot_id=boot_id,
+        timeline=timeline,
+        host=socket.gethostname(),
+        since=now_ms(),
+        place=place_of(database),
+    )
+
+
+def place_of(database: Path) -> str:
+    """The same for one file on one running kernel: who holds the file's lock is its only writer."""
+    file = database.stat()
+    return f"{kernel_boot()}/{file.st_dev}/{file.st_ino}"
+
+
+def owner_key(device_id: DeviceId) -> str:
+    """Where its owner is named."""
+    return f"{device_id}/owner.json"
+
+
+async def read_owner(objects: Objects, key: str) -> tuple[Found | None, Owner | None]:
+    """The object, and what it says.
+
+    Raises:
+        ReplicationError: the store does not answer, or it is not an owner's.
+    """
+    found = await objects.get(key)
+    if found is None:
+        return None, None
+    try:
+        return found, msgspec.json.decode(found.content, type=Owner)
+    except msgspec.DecodeError as exc:
+        raise ReplicationError(
+            f"{key} is not an owner's: {exc}", hint="look at it; who wrote it?"
+        ) from exc
 
 
 class Ownership:
-    """The claim of one boot on its path. ``is_ours`` tells whether a boot is in our own file."""
+    """The claim of one boot on its path.
+
+    ``lineage`` tells what our own file knows of an owner and a head; ``was_ours`` whether a replica
+    whose owner nobody names was written from here.
+    """
 
     def __init__(
         self,
         objects: Objects,
-        device_id: DeviceId,
-        boot_id: BootId,
-        timeline: str,
-        is_ours: Callable[[str], Awaitable[bool]],
+        claim: Owner,
+        heads: Heads,
+        lineage: Callable[[Owner | None, Head | None], Awaitable[Lineage]],
+        was_ours: Callable[[], Awaitable[bool]],
     ) -> None:
         self._objects = objects
-        self._key = f"{device_id}/owner.json"
-        self._is_ours = is_ours
-        self._claim = Owner(
-            device_id=device_id,
-            boot_id=boot_id,
-            timeline=timeline,
-            host=socket.gethostname(),
-            since=now_ms(),
-        )
+        self._claim = claim
+        self._heads = heads
+        self._lineage = lineage
+        self._was_ours = was_ours
+        self._key = owner_key(claim.device_id)
+        self._nonces: set[str] = set()
+        self._previous: BootId | None = None
+        self._trusted_at = 0.0  # before then, to read our own claim there proves nothing
+        self._renewed_at = 0.0
+        self._asked_at: float | None = None
+        self._was_answered = False
+        self._other_asker: tuple[BootId, float] | None = None
 
-    async def claim(self, *, by_force: bool = False) -> None:
-        """Make the path ours, or find that it is.
+    @property
+    def boot_id(self) -> BootId:
+        """The boot whose claim it is."""
+        return self._claim.boot_id
+
+    @property
+    def every_s(self) -> float:
+        """How often the owner looks."""
+        return self._claim.every_s
+
+    async def claim(self, *, by_force: bool = False) -> BootId | None:
+        """Make the path ours, or find that it is. Returns the boot that wrote there before.
 
         Raises:
             PathTaken: another box writes there. ``by_force`` takes it away from that one.
+            Asking: that is being found out.
             ReplicationError: the store does not answer.
         """
-        found = await self._objects.get(self._key)
-        owner = self._read(found)
-        if owner is not None and owner.boot_id == self._claim.boot_id:
-            return
-        if owner is not None and not by_force and not await self._is_ours(owner.boot_id):
-            raise self._taken(owner)
-        content = msgspec.json.format(msgspec.json.encode(self._claim), indent=2)
-        written = (
-            await self._objects.create(self._key, content)
-            if found is None
-            else await self._objects.replace(self._key, content, found)
-        )
-        if not written:
-            raise ReplicationError(
-                f"{self._key} was written by another at the same moment",
-                hint="it is read again soon",
-            )
+        began = time.monotonic()
+        found, owner = await read_owner(self._objects, self._key)
+        if owner is not None and self._is_mine(owner):
+            assert found is not None
+            if owner.asked_by is not None:
+                await self._renew(found)
+            await self._settled()
+            return self._previous
+        is_forced, quiet_s = by_force, 0.0
+        if by_force:
+            quiet_s = owner.answers_within_s if owner is not None else 0.0
+        elif owner is None or found is None:
+            if not await self._was_ours():
+                raise self._strange()
+        else:
+            is_forced, quiet_s = await self._right(found, owner)
+        self._previous = owner.boot_id if owner is not None else None
+        await self._write(found, began, is_forced=is_forced, quiet_s=quiet_s)
+        await self._settled()
+        return self._previous
 
-    async def check(self) -> None:
-        """Whether it still is ours.
+    async def check(self) -> bool:
+        """Whether what lies there is ours and whole; if not, it is to be made anew.
 
         Raises:
             PathTaken: somebody else has taken it.
             ReplicationError: the store does not answer.
         """
-        owner = self._read(await self._objects.get(self._key))
-        if owner is None:
-            await self.claim()  # the bucket was emptied: it is nobody's
-        elif owner.boot_id != self._claim.boot_id:
-            raise self._taken(owner)
+        found, owner = await read_owner(self._objects, self._key)
+        if owner is None or found is None:
+            return False
+        if not self._is_mine(owner):
+            lineage = await self._lineage(owner, None)
+            if not (self._is_here(owner) and lineage.knows_boot):
+                asker = Asker(boot_id=self._claim.boot_id, host=self._claim.host, wrote=True)
+                await self._put(found, msgspec.structs.replace(owner, asked_by=asker))
+                raise self._taken(owner, "now")
+            # who asked our former boot, with no conditions in the store, wrote over our claim
+        elif owner.asked_by is None and time.monotonic() < self._renewed_at + RENEW_S:
+            return True
+        if owner.asked_by is not None:
+            log.warning("replica_path_asked_for", by=owner.asked_by.host)
+        await self._renew(found)
+        return owner.asked_by is None or not owner.asked_by.wrote
 
-    def _read(self, found: Found | None) -> Owner | None:
-        if found is None:
-            return None
-        try:
-            return msgspec.json.decode(found.content, type=Owner)
-        except msgspec.DecodeError as exc:
+    def _is_mine(self, owner: Owner) -> bool:
+        """Raises PathTaken when a copy of this running machine has written it."""
+        if owner.boot_id != self._claim.boot_id:
+            return False
+        if owner.nonce not in self._nonces:
+            raise PathTaken(
+                f"the replica of {owner.device_id} is written by a copy of this running machine "
+                f"({owner.host}), too",
+                hint="end one of them; then start this one's daemon again",
+            )
+        return True
+
+    def _is_here(self, owner: Owner) -> bool:
+        return owner.place == self._claim.place
+
+    async def _right(self, found: Found, owner: Owner) -> tuple[bool, float]:
+        """Return once we may take the place of ``owner``: whether the replica may hold more than
+        our database, and how long to write nothing there yet.
+        """
+        head = await self._heads.find()
+        lineage = await self._lineage(owner, head[1] if head else None)
+        goes_on = lineage.knows_boot and (lineage.holds_head or owner.is_forced)
+        if goes_on and (self._is_here(owner) or lineage.has_ended):
+            return not lineage.holds_head, owner.quiet_s
+        if goes_on:
+            await self._ask(found, owner, "")
+            return not lineage.holds_head, 0.0
+        is_back = lineage.knows_timeline and owner.timeline != self._claim.timeline
+        if not (lineage.was_restored and is_back):
+            raise self._taken(owner, "older" if lineage.knows_timeline else "foreign")
+        asked = await self._ask(found, owner, "restored")
+        if head is not None:
+            silent_s = asked + (found.written_at - head[0].written_at) / 1000
+            if silent_s < SILENT_S:
+                raise Asking(
+                    f"the replica holds more than this restored database; its last writer, {owner},"
+                    f" has been silent for {silent_s:.0f} s, and {SILENT_S:.0f} s are waited for",
+                    min(SILENT_S - silent_s, self._claim.every_s),
+                )
+        return True, 0.0
+
+    async def _ask(self, found: Found, owner: Owner, kind: str) -> float:
+        """Return, once the owner has had time to answer and has not, the seconds since we asked."""
+        asker = owner.asked_by
+        now = time.monotonic()
+        if asker is not None and asker.boot_id == self._claim.boot_id:
+            self._asked_at = self._asked_at or now  # the answer to our question may have been lost
+            waited_s = now - self._asked_at
+            if waited_s >= owner.answers_within_s:
+                return waited_s
+            raise self._wait(owner, owner.answers_within_s - waited_s)
+        if self._was_answered or (asker is None and self._asked_at is not None):
+            self._was_answered = True
+            raise self._taken(owner, kind or "clone")
+        if asker is not None and not self._is_stale(asker, now, owner):
+            raise Asking(f"{asker.host} asks for this path, too", owner.every_s)
+        ours = Asker(boot_id=self._claim.boot_id, host=self._claim.host)
+        if await self._put(found, msgspec.structs.replace(owner, asked_by=ours)):
+            self._asked_at = time.monotonic()
+        raise self._wait(owner, owner.answers_within_s)
+
+    def _is_stale(self, asker: Asker, now: float, owner: Owner) -> bool:
+        """Whether another asker has neither been answered nor taken the path for a long time."""
+        if self._other_asker is None or self._other_asker[0] != asker.boot_id:
+            self._other_asker = (asker.boot_id, now)
+        return now - self._other_asker[1] >= 2 * owner.answers_within_s
+
+    async def _write(
+        self, found: Found | None, began: float, *, is_forced: bool, quiet_s: float
+    ) -> None:
+        """Write our claim over ``found``, read since ``began``."""
+        nonce = new_boot_id()
+        claim = msgspec.structs.replace(
+            self._claim, nonce=nonce, is_forced=is_forced, quiet_s=quiet_s
+        )
+        self._claim = claim
+        self._nonces.add(nonce)
+        self._trusted_at = began + max(claim.answers_within_s, quiet_s)  # if no answer comes
+        if not await self._put(found, claim):
             raise ReplicationError(
-                f"{self._key} is not an owner's: {exc}", hint="look at it; who wrote it?"
-            ) from exc
+                f"{self._key} was written by another at the same moment",
+                hint="it is read again soon",
+            )
+        now = self._renewed_at = time.monotonic()
+        has_conditions = not await self._put(found, claim)  # what it was is no longer there
+        if has_conditions:
+            settled_at = now
+        elif time.monotonic() - began < SETTLE_MIN_S:  # as did who read before we had written
+            settled_at = time.monotonic() + random.uniform(SETTLE_MIN_S, SETTLE_MAX_S)  # noqa: S311
+        else:
+            settled_at = time.monotonic() + claim.answers_within_s
+        self._trusted_at = max(settled_at, now + quiet_s)
 
-    def _taken(self, owner: Owner) -> PathTaken:
+    async def _settled(self) -> None:
+        """Our claim is read there once nobody may write over it any more."""
+        left_s = self._trusted_at - time.monotonic()
+        if left_s > SETTLE_MAX_S:
+            raise Asking(
+                f"the path is this box's; replication begins in {left_s:.0f} s, when its former "
+                "owner has seen that",
+                left_s,
+            )
+        if left_s > 0:
+            await asyncio.sleep(left_s)
+            _, owner = await read_owner(self._objects, self._key)
+            if owner is None or not self._is_mine(owner):
+                raise ReplicationError(
+                    f"{self._key} was written by another at the same moment",
+                    hint="it is read again soon",
+                )
+
+    async def _renew(self, found: Found) -> None:
+        nonce = new_boot_id()
+        self._nonces.add(nonce)
+        if await self._put(found, msgspec.structs.replace(self._claim, nonce=nonce, quiet_s=0)):
+            self._renewed_at = time.monotonic()
+
+    async def _put(self, found: Found | None, owner: Owner) -> bool:
+        content = msgspec.json.format(msgspec.json.encode(owner), indent=2)
+        if found is None:
+            return await self._objects.create(self._key, content)
+        return await self._objects.replace(self._key, content, found)
+
+    def _wait(self, owner: Owner, again_s: float) -> Asking:
+        return Asking(f"{owner} wrote there, and is asked whether it is still running", again_s)
+
+    def _taken(self, owner: Owner, how: str) -> PathTaken:
+        said, hint = TAKEN[how]
+        return PathTaken(f"the replica of {owner.device_id} {said.format(owner)}", hint=hint)
+
+    def _strange(self) -> PathTaken:
+        said, hint = TAKEN["foreign"]
         return PathTaken(
-            f"the replica of {owner.device_id} is written by {owner.host} since "
-            f"{rfc3339(owner.since)} (boot {owner.boot_id}), which this database knows nothing of",
-            hint="two boxes under one device id, a clone, or a box set up anew: give this one its "
-            "own device.id, or take the path: `edge-store replica take-over`",
+            f"the replica of {self._claim.device_id} {said.format('somebody')}", hint=hint
         )

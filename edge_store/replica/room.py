@@ -18,27 +18,33 @@ import structlog
 from edge_store.alerts import Alarms
 from edge_store.clock import rfc3339
 from edge_store.config import ReplicaMode, ReplicaSection
-from edge_store.errors import LitestreamUnavailable, PathTaken, ReplicationError
+from edge_store.errors import (
+    LitestreamUnavailable,
+    PathTaken,
+    ReplicaNotFound,
+    ReplicationError,
+)
+from edge_store.replica.anew import Ground
 from edge_store.replica.control import Synced
+from edge_store.replica.extent import read_extent
 from edge_store.replica.external import External
 from edge_store.replica.heads import Head, Heads, read_head
 from edge_store.replica.health import Watch
+from edge_store.replica.lineage import Lineage, read_lineage
 from edge_store.replica.location import parse_location, read_credentials
 from edge_store.replica.objects import Objects
-from edge_store.replica.ownership import Ownership
+from edge_store.replica.ownership import Asking, Owner, Ownership, owner_of
 from edge_store.replica.pause import Pause
 from edge_store.replica.status import STALLED_AFTER_S, Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
 from edge_store.result import Boot
-from edge_store.sql import sql
-from edge_store.sqlite import Connection, DatabaseThread, open_reader
+from edge_store.sqlite import DatabaseThread, open_reader
 
 __all__ = ["Replica", "replicating"]
 
 log = structlog.get_logger(__name__)
 
 CLAIM_AT_START_S = 5.0  # a start waits so long for the store, then serves without
-CLAIM_AGAIN_S = 30.0
 HEAD_EVERY_S = 10.0
 HEARTBEAT_S = 300.0
 PAUSE_SYNC_S = 5.0
@@ -52,15 +58,17 @@ class Replica:
         litestream: Litestream | External,
         ownership: Ownership,
         heads: Heads,
+        ground: Ground,
         watch: Watch,
         pause: Pause,
     ) -> None:
         self._litestream = litestream
         self.ownership = ownership
         self.heads = heads
+        self._ground = ground
         self._watch = watch
         self._pause = pause
-        self._refused: ReplicationError | None = ReplicationError("the path is not claimed yet")
+        self._refused: ReplicationError | None = Asking("the store has not answered yet", 0.0)
         self._store_answered_at = -math.inf  # monotonic
         self._settling = asyncio.Lock()
         self._is_held = True  # until it is claimed
@@ -75,7 +83,7 @@ class Replica:
             stalled_s = max(0.0, status.lag_s - STALLED_AFTER_S)
             if self._store_answered_at < time.monotonic() - stalled_s:
                 cause = Cause.UNREACHABLE
-        if cause in (Cause.TAKEN, Cause.UNREACHABLE) and self._refused is not None:
+        if cause in (Cause.TAKEN, Cause.UNREACHABLE, Cause.STARTING) and self._refused is not None:
             error = str(self._refused)
         paused = self._pause.now
         return msgspec.structs.replace(
@@ -92,6 +100,8 @@ class Replica:
         if self._watch.is_swapped:
             return Cause.SWAPPED
         if self._refused is not None:
+            if isinstance(self._refused, Asking):
+                return Cause.STARTING
             return Cause.TAKEN if self.is_taken else Cause.UNREACHABLE
         return Cause.PAUSED if self._pause.now is not None else None
 
@@ -178,12 +188,21 @@ class Replica:
         Raises:
             ReplicationError: see ``Ownership.claim``; LitestreamUnavailable: it does not stay up.
         """
+        if by_force:
+            await self._refuse(Asking("the path is being taken over", 0.0))
         try:
-            await self.ownership.claim(by_force=by_force)
+            former = await self.ownership.claim(by_force=by_force)
+            self._store_answered_at = time.monotonic()
+            await self._begin(anew=former is None or former != self._ground.stand)
         except ReplicationError as exc:
             self._refused = exc
             raise
-        self._store_answered_at = time.monotonic()
+
+    async def _begin(self, *, anew: bool) -> None:
+        """The path is ours. ``anew``: what Litestream has here is of no use there."""
+        if anew:
+            await self._ground.clear(self._litestream)
+        self._ground.note(self.ownership.boot_id)
         before, self._refused = self._refused, None
         try:
             await self._settle()
@@ -191,25 +210,39 @@ class Replica:
             self._refused = before or exc
             raise
 
+    async def _refuse(self, exc: ReplicationError) -> None:
+        self._refused = exc
+        await self._settle()
+
     async def keep_claimed(self) -> None:
         """Claim until it works, then see again and again that nobody else has taken the path."""
         while True:
+            again_s = self.ownership.every_s
             try:
-                if self._refused is None:
-                    await self.ownership.check()
-                    self._store_answered_at = time.monotonic()
-                else:
-                    await self.claim()
-                    log.info("replica_claimed")
+                if not self._watch.is_swapped:  # else this file has nothing to say there
+                    await self._claim_or_check()
             except PathTaken as exc:
-                self._refused = exc
-                await self._settle()
+                await self._refuse(exc)
                 log.error("replica_taken", error=str(exc), hint=exc.hint)
             except LitestreamUnavailable as exc:
                 log.error("litestream_unavailable", error=str(exc))
             except ReplicationError as exc:
+                if isinstance(exc, Asking):
+                    again_s = min(again_s, exc.again_s)
                 log.warning("replica_unclaimed", error=str(exc))
-            await asyncio.sleep(CLAIM_AGAIN_S)
+            await asyncio.sleep(again_s)
+
+    async def _claim_or_check(self) -> None:
+        if self._refused is not None:
+            await self.claim()
+            log.warning("replica_claimed")
+        elif await self.ownership.check():
+            self._store_answered_at = time.monotonic()
+        else:  # it was emptied, or another has written there, too
+            log.error("replica_begun_anew", hint="who removed it, or wrote to it?")
+            await self._refuse(Asking("the replica is begun anew", 0.0))
+            await self.ownership.claim()
+            await self._begin(anew=True)
 
     async def tell(self, reader: DatabaseThread, boot: Boot) -> None:
         """Write the head whenever the replica has got further, and as a heartbeat."""
@@ -231,12 +264,6 @@ class Replica:
                 told, told_at = head, loop.time()
 
 
-def has_boot(connection: Connection, boot_id: str) -> bool:
-    """Whether the file knows of a boot."""
-    row = connection.execute(sql("select_boot_known"), {"boot_id": boot_id}).fetchone()
-    return row is not None
-
-
 @asynccontextmanager
 async def replicating(
     section: ReplicaSection,
@@ -254,35 +281,51 @@ async def replicating(
     """
     location = parse_location(section.url)
     objects = Objects(location, read_credentials(location))
-    is_ours = section.mode is ReplicaMode.CHILD
     litestream: Litestream | External = (
         Litestream(section, path, boot.device_id, lock_descriptor=lock_descriptor)
-        if is_ours
+        if section.mode is ReplicaMode.CHILD
         else External(section, path)
     )
     reader = await DatabaseThread.open(lambda: open_reader(path))
 
-    async def knows(boot_id: str) -> bool:
-        return await reader.run(has_boot, boot_id)
-
-    ownership = Ownership(objects, boot.device_id, boot.boot_id, boot.timeline, knows)
-    watch = Watch(path, litestream.ltx, database, alarms, local_bytes_max=section.local_bytes_max)
+    ground = Ground(path, litestream.ltx, database)
     heads = Heads(objects, boot.device_id)
-    replica = Replica(litestream, ownership, heads, watch, Pause(path))
+
+    async def lineage(owner: Owner | None, head: Head | None) -> Lineage:
+        boot_id, timeline = (owner.boot_id, owner.timeline) if owner else ("", "")
+        return await reader.run(read_lineage, boot_id, timeline, head)
+
+    async def was_ours() -> bool:
+        """Whether what lies there without an owner was written from here."""
+        if ground.stand is not None:
+            return True
+        try:
+            await read_extent(location, read_credentials(location), boot.device_id)
+        except ReplicaNotFound:
+            return True
+        head = await heads.read()
+        return head is not None and (await lineage(None, head)).holds_head
+
+    claim = owner_of(boot.boot_id, boot.device_id, boot.timeline, path)
+    claim = msgspec.structs.replace(claim, every_s=section.owner_check_s)
+    ownership = Ownership(objects, claim, heads, lineage, was_ours)
+    watch = Watch(path, litestream.ltx, database, alarms, local_bytes_max=section.local_bytes_max)
+    replica = Replica(litestream, ownership, heads, ground, watch, Pause(path))
     try:
         async with litestream, asyncio.TaskGroup() as tasks:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLAIM_AT_START_S):
                     await _claim_first(replica)
-            kept = tasks.create_task(replica.keep_claimed())
-            told = tasks.create_task(replica.tell(reader, boot))
-            watched = tasks.create_task(replica.keep_healthy())
+            running = [
+                tasks.create_task(replica.keep_claimed()),
+                tasks.create_task(replica.tell(reader, boot)),
+                tasks.create_task(replica.keep_healthy()),
+            ]
             try:
                 yield replica
             finally:
-                kept.cancel()
-                told.cancel()
-                watched.cancel()
+                for task in running:
+                    task.cancel()
     finally:
         await reader.close()
 

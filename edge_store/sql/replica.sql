@@ -1,7 +1,15 @@
 -- Ownership of the replica's path, and heads.
 
--- name: select_boot_known
-SELECT 1 FROM boots WHERE boot_id = :boot_id AND event = 'start'
+-- name: select_lineage
+SELECT
+    EXISTS (SELECT 1 FROM boots WHERE boot_id = :boot_id AND event = 'start') AS knows_boot,
+    EXISTS (SELECT 1 FROM boots WHERE boot_id = :boot_id AND event = 'end') AS has_ended,
+    EXISTS (SELECT 1 FROM timelines WHERE timeline = :timeline) AS knows_timeline,
+    (SELECT reason FROM timelines ORDER BY timeline_no DESC LIMIT 1) AS reason,
+    (SELECT digest FROM commits WHERE commit_id = :commit_id) AS digest
+
+-- name: select_last_boot
+SELECT boot_id, timeline FROM boots WHERE event = 'start' ORDER BY boot_no DESC LIMIT 1
 
 -- name: select_head_state
 SELECT

@@ -33,7 +33,6 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databa
     for module, name, value in (
         (health, "LOOK_EVERY_S", 0.2),
         (health, "LOOK_SHARE", 1.0),
-        (room, "CLAIM_AGAIN_S", 0.5),
         (room, "STALLED_AFTER_S", 1.0),
         (status, "STALLED_AFTER_S", 1.0),
         (supervisor, "HEALTH_INTERVAL_S", 0.2),
@@ -51,7 +50,7 @@ def alarms() -> Alarms:
 
 @asynccontextmanager
 async def running(database: Database, url: str, alarms: Alarms) -> AsyncIterator[Replica]:
-    section = ReplicaSection(url=url, local_bytes_max=BOUND)
+    section = ReplicaSection(url=url, local_bytes_max=BOUND, owner_check_s=1)
     thread = await DatabaseThread.open(lambda: open_writer(database.path))
     try:
         async with replicating(section, database.path, database.boot, alarms, thread) as replica:

@@ -1,37 +1,255 @@
 """A replica's path has one owner: who is not it serves on, replicates nothing and says so."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-from support.daemon import Box, until
+import pytest
+from support.daemon import Box, DaemonProcess, until
+from support.replicating import contents
+from support.s3server import S3Server
+
+
+def settings(url: str, **more: str) -> dict[str, str]:
+    return {
+        "REPLICA__ENABLED": "true",
+        "REPLICA__URL": url,
+        "REPLICA__OWNER_CHECK_S": "1",
+        "REPLICA__MONITOR_INTERVAL_S": "0.2",
+        **more,
+    }
 
 
 def of_device(tmp_path: Path, name: str) -> Box:
     return Box.init(
-        tmp_path / name,
-        "--device-id",
-        "box-1",
-        REPLICA__ENABLED="true",
-        REPLICA__URL=f"file://{tmp_path}/replica",
+        tmp_path / name, "--device-id", "box-1", **settings(f"file://{tmp_path}/replica")
     )
+
+
+def clone(box: Box, name: str) -> Box:
+    """As a machine is copied: with its folder of Litestream's."""
+    folder = box.directory.with_name(name)
+    ignored = shutil.ignore_patterns("*.sock", "edge-store.lock")
+    shutil.copytree(box.directory, folder, ignore=ignored)
+    copy = Box(folder)
+    copy.environ = box.environ
+    return copy
+
+
+def replica(daemon: DaemonProcess) -> dict[str, Any]:
+    found: dict[str, Any] = daemon.get("/readyz").json()["replica"]
+    return found
+
+
+def until_replicated(daemon: DaemonProcess) -> None:
+    """What was committed until now is in the replica."""
+
+    def is_in() -> bool:
+        found = replica(daemon)
+        newest = daemon.box.scalar("SELECT coalesce(max(seq), 0) FROM results")
+        confirmed = found["confirmed"]
+        return bool(found["state"] == "ok" and confirmed and confirmed["seq"] >= newest)
+
+    until(is_in, "all of it is in the replica")
+
+
+def until_cause(daemon: DaemonProcess, cause: str) -> str:
+    until(lambda: replica(daemon)["cause"] == cause, f"it is {cause}", 60)
+    return str(replica(daemon)["error"])
+
+
+def owner(tmp_path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tmp_path / "replica/box-1/owner.json").read_text())
+    return found
+
+
+def restored(box: Box, name: str, *options: str) -> Path:
+    to = box.directory.with_name(name)
+    done = box.run("replica", "restore", "--to", str(to), "--config", str(box.directory), *options)
+    assert done.returncode == 0, done.stderr
+    return to
+
+
+def prompts(path: Path) -> int:
+    return len([row for row in contents(path) if len(row) == 3])
 
 
 def test_a_second_box_on_a_path_serves_and_does_not_replicate(tmp_path: Path) -> None:
     first, second = of_device(tmp_path, "first"), of_device(tmp_path, "second")
     with first.serve() as daemon:
         assert daemon.chat("hello").status_code == 200
-        owner = json.loads((tmp_path / "replica" / "box-1" / "owner.json").read_text())
-        assert owner["boot_id"] == daemon.get("/readyz").json()["boot_id"]
+        mine = owner(tmp_path)
+        assert mine["boot_id"] == daemon.get("/readyz").json()["boot_id"]
         with second.serve() as other:
             assert other.chat("hello").status_code == 200
-            replica = other.get("/readyz").json()["replica"]
-            assert (replica["state"], replica["cause"]) == ("broken", "taken")
-            assert owner["boot_id"] in replica["error"]
+            assert "which this database knows nothing of" in until_cause(other, "taken")
     with first.serve() as again:
-        until(
-            lambda: again.get("/readyz").json()["replica"]["state"] == "ok",
-            "its own next boot goes on",
-        )
+        until_replicated(again)
+
+
+def test_a_clone_of_a_running_box_is_answered_and_does_not_replicate(tmp_path: Path) -> None:
+    first = of_device(tmp_path, "first")
+    with first.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        until_replicated(daemon)
+        second = clone(first, "second")
+        with second.serve() as other:
+            assert "a clone of the other" in until_cause(other, "taken")
+            assert other.chat("only there").status_code == 200
+            assert daemon.chat("hello again").status_code == 200
+            until_replicated(daemon)
+            assert daemon.logged("replica_path_asked_for")
+    assert contents(restored(first, "back.db")) == contents(first.database)
+
+
+def test_a_clone_that_was_first_keeps_the_path(tmp_path: Path) -> None:
+    first = of_device(tmp_path, "first")
+    with first.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        until_replicated(daemon)
+        second = clone(first, "second")
+        daemon.kill()
+    with second.serve() as other:  # nobody answers it
+        assert other.chat("there").status_code == 200
+        until_replicated(other)
+        with first.serve() as again:
+            assert again.chat("here").status_code == 200
+            assert "an earlier state or a clone" in until_cause(again, "taken")
+    assert contents(restored(second, "back.db")) == contents(second.database)
+
+
+def test_a_box_set_up_anew_writes_nothing_over_its_former_history(tmp_path: Path) -> None:
+    first = of_device(tmp_path, "first")
+    with first.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        until_replicated(daemon)
+    for gone in ("", "owner.json"):
+        if gone:
+            (tmp_path / "replica/box-1" / gone).unlink()
+        before = sorted(tmp_path.joinpath("replica").rglob("*.ltx"))
+        anew = of_device(tmp_path, f"anew{gone}")
+        with anew.serve() as daemon:
+            assert daemon.chat("as if nothing were").status_code == 200
+            error = until_cause(daemon, "taken")
+            assert "which this database knows nothing of" in error
+        assert sorted(tmp_path.joinpath("replica").rglob("*.ltx")) == before
+
+
+def test_a_box_restored_to_the_newest_state_goes_on(tmp_path: Path) -> None:
+    first = of_device(tmp_path, "first")
+    with first.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        until_replicated(daemon)
+        daemon.kill()
+    back = restored(first, "back.db")
+    for name in ("results.db", "results.db-wal", "results.db-shm"):
+        (first.directory / name).unlink(missing_ok=True)
+    back.rename(first.database)  # the folder `litestream` was forgotten
+    with first.serve() as daemon:
+        assert daemon.chat("hello again").status_code == 200
+        until_replicated(daemon)
+    assert contents(restored(first, "again.db")) == contents(first.database)
+
+
+def test_a_box_set_back_goes_on_once_its_former_writer_is_silent(tmp_path: Path) -> None:
+    first = of_device(tmp_path, "first")
+    with first.serve() as daemon:
+        assert daemon.chat("before").status_code == 200
+        until_replicated(daemon)
+    early = restored(first, "early.db")
+    with first.serve() as daemon:
+        assert daemon.chat("after").status_code == 200
+        until_replicated(daemon)
+        future = contents(first.database)
+        head = tmp_path / "replica/heads/box-1.json"
+        until(lambda: head.exists() and json.loads(head.read_text())["rows"] == 2, "head")
+    last_txid = max(p.stem[-16:] for p in (tmp_path / "replica").rglob("*.ltx"))
+    for name in ("results.db", "results.db-wal", "results.db-shm"):
+        (first.directory / name).unlink(missing_ok=True)
+    early.rename(first.database)
+    with first.serve() as daemon:
+        assert daemon.chat("another future").status_code == 200
+        until(lambda: "has been silent" in (replica(daemon)["error"] or ""), "it waits")
+        long_ago = time.time() - 1000
+        os.utime(head, (long_ago, long_ago))
+        until_replicated(daemon)
+    assert contents(restored(first, "now.db")) == contents(first.database)
+    assert contents(lost_future(first, tmp_path, last_txid)) == future
+
+
+def lost_future(box: Box, tmp_path: Path, txid: str) -> Path:
+    """The state of a TXID, by Litestream itself."""
+    to = tmp_path / "future.db"
+    program = Path(sys.executable).with_name("litestream")
+    url = f"file://{tmp_path}/replica/box-1/results.db"
+    subprocess.run(
+        [program, "restore", "-txid", txid, "-integrity-check", "full", "-o", to, url],
+        check=True,
+        capture_output=True,
+    )
+    return to
+
+
+def test_a_file_swapped_underneath_is_not_replicated(tmp_path: Path) -> None:
+    first = of_device(tmp_path, "first")
+    with first.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        until_replicated(daemon)
+        other = of_device(tmp_path, "other")
+        other.database.replace(first.database)
+        until_cause(daemon, "swapped")
+        assert daemon.chat("hello again").status_code == 200
+    assert prompts(restored(first, "back.db")) == 1
+
+
+def test_a_bucket_emptied_under_way_is_filled_anew(tmp_path: Path) -> None:
+    first = of_device(tmp_path, "first")
+    with first.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        until_replicated(daemon)
+        shutil.rmtree(tmp_path / "replica")
+        assert daemon.chat("hello again").status_code == 200
+        daemon.logged("replica_begun_anew")
+        until_replicated(daemon)
+        assert owner(tmp_path)["boot_id"] == daemon.get("/readyz").json()["boot_id"]
+        assert contents(restored(first, "back.db")) == contents(first.database)
+
+
+@pytest.fixture(params=["file", "rclone", "moto"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    if request.param == "file":
+        yield settings(f"file://{tmp_path}/replica")
+        return
+    kind = S3Server
+    with kind(tmp_path / "s3") as server:
+        yield {**settings(server.url("fleet")), **server.environ}
+
+
+def test_of_two_boxes_that_start_at_once_one_replicates(
+    tmp_path: Path, place: dict[str, str]
+) -> None:
+    keys = {name: place.pop(name) for name in list(place) if name.startswith("AWS_")}
+    boxes = [Box.init(tmp_path / name, "--device-id", "box-1", **place) for name in ("one", "two")]
+    for box in boxes:
+        box.environ |= keys
+    one, two = boxes[0].serve(), boxes[1].serve()
+    with ExitStack() as stack:
+        with ThreadPoolExecutor() as threads:
+            for entered in [threads.submit(stack.enter_context, each) for each in (one, two)]:
+                entered.result()
+
+        def states() -> list[str]:
+            return sorted(replica(daemon)["state"] for daemon in (one, two))
+
+        until(lambda: states() == ["broken", "ok"], "one replicates")
 
 
 def test_the_head_tells_how_far_the_replica_is(tmp_path: Path) -> None:
