@@ -1,4 +1,6 @@
-"""What `edge-store replica pause` and `resume` ask of the daemon, over the admin socket."""
+"""What `edge-store replica pause`, `resume` and `take-over` ask of the daemon, over the admin
+socket.
+"""
 
 from typing import Annotated, Any
 
@@ -24,7 +26,9 @@ class Pausing(Record, frozen=True, kw_only=True):
 
 
 def replica_routes(replica: Any) -> list[BaseRoute]:
-    """``POST /replica/pause`` and ``/replica/resume``. ``replica`` is None when there is none."""
+    """``POST /replica/pause``, ``/resume``, ``/owner`` and ``/take-over``. ``replica`` is None when
+    there is none.
+    """
 
     def existing() -> Any:
         if replica is None:
@@ -43,7 +47,17 @@ def replica_routes(replica: Any) -> list[BaseRoute]:
         await existing().resume()
         return as_json({"paused_until": None})
 
+    async def owner(_request: Request) -> Response:
+        found, head_at = await existing().ownership.seen()
+        ours = existing().ownership.boot_id
+        return as_json({"owner": found, "head_at": head_at, "boot_id": ours})
+
+    async def take_over(_request: Request) -> Response:
+        return as_json({"begins_in_s": await existing().take_over()})
+
     return [
+        Route("/replica/owner", owner, methods=["POST"]),
+        Route("/replica/take-over", take_over, methods=["POST"]),
         Route("/replica/pause", pause, methods=["POST"]),
         Route("/replica/resume", resume, methods=["POST"]),
     ]

@@ -14,6 +14,7 @@ from edge_store.errors import ConfigError
 __all__ = ["init"]
 
 ENGINES = ("sglang", "upstream", "demo")
+RESTORE_TIMEOUT_S = 6 * 3600.0
 
 
 @click.command()
@@ -25,29 +26,33 @@ ENGINES = ("sglang", "upstream", "demo")
 @click.option(
     "--state-dir", type=click.Path(path_type=Path), help="Folder of the database, if not DIR."
 )
-def init(
+@click.option(
+    "--from-replica",
+    metavar="URL",
+    help="Go on as a box whose replica lies there: its replica.url.",
+)
+def init(  # noqa: PLR0913  (each is an option)
     directory: Path,
     engine: str | None,
     upstream: str | None,
     model: str | None,
     device_id: str | None,
     state_dir: Path | None,
+    from_replica: str | None,
 ) -> None:
     """Set up a box in DIR: edge-store.toml, the database, and a device id.
 
-    Overwrites nothing.
+    Overwrites nothing. With --from-replica the database is restored, and the box goes on as that
+    device: for a new machine in the place of one that is gone.
 
     \b
     Example:
       edge-store init mybox --engine demo
       edge-store init mybox --engine upstream --upstream http://127.0.0.1:30000
       edge-store init mybox --engine sglang --model /models/llama
+      edge-store init mybox --from-replica s3://edge/fleet?endpoint=https://host --device-id box-7
     """
     from edge_store.config import load, render_toml
-    from edge_store.identity import create_identity
-    from edge_store.lock import DatabaseLock
-    from edge_store.schema import migrate
-    from edge_store.sqlite import open_writer
 
     os.umask(0o027)  # the results are for their owner and group
     target = directory / "edge-store.toml"
@@ -69,7 +74,7 @@ def init(
     values: dict[str, Any] = {
         "store.path": str(database) if state_dir else "results.db",
         "engine.kind": engine,
-        "replica.url": f"file://{state / 'replica'}",
+        "replica.url": from_replica or f"file://{state / 'replica'}",
     }
     if upstream:
         values["engine.upstream.base_url"] = upstream
@@ -81,11 +86,11 @@ def init(
         with target.open("x", encoding="utf-8") as file:
             file.write(render_toml(values))
         load(str(target), environ={}, overrides={"device.id": device_id})
-        with DatabaseLock(database):
-            connection = open_writer(database)
-            migrate(connection)
-            found = create_identity(connection, device_id or "")
-            connection.close()
+        found = (
+            _restored(from_replica, device_id, database)
+            if from_replica
+            else _created(device_id, database)
+        )
 
     click.echo(f"wrote {target}, {database}; this box is {found}")
     if engine == "demo":
@@ -96,6 +101,44 @@ def init(
             err=not was_chosen,
         )
     click.echo(f"next: edge-store serve --config {target}")
+
+
+def _created(device_id: str | None, database: Path) -> str:
+    """Make an empty database; the device id."""
+    from edge_store.identity import create_identity
+    from edge_store.lock import DatabaseLock
+    from edge_store.schema import migrate
+    from edge_store.sqlite import open_writer
+
+    with DatabaseLock(database):
+        connection = open_writer(database)
+        migrate(connection)
+        found = create_identity(connection, device_id or "")
+        connection.close()
+    return found
+
+
+def _restored(url: str, device_id: str | None, database: Path) -> str:
+    """Restore the newest state of a box; its device id."""
+    import asyncio
+
+    from edge_store.cli.replica import only_device
+    from edge_store.ids import DeviceId
+    from edge_store.replica.location import parse_location
+    from edge_store.replica.restore import restore
+
+    location = parse_location(url, key="--from-replica")
+    device = DeviceId(device_id) if device_id else asyncio.run(only_device(location))
+    done = asyncio.run(
+        restore(location, device, database, timeout_s=RESTORE_TIMEOUT_S, new_timeline=True)
+    )
+    click.echo(f"restored {done.results} results of {device}, checked, in {done.seconds:.1f} s")
+    click.echo("its API keys are as they were then: see `edge-store keys ls`")
+    click.echo(
+        "if the former box may still run, end it: the path is asked for at the start, and "
+        "`edge-store replica take-over` takes it"
+    )
+    return device
 
 
 @contextmanager

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge_store.replica.location import Location
     from edge_store.replica.restore import Restored
 
-__all__ = ["replica"]
+__all__ = ["only_device", "replica"]
 
 
 TIME = re.compile(r"(\d{1,6})(s|min|h|d)", re.ASCII)
@@ -117,6 +117,38 @@ def pause(config: str | None, for_s: float) -> None:
     click.echo(f"paused until {_rfc3339(until)}; `edge-store replica resume` ends it")
 
 
+@replica.command("take-over")
+@click.option("--config", help="The box's edge-store.toml, or its folder.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def take_over(config: str | None, *, yes: bool) -> None:
+    """Take the path of this box's replica away from whoever writes there.
+
+    For a box that was set up anew, a clone that shall be the one, a replacement. Ask first who
+    writes there: a box that still runs replicates nothing from then on. The states that lie there
+    stay, as long as snapshots are kept. The daemon of this box must run.
+
+    \b
+    Example:
+      edge-store replica take-over
+    """
+    seen = _ask(config, "owner", {})
+    owner = seen["owner"]
+    if owner is not None and owner["boot_id"] == seen["boot_id"]:
+        click.echo("this box has the path already: see `edge-store replica status`")
+        return
+    if owner is None:
+        click.echo("nobody is named as the owner of this path")
+    else:
+        since = _rfc3339(owner["since"])
+        click.echo(f"written by {owner['host']} since {since} (boot {owner['boot_id']})")
+    click.echo(f"its head was last written at {_rfc3339(seen['head_at']) or 'no time'}")
+    if not yes:
+        click.confirm("Take the path from it?", abort=True)
+    begins_in_s = _ask(config, "take-over", {})["begins_in_s"]
+    when = f"in {begins_in_s:.0f} s" if begins_in_s else "now"
+    click.echo(f"the path is this box's; replication begins {when}")
+
+
 @replica.command()
 @click.option("--config", help="The box's edge-store.toml, or its folder.")
 def resume(config: str | None) -> None:
@@ -139,7 +171,10 @@ def _ask(config: str | None, what: str, params: dict[str, Any]) -> Any:
     body = json.dumps(params).encode()
     answer = ask(Path(settings.store.path), "POST", f"/replica/{what}", body)
     if answer is None:
-        raise ReplicationError("the daemon does not run: nothing is replicated, or to be paused")
+        raise ReplicationError(
+            "the daemon does not run, so nothing is replicated",
+            hint="start it first: it serves, whoever has the path of its replica",
+        )
     return answer
 
 
@@ -155,7 +190,7 @@ def _found(settings: "Config", location: "Location") -> dict[str, Any]:
     if isinstance(seen, dict):
         return {"daemon": "running", **seen}
     credentials = read_credentials(location)
-    device_id = device_id or asyncio.run(_only_device(location))
+    device_id = device_id or asyncio.run(only_device(location))
     extent = asyncio.run(read_extent(location, credentials, device_id))
     return {
         "daemon": "not running" if daemon is None else "running without replication",
@@ -224,7 +259,7 @@ def restore(
         require_safe_path(Path(settings.store.path))
         location = parse_location(settings.replica.url)
         device_id = device_id or known_device_id(settings)
-    device_id = device_id or asyncio.run(_only_device(location))
+    device_id = device_id or asyncio.run(only_device(location))
     done = asyncio.run(
         restore_replica(location, device_id, to, timeout_s=timeout, at=timestamp, new_timeline=True)
     )
@@ -269,7 +304,7 @@ def _say_keys(database: Path) -> None:
         click.echo("            served: without keys, who reaches it may read everything")
 
 
-async def _only_device(location: "Location") -> "DeviceId":
+async def only_device(location: "Location") -> "DeviceId":
     """The one box that has replicated there."""
     from edge_store.errors import ReplicaNotFound
     from edge_store.replica.extent import list_devices

@@ -195,6 +195,16 @@ class Ownership:
         """How often the owner looks."""
         return self._claim.every_s
 
+    async def seen(self) -> tuple[Owner | None, int | None]:
+        """Who has the path now, and when the store was last given the head (UTC ms).
+
+        Raises:
+            ReplicationError: the store does not answer.
+        """
+        _, owner = await read_owner(self._objects, self._key)
+        head = await self._heads.find()
+        return owner, head[0].written_at if head is not None else None
+
     async def claim(self, *, by_force: bool = False) -> BootId | None:
         """Make the path ours, or find that it is. Returns the boot that wrote there before.
 

@@ -198,6 +198,20 @@ class Replica:
             self._refused = exc
             raise
 
+    async def take_over(self) -> float:
+        """Take the path away from whoever has it. Returns in how many seconds replication begins:
+        a former owner that runs needs them to see it.
+
+        Raises:
+            ReplicationError: the store does not answer.
+        """
+        log.warning("replica_taken_over")
+        try:
+            await self.claim(by_force=True)
+        except Asking as exc:
+            return exc.again_s
+        return 0.0
+
     async def _begin(self, *, anew: bool) -> None:
         """The path is ours. ``anew``: what Litestream has here is of no use there."""
         if anew:

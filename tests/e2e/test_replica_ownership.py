@@ -252,6 +252,44 @@ def test_of_two_boxes_that_start_at_once_one_replicates(
         until(lambda: states() == ["broken", "ok"], "one replicates")
 
 
+def test_a_box_set_up_anew_takes_the_path_over_when_it_is_told_to(tmp_path: Path) -> None:
+    first = of_device(tmp_path, "first")
+    with first.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        until_replicated(daemon)
+    anew = of_device(tmp_path, "anew")
+    arguments = ("replica", "take-over", "--config", str(anew.directory))
+    refused = anew.run(*arguments, "--yes")
+    assert refused.returncode == 1
+    assert "start it first" in refused.stderr
+    with anew.serve() as daemon:
+        assert daemon.chat("another history").status_code == 200
+        until_cause(daemon, "taken")
+        done = anew.run(*arguments, "--yes")
+        assert done.returncode == 0, done.stderr
+        assert owner(tmp_path)["boot_id"] == daemon.get("/readyz").json()["boot_id"]
+        until_replicated(daemon)
+        assert "already" in anew.run(*arguments, "--yes").stdout
+    assert contents(restored(anew, "now.db")) == contents(anew.database)
+
+
+def test_a_new_machine_goes_on_in_the_place_of_one_that_is_gone(tmp_path: Path) -> None:
+    first = of_device(tmp_path, "first")
+    with first.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        until_replicated(daemon)
+        daemon.kill()
+    url = f"file://{tmp_path}/replica"
+    new = Box.init(tmp_path / "new", "--engine", "demo", "--from-replica", url, **settings(url))
+    assert prompts(new.database) == 1
+    with new.serve() as daemon:
+        assert daemon.get("/readyz").json()["device_id"] == "box-1"
+        assert daemon.chat("hello again").status_code == 200
+        until_replicated(daemon)
+        assert new.scalar("SELECT count(*) FROM boots WHERE event = 'start'") == 2
+    assert contents(restored(new, "now.db")) == contents(new.database)
+
+
 def test_the_head_tells_how_far_the_replica_is(tmp_path: Path) -> None:
     box = of_device(tmp_path, "first")
     with box.serve() as daemon:
