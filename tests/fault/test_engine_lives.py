@@ -78,7 +78,8 @@ async def served(
             while not serving.done():
                 try:
                     await client.get("/livez")
-                    break
+                    if not engine.loaded.done() or (await client.get("/readyz")).is_success:
+                        break
                 except httpx.TransportError:
                     await asyncio.sleep(0.01)
             await scenario(client)
