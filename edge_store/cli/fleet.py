@@ -16,6 +16,7 @@ from edge_store.cli.values import bound, value_options
 
 if TYPE_CHECKING:
     from edge_store.fleet.pull import BoxReport
+    from edge_store.replica.heads import Head
 
 __all__ = ["fleet"]
 
@@ -106,6 +107,52 @@ def _extent(report: "BoxReport") -> str:
     moment = datetime.fromtimestamp(report.newest_at / 1000, tz=UTC)
     newest = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
     return f"{report.results} results up to {newest}"
+
+
+@fleet.command()
+@click.option("--from", "url", required=True, help="Where boxes replicate to: a URL or a folder.")
+@click.option(
+    "--in", "folder", help="The folder that `fleet pull` filled, to compare.",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+)  # fmt: skip
+@click.option("--dead-after", default=24.0, show_default=True, help="Hours without a sign.")
+@output_options
+def heads(url: str, folder: Path | None, dead_after: float, fmt: str | None) -> None:
+    """Tell which boxes are alive, by the heads that they keep beside their replicas.
+
+    A box whose replica holds everything renews its head every five minutes. `alive` and `idle`: it
+    did, and there is more than in the copy here, or not. `late`: not for fifteen minutes; it has no
+    network, or its replica is stuck. `dead`: not for so many hours. `tampered`: its head and the
+    copy here contradict each other. Exits 1 if any is dead, tampered or unreadable.
+
+    \b
+    Example:
+      edge-store fleet heads --from s3://edge/fleet?endpoint=https://host --in fleet
+    """
+    from edge_store.clock import now_ms
+    from edge_store.fleet.heads import BAD, judged_heads, read_heads
+    from edge_store.query import QueryResult
+    from edge_store.replica.location import parse_location, read_credentials
+    from edge_store.replica.objects import Objects
+
+    location = parse_location(url, key="--from")
+    seen = asyncio.run(read_heads(Objects(location, read_credentials(location))))
+    judged = judged_heads(seen, now_ms(), folder, 3600 * dead_after)
+    columns = ("device_id", "state", "pulse_age_s", "seq", "rows", "txid", "version", "message")
+    rows = [
+        (each.device_id, each.state.value, each.pulse_age_s, *_of_head(each.head), each.message)
+        for each in judged
+    ]
+    result = QueryResult(columns=columns, rows=rows, is_cut=False)
+    write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
+    if any(each.state in BAD for each in judged):
+        sys.exit(1)
+
+
+def _of_head(head: "Head | None") -> tuple[int | str | None, ...]:
+    if head is None:
+        return (None,) * 4
+    return head.seq, head.rows, f"{head.txid:016x}", head.version
 
 
 @fleet.command()

@@ -20,7 +20,7 @@ from edge_store.errors import EdgeStoreError, LitestreamUnavailable, Replication
 from edge_store.replica.control import Control, Synced
 from edge_store.replica.litestream import require_safe_path, require_version
 from edge_store.replica.positions import watch_positions
-from edge_store.replica.status import Cause, ReplicaStatus, Tracker, numbers
+from edge_store.replica.status import Cause, Confirmed, ReplicaStatus, Tracker, numbers
 
 __all__ = ["External", "let_go"]
 
@@ -55,6 +55,10 @@ class External:
     def follow(self, newest_seq: Callable[[], int]) -> None:
         """See ``Litestream.follow``."""
         self._newest_seq = newest_seq
+
+    def remember(self, confirmed: Confirmed | None) -> None:
+        """See ``Tracker.remember``."""
+        self._tracker.remember(confirmed)
 
     async def __aenter__(self) -> Self:
         """Nothing is asked until ``start``."""

@@ -21,6 +21,7 @@ from edge_store.result import Record
 __all__ = ["Found", "Objects"]
 
 TIMEOUT_S = 15.0
+OBJECTS_MAX = 100_000  # that are listed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,6 +50,12 @@ class Objects:
     async def get(self, key: str) -> Found | None:
         """The object; None when there is none."""
         return await self._asked("GET", self._get, key)
+
+    async def list(self, folder: str) -> dict[str, int]:
+        """When each object of a folder was written: UTC ms by the store's clock. One request for
+        each thousand of them.
+        """
+        return await self._asked("LIST", self._list, folder)
 
     async def put(self, key: str, content: bytes) -> None:
         """Write it, over whatever is there."""
@@ -95,6 +102,16 @@ class Objects:
             written_at=round(meta["last_modified"].timestamp() * 1000),
             version={name: str(meta[name]) for name in ("e_tag", "version") if meta[name]},
         )
+
+    def _list(self, folder: str) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for chunk in obstore.list(self._store(), prefix=self._key(folder)):
+            for each in chunk:
+                name = str(each["path"]).rpartition("/")[2]
+                found[name] = round(each["last_modified"].timestamp() * 1000)
+            if len(found) > OBJECTS_MAX:
+                raise OSError(f"there are over {OBJECTS_MAX} objects in {folder}")
+        return found
 
     def _put(self, key: str, content: bytes, mode: Any) -> bool:
         store, at = self._store(), self._key(key)

@@ -28,7 +28,7 @@ from edge_store.replica.anew import Ground
 from edge_store.replica.control import Synced
 from edge_store.replica.extent import read_extent
 from edge_store.replica.external import External
-from edge_store.replica.heads import Head, Heads, read_head
+from edge_store.replica.heads import Head, Heads
 from edge_store.replica.health import Watch
 from edge_store.replica.lineage import Lineage, read_lineage
 from edge_store.replica.location import parse_location, read_credentials
@@ -37,6 +37,7 @@ from edge_store.replica.ownership import Asking, Owner, Ownership, owner_of
 from edge_store.replica.pause import Pause
 from edge_store.replica.status import STALLED_AFTER_S, Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
+from edge_store.replica.telling import Telling
 from edge_store.result import Boot
 from edge_store.sqlite import DatabaseThread, open_reader
 
@@ -45,8 +46,6 @@ __all__ = ["Replica", "replicating"]
 log = structlog.get_logger(__name__)
 
 CLAIM_AT_START_S = 5.0  # a start waits so long for the store, then serves without
-HEAD_EVERY_S = 10.0
-HEARTBEAT_S = 300.0
 PAUSE_SYNC_S = 5.0
 
 
@@ -57,14 +56,14 @@ class Replica:
         self,
         litestream: Litestream | External,
         ownership: Ownership,
-        heads: Heads,
+        telling: Telling,
         ground: Ground,
         watch: Watch,
         pause: Pause,
     ) -> None:
         self._litestream = litestream
         self.ownership = ownership
-        self.heads = heads
+        self._telling = telling
         self._ground = ground
         self._watch = watch
         self._pause = pause
@@ -94,6 +93,15 @@ class Replica:
             paused_until=paused.until if paused else None,
             health=self._watch.health,
         )
+
+    async def tell(self) -> None:
+        """Keep the head as it is, until cancelled; nothing while this box replicates nothing."""
+        await self._telling.run(lambda: None if self._obstacle() else self._litestream.status)
+
+    async def tell_last(self) -> None:
+        """At the stop, when the last commit is in the replica."""
+        if self._obstacle() is None and self._litestream.is_replicated:
+            await self._telling.tell_last(self._litestream.status)
 
     def _obstacle(self) -> Cause | None:
         """Why no Litestream may run now."""
@@ -216,6 +224,9 @@ class Replica:
         """The path is ours. ``anew``: what Litestream has here is of no use there."""
         if anew:
             await self._ground.clear(self._litestream)
+            self._litestream.remember(None)
+        elif (known := await self._telling.remembered()) is not None:
+            self._litestream.remember(known)
         self._ground.note(self.ownership.boot_id)
         before, self._refused = self._refused, None
         try:
@@ -257,25 +268,6 @@ class Replica:
             await self._refuse(Asking("the replica is begun anew", 0.0))
             await self.ownership.claim()
             await self._begin(anew=True)
-
-    async def tell(self, reader: DatabaseThread, boot: Boot) -> None:
-        """Write the head whenever the replica has got further, and as a heartbeat."""
-        loop = asyncio.get_running_loop()
-        told: Head | None = None
-        told_at = -HEARTBEAT_S
-        while True:
-            await asyncio.sleep(HEAD_EVERY_S)
-            confirmed = self._litestream.status.confirmed
-            if confirmed is None or self._refused is not None:
-                continue
-            if told is None or confirmed.seq != told.seq:
-                head = await reader.run(read_head, boot, txid=confirmed.txid, seq=confirmed.seq)
-            elif loop.time() - told_at < HEARTBEAT_S:
-                continue
-            else:
-                head = told
-            if await self.heads.write(head):
-                told, told_at = head, loop.time()
 
 
 @asynccontextmanager
@@ -324,7 +316,8 @@ async def replicating(
     claim = msgspec.structs.replace(claim, every_s=section.owner_check_s)
     ownership = Ownership(objects, claim, heads, lineage, was_ours)
     watch = Watch(path, litestream.ltx, database, alarms, local_bytes_max=section.local_bytes_max)
-    replica = Replica(litestream, ownership, heads, ground, watch, Pause(path))
+    telling = Telling(heads, reader, boot)
+    replica = Replica(litestream, ownership, telling, ground, watch, Pause(path))
     try:
         async with litestream, asyncio.TaskGroup() as tasks:
             with suppress(TimeoutError):
@@ -332,7 +325,7 @@ async def replicating(
                     await _claim_first(replica)
             running = [
                 tasks.create_task(replica.keep_claimed()),
-                tasks.create_task(replica.tell(reader, boot)),
+                tasks.create_task(replica.tell()),
                 tasks.create_task(replica.keep_healthy()),
             ]
             try:
@@ -340,6 +333,7 @@ async def replicating(
             finally:
                 for task in running:
                     task.cancel()
+        await replica.tell_last()
     finally:
         await reader.close()
 

@@ -144,8 +144,19 @@ class Tracker:
         elif self._behind_since is None:
             self._behind_since = now
 
+    def remember(self, confirmed: Confirmed | None) -> None:
+        """What was confirmed before a restart, unless more is known by now; None: the replica was
+        begun anew, and of nothing is it known to be there.
+        """
+        if confirmed is None:
+            self._confirmed = self._awaited = None
+        elif self._confirmed is None:
+            self._confirmed = confirmed
+
     def _confirm(self, positions: Synced, seq: int | None) -> None:
         replicated = positions.replicated_txid
+        if self._confirmed is not None and 0 < replicated < self._confirmed.txid:
+            self._confirmed = None  # it has gone back: who knows what it holds
         if seq is not None and positions.is_replicated and replicated > 0:
             self._confirmed = Confirmed(seq=seq, txid=replicated, at=now_ms())
             self._awaited = None

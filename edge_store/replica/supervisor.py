@@ -37,7 +37,7 @@ from edge_store.replica.litestream import (
 from edge_store.replica.local import remove_dropped
 from edge_store.replica.location import Credentials, parse_location, read_credentials
 from edge_store.replica.positions import watch_positions
-from edge_store.replica.status import Cause, ReplicaStatus, Tracker, numbers
+from edge_store.replica.status import Cause, Confirmed, ReplicaStatus, Tracker, numbers
 
 __all__ = ["Litestream"]
 
@@ -98,6 +98,10 @@ class Litestream:
         gives the newest that is committed.
         """
         self._newest_seq = newest_seq
+
+    def remember(self, confirmed: Confirmed | None) -> None:
+        """See ``Tracker.remember``."""
+        self._tracker.remember(confirmed)
 
     @property
     def process_id(self) -> int | None:

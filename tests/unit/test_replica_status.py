@@ -6,7 +6,7 @@ import pytest
 
 from edge_store.replica import status
 from edge_store.replica.control import Synced
-from edge_store.replica.status import Cause, ReplicaState, Tracker
+from edge_store.replica.status import Cause, Confirmed, ReplicaState, Tracker
 
 
 class Clock:
@@ -146,3 +146,22 @@ def test_every_state_and_cause_is_documented_as_it_is_shown() -> None:
         assert f"| {state.level} | `{state.value}` | {state.meaning} |" in page
     for cause in Cause:
         assert f"| `{cause.value}` | `{cause.state.value}` | {cause.meaning}" in page
+
+
+def test_what_was_known_before_a_restart_holds_until_the_replica_has_gone_back(
+    clock: Clock,
+) -> None:
+    tracker = Tracker()
+    tracker.remember(Confirmed(seq=7, txid=5, at=1))
+    assert confirmed(tracker) == (7, 5)
+    tracker.saw(at(6, 0), 9)  # Litestream has not looked there yet
+    assert confirmed(tracker) == (7, 5)
+    tracker.saw(at(6, 5), 9)
+    assert confirmed(tracker) == (7, 5)
+    tracker.saw(at(6, 1), 9)
+    assert confirmed(tracker) is None
+    tracker.saw(at(6, 6), 9)
+    tracker.remember(Confirmed(seq=7, txid=5, at=1))
+    assert confirmed(tracker) == (9, 6)
+    tracker.remember(None)
+    assert confirmed(tracker) is None, "it was begun anew"

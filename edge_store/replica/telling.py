@@ -1,0 +1,97 @@
+"""Keeps the head of this box as it is, in the store; and knows from it, over a restart, how far the
+replica was.
+
+A head is written when the replica has got further, so many seconds after the last one at the
+earliest, and at the stop. While nothing changes the same bytes are put there again now and then:
+a heartbeat, which says that everything the box had committed by then is in the replica. One that is
+behind and gets no further has none. Runs on the event loop; the file is read on a thread.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from edge_store.errors import EdgeStoreError
+from edge_store.replica.heads import Counted, Head, Heads, is_of_file, read_head
+from edge_store.replica.status import Confirmed, ReplicaStatus
+from edge_store.result import Boot
+from edge_store.sqlite import DatabaseThread
+
+__all__ = ["HEAD_EVERY_S", "HEARTBEAT_S", "Telling"]
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 1.0
+HEAD_EVERY_S = 10.0  # 8,640 PUTs a day at most
+HEARTBEAT_S = 300.0
+LAST_S = 5.0  # the store took the last sync just now
+
+
+class Telling:
+    """Has the head that was told last, and what has been counted for it."""
+
+    def __init__(self, heads: Heads, reader: DatabaseThread, boot: Boot) -> None:
+        self._heads = heads
+        self._reader = reader
+        self._boot = boot
+        self._told: Head | None = None
+        self._told_at = self._tried_at = -HEARTBEAT_S
+        self._is_failing = False
+        self._counted: Counted | None = None
+
+    async def remembered(self) -> Confirmed | None:
+        """How far the replica was, by its head. None when that is not of this very file: of another
+        timeline, or of commits that are not here.
+        """
+        try:
+            found = await self._heads.find()
+            if found is None or not await self._reader.run(is_of_file, found[1], self._boot):
+                return None
+        except EdgeStoreError as exc:  # the first look tells, a little later
+            log.warning("head_not_read", code=exc.code, error=str(exc))
+            return None
+        stored, head = found
+        return Confirmed(seq=head.seq, txid=head.txid, at=stored.written_at)
+
+    async def run(self, look: Callable[[], ReplicaStatus | None]) -> None:
+        """Tell, until cancelled. ``look`` gives the status; None: there is nothing to tell now."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                if (status := look()) is not None:
+                    await self._tell_if_due(status)
+            except EdgeStoreError as exc:
+                if not self._is_failing:
+                    log.warning("head_not_written", code=exc.code, error=str(exc))
+                self._is_failing = True
+
+    async def tell_last(self, status: ReplicaStatus) -> None:
+        """At the stop, after the last sync."""
+        try:
+            async with asyncio.timeout(LAST_S):
+                await self._tell_if_due(status, at_once=True)
+        except (EdgeStoreError, TimeoutError) as exc:
+            log.warning("head_not_written", error=str(exc))
+
+    async def _tell_if_due(self, status: ReplicaStatus, *, at_once: bool = False) -> None:
+        if status.confirmed is None:
+            return
+        confirmed, told, now = status.confirmed, self._told, self._now()
+        if now - self._tried_at < HEAD_EVERY_S and not at_once:
+            return
+        if told is not None and (confirmed.seq, confirmed.txid) == (told.seq, told.txid):
+            if now - self._told_at < HEARTBEAT_S or status.lag_s > 0:
+                return
+            head = told
+        else:
+            head, self._counted = await self._reader.run(
+                read_head, self._boot, confirmed.txid, confirmed.seq, self._counted
+            )
+        self._tried_at = now
+        await self._heads.write(head)
+        self._told, self._told_at, self._is_failing = head, now, False
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
