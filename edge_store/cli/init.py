@@ -122,7 +122,7 @@ def _restored(url: str, device_id: str | None, database: Path) -> str:
     """Restore the newest state of a box; its device id."""
     import asyncio
 
-    from edge_store.cli.replica import only_device
+    from edge_store.cli.restoring import only_device
     from edge_store.ids import DeviceId
     from edge_store.replica.location import parse_location
     from edge_store.replica.restore import restore

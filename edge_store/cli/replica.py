@@ -2,35 +2,28 @@
 
 import asyncio
 import json
-import os
-import re
-import shlex
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_store.cli.restoring import only_device, points, restore, rfc3339
+from edge_store.cli.values import duration_s
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edge_store.config import Config
-    from edge_store.ids import DeviceId
     from edge_store.replica.location import Location
-    from edge_store.replica.restore import Restored
 
-__all__ = ["only_device", "replica"]
-
-
-TIME = re.compile(r"(\d{1,6})(s|min|h|d)", re.ASCII)
-SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+__all__ = ["replica"]
 
 
 def _seconds(_context: click.Context, option: click.Parameter, text: str) -> float:
-    found = TIME.fullmatch(text)
-    if found is None:
+    seconds = duration_s(text)
+    if seconds is None:
         raise click.BadParameter(f"{text!r} is not like 90s, 30min, 2h or 1d", param=option)
-    return float(found[1]) * SECONDS[found[2]]
+    return seconds
 
 
 @click.group()
@@ -42,6 +35,10 @@ def replica() -> None:
       edge-store replica status
       edge-store replica restore --to restored.db
     """
+
+
+replica.add_command(points)
+replica.add_command(restore)
 
 
 @replica.command()
@@ -79,7 +76,7 @@ def _with_times(found: dict[str, Any]) -> dict[str, Any]:
     return {
         name: _with_times(value)
         if isinstance(value, dict)
-        else _rfc3339(value)
+        else rfc3339(value)
         if name.endswith(("at", "until")) and isinstance(value, int)
         else value
         for name, value in found.items()
@@ -114,7 +111,7 @@ def pause(config: str | None, for_s: float) -> None:
       edge-store replica pause --for 30min
     """
     until = _ask(config, "pause", {"for_s": for_s})["paused_until"]
-    click.echo(f"paused until {_rfc3339(until)}; `edge-store replica resume` ends it")
+    click.echo(f"paused until {rfc3339(until)}; `edge-store replica resume` ends it")
 
 
 @replica.command("take-over")
@@ -139,9 +136,9 @@ def take_over(config: str | None, *, yes: bool) -> None:
     if owner is None:
         click.echo("nobody is named as the owner of this path")
     else:
-        since = _rfc3339(owner["since"])
+        since = rfc3339(owner["since"])
         click.echo(f"written by {owner['host']} since {since} (boot {owner['boot_id']})")
-    click.echo(f"its head was last written at {_rfc3339(seen['head_at']) or 'no time'}")
+    click.echo(f"its head was last written at {rfc3339(seen['head_at']) or 'no time'}")
     if not yes:
         click.confirm("Take the path from it?", abort=True)
     begins_in_s = _ask(config, "take-over", {})["begins_in_s"]
@@ -197,130 +194,7 @@ def _found(settings: "Config", location: "Location") -> dict[str, Any]:
         "problem": problem,
         "device_id": device_id,
         "txid": extent.txid,
-        "written_at": _rfc3339(extent.written_at),
+        "written_at": rfc3339(extent.written_at),
         "files": extent.files,
         "bytes": extent.bytes,
     }
-
-
-def _moment(_context: click.Context, option: click.Parameter, text: str | None) -> datetime | None:
-    """A time with its zone: without one, it would be taken for another zone's."""
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise click.BadParameter(f"{text!r} is not like 2026-01-31T08:00:00Z", param=option)
-    return moment
-
-
-@replica.command()
-@click.option("--to", required=True, type=click.Path(path_type=Path), help="The file to write.")
-@click.option("--config", help="The box's edge-store.toml, or its folder.")
-@click.option("--from", "url", help="Another place of replicas: file:///… or s3://bucket/prefix?….")
-@click.option("--device", help="Whose replica, when there are several.")
-@click.option(
-    "--timestamp", metavar="RFC3339", callback=_moment,
-    help="The state that was replicated by then, not the newest: 2026-01-31T08:00:00Z.",
-)  # fmt: skip
-@click.option("--timeout", default=3600.0, show_default=True, help="Most seconds to take.")
-def restore(
-    to: Path,
-    config: str | None,
-    url: str | None,
-    device: str | None,
-    timestamp: datetime | None,
-    timeout: float,
-) -> None:
-    """Rebuild the database from its replica, check all of it, and write it to FILE.
-
-    Writes over nothing. Keys of an S3 store come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
-
-    \b
-    Example:
-      edge-store replica restore --to restored.db
-      edge-store replica restore --to earlier.db --timestamp 2026-01-31T08:00:00Z
-      edge-store replica restore --to a.db --from s3://edge/fleet?endpoint=https://host --device a
-    """
-    from edge_store.config import load
-    from edge_store.ids import DeviceId
-    from edge_store.replica.litestream import require_safe_path
-    from edge_store.replica.location import parse_location
-    from edge_store.replica.restore import restore as restore_replica
-    from edge_store.status import known_device_id
-
-    device_id = DeviceId(device) if device else None
-    if url is not None:
-        location = parse_location(url, key="--from")
-    else:
-        settings = load(config).config
-        require_safe_path(Path(settings.store.path))
-        location = parse_location(settings.replica.url)
-        device_id = device_id or known_device_id(settings)
-    device_id = device_id or asyncio.run(only_device(location))
-    done = asyncio.run(
-        restore_replica(location, device_id, to, timeout_s=timeout, at=timestamp, new_timeline=True)
-    )
-    _say_restored(done, to)
-
-
-def _say_restored(done: "Restored", to: Path) -> None:
-    newest = _rfc3339(done.newest_at)
-    click.echo(f"{done.path}: {done.results} results of {done.device_id}, in {done.seconds:.1f} s")
-    click.echo(f"newest commit: {newest or 'none yet'}; replica TXID {done.txid}")
-    click.echo("checked: every page (integrity_check), every commit (digest chain)")
-    shown = shlex.quote(str(to))
-    _say_keys(done.path)
-    click.echo(f"look at it: edge-store query --db {shown}")
-    click.echo("serve it:   stop the daemon; move the old database, its -wal and -shm and the")
-    click.echo(
-        "            folder `litestream` beside it away; put this file there; start it again"
-    )
-    if os.geteuid() == 0:
-        click.echo(f"            it is root's now: chown edge-store:edge-store {shown}")
-        click.echo("            (or whichever user the daemon runs as)")
-
-
-def _say_keys(database: Path) -> None:
-    """A file of an older schema has no keys."""
-    from edge_store.errors import EdgeStoreError
-    from edge_store.keys import LOOK_AGAIN, revived_keys
-    from edge_store.sqlite import open_reader
-
-    connection = open_reader(database)
-    try:
-        revived = revived_keys(connection)
-    except EdgeStoreError:
-        return
-    finally:
-        connection.close()
-    if revived is not None and revived.live:
-        click.echo(f"keys:       {revived.live} live ones in this state")
-        click.echo(f"            {LOOK_AGAIN}")
-    else:
-        click.echo("keys:       no live one; if the box has had any since, make them before it is")
-        click.echo("            served: without keys, who reaches it may read everything")
-
-
-async def only_device(location: "Location") -> "DeviceId":
-    """The one box that has replicated there."""
-    from edge_store.errors import ReplicaNotFound
-    from edge_store.replica.extent import list_devices
-    from edge_store.replica.location import read_credentials
-
-    devices = await list_devices(location, read_credentials(location))
-    if len(devices) > 1:
-        shown = ", ".join(devices[:10]) + (" …" if len(devices) > 10 else "")
-        raise ReplicaNotFound(
-            f"{location} holds {len(devices)} boxes: {shown}", hint="choose one with --device ID"
-        )
-    return devices[0]
-
-
-def _rfc3339(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    moment = datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""The values of the :NAMEs in SQL, as ``edge-store query`` and ``fleet query`` take them.
+"""The values of the :NAMEs in SQL, as ``edge-store query`` and ``fleet query`` take them; spans.
 
 SQLite compares a number with a text by their kinds alone where neither side is a column, so what is
 written as a number is bound as one. What has a leading zero or an exponent may be an id: a text.
@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["bound", "value_options"]
+__all__ = ["bound", "duration_s", "value_options"]
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 Given = Iterable[tuple[str, str]]
 
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
 BROKEN = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
+DURATION = re.compile(r"([0-9]{1,6})(s|min|h|d)", re.ASCII)
+UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 INT64 = range(-(2**63), 2**63)
 
 
@@ -46,3 +48,9 @@ def _value(text: str) -> str | int | float:
     if WHOLE.fullmatch(text) and (number := int(text)) in INT64:
         return number
     return float(text) if BROKEN.fullmatch(text) else text
+
+
+def duration_s(text: str) -> float | None:
+    """The seconds of 90s, 30min, 2h or 1d."""
+    found = DURATION.fullmatch(text)
+    return float(found[1]) * UNITS_S[found[2]] if found else None

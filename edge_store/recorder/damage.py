@@ -187,7 +187,7 @@ def _look(path: Path, base: Base, *, was_open: bool) -> None:
             raise SchemaTooNew(
                 f"{path} has schema {version}; this edge-store knows up to {SCHEMA_VERSION}",
                 hint="install the edge-store that wrote it, or a newer one; or restore a state "
-                "from before that (`edge-store replica restore --timestamp TIME`)",
+                "from before that (`edge-store replica restore --at TIME`)",
             )
         if version == 0 and was_open:
             raise Corrupt(f"{path} has no schema any more: another file lies in its place")

@@ -27,7 +27,7 @@ from edge_store.ids import DeviceId
 from edge_store.replica.location import DATABASE_NAME, Credentials, Location
 from edge_store.result import Record
 
-__all__ = ["DEVICE_ID", "Extent", "explained", "list_devices", "read_extent"]
+__all__ = ["DEVICE_ID", "Extent", "explained", "list_devices", "listed", "read_extent"]
 
 LIST_TIMEOUT_S = 60.0
 FILES_MAX = 1_000_000  # of one replica; a day of it at one a second is 86,400
@@ -60,7 +60,7 @@ async def list_devices(location: Location, credentials: Credentials | None) -> l
         ReplicaNotFound: there is none.
         ReplicationError: the store cannot be listed.
     """
-    found = await _listed(location, _find_devices, location, credentials)
+    found = await listed(location, _find_devices, location, credentials)
     if not found:
         raise ReplicaNotFound(
             f"no box has replicated to {location}",
@@ -78,7 +78,7 @@ async def read_extent(
         ReplicaNotFound: it has none there.
         ReplicationError: the store cannot be listed.
     """
-    extent = await _listed(location, _read_extent, location, credentials, device_id)
+    extent = await listed(location, _read_extent, location, credentials, device_id)
     if extent is None:
         raise ReplicaNotFound(
             f"{location} has no replica of {device_id}: nothing is replicated there yet",
@@ -87,7 +87,7 @@ async def read_extent(
     return extent
 
 
-async def _listed(location: Location, function: Callable[P, T], *args: P.args, **kw: P.kwargs) -> T:
+async def listed(location: Location, function: Callable[P, T], *args: P.args, **kw: P.kwargs) -> T:
     """Call ``function`` on a thread. Cancelled, the thread goes on until its own deadline."""
     try:
         async with asyncio.timeout(LIST_TIMEOUT_S):

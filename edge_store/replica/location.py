@@ -38,6 +38,7 @@ CREDENTIAL_FILES = {
 }
 
 CONNECT_TIMEOUT, REQUEST_TIMEOUT = "3s", "10s"
+DOWNLOAD_TIMEOUT = "1h"  # of one request; a read that stalls ends after REQUEST_TIMEOUT
 RETRY_TIMEOUT = timedelta(seconds=10)
 
 
@@ -100,8 +101,11 @@ class Location(Record, frozen=True, kw_only=True):
         parts = (root, device_id, DATABASE_NAME) if device_id else (root,)
         return "/".join(part for part in parts if part) or None
 
-    def store(self, credentials: Credentials | None) -> LocalStore | S3Store:
-        """The store to list, with short timeouts and one retry.
+    def store(
+        self, credentials: Credentials | None, *, for_download: bool = False
+    ) -> LocalStore | S3Store:
+        """The store to list, with short timeouts and one retry. ``for_download`` it has no bound
+        but of each read, and tries nothing again: what has arrived is the caller's to keep.
 
         Raises:
             ReplicaNotFound: the folder is not there.
@@ -123,10 +127,14 @@ class Location(Record, frozen=True, kw_only=True):
             virtual_hosted_style_request=self.endpoint is None,
             client_options={
                 "allow_http": bool(self.endpoint and self.endpoint.startswith("http://")),
-                "timeout": REQUEST_TIMEOUT,
+                "timeout": DOWNLOAD_TIMEOUT if for_download else REQUEST_TIMEOUT,
+                "read_timeout": REQUEST_TIMEOUT,
                 "connect_timeout": CONNECT_TIMEOUT,
             },
-            retry_config={"max_retries": 1, "retry_timeout": RETRY_TIMEOUT},
+            retry_config={
+                "max_retries": 0 if for_download else 1,
+                "retry_timeout": RETRY_TIMEOUT,
+            },
         )
 
 

@@ -1,8 +1,12 @@
 """Write, replicate, lose the box, restore, compare; and every way in which that can fail."""
 
+import asyncio
+import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,6 +15,7 @@ from pathlib import Path
 import pytest
 from support.replicating import Database, WriterProcess, contents, replicate, wait_for
 from support.s3server import S3Server
+from support.terminal import on_terminal
 
 from edge_store.errors import (
     EdgeStoreError,
@@ -211,3 +216,65 @@ async def test_earlier_state_is_restored_by_its_time(tmp_path: Path) -> None:
 
 def newest_file(folder: Path) -> float:
     return max(path.stat().st_mtime for path in folder.rglob("*.ltx"))
+
+
+async def test_command_restores_a_position_and_says_which_states_there_are(tmp_path: Path) -> None:
+    database, url = tmp_path / "results.db", f"file://{tmp_path}/replica"
+    writing = Database(database, DEVICE)
+    async with replicate(database, DEVICE, url) as litestream:
+        for _ in range(3):
+            writing.write(1)
+            synced = await litestream.sync(20)
+    writing.close()
+
+    listed = await command("points", "--from", url, "--list")
+    points = [line.split()[1] for line in listed.stdout.splitlines()]
+    assert points[-1] == f"{synced.replicated_txid:016x}"
+    told = await command("points", "--from", url)
+    assert f"can give {len(points)} states" in told.stdout
+    as_json = json.loads((await command("points", "--from", url, "--json")).stdout)
+    assert [point["txid"] for point in as_json["points"]] == points
+
+    earlier = tmp_path / "earlier.db"
+    done = await command("restore", "--from", url, "--to", str(earlier), "--txid", points[-2])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"state: TXID {points[-2]}" in done.stdout
+    assert contents(earlier) != contents(database)
+    newest = tmp_path / "newest.db"
+    number = str(int(points[-1], 16))
+    await command("restore", "--from", url, "--to", str(newest), "--txid", number)
+    assert contents(newest) == contents(database)
+
+    absent = await command("restore", "--from", url, "--to", str(tmp_path / "a.db"), "--txid", "99")
+    assert absent.returncode == 1
+    assert f"the nearest: TXID {points[-1]} of" in absent.stderr
+    both = ("--txid", "1", "--at", "2h ago")
+    assert (await command("restore", "--to", str(tmp_path / "a.db"), *both)).returncode == 2
+
+
+async def test_progress_is_shown_on_a_terminal_only_and_not_when_quiet(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/replica"
+    await replicated(tmp_path / "results.db", url)
+
+    async def shown(*more: str) -> str:
+        to = tmp_path / f"copy{len(more)}.db"
+        line = ("replica", "restore", "--from", url, "--to", str(to), *more)
+        code, text = await asyncio.to_thread(
+            on_terminal, [sys.executable, "-m", "edge_store", *line], os.environ
+        )
+        assert code == 0
+        return text
+
+    assert "checking" in await shown()
+    assert "checking" not in await shown("--quiet")
+
+
+async def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "edge_store", "replica", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

@@ -1,0 +1,237 @@
+"""Fetches the LTX files of a restore into its scratch folder, so that a later run can go on.
+
+Litestream's own restore starts again from nothing whenever a connection breaks. Here each file is
+read on a thread, appended to a part, and taken up again at that offset, as long as some of it
+arrives; a store that ignores ranges is read from the start. The size and the version are the
+listing's; the checksums inside are checked by Litestream. Files of a folder are not copied.
+"""
+
+import asyncio
+import errno
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError, PreconditionError
+
+from edge_store.errors import DiskFull, EdgeStoreError, ReplicationError, RestoreFailed
+from edge_store.replica.extent import REFUSALS, explained
+from edge_store.replica.location import Credentials, Location, Scheme
+from edge_store.replica.points import LtxFile
+from edge_store.replica.scratch import Scratch, fsync, part_of
+from edge_store.result import Record
+
+__all__ = ["Download", "Fetched", "Vanished", "has_all", "lay_out"]
+
+JOBS = 6  # files at a time
+CHUNK_BYTES = 128 << 10
+HEAD_TRIES = 3
+TRIES, RETRY_PAUSE_S = 5, 0.5  # without a byte more; then 0.5 + 1 + 2 + 4 s have passed
+LTX_MAGIC = b"LTX1"
+LTX_HEADER = struct.Struct(">4sIII")  # magic, flags, page size, pages of the database
+GONE = (NotFoundError, PreconditionError, FileNotFoundError)
+
+
+class Vanished(Exception):
+    """A file is not there any more as it was listed: the box has merged it into another."""
+
+
+class Fetched(Record, frozen=True, kw_only=True):
+    """Bytes. ``reused`` are those that an earlier run had fetched."""
+
+    downloaded: int
+    reused: int
+
+
+class Download:
+    """Files of one replica, into ``scratch``. ``on_bytes`` is told how many are there, on a thread,
+    those of an earlier run included.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        credentials: Credentials | None,
+        scratch: Scratch,
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        self._location = location
+        self._store: Any = location.store(credentials, for_download=True)
+        self._scratch = scratch
+        self._on_bytes = on_bytes
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._present = 0
+        self.is_needed = location.scheme is not Scheme.FILE
+
+    def missing(self, files: Sequence[LtxFile]) -> int:
+        """Bytes that are still to be fetched."""
+        if not self.is_needed:
+            return 0
+        return sum(file.size for file in files) - sum(map(self._arrived, files))
+
+    def path(self, file: LtxFile) -> Path:
+        """Where it lies here, once it is fetched."""
+        if not self.is_needed:
+            return Path(self._location.path) / file.key
+        return self._scratch.place(self._location, file)
+
+    async def database_bytes(self, file: LtxFile) -> int:
+        """The size of the database in the state to which ``file``, the last of a chain, leads."""
+        head = await self._read_head(file)
+        if len(head) < LTX_HEADER.size or not head.startswith(LTX_MAGIC):
+            raise RestoreFailed(
+                f"{self._location}: {file.key} is no LTX file: the replica is damaged",
+                hint="try an earlier point: `edge-store replica points` lists them",
+            )
+        _magic, _flags, page_size, pages = LTX_HEADER.unpack_from(head)
+        return int(page_size * pages)
+
+    async def fetch(self, files: Sequence[LtxFile]) -> Fetched:
+        """Have all of them here. Safe to cancel: what has arrived stays.
+
+        Raises:
+            Vanished: one is not there any more.
+            ReplicationError: the store does not answer, again and again.
+        """
+        if not self.is_needed:
+            return Fetched(downloaded=0, reused=0)
+        reused = self._present = sum(map(self._arrived, files))
+        self._on_bytes(self._present)
+        threads = ThreadPoolExecutor(JOBS, thread_name_prefix="ltx")
+        loop = asyncio.get_running_loop()
+        self._scratch.keep_only(map(self.path, files))
+        try:
+            largest_first = sorted(files, key=lambda file: -file.size)
+            fetching = [loop.run_in_executor(threads, self._fetch, file) for file in largest_first]
+            await asyncio.gather(*fetching)
+        except GONE as exc:
+            raise Vanished from exc
+        except BaseError as exc:
+            raise explained(exc, self._location) from exc
+        except OSError as exc:
+            raise self._unwritten(exc) from exc
+        finally:
+            self._cancelled.set()
+            threads.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(fsync, self._scratch.kept)
+        return Fetched(downloaded=sum(file.size for file in files) - reused, reused=reused)
+
+    def _unwritten(self, exc: OSError) -> EdgeStoreError:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiskFull(
+                f"{self._scratch.folder}: no space is left for the download",
+                hint="make room, and run it again: it goes on from what has arrived",
+            )
+        return RestoreFailed(
+            f"{self._scratch.folder} cannot be written: {exc.strerror}",
+            hint="choose another folder",
+        )
+
+    async def _read_head(self, file: LtxFile) -> bytes:
+        for left in reversed(range(HEAD_TRIES)):
+            try:
+                return await asyncio.to_thread(self._head, file)
+            except GONE as exc:
+                raise Vanished from exc
+            except (BaseError, OSError) as exc:
+                if not left or isinstance(exc, REFUSALS):
+                    raise explained(exc, self._location) from exc
+        raise AssertionError
+
+    def _head(self, file: LtxFile) -> bytes:
+        here = self.path(file)
+        for path in (here, part_of(here)):
+            if path.exists() and path.stat().st_size >= LTX_HEADER.size:
+                with path.open("rb") as opened:
+                    return opened.read(LTX_HEADER.size)
+        return next(self._stream(file, 0, LTX_HEADER.size), b"")  # the rest of it is not read
+
+    def _arrived(self, file: LtxFile) -> int:
+        here = self.path(file)
+        if here.exists():
+            return file.size
+        part = part_of(here)
+        return min(part.stat().st_size, file.size) if part.exists() else 0
+
+    def _fetch(self, file: LtxFile) -> None:
+        """One file, on a thread. Ends soon after a cancellation."""
+        here = self.path(file)
+        if here.exists():
+            return
+        part = part_of(here)
+        failures, furthest = 0, -1
+        while not self._cancelled.is_set():
+            try:
+                self._append(file, part)
+            except (*GONE, *REFUSALS):
+                raise
+            except BaseError as exc:
+                arrived = part.stat().st_size if part.exists() else 0
+                if "NotPartial" in str(exc):  # the store ignores ranges: from the start then
+                    self._count(-arrived)
+                    part.unlink(missing_ok=True)
+                    continue
+                failures = 0 if arrived > furthest else failures + 1
+                furthest = max(furthest, arrived)
+                if failures >= TRIES:
+                    raise
+                self._cancelled.wait(RETRY_PAUSE_S * 2**failures if failures else 0)
+                continue
+            if self._cancelled.is_set():
+                return
+            fsync(part)
+            part.rename(here)
+            return
+
+    def _append(self, file: LtxFile, part: Path) -> None:
+        """Read from where the part ends to the end of the file."""
+        with part.open("ab") as writing:
+            arrived = writing.tell()
+            if arrived < file.size:
+                for chunk in self._stream(file, arrived):
+                    writing.write(chunk)
+                    arrived += len(chunk)
+                    self._count(len(chunk))
+                    if self._cancelled.is_set():
+                        return
+        if arrived != file.size:
+            part.unlink()
+            raise ReplicationError(
+                f"{self._location}: {file.key} has {arrived} bytes, and {file.size} were listed",
+                hint="try again: it was being written; if it stays so, it is damaged",
+            )
+
+    def _stream(
+        self, file: LtxFile, offset: int, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[bytes]:
+        options: Any = {}
+        if offset:
+            options["range"] = {"offset": offset}
+        if file.version is not None and self.is_needed:
+            options["if_match"] = file.version
+        answer = obstore.get(self._store, file.key, options=options)
+        for chunk in answer.stream(min_chunk_size=chunk_bytes):
+            yield bytes(chunk)
+
+    def _count(self, more: int) -> None:
+        with self._lock:
+            self._present += more
+            self._on_bytes(self._present)
+
+
+def lay_out(files: Sequence[LtxFile], download: Download, folder: Path) -> None:
+    """Make ``folder`` a replica of these files, as Litestream reads one, by links to them."""
+    for file in files:
+        name = folder / "ltx" / f"{file.level:x}" / f"{file.first:016x}-{file.last:016x}.ltx"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.symlink_to(download.path(file))
+
+
+def has_all(folder: Path) -> bool:
+    """Whether all files of a folder that ``lay_out`` made are still there."""
+    return all(link.exists() for link in folder.rglob("*.ltx"))

@@ -1,0 +1,234 @@
+"""Which states a replica can give back, computed from a listing of its LTX files.
+
+An LTX file holds the pages that changed between two TXIDs; one that begins at 1 is a snapshot. A
+state can be restored when files without a gap lead to its TXID. Its time is when the first file
+that ends there arrived: by the store's clock; in a folder, by the box's. Level 0 has a file for
+each replica sync and is kept for a while; what is older lies on the boundaries of level 1.
+"""
+
+import time
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import NewType
+
+import obstore
+
+from edge_store.errors import ReplicaNotFound, ReplicationError, RestoreFailed
+from edge_store.ids import DeviceId
+from edge_store.replica.extent import FILES_MAX, LIST_TIMEOUT_S, LTX_FILE, listed
+from edge_store.replica.location import Credentials, Location
+from edge_store.result import Record
+
+__all__ = ["LtxFile", "Point", "Points", "Txid", "chain", "choose", "list_files", "read_points"]
+
+Txid = NewType("Txid", int)
+
+SNAPSHOT_LEVEL = 9
+COARSE_S = 30  # Litestream's level 1 is made this often
+
+
+class LtxFile(Record, frozen=True, kw_only=True):
+    """A file of the replica. ``written_at``: UTC ms; ``version``: the store's, if any."""
+
+    key: str
+    level: int
+    first: int
+    last: int
+    size: int
+    written_at: int
+    version: str | None = None
+
+
+class Point(Record, frozen=True, kw_only=True):
+    """A state that can be restored. ``at``: UTC ms."""
+
+    txid: Txid
+    at: int
+
+    def __str__(self) -> str:
+        return f"TXID {self.txid:016x} of {_moment(datetime.fromtimestamp(self.at / 1000, UTC))}"
+
+
+def _moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Points(Record, frozen=True, kw_only=True):
+    """All states that can be restored, oldest first. ``of``: whose, and where, in words.
+
+    ``fine_from``: from there on there is one for each replica sync; before it, one for 30 s.
+    ``missing_from``: the TXID of a file that is not there, though later ones are.
+    """
+
+    of: str
+    points: tuple[Point, ...]
+    fine_from: Point
+    missing_from: Txid | None = None
+
+    @property
+    def oldest(self) -> Point:
+        return self.points[0]
+
+    @property
+    def newest(self) -> Point:
+        return self.points[-1]
+
+    @property
+    def told(self) -> str:
+        """The range in words."""
+        if self.fine_from.txid == self.oldest.txid:
+            steps = "one for each replica sync"
+        elif self.fine_from.txid == self.newest.txid:
+            steps = f"on boundaries of {COARSE_S} s"
+        else:
+            steps = (
+                f"on boundaries of {COARSE_S} s, one for each replica sync from {self.fine_from}"
+            )
+        return f"it can give {len(self.points)} states from {self.oldest} to {self.newest}, {steps}"
+
+
+async def list_files(
+    location: Location, credentials: Credentials | None, device_id: DeviceId
+) -> list[LtxFile]:
+    """The LTX files of one box's replica.
+
+    Raises:
+        ReplicaNotFound: it has none there.
+        ReplicationError: the store cannot be listed.
+    """
+    files = await listed(location, _list_files, location, credentials, device_id)
+    if not files:
+        raise ReplicaNotFound(
+            f"{location} has no replica of {device_id}: nothing is replicated there yet",
+            hint="check the address and the device id: `edge-store fleet pull` lists the boxes",
+        )
+    return files
+
+
+def _list_files(
+    location: Location, credentials: Credentials | None, device_id: DeviceId
+) -> list[LtxFile]:
+    prefix = location.key_prefix(device_id)
+    deadline = time.monotonic() + LIST_TIMEOUT_S
+    files = []
+    for chunk in obstore.list(location.store(credentials), prefix=prefix):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        for entry in chunk:
+            name = LTX_FILE.fullmatch(entry["path"].removeprefix(prefix or "").lstrip("/"))
+            if name is not None:
+                files.append(
+                    LtxFile(
+                        key=entry["path"],
+                        level=int(name[1], 16),
+                        first=int(name[2], 16),
+                        last=int(name[3], 16),
+                        size=entry["size"],
+                        written_at=round(entry["last_modified"].timestamp() * 1000),
+                        version=entry["e_tag"],
+                    )
+                )
+        if len(files) > FILES_MAX:
+            raise ReplicationError(f"{location} holds over {FILES_MAX} files of {device_id}")
+    return files
+
+
+def read_points(files: Iterable[LtxFile], of: str) -> Points:
+    """The states that these files lead to. ``of`` says in words whose they are.
+
+    Raises:
+        ReplicaNotFound: there is none: no file begins at the first TXID.
+    """
+    ordered = sorted(files, key=attrgetter("last", "first"))
+    times: dict[int, int] = {}  # by TXID, ascending
+    fine = {file.last for file in ordered if file.level == 0}
+    newest = 0
+    for file in ordered:
+        if file.last in times:
+            times[file.last] = min(times[file.last], file.written_at)
+        elif file.first <= newest + 1:
+            times[file.last] = file.written_at
+            newest = file.last
+    if not times:
+        raise ReplicaNotFound(
+            f"{of} lacks its first snapshot: no state can be restored",
+            hint="wait until the box has uploaded its first snapshot",
+        )
+    points = tuple(Point(txid=Txid(txid), at=at) for txid, at in times.items())
+    fine_from = points[-1]
+    for point in reversed(points):
+        if point.txid not in fine:
+            break
+        fine_from = point
+    later = [file.first for file in ordered if file.first > newest + 1]
+    missing = Txid(newest + 1) if later else None
+    return Points(of=of, points=points, fine_from=fine_from, missing_from=missing)
+
+
+def choose(points: Points, wanted: datetime | int | None) -> Point:
+    """The newest state; the newest one that was replicated by a time; or that of a TXID.
+
+    Raises:
+        ReplicaNotFound: there is none of then or before, or none of exactly that TXID.
+        RestoreFailed: files before the newest ones are missing.
+    """
+    match wanted:
+        case None:
+            if points.missing_from is not None:
+                raise RestoreFailed(
+                    f"{points.of} lacks files from TXID {points.missing_from:016x} on, and later "
+                    f"ones are there: {points.told}",
+                    hint=f"restore the last one before the gap: --txid {points.newest.txid:016x}",
+                )
+            return points.newest
+        case datetime():
+            by = wanted.timestamp() * 1000
+            early = [point for point in points.points if point.at <= by]
+            if early:
+                return early[-1]
+            raise ReplicaNotFound(
+                f"{points.of} holds no state from {_moment(wanted)} or before: {points.told}",
+                hint="choose a later --at: snapshots are kept for replica.snapshot_retention_s",
+            )
+        case _:
+            place = bisect_right(points.points, wanted, key=attrgetter("txid"))
+            if place and points.points[place - 1].txid == wanted:
+                return points.points[place - 1]
+            near = points.points[max(0, place - 1) : place + 1]
+            shown = " and ".join(str(point) for point in near)
+            raise ReplicaNotFound(
+                f"{points.of} holds no state of TXID {wanted:016x}: {points.told}",
+                hint=f"the nearest: {shown}. What a TXID has replicated is in every later one too",
+            )
+
+
+def chain(files: Iterable[LtxFile], point: Point) -> Sequence[LtxFile]:
+    """The files that lead to that state, in order: the newest snapshot, then each time the one
+    that leads furthest, as Litestream chooses.
+    """
+    usable = sorted(
+        (file for file in files if file.last <= point.txid), key=attrgetter("first", "level")
+    )
+    snapshots = [file for file in usable if file.level == SNAPSHOT_LEVEL]
+    chosen = [max(snapshots, key=attrgetter("last"))] if snapshots else []
+    reached = chosen[0].last if chosen else 0
+    place = 0
+    while reached < point.txid:
+        best: LtxFile | None = None
+        while place < len(usable) and usable[place].first <= reached + 1:
+            best = _further(best, usable[place])
+            place += 1
+        assert best is not None, "a point is one that files lead to"
+        assert best.last > reached, "the furthest file before it was taken"
+        chosen.append(best)
+        reached = best.last
+    assert reached == point.txid
+    return chosen
+
+
+def _further(one: LtxFile | None, other: LtxFile) -> LtxFile:
+    if one is None:
+        return other
+    return max(one, other, key=lambda file: (file.last, -file.first, file.level))

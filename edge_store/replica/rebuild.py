@@ -1,0 +1,192 @@
+"""Makes a database of a replica's files: chooses them, fetches them, lets Litestream apply them.
+
+A box that is alive merges its files and removes the merged ones while we fetch: then the listing is
+read again, and what has arrived is used again.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from edge_store.config import ReplicaSection
+from edge_store.errors import DiskFull, RestoreFailed
+from edge_store.ids import DeviceId
+from edge_store.replica.download import Download, Fetched, Vanished, has_all, lay_out
+from edge_store.replica.litestream import find_litestream, render_config, spawn
+from edge_store.replica.location import Credentials, Location, Scheme
+from edge_store.replica.points import Point, Points, Txid, chain, choose, list_files, read_points
+from edge_store.replica.scratch import Scratch
+from edge_store.result import Record
+
+__all__ = ["Progress", "Rebuilt", "Source", "Stage", "require_space"]
+
+LISTINGS = 4  # as often is a listing that is out of date read again
+LOOK_S = 0.2  # at how much of the database is there
+MARGIN_BYTES, MARGIN_SHARE = 64 << 20, 0.05  # free space beyond what is expected
+
+
+class Stage(StrEnum):
+    """Of a restore."""
+
+    DOWNLOADING = "downloading"
+    REBUILDING = "rebuilding"
+    CHECKING = "checking"
+
+
+class Progress(Record, frozen=True, kw_only=True):
+    """Bytes of a stage. ``expected`` is 0 where it is not known."""
+
+    stage: Stage
+    done: int = 0
+    expected: int = 0
+
+
+class Rebuilt(Record, frozen=True, kw_only=True):
+    """Which state it is, and what it took."""
+
+    point: Point
+    fetched: Fetched
+
+
+class Source:
+    """One box's replica."""
+
+    def __init__(
+        self,
+        location: Location,
+        credentials: Credentials | None,
+        device_id: DeviceId,
+        on_progress: Callable[[Progress], None] = lambda _progress: None,
+    ) -> None:
+        self._location = location
+        self._credentials = credentials
+        self._device_id = device_id
+        self._on_progress = on_progress
+        self._words = f"the replica of {device_id} at {location}"
+
+    async def points(self) -> Points:
+        """Which states it can give.
+
+        Raises:
+            ReplicaNotFound: none.
+            ReplicationError: the store cannot be listed.
+        """
+        files = await list_files(self._location, self._credentials, self._device_id)
+        return read_points(files, self._words)
+
+    async def rebuild(self, scratch: Scratch, copy: Path, at: datetime | Txid | None) -> Rebuilt:
+        """Write the database of the state ``at`` to ``copy``. Safe to cancel. Raises as ``restore``
+        does.
+        """
+        for attempt in range(LISTINGS):
+            files = await list_files(self._location, self._credentials, self._device_id)
+            try:
+                point = choose(read_points(files, self._words), at)
+            except RestoreFailed:
+                if attempt:
+                    raise
+                continue  # a listing is of no one moment: a gap that is none is not there again
+            chosen = chain(files, point)
+            expected = sum(file.size for file in chosen)
+            download = Download(
+                self._location, self._credentials, scratch, self._downloading(expected)
+            )
+            try:
+                database_bytes = await download.database_bytes(chosen[-1])
+                require_space(scratch.folder, database_bytes, download.missing(chosen))
+                fetched = await download.fetch(chosen)
+                replica = copy.with_name(f"replica-{attempt}")
+                lay_out(chosen, download, replica)
+                await self._apply(replica, copy, database_bytes)
+            except Vanished:
+                continue
+            return Rebuilt(point=point, fetched=fetched)
+        raise RestoreFailed(
+            f"{self._words} changes while it is read", hint="try again; is there more than one box?"
+        )
+
+    def _downloading(self, expected: int) -> Callable[[int], None]:
+        def downloading(done: int) -> None:
+            self._on_progress(Progress(stage=Stage.DOWNLOADING, done=done, expected=expected))
+
+        return downloading
+
+    async def _apply(self, replica: Path, copy: Path, database_bytes: int) -> None:
+        """Run ``litestream restore`` on a folder that holds one chain of files."""
+        program = await asyncio.to_thread(find_litestream)
+        source = copy.with_name("source.db")  # a name in the configuration only: it is never made
+        config = copy.with_name("litestream.yml")
+        content = render_config(
+            database=source,
+            meta_path=copy.with_name("litestream"),
+            socket=None,
+            replica={"type": Scheme.FILE.value, "path": str(replica)},
+            section=ReplicaSection(),
+        )
+        config.write_bytes(content)
+        self._on_progress(Progress(stage=Stage.REBUILDING, expected=database_bytes))
+        process = await spawn(
+            program,
+            *("restore", "-no-expand-env", "-config", str(config), "-json"),
+            *("-integrity-check", "full", "-o", str(copy), str(source)),
+            credentials=None,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        watching = asyncio.ensure_future(self._watch(copy, database_bytes))
+        try:
+            _stdout, stderr = await process.communicate()
+        finally:
+            watching.cancel()
+            if process.returncode is None:  # the deadline, or we are being cancelled
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        if process.returncode != 0:
+            if not await asyncio.to_thread(has_all, replica):
+                raise Vanished
+            raise self._failure(stderr.decode(errors="replace"))
+
+    async def _watch(self, copy: Path, expected: int) -> None:
+        """Tell how much of the database is written, until cancelled."""
+        writing = copy.with_name(f"{copy.name}.tmp")
+        while True:
+            for path in (writing, copy):
+                with suppress(FileNotFoundError):
+                    done = min(path.stat().st_size, expected)
+                    self._on_progress(
+                        Progress(stage=Stage.REBUILDING, done=done, expected=expected)
+                    )
+                    break
+            await asyncio.sleep(LOOK_S)
+
+    def _failure(self, output: str) -> RestoreFailed:
+        lines = [line for line in output.splitlines() if line.strip()]
+        reason = lines[-1].strip()[:500] if lines else "litestream said nothing"
+        return RestoreFailed(
+            f"{self._device_id} cannot be restored from {self._location}: {reason}",
+            hint="its replica is damaged: try an earlier point, `edge-store replica restore "
+            "--at TIME`; `edge-store replica points` lists them",
+        )
+
+
+def require_space(folder: Path, database: int, download: int) -> None:
+    """Raises ``DiskFull`` when what is expected does not fit, with a margin."""
+    margin = max(MARGIN_BYTES, round(MARGIN_SHARE * (database + download)))
+    needed = database + download + margin
+    free = shutil.disk_usage(folder.parent).free
+    if free >= needed:
+        return
+
+    def mb(size: int) -> str:
+        return f"{size / 1e6:,.0f} MB"
+
+    raise DiskFull(
+        f"{folder.parent} has {mb(free)} free, and the restore needs {mb(needed)} (database "
+        f"{mb(database)}, download {mb(download)}, margin {mb(margin)}): {mb(needed - free)} are "
+        "missing",
+        hint="make room, or restore to another disk",
+    )

@@ -1,0 +1,105 @@
+"""The folder beside a target in which a restore works, and which a later run goes on from.
+
+It lies on the target's file system, so that a rename can publish from it. Downloaded files are
+named after what they are in the store, its place and version included: one of that name is that
+file, whichever run fetched it. One restore at a time works towards a target.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_store.errors import DiskFull, ReplicationError, RestoreFailed
+from edge_store.replica.location import Location
+from edge_store.replica.points import LtxFile
+
+__all__ = ["Scratch", "fsync", "scratch_for"]
+
+SCRATCH_END = ".restoring"
+PART_END = ".part"
+
+
+class Scratch:
+    """``work`` is empty at the start of each run; ``kept`` holds the downloads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.work = folder / "work"
+        self.kept = folder / "files"
+
+    def place(self, location: Location, file: LtxFile) -> Path:
+        """Where the download of ``file`` lies once it is whole."""
+        what = (location, file.key, file.size, file.written_at, file.version)
+        return self.kept / hashlib.sha256("\0".join(map(str, what)).encode()).hexdigest()[:32]
+
+    def keep_only(self, places: Iterable[Path]) -> None:
+        """Remove the downloads that are of no use any more."""
+        names = {place.name for place in places}
+        for path in self.kept.iterdir():
+            if path.name.removesuffix(PART_END) not in names:
+                path.unlink()
+
+
+def part_of(place: Path) -> Path:
+    """Where a download lies until it is whole."""
+    return place.with_name(place.name + PART_END)
+
+
+@contextmanager
+def scratch_for(to: Path) -> Iterator[Scratch]:
+    """The folder for ``to``. Afterwards it is gone, unless there are downloads and the restore was
+    cut short: by a deadline, a cancellation, the store, a full disk; or killed.
+
+    Raises:
+        RestoreFailed: it cannot be made, or another restore works in it.
+    """
+    scratch = Scratch(to.parent / f".{to.name}{SCRATCH_END}")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        scratch.folder.mkdir(mode=0o700, exist_ok=True)
+        lock = os.open(scratch.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(scratch.work, ignore_errors=True)
+            scratch.work.mkdir()  # fails if another restore has just ended, and removed the folder
+            scratch.kept.mkdir(exist_ok=True)
+        except OSError:
+            os.close(lock)
+            raise
+    except BlockingIOError:
+        raise RestoreFailed(
+            f"another restore to {to} is at work", hint="wait for it, or use another name"
+        ) from None
+    except OSError as exc:
+        raise RestoreFailed(
+            f"{to.parent} cannot be written: {exc.strerror}", hint="choose another folder"
+        ) from exc
+    is_resumable = False
+    try:
+        yield scratch
+    except (TimeoutError, asyncio.CancelledError, DiskFull):
+        is_resumable = True
+        raise
+    except ReplicationError as exc:
+        # after its kinds, of a damaged replica, the next run would fail as this one did
+        is_resumable = type(exc) is ReplicationError
+        raise
+    finally:
+        shutil.rmtree(scratch.work, ignore_errors=True)
+        if not (is_resumable and any(scratch.kept.iterdir())):
+            shutil.rmtree(scratch.folder, ignore_errors=True)
+        os.close(lock)
+
+
+def fsync(path: Path) -> None:
+    """Make a file, or the names in a folder, last a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,57 @@
+"""moto's S3 server on loopback. Unlike rclone's it answers ranges and conditions."""
+
+import os
+import subprocess
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+import httpx
+from support.s3server import BUCKET, free_port
+
+__all__ = ["MotoServer"]
+
+DEADLINE_S = 30.0
+
+
+class MotoServer:
+    """Entered: it answers, and has an empty bucket."""
+
+    access_key_id = "test-key"
+    secret_access_key = "test-secret-not-to-be-logged"
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+
+    def url(self, prefix: str, endpoint: str | None = None) -> str:
+        """``replica.url`` for a prefix in the bucket, by way of a proxy perhaps."""
+        return f"s3://{BUCKET}/{prefix}?endpoint={endpoint or self.endpoint}"
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
+            env={"PATH": os.environ["PATH"]},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        ends_at = time.monotonic() + DEADLINE_S
+        while True:
+            assert self._process.poll() is None, "moto has ended"
+            try:
+                httpx.put(f"{self.endpoint}/{BUCKET}", timeout=5, trust_env=False)
+            except httpx.HTTPError:
+                assert time.monotonic() < ends_at, "moto does not answer"
+                time.sleep(0.05)
+            else:
+                return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait(DEADLINE_S)
