@@ -8,9 +8,6 @@ SELECT
     (SELECT reason FROM timelines ORDER BY timeline_no DESC LIMIT 1) AS reason,
     (SELECT digest FROM commits WHERE commit_id = :commit_id) AS digest
 
--- name: select_last_boot
-SELECT boot_id, timeline FROM boots WHERE event = 'start' ORDER BY boot_no DESC LIMIT 1
-
 -- name: count_results
 SELECT
     (SELECT count(*) FROM results WHERE seq <= :seq),
