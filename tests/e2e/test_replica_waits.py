@@ -47,8 +47,7 @@ def receipt(daemon: DaemonProcess, result_id: str) -> str:
 def test_what_is_said_to_be_replicated_outlives_the_box(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box", **RARELY, REPLICA__URL=f"file://{tmp_path}/replica")
     headers = {WAIT: "replicated; timeout=15"}
-    with box.serve() as daemon:
-        client = sdk(daemon)
+    with box.serve() as daemon, sdk(daemon) as client:
         began = time.monotonic()
         raw = client.chat.completions.with_raw_response.create(**ASKED, extra_headers=headers)
         assert raw.headers["x-edge-store-durability"] == "replicated"
@@ -143,11 +142,9 @@ def test_who_waits_on_a_box_without_a_replica_is_told(tmp_path: Path) -> None:
         tmp_path / "second", "--device-id", "box-1", REPLICA__ENABLED="true",
         REPLICA__URL=f"file://{tmp_path}/replica",
     )  # fmt: skip
-    with first.serve(), second.serve() as other:
+    with first.serve(), second.serve() as other, sdk(other) as client:
         assert durability(ask(other, "replicated; timeout=20")) == ("committed", "taken")
         with pytest.raises(openai.BadRequestError, match=r"replica\.wait_max_s"):
-            sdk(other).chat.completions.create(
-                **ASKED, extra_headers={WAIT: "replicated; timeout=61"}
-            )
+            client.chat.completions.create(**ASKED, extra_headers={WAIT: "replicated; timeout=61"})
     with second.serve(REPLICA__ENABLED="false") as off:
         assert durability(ask(off, "replicated; timeout=20")) == ("committed", "off")
