@@ -241,7 +241,7 @@ async def test_who_follows_is_told_nothing_more_once_its_key_is_over(box: Box) -
     async with box.follow(query="after_seq=0") as call, box.reading.client() as client:
         await events(call, 1)
         asking = asyncio.create_task(client.get(PATH, params={"after_seq": 1, "wait_s": 60}))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.5)  # it has read that there is nothing, and waits
         box.shutting.error = KeyRevoked("the API key is not valid here")
         (after,) = await box.commit()
         async with asyncio.timeout(DEADLINE_S):
