@@ -224,6 +224,20 @@ def test_a_bucket_emptied_under_way_is_filled_anew(tmp_path: Path) -> None:
         assert contents(restored(first, "back.db")) == contents(first.database)
 
 
+def test_what_another_wrote_beside_the_owner_is_uploaded_over(tmp_path: Path) -> None:
+    first = of_device(tmp_path, "first")
+    with first.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        until_replicated(daemon)
+        before = len([line for line in daemon.log if line.get("event") == "wal_emptied"])
+        said = owner(tmp_path) | {"asked_by": {"boot_id": "b", "host": "other", "wrote": True}}
+        (tmp_path / "replica/box-1/owner.json").write_text(json.dumps(said))
+        daemon.logged("replica_begun_anew")
+        daemon.logged("wal_emptied", number=before + 1)
+        until_replicated(daemon)
+        assert contents(restored(first, "back.db")) == contents(first.database)
+
+
 @pytest.fixture(params=["file", "rclone", "moto"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     if request.param == "file":

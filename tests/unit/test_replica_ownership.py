@@ -144,6 +144,18 @@ async def test_a_path_taken_by_force_is_written_only_once_its_owner_has_seen_tha
     assert (await owner(objects)).quiet_s == 0
 
 
+async def test_restarts_after_a_take_over_do_not_wait_again(objects: Objects, clock: Clock) -> None:
+    await of_boot(objects, "gone").claim()
+    other = of_boot(objects, "other", STRANGE)
+    with pytest.raises(Asking):
+        await other.claim(by_force=True)
+    clock.now += 91
+    assert await other.claim() == "gone"
+    assert (await owner(objects)).quiet_s == 90
+    assert await other.check()
+    assert (await owner(objects)).quiet_s == 0
+
+
 async def test_an_owner_that_another_wrote_beside_begins_anew(
     objects: Objects, clock: Clock
 ) -> None:
