@@ -104,6 +104,17 @@ class Ground:
         except OSError as exc:
             raise ReplicationError(f"{self._file} cannot be written: {exc.strerror}") from exc
 
+    def forget(self) -> None:
+        """Whatever the folder holds, nobody may go on from it.
+
+        Raises:
+            ReplicationError: the disk does not take that.
+        """
+        try:
+            self._file.unlink(missing_ok=True)
+        except OSError as exc:
+            raise ReplicationError(f"{self._file} cannot be removed: {exc.strerror}") from exc
+
     async def clear(self, litestream: Pausable) -> None:
         """Empty the folder and the WAL while no Litestream runs.
 
@@ -111,8 +122,8 @@ class Ground:
             ReplicationError: they could not be emptied.
         """
         async with litestream.paused():
+            self.forget()  # first: half emptied it is nobody's
             try:
-                self._file.unlink(missing_ok=True)  # first: half emptied it is nobody's
                 await asyncio.to_thread(drop, self._ltx)
                 await _empty_wal(self._database)
             except (OSError, StoreError) as exc:

@@ -9,38 +9,23 @@ operator says so. docs/adr/0016 has the whole of it.
 
 import asyncio
 import random
-import socket
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import msgspec
 import structlog
 
-from edge_store.clock import now_ms, rfc3339
 from edge_store.errors import PathTaken, ReplicationError
-from edge_store.ids import BootId, DeviceId, new_boot_id
-from edge_store.lock import kernel_boot
+from edge_store.ids import BootId, new_boot_id
 from edge_store.replica.heads import Head, Heads
 from edge_store.replica.lineage import Lineage
 from edge_store.replica.objects import Found, Objects
-from edge_store.result import Record
+from edge_store.replica.owner import Asker, Owner, owner_key, read_owner
 
-__all__ = [
-    "ANSWERS_WITHIN",
-    "SILENT_S",
-    "Asking",
-    "Owner",
-    "Ownership",
-    "owner_key",
-    "owner_of",
-    "place_of",
-    "read_owner",
-]
+__all__ = ["SILENT_S", "Asking", "Ownership"]
 
 log = structlog.get_logger(__name__)
 
-ANSWERS_WITHIN = 3  # looks: one that runs has seen by then what was asked, in spite of a slow store
 SILENT_S = 900.0  # three heartbeats of a head
 RENEW_S = 300.0  # a copy of a running machine is told from its original by whose the last one is
 SETTLE_MIN_S, SETTLE_MAX_S = 1.0, 2.0  # where the store knows no conditions
@@ -71,89 +56,12 @@ TAKEN = {  # how somebody else has it: what is said of the owner, and what may b
 }
 
 
-class Asker(Record, frozen=True, kw_only=True):
-    """A boot that wants to know whether the owner is there. ``wrote``: it has written there too."""
-
-    boot_id: BootId
-    host: str
-    wrote: bool = False
-
-
-class Owner(Record, frozen=True, kw_only=True):
-    """The boot that writes to a path. ``since``: UTC ms by its own clock; ``place``: which file on
-    which running kernel; ``nonce``: of this writing of the object.
-
-    ``is_forced``: the replica may hold what its database does not. ``quiet_s``: how long it writes
-    nothing there, for the former owner to see that it is no longer his.
-    """
-
-    device_id: DeviceId
-    boot_id: BootId
-    timeline: str
-    host: str
-    since: int
-    place: str = ""
-    every_s: float = 30.0
-    nonce: str = ""
-    is_forced: bool = False
-    quiet_s: float = 0.0
-    asked_by: Asker | None = None
-
-    @property
-    def answers_within_s(self) -> float:
-        """How long the question may take that it does not hear of."""
-        return ANSWERS_WITHIN * self.every_s
-
-    def __str__(self) -> str:
-        return f"{self.host} since {rfc3339(self.since)} (boot {self.boot_id})"
-
-
 class Asking(ReplicationError):
     """Whether the path is ours is not known yet. ``again_s``: when to look again."""
 
     def __init__(self, message: str, again_s: float) -> None:
         super().__init__(message, hint="what is committed waits on this box's disk meanwhile")
         self.again_s = max(again_s, AGAIN_MIN_S)
-
-
-def owner_of(boot_id: BootId, device_id: DeviceId, timeline: str, database: Path) -> Owner:
-    """The claim of a boot on the path of its device."""
-    return Owner(
-        device_id=device_id,
-        boot_id=boot_id,
-        timeline=timeline,
-        host=socket.gethostname(),
-        since=now_ms(),
-        place=place_of(database),
-    )
-
-
-def place_of(database: Path) -> str:
-    """The same for one file on one running kernel: who holds the file's lock is its only writer."""
-    file = database.stat()
-    return f"{kernel_boot()}/{file.st_dev}/{file.st_ino}"
-
-
-def owner_key(device_id: DeviceId) -> str:
-    """Where its owner is named."""
-    return f"{device_id}/owner.json"
-
-
-async def read_owner(objects: Objects, key: str) -> tuple[Found | None, Owner | None]:
-    """The object, and what it says.
-
-    Raises:
-        ReplicationError: the store does not answer, or it is not an owner's.
-    """
-    found = await objects.get(key)
-    if found is None:
-        return None, None
-    try:
-        return found, msgspec.json.decode(found.content, type=Owner)
-    except msgspec.DecodeError as exc:
-        raise ReplicationError(
-            f"{key} is not an owner's: {exc}", hint="look at it; who wrote it?"
-        ) from exc
 
 
 class Ownership:
@@ -205,6 +113,10 @@ class Ownership:
         head = await self._heads.find()
         return owner, head[0].written_at if head is not None else None
 
+    def begun(self) -> None:
+        """From now on it is our boot that wrote there last."""
+        self._previous = self.boot_id
+
     async def claim(self, *, by_force: bool = False) -> BootId | None:
         """Make the path ours, or find that it is. Returns the boot that wrote there before.
 
@@ -251,12 +163,15 @@ class Ownership:
                 await self._put(found, msgspec.structs.replace(owner, asked_by=asker))
                 raise self._taken(owner, "now")
             # who asked our former boot, with no conditions in the store, wrote over our claim
-        elif owner.asked_by is None and time.monotonic() < self._renewed_at + RENEW_S:
+        elif not (owner.asked_by or owner.quiet_s) and self._is_fresh():
             return True
         if owner.asked_by is not None:
             log.warning("replica_path_asked_for", by=owner.asked_by.host)
         await self._renew(found)
         return owner.asked_by is None or not owner.asked_by.wrote
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic() < self._renewed_at + RENEW_S
 
     def _is_mine(self, owner: Owner) -> bool:
         """Raises PathTaken when a copy of this running machine has written it."""

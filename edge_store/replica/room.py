@@ -33,7 +33,8 @@ from edge_store.replica.health import Watch
 from edge_store.replica.lineage import Lineage, read_lineage
 from edge_store.replica.location import parse_location, read_credentials
 from edge_store.replica.objects import Objects
-from edge_store.replica.ownership import Asking, Owner, Ownership, owner_of
+from edge_store.replica.owner import Owner, owner_of
+from edge_store.replica.ownership import Asking, Ownership
 from edge_store.replica.pause import Pause
 from edge_store.replica.status import STALLED_AFTER_S, Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
@@ -70,6 +71,7 @@ class Replica:
         self._refused: ReplicationError | None = Asking("the store has not answered yet", 0.0)
         self._store_answered_at = -math.inf  # monotonic
         self._settling = asyncio.Lock()
+        self._claiming = asyncio.Lock()
         self._is_held = True  # until it is claimed
 
     @property
@@ -196,15 +198,16 @@ class Replica:
         Raises:
             ReplicationError: see ``Ownership.claim``; LitestreamUnavailable: it does not stay up.
         """
-        if by_force:
-            await self._refuse(Asking("the path is being taken over", 0.0))
-        try:
-            former = await self.ownership.claim(by_force=by_force)
-            self._store_answered_at = time.monotonic()
-            await self._begin(anew=former is None or former != self._ground.stand)
-        except ReplicationError as exc:
-            self._refused = exc
-            raise
+        async with self._claiming:
+            if by_force:
+                await self._refuse(Asking("the path is being taken over", 0.0))
+            try:
+                former = await self.ownership.claim(by_force=by_force)
+                self._store_answered_at = time.monotonic()
+                await self._begin(anew=former is None or former != self._ground.stand)
+            except ReplicationError as exc:
+                self._refused = exc
+                raise
 
     async def take_over(self) -> float:
         """Take the path away from whoever has it. Returns in how many seconds replication begins:
@@ -228,6 +231,7 @@ class Replica:
         elif (known := await self._telling.remembered()) is not None:
             self._litestream.remember(known)
         self._ground.note(self.ownership.boot_id)
+        self.ownership.begun()
         before, self._refused = self._refused, None
         try:
             await self._settle()
@@ -247,7 +251,6 @@ class Replica:
                 if not self._watch.is_swapped:  # else this file has nothing to say there
                     await self._claim_or_check()
             except PathTaken as exc:
-                await self._refuse(exc)
                 log.error("replica_taken", error=str(exc), hint=exc.hint)
             except LitestreamUnavailable as exc:
                 log.error("litestream_unavailable", error=str(exc))
@@ -261,13 +264,25 @@ class Replica:
         if self._refused is not None:
             await self.claim()
             log.warning("replica_claimed")
-        elif await self.ownership.check():
-            self._store_answered_at = time.monotonic()
-        else:  # it was emptied, or another has written there, too
+        elif not await self._check():  # it was emptied, or another has written there, too
             log.error("replica_begun_anew", hint="who removed it, or wrote to it?")
-            await self._refuse(Asking("the replica is begun anew", 0.0))
-            await self.ownership.claim()
-            await self._begin(anew=True)
+            await self.claim()
+
+    async def _check(self) -> bool:
+        """See ``Ownership.check``. What it finds wrong stops Litestream."""
+        async with self._claiming:
+            if self._refused is not None:  # by who had the turn before
+                return True
+            try:
+                is_whole = await self.ownership.check()
+            except PathTaken as exc:
+                await self._refuse(exc)
+                raise
+            self._store_answered_at = time.monotonic()
+            if not is_whole:
+                self._ground.forget()
+                await self._refuse(Asking("the replica is begun anew", 0.0))
+            return is_whole
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.daemon import Box, DaemonProcess, until
+from support.motoserver import MotoServer
 from support.replicating import contents
 from support.s3server import S3Server
 
@@ -223,13 +224,27 @@ def test_a_bucket_emptied_under_way_is_filled_anew(tmp_path: Path) -> None:
         assert contents(restored(first, "back.db")) == contents(first.database)
 
 
+def test_what_another_wrote_beside_the_owner_is_uploaded_over(tmp_path: Path) -> None:
+    first = of_device(tmp_path, "first")
+    with first.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        until_replicated(daemon)
+        before = len([line for line in daemon.log if line.get("event") == "wal_emptied"])
+        said = owner(tmp_path) | {"asked_by": {"boot_id": "b", "host": "other", "wrote": True}}
+        (tmp_path / "replica/box-1/owner.json").write_text(json.dumps(said))
+        daemon.logged("replica_begun_anew")
+        daemon.logged("wal_emptied", number=before + 1)
+        until_replicated(daemon)
+        assert contents(restored(first, "back.db")) == contents(first.database)
+
+
 @pytest.fixture(params=["file", "rclone", "moto"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     if request.param == "file":
         yield settings(f"file://{tmp_path}/replica")
         return
-    kind = S3Server
-    with kind(tmp_path / "s3") as server:
+    server = S3Server(tmp_path / "s3") if request.param == "rclone" else MotoServer()
+    with server:
         yield {**settings(server.url("fleet")), **server.environ}
 
 
@@ -250,6 +265,10 @@ def test_of_two_boxes_that_start_at_once_one_replicates(
             return sorted(replica(daemon)["state"] for daemon in (one, two))
 
         until(lambda: states() == ["broken", "ok"], "one replicates")
+        assert one.chat("here").status_code == two.chat("there").status_code == 200
+        winner = one if replica(one)["state"] == "ok" else two
+        until_replicated(winner)
+        assert contents(restored(winner.box, "back.db")) == contents(winner.box.database)
 
 
 def test_a_box_set_up_anew_takes_the_path_over_when_it_is_told_to(tmp_path: Path) -> None:
@@ -271,6 +290,25 @@ def test_a_box_set_up_anew_takes_the_path_over_when_it_is_told_to(tmp_path: Path
         until_replicated(daemon)
         assert "already" in anew.run(*arguments, "--yes").stdout
     assert contents(restored(anew, "now.db")) == contents(anew.database)
+
+
+def test_a_path_taken_away_and_back_holds_the_history_of_who_has_it(tmp_path: Path) -> None:
+    first = of_device(tmp_path, "first")
+    with first.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        until_replicated(daemon)
+        second = clone(first, "second")
+        with second.serve() as other:
+            for taker, loser in ((other, daemon), (daemon, other)):
+                assert taker.chat("mine").status_code == 200
+                place = str(taker.box.directory)
+                done = taker.box.run("replica", "take-over", "--config", place, "--yes")
+                assert done.returncode == 0, done.stderr
+                until_cause(loser, "taken")
+                assert loser.chat("not replicated").status_code == 200
+                until_replicated(taker)
+                back = restored(taker.box, f"{taker.box.directory.name}.db")
+                assert contents(back) == contents(taker.box.database)
 
 
 def test_a_new_machine_goes_on_in_the_place_of_one_that_is_gone(tmp_path: Path) -> None:

@@ -25,6 +25,14 @@ class MotoServer:
         self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
 
+    @property
+    def environ(self) -> dict[str, str]:
+        """The keys, as a box has them."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
+        }
+
     def url(self, prefix: str, endpoint: str | None = None) -> str:
         """``replica.url`` for a prefix in the bucket, by way of a proxy perhaps."""
         return f"s3://{BUCKET}/{prefix}?endpoint={endpoint or self.endpoint}"
