@@ -122,16 +122,24 @@ def _restored(url: str, device_id: str | None, database: Path) -> str:
     """Restore the newest state of a box; its device id."""
     import asyncio
 
-    from edge_store.cli.restoring import only_device
+    from edge_store.cli.restoring import only_device, progress_bar
     from edge_store.ids import DeviceId
     from edge_store.replica.location import parse_location
     from edge_store.replica.restore import restore
 
     location = parse_location(url, key="--from-replica")
     device = DeviceId(device_id) if device_id else asyncio.run(only_device(location))
-    done = asyncio.run(
-        restore(location, device, database, timeout_s=RESTORE_TIMEOUT_S, new_timeline=True)
-    )
+    with progress_bar() as on_progress:
+        done = asyncio.run(
+            restore(
+                location,
+                device,
+                database,
+                timeout_s=RESTORE_TIMEOUT_S,
+                new_timeline=True,
+                on_progress=on_progress,
+            )
+        )
     click.echo(f"restored {done.results} results of {device}, checked, in {done.seconds:.1f} s")
     click.echo("its API keys are as they were then: see `edge-store keys ls`")
     click.echo(

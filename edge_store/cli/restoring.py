@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge_store.replica.points import Point, Txid
     from edge_store.replica.restore import Progress, Restored
 
-__all__ = ["only_device", "points", "restore", "rfc3339"]
+__all__ = ["only_device", "points", "progress_bar", "restore", "rfc3339"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 TXID_HEX = re.compile(r"[0-9a-f]{16}", re.ASCII)
@@ -165,7 +165,7 @@ def restore(  # noqa: PLR0913  (each is an option)
     if at is not None and txid is not None:
         raise click.UsageError("--at and --txid are two ways to say which state: give one")
     location, device_id = _place(config, url, device)
-    with _bar(is_shown=not quiet and sys.stderr.isatty()) as on_progress:
+    with progress_bar(is_shown=not quiet) as on_progress:
         done = asyncio.run(
             restore_replica(
                 location,
@@ -199,9 +199,11 @@ def _place(config: str | None, url: str | None, device: str | None) -> "tuple[Lo
 
 
 @contextmanager
-def _bar(*, is_shown: bool) -> "Iterator[Callable[[Progress], None]]":
-    """A bar on standard error: bytes, their rate and the time that is left, stage by stage."""
-    if not is_shown:
+def progress_bar(*, is_shown: bool = True) -> "Iterator[Callable[[Progress], None]]":
+    """A bar on a terminal's standard error: bytes, their rate and the time that is left, stage by
+    stage.
+    """
+    if not (is_shown and sys.stderr.isatty()):
         yield lambda _progress: None
         return
     from rich.console import Console

@@ -25,7 +25,7 @@ from edge_store.replica.points import LtxFile
 from edge_store.replica.scratch import Scratch, fsync, part_of
 from edge_store.result import Record
 
-__all__ = ["Download", "Fetched", "Vanished", "has_all", "lay_out"]
+__all__ = ["Download", "Fetched", "Vanished", "lay_out"]
 
 JOBS = 6  # files at a time
 CHUNK_BYTES = 128 << 10
@@ -79,6 +79,10 @@ class Download:
         if not self.is_needed:
             return Path(self._location.path) / file.key
         return self._scratch.place(self._location, file)
+
+    def has_all(self, files: Sequence[LtxFile]) -> bool:
+        """Whether they are still in the folder that they are read from."""
+        return self.is_needed or all(self.path(file).exists() for file in files)
 
     async def database_bytes(self, file: LtxFile) -> int:
         """The size of the database in the state to which ``file``, the last of a chain, leads."""
@@ -225,13 +229,16 @@ class Download:
 
 
 def lay_out(files: Sequence[LtxFile], download: Download, folder: Path) -> None:
-    """Make ``folder`` a replica of these files, as Litestream reads one, by links to them."""
+    """Make ``folder`` a replica of these downloads, as Litestream reads one.
+
+    By hard links: of a symbolic one Litestream takes the length for the file's. A file system that
+    has none, FAT's, loses the downloads to the rebuilding.
+    """
     for file in files:
         name = folder / "ltx" / f"{file.level:x}" / f"{file.first:016x}-{file.last:016x}.ltx"
         name.parent.mkdir(parents=True, exist_ok=True)
-        name.symlink_to(download.path(file))
-
-
-def has_all(folder: Path) -> bool:
-    """Whether all files of a folder that ``lay_out`` made are still there."""
-    return all(link.exists() for link in folder.rglob("*.ltx"))
+        here = download.path(file)
+        try:
+            name.hardlink_to(here)
+        except OSError:
+            here.rename(name)

@@ -15,7 +15,7 @@ from pathlib import Path
 from edge_store.config import ReplicaSection
 from edge_store.errors import DiskFull, RestoreFailed
 from edge_store.ids import DeviceId
-from edge_store.replica.download import Download, Fetched, Vanished, has_all, lay_out
+from edge_store.replica.download import Download, Fetched, Vanished, lay_out
 from edge_store.replica.litestream import find_litestream, render_config, spawn
 from edge_store.replica.location import Credentials, Location, Scheme
 from edge_store.replica.points import Point, Points, Txid, chain, choose, list_files, read_points
@@ -99,9 +99,16 @@ class Source:
                 database_bytes = await download.database_bytes(chosen[-1])
                 require_space(scratch.folder, database_bytes, download.missing(chosen))
                 fetched = await download.fetch(chosen)
-                replica = copy.with_name(f"replica-{attempt}")
-                lay_out(chosen, download, replica)
-                await self._apply(replica, copy, database_bytes)
+                replica = Path(self._location.for_device(self._device_id))
+                if download.is_needed:
+                    replica = copy.with_name(f"replica-{attempt}")
+                    lay_out(chosen, download, replica)
+                try:
+                    await self._apply(replica, point, copy, database_bytes)
+                except RestoreFailed as exc:
+                    if not await asyncio.to_thread(download.has_all, chosen):
+                        raise Vanished from exc
+                    raise
             except Vanished:
                 continue
             return Rebuilt(point=point, fetched=fetched)
@@ -115,8 +122,8 @@ class Source:
 
         return downloading
 
-    async def _apply(self, replica: Path, copy: Path, database_bytes: int) -> None:
-        """Run ``litestream restore`` on a folder that holds one chain of files."""
+    async def _apply(self, replica: Path, point: Point, copy: Path, database_bytes: int) -> None:
+        """Run ``litestream restore`` on a folder; of more than one chain it chooses as we do."""
         program = await asyncio.to_thread(find_litestream)
         source = copy.with_name("source.db")  # a name in the configuration only: it is never made
         config = copy.with_name("litestream.yml")
@@ -132,7 +139,15 @@ class Source:
         process = await spawn(
             program,
             *("restore", "-no-expand-env", "-config", str(config), "-json"),
-            *("-integrity-check", "full", "-o", str(copy), str(source)),
+            *(
+                "-txid",
+                f"{point.txid:016x}",
+                "-integrity-check",
+                "full",
+                "-o",
+                str(copy),
+                str(source),
+            ),
             credentials=None,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -146,8 +161,6 @@ class Source:
                     process.kill()
                 await process.wait()
         if process.returncode != 0:
-            if not await asyncio.to_thread(has_all, replica):
-                raise Vanished
             raise self._failure(stderr.decode(errors="replace"))
 
     async def _watch(self, copy: Path, expected: int) -> None:

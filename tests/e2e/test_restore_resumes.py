@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import obstore
 import pytest
@@ -97,10 +98,23 @@ async def test_second_run_uses_what_a_stalled_one_has_downloaded(
         assert not copy.exists()
         proxy.stall_after = None
         done = await restore(through(proxy, url), DEVICE, copy, timeout_s=60)
-    assert done.reused_bytes > 1_000_000
+    assert done.reused_bytes > 0
     assert done.downloaded_bytes < 2 * BODY_BYTES
     assert contents(copy) == contents(database)
     assert [path.name for path in copy.parent.iterdir()] == ["copy.db"]
+
+
+async def test_file_with_a_short_path_is_restored_as_any_other(
+    tmp_path: Path, moto: MotoServer
+) -> None:
+    """Litestream refuses a file of less than 100 bytes: a link's length is that of its target."""
+    url = moto.url(tmp_path.name)
+    database = await replicated(tmp_path, url)
+    with TemporaryDirectory(prefix="r") as folder:
+        copy = Path(folder) / "c.db"
+        await restore(parse_location(url), DEVICE, copy, timeout_s=60)
+        assert contents(copy) == contents(database)
+        assert [path.name for path in copy.parent.iterdir()] == ["c.db"]
 
 
 @pytest.mark.parametrize(

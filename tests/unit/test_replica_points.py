@@ -4,11 +4,14 @@ import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge_store.errors import DiskFull, ReplicaNotFound, RestoreFailed
+from edge_store.replica.location import parse_location
 from edge_store.replica.points import LtxFile, Points, Txid, chain, choose, read_points
 from edge_store.replica.rebuild import require_space
+from edge_store.replica.scratch import Scratch
 
 START = datetime(2026, 1, 31, 8, tzinfo=UTC)
 
@@ -121,3 +124,17 @@ def test_files_to_every_state_follow_each_other(seed: int) -> None:
 def test_restore_that_does_not_fit_says_how_much_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DiskFull, match=r"MB are missing"):
         require_space(tmp_path / "scratch", 1 << 60, 1 << 30)
+
+
+def test_download_is_used_again_only_if_the_store_has_the_same_version(tmp_path: Path) -> None:
+    scratch, location = Scratch(tmp_path), parse_location("s3://edge/fleet")
+    listed = msgspec.structs.replace(file(0, 1, 1), version="a")
+    assert scratch.place(location, listed) == scratch.place(location, listed)
+    others = (
+        msgspec.structs.replace(listed, version="b"),
+        msgspec.structs.replace(listed, written_at=listed.written_at + 1),
+        msgspec.structs.replace(listed, size=101),
+    )
+    places = {scratch.place(location, each) for each in (listed, *others)}
+    places.add(scratch.place(parse_location("s3://other/fleet"), listed))
+    assert len(places) == 5
