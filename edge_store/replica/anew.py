@@ -12,7 +12,7 @@ the whole database behind that, and leaves what lies there as it is.
 """
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -25,11 +25,12 @@ from edge_store.replica.local import drop
 from edge_store.result import Record
 from edge_store.sqlite import DatabaseThread, checkpoint
 
-__all__ = ["Ground", "forget_wal"]
+__all__ = ["Ground", "forget_wal", "upload_anew"]
 
 log = structlog.get_logger(__name__)
 
 TRIES, PAUSE_S = 10, 0.1  # a reader in the way has a moment to leave
+UPLOAD_TIMEOUT_S = 3600.0
 
 
 class Pausable(Protocol):
@@ -50,6 +51,42 @@ async def forget_wal(litestream: Pausable, database: DatabaseThread) -> None:
             await _empty_wal(database)
     except ReplicationError as exc:
         raise StoreError(f"the WAL cannot be emptied: {exc}", hint=exc.hint) from exc
+
+
+class Spawning(Pausable, Protocol):
+    """A Litestream of ours."""
+
+    async def spawn(self, *options: str) -> asyncio.subprocess.Process:
+        """See ``Litestream.spawn``."""
+
+
+async def upload_anew(litestream: Spawning, database: DatabaseThread) -> None:
+    """Empty the WAL, and upload a snapshot of the whole database at once: a restore begins with the
+    newest one, so it needs nothing of what was uploaded before.
+
+    Raises:
+        StoreError: the WAL could not be emptied.
+        ReplicationError: the snapshot was not uploaded.
+    """
+    async with litestream.paused():
+        await _empty_wal(database)
+        process = await litestream.spawn("-once", "-force-snapshot")
+        try:
+            async with asyncio.timeout(UPLOAD_TIMEOUT_S):
+                output, _ = await process.communicate()
+        except TimeoutError:
+            raise ReplicationError(
+                f"the snapshot was not uploaded within {UPLOAD_TIMEOUT_S:g} s"
+            ) from None
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+    if process.returncode != 0:
+        raise ReplicationError(
+            f"the snapshot was not uploaded: {output[-300:].decode(errors='replace')}"
+        )
 
 
 async def _empty_wal(database: DatabaseThread) -> None:

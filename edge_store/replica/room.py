@@ -24,7 +24,7 @@ from edge_store.errors import (
     ReplicaNotFound,
     ReplicationError,
 )
-from edge_store.replica.anew import Ground
+from edge_store.replica.anew import Ground, upload_anew
 from edge_store.replica.control import Synced
 from edge_store.replica.extent import read_extent
 from edge_store.replica.external import External
@@ -191,6 +191,14 @@ class Replica:
     def paused(self) -> AbstractAsyncContextManager[None]:
         """See ``Litestream.paused``."""
         return self._litestream.paused()
+
+    async def upload_anew(self, database: DatabaseThread) -> None:
+        """Upload a snapshot that a restore begins with. Raises as ``anew.upload_anew`` does."""
+        if isinstance(self._litestream, External):
+            raise ReplicationError("a Litestream that is external is not mended from here")
+        if self._obstacle() is not None:
+            raise ReplicationError("nothing may be replicated now", hint=self.status.error or "")
+        await upload_anew(self._litestream, database)
 
     async def claim(self, *, by_force: bool = False) -> None:
         """Make the path ours and let Litestream run; or know why not.

@@ -318,15 +318,22 @@ class Litestream:
             each.cancel()
         return not self._stopping.is_set()
 
-    async def _run_once(self, ready: asyncio.Future[None]) -> str:
-        """One run of the child, from its start to its end. Returns why it ended."""
-        process = await spawn(
+    async def spawn(self, *options: str) -> asyncio.subprocess.Process:
+        """``litestream replicate`` as configured; with ``-once`` while ``paused``."""
+        config = ("-no-expand-env", "-config", str(self._config))
+        return await spawn(
             self._program,
-            *("replicate", "-no-expand-env", "-config", str(self._config)),
+            "replicate",
+            *config,
+            *options,
             credentials=self._credentials,
             stderr=asyncio.subprocess.STDOUT,
             inherited=self._inherited,
         )
+
+    async def _run_once(self, ready: asyncio.Future[None]) -> str:
+        """One run of the child, from its start to its end. Returns why it ended."""
+        process = await self.spawn()
         self._process = process
         assert process.stdout is not None
         child_log = ChildLog(process.stdout, on_error=self._tracker.failed)
