@@ -13,6 +13,8 @@ from edge_store.ids import BootId, DeviceId, ResultId
 
 __all__ = [
     "Boot",
+    "Check",
+    "CheckState",
     "Content",
     "JsonState",
     "Operation",
@@ -160,3 +162,20 @@ class Receipt(Record, frozen=True, kw_only=True):
     id: ResultId
     seq: int
     committed_at: int
+
+
+class CheckState(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+class Check(Record, frozen=True, kw_only=True):
+    """One finding. ``advice`` is empty when there is nothing to do."""
+
+    name: str
+    state: CheckState
+    found: str
+    advice: str = ""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_store.cli.replica_check import check
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -30,6 +32,9 @@ def replica() -> None:
       edge-store replica status
       edge-store replica restore --to restored.db
     """
+
+
+replica.add_command(check)
 
 
 @replica.command()

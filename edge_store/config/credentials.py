@@ -59,5 +59,6 @@ def _text(path: Path, bytes_max: int) -> str:
             return file.read(bytes_max).decode("ascii")
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(
-            f"{path} cannot be read as a credential: {type(exc).__name__}", hint="check the credential"
+            f"{path} cannot be read as a credential: {type(exc).__name__}",
+            hint="check the credential",
         ) from None
