@@ -102,7 +102,11 @@ def test_killed_daemon_starts_again_beside_the_foreign_litestream(tmp_path: Path
     with unit(as_documented(box, tmp_path / "replica")):
         with box.serve() as daemon:
             assert daemon.chat("hello").status_code == 200
-            until(lambda: daemon.get("/readyz").json()["replica"]["confirmed"], "it is replicated")
+            until(
+                lambda: daemon.get("/readyz").json()["replica"]["confirmed"],
+                "it is replicated",
+                90,  # the path is claimed anew at a look, every 30 s
+            )
             daemon.kill()
         with box.serve() as daemon:
             assert daemon.chat("again").status_code == 200
