@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from edge_store.clock import now_ms
 from edge_store.config import Config
-from edge_store.errors import QueueFull
+from edge_store.errors import QueueFull, TenantOverShare
 from edge_store.ids import ResultId, new_result_id
 from edge_store.observability.metrics import Metrics
 from edge_store.queue.asking import Ask, Change
@@ -53,7 +53,7 @@ class Queue(NamedTuple):
         """Take a request that is answered later; it is on the disk when this returns its id.
 
         Raises:
-            QueueFull, StoreError: it is not.
+            QueueFull, TenantOverShare, StoreError: it is not.
         """
         request_id = new_result_id()
         left, is_held = await self.held.hold(request_id, body, lambda found: found or b"{}")
@@ -67,7 +67,7 @@ class Queue(NamedTuple):
         )
         try:
             await self.change(accept_request, request, self.config.queue.requests_max)
-        except QueueFull:
+        except (QueueFull, TenantOverShare):
             await self.held.let_go(request_id, is_held=is_held)
             raise
         self.runner.wake()

@@ -3,13 +3,18 @@
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from support.records import new_database
 
-from edge_store.config import Detector, PrivacySection, RepairSection
-from edge_store.errors import NotFound, StoreError
+from edge_store.config import Config, Detector, PrivacySection, QueueSection, RepairSection
+from edge_store.errors import NotFound, QueueFull, StoreError, TenantOverShare
 from edge_store.jsonrepair import JsonWorkers
 from edge_store.queue.held import Held
+from edge_store.queue.room import Queue
+from edge_store.recorder.caller import Caller
 from edge_store.recorder.redacting import Redacting
 
 BODY = b'{"messages": "to ada@example.org"}'
@@ -69,3 +74,29 @@ async def test_a_new_start_removes_what_nobody_asks_any_more(held: Held) -> None
         os.utime(path, (1, 1))  # from before it started
     await held.sweep(needed)
     assert [path.name for path in held.folder.iterdir()] == ["needed"]
+
+
+async def test_nothing_is_held_of_what_the_queue_refuses(held: Held, tmp_path: Path) -> None:
+    connection, _ = new_database(tmp_path / "results.db")
+    redacting = held._redacting
+
+    async def change(function: Any, *args: Any) -> Any:
+        return function(connection, *args)
+
+    queue = Queue(
+        runner=cast("Any", SimpleNamespace(wake=lambda: None)),
+        store=cast("Any", None),
+        reader=cast("Any", None),
+        change=change,
+        config=Config(queue=QueueSection(requests_max=10)),
+        redacting=redacting,
+        held=held,
+    )
+    one, other = Caller(tenant="one"), Caller(tenant="other")
+    taken = {await queue.accept("/generate", BODY, caller) for caller in (*[one] * 8, other)}
+    with pytest.raises(TenantOverShare):
+        await queue.accept("/generate", BODY, one)
+    taken.add(await queue.accept("/generate", BODY, other))
+    with pytest.raises(QueueFull):
+        await queue.accept("/generate", BODY, other)
+    assert {path.name for path in held.folder.iterdir()} == taken
