@@ -61,7 +61,11 @@ class Source:
         credentials: Credentials | None,
         device_id: DeviceId,
         on_progress: Callable[[Progress], None] = lambda _progress: None,
+        *,
+        is_checked: bool = True,
     ) -> None:
+        """``is_checked``: Litestream checks every page of what it makes; else the caller does."""
+        self._integrity_check = "full" if is_checked else "none"
         self._location = location
         self._credentials = credentials
         self._device_id = device_id
@@ -143,7 +147,7 @@ class Source:
                 "-txid",
                 f"{point.txid:016x}",
                 "-integrity-check",
-                "full",
+                self._integrity_check,
                 "-o",
                 str(copy),
                 str(source),
