@@ -250,11 +250,8 @@ def _figures(load: Load, pairs: Sequence[Pair]) -> list[Figure]:
             at_least(f"{load.name}: its 95 % lower bound", lower_bound(rates), RATE_BOUND_MIN),
         ]
     if load.mode is Mode.STREAMED:
-        name, ttft = f"{load.name}: ttft p50", median(ratios_of(pairs, "ttft_p50_ms"))
-        if load.offered_per_s is None:  # the faster server is offered more: not the same load
-            figures.append(Figure(name=name, value=ttft, unit="ratio"))
-        else:
-            figures.append(at_most(name, ttft, LATENCY_MAX))
+        ttft = median(ratios_of(pairs, "ttft_p50_ms"))
+        figures.append(at_most(f"{load.name}: ttft p50", ttft, LATENCY_MAX))
     for field, what in (("cpu_us_parent", "its main process"), ("cpu_us_tree", "all processes")):
         figures += [
             Figure(
