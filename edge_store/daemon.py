@@ -62,13 +62,13 @@ from edge_store.sql import sql
 from edge_store.sqlite import (
     Connection,
     DatabaseThread,
-    checkpoint,
     is_index_held,
     open_writer,
     require_safe_sqlite,
     translated,
 )
 from edge_store.systemd import notify
+from edge_store.wal import checkpoint
 from edge_store.watching import Watched, watching
 
 __all__ = ["build_engine", "serve"]

@@ -8,11 +8,13 @@
     ├ StoreError            the disk or the file: 5xx; some exit codes forbid a restart
     └ ReplicationError      the replica or its program
 
-Each leaf has a stable ``code``: it is the ``error_type`` of a row, the ``code`` of an HTTP error
-and a heading of docs/operations.md. A foreign exception is translated once, where it enters.
+Each leaf has a stable ``code``: the ``error_type`` of a row, the ``code`` of an HTTP error, and a
+heading of docs/operations.md. A foreign exception is translated once, where it enters.
 """
 
 from typing import ClassVar
+
+from edge_store import exits
 
 __all__ = [
     "AddressTaken", "AdmissionClosed", "AlreadyRunning", "Cancelled", "ClientDisconnected",
@@ -21,21 +23,11 @@ __all__ = [
     "Forbidden", "GenerationTimeout", "IdempotencyConflict", "InvalidRequest", "KeyExpired",
     "KeyRevoked", "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer",
     "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge",
-    "QueryRefused", "QueueFull",
-    "RateLimited", "RecorderFull", "ReplicaNotFound", "ReplicationError", "RequestError",
-    "RequestTimeout", "ResponseTooLarge", "RestoreFailed", "SchemaTooNew", "ShutDown",
-    "StoreError", "TenantOverShare", "TimelineChanged", "Unauthorized", "UpstreamError",
-    "VerifyFailed", "VulnerableSQLite", "WriterStopped", "may_pass",
+    "QueryRefused", "QueueFull", "RateLimited", "RecorderFull", "ReplicaNotFound",
+    "ReplicationError", "RequestError", "RequestTimeout", "ResponseTooLarge", "RestoreFailed",
+    "SchemaTooNew", "ShutDown", "StoreError", "TenantOverShare", "TimelineChanged",
+    "Unauthorized", "UpstreamError", "VerifyFailed", "VulnerableSQLite", "WriterStopped", "may_pass",
 ]  # fmt: skip
-
-EXIT_FAILURE = 1
-EXIT_CONFIG = 78  # sysexits.h EX_CONFIG
-EXIT_CORRUPT = 65  # EX_DATAERR
-EXIT_NOT_OURS = 66  # EX_NOINPUT: the file is not what it should be
-EXIT_SCHEMA_TOO_NEW = 76  # EX_PROTOCOL
-EXIT_ENGINE = 70  # EX_SOFTWARE: the engine died; a restart mends it
-EXIT_TEMPORARY = 75  # EX_TEMPFAIL
-EXIT_NO_PERMISSION = 77  # EX_NOPERM
 
 
 def may_pass(http_status: int) -> bool:
@@ -48,7 +40,7 @@ class EdgeStoreError(Exception):
 
     code: ClassVar[str] = "internal_error"
     http_status: int = 500
-    exit_code: ClassVar[int] = EXIT_FAILURE
+    exit_code: ClassVar[int] = exits.FAILURE
     retryable: bool = False
     retry_after_s: int = 0  # 0: nobody can tell
     param: str | None = None  # path of the fault in what was sent, as in ``messages[0].content``
@@ -62,14 +54,14 @@ class ConfigError(EdgeStoreError):
     """A setting is unknown, malformed or contradicts another."""
 
     code = "config_invalid"
-    exit_code = EXIT_CONFIG
+    exit_code = exits.CONFIG
 
 
 class AddressTaken(ConfigError):
     """Something else listens there: it may be gone when systemd tries again."""
 
     code = "address_taken"
-    exit_code = EXIT_TEMPORARY
+    exit_code = exits.TEMPORARY
 
 
 class RequestError(EdgeStoreError):
@@ -271,7 +263,7 @@ class EngineCrashed(EngineError):
     """The engine died with requests in flight."""
 
     code = "engine_crashed"
-    exit_code = EXIT_ENGINE
+    exit_code = exits.ENGINE
 
 
 class EngineRefused(EngineError):
@@ -334,35 +326,35 @@ class AlreadyRunning(StoreError):
     """Another process holds the lock of this database."""
 
     code = "already_running"
-    exit_code = EXIT_TEMPORARY
+    exit_code = exits.TEMPORARY
 
 
 class Corrupt(StoreError):
     """The file is damaged."""
 
     code = "database_corrupt"
-    exit_code = EXIT_CORRUPT
+    exit_code = exits.CORRUPT
 
 
 class NotAnEdgeStoreFile(StoreError):
     """The file is a database, but not one of ours, or it is not there."""
 
     code = "not_an_edge_store_file"
-    exit_code = EXIT_NOT_OURS
+    exit_code = exits.NOT_OURS
 
 
 class SchemaTooNew(StoreError):
     """The file was written by a newer edge-store."""
 
     code = "schema_too_new"
-    exit_code = EXIT_SCHEMA_TOO_NEW
+    exit_code = exits.SCHEMA_TOO_NEW
 
 
 class VulnerableSQLite(StoreError):
     """This SQLite has the WAL-reset bug (sqlite.org/wal.html#the_wal_reset_bug)."""
 
     code = "sqlite_vulnerable"
-    exit_code = EXIT_CONFIG
+    exit_code = exits.CONFIG
 
 
 class ReplicationError(EdgeStoreError):
@@ -405,4 +397,4 @@ class VerifyFailed(ReplicationError):
     """The file is readable but its digest chain or its integrity check does not hold."""
 
     code = "verify_failed"
-    exit_code = EXIT_CORRUPT
+    exit_code = exits.CORRUPT

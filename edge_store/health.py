@@ -16,7 +16,7 @@ from edge_store.recorder.app import Recorder
 from edge_store.recorder.disk import Disk
 from edge_store.replica.status import Health
 from edge_store.result import Boot
-from edge_store.sqlite import wal_bytes
+from edge_store.wal import wal_bytes
 
 __all__ = ["read_health", "watch"]
 

@@ -40,12 +40,10 @@ __all__ = [
     "Connection",
     "DatabaseThread",
     "check_integrity",
-    "checkpoint",
     "complete_statement",
     "driver",
     "is_index_held",
     "is_vulnerable",
-    "move_wal",
     "open_copy",
     "open_reader",
     "open_scanner",
@@ -53,7 +51,6 @@ __all__ = [
     "open_writer",
     "require_safe_sqlite",
     "translated",
-    "wal_bytes",
 ]
 
 Connection = driver.Connection
@@ -301,39 +298,6 @@ def check_integrity(connection: Connection, *, full: bool = False) -> str:
         "PRAGMA integrity_check(1)" if full else "PRAGMA quick_check(1)"
     ).fetchone()
     return str(answer)
-
-
-def checkpoint(connection: Connection) -> bool:
-    """Move the whole WAL into the database and empty it; false when a reader was in the way.
-
-    Only while no Litestream runs on the file: it would lose its place.
-    """
-    with translated("the WAL could not be moved into the database"):
-        (busy, _log, _moved) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    return not busy
-
-
-def move_wal(path: Path) -> None:
-    """Move what the WAL holds now into the database, beside a writer and without making him wait.
-    The WAL keeps its size, and what is written meanwhile stays in it.
-
-    Only while no Litestream runs on the file, and while another connection is open: the last one to
-    close would empty the WAL in its own time.
-    """
-    connection = open_writer(path)
-    try:
-        with translated("the WAL could not be moved into the database"):
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    finally:
-        connection.close()
-
-
-def wal_bytes(path: Path) -> int:
-    """Size of the WAL beside the database; 0 when there is none."""
-    try:
-        return path.with_name(f"{path.name}-wal").stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 class DatabaseThread:

@@ -19,7 +19,8 @@ from edge_store.query import run_query
 from edge_store.recorder.disk import Disk
 from edge_store.result import Record
 from edge_store.sql import sql
-from edge_store.sqlite import open_reader, translated, wal_bytes
+from edge_store.sqlite import open_reader, translated
+from edge_store.wal import wal_bytes
 
 __all__ = [
     "BoxStatus",

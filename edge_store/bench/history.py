@@ -18,7 +18,8 @@ from edge_store.result import Boot, Content, JsonState, Operation, Output, Resul
 from edge_store.rows import insert_rows, to_row
 from edge_store.schema import migrate
 from edge_store.sql import sql
-from edge_store.sqlite import checkpoint, open_writer
+from edge_store.sqlite import open_writer
+from edge_store.wal import checkpoint
 
 __all__ = ["FIRST_AT", "LAST_AT", "MODELS", "History"]
 

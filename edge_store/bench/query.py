@@ -18,8 +18,9 @@ from edge_store.bench.history import CUSTOMERS, FIRST_AT, LAST_AT, MODELS, Histo
 from edge_store.indexes import JsonPath, add_index
 from edge_store.recorder.caller import Caller
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, checkpoint, open_reader, wal_bytes
+from edge_store.sqlite import Connection, open_reader
 from edge_store.stored import Wanted, page
+from edge_store.wal import checkpoint, wal_bytes
 
 __all__ = ["bench_query"]
 

@@ -48,7 +48,8 @@ from edge_store.recorder.exchange import Exchange
 from edge_store.recorder.slots import Slot, Slots
 from edge_store.result import Receipt, Result
 from edge_store.rows import content_digest, row_digest, to_row
-from edge_store.sqlite import checkpoint, open_writer
+from edge_store.sqlite import open_writer
+from edge_store.wal import checkpoint
 
 __all__ = ["bench_shares"]
 

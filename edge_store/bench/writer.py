@@ -35,14 +35,8 @@ from edge_store.result import Boot, Content, Operation, Output, Result, Status
 from edge_store.rows import NAMES, Row, insert_rows, to_row
 from edge_store.schema import migrate
 from edge_store.sql import sql
-from edge_store.sqlite import (
-    Connection,
-    DatabaseThread,
-    checkpoint,
-    driver,
-    open_writer,
-    wal_bytes,
-)
+from edge_store.sqlite import Connection, DatabaseThread, driver, open_writer
+from edge_store.wal import checkpoint, wal_bytes
 
 __all__ = ["Ours", "bench_writer", "prepare", "sample_result"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from edge_store import __version__
-from edge_store.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EdgeStoreError
+from edge_store import __version__, exits
+from edge_store.errors import EdgeStoreError
 
 __all__ = ["cli", "main", "report"]
 
@@ -93,10 +93,10 @@ def report(error: BaseException) -> int:
         case PermissionError():
             click.echo(f"edge-store: {error.filename}: {error.strerror}", err=True)
             click.echo("  run it as a user of the group that owns the file", err=True)
-            return EXIT_NO_PERMISSION
+            return exits.NO_PERMISSION
         case _:
             traceback.print_exception(error)
-            return EXIT_FAILURE
+            return exits.FAILURE
 
 
 def _drop_output() -> None:
@@ -124,4 +124,4 @@ def main() -> None:
         where = f"{exc.filename}: " if exc.filename else ""
         click.echo(f"edge-store: {where}{exc.strerror or exc}", err=True)
         _drop_output()
-        sys.exit(EXIT_FAILURE)
+        sys.exit(exits.FAILURE)

@@ -41,7 +41,7 @@ def receipt(result_id: str, db: Path | None, config: str | None, *, as_json: boo
     Example:
       edge-store receipt 0190d3e1-7c1f-7a5e-9d4c-0a4b6f2f7c55
     """
-    from edge_store.errors import EXIT_CORRUPT
+    from edge_store import exits
     from edge_store.receipt import ReplicaUnknown, State, described, read_receipt
     from edge_store.sqlite import open_reader
 
@@ -60,7 +60,7 @@ def receipt(result_id: str, db: Path | None, config: str | None, *, as_json: boo
     else:
         for name, text in described(found):
             click.echo(f"{name:<10} {text}")
-    sys.exit({State.COMMITTED: 0, State.CHANGED: EXIT_CORRUPT}.get(found.state, 1))
+    sys.exit({State.COMMITTED: 0, State.CHANGED: exits.CORRUPT}.get(found.state, 1))
 
 
 def _replica(config: str | None) -> "tuple[bool, ReplicaStatus | ReplicaUnknown | None]":

@@ -49,7 +49,7 @@ def verify(db: Path | None, config: str | None, head: bytes | None, *, as_json: 
       edge-store verify
       edge-store verify --db restored.db --head 5f0c…
     """
-    from edge_store.errors import EXIT_CORRUPT
+    from edge_store import exits
     from edge_store.verify import verify_file
 
     path = chosen_database(db, config)
@@ -61,7 +61,7 @@ def verify(db: Path | None, config: str | None, head: bytes | None, *, as_json: 
         for name, text in _lines(check, head):
             click.echo(f"{name:<8} {text}")
     if check.faults:
-        sys.exit(EXIT_CORRUPT)
+        sys.exit(exits.CORRUPT)
 
 
 def _object(check: "ChainCheck") -> dict[str, object]:

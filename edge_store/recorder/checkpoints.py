@@ -7,21 +7,14 @@ import structlog
 
 from edge_store.errors import StoreError
 from edge_store.recorder.deletions import last_tombstones
-from edge_store.sqlite import (
-    Connection,
-    DatabaseThread,
-    checkpoint,
-    is_vulnerable,
-    move_wal,
-    wal_bytes,
-)
+from edge_store.sqlite import DatabaseThread, is_vulnerable
+from edge_store.wal import checkpoint_soon, move_wal, wal_bytes
 
 __all__ = ["checkpoint_when_large"]
 
 log = structlog.get_logger(__name__)
 
 WAL_CHECK_S = 10.0
-EMPTYING_MS = 200  # every COMMIT waits as long for readers of an older state as it does
 
 
 async def checkpoint_when_large(path: Path, database: DatabaseThread, bound: int) -> None:
@@ -40,21 +33,9 @@ async def checkpoint_when_large(path: Path, database: DatabaseThread, bound: int
                 continue
             if not is_vulnerable():  # two that move it at once are what its bug needs
                 await asyncio.to_thread(move_wal, path)
-            if await database.run(_empty):
+            if await database.run(checkpoint_soon):
                 emptied_of = deleted
             else:
                 log.warning("checkpoint_blocked", wal_bytes=wal_bytes(path))
         except StoreError as exc:
             log.warning("checkpoint_failed", code=exc.code, error=str(exc))
-
-
-def _empty(connection: Connection) -> bool:
-    """As ``checkpoint``, on the writer's thread: one long read, as of a backup, may last for hours
-    and is not waited for.
-    """
-    (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    connection.execute(f"PRAGMA busy_timeout = {min(before, EMPTYING_MS)}")
-    try:
-        return checkpoint(connection)
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {before}")

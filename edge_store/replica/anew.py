@@ -23,13 +23,12 @@ from edge_store.errors import ReplicationError, StoreError
 from edge_store.ids import BootId
 from edge_store.replica.local import drop
 from edge_store.result import Record
-from edge_store.sqlite import DatabaseThread, checkpoint
+from edge_store.sqlite import DatabaseThread
+from edge_store.wal import empty_wal
 
 __all__ = ["Ground", "forget_wal"]
 
 log = structlog.get_logger(__name__)
-
-TRIES, PAUSE_S = 10, 0.1  # a reader in the way has a moment to leave
 
 
 class Pausable(Protocol):
@@ -53,15 +52,8 @@ async def forget_wal(litestream: Pausable, database: DatabaseThread) -> None:
 
 
 async def _empty_wal(database: DatabaseThread) -> None:
-    for _ in range(TRIES):
-        if await database.run(checkpoint):
-            log.warning("wal_emptied", consequence="the replica is uploaded anew")
-            return
-        await asyncio.sleep(PAUSE_S)
-    raise StoreError(
-        "the WAL cannot be emptied: another process reads the database and does not let go",
-        hint="end it; `fuser -v` on the -shm file names it",
-    )
+    await empty_wal(database)
+    log.warning("wal_emptied", consequence="the replica is uploaded anew")
 
 
 class Stand(Record, frozen=True, kw_only=True):

@@ -18,17 +18,16 @@ from typing import Protocol
 
 import structlog
 
-from edge_store.errors import ReplicationError
 from edge_store.replica.status import ReplicaState
 from edge_store.result import Record
-from edge_store.sqlite import DatabaseThread, checkpoint, move_wal, wal_bytes
+from edge_store.sqlite import DatabaseThread
+from edge_store.wal import empty_wal, move_wal, wal_bytes
 
 __all__ = ["Held", "MayPause", "drop", "has_outgrown", "make_room", "measure", "remove_dropped"]
 
 log = structlog.get_logger(__name__)
 
 BLOCK_BYTES = 512  # of st_blocks, whatever the file system's own are
-TRIES, PAUSE_S = 10, 0.1  # a reader in the way has a moment to leave
 DROPPED = "dropped"  # what the folder of LTX files is called while it is removed
 
 
@@ -97,20 +96,13 @@ async def make_room(litestream: MayPause, database: DatabaseThread, path: Path, 
     """Give up what Litestream has not sent, and empty the WAL, while none runs.
 
     Raises:
-        ReplicationError: Litestream does not end, or a reader keeps the WAL from being emptied.
-        StoreError: the disk does not take the checkpoint.
+        ReplicationError: Litestream does not end.
+        StoreError: the WAL cannot be emptied.
     """
     async with litestream.paused():
         await _finished(drop, ltx)
         await _finished(move_wal, path)  # the writer waits for the rest only
-        for _ in range(TRIES):
-            if await database.run(checkpoint):
-                return
-            await asyncio.sleep(PAUSE_S)
-    raise ReplicationError(
-        "the WAL cannot be emptied: another process reads the database and does not let go",
-        hint="end it; `fuser -v` on the -shm file names it",
-    )
+        await empty_wal(database)
 
 
 async def _finished(function: Callable[[Path], None], path: Path) -> None:

@@ -15,7 +15,7 @@ from support.replicating import Database, contents, wait_for
 from support.s3server import BUCKET, S3Server
 
 from edge_store.replica import control
-from edge_store.sqlite import checkpoint
+from edge_store.wal import checkpoint
 
 LITESTREAM = Path(sys.executable).with_name("litestream")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from support.daemon import Box
 
-from edge_store.errors import EXIT_CORRUPT
+from edge_store import exits
 from edge_store.sqlite import PAGE_BYTES
 
 
@@ -31,10 +31,10 @@ def test_no_end_is_written_after_damage_so_that_the_next_start_looks_again(tmp_p
             file.seek(offset)
             file.write(b"\xa5" * PAGE_BYTES)
         assert daemon.chat("into the damage").json()["error"]["code"] == "database_corrupt"
-        assert daemon.wait() == EXIT_CORRUPT
+        assert daemon.wait() == exits.CORRUPT
     before = box.database.read_bytes()
     done = box.run("serve", "--config", str(box.directory))
-    assert done.returncode == EXIT_CORRUPT, done.stderr
+    assert done.returncode == exits.CORRUPT, done.stderr
     assert box.database.read_bytes() == before
 
 
@@ -48,7 +48,7 @@ def test_an_index_is_not_added_to_a_database_that_the_daemon_refuses(tmp_path: P
         file.truncate(wal.stat().st_size // 2)
     before = wal.read_bytes()
     done = box.run("index", "add", "output.x", "--config", str(box.directory))
-    assert done.returncode == EXIT_CORRUPT, done.stderr
+    assert done.returncode == exits.CORRUPT, done.stderr
     assert wal.read_bytes() == before
 
 
@@ -62,10 +62,10 @@ def test_who_reads_a_refused_database_does_not_make_it_pass(tmp_path: Path) -> N
     whole = wal.read_bytes()
     wal.write_bytes(whole[: len(whole) // 2])
     first = box.run("serve", "--config", str(box.directory))
-    assert first.returncode == EXIT_CORRUPT, first.stderr
+    assert first.returncode == exits.CORRUPT, first.stderr
     box.run("ledger", "--config", str(box.directory))
     again = box.run("serve", "--config", str(box.directory))
-    assert again.returncode == EXIT_CORRUPT, again.stderr
+    assert again.returncode == exits.CORRUPT, again.stderr
     assert "nothing has changed since" in again.stderr
     wal.write_bytes(whole)  # found again
     with box.serve() as daemon:

@@ -13,7 +13,7 @@ from support.daemon import Box, DaemonProcess, until
 from support.load import Load
 from support.syscall_faults import ALL, FLUSH, SyscallFaults, built_shim
 
-from edge_store.errors import EXIT_CORRUPT
+from edge_store import exits
 
 PATIENCE = {"RECORDER__COMMIT_TIMEOUT_S": "1.0", "RECORDER__BEAT_S": "0.1"}
 
@@ -162,7 +162,7 @@ def test_file_system_that_turns_read_only_is_refused_and_whole_when_mounted_agai
         daemon.logged("commit_failed", number=2)  # the second is of the reading back
         failures = [line["code"] for line in daemon.log if line["event"] == "commit_failed"]
         if "database_corrupt" in failures:
-            assert daemon.wait() == EXIT_CORRUPT
+            assert daemon.wait() == exits.CORRUPT
         else:
             assert load.broken == []
             assert daemon.get("/readyz").status_code == 503

@@ -19,7 +19,8 @@ from support.replicating import ROOT
 
 from edge_store.chain import verify_chain
 from edge_store.daemon import _prepare
-from edge_store.sqlite import Connection, is_index_held, open_writer, wal_bytes
+from edge_store.sqlite import Connection, is_index_held, open_writer
+from edge_store.wal import wal_bytes
 
 DEADLINE_S = 30.0
 DEVICE = "box-a"

@@ -36,11 +36,11 @@ from edge_store.sqlite import (
     Connection,
     DatabaseThread,
     check_integrity,
-    checkpoint,
     open_reader,
     open_writer,
     translated,
 )
+from edge_store.wal import checkpoint
 
 DEADLINE_S = 20.0
 CALLS_MAX = 2000  # more than any round makes; a sweep that reaches it does not end

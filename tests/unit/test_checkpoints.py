@@ -12,7 +12,8 @@ from support.records import new_database
 
 from edge_store.recorder import checkpoints
 from edge_store.recorder.checkpoints import checkpoint_when_large
-from edge_store.sqlite import DatabaseThread, open_reader, open_writer, wal_bytes
+from edge_store.sqlite import DatabaseThread, open_reader, open_writer
+from edge_store.wal import wal_bytes
 
 
 @pytest.fixture

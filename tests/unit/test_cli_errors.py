@@ -6,8 +6,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from edge_store import exits
 from edge_store.cli.main import cli, report
-from edge_store.errors import EXIT_CONFIG, EXIT_FAILURE, ConfigError
+from edge_store.errors import ConfigError
 from edge_store.ids import new_result_id
 
 
@@ -16,13 +17,13 @@ def test_error_from_nested_task_groups_exits_with_its_own_code(
 ) -> None:
     error = ConfigError("server.port = 'x'", hint="set another value")
     code = report(ExceptionGroup("outer", [ExceptionGroup("inner", [error])]))
-    assert code == EXIT_CONFIG
+    assert code == exits.CONFIG
     assert capsys.readouterr().err == "edge-store: server.port = 'x'\n  set another value\n"
 
 
 def test_bug_beside_an_expected_error_is_not_hidden(capsys: pytest.CaptureFixture[str]) -> None:
     both = ExceptionGroup("both", [ConfigError("expected"), ZeroDivisionError("a bug")])
-    assert report(both) == EXIT_FAILURE
+    assert report(both) == exits.FAILURE
     assert "ZeroDivisionError: a bug" in capsys.readouterr().err
 
 

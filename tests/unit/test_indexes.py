@@ -16,7 +16,8 @@ from edge_store.lock import DatabaseLock
 from edge_store.result import JsonState
 from edge_store.rows import insert_rows, to_row
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, open_reader, wal_bytes
+from edge_store.sqlite import Connection, open_reader
+from edge_store.wal import wal_bytes
 
 ROWS = 2_000
 

@@ -28,16 +28,14 @@ from edge_store.sqlite import (
     PAGE_BYTES,
     DatabaseThread,
     check_integrity,
-    checkpoint,
     driver,
     is_vulnerable,
-    move_wal,
     open_reader,
     open_writer,
     require_safe_sqlite,
     translated,
-    wal_bytes,
 )
+from edge_store.wal import checkpoint, move_wal, wal_bytes
 
 
 @pytest.fixture
