@@ -25,8 +25,8 @@ __all__ = [
     "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge",
     "QueryRefused", "QueueFull", "RateLimited", "RecorderFull", "ReplicaNotFound",
     "ReplicationError", "RequestError", "RequestTimeout", "ResponseTooLarge", "RestoreFailed",
-    "SchemaTooNew", "ShutDown", "StoreError", "TenantOverShare", "TimelineChanged",
-    "Unauthorized", "UpstreamError", "VerifyFailed", "VulnerableSQLite", "WriterStopped", "may_pass",
+    "SchemaTooNew", "ShutDown", "StoreError", "TenantOverShare", "TimelineChanged", "Unauthorized",
+    "UpstreamError", "VerifyFailed", "VulnerableSQLite", "WriterStopped", "may_pass",
 ]  # fmt: skip
 
 
