@@ -286,7 +286,7 @@ class DeviceSection(Section, frozen=True, kw_only=True):
             pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$",
             description="Name of this box, for good: "
             "lower-case letters, digits and dashes. Empty: the one made by `edge-store init`. "
-            "Two boxes under one id destroy each other's replica.",
+            "Of two boxes under one id only one replicates.",
         ),
     ] = ""
 
