@@ -55,6 +55,7 @@ class EnginePlan(Record, frozen=True, kw_only=True):
     pairs: int
     seconds: float  # of a window
     clients: int | None = None
+    has_equal_rates: bool = False  # also ask both servers as often
     time_limit_s: float | None = None  # after the start: no round is begun that would pass it
 
 
@@ -117,7 +118,7 @@ async def bench_engine(
                 acknowledged |= ids
                 if number:  # the first round warms both up
                     pairs.append(pair)
-                elif load.mode is Mode.STREAMED:
+                elif plan.has_equal_rates and load.mode is Mode.STREAMED:
                     loads.append(_offered(load, pair.own))
                 say(_line(number, pair))
             keep(_run(plan, loads, pairs, None))

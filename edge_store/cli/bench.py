@@ -213,6 +213,10 @@ def batch(pairs: int, lines: int, seconds: float, directory: Path | None) -> Non
     help="Client processes; half the cores without it, 8 at most.",
 )  # fmt: skip
 @click.option(
+    "--equal-rate", is_flag=True,
+    help="Also ask both for as many streams a second, 0.8 of what SGLang's own server answers.",
+)  # fmt: skip
+@click.option(
     "--time-limit", type=click.FloatRange(min=1),
     help="Begin no round of pairs that would end later than this, in seconds after the start.",
 )  # fmt: skip
@@ -223,6 +227,7 @@ def batch(pairs: int, lines: int, seconds: float, directory: Path | None) -> Non
 )  # fmt: skip
 @dir_option
 def engine(  # noqa: PLR0913  (one parameter per option)
+    *,
     model: str | None,
     arguments: tuple[str, ...],
     kind: str,
@@ -230,6 +235,7 @@ def engine(  # noqa: PLR0913  (one parameter per option)
     seconds: float,
     connections: tuple[int, ...],
     clients: int | None,
+    equal_rate: bool,
     time_limit: float | None,
     report: Path | None,
     directory: Path | None,
@@ -259,6 +265,7 @@ def engine(  # noqa: PLR0913  (one parameter per option)
         pairs=pairs,
         seconds=seconds,
         clients=clients,
+        has_equal_rates=equal_rate,
         time_limit_s=time_limit,
     )
 

@@ -13,28 +13,33 @@ __all__ = ["Turns"]
 
 class Turns:
     """Makes the events by which an engine wakes its streams. The first wake of each is at once;
-    of later ones each turn of the loop has one, in the order in which they came.
+    of later ones every other turn of the loop has one, in the order in which they came.
 
     A stream that is woken late finds all that has come for it meanwhile, and writes it as one.
     """
 
     def __init__(self) -> None:
         self._waiting: deque[_Wake] = deque()
+        self._is_taken = False
 
     def event(self) -> asyncio.Event:
         """That of one stream."""
         return _Wake(self)
 
     def add(self, wake: "_Wake") -> None:
-        """Let it wait for its turn."""
-        self._waiting.append(wake)
-        if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._next)
+        """Let it pass, or wait for its turn."""
+        if self._is_taken:
+            self._waiting.append(wake)
+            return
+        self._is_taken = True
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._next)  # the turn between is for those that have none
+        wake.now()
 
     def _next(self) -> None:
-        self._waiting.popleft().now()
+        self._is_taken = False
         if self._waiting:
-            asyncio.get_running_loop().call_soon(self._next)
+            self.add(self._waiting.popleft())
 
 
 class _Wake(asyncio.Event):

@@ -44,7 +44,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-PACING_S = 0.05  # longest time over which committed streams are released
+PACING_S = 1.0  # longest time over which committed streams are released
 GATHER_S = 0.005  # longest wait for results that the loop is busy bringing
 QUIET_TURNS = 4  # of the loop, without a new result: it has none at hand
 RETRY_PAUSE_S = 0.05  # doubled at each failure

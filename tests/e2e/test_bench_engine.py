@@ -13,8 +13,8 @@ def test_bench_engine_measures_both_servers_and_finds_every_answer(tmp_path: Pat
     box = Box(tmp_path / "none")
     box.deadline_s = 60.0  # its windows and starts alone take 15
     done = box.run(
-        *("bench", "engine", "--kind", "demo", "--pairs", "1", "--seconds", SECONDS),
-        *("--connections", str(CALLERS), "--clients", "2"),
+        *("bench", "engine", "--kind", "demo", "--pairs", "1", "--equal-rate"),
+        *("--seconds", SECONDS, "--connections", str(CALLERS), "--clients", "2"),
         *("--dir", str(tmp_path), "--report", str(tmp_path)),
     )
     # One pair is not enough for a claim, and it says so.
