@@ -8,8 +8,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import as_json, read_json
-from edge_store.api.background import Means
 from edge_store.api.described import INCLUDE, described
+from edge_store.api.means import Means
 from edge_store.api.protocols import Listed
 from edge_store.api.responses import PAGING, item_list, paging_of
 from edge_store.recorder.caller import Caller, caller_of, require_full

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import msgspec
 
-from edge_store.api.background import Means
+from edge_store.api.means import Means
 from edge_store.api.turn import Turn, origin_of_turn
 from edge_store.engine import ASGIMessage, Receive, Scope, Send
 from edge_store.errors import EdgeStoreError

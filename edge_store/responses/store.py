@@ -30,6 +30,7 @@ __all__ = [
     "Waiting",
     "accept",
     "find",
+    "find_outline",
     "keep",
     "mend",
     "note",
@@ -169,6 +170,11 @@ def find(
             Happened(event=event, code=code, message=message) for event, code, message in events
         ),
     )
+
+
+def find_outline(connection: Connection, result_id: str, caller: Caller) -> Found | None:
+    """As ``find``, without the answer's bytes."""
+    return find(connection, result_id, caller, with_content=False)
 
 
 def _kept(row: Sequence[Any]) -> Kept:
