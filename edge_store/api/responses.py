@@ -1,9 +1,8 @@
 """OpenAI's Responses: /v1/responses and what is below it."""
 
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -23,15 +22,15 @@ from edge_store.engine import Receive
 from edge_store.errors import ConversationLocked, NotFound
 from edge_store.ids import RESPONSE_PREFIX, new_result_id
 from edge_store.recorder.caller import Caller, RecordLevel, caller_of, record_level
-from edge_store.recorder.entry import key_hash
-from edge_store.recorder.idempotency import Stored
+from edge_store.recorder.entry import key_in, key_of
+from edge_store.recorder.idempotency import KeyedRequest, Stored
 from edge_store.responses.ask import Ask, fault, read_ask, require_calls
 from edge_store.responses.chat import chat_body
 from edge_store.responses.conversations import Paging, find_conversation
 from edge_store.responses.items import input_items
 from edge_store.responses.objects import ResponseStatus
 from edge_store.responses.shown import replayed, standing_of, waiting_object, whole_object
-from edge_store.responses.store import Found, Kept, Key, find, remove
+from edge_store.responses.store import Found, Kept, find, remove
 
 __all__ = ["PAGING", "item_list", "paging_of", "response_routes"]
 
@@ -106,7 +105,7 @@ class Room:
             if ask.background or ask.conversation is not None:
                 raise fault("what is not recorded in full cannot be kept", "store")
             ask.store = False
-        key = _key_of(request, body)
+        key = key_of(key_in(request.scope), body)
         if key is not None and not ask.store:
             raise fault("with an Idempotency-Key it must be stored, to be given again", "store")
         kept = Kept(
@@ -121,8 +120,8 @@ class Room:
         )
         with ExitStack() as held:
             if key is not None:
-                keyed = Keyed(caller.tenant, key.key_hash, PATH, key.fingerprint)
-                claim = await self._means.claim(keyed, request.receive)
+                named = KeyedRequest(caller.tenant, key.key_hash, PATH, key.fingerprint)
+                claim = await self._means.claim(named, request.receive)
                 if isinstance(claim, Stored):
                     if wait_s is not None:
                         claim = await self._waited(claim, caller, wait_s, request.receive)
@@ -282,23 +281,6 @@ class Room:
         if live is not None:  # its result may be there, but not yet its place in a conversation
             return msgspec.structs.replace(found, recorded=None)
         return found
-
-
-class Keyed(NamedTuple):
-    """What the claim of a key needs of a request."""
-
-    tenant: str | None
-    key_hash: bytes | None
-    endpoint: str
-    fingerprint: bytes
-
-
-def _key_of(request: Request, body: bytes) -> Key | None:
-    given = request.headers.get("idempotency-key")
-    hashed = key_hash(None if given is None else given.encode("latin-1"))
-    if hashed is None:
-        return None
-    return Key(key_hash=hashed, fingerprint=hashlib.sha256(body).digest())
 
 
 def _shown(_connection: Any, found: Found) -> dict[str, Any]:

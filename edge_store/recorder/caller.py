@@ -110,6 +110,7 @@ class Origin(Record, frozen=True, kw_only=True):
 
     result_id: ResultId | None = None  # made when it was accepted
     endpoint: str | None = None  # what was called, where that is not the route that generates
+    key_hash: bytes | None = None  # of the Idempotency-Key that it was accepted with
     headers: tuple[tuple[bytes, bytes], ...] = ()  # that came with what it was made of
     # None: this is the only attempt. Else a failure that is followed by another attempt, and a cut
     # at a stop, is recorded under an id of its own.

@@ -16,6 +16,7 @@ from edge_store.clock import now_ms
 from edge_store.ids import ResultId
 from edge_store.recorder.caller import Caller
 from edge_store.recorder.deletions import Reason, delete_here
+from edge_store.recorder.entry import Key
 from edge_store.responses.events import Event, items_of, outputs_of
 from edge_store.result import Record, Recorded, Status
 from edge_store.rows import insert_blobs, load_recorded
@@ -26,7 +27,6 @@ __all__ = [
     "Found",
     "Happened",
     "Kept",
-    "Key",
     "Waiting",
     "accept",
     "find",
@@ -40,13 +40,6 @@ __all__ = [
     "start",
     "waiting",
 ]
-
-
-class Key(Record, frozen=True, kw_only=True):
-    """The SHA-256 of an ``Idempotency-Key``, and of the request that it came with."""
-
-    key_hash: bytes
-    fingerprint: bytes
 
 
 class Kept(Record, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -246,13 +247,6 @@ def test_what_is_answered_later_is_checked_at_once(daemon: DaemonProcess) -> Non
     later = {"prefer": "respond-async"}
     refused = daemon.post("/v1/chat/completions", content=b"{", headers=later)
     assert refused.status_code == 400
-    with_key = daemon.post(
-        "/v1/chat/completions",
-        json={"model": "demo", "messages": [{"role": "user", "content": "x"}]},
-        headers={**later, "idempotency-key": "k"},
-    )
-    assert with_key.status_code == 200
-    assert "preference-applied" not in with_key.headers
     unkept = daemon.post(
         "/v1/chat/completions",
         json={"model": "demo", "store": False, "messages": [{"role": "user", "content": "x"}]},
@@ -271,3 +265,37 @@ def test_what_is_answered_later_is_checked_at_once(daemon: DaemonProcess) -> Non
         "it is off the queue",
     )
     assert daemon.box.scalar("SELECT count(*) FROM results WHERE batch_id = ?", where[12:]) == 1
+
+
+def test_a_key_has_one_request_that_is_answered_later(daemon: DaemonProcess) -> None:
+    chat, config = "/v1/chat/completions", ("--config", str(daemon.box.directory))
+    body = {"model": "demo", "messages": [{"role": "user", "content": "once"}]}
+    other = {**body, "seed": 1}
+    plain = {"idempotency-key": "later"}
+    later = {**plain, "prefer": "respond-async"}
+
+    def asked(headers: dict[str, str]) -> Any:
+        return daemon.post(chat, json=body, headers=headers)
+
+    assert daemon.box.run("queue", "pause", *config).returncode == 0
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            first = [*pool.map(asked, [later, later, later]), asked(plain)]
+    finally:
+        assert daemon.box.run("queue", "resume", *config).returncode == 0
+    assert [answer.status_code for answer in first] == [202] * 4
+    assert len({(answer.content, answer.headers["location"]) for answer in first}) == 1
+    replayed = [answer.headers.get("idempotency-replayed") for answer in first]
+    assert sorted(replayed, key=str) == [None, "true", "true", "true"]
+    refused = daemon.post(chat, json=other, headers=later)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "idempotency_conflict")
+    where = "/v1/results/" + first[0].headers["x-edge-store-id"]
+    until(lambda: daemon.get(where).status_code == 200, "the result is there")
+    for headers in (later, plain):
+        done = asked(headers)
+        assert (done.status_code, done.headers["idempotency-replayed"]) == (200, "true")
+        assert "/v1/results/" + done.headers["x-edge-store-id"] == where
+    found = "SELECT count(*) FROM results WHERE idempotency_key_hash IS NOT NULL"
+    assert daemon.box.scalar(found) == 1
+    refused = daemon.post(chat, json=other, headers=later)
+    assert refused.status_code == 422
