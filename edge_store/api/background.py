@@ -20,6 +20,7 @@ from edge_store.api.inside import Inside
 from edge_store.api.live import Live
 from edge_store.api.means import Locks, Means
 from edge_store.api.turn import Turn, origin_of_turn
+from edge_store.blobs import taken_out
 from edge_store.config import Config
 from edge_store.engine import ASGIMessage
 from edge_store.errors import (
@@ -143,6 +144,7 @@ class Background:
         try:
             left, is_held = await held.hold(kept.id, kept.request, lambda b: left_of(b, ask))
             row = msgspec.structs.replace(kept, request=left, is_held=is_held)
+            await taken_out(row, left)
             await self.means.change(accept, row)
         except Suspect as exc:  # it is looked for when its turn comes
             live.is_unsure = True

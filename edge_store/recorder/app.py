@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
+from edge_store.blobs import taken_out
 from edge_store.config import PrivacySection, RecorderSection, ReplicaSection
 from edge_store.engine import Engine, Receive, Scope, Send
 from edge_store.errors import (
@@ -192,6 +193,7 @@ class Recorder:
             await exchange.run(self._engine, scope, body, receive, self._engine_timeout_s)
             result, failure = await self._outcome(entry)
             kept = await self.redacting.written(entry.kept(result))
+            await taken_out(kept.content, kept.content.request_body)
             commit = self._writer.enqueue(kept, slot, claim.follow(result))
             receipt = await self._committed(kept, commit)
         except BaseException as exc:

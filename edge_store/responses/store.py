@@ -7,11 +7,12 @@ the background before it runs.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
 
-from edge_store.blobs import joined, split
+from edge_store.blobs import Split, joined, split
 from edge_store.clock import now_ms
 from edge_store.ids import ResultId
 from edge_store.recorder.caller import Caller
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 
-class Kept(Record, frozen=True, kw_only=True):
+class Kept(Record, frozen=True, kw_only=True, dict=True, gc=True):
     """The row of a response, and while it is new the key that it was asked for with."""
 
     id: ResultId
@@ -54,6 +55,11 @@ class Kept(Record, frozen=True, kw_only=True):
     request: bytes
     key: Key | None = None
     is_held: bool = False  # what was sent lies in `held/`, until it has been asked
+
+    @cached_property
+    def split_body(self) -> Split:
+        """The request without its images, and these."""
+        return split(self.request)
 
 
 class Waiting(NamedTuple):
@@ -131,7 +137,7 @@ def _insert(connection: Connection, kept: Kept) -> None:
     del row["key"]
     row["caller"] = msgspec.json.encode(kept.caller).decode()
     row["is_held"] = int(kept.is_held)
-    row["request"], blobs = split(kept.request)
+    row["request"], blobs = kept.split_body
     connection.execute(sql("insert_response"), {**row, "tenant": kept.caller.tenant})
     insert_blobs(connection, "insert_response_blob", kept.id, blobs)
 

@@ -74,9 +74,13 @@ async def nothing_open(path: Path) -> None:
 
 
 async def shown(here: Responding, response_id: str) -> dict[str, Any]:
-    call = await here.ask(f"{PATH}/{response_id}", method="GET")
-    found: dict[str, Any] = call.json()
-    return found
+    """It, once it has ended."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            found: dict[str, Any] = (await here.ask(f"{PATH}/{response_id}", method="GET")).json()
+            if found["status"] not in ("queued", "in_progress"):
+                return found
+            await asyncio.sleep(0.005)
 
 
 async def test_a_read_that_takes_too_long_only_delays_it(
