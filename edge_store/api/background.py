@@ -38,7 +38,7 @@ from edge_store.queue.held import Held
 from edge_store.readers import Reader
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.batch import Suspect
-from edge_store.recorder.caller import Caller, ShutOut, nobody_is
+from edge_store.recorder.caller import EVERYBODY, ShutOut, nobody_is
 from edge_store.recorder.commits import Commits
 from edge_store.recorder.failure import is_damage
 from edge_store.recorder.sharing import InTurn, Shares
@@ -73,7 +73,6 @@ ADMISSION_PAUSE_S = 1.0
 STORE_PAUSE_S = 5.0  # before a response that the disk had no room for is tried again
 READS_MAX = 12  # that take too long: about three minutes, then a response fails
 SEQ_MAX = 2**63 - 1
-EVERYBODY = Caller()
 
 
 class Background:

@@ -14,6 +14,7 @@ from edge_store.api.answers import as_json, integer_parameter, read_json
 from edge_store.api.background import Background
 from edge_store.api.described import INCLUDE, Form, choice, described, text, whole
 from edge_store.api.foreground import Answering, Running
+from edge_store.api.lists import list_of, paged, paging_of
 from edge_store.api.live import followed
 from edge_store.api.protocols import RECORD, TRACE, WAIT, Listed
 from edge_store.api.turn import PATH
@@ -21,28 +22,25 @@ from edge_store.clock import now_ms
 from edge_store.engine import Receive
 from edge_store.errors import ConversationLocked, NotFound
 from edge_store.ids import RESPONSE_PREFIX, new_result_id
+from edge_store.paging import Paging
 from edge_store.recorder.caller import Caller, RecordLevel, caller_of, record_level
 from edge_store.recorder.entry import key_in, key_of
 from edge_store.recorder.idempotency import KeyedRequest, Stored
 from edge_store.responses.ask import Ask, fault, read_ask, require_calls
 from edge_store.responses.chat import chat_body
-from edge_store.responses.conversations import Paging, find_conversation
+from edge_store.responses.conversations import find_conversation
 from edge_store.responses.items import input_items
 from edge_store.responses.objects import ResponseStatus
 from edge_store.responses.shown import replayed, standing_of, waiting_object, whole_object
 from edge_store.responses.store import Found, Kept, find, remove
 
-__all__ = ["PAGING", "item_list", "paging_of", "response_routes"]
+__all__ = ["PAGING", "response_routes"]
 
-PAGE_DEFAULT, PAGE_MAX = 20, 100
 SEQUENCE_MAX = 2**53
 STREAM = "text/event-stream; charset=utf-8"
 
 
-PAGING = (
-    *(whole("limit", 1, PAGE_MAX), text("after"), choice("order", ("asc", "desc"))),
-    INCLUDE,
-)
+PAGING = (*paged(), INCLUDE)
 
 
 class Asked(msgspec.Struct):
@@ -297,7 +295,7 @@ def _input_items(_connection: Any, found: Found, paging: Paging) -> dict[str, An
         if not places:
             raise fault(f"there is no item {paging.after!r}", "after")
         items = items[places[0] + 1 :]
-    return item_list(items[: paging.limit], has_more=len(items) > paging.limit)
+    return list_of(items[: paging.limit], has_more=len(items) > paging.limit)
 
 
 def _replayed(_connection: Any, found: Found) -> list[bytes]:
@@ -322,26 +320,3 @@ def _result_id(response_id: str | None) -> str | None:
 
 def _id_in(request: Request) -> str:
     return str(_result_id(request.path_params["response_id"]))
-
-
-def paging_of(request: Request) -> Paging:
-    """Which page of items is asked for."""
-    order = request.query_params.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise fault(f"{order!r} is neither asc nor desc", "order")
-    return Paging(
-        after=request.query_params.get("after"),
-        limit=integer_parameter(request, "limit", PAGE_DEFAULT, 1, PAGE_MAX),
-        is_descending=order == "desc",
-    )
-
-
-def item_list(items: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    """A page of items."""
-    return {
-        "object": "list",
-        "data": items,
-        "first_id": items[0]["id"] if items else None,
-        "last_id": items[-1]["id"] if items else None,
-        "has_more": has_more,
-    }

@@ -13,6 +13,7 @@ from edge_store.ids import ResultId
 from edge_store.result import Record
 
 __all__ = [
+    "EVERYBODY",
     "NO_ORIGIN",
     "Caller",
     "Origin",
@@ -101,6 +102,9 @@ ShutOut = Callable[[Caller], EdgeStoreError | None]  # why a caller may not go o
 
 def nobody_is(_caller: Caller) -> None:
     """The ``ShutOut`` of what has no keys."""
+
+
+EVERYBODY = Caller()  # the daemon itself, or an operator at the box: sees all
 
 
 class Origin(Record, frozen=True, kw_only=True):

@@ -267,6 +267,18 @@ def test_what_is_answered_later_is_checked_at_once(daemon: DaemonProcess) -> Non
     assert daemon.box.scalar("SELECT count(*) FROM results WHERE batch_id = ?", where[12:]) == 1
 
 
+def test_batches_have_no_order_but_their_own(client: openai.OpenAI) -> None:
+    made = [submitted(client, text_of([line("a")])).id for _ in range(2)]
+    found = client.batches.list(limit=2)
+    assert [one.id for one in found.data] == made[::-1]
+    with pytest.raises(openai.BadRequestError, match="has no parameter 'order'"):
+        client.batches.list(extra_query={"order": "asc"})  # nor has OpenAI's
+    pages = client.batches.list(limit=1)
+    assert [one.id for _, one in zip(range(2), pages, strict=False)] == made[::-1]
+    for batch_id in made:
+        ended(client, batch_id)
+
+
 def test_a_key_has_one_request_that_is_answered_later(daemon: DaemonProcess) -> None:
     chat, config = "/v1/chat/completions", ("--config", str(daemon.box.directory))
     body = {"model": "demo", "messages": [{"role": "user", "content": "once"}]}
