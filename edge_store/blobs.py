@@ -3,17 +3,19 @@
 They come as base64 in JSON strings, alone or in ``data:`` URLs, whatever the protocol. What is
 taken out leaves nothing behind but its place, which is kept apart from the body: so no body can
 hold anything that looks like one. Only what encodes again to the bytes that were sent is taken out.
-Pure functions.
+Each body is split once, before it is queued to be written.
 """
 
+import asyncio
 from binascii import Error, a2b_base64, b2a_base64
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-__all__ = ["BODY_BYTES_MIN", "Part", "joined", "split"]
+__all__ = ["Part", "Split", "joined", "split", "taken_out"]
 
 BLOB_BYTES_MIN = 4096  # smaller ones are shorter than the rows they would need
+INLINE_BYTES_MAX = 64 * 1024  # under a millisecond
 BODY_BYTES_MIN = BLOB_BYTES_MIN * 4 // 3  # a body is not looked at below this
 TAIL = 64  # of a string: a text has something in it that base64 has not
 SCHEME_BYTES_MAX = 128  # data:image/png;base64,
@@ -40,14 +42,30 @@ class Part(NamedTuple):
     is_escaped: bool
     media_type: str
     data: bytes
+    sha256: str  # of the data, whose name it is
+
+
+Split = tuple[bytes, tuple[Part, ...]]
+
+
+class Splits(Protocol):
+    """What has a body, and what is left of it without its images."""
 
     @property
-    def sha256(self) -> str:
-        """The name of the data."""
-        return sha256(self.data).hexdigest()
+    def split_body(self) -> Split: ...
 
 
-def split(body: bytes) -> tuple[bytes, tuple[Part, ...]]:
+async def taken_out(record: Splits, body: bytes) -> None:
+    """Split the ``body`` of a record before it is written: on a thread of its own if it is long, so
+    that no COMMIT waits for that.
+    """
+    if len(body) > INLINE_BYTES_MAX:
+        await asyncio.to_thread(getattr, record, "split_body")
+    else:
+        _ = record.split_body
+
+
+def split(body: bytes) -> Split:
     """The body without its images and audio, and these, in order."""
     if not _may_hold(body):
         return body, ()
@@ -94,7 +112,8 @@ def _part(text: bytes, start: int, offset: int) -> Part | None:
     if len(data) < BLOB_BYTES_MIN or _encoded(data, is_escaped=is_escaped) != encoded:
         return None
     declared = text[len(b"data:") : max(start - 1, 0)].partition(b";")[0].replace(b"\\/", b"/")
-    return Part(offset + start, is_escaped, _media_type(data, declared), data)
+    kind, name = _media_type(data, declared), sha256(data).hexdigest()
+    return Part(offset + start, is_escaped, kind, data, name)
 
 
 def _media_type(data: bytes, declared: bytes) -> str:

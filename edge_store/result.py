@@ -6,9 +6,11 @@ never change; the writer adds what only it knows (``Recorded``).
 """
 
 from enum import StrEnum
+from functools import cached_property
 
 import msgspec
 
+from edge_store.blobs import Split, split
 from edge_store.ids import BootId, DeviceId, ResultId
 
 __all__ = [
@@ -90,12 +92,17 @@ class Output(Record, frozen=True, kw_only=True):
     constraint_error: str | None = None
 
 
-class Content(Record, frozen=True, kw_only=True):
+class Content(Record, frozen=True, kw_only=True, dict=True, gc=True):
     """The exact bytes both ways, and the prompt as text. Retention may expire them first."""
 
     input_text: str | None
     request_body: bytes
     response_body: bytes
+
+    @cached_property
+    def split_body(self) -> Split:
+        """The request's body without its images, and these."""
+        return split(self.request_body)
 
 
 class Result(Record, frozen=True, kw_only=True):

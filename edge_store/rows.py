@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from edge_store.blobs import Part, joined, split
+from edge_store.blobs import Part, joined
 from edge_store.result import Content, JsonState, Operation, Output, Recorded, Result, Status
 from edge_store.sql import sql, sql_of_rows
 from edge_store.sqlite import Connection, driver
@@ -135,7 +135,7 @@ def to_row(seq: int, timeline: str, result: Result) -> Row:
         choices.append(tuple(choice))
     bodies = msgspec.structs.astuple(content)
     digest = row_digest(columns, choices, content_digest(bodies))
-    body, blobs = split(content.request_body)
+    body, blobs = content.split_body
     stored = (seq, content.input_text, body, content.response_body)
     return Row((*columns, digest), choices, stored, digest, blobs)
 
@@ -164,10 +164,9 @@ def insert_blobs(
     belongs in the body of ``owner``.
     """
     for place, part in enumerate(parts):
-        name = part.sha256
-        blob = {"sha256": name, "media_type": part.media_type, "bytes": part.data}
+        blob = {"sha256": part.sha256, "media_type": part.media_type, "bytes": part.data}
         connection.execute(sql("insert_blob"), blob)
-        reference = (owner, place, part.offset, int(part.is_escaped), name)
+        reference = (owner, place, part.offset, int(part.is_escaped), part.sha256)
         connection.execute(sql(block), reference)
 
 

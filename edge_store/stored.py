@@ -16,6 +16,7 @@ import msgspec
 from edge_store.clock import now_ms
 from edge_store.errors import NotFound, QueryRefused
 from edge_store.indexes import JsonPath
+from edge_store.paging import Paging
 from edge_store.recorder.caller import Caller
 from edge_store.recorder.deletions import Reason, delete_here
 from edge_store.result import Output, Record, Recorded, Result, Status
@@ -60,11 +61,9 @@ Json = dict[str, Any]
 
 
 class Wanted(Record, frozen=True, kw_only=True):
-    """Which completions, from where. ``after``: an id; ``metadata``: all of these pairs."""
+    """Which completions. ``metadata``: all of these pairs."""
 
-    limit: int
-    after: str | None = None
-    descending: bool = False
+    paging: Paging
     model: str | None = None
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -131,17 +130,17 @@ def page(connection: Connection, caller: Caller, wanted: Wanted) -> tuple[list[J
         asked = {
             "seq": _start(connection, caller, wanted),
             "metadata": msgspec.json.encode(wanted.metadata).decode(),
-            "limit": wanted.limit + 1,
+            "limit": wanted.paging.limit + 1,
         }
         key = _indexed_key(connection, wanted)
         if key is None:
             places = _by_group(connection, caller, wanted, asked)
         else:
             places = _by_metadata(connection, caller, wanted, asked, key)
-    found = sorted(places, reverse=wanted.descending)
+    found = sorted(places, reverse=wanted.paging.is_descending)
     shown: list[Json] = []
     size = 0
-    for _seq, result_id in found[: wanted.limit]:
+    for _seq, result_id in found[: wanted.paging.limit]:
         if size > PAGE_BYTES_MAX:
             return shown, True
         with translated("stored completions cannot be read"):
@@ -149,14 +148,14 @@ def page(connection: Connection, caller: Caller, wanted: Wanted) -> tuple[list[J
         if recorded is not None:  # else deleted in this moment
             shown.append(completion(connection, recorded))
             size += len(recorded.result.content.response_body)
-    return shown, len(found) > wanted.limit
+    return shown, len(found) > wanted.paging.limit
 
 
 def _by_group(
     connection: Connection, caller: Caller, wanted: Wanted, asked: Json
 ) -> set[tuple[int, str]]:
     """The first ones of each tenant and model: seqs and ids."""
-    block = sql("select_stored_before" if wanted.descending else "select_stored_after")
+    block = sql("select_stored_before" if wanted.paging.is_descending else "select_stored_after")
     found: set[tuple[int, str]] = set()
     for group in _groups(connection, caller, wanted.model):
         found.update(connection.execute(block, {**asked, **group._asdict()}))
@@ -175,7 +174,7 @@ def _by_metadata(
     }
     blocks = (
         ("select_stored_indexed_before", "select_stored_annotated_before")
-        if wanted.descending
+        if wanted.paging.is_descending
         else ("select_stored_indexed_after", "select_stored_annotated_after")
     )
     path = JsonPath.parse(f"metadata.{key}")
@@ -215,16 +214,16 @@ def _bounded(connection: Connection, wanted: Wanted) -> Iterator[None]:
 
 def _start(connection: Connection, caller: Caller, wanted: Wanted) -> int:
     """The seq from which on they come: of a completion that was deleted meanwhile, too."""
-    if wanted.after is None:
-        return SEQ_MAX if wanted.descending else 0
-    found = find_result(connection, caller, wanted.after, with_content=False)
+    if wanted.paging.after is None:
+        return SEQ_MAX if wanted.paging.is_descending else 0
+    found = find_result(connection, caller, wanted.paging.after, with_content=False)
     if found is not None:
         return found.seq
     row = connection.execute(
-        sql("select_deleted_seq"), {"id": wanted.after, "of_tenant": caller.only_tenant}
+        sql("select_deleted_seq"), {"id": wanted.paging.after, "of_tenant": caller.only_tenant}
     ).fetchone()
     if row is None:
-        raise NotFound(f"`after` = {wanted.after!r}: there is no such completion")
+        raise NotFound(f"`after` = {wanted.paging.after!r}: there is no such completion")
     return int(row[0])
 
 

@@ -7,19 +7,20 @@ on the event loop.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 import structlog
 
 from edge_store.api.inside import Inside
 from edge_store.api.live import Live
+from edge_store.api.means import Locks, Means
 from edge_store.api.turn import Turn, origin_of_turn
+from edge_store.blobs import taken_out
 from edge_store.config import Config
 from edge_store.engine import ASGIMessage
 from edge_store.errors import (
@@ -36,17 +37,15 @@ from edge_store.ids import ResultId
 from edge_store.queue.held import Held
 from edge_store.readers import Reader
 from edge_store.recorder.app import Recorder
-from edge_store.recorder.caller import Caller, ShutOut, nobody_is
+from edge_store.recorder.batch import Suspect
+from edge_store.recorder.caller import EVERYBODY, ShutOut, nobody_is
 from edge_store.recorder.commits import Commits
-from edge_store.recorder.idempotency import Claim, Stored
-from edge_store.recorder.redacting import Redacting
+from edge_store.recorder.failure import is_damage
 from edge_store.recorder.sharing import InTurn, Shares
-from edge_store.recorder.waits import Waits
 from edge_store.responses.again import find_answer
 from edge_store.responses.ask import Ask, left_of, read_ask
 from edge_store.responses.chat import PATH as CHAT
 from edge_store.responses.chat import chat_body
-from edge_store.responses.conversations import read_context
 from edge_store.responses.objects import Failure, ResponseStatus
 from edge_store.responses.shown import opening, replayed
 from edge_store.responses.store import (
@@ -55,6 +54,7 @@ from edge_store.responses.store import (
     Waiting,
     accept,
     find,
+    find_outline,
     keep,
     mend,
     note,
@@ -62,7 +62,7 @@ from edge_store.responses.store import (
     waiting,
 )
 
-__all__ = ["Background", "Means", "in_background"]
+__all__ = ["Background", "in_background"]
 
 log = structlog.get_logger(__name__)
 
@@ -71,66 +71,17 @@ T = TypeVar("T")
 ATTEMPTS_MAX = 2  # a response that a crash cut runs again once: it may be what crashed the box
 ADMISSION_PAUSE_S = 1.0
 STORE_PAUSE_S = 5.0  # before a response that the disk had no room for is tried again
+READS_MAX = 12  # that take too long: about three minutes, then a response fails
 SEQ_MAX = 2**63 - 1
-EVERYBODY = Caller()
-
-
-class Means(NamedTuple):
-    """What responses are made with."""
-
-    inside: Inside
-    reader: Reader
-    change: Callable[..., Awaitable[Any]]
-    body_bytes_max: int
-    waiting_max: int
-    redacting: Redacting
-    held: Held
-    refusal: Callable[[], EdgeStoreError | None]  # why nothing is admitted now
-    claim: Callable[..., Awaitable[Claim | Stored]]  # of an Idempotency-Key
-    waits: Waits  # for the replica
-
-    async def context(self, kept: Kept) -> list[Any]:
-        """What came before the response. Raises ``NotFound``, ``InvalidRequest``."""
-        if kept.conversation_id is None and kept.previous_id is None:
-            return []
-        return await self.reader.run(
-            read_context,
-            kept.conversation_id,
-            kept.previous_id,
-            kept.caller,
-            self.body_bytes_max,
-        )
-
-
-class Locks:
-    """Which conversations have a response that has not ended: the next one would not see it."""
-
-    def __init__(self) -> None:
-        self._held: Counter[str] = Counter()
-
-    def is_held(self, conversation_id: str | None) -> bool:
-        """Whether another response is under way there."""
-        return conversation_id is not None and self._held[conversation_id] > 0
-
-    def take(self, conversation_id: str | None) -> None:
-        """Begin a response there; nothing for one in no conversation."""
-        if conversation_id is not None:
-            self._held[conversation_id] += 1
-
-    def give(self, conversation_id: str | None) -> None:
-        """It has ended."""
-        if conversation_id is not None:
-            self._held[conversation_id] -= 1
-            if not self._held[conversation_id]:
-                del self._held[conversation_id]
 
 
 class Background:
     """Those that wait or run."""
 
-    def __init__(self, means: Means) -> None:
+    def __init__(self, means: Means, tasks: asyncio.TaskGroup) -> None:
         self.means = means
         self.locks = Locks()
+        self._tasks = tasks
         self._lives: dict[ResultId, Live] = {}
         self._shares = Shares(
             means.waiting_max,
@@ -177,21 +128,33 @@ class Background:
         Raises:
             RecorderFull, TenantOverShare: as many wait as may, or of this tenant (retryable).
         """
-        found = Waiting(kept.id, kept.caller.tenant, kept.conversation_id)
-        self._shares.take(found.tenant)
-        self.locks.take(found.conversation_id)
+        live = Live(Waiting(kept.id, kept.caller.tenant, kept.conversation_id))
+        self._shares.take(live.tenant)
+        self.locks.take(live.conversation_id)
+        # what is committed is run, though its caller is not there any more
+        failure = await asyncio.shield(self._tasks.create_task(self._accept(live, kept, ask)))
+        if failure is not None:
+            raise failure
+        return live
+
+    async def _accept(self, live: Live, kept: Kept, ask: Ask) -> Exception | None:
+        """Why it is not known to be committed."""
         held = self.means.held
         try:
             left, is_held = await held.hold(kept.id, kept.request, lambda b: left_of(b, ask))
             row = msgspec.structs.replace(kept, request=left, is_held=is_held)
+            await taken_out(row, left)
             await self.means.change(accept, row)
-        except BaseException:
-            self._shares.give(found.tenant)
-            self.locks.give(found.conversation_id)
-            raise
-        live = Live(found)
+        except Suspect as exc:  # it is looked for when its turn comes
+            live.is_unsure = True
+            self._enqueue(live)
+            return exc
+        except Exception as exc:  # noqa: BLE001  (who asked is told)
+            self._shares.give(live.tenant)
+            self.locks.give(live.conversation_id)
+            return exc
         self._enqueue(live)
-        return live
+        return None
 
     async def cancel(self, live: Live) -> None:
         """End a response that waits or runs, and wait until it has.
@@ -233,18 +196,35 @@ class Background:
             live.is_started = True
             try:
                 await self._run(live)
-            except EdgeStoreError as exc:  # the disk: it is tried again at the next start
-                log.error("response_not_ended", id=live.id, code=exc.code, error=str(exc))
-            except Exception:
-                log.exception("response_failed", id=live.id)
+            except Exception as exc:  # noqa: BLE001  (whatever it is, the response must end)
+                await self._give_up(live, exc)
             finally:
                 self._leave(live)
 
+    async def _give_up(self, live: Live, cause: Exception) -> None:
+        """End a response that could not be run to an end of its own; but not at a stop: it goes on
+        at the next start.
+        """
+        try:
+            if isinstance(cause, StoreError) and self._is_stop(cause):
+                raise cause
+            if not isinstance(cause, EdgeStoreError):
+                log.error("response_failed", id=live.id, exc_info=cause)
+                cause = EdgeStoreError(f"the daemon failed: {type(cause).__name__}")
+            happened = Happened(event="failed", code=cause.code, message=str(cause))
+            await self._patiently(live, partial(self.means.change, note, live.id, happened))
+        except EdgeStoreError as exc:
+            log.error("response_not_ended", id=live.id, code=exc.code, error=str(exc))
+
+    def _is_stop(self, cause: StoreError) -> bool:
+        return self._is_stopping or isinstance(cause, WriterStopped)
+
     async def _run(self, live: Live) -> None:
         means = self.means
-        look = partial(means.reader.run, find, live.id, EVERYBODY, with_content=False)
-        found = await self._patiently(live, look)
-        if found is None:  # deleted meanwhile
+        # after an I/O error only the writer, which opens the file again, sees what is in it
+        run = means.change if live.is_unsure else means.reader.run
+        found = await self._patiently(live, partial(run, find_outline, live.id, EVERYBODY))
+        if found is None:  # deleted meanwhile, or never committed
             return
         while means.refusal() is not None and not live.is_cancelled:
             await live.pause(ADMISSION_PAUSE_S)  # the engine loads, or the disk is full
@@ -283,17 +263,24 @@ class Background:
         """What ``attempt`` gives, however often the disk fails before.
 
         Raises:
-            StoreError: the daemon stops; the next start goes on with it.
+            StoreError: the daemon stops, and the next start goes on; or the file is damaged.
+            Overloaded: it took too long each time.
         """
+        reads = 0
         while True:
             try:
                 return await attempt()
             except StoreError as exc:
-                if self._is_stopping or isinstance(exc, WriterStopped):
+                if self._is_stop(exc) or is_damage(exc):
                     raise
                 log.error("response_delayed", id=live.id, code=exc.code, error=str(exc))
-                live.is_asked = False  # a stop need not wait for it
-                await asyncio.sleep(STORE_PAUSE_S)
+            except Overloaded as exc:
+                reads += 1
+                if self._is_stopping or reads >= READS_MAX:
+                    raise
+                log.error("response_delayed", id=live.id, code=exc.code, error=str(exc))
+            live.is_asked = False  # a stop need not wait for it
+            await asyncio.sleep(STORE_PAUSE_S)
 
     async def _ask(self, turn: Turn, live: Live, body: bytes) -> None:
         """Have the chat answered, as soon as there is room for it."""
@@ -365,9 +352,9 @@ async def in_background(
         claim=partial(recorder.idempotency.claim, find=find_answer),
         waits=recorder.waits,
     )
-    background = Background(means)
-    await background.load()
     async with asyncio.TaskGroup() as tasks:
+        background = Background(means, tasks)
+        await background.load()
         number = config.responses.background_tasks
         workers = [tasks.create_task(background.work()) for _ in range(number)]
         workers.append(tasks.create_task(background.let_go(recorder.commits)))

@@ -8,8 +8,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import as_json, json_body
-from edge_store.api.described import described, text, whole
-from edge_store.api.files import list_of, page_of
+from edge_store.api.described import described
+from edge_store.api.lists import UNORDERED, kept_s, list_of, paging_of
 from edge_store.api.protocols import Listed
 from edge_store.api.routes import GENERATING
 from edge_store.api.services import Services
@@ -20,7 +20,6 @@ from edge_store.queue.records import Batch, BatchDetail, BatchState, Usage, seco
 from edge_store.queue.room import Queue, Queued
 from edge_store.queue.store import (
     CancelBatch,
-    Page,
     add_batch,
     cancel_batch,
     find_batch,
@@ -32,9 +31,7 @@ from edge_store.recorder.transcript.request import json_text, require_metadata
 
 __all__ = ["batch_routes", "later", "public_batch"]
 
-LIST_DEFAULT, LIST_MAX = 20, 100
 BODY_BYTES_MAX = 64 * 1024
-KEPT_S = (3600, 30 * 86400)
 RETRY_AFTER_S = 1  # to look again for what is queued
 # Those whose answers are never streams of themselves, as Ollama's are.
 ENDPOINTS = tuple(path for path in GENERATING if not path.startswith("/api/"))
@@ -66,9 +63,6 @@ class BatchObject(msgspec.Struct):
     request_counts: dict[str, int]
     errors: dict[str, Any] | None
     metadata: dict[str, str] | None
-
-
-PAGING = (whole("limit", 1, LIST_MAX), text("after"))
 
 
 def batch_routes(services: Services) -> list[BaseRoute]:
@@ -127,14 +121,13 @@ class Batches:
         await self._queue.change_noticed(add_batch, batch)
         return as_json(await self._public(batch))
 
-    @described("Batches, the newest first", query=PAGING, gives=(Listed,))
+    @described("Batches, the newest first", query=UNORDERED, gives=(Listed,))
     async def listed(self, request: Request) -> Response:
         """A page of them, the newest first."""
-        page = page_of(request, LIST_DEFAULT, LIST_MAX)
-        found = await self._reader.run(
-            find_batches, caller_of(request.scope), Page(page.limit + 1, page.after)
-        )
-        return as_json(list_of([await self._public(batch) for batch in found], page.limit))
+        page = paging_of(request, is_descending=None)
+        found, has_more = await self._reader.run(find_batches, caller_of(request.scope), page)
+        shown = [await self._public(batch) for batch in found]
+        return as_json(list_of(shown, has_more=has_more))
 
     @described("A batch", gives=(BatchObject,))
     async def retrieve(self, request: Request) -> Response:
@@ -170,15 +163,7 @@ async def _asked(request: Request) -> Asked:
 def _kept_s(given: dict[str, Any] | None) -> int | None:
     if given is None:
         return None
-    seconds, (least, most) = given.get("seconds"), KEPT_S
-    if given.get("anchor") != "created_at":
-        name = "output_expires_after.anchor"
-        problem = f"`{name}` = {given.get('anchor')!r} is not created_at, which it must be"
-        raise InvalidRequest(problem, param=name)
-    if type(seconds) is not int or not least <= seconds <= most:
-        name = "output_expires_after.seconds"
-        raise InvalidRequest(f"`{name}` = {seconds!r} is not from {least} to {most}", param=name)
-    return seconds
+    return kept_s("output_expires_after.{}", given.get("anchor"), given.get("seconds"))
 
 
 def public_batch(batch: Batch, counts: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 updates and deletes.
 """
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -12,16 +11,16 @@ from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import (
     as_json,
-    choice_parameter,
-    integer_parameter,
     json_body,
     metadata_parameter,
     read_json,
 )
-from edge_store.api.described import choice, described, pairs, text, whole
+from edge_store.api.described import described, pairs, text
+from edge_store.api.lists import list_of, paged, paging_of
 from edge_store.api.protocols import Completion, Listed
 from edge_store.api.services import Services
 from edge_store.errors import NotFound
+from edge_store.paging import Paging
 from edge_store.recorder.caller import Caller, caller_of, require_full
 from edge_store.recorder.transcript.request import require_metadata
 from edge_store.sqlite import Connection
@@ -37,9 +36,6 @@ from edge_store.stored import (
 
 __all__ = ["completion_routes"]
 
-PAGE_MAX = 100
-ORDERS = ("asc", "desc")
-
 
 class Update(msgspec.Struct):
     """The body of an update. Null takes all metadata away."""
@@ -53,21 +49,16 @@ class Deleted(msgspec.Struct, forbid_unknown_fields=True):
     deleted: bool
 
 
-PAGING = (whole("limit", 1, PAGE_MAX), text("after"), choice("order", ORDERS))
-
-
 def completion_routes(services: Services) -> list[BaseRoute]:
     """/v1/chat/completions, read, and what is below it."""
     reader = services.reader
 
     @described(
-        "Stored completions", query=(*PAGING, text("model"), pairs("metadata")), gives=(Listed,)
+        "Stored completions", query=(*paged(), text("model"), pairs("metadata")), gives=(Listed,)
     )
     async def listed(request: Request) -> Response:
         wanted = Wanted(
-            limit=integer_parameter(request, "limit", 20, 1, PAGE_MAX),
-            after=request.query_params.get("after"),
-            descending=choice_parameter(request, "order", ORDERS) == "desc",
+            paging=paging_of(request, is_descending=False),
             model=request.query_params.get("model"),
             metadata=metadata_parameter(request),
         )
@@ -92,14 +83,11 @@ def completion_routes(services: Services) -> list[BaseRoute]:
                 return as_json({"id": name, "object": "chat.completion.deleted", "deleted": True})
         return await read_json(reader, _shown, caller, name)
 
-    @described("What it was asked with", query=PAGING, gives=(Listed,))
+    @described("What it was asked with", query=paged(), gives=(Listed,))
     async def asked(request: Request) -> Response:
-        limit = integer_parameter(request, "limit", 20, 1, PAGE_MAX)
-        descending = choice_parameter(request, "order", ORDERS) == "desc"
         name = request.path_params["completion_id"]
-        after = request.query_params.get("after")
-        wanted = Wanted(limit=limit, after=after, descending=descending)
-        return await read_json(reader, _messages, caller_of(request.scope), name, wanted)
+        paging = paging_of(request, is_descending=False)
+        return await read_json(reader, _messages, caller_of(request.scope), name, paging)
 
     path = "/v1/chat/completions"
     return [
@@ -107,16 +95,6 @@ def completion_routes(services: Services) -> list[BaseRoute]:
         Route(f"{path}/{{completion_id}}", one, methods=["GET", "POST", "DELETE"]),
         Route(f"{path}/{{completion_id}}/messages", asked, methods=["GET"]),
     ]
-
-
-def _list(data: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": has_more,
-    }
 
 
 def _shown(connection: Connection, caller: Caller, name: str) -> dict[str, Any]:
@@ -130,16 +108,16 @@ def _own_id(connection: Connection, caller: Caller, name: str) -> str:
 
 def _page(connection: Connection, caller: Caller, wanted: Wanted) -> dict[str, Any]:
     data, has_more = page(connection, caller, wanted)
-    return _list(data, has_more=has_more)
+    return list_of(data, has_more=has_more)
 
 
-def _messages(connection: Connection, caller: Caller, name: str, wanted: Wanted) -> dict[str, Any]:
+def _messages(connection: Connection, caller: Caller, name: str, paging: Paging) -> dict[str, Any]:
     found = messages(find_completion(connection, caller, name))
-    if wanted.descending:
+    if paging.is_descending:
         found.reverse()
-    start = 0 if wanted.after is None else _place(found, wanted.after) + 1
-    end = start + wanted.limit
-    return _list(found[start:end], has_more=end < len(found))
+    start = 0 if paging.after is None else _place(found, paging.after) + 1
+    end = start + paging.limit
+    return list_of(found[start:end], has_more=end < len(found))
 
 
 def _place(found: list[dict[str, Any]], name: str) -> int:

@@ -8,10 +8,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from edge_store.api.answers import as_json, read_json
-from edge_store.api.background import Means
 from edge_store.api.described import INCLUDE, described
+from edge_store.api.lists import list_of, paging_of
+from edge_store.api.means import Means
 from edge_store.api.protocols import Listed
-from edge_store.api.responses import PAGING, item_list, paging_of
+from edge_store.api.responses import PAGING
+from edge_store.paging import Paging
 from edge_store.recorder.caller import Caller, caller_of, require_full
 from edge_store.recorder.transcript.request import require_metadata
 from edge_store.responses.ask import (
@@ -23,7 +25,6 @@ from edge_store.responses.ask import (
     typed_items,
 )
 from edge_store.responses.conversations import (
-    Paging,
     add_items,
     create,
     delete,
@@ -119,7 +120,7 @@ def conversation_routes(means: Means) -> list[BaseRoute]:
         caller = caller_of(request.scope)
         asked = await redacting.value(asked, Added)
         added = await change(add_items, _id(request), caller, asked.items)
-        return as_json(item_list(added, has_more=False))
+        return as_json(list_of(added, has_more=False))
 
     @described("Its items", query=PAGING, gives=(Listed,))
     async def items(request: Request) -> Response:
@@ -153,7 +154,7 @@ def _page(
     connection: Connection, conversation_id: str, caller: Caller, paging: Paging
 ) -> dict[str, Any]:
     found, has_more = page_of(connection, conversation_id, caller, paging)
-    return item_list(found, has_more=has_more)
+    return list_of(found, has_more=has_more)
 
 
 def _id(request: Request) -> str:

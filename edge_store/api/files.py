@@ -11,32 +11,32 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from edge_store.api.answers import as_json, integer_parameter, read_json
-from edge_store.api.described import Form, choice, described, text, whole
+from edge_store.api.answers import as_json, read_json
+from edge_store.api.described import Form, described, text
+from edge_store.api.lists import KEPT_S, kept_s, list_of, paged, paging_of
 from edge_store.api.protocols import Listed
 from edge_store.api.services import Services
 from edge_store.api.upload import receive
 from edge_store.clock import now_ms
 from edge_store.errors import InvalidRequest, NotFound
+from edge_store.paging import Paging
 from edge_store.queue.batches import new_file_id
 from edge_store.queue.records import StoredFile
 from edge_store.queue.room import Queue
-from edge_store.queue.store import Page, add_file, drop_file, find_file, find_files
+from edge_store.queue.store import add_file, drop_file, find_file, find_files
 from edge_store.recorder.caller import Caller, caller_of, require_full
 from edge_store.recorder.sharing import Shares
 from edge_store.sqlite import Connection
 
-__all__ = ["file_routes", "list_of", "page_of"]
+__all__ = ["file_routes"]
 
 PURPOSES = ("batch", "user_data", "assistants", "vision", "fine-tune", "evals")
 LIST_MAX = 10_000
 UPLOADS_MAX = 16  # a tenant alone leaves one to others
 PIECE_BYTES = 256 * 1024  # of a file that is sent
-KEPT_S = (3600, 30 * 86400)  # shortest and longest `expires_after`
 FILENAME_CHARS_MAX = 255
 
 
-PAGING = (text("after"), choice("order", ("asc", "desc")))
 UPLOAD = Form(
     "multipart/form-data",
     {
@@ -145,12 +145,10 @@ class Files:
     async def _enter(self, file: StoredFile) -> None:
         await self._change(add_file, file)
 
-    @described(
-        "Files", query=(*PAGING, whole("limit", 1, LIST_MAX), text("purpose")), gives=(Listed,)
-    )
+    @described("Files", query=(*paged(LIST_MAX), text("purpose")), gives=(Listed,))
     async def listed(self, request: Request) -> Response:
         """A page of them, the newest first unless ``order=asc``."""
-        page = page_of(request, LIST_MAX, LIST_MAX)
+        page = paging_of(request, default=LIST_MAX, most=LIST_MAX)
         caller, purpose = caller_of(request.scope), request.query_params.get("purpose")
         return await read_json(self._reader, _listed, caller, page, purpose)
 
@@ -194,31 +192,10 @@ class Files:
 
 
 def _listed(
-    connection: Connection, caller: Caller, page: Page, purpose: str | None
+    connection: Connection, caller: Caller, page: Paging, purpose: str | None
 ) -> dict[str, Any]:
-    found = find_files(connection, caller, page._replace(limit=page.limit + 1), purpose)
-    return list_of([_public(file) for file in found], page.limit)
-
-
-def page_of(request: Request, default: int, most: int) -> Page:
-    """The page that ``limit``, ``after`` and ``order`` ask for."""
-    order = request.query_params.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise InvalidRequest(f"`order` = {order!r} is neither asc nor desc", param="order")
-    limit = integer_parameter(request, "limit", default, 1, most)
-    return Page(limit, request.query_params.get("after"), order == "asc")
-
-
-def list_of(data: list[dict[str, Any]], limit: int) -> dict[str, Any]:
-    """OpenAI's list of ``data``, which has one more than ``limit`` where there are more."""
-    shown = data[:limit]
-    return {
-        "object": "list",
-        "data": shown,
-        "first_id": shown[0]["id"] if shown else None,
-        "last_id": shown[-1]["id"] if shown else None,
-        "has_more": len(data) > limit,
-    }
+    found, has_more = find_files(connection, caller, page, purpose)
+    return list_of([_public(file) for file in found], has_more=has_more)
 
 
 def _kept_s(fields: dict[str, str]) -> int | None:
@@ -226,15 +203,8 @@ def _kept_s(fields: dict[str, str]) -> int | None:
     text = fields.get("expires_after[seconds]")
     if text is None:
         return None
-    least, most = KEPT_S
-    if fields.get("expires_after[anchor]") != "created_at":
-        anchor = fields.get("expires_after[anchor]")
-        problem = f"`expires_after[anchor]` = {anchor!r} is not created_at, which it must be"
-        raise InvalidRequest(problem, param="expires_after[anchor]")
-    if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= most):
-        problem = f"`expires_after[seconds]` = {text[:20]!r} is not from {least} to {most}"
-        raise InvalidRequest(problem, param="expires_after[seconds]")
-    return int(text)
+    seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
+    return kept_s("expires_after[{}]", fields.get("expires_after[anchor]"), seconds)
 
 
 def _public(file: StoredFile) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 
 import msgspec
 
-from edge_store.api.background import Means
+from edge_store.api.means import Means
 from edge_store.api.turn import Turn, origin_of_turn
+from edge_store.blobs import taken_out
 from edge_store.engine import ASGIMessage, Receive, Scope, Send
 from edge_store.errors import EdgeStoreError
 from edge_store.recorder.envelope import EVENT_STREAM
@@ -123,6 +124,7 @@ class Answering:
             redacted = await self._means.redacting.body(sent)
             left = sent if redacted is sent else left_of(redacted, self._ask)
             row = msgspec.structs.replace(self._kept, request=left)
+            await taken_out(row, left)
             recorded: Recorded | None = await self._means.change(keep, row)
             return recorded
         return await self._means.reader.run(read_result, self._kept.id, with_content=False)

@@ -7,6 +7,7 @@ operator needs are reached, with the right ``admin``. A key of ours goes no furt
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from edge_store.api.access import Access, Use
 from edge_store.api.counted import Counted
@@ -38,14 +39,15 @@ from edge_store.observability.metrics import Metrics
 from edge_store.readers import Asker, asker
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.caller import Caller, Right, caller_of, with_caller, without_key
-from edge_store.recorder.envelope import JSON, OpenAIEnvelope, error_headers
+from edge_store.recorder.entry import Key
+from edge_store.recorder.envelope import OpenAIEnvelope, error_headers
 from edge_store.recorder.slots import Hold
 from edge_store.recorder.transcript import Dialect
 from edge_store.recorder.waits import WAIT_HEADER
 
 __all__ = ["Gate"]
 
-Accept = Callable[[str, bytes, Caller], Awaitable[ResultId]]
+Accept = Callable[[str, bytes, Caller, Key | None], Awaitable[ResultId]]
 
 CLOSING = (b"connection", b"close")
 WAITING = (409, 429, 503)  # the SDKs wait as long as these say
@@ -173,9 +175,10 @@ class Gate:
             accept = self._accept if _prefers_async(scope) else None
             if accept is not None and await self._recorder.will_keep(dialect, scope, body):
                 self._require_room()
-                await _say_accepted(await accept(scope["path"], body, caller_of(scope)), send)
-            else:
-                await self._recorder.record(dialect, scope, body, receive, send, hold)
+                take = partial(accept, scope["path"], body, caller_of(scope))
+                if await self._recorder.accept(scope, body, receive, send, take):
+                    return
+            await self._recorder.record(dialect, scope, body, receive, send, hold)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A route of ours that takes a body: it finds the whole body there."""
@@ -273,33 +276,16 @@ def _require(allowed: tuple[str, ...], method: str, path: str) -> None:
 
 
 def _prefers_async(scope: Scope) -> bool:
-    """Whether it says ``Prefer: respond-async`` (RFC 7240). Not with an ``Idempotency-Key``, whose
-    answer is at hand or soon will be, nor by who would wait even for the replica: a preference may
-    be left aside.
+    """Whether it says ``Prefer: respond-async`` (RFC 7240). Not by who would wait even for the
+    replica: a preference may be left aside.
     """
-    asked = has_reason = False
+    asked = waits = False
     for name, value in scope["headers"]:
         if name == b"prefer":
             words = value.lower().replace(b";", b",").split(b",")
             asked = asked or b"respond-async" in [word.strip() for word in words]
-        has_reason = has_reason or name in (b"idempotency-key", WAIT_HEADER)
-    return asked and not has_reason
-
-
-async def _say_accepted(result_id: ResultId, send: Send) -> None:
-    ours = result_id.encode()
-    body = b'{"object":"result","id":"%b","status":"queued"}' % ours
-    headers = [
-        JSON,
-        (b"content-length", str(len(body)).encode()),
-        (b"location", b"/v1/results/" + ours),
-        (b"preference-applied", b"respond-async"),
-        (b"x-request-id", ours),
-        (b"x-edge-store-id", ours),
-        (b"x-edge-store-durability", b"queued"),
-    ]
-    await send({"type": "http.response.start", "status": 202, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        waits = waits or name == WAIT_HEADER
+    return asked and not waits
 
 
 def _given(body: bytes, receive: Receive) -> Receive:

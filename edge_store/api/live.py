@@ -24,6 +24,7 @@ class Live:
         self.tenant = waiting.tenant
         self.conversation_id = waiting.conversation_id
         self.is_started = False  # or over, before it was
+        self.is_unsure = False  # it may not be in the database
         self.is_asked = False  # the engine may have it
         self.is_over = False
         self._events: list[bytes] = []

@@ -1,9 +1,8 @@
 """OpenAI's Responses: /v1/responses and what is below it."""
 
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -15,6 +14,7 @@ from edge_store.api.answers import as_json, integer_parameter, read_json
 from edge_store.api.background import Background
 from edge_store.api.described import INCLUDE, Form, choice, described, text, whole
 from edge_store.api.foreground import Answering, Running
+from edge_store.api.lists import list_of, paged, paging_of
 from edge_store.api.live import followed
 from edge_store.api.protocols import RECORD, TRACE, WAIT, Listed
 from edge_store.api.turn import PATH
@@ -22,28 +22,25 @@ from edge_store.clock import now_ms
 from edge_store.engine import Receive
 from edge_store.errors import ConversationLocked, NotFound
 from edge_store.ids import RESPONSE_PREFIX, new_result_id
+from edge_store.paging import Paging
 from edge_store.recorder.caller import Caller, RecordLevel, caller_of, record_level
-from edge_store.recorder.entry import key_hash
-from edge_store.recorder.idempotency import Stored
+from edge_store.recorder.entry import key_in, key_of
+from edge_store.recorder.idempotency import KeyedRequest, Stored
 from edge_store.responses.ask import Ask, fault, read_ask, require_calls
 from edge_store.responses.chat import chat_body
-from edge_store.responses.conversations import Paging, find_conversation
+from edge_store.responses.conversations import find_conversation
 from edge_store.responses.items import input_items
 from edge_store.responses.objects import ResponseStatus
 from edge_store.responses.shown import replayed, standing_of, waiting_object, whole_object
-from edge_store.responses.store import Found, Kept, Key, find, remove
+from edge_store.responses.store import Found, Kept, find, remove
 
-__all__ = ["PAGING", "item_list", "paging_of", "response_routes"]
+__all__ = ["PAGING", "response_routes"]
 
-PAGE_DEFAULT, PAGE_MAX = 20, 100
 SEQUENCE_MAX = 2**53
 STREAM = "text/event-stream; charset=utf-8"
 
 
-PAGING = (
-    *(whole("limit", 1, PAGE_MAX), text("after"), choice("order", ("asc", "desc"))),
-    INCLUDE,
-)
+PAGING = (*paged(), INCLUDE)
 
 
 class Asked(msgspec.Struct):
@@ -106,7 +103,7 @@ class Room:
             if ask.background or ask.conversation is not None:
                 raise fault("what is not recorded in full cannot be kept", "store")
             ask.store = False
-        key = _key_of(request, body)
+        key = key_of(key_in(request.scope), body)
         if key is not None and not ask.store:
             raise fault("with an Idempotency-Key it must be stored, to be given again", "store")
         kept = Kept(
@@ -121,8 +118,8 @@ class Room:
         )
         with ExitStack() as held:
             if key is not None:
-                keyed = Keyed(caller.tenant, key.key_hash, PATH, key.fingerprint)
-                claim = await self._means.claim(keyed, request.receive)
+                named = KeyedRequest(caller.tenant, key.key_hash, PATH, key.fingerprint)
+                claim = await self._means.claim(named, request.receive)
                 if isinstance(claim, Stored):
                     if wait_s is not None:
                         claim = await self._waited(claim, caller, wait_s, request.receive)
@@ -284,23 +281,6 @@ class Room:
         return found
 
 
-class Keyed(NamedTuple):
-    """What the claim of a key needs of a request."""
-
-    tenant: str | None
-    key_hash: bytes | None
-    endpoint: str
-    fingerprint: bytes
-
-
-def _key_of(request: Request, body: bytes) -> Key | None:
-    given = request.headers.get("idempotency-key")
-    hashed = key_hash(None if given is None else given.encode("latin-1"))
-    if hashed is None:
-        return None
-    return Key(key_hash=hashed, fingerprint=hashlib.sha256(body).digest())
-
-
 def _shown(_connection: Any, found: Found) -> dict[str, Any]:
     """On the reader's thread: a long answer takes a while to read."""
     return whole_object(found)
@@ -315,7 +295,7 @@ def _input_items(_connection: Any, found: Found, paging: Paging) -> dict[str, An
         if not places:
             raise fault(f"there is no item {paging.after!r}", "after")
         items = items[places[0] + 1 :]
-    return item_list(items[: paging.limit], has_more=len(items) > paging.limit)
+    return list_of(items[: paging.limit], has_more=len(items) > paging.limit)
 
 
 def _replayed(_connection: Any, found: Found) -> list[bytes]:
@@ -340,26 +320,3 @@ def _result_id(response_id: str | None) -> str | None:
 
 def _id_in(request: Request) -> str:
     return str(_result_id(request.path_params["response_id"]))
-
-
-def paging_of(request: Request) -> Paging:
-    """Which page of items is asked for."""
-    order = request.query_params.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise fault(f"{order!r} is neither asc nor desc", "order")
-    return Paging(
-        after=request.query_params.get("after"),
-        limit=integer_parameter(request, "limit", PAGE_DEFAULT, 1, PAGE_MAX),
-        is_descending=order == "desc",
-    )
-
-
-def item_list(items: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    """A page of items."""
-    return {
-        "object": "list",
-        "data": items,
-        "first_id": items[0]["id"] if items else None,
-        "last_id": items[-1]["id"] if items else None,
-        "has_more": has_more,
-    }

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from edge_store.bench.figures import Figure, median
 from edge_store.bench.history import CUSTOMERS, FIRST_AT, LAST_AT, MODELS, History
 from edge_store.indexes import JsonPath, add_index
+from edge_store.paging import Paging
 from edge_store.recorder.caller import Caller
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader
@@ -127,7 +128,9 @@ def _pages(reader: Connection, when: str, filters: Mapping[str, Any]) -> list[Fi
     walls, cpus = [], []
     after = None
     for turn in range(LOOKUPS + 1):
-        wanted = Wanted(limit=20, after=after, descending=turn % 2 == 1, **filters)
+        wanted = Wanted(
+            paging=Paging(limit=20, after=after, is_descending=turn % 2 == 1), **filters
+        )
         started, cpu = time.perf_counter(), time.thread_time()
         shown, _has_more = page(reader, Caller(), wanted)
         walls.append((time.perf_counter() - started) * 1e3)

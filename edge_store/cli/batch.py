@@ -23,6 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 KEY_VARIABLE = "EDGE_STORE_API_KEY"
 TIMEOUT_S = 60.0
 POLL_S = 0.5
+UNAUTHORIZED = 401
 ENDED = ("completed", "failed", "expired", "cancelled")
 SHOWN_MAX = 100
 
@@ -228,7 +229,10 @@ def _asked(answer: "httpx.Response") -> Any:
     if answer.is_error:
         try:
             error = answer.json()["error"]
-            raise EdgeStoreError(error["message"], hint=error.get("hint") or "")
+            hint = error.get("hint") or ""
+            if answer.status_code == UNAUTHORIZED:  # the daemon cannot know where the key is from
+                hint = f"give the API key in {KEY_VARIABLE}: `edge-store keys create` makes one"
+            raise EdgeStoreError(error["message"], hint=hint)
         except (ValueError, LookupError, TypeError):
             raise EdgeStoreError(f"{answer.url} answered {answer.status_code}") from None
     return answer.json()

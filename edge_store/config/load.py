@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -32,6 +32,10 @@ NO_SETTINGS = (
     "EDGE_STORE_API_KEY",  # of the commands that ask the daemon (cli/batch.py)
 )
 SYSTEM_PATH = Path("/etc/edge-store/edge-store.toml")
+COMPOUND = {  # what is JSON in a variable
+    tuple: """write a list as JSON, as in '["email", "phone"]'""",
+    dict: """write a table as JSON, as in '{"name": "value"}'""",
+}
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,18 +144,35 @@ def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]
         try:
             kind = _field_type(key)
             text = environ[name]
-            value = _guessed(text) if kind is Any else msgspec.convert(text, kind, strict=False)
+            value = _converted(text, kind)
         except KeyError:
             raise ConfigError(
                 f"{name}: there is no setting {key}{_suggest(key)}",
                 hint="`edge-store config show --defaults` lists them all",
             ) from None
-        except msgspec.ValidationError as exc:
+        except msgspec.DecodeError as exc:  # ValidationError is one
+            compound = COMPOUND.get(_shape(kind), "")
             raise ConfigError(
-                f"{name} = {environ[name]!r}: {exc}{_choices(key)}", hint="set another value"
+                f"{name} = {environ[name]!r}: {exc}{_choices(key)}",
+                hint=compound or "set another value",
             ) from exc
         layers.append((name, {key: value}))
     return layers
+
+
+def _converted(text: str, kind: Any) -> Any:
+    """Raises ``msgspec.DecodeError``, ``ValidationError``: it is no ``kind``."""
+    if kind is Any:
+        return _guessed(text)
+    if _shape(kind) in COMPOUND:
+        return msgspec.json.decode(text, type=kind)
+    return msgspec.convert(text, kind, strict=False)
+
+
+def _shape(kind: Any) -> Any:
+    """What a type is without its arguments and notes."""
+    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return get_origin(plain) or plain
 
 
 def _guessed(text: str) -> Any:

@@ -4,6 +4,7 @@ functions of a connection. Those that write are changes, one transaction each.
 
 from collections import defaultdict
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from edge_store.queue.lines import Attempt, LineState, Mark, Standing, standing_
 from edge_store.queue.records import BatchState, QueuedRequest, seconds_of
 from edge_store.queue.store import add_event, find_batch, needed_sha256s
 from edge_store.recorder.caller import Caller
+from edge_store.recorder.entry import Key
 from edge_store.recorder.sharing import has_share
 from edge_store.result import Record
 from edge_store.sql import sql
@@ -188,6 +190,9 @@ def accept_request(connection: Connection, request: QueuedRequest, requests_max:
     row = msgspec.structs.asdict(request)
     row["caller"] = msgspec.json.encode(request.caller).decode()
     row["is_held"] = int(request.is_held)
+    key = row.pop("key")
+    row["key_hash"] = None if key is None else key.key_hash
+    row["fingerprint"] = None if key is None else key.fingerprint
     connection.execute(sql("insert_queued_request"), {**row, "tenant": request.caller.tenant})
 
 
@@ -200,20 +205,21 @@ def queued_requests(
     params = {"taken": msgspec.json.encode(list(taken)).decode(), "limit": limit}
     with translated("the queue cannot be read"):
         rows = connection.execute(sql("select_queued_requests"), params).fetchall()
-    return [
-        (
-            number,
-            QueuedRequest(
-                id=ResultId(request_id),
-                created_at=created_at,
-                caller=msgspec.json.decode(caller, type=Caller),
-                endpoint=endpoint,
-                body=body,
-                is_held=bool(is_held),
-            ),
-        )
-        for request_id, created_at, caller, endpoint, body, is_held, number in rows
-    ]
+    return [(row[-1], _queued(row)) for row in rows]
+
+
+def _queued(row: tuple[Any, ...]) -> QueuedRequest:
+    request_id, created_at, caller, endpoint, body, is_held, key_hash, fingerprint, _number = row
+    key = None if key_hash is None else Key(key_hash=key_hash, fingerprint=fingerprint)
+    return QueuedRequest(
+        id=ResultId(request_id),
+        created_at=created_at,
+        caller=msgspec.json.decode(caller, type=Caller),
+        endpoint=endpoint,
+        body=body,
+        is_held=bool(is_held),
+        key=key,
+    )
 
 
 def request_standing(connection: Connection, request_id: str, attempts_max: int) -> Standing:

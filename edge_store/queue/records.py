@@ -8,6 +8,7 @@ import msgspec
 from edge_store.errors import InvalidRequest
 from edge_store.ids import ResultId
 from edge_store.recorder.caller import Caller
+from edge_store.recorder.entry import Key
 from edge_store.result import Record
 
 __all__ = [
@@ -107,6 +108,7 @@ class QueuedRequest(Record, frozen=True, kw_only=True):
     endpoint: str
     body: bytes
     is_held: bool = False  # what was sent lies in `held/`
+    key: Key | None = None
 
 
 class StoredFile(Record, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from edge_store.queue.lines import Counts, counted
 from edge_store.queue.records import Batch, QueuedRequest
 from edge_store.queue.runner import Runner
 from edge_store.recorder.caller import Caller
+from edge_store.recorder.entry import Key
 from edge_store.recorder.redacting import Redacting
 from edge_store.recorder.slots import Slots
 from edge_store.result import Record
@@ -49,7 +50,9 @@ class Queue(NamedTuple):
     redacting: Redacting
     held: Held
 
-    async def accept(self, endpoint: str, body: bytes, caller: Caller) -> ResultId:
+    async def accept(
+        self, endpoint: str, body: bytes, caller: Caller, key: Key | None = None
+    ) -> ResultId:
         """Take a request that is answered later; it is on the disk when this returns its id.
 
         Raises:
@@ -64,6 +67,7 @@ class Queue(NamedTuple):
             endpoint=endpoint,
             body=left,
             is_held=is_held,
+            key=key,
         )
         try:
             await self.change(accept_request, request, self.config.queue.requests_max)

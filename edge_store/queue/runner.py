@@ -245,7 +245,8 @@ class Runner:
                     return b""
             return await self._held.sent(request.id, request.body, is_held=request.is_held)
 
-        origin = Origin(result_id=request.id, batch_id=request.id)
+        key_hash = None if request.key is None else request.key.key_hash
+        origin = Origin(result_id=request.id, batch_id=request.id, key_hash=key_hash)
         entry = Entry(request.endpoint, request.caller, origin, place, body)
         self._running_requests.add(request.id)
         try:

@@ -2,12 +2,13 @@
 one transaction each.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from edge_store.clock import now_ms
 from edge_store.errors import InvalidRequest, NotFound
+from edge_store.paging import Paging
 from edge_store.queue.records import (
     Batch,
     BatchDetail,
@@ -17,15 +18,13 @@ from edge_store.queue.records import (
     merged,
     seconds_of,
 )
-from edge_store.recorder.caller import Caller
+from edge_store.recorder.caller import EVERYBODY, Caller
 from edge_store.result import Record
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 
 __all__ = [
-    "EVERYBODY",
     "CancelBatch",
-    "Page",
     "add_batch",
     "add_event",
     "add_file",
@@ -42,21 +41,12 @@ __all__ = [
     "restored_at",
 ]
 
-EVERYBODY = Caller()  # an operator at the box: sees all
 NUMBER_MAX = 2**63 - 1
 # of all files, and of one tenant's; each descending and ascending
 FILE_PAGES = (
     ("select_files_before", "select_files_after"),
     ("select_files_of_tenant_before", "select_files_of_tenant_after"),
 )
-
-
-class Page(NamedTuple):
-    """Which part of a list: what comes after an id, the newest first unless ``ascending``."""
-
-    limit: int
-    after: str | None = None
-    ascending: bool = False
 
 
 class CancelBatch(Record, frozen=True, kw_only=True):
@@ -85,25 +75,27 @@ def find_file(connection: Connection, file_id: str, caller: Caller = EVERYBODY) 
 
 
 def find_files(
-    connection: Connection, caller: Caller, page: Page, purpose: str | None
-) -> list[StoredFile]:
-    """At most ``page.limit`` of the caller's files.
+    connection: Connection, caller: Caller, page: Paging, purpose: str | None
+) -> tuple[list[StoredFile], bool]:
+    """A page of the caller's files, and whether there are more.
 
     Raises:
         InvalidRequest: the page comes after none of them.
     """
     blocks = FILE_PAGES[caller.only_tenant is not None]
-    params = {"limit": page.limit, "purpose": purpose, "now": now_ms(), **_seeing(caller)}
+    limit = page.limit + 1
+    params = {"limit": limit, "purpose": purpose, "now": now_ms(), **_seeing(caller)}
     with translated("the files cannot be read"):
         params["place"] = _place(connection, "select_file_no", page, caller)
-        rows = connection.execute(sql(blocks[page.ascending]), params).fetchall()
-    return [_file(row) for row in rows]
+        block = blocks[not page.is_descending]
+        rows = connection.execute(sql(block), params).fetchall()
+    return [_file(row) for row in rows[: page.limit]], len(rows) > page.limit
 
 
-def _place(connection: Connection, block: str, page: Page, caller: Caller) -> int:
+def _place(connection: Connection, block: str, page: Paging, caller: Caller) -> int:
     """The number that a page comes after."""
     if page.after is None:
-        return 0 if page.ascending else NUMBER_MAX
+        return NUMBER_MAX if page.is_descending else 0
     row = connection.execute(sql(block), {"id": page.after, **_seeing(caller)}).fetchone()
     if row is None:
         raise InvalidRequest(f"`after` = {page.after!r} is none of this list", param="after")
@@ -202,19 +194,20 @@ def find_batch(connection: Connection, batch_id: str, caller: Caller = EVERYBODY
         return _batch(connection, row)
 
 
-def find_batches(connection: Connection, caller: Caller, page: Page) -> list[Batch]:
-    """At most ``page.limit`` of the caller's batches, the newest first.
+def find_batches(connection: Connection, caller: Caller, page: Paging) -> tuple[list[Batch], bool]:
+    """A page of the caller's batches, the newest first, and whether there are more.
 
     Raises:
         InvalidRequest: the page comes after none of them.
     """
     is_all = caller.only_tenant is None
     block = "select_batches_before" if is_all else "select_batches_of_tenant_before"
-    params = {"limit": page.limit, **_seeing(caller)}
+    params = {"limit": page.limit + 1, **_seeing(caller)}
     with translated("the batches cannot be read"):
         params["place"] = _place(connection, "select_batch_no", page, caller)
         rows = connection.execute(sql(block), params).fetchall()
-        return [_batch(connection, row) for row in rows]
+        found = [_batch(connection, row) for row in rows[: page.limit]]
+    return found, len(rows) > page.limit
 
 
 def open_batches(connection: Connection, limit: int) -> list[Batch]:

@@ -4,12 +4,13 @@ outcome, release the end of the answer.
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
+from edge_store.blobs import taken_out
 from edge_store.config import PrivacySection, RecorderSection, ReplicaSection
 from edge_store.engine import Engine, Receive, Scope, Send
 from edge_store.errors import (
@@ -28,9 +29,17 @@ from edge_store.observability.metrics import Metrics
 from edge_store.recorder.answers import Answers
 from edge_store.recorder.caller import RecordLevel, caller_of, origin_of, record_level
 from edge_store.recorder.commits import Commits
-from edge_store.recorder.entry import Entry
+from edge_store.recorder.entry import Entry, Key, key_in, key_of
+from edge_store.recorder.envelope import ACCEPTED, accepted_body, accepted_headers
 from edge_store.recorder.exchange import INLINE_BYTES_MAX, Exchange
-from edge_store.recorder.idempotency import Claim, Idempotency, Stored, StoredAnswer
+from edge_store.recorder.idempotency import (
+    REPLAYED,
+    Claim,
+    Idempotency,
+    KeyedRequest,
+    Stored,
+    StoredAnswer,
+)
 from edge_store.recorder.redacting import Redacting
 from edge_store.recorder.slots import Hold, Slot, Slots
 from edge_store.recorder.structured import Structured
@@ -44,6 +53,7 @@ __all__ = ["Recorder"]
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+Take = Callable[[Key | None], Awaitable[ResultId]]  # into the queue
 
 # From 2.4 on, ASGI applications need not read on to learn that the caller has left. Starlette then
 # starts no tasks for each stream, whose first token leaves a turn of the loop earlier.
@@ -103,6 +113,27 @@ class Recorder:
         asked, _, _ = await asyncio.to_thread(_read, dialect, body, None)
         return asked.is_kept
 
+    async def accept(
+        self, scope: Scope, body: bytes, receive: Receive, send: Send, take: Take
+    ) -> bool:
+        """Answer that ``take`` has taken a request, which is answered later; false where its
+        ``Idempotency-Key`` has an answer by now.
+
+        Raises: as ``record``; and what ``take`` raises.
+        """
+        key = key_of(key_in(scope), body)
+        claim: Claim | Stored = Claim()
+        if key is not None:
+            tenant = caller_of(scope).tenant
+            named = KeyedRequest(tenant, key.key_hash, scope["path"], key.fingerprint)
+            claim = await self.idempotency.claim(named, receive)
+        if isinstance(claim, Stored):
+            return False
+        with claim:
+            result_id = await take(key)
+        await _say_accepted(result_id, send)
+        return True
+
     async def record(
         self,
         dialect: Dialect,
@@ -138,6 +169,9 @@ class Recorder:
         entry.wait_s = self.waits.asked(scope)
         claim = await self.idempotency.claim(entry, receive)
         if isinstance(claim, Stored):
+            if claim.http_status == ACCEPTED:
+                await _say_accepted(claim.receipt.id, send, more=(REPLAYED,))
+                return
             self.slots.grow(hold, len(claim.body or b""))
             await self._replay(claim, dialect, entry, receive, send, hold)
             return
@@ -159,6 +193,7 @@ class Recorder:
             await exchange.run(self._engine, scope, body, receive, self._engine_timeout_s)
             result, failure = await self._outcome(entry)
             kept = await self.redacting.written(entry.kept(result))
+            await taken_out(kept.content, kept.content.request_body)
             commit = self._writer.enqueue(kept, slot, claim.follow(result))
             receipt = await self._committed(kept, commit)
         except BaseException as exc:
@@ -263,6 +298,14 @@ class Recorder:
         self.waits.end()
         self._structured.abort()
         self._answers.cut_all(cause)
+
+
+async def _say_accepted(
+    result_id: ResultId, send: Send, more: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    headers = [*accepted_headers(result_id), *more]
+    await send({"type": "http.response.start", "status": ACCEPTED, "headers": headers})
+    await send({"type": "http.response.body", "body": accepted_body(result_id)})
 
 
 def _failure(exchange: Exchange, reading: Reading) -> EdgeStoreError | None:

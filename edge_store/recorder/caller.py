@@ -13,6 +13,7 @@ from edge_store.ids import ResultId
 from edge_store.result import Record
 
 __all__ = [
+    "EVERYBODY",
     "NO_ORIGIN",
     "Caller",
     "Origin",
@@ -103,6 +104,9 @@ def nobody_is(_caller: Caller) -> None:
     """The ``ShutOut`` of what has no keys."""
 
 
+EVERYBODY = Caller()  # the daemon itself, or an operator at the box: sees all
+
+
 class Origin(Record, frozen=True, kw_only=True):
     """What a request that does not come over HTTP brings with it: the daemon asks in somebody's
     name, for a line of a batch or a turn of a conversation.
@@ -110,6 +114,7 @@ class Origin(Record, frozen=True, kw_only=True):
 
     result_id: ResultId | None = None  # made when it was accepted
     endpoint: str | None = None  # what was called, where that is not the route that generates
+    key_hash: bytes | None = None  # of the Idempotency-Key that it was accepted with
     headers: tuple[tuple[bytes, bytes], ...] = ()  # that came with what it was made of
     # None: this is the only attempt. Else a failure that is followed by another attempt, and a cut
     # at a stop, is recorded under an id of its own.

@@ -21,13 +21,20 @@ from edge_store.recorder.keeping import reduced
 from edge_store.recorder.slots import Slot
 from edge_store.recorder.structured import as_json
 from edge_store.recorder.transcript import Asked, Reading
-from edge_store.result import Boot, Content, Output, Result, Status
+from edge_store.result import Boot, Content, Output, Record, Result, Status
 
-__all__ = ["Entry", "key_hash"]
+__all__ = ["Entry", "Key", "key_hash", "key_in", "key_of"]
 
 JSON_HEADER = b"x-edge-store-json"
 TRACE_ID = re.compile(rb"[0-9a-f]{32}")
 KEY_BYTES_MAX = 255  # of an Idempotency-Key
+
+
+class Key(Record, frozen=True, kw_only=True):
+    """The SHA-256 of an ``Idempotency-Key``, and of the request that it came with."""
+
+    key_hash: bytes
+    fingerprint: bytes
 
 
 class Entry:
@@ -114,7 +121,7 @@ class Entry:
             metadata=asked.metadata,
             caller_rid=asked.caller_rid,
             response_id=None if reading.response_id == exchange.result_id else reading.response_id,
-            idempotency_key_hash=self.key_hash,
+            idempotency_key_hash=self.key_hash or self._origin.key_hash,
             request_fingerprint=self.fingerprint,
             trace_id=_trace_id(self._headers.get(b"traceparent", b"")),
             http_status=failure.http_status if failure else exchange.http_status,
@@ -158,6 +165,19 @@ def _gives_json(value: bytes | None, asked: Asked) -> bool:
             hint="leave the header x-edge-store-json out; the row has output_json either way",
         )
     return True
+
+
+def key_in(scope: Scope) -> bytes | None:
+    """The ``Idempotency-Key`` of a request."""
+    return next((v for k, v in scope["headers"] if k.lower() == b"idempotency-key"), None)
+
+
+def key_of(key: bytes | None, body: bytes) -> Key | None:
+    """What is kept of an ``Idempotency-Key`` and the body that came with it."""
+    hashed = key_hash(key)
+    if hashed is None:
+        return None
+    return Key(key_hash=hashed, fingerprint=hashlib.sha256(body).digest())
 
 
 def key_hash(key: bytes | None) -> bytes | None:

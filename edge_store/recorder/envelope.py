@@ -7,8 +7,10 @@ from typing import Protocol
 import msgspec
 
 from edge_store.errors import EdgeStoreError, RequestError, Unauthorized
+from edge_store.ids import ResultId
 
 __all__ = [
+    "ACCEPTED",
     "EVENT_STREAM",
     "JSON",
     "JSON_LINES",
@@ -16,12 +18,15 @@ __all__ = [
     "Envelope",
     "OllamaEnvelope",
     "OpenAIEnvelope",
+    "accepted_body",
+    "accepted_headers",
     "answer_kind",
     "error_body",
     "error_headers",
     "retry_headers",
 ]
 
+ACCEPTED = 202
 JSON = (b"content-type", b"application/json")
 EVENT_STREAM = b"text/event-stream"
 JSON_LINES = b"application/x-ndjson"
@@ -36,6 +41,25 @@ ANTHROPIC_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+
+
+def accepted_body(result_id: ResultId) -> bytes:
+    """The answer to a request that is answered later."""
+    return b'{"object":"result","id":"%b","status":"queued"}' % result_id.encode()
+
+
+def accepted_headers(result_id: ResultId) -> list[tuple[bytes, bytes]]:
+    """Its headers."""
+    ours = result_id.encode()
+    return [
+        JSON,
+        (b"content-length", str(len(accepted_body(result_id))).encode()),
+        (b"location", b"/v1/results/" + ours),
+        (b"preference-applied", b"respond-async"),
+        (b"x-request-id", ours),
+        (b"x-edge-store-id", ours),
+        (b"x-edge-store-durability", b"queued"),
+    ]
 
 
 class Envelope(Protocol):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from edge_store.chain import find_link
 from edge_store.clock import now_ms
@@ -33,7 +33,7 @@ from edge_store.errors import (
 )
 from edge_store.ids import ResultId
 from edge_store.observability.metrics import Metrics
-from edge_store.recorder.envelope import Envelope, answer_kind
+from edge_store.recorder.envelope import ACCEPTED, Envelope, accepted_body, answer_kind
 from edge_store.recorder.slots import HOLD_FACTOR
 from edge_store.recorder.waiting import Settled
 from edge_store.result import Receipt, Record, Result, Status
@@ -41,9 +41,11 @@ from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, translated
 
 __all__ = [
+    "REPLAYED",
     "RESPONSES",
     "Claim",
     "Idempotency",
+    "KeyedRequest",
     "Name",
     "Stored",
     "StoredAnswer",
@@ -74,8 +76,17 @@ class Keyed(Protocol):
     def fingerprint(self) -> bytes: ...
 
 
+class KeyedRequest(NamedTuple):
+    """That much of one."""
+
+    tenant: str | None
+    key_hash: bytes
+    endpoint: str
+    fingerprint: bytes
+
+
 class Stored(Record, frozen=True, kw_only=True):
-    """A completed answer."""
+    """A completed answer; or with 202 that there will be one."""
 
     receipt: Receipt
     endpoint: str
@@ -333,8 +344,8 @@ def _require_body(stored: Stored) -> None:
 
 
 def find_stored(connection: Connection, name: Name, since: int) -> Stored | None:
-    """The newest completed answer that was asked for under this name since then. Of a response
-    there is not the answer here, only that it was asked for.
+    """The newest completed answer that was asked for under this name since then, or that a request
+    waits in the queue. Of a response there is not the answer here, only that it was asked for.
     """
     tenant, key_hash = name
     params = {"tenant": tenant, "key_hash": key_hash, "since": since}
@@ -344,7 +355,8 @@ def find_stored(connection: Connection, name: Name, since: int) -> Stored | None
         if response is not None:
             return _of_response(*response)
         if row is None:
-            return None
+            queued = connection.execute(sql("select_queued_request_by_key"), params).fetchone()
+            return None if queued is None else _of_queued(*queued)
         result_id, seq, endpoint, fingerprint, http_status, stream, body = row
         link = find_link(connection, seq)
     if link is None:
@@ -367,4 +379,15 @@ def _of_response(response_id: str, fingerprint: bytes, at: int) -> Stored:
         http_status=200,
         is_stream=False,
         body=None,
+    )
+
+
+def _of_queued(request_id: str, endpoint: str, fingerprint: bytes, at: int) -> Stored:
+    return Stored(
+        receipt=Receipt(id=ResultId(request_id), seq=0, committed_at=at),
+        endpoint=endpoint,
+        fingerprint=fingerprint,
+        http_status=ACCEPTED,
+        is_stream=False,
+        body=accepted_body(ResultId(request_id)),
     )

@@ -16,7 +16,11 @@ Finder = Callable[[str], Iterator[Span]]
 EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]++@[\w-]++(?:\.[\w-]++)++")
 PHONE = re.compile(r"(?<![\w.])(?:\+|00)?\(?\d[\d ().\-/]{5,25}\d(?!\w)")
 NATIONAL = re.compile(r"(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}|0\d{1,4}[-/ ]\d[\d -]{4,10}\d")
-GROUPS = re.compile(r"(?<!\w)(?<!\d\.)\d++(?:[ -]\d++)*+")  # not of a fraction
+# Spaces and hyphens of any width, and what is between two letters and not seen
+BETWEEN = r"[ \-\u00a0\u00ad\u2000-\u200d\u2010-\u2015\u202f\u2060\u3000\ufe63\ufeff\uff0d]"
+GROUPS = re.compile(  # not of a fraction
+    rf"(?<![^\W_])(?<!\d\.)(?:\d{{4}}(?:\.\d{{4}}){{3}}(?!\.?\d)|\d++(?:{BETWEEN}\d++)*+)"
+)
 GROUP = re.compile(r"\d+")
 IBAN = re.compile(r"(?<![\w])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}")
 OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
@@ -71,7 +75,7 @@ def _card_end(text: str, groups: list[Span], first: int) -> int | None:
     """The last group of the longest card that begins with this one."""
     digits, found = "", None
     for last in range(first, len(groups)):
-        digits += text[slice(*groups[last])]
+        digits += "".join(str(int(digit)) for digit in text[slice(*groups[last])])  # of any script
         if len(digits) >= CARD_DIGITS.stop:
             break
         if len(digits) in CARD_DIGITS and digits[0] in "23456" and _luhn(digits):

@@ -14,6 +14,7 @@ from typing import Any
 
 from edge_store.redaction.detectors import DETECTORS, Finder, Span
 from edge_store.redaction.escapes import seeing_through
+from edge_store.redaction.numbers import seeing_numbers, whole
 from edge_store.result import Record
 
 __all__ = ["WHOLE", "Job", "Redacted", "carry_out"]
@@ -22,8 +23,8 @@ PASSES_MAX = 8  # over what is left: a text in which something is found each tim
 WHOLE = "[REDACTED]"  # what stands for such a text
 TOKENS = re.compile(r"logprob|token_ids|output_ids|input_ids", re.IGNORECASE)
 # Of a text that is JSON; a number with a fraction is no name of anybody
-SCALAR = re.compile(r'"(?:[^"\\]++|\\.)*+"|-?\d++(?:\.0++)?(?![.\deE])|-?\d[\d.eE+-]*+', re.DOTALL)
-WHOLE_NUMBER = re.compile(r"-?\d+(?:\.0+)?")
+SCALAR = re.compile(r'"(?:[^"\\]++|\\.)*+"|-?\d[\d.eE+-]*+', re.DOTALL)
+LINE_END = re.compile(r"\r\n|[\r\n]")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -110,7 +111,7 @@ class Redactor:
         token = match[0]
         if token[0] == '"':
             text = json.loads(token)
-        elif WHOLE_NUMBER.fullmatch(token):
+        elif whole(token) is not None:
             text = token
         else:
             return token
@@ -154,7 +155,7 @@ def _finders(
 ) -> tuple[tuple[str, Finder], ...]:
     found = [(name, DETECTORS[name]) for name in detectors]
     found += [(name, _finder(re.compile(rule))) for name, rule in rules]
-    return tuple((name, seeing_through(find)) for name, find in found)
+    return tuple((name, seeing_through(seeing_numbers(find))) for name, find in found)
 
 
 def _finder(pattern: re.Pattern[str]) -> Finder:
@@ -202,7 +203,7 @@ def _stream_has_finds(redactor: Redactor, body: bytes) -> bool:
     """Whether anything is found in a stream's lines, or in what its events say together."""
     before = redactor.counts.total()
     together: defaultdict[tuple[Any, ...], list[str]] = defaultdict(list)
-    for line in body.decode("utf-8", "replace").splitlines():
+    for line in LINE_END.split(body.decode("utf-8", "replace")):  # no other character ends one
         data = line.removeprefix("data:").strip()
         redactor.text(data)
         try:

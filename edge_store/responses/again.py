@@ -4,7 +4,7 @@ made anew from what is stored by the code that made them first. Plain functions 
 
 import msgspec
 
-from edge_store.recorder.caller import Caller
+from edge_store.recorder.caller import EVERYBODY
 from edge_store.recorder.envelope import EVENT_STREAM, OpenAIEnvelope, answer_kind
 from edge_store.recorder.idempotency import RESPONSES, Name, Stored, find_stored
 from edge_store.recorder.transcript.sse import EventSplitter
@@ -17,8 +17,6 @@ from edge_store.sqlite import Connection
 
 __all__ = ["find_answer"]
 
-EVERYBODY = Caller()  # the key is its tenant's
-
 
 def find_answer(connection: Connection, name: Name, since: int) -> Stored | None:
     """As ``find_stored``, with the answer of a response. Of one in the background that was asked
@@ -27,7 +25,7 @@ def find_answer(connection: Connection, name: Name, since: int) -> Stored | None
     stored = find_stored(connection, name, since)
     if stored is None or stored.endpoint != RESPONSES:
         return stored
-    found = find(connection, stored.receipt.id, EVERYBODY)
+    found = find(connection, stored.receipt.id, EVERYBODY)  # the key is its tenant's
     if found is None:  # deleted between the two looks
         return None
     ask, receipt = read_ask(found.kept.request), stored.receipt

@@ -18,7 +18,8 @@ import msgspec
 from edge_store.clock import now_ms
 from edge_store.errors import NotFound
 from edge_store.ids import RESPONSE_PREFIX, new_result_id
-from edge_store.recorder.caller import Caller
+from edge_store.paging import Paging
+from edge_store.recorder.caller import EVERYBODY, Caller
 from edge_store.responses.ask import Item, Metadata, converted, fault, read_ask
 from edge_store.responses.events import Event, items_of
 from edge_store.responses.items import input_items, item_json, owner_of
@@ -29,7 +30,6 @@ from edge_store.sqlite import Connection, translated
 
 __all__ = [
     "Conversation",
-    "Paging",
     "add_items",
     "create",
     "delete",
@@ -54,14 +54,6 @@ class Conversation(Record, frozen=True, kw_only=True):
     created_at: int
     metadata: Metadata
     object: str = "conversation"
-
-
-class Paging(Record, frozen=True, kw_only=True):
-    """Which page of a list is wanted. ``after`` is the id of the item before it."""
-
-    after: str | None
-    limit: int
-    is_descending: bool
 
 
 def create(
@@ -248,10 +240,6 @@ def _items(
             for shown in reversed(items) if is_descending else items:
                 if shown["id"] not in removed:
                     yield shown
-
-
-# who may see a conversation may see what it consists of
-EVERYBODY = Caller()
 
 
 def _items_of(found: Found) -> list[Event]:

@@ -7,15 +7,17 @@ the background before it runs.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
 
-from edge_store.blobs import joined, split
+from edge_store.blobs import Split, joined, split
 from edge_store.clock import now_ms
 from edge_store.ids import ResultId
 from edge_store.recorder.caller import Caller
 from edge_store.recorder.deletions import Reason, delete_here
+from edge_store.recorder.entry import Key
 from edge_store.responses.events import Event, items_of, outputs_of
 from edge_store.result import Record, Recorded, Status
 from edge_store.rows import insert_blobs, load_recorded
@@ -26,10 +28,10 @@ __all__ = [
     "Found",
     "Happened",
     "Kept",
-    "Key",
     "Waiting",
     "accept",
     "find",
+    "find_outline",
     "keep",
     "mend",
     "note",
@@ -41,14 +43,7 @@ __all__ = [
 ]
 
 
-class Key(Record, frozen=True, kw_only=True):
-    """The SHA-256 of an ``Idempotency-Key``, and of the request that it came with."""
-
-    key_hash: bytes
-    fingerprint: bytes
-
-
-class Kept(Record, frozen=True, kw_only=True):
+class Kept(Record, frozen=True, kw_only=True, dict=True, gc=True):
     """The row of a response, and while it is new the key that it was asked for with."""
 
     id: ResultId
@@ -60,6 +55,11 @@ class Kept(Record, frozen=True, kw_only=True):
     request: bytes
     key: Key | None = None
     is_held: bool = False  # what was sent lies in `held/`, until it has been asked
+
+    @cached_property
+    def split_body(self) -> Split:
+        """The request without its images, and these."""
+        return split(self.request)
 
 
 class Waiting(NamedTuple):
@@ -137,7 +137,7 @@ def _insert(connection: Connection, kept: Kept) -> None:
     del row["key"]
     row["caller"] = msgspec.json.encode(kept.caller).decode()
     row["is_held"] = int(kept.is_held)
-    row["request"], blobs = split(kept.request)
+    row["request"], blobs = kept.split_body
     connection.execute(sql("insert_response"), {**row, "tenant": kept.caller.tenant})
     insert_blobs(connection, "insert_response_blob", kept.id, blobs)
 
@@ -169,6 +169,11 @@ def find(
             Happened(event=event, code=code, message=message) for event, code, message in events
         ),
     )
+
+
+def find_outline(connection: Connection, result_id: str, caller: Caller) -> Found | None:
+    """As ``find``, without the answer's bytes."""
+    return find(connection, result_id, caller, with_content=False)
 
 
 def _kept(row: Sequence[Any]) -> Kept:

@@ -45,8 +45,11 @@ CREATE TABLE queued_requests ( -- Requests with `Prefer: respond-async`, from th
     caller TEXT NOT NULL CHECK (json_valid(caller)), -- in whose name it asks, JSON
     endpoint TEXT NOT NULL, -- the route
     body BLOB NOT NULL, -- as it was sent, or what redaction leaves of it
-    is_held INTEGER NOT NULL -- 1 if redaction took something out: what was sent lies in `held/` beside the database until it is asked
+    is_held INTEGER NOT NULL, -- 1 if redaction took something out: what was sent lies in `held/` beside the database until it is asked
+    key_hash BLOB, -- SHA-256 of its Idempotency-Key
+    fingerprint BLOB -- SHA-256 of its body, where it has such a key
 ) STRICT;
+CREATE INDEX queued_requests_by_key ON queued_requests (key_hash) WHERE key_hash IS NOT NULL;
 
 CREATE TABLE line_marks ( -- What is said of a line beside its results. The newest counts.
     mark_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order

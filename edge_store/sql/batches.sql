@@ -144,8 +144,17 @@ SELECT coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0),
 FROM results WHERE batch_id = :batch_id AND iif(status = 'completed', 0, seq) = 0
 
 -- name: insert_queued_request
-INSERT INTO queued_requests (id, created_at, tenant, caller, endpoint, body, is_held)
-VALUES (:id, :created_at, :tenant, :caller, :endpoint, :body, :is_held)
+INSERT INTO queued_requests (
+    id, created_at, tenant, caller, endpoint, body, is_held, key_hash, fingerprint)
+VALUES (
+    :id, :created_at, :tenant, :caller, :endpoint, :body, :is_held, :key_hash, :fingerprint)
+
+-- name: select_queued_request_by_key
+SELECT id, endpoint, fingerprint, created_at FROM queued_requests AS r
+WHERE key_hash = :key_hash AND tenant IS :tenant AND created_at > :since AND NOT EXISTS (
+    SELECT 1 FROM line_marks AS m
+    WHERE m.batch_id = r.id AND m.custom_id IS NULL AND m.mark = 'refused')
+ORDER BY request_no DESC LIMIT 1
 
 -- name: count_queued_requests
 SELECT count(*), count(*) FILTER (WHERE tenant IS :tenant) FROM queued_requests
@@ -167,7 +176,8 @@ RETURNING id
 DELETE FROM line_marks WHERE batch_id = :id AND custom_id IS NULL
 
 -- name: select_queued_requests
-SELECT r.id, r.created_at, r.caller, r.endpoint, r.body, r.is_held, r.request_no
+SELECT r.id, r.created_at, r.caller, r.endpoint, r.body, r.is_held, r.key_hash, r.fingerprint,
+    r.request_no
 FROM (
     SELECT request_no, row_number() OVER (PARTITION BY tenant ORDER BY request_no) AS turn
     FROM queued_requests AS q

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -246,13 +247,6 @@ def test_what_is_answered_later_is_checked_at_once(daemon: DaemonProcess) -> Non
     later = {"prefer": "respond-async"}
     refused = daemon.post("/v1/chat/completions", content=b"{", headers=later)
     assert refused.status_code == 400
-    with_key = daemon.post(
-        "/v1/chat/completions",
-        json={"model": "demo", "messages": [{"role": "user", "content": "x"}]},
-        headers={**later, "idempotency-key": "k"},
-    )
-    assert with_key.status_code == 200
-    assert "preference-applied" not in with_key.headers
     unkept = daemon.post(
         "/v1/chat/completions",
         json={"model": "demo", "store": False, "messages": [{"role": "user", "content": "x"}]},
@@ -271,3 +265,49 @@ def test_what_is_answered_later_is_checked_at_once(daemon: DaemonProcess) -> Non
         "it is off the queue",
     )
     assert daemon.box.scalar("SELECT count(*) FROM results WHERE batch_id = ?", where[12:]) == 1
+
+
+def test_batches_have_no_order_but_their_own(client: openai.OpenAI) -> None:
+    made = [submitted(client, text_of([line("a")])).id for _ in range(2)]
+    found = client.batches.list(limit=2)
+    assert [one.id for one in found.data] == made[::-1]
+    with pytest.raises(openai.BadRequestError, match="has no parameter 'order'"):
+        client.batches.list(extra_query={"order": "asc"})  # nor has OpenAI's
+    pages = client.batches.list(limit=1)
+    assert [one.id for _, one in zip(range(2), pages, strict=False)] == made[::-1]
+    for batch_id in made:
+        ended(client, batch_id)
+
+
+def test_a_key_has_one_request_that_is_answered_later(daemon: DaemonProcess) -> None:
+    chat, config = "/v1/chat/completions", ("--config", str(daemon.box.directory))
+    body = {"model": "demo", "messages": [{"role": "user", "content": "once"}]}
+    other = {**body, "seed": 1}
+    plain = {"idempotency-key": "later"}
+    later = {**plain, "prefer": "respond-async"}
+
+    def asked(headers: dict[str, str]) -> Any:
+        return daemon.post(chat, json=body, headers=headers)
+
+    assert daemon.box.run("queue", "pause", *config).returncode == 0
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            first = [*pool.map(asked, [later, later, later]), asked(plain)]
+    finally:
+        assert daemon.box.run("queue", "resume", *config).returncode == 0
+    assert [answer.status_code for answer in first] == [202] * 4
+    assert len({(answer.content, answer.headers["location"]) for answer in first}) == 1
+    replayed = [answer.headers.get("idempotency-replayed") for answer in first]
+    assert sorted(replayed, key=str) == [None, "true", "true", "true"]
+    refused = daemon.post(chat, json=other, headers=later)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "idempotency_conflict")
+    where = "/v1/results/" + first[0].headers["x-edge-store-id"]
+    until(lambda: daemon.get(where).status_code == 200, "the result is there")
+    for headers in (later, plain):
+        done = asked(headers)
+        assert (done.status_code, done.headers["idempotency-replayed"]) == (200, "true")
+        assert "/v1/results/" + done.headers["x-edge-store-id"] == where
+    found = "SELECT count(*) FROM results WHERE idempotency_key_hash IS NOT NULL"
+    assert daemon.box.scalar(found) == 1
+    refused = daemon.post(chat, json=other, headers=later)
+    assert refused.status_code == 422

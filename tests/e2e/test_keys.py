@@ -348,6 +348,9 @@ def test_a_stream_that_runs_when_its_key_is_revoked_ends_well(tmp_path: Path) ->
         next(iter(stream))
         revoke(box, key)
         assert refused(client_of(daemon, key)) == (401, "key_revoked")
+        for given in ({}, {"API_KEY": key}):  # a command names where it looks for the key
+            done = box.run("batch", "ls", "--url", daemon.url, **given)
+            assert (done.returncode, "EDGE_STORE_API_KEY" in done.stderr) == (1, True)
         rest = list(stream)
         assert rest[-1].choices[0].finish_reason
         until(daemon.box.texts, "the stream is recorded")

@@ -25,6 +25,8 @@ CREATE INDEX line_marks_by_line ON line_marks (batch_id, custom_id, mark_no);
 
 CREATE INDEX losses_by_boot ON losses (boot_id, boot_seq);
 
+CREATE INDEX queued_requests_by_key ON queued_requests (key_hash) WHERE key_hash IS NOT NULL;
+
 CREATE INDEX queued_requests_by_tenant ON queued_requests (tenant);
 
 CREATE INDEX repairs_by_result ON repairs (id, choice_index, repair_id);
@@ -275,7 +277,9 @@ CREATE TABLE queued_requests ( -- Requests with `Prefer: respond-async`, from th
     caller TEXT NOT NULL CHECK (json_valid(caller)), -- in whose name it asks, JSON
     endpoint TEXT NOT NULL, -- the route
     body BLOB NOT NULL, -- as it was sent, or what redaction leaves of it
-    is_held INTEGER NOT NULL -- 1 if redaction took something out: what was sent lies in `held/` beside the database until it is asked
+    is_held INTEGER NOT NULL, -- 1 if redaction took something out: what was sent lies in `held/` beside the database until it is asked
+    key_hash BLOB, -- SHA-256 of its Idempotency-Key
+    fingerprint BLOB -- SHA-256 of its body, where it has such a key
 ) STRICT;
 
 CREATE TABLE repairs ( -- A repair applied again later, by a newer repairer. The newest counts.

@@ -15,7 +15,16 @@ LABEL = re.compile(r"\[REDACTED:\w+\]")
 FINDS = {
     "email": ["ada@example.org", "a.b+c@sub.example.co.uk", "jürgen@müller.de"],
     "phone": ["+49 30 1234567", "+14155552671", "(415) 555-2671", "030/1234567", "00447911123456"],
-    "credit_card": ["4111111111111111", "4111 1111 1111 1111", "3782-822463-10005"],
+    "credit_card": [
+        "4111111111111111",
+        "4111 1111 1111 1111",
+        "3782-822463-10005",
+        "4111.1111.1111.1111",
+        "4111\u00a01111\u202f1111\u20111111",
+        "4111\u200b1111\u200b1111\u200b1111",
+        "\uff14" + 15 * "\uff11",
+        "\u0664" + 15 * "\u0661",
+    ],
     "iban": ["DE89370400440532013000", "GB82 WEST 1234 5698 7654 32"],
     "ipv4": ["192.168.0.1", "8.8.8.8"],
     "ipv6": ["2001:db8::1", "::1", "fe80::1:2", "2001:0db8:0000:0000:0000:ff00:0042:8329"],
@@ -75,7 +84,8 @@ def test_each_detector_finds_its_own(name: str, find: str, around: str) -> None:
     "text",
     [
         "4111 1111 1111 1112", "room 12-34", "version 1.2.3.4.5", "10:30", "std::vector", "a@b",
-        "1234567890123", "DE00370400440532013000", "2026-11-29", "sk-short", "3.14159265",
+        "1234567890123", "4111.1111.1111.1112", "1.4111111111111111", "4111.1111.1111.1111.1",
+        "DE00370400440532013000", "2026-11-29", "sk-short", "3.14159265",
     ],
 )  # fmt: skip
 def test_what_only_looks_like_it_stays(text: str) -> None:
@@ -191,6 +201,47 @@ def test_everything_around_a_find_keeps_its_bytes() -> None:
     )
     found = carry_out(job(request_body=body)).request_body
     assert found == body.replace(b"ada@example.org", b"[REDACTED:email]")
+
+
+CARDS = [
+    "4.111111111111111e15",
+    "4.111111111111111E+15",
+    "41111111111111110e-1",
+    "4111111111111111.0",
+]
+
+
+@pytest.mark.parametrize("number", CARDS)
+def test_a_number_is_found_however_it_is_written(number: str) -> None:
+    label = "[REDACTED:credit_card]"
+    plain, quoted = f'{{"card": {number}}}', f'{{"card": "{number}"}}'
+    arguments = json.dumps([{"function": {"arguments": plain}}])
+    found = carry_out(job(f"card_{number}", documents=(plain, quoted, arguments)))
+    assert found.texts == (f"card_{label}" + ".0" * number.endswith(".0"),)
+    for document in found.documents:
+        assert "11111" not in (document or "")
+        assert label in (document or "")
+        json.loads(document or "")
+    pieces = [
+        {"content": '{"card": ' + number[:9]},
+        {"content": "-"},
+        {"content": number[9:] + "}"},
+    ]
+    assert carry_out(job(response_body=chunks(*pieces))).response_body is None
+
+
+@pytest.mark.parametrize(
+    "number", ["4.1111111111111115e14", "4.111111111111111e-15", "1e400", "1e40", "-0.0", "7e0"]
+)
+def test_a_number_that_is_none_keeps_its_bytes(number: str) -> None:
+    body = f'{{"n": {number}}}'.encode()
+    assert carry_out(job(f"it is {number}", request_body=body)).request_body == body
+
+
+def test_only_a_line_end_ends_a_line_of_a_stream() -> None:
+    spread = [{"content": "to\u2028ada@exam"}, {"content": "other"}, {"content": "ple.org"}]
+    body = chunks(*spread).decode().replace("\\u2028", "\u2028").encode()
+    assert carry_out(job(response_body=body)).response_body is None
 
 
 def test_fractions_are_nobodys_number() -> None:

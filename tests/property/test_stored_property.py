@@ -13,6 +13,7 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from support.records import make_result, new_database
 
+from edge_store.paging import Paging
 from edge_store.recorder.batch import ChainHead, read_head, write_batch
 from edge_store.recorder.caller import Caller
 from edge_store.recorder.transcript.openai import ChatDialect
@@ -212,7 +213,7 @@ def test_any_pages_are_all_completions_in_order(
     found: list[str] = []
     after, has_more = None, True
     while has_more:
-        wanted = Wanted(limit=limit, after=after, descending=descending)
+        wanted = Wanted(paging=Paging(limit=limit, after=after, is_descending=descending))
         shown, has_more = page(box.connection, Caller(), wanted)
         found += [each["id"] for each in shown]
         after = found[-1]

@@ -1,6 +1,7 @@
 """Drives an ASGI application as a server would, and looks at each message as it is sent."""
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine, MutableMapping
 from types import TracebackType
 from typing import Any, Self
@@ -111,6 +112,10 @@ class Call:
     @property
     def body(self) -> bytes:
         return b"".join(m["body"] for m in self.messages if m["type"] == "http.response.body")
+
+    def json(self) -> Any:
+        """The body, which is JSON."""
+        return json.loads(self.body)
 
     @property
     def is_complete(self) -> bool:

@@ -15,7 +15,7 @@ from edge_store.api.services import Services
 from edge_store.config import Config
 from edge_store.engine import Receive, Scope, Send
 from edge_store.recorder.caller import Caller, ShutOut, nobody_is, with_caller
-from edge_store.recording import reading
+from edge_store.recording import reading, sharing_readers
 
 
 class Responding:
@@ -65,13 +65,14 @@ async def responding(
     """``options`` are those of ``recording``."""
     async with (
         recording(path, script, **options) as running,
-        reading(path) as reader,
+        sharing_readers(path) as reader,
+        reading(path) as queries,
         in_background(running.recorder, reader, settings or Config(), shut_out) as background,
     ):
         absent = cast("Any", None)
         services = Services(
             reader=reader,
-            queries=reader,
+            queries=queries,
             change=running.recorder.change,
             redacting=running.recorder.redacting,
             commits=running.recorder.commits,

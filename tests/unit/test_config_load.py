@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_store.config import EngineKind, load, render_toml, shown_settings
+from edge_store.config import Detector, EngineKind, load, render_toml, shown_settings
 from edge_store.errors import ConfigError
 
 
@@ -64,6 +64,8 @@ def test_wrong_file_is_refused_with_key_and_value(
         ("EDGE_STORE_ENGINE__UPSTREAM", "x", ["EDGE_STORE_ENGINE__UPSTREAM"]),
         ("EDGE_STORE_RECORDER__BEAT_S", "nan", ["EDGE_STORE_RECORDER__BEAT_S", "nan"]),
         ("EDGE_STORE_RECORDER__BEAT_S", "61", ["EDGE_STORE_RECORDER__BEAT_S", "61"]),
+        ("EDGE_STORE_PRIVACY__DETECTORS", "email", ["EDGE_STORE_PRIVACY__DETECTORS", "'email'"]),
+        ("EDGE_STORE_PRIVACY__DETECTORS", '["mail"]', ["EDGE_STORE_PRIVACY__DETECTORS", "mail"]),
     ],
 )
 def test_wrong_variable_is_refused_with_name_and_value(
@@ -74,6 +76,20 @@ def test_wrong_variable_is_refused_with_name_and_value(
     for part in named:
         assert part in str(caught.value)
     assert caught.value.hint
+
+
+def test_lists_and_tables_are_json_in_a_variable(tmp_path: Path) -> None:
+    environ = {
+        "EDGE_STORE_PRIVACY__DETECTORS": '["email", "phone"]',
+        "EDGE_STORE_PRIVACY__RULES": '{"ticket": "T-[0-9]+"}',
+    }
+    privacy = load(write(tmp_path, ""), environ=environ).config.privacy
+    assert privacy.detectors == (Detector.EMAIL, Detector.PHONE)
+    assert privacy.rules == {"ticket": "T-[0-9]+"}
+    for name, shape in (("DETECTORS", '["email", "phone"]'), ("RULES", '{"name": "value"}')):
+        with pytest.raises(ConfigError) as caught:
+            load(write(tmp_path, ""), environ={f"EDGE_STORE_PRIVACY__{name}": "email,phone"})
+        assert shape in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf"])

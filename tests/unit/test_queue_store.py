@@ -11,6 +11,7 @@ import edge_store.queue.entries
 from edge_store.clock import now_ms
 from edge_store.errors import InvalidRequest, NotFound, QueueFull, StoreError, TenantOverShare
 from edge_store.ids import new_result_id
+from edge_store.paging import Paging
 from edge_store.queue.entries import (
     Retry,
     Switch,
@@ -41,7 +42,6 @@ from edge_store.queue.records import (
 )
 from edge_store.queue.store import (
     CancelBatch,
-    Page,
     add_batch,
     add_event,
     add_file,
@@ -118,13 +118,25 @@ def completed(batch_id: str, custom_id: str) -> dict[str, Any]:
     return {"batch_id": batch_id, "custom_id": custom_id}
 
 
+def files_of(
+    connection: Connection, caller: Caller, *, after: str | None = None, ascending: bool = False
+) -> list[str]:
+    paging = Paging(limit=9, after=after, is_descending=not ascending)
+    return [file.file_id for file in find_files(connection, caller, paging, None)[0]]
+
+
+def batches_of(connection: Connection, caller: Caller, *, after: str | None = None) -> list[str]:
+    found, _more = find_batches(connection, caller, Paging(limit=9, after=after))
+    return [batch.batch_id for batch in found]
+
+
 def test_a_tenants_files_are_not_there_for_another(connection: Connection) -> None:
     add_file(connection, file_of("file-a", "a"))
     add_file(connection, file_of("file-n", None))
     assert find_file(connection, "file-a", A).tenant == "a"
     assert find_file(connection, "file-a", ALL).tenant == "a"
     for caller, names in ((A, ["file-a"]), (ALL, ["file-n", "file-a"]), (B, [])):
-        assert [f.file_id for f in find_files(connection, caller, Page(9), None)] == names
+        assert files_of(connection, caller) == names
     with pytest.raises(NotFound) as foreign:
         find_file(connection, "file-a", B)
     with pytest.raises(NotFound) as absent:
@@ -141,19 +153,19 @@ def test_a_page_after_anothers_id_is_refused_as_that_after_none(
         add_batch(connection, batch_of(f"batch_{file_id}", A if tenant == "a" else B))
     for name in ("b", "absent"):
         with pytest.raises(InvalidRequest, match="none of this list"):
-            find_files(connection, A, Page(9, f"file-{name}", ascending), None)
+            files_of(connection, A, after=f"file-{name}", ascending=ascending)
         with pytest.raises(InvalidRequest, match="none of this list"):
-            find_batches(connection, A, Page(9, f"batch_file-{name}"))
-    assert [f.file_id for f in find_files(connection, A, Page(9, "file-1", ascending), None)] == (
+            batches_of(connection, A, after=f"batch_file-{name}")
+    assert files_of(connection, A, after="file-1", ascending=ascending) == (
         ["file-2"] if ascending else []
     )
-    assert len(find_files(connection, ALL, Page(9, "file-b", ascending), None)) == 1
+    assert len(files_of(connection, ALL, after="file-b", ascending=ascending)) == 1
 
 
 def test_a_file_whose_time_is_over_is_not_there(connection: Connection) -> None:
     add_file(connection, file_of("file-1", "a", expires_at=now_ms() - 1))
     add_file(connection, file_of("file-2", "a", expires_at=now_ms() + 60_000))
-    assert [f.file_id for f in find_files(connection, A, Page(9), None)] == ["file-2"]
+    assert files_of(connection, A) == ["file-2"]
     with pytest.raises(NotFound):
         find_file(connection, "file-1", A)
 
@@ -176,9 +188,10 @@ def test_a_batch_is_its_newest_event(connection: Connection) -> None:
 def test_a_tenants_batches_are_not_there_for_another(connection: Connection) -> None:
     add_batch(connection, batch_of("batch_1"))
     add_batch(connection, batch_of("batch_2"))
-    assert [b.batch_id for b in find_batches(connection, A, Page(1))] == ["batch_2"]
-    assert [b.batch_id for b in find_batches(connection, A, Page(9, "batch_2"))] == ["batch_1"]
-    assert find_batches(connection, B, Page(9)) == []
+    assert find_batches(connection, A, Paging(limit=1))[1]
+    assert batches_of(connection, A) == ["batch_2", "batch_1"]
+    assert batches_of(connection, A, after="batch_2") == ["batch_1"]
+    assert batches_of(connection, B) == []
     with pytest.raises(NotFound):
         find_batch(connection, "batch_1", B)
 

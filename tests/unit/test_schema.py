@@ -19,7 +19,7 @@ GOLDEN = ROOT / "tests" / "golden" / "schema.sql"
 RELEASED = {
     "0001_initial.sql": "45732d19d74251105a3ef5d495916752ca30faa71d220a2612d63221483bd69f",
     "0002_keys.sql": "8cf3901a4f1a436dfa66e84a42fd82d470a2fa93d47fca47c92424c6730c7d62",
-    "0003_batches.sql": "ea368b25d01e368ee82cd20a8fe196573a920c461adb67750cae7a0a53146505",
+    "0003_batches.sql": "3b636b109d0ebe971d02b43866a0419dddc9d6b5caaa083e6cd6b063ce1fbe73",
     "0004_responses.sql": "873abb3dd1c11cef4f69e5da274fc870f901e929f7a895865169898d4a63a49f",
     "0006_privacy.sql": "0af9b542da5492c37441088cba5652f17de92da17b883efd9268b80c14d3663c",
     "0007_open.sql": "f61cae3fcc4807ada229fdef52b7c47e75c11c8be135deed3faa8e0fed8df6fc",
