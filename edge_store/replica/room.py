@@ -100,6 +100,12 @@ class Replica:
         """Keep the head as it is, until cancelled; nothing while this box replicates nothing."""
         await self._telling.run(lambda: None if self._obstacle() else self._litestream.status)
 
+    async def leave(self) -> None:
+        """Before the last sync: there is none of a file that nobody finds any more."""
+        if self._watch.look_at_file():
+            with suppress(ReplicationError):
+                await self._settle()
+
     async def tell_last(self) -> None:
         """At the stop, when the last commit is in the replica."""
         if self._obstacle() is None and self._litestream.is_replicated:
@@ -348,6 +354,7 @@ async def replicating(
             finally:
                 for task in running:
                     task.cancel()
+                await replica.leave()
         await replica.tell_last()
     finally:
         await reader.close()
