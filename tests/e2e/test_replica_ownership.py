@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemon import Box, DaemonProcess, until
+from support.daemon import EDGE_STORE, Box, DaemonProcess, environment, until
 from support.motoserver import MotoServer
 from support.replicating import contents
 from support.s3server import S3Server
@@ -318,7 +318,15 @@ def test_a_new_machine_goes_on_in_the_place_of_one_that_is_gone(tmp_path: Path) 
         until_replicated(daemon)
         daemon.kill()
     url = f"file://{tmp_path}/replica"
-    new = Box.init(tmp_path / "new", "--engine", "demo", "--from-replica", url, **settings(url))
+    options = ("--engine", "demo", "--from-replica", url)
+    unfinished = tmp_path / "new" / "edge-store.toml.unfinished"
+    with subprocess.Popen(
+        [*EDGE_STORE, "init", str(tmp_path / "new"), *options], env=environment()
+    ) as cut_short:
+        until(unfinished.exists, "the restore begins")
+        cut_short.kill()
+    assert unfinished.exists()
+    new = Box.init(tmp_path / "new", *options, **settings(url))
     assert prompts(new.database) == 1
     with new.serve() as daemon:
         assert daemon.get("/readyz").json()["device_id"] == "box-1"
