@@ -39,7 +39,7 @@ from edge_store.replica.pause import Pause
 from edge_store.replica.status import STALLED_AFTER_S, Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
 from edge_store.replica.telling import Telling
-from edge_store.result import Boot
+from edge_store.result import Boot, NotReplicated
 from edge_store.sqlite import DatabaseThread, open_reader
 
 __all__ = ["Replica", "replicating"]
@@ -118,7 +118,8 @@ class Replica:
         if self._refused is not None:
             if isinstance(self._refused, Asking):
                 return Cause.STARTING
-            return Cause.TAKEN if self.is_taken else Cause.UNREACHABLE
+            is_taken = isinstance(self._refused, PathTaken)
+            return Cause.TAKEN if is_taken else Cause.UNREACHABLE
         return Cause.PAUSED if self._pause.now is not None else None
 
     async def pause(self, for_s: float) -> int:
@@ -186,9 +187,14 @@ class Replica:
         return 0 if confirmed is None else confirmed.seq
 
     @property
-    def is_taken(self) -> bool:
-        """Whether another box writes to the path."""
-        return isinstance(self._refused, PathTaken)
+    def hindered(self) -> NotReplicated | None:
+        """Why nothing is replicated until a person acts, for those who wait for it."""
+        match self._obstacle():
+            case Cause.TAKEN:
+                return NotReplicated.TAKEN
+            case Cause.PAUSED:
+                return NotReplicated.PAUSED
+        return None
 
     async def sync(self, timeout_s: float) -> Synced:
         """See ``Litestream.sync``."""

@@ -81,6 +81,13 @@ def test_init_overwrites_nothing(tmp_path: Path, kept: str) -> None:
     assert (folder / kept).read_text() == "mine"
 
 
+def test_nothing_is_replicated_yet_after_init(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box", "--device-id", "box-1", REPLICA__ENABLED="true")
+    done = box.run("replica", "status", "--config", str(box.directory), SERVER__PORT="1")
+    assert done.returncode == 0, done.stderr
+    assert "nothing is replicated yet" in done.stdout
+
+
 def test_init_that_was_cut_short_is_begun_again(tmp_path: Path) -> None:
     """All that a SIGKILL may leave: the next moment would have made it a box."""
     box = Box.init(tmp_path / "box", "--device-id", "first")
