@@ -48,6 +48,7 @@ log = structlog.get_logger(__name__)
 
 CLAIM_AT_START_S = 5.0  # a start waits so long for the store, then serves without
 PAUSE_SYNC_S = 5.0
+UNSEEN_LOOKS, UNSEEN_MIN_S = 4, 5.0  # then the store counts as away, whatever Litestream says
 
 
 class Replica:
@@ -70,6 +71,7 @@ class Replica:
         self._pause = pause
         self._refused: ReplicationError | None = Asking("the store has not answered yet", 0.0)
         self._store_answered_at = -math.inf  # monotonic
+        self._unseen: str | None = None  # why the last look at the owner failed
         self._settling = asyncio.Lock()
         self._claiming = asyncio.Lock()
         self._is_held = True  # until it is claimed
@@ -86,6 +88,8 @@ class Replica:
                 cause = Cause.UNREACHABLE
         if cause in (Cause.TAKEN, Cause.UNREACHABLE, Cause.STARTING) and self._refused is not None:
             error = str(self._refused)
+        elif cause is None and status.state is ReplicaState.OK and self._is_unseen:
+            cause, error = Cause.UNREACHABLE, self._unseen  # whose the path is by now, who knows
         paused = self._pause.now
         return msgspec.structs.replace(
             status,
@@ -95,6 +99,12 @@ class Replica:
             paused_until=paused.until if paused else None,
             health=self._watch.health,
         )
+
+    @property
+    def _is_unseen(self) -> bool:
+        """Whether it is not known for several looks that the path is still ours."""
+        bound_s = max(UNSEEN_LOOKS * self.ownership.every_s, UNSEEN_MIN_S)
+        return time.monotonic() - self._store_answered_at > bound_s
 
     async def tell(self) -> None:
         """Keep the head as it is, until cancelled; nothing while this box replicates nothing."""
@@ -269,6 +279,7 @@ class Replica:
             except ReplicationError as exc:
                 if isinstance(exc, Asking):
                     again_s = min(again_s, exc.again_s)
+                self._unseen = str(exc)
                 log.warning("replica_unclaimed", error=str(exc))
             await asyncio.sleep(again_s)
 

@@ -12,11 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from support.daemon import EDGE_STORE, Box, DaemonProcess, environment, until
 from support.motoserver import MotoServer
 from support.replicating import contents
-from support.s3server import S3Server
+from support.s3server import BUCKET, S3Server
 
 
 def settings(url: str, **more: str) -> dict[str, str]:
@@ -223,6 +224,37 @@ def test_a_bucket_emptied_under_way_is_filled_anew(tmp_path: Path) -> None:
         until_replicated(daemon)
         assert owner(tmp_path)["boot_id"] == daemon.get("/readyz").json()["boot_id"]
         assert contents(restored(first, "back.db")) == contents(first.database)
+
+
+def test_a_bucket_deleted_under_way_is_told_of_and_filled_anew_once_it_is_back(
+    tmp_path: Path,
+) -> None:
+    with MotoServer() as moto:
+        box = Box.init(tmp_path / "box", "--device-id", "box-1", **settings(moto.url("fleet")))
+        box.environ.update(moto.environ)
+        with box.serve() as daemon:
+            assert daemon.chat("hello").status_code == 200
+            until_replicated(daemon)
+            assert httpx.post(f"{moto.endpoint}/moto-api/reset").status_code == 200
+            assert daemon.chat("hello again").status_code == 200
+            assert "bucket" in until_cause(daemon, "unreachable")
+            assert replica(daemon)["state"] == "offline"
+            assert httpx.put(f"{moto.endpoint}/{BUCKET}").status_code == 200
+            until_replicated(daemon)
+            assert contents(restored(box, "back.db")) == contents(box.database)
+
+
+def test_a_store_that_does_not_say_whose_the_path_is_is_not_ok(tmp_path: Path) -> None:
+    """rclone makes a bucket anew that is gone, and goes on to promise the owner that was in it."""
+    with S3Server(tmp_path / "s3") as s3:
+        box = Box.init(tmp_path / "box", "--device-id", "box-1", **settings(s3.url("fleet")))
+        box.environ.update(s3.environ)
+        with box.serve() as daemon:
+            assert daemon.chat("hello").status_code == 200
+            until_replicated(daemon)
+            shutil.rmtree(s3.folder / BUCKET)
+            assert daemon.chat("hello again").status_code == 200
+            assert "owner.json" in until_cause(daemon, "unreachable")
 
 
 def test_what_another_wrote_beside_the_owner_is_uploaded_over(tmp_path: Path) -> None:

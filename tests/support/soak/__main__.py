@@ -19,7 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/replica-soak",
         description="A daemon with Litestream and an S3 server under load, with faults of both in "
-        "each round, and three restores a round that are compared with what was acknowledged, "
+        "each round, and seven restores a round that are compared with what was acknowledged, "
         "until N restores were made. The first bad one ends it.",
         epilog="scripts/replica-soak 30 --seed 7    # the same faults in the same order",
     )

@@ -98,11 +98,11 @@ class Callers:
     @property
     def newest(self) -> int:
         """The newest seq that was acknowledged."""
-        return max(list(self.acknowledged), default=0)
+        return max(self.acknowledged.copy(), default=0)
 
     def confirmed_by(self, at: float) -> int:
         """The seq up to which all was said, by then, to be in the replica."""
-        return max((each.seq for each in list(self.confirmed) if each.at <= at), default=0)
+        return max((each.seq for each in self.confirmed.copy() if each.at <= at), default=0)
 
     async def _drive(self) -> None:
         async with asyncio.TaskGroup() as callers:

@@ -21,14 +21,13 @@ from support.soak.callers import Callers
 from support.soak.faults import BOX_FAULTS, STORE_FAULTS, may_mount
 from support.soak.restored import Found, Wanted, check
 
-__all__ = ["RESTORES_PER_ROUND", "Soak"]
+__all__ = ["Soak"]
 
 CONNECTIONS = 16
 LOAD_S = (1.0, 2.5)
 CALM_S = 0.7  # between the end of a fault and the restores of the newest state
 CATCH_UP_S = 180.0
 START_S = 60.0
-RESTORES_PER_ROUND = 5
 ROUNDS_PER_BOX = (4, 5, 10)  # a restore reads the whole file: it must not grow for ever
 DISK = "512m"
 DEVICE = "box-1"
@@ -250,12 +249,14 @@ class Soak:
         newest = self._catch_up()
         moments = (
             self.random.uniform(self._began_at, time.time()),
+            self.random.uniform(self._began_at, time.time()),
             self.random.uniform(began_at, time.time()),
         )
         self._judge(
             [
                 self._restoring(newest, is_newest=True),
                 *(self._restoring(self.callers.confirmed_by(at), at=at) for at in moments),
+                self._restoring(0, place=self.random.random()),
                 self._restoring(0, place=self.random.random()),
             ]
         )
@@ -291,15 +292,10 @@ class Soak:
         is_newest: bool = False,
     ) -> tuple[float | None, int, "Future[Found]"]:
         """What was acknowledged up to ``seq`` must be there."""
-        callers = self.callers
-        there = {
-            number: each.id for number, each in list(callers.acknowledged.items()) if number <= seq
-        }
-        gone = frozenset(
-            each.id
-            for each in list(callers.acknowledged.values())
-            if each.user in callers.forgotten
-        )
+        acknowledged = self.callers.acknowledged.copy()  # in one step: the callers go on
+        there = {number: each.id for number, each in acknowledged.items() if number <= seq}
+        forgotten = self.callers.forgotten
+        gone = frozenset(each.id for each in acknowledged.values() if each.user in forgotten)
         wanted = Wanted(
             url=self._url(self.server.port),
             device_id=DEVICE,
