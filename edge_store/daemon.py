@@ -36,7 +36,14 @@ from edge_store.api.server import (
 from edge_store.api.services import Services
 from edge_store.config import Config, EngineKind, EngineSection, read_credential
 from edge_store.engine import Engine
-from edge_store.errors import AdmissionClosed, ConfigError, EdgeStoreError, ShutDown, StoreError
+from edge_store.errors import (
+    AdmissionClosed,
+    ConfigError,
+    EdgeStoreError,
+    NotAnEdgeStoreFile,
+    ShutDown,
+    StoreError,
+)
 from edge_store.health import read_health, watch
 from edge_store.identity import create_identity
 from edge_store.ids import DeviceId
@@ -149,7 +156,7 @@ async def _serve(
         await let_go(config)
         await asyncio.to_thread(examine, path, lock, index_was_held=index_was_held)
         database = await DatabaseThread.open(
-            lambda: open_writer(path, busy_timeout_ms=config.store.busy_timeout_ms)
+            lambda: open_writer(path, busy_timeout_ms=config.store.busy_timeout_ms), path
         )
         device_id = await database.run(_prepare, config.device.id, index_was_held=index_was_held)
         alarms.device = device_id
@@ -236,6 +243,8 @@ async def _serve(
                         engine, loaded, (died, damaged), recorder, disk, stopping, announce, url
                     )
                 died.cancel()
+        if damaged.done() and isinstance(damaged.result(), NotAnEdgeStoreFile):
+            lock.note_damage(path, str(damaged.result()))  # what lies there has our WAL beside it
     if damaged.done():  # not closed: the last one to close would write to the file
         raise damaged.result()
     if not config.replica.enabled:

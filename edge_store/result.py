@@ -167,6 +167,7 @@ class NotReplicated(StrEnum):
 
     OFF = "off"  # this box replicates nothing
     TAKEN = "taken"  # nor does it while another box has its path
+    PAUSED = "paused"  # nor while an operator has paused it
     TIMEOUT = "timeout"
     BUSY = "busy"  # too many wait
     STOPPING = "stopping"  # the daemon

@@ -24,6 +24,7 @@ from edge_store.errors import (
     StoreError,
     VulnerableSQLite,
 )
+from edge_store.place import Place
 
 if TYPE_CHECKING:
     import sqlite3 as driver  # the same interface, and the one with annotations
@@ -310,6 +311,7 @@ class DatabaseThread:
     """
 
     _all_open: ClassVar[set["DatabaseThread"]] = set()
+    _place: Place | None = None
 
     def __init__(self, connection: aiosqlite.Connection, connect: Callable[[], Connection]) -> None:
         self._connection = connection
@@ -317,9 +319,20 @@ class DatabaseThread:
         self._all_open.add(self)
 
     @classmethod
-    async def open(cls, connect: Callable[[], Connection]) -> "DatabaseThread":
-        """Start the thread and call ``connect`` on it. Raises what ``connect`` raises."""
-        return cls(await aiosqlite.Connection(connect, 64), connect)
+    async def open(
+        cls, connect: Callable[[], Connection], path: Path | None = None
+    ) -> "DatabaseThread":
+        """Start the thread and call ``connect`` on it. Raises what ``connect`` raises. ``path``: of
+        the file, for ``require_in_place``.
+        """
+        opened = cls(await aiosqlite.Connection(connect, 64), connect)
+        opened._place = None if path is None else Place(path)
+        return opened
+
+    def require_in_place(self) -> None:
+        """Raises ``NotAnEdgeStoreFile`` when the path no longer leads to the file that is open."""
+        if self._place is not None:
+            self._place.require()
 
     async def run(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

@@ -5,6 +5,7 @@ the database is read as any reader does, with one.
 """
 
 import http.client
+from contextlib import closing, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ __all__ = [
     "DaemonState",
     "Stored",
     "ask_daemon",
+    "has_never_run",
     "is_held",
     "known_device_id",
     "read_status",
@@ -143,6 +145,15 @@ def known_device_id(config: Config) -> DeviceId | None:
     except EdgeStoreError:
         found = None
     return found or (DeviceId(config.device.id) if config.device.id else None)
+
+
+def has_never_run(config: Config) -> bool:
+    """Whether the database is there, and no daemon ever began with it."""
+    path = Path(config.store.path)
+    cannot = translated(f"{path} cannot be read")
+    with suppress(EdgeStoreError), closing(open_reader(path)) as connection, cannot:
+        return connection.execute(sql("select_a_boot")).fetchone() is None
+    return False
 
 
 def ask_daemon(

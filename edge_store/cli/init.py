@@ -15,6 +15,7 @@ __all__ = ["init"]
 
 ENGINES = ("sglang", "upstream", "demo")
 RESTORE_TIMEOUT_S = 6 * 3600.0
+UNFINISHED = ".unfinished"  # what the configuration is called until the database is there
 
 
 @click.command()
@@ -42,8 +43,9 @@ def init(  # noqa: PLR0913  (each is an option)
 ) -> None:
     """Set up a box in DIR: edge-store.toml, the database, and a device id.
 
-    Overwrites nothing. With --from-replica the database is restored, and the box goes on as that
-    device: for a new machine in the place of one that is gone.
+    Overwrites nothing; one that was cut short is begun again. With --from-replica the database is
+    restored, and the box goes on as that device: for a new machine in the place of one that is
+    gone.
 
     \b
     Example:
@@ -53,17 +55,14 @@ def init(  # noqa: PLR0913  (each is an option)
       edge-store init mybox --from-replica s3://edge/fleet?endpoint=https://host --device-id box-7
     """
     from edge_store.config import load, render_toml
+    from edge_store.lock import DatabaseLock
 
     os.umask(0o027)  # the results are for their owner and group
     target = directory / "edge-store.toml"
     state = (state_dir or directory).absolute()
     database = state / "results.db"
-    for existing in (target, database):
-        if existing.exists():
-            raise ConfigError(
-                f"{existing} is already there: nothing was written",
-                hint="use another DIR, or `edge-store serve` with this one",
-            )
+    unfinished = target.with_name(f"{target.name}{UNFINISHED}")
+    _refuse_what_is_there(target, database, is_unfinished=unfinished.exists())
     engine, was_chosen = _chosen_engine(engine, upstream)
     if engine == "upstream" and not upstream:
         upstream = _asked_upstream()
@@ -83,14 +82,18 @@ def init(  # noqa: PLR0913  (each is an option)
     with _all_or_nothing(directory, state):
         for folder in (directory, state):
             folder.mkdir(parents=True, exist_ok=True, mode=0o750)
-        with target.open("x", encoding="utf-8") as file:
-            file.write(render_toml(values))
-        load(str(target), environ={}, overrides={"device.id": device_id})
-        found = (
-            _restored(from_replica, device_id, database)
-            if from_replica
-            else _created(device_id, database)
-        )
+        with DatabaseLock(database) as lock:
+            _refuse_what_is_there(target, database, is_unfinished=not lock.was_open)
+            unfinished.write_text(render_toml(values), encoding="utf-8")
+            load(str(unfinished), environ={}, overrides={"device.id": device_id})
+            for end in ("", "-wal", "-shm", "-journal"):  # of one that was cut short
+                database.with_name(f"{database.name}{end}").unlink(missing_ok=True)
+            found = (
+                _restored(from_replica, device_id, database)
+                if from_replica
+                else _created(device_id, database)
+            )
+            unfinished.rename(target)  # last: until then another try is let
 
     click.echo(f"wrote {target}, {database}; this box is {found}")
     if engine == "demo":
@@ -103,18 +106,26 @@ def init(  # noqa: PLR0913  (each is an option)
     click.echo(f"next: edge-store serve --config {target}")
 
 
+def _refuse_what_is_there(target: Path, database: Path, *, is_unfinished: bool) -> None:
+    """``is_unfinished``: the database is what an init that was cut short has left."""
+    for existing in (target, database):
+        if existing.exists() and not (existing == database and is_unfinished):
+            raise ConfigError(
+                f"{existing} is already there: nothing was written",
+                hint="use another DIR, or `edge-store serve` with this one",
+            )
+
+
 def _created(device_id: str | None, database: Path) -> str:
     """Make an empty database; the device id."""
     from edge_store.identity import create_identity
-    from edge_store.lock import DatabaseLock
     from edge_store.schema import migrate
     from edge_store.sqlite import open_writer
 
-    with DatabaseLock(database):
-        connection = open_writer(database)
-        migrate(connection)
-        found = create_identity(connection, device_id or "")
-        connection.close()
+    connection = open_writer(database)
+    migrate(connection)
+    found = create_identity(connection, device_id or "")
+    connection.close()
     return found
 
 

@@ -177,9 +177,10 @@ def _ask(config: str | None, what: str, params: dict[str, Any]) -> Any:
 
 def _found(settings: "Config", location: "Location") -> dict[str, Any]:
     """What the daemon says of the replica; when it says nothing, what lies in the store."""
+    from edge_store.errors import ReplicaNotFound, ReplicationError
     from edge_store.replica.extent import read_extent
-    from edge_store.replica.location import read_credentials
-    from edge_store.status import ask_daemon, known_device_id
+    from edge_store.replica.location import Scheme, read_credentials
+    from edge_store.status import ask_daemon, has_never_run, known_device_id
 
     device_id = known_device_id(settings)
     daemon, problem = ask_daemon(settings.server, device_id)
@@ -187,12 +188,22 @@ def _found(settings: "Config", location: "Location") -> dict[str, Any]:
     if isinstance(seen, dict):
         return {"daemon": "running", **seen}
     credentials = read_credentials(location)
-    device_id = device_id or asyncio.run(only_device(location))
-    extent = asyncio.run(read_extent(location, credentials, device_id))
-    return {
+    told = {
         "daemon": "not running" if daemon is None else "running without replication",
         "problem": problem,
         "device_id": device_id,
+    }
+    told["device_id"] = device_id = device_id or asyncio.run(only_device(location))
+    try:
+        extent = asyncio.run(read_extent(location, credentials, device_id))
+    except ReplicationError as exc:
+        is_missing = isinstance(exc, ReplicaNotFound) or location.scheme is Scheme.FILE
+        if not (is_missing and has_never_run(settings)):
+            raise
+        nothing = "nothing is replicated yet: this box was never started"
+        return {**told, "txid": 0, "written_at": None, "files": 0, "bytes": 0, "hint": nothing}
+    return {
+        **told,
         "txid": extent.txid,
         "written_at": rfc3339(extent.written_at),
         "files": extent.files,

@@ -84,7 +84,7 @@ def examine(path: Path, lock: DatabaseLock, *, index_was_held: bool) -> None:
         return  # its very first transaction was cut: whoever opens it to write rolls that back
     found = lock.damage_of(path)
     if found is not None and path.with_name(f"{path.name}-shm").exists():  # removed: given up
-        raise Corrupt(f"{found} (found at an earlier start; nothing has changed since)")
+        raise Corrupt(f"{found} (found earlier; nothing has changed since)")
     base = _base(path)
     # Without another process in it, the next connection makes the index anew, from the WAL.
     is_telling = lock.was_open_in_this_boot and not index_was_held

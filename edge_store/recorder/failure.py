@@ -12,7 +12,7 @@ from edge_store.errors import (
 )
 from edge_store.recorder.batch import Suspect
 
-__all__ = ["is_damage", "may_pass", "may_succeed_later", "refusal"]
+__all__ = ["is_damage", "may_pass", "may_succeed_later", "refusal", "stalled", "unknown"]
 
 NOT_ADMITTED = "this request was not admitted, and nothing was generated for it"
 
@@ -41,9 +41,28 @@ def refusal(exc: StoreError) -> StoreError:
             f"{NOT_ADMITTED}: the database's disk is full",
             hint="free space on that disk; the box goes on by itself",
         )
+    if isinstance(exc, NotAnEdgeStoreFile):
+        return type(exc)(f"{NOT_ADMITTED}: the database is not in its place", hint=exc.hint)
     if is_damage(exc):
         return type(exc)(f"{NOT_ADMITTED}: the database is damaged", hint=exc.hint)
     return StoreError(
         f"{NOT_ADMITTED}: the database cannot be written",
         hint="see the log, and `edge-store doctor`; the box goes on by itself",
+    )
+
+
+def unknown(result_id: str, bound_s: float) -> StoreError:
+    """What a caller is told whose COMMIT takes too long."""
+    return StoreError(
+        f"result {result_id} may still be stored: its COMMIT is not known to have succeeded or "
+        f"failed within {bound_s:g} s",
+        hint="look it up by its id; for a stalled disk see `edge-store doctor`",
+    )
+
+
+def stalled(bound_s: float) -> StoreError:
+    """What later requests are refused with meanwhile."""
+    return StoreError(
+        f"the database's disk is stalled: a COMMIT takes over {bound_s:g} s",
+        hint="see `edge-store doctor`; the box goes on by itself",
     )

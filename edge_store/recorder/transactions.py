@@ -74,6 +74,7 @@ class Transactions:
         if len(together) > 1:
             try:
                 outcomes = await connection.run(in_transaction, all_of_them, together)
+                connection.require_in_place()
             except Exception as exc:
                 if _is_of_the_file(exc):
                     for asked in together:
@@ -93,6 +94,7 @@ class Transactions:
         asked = self._asked.popleft()
         try:
             outcome = await connection.run(in_transaction, asked.function, *asked.args)
+            connection.require_in_place()
         except Exception as exc:  # who asked is told
             _refuse(asked, exc)
             if _is_of_the_file(exc):

@@ -42,8 +42,8 @@ class Replicating(Protocol):
         """Every result up to this one is in the replica."""
 
     @property
-    def is_taken(self) -> bool:
-        """Whether its path is another's, so that nothing is replicated."""
+    def hindered(self) -> NotReplicated | None:
+        """Why nothing is replicated until a person acts; None: it is, or will be by itself."""
 
     async def sync(self, timeout_s: float) -> object:
         """Wait until everything committed before this call is in it. Raises ReplicationError."""
@@ -140,8 +140,8 @@ class Waits:
             await self._came.wait()
             self._came.clear()
             while waiting := self._those(SEQ_MAX):  # what comes later, this sync may miss
-                if self._replica.is_taken:
-                    _tell(waiting, NotReplicated.TAKEN)
+                if (why := self._replica.hindered) is not None:
+                    _tell(waiting, why)
                 else:
                     try:
                         await self._replica.sync(SYNC_TIMEOUT_S)

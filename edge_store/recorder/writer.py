@@ -29,7 +29,7 @@ from edge_store.observability.metrics import Metrics
 from edge_store.recorder.batch import ChainHead, Suspect, Written, without_content, write_batch
 from edge_store.recorder.commits import Commits
 from edge_store.recorder.disk import Disk, DiskLevel
-from edge_store.recorder.failure import is_damage, may_pass, refusal
+from edge_store.recorder.failure import is_damage, may_pass, refusal, stalled, unknown
 from edge_store.recorder.losses import Losses
 from edge_store.recorder.reopen import reopened
 from edge_store.recorder.slots import Slot, Slots
@@ -155,21 +155,11 @@ class Writer:
         for waiting in self._queue:
             if waiting.since >= oldest:
                 return
-            error = StoreError(
-                f"result {waiting.result.id} may still be stored: its COMMIT is not known to have "
-                f"succeeded or failed within {bound_s:g} s",
-                hint="look it up by its id; for a stalled disk see `edge-store doctor`",
-            )
             if waiting.result.batch_id is None:  # the queue waits on: it would ask once more
-                waiting.answer(error)
+                waiting.answer(unknown(waiting.result.id, bound_s))
             if self._slots.closed is None:
                 log.error("commit_stalled", waiting=len(self._queue))
-                self._slots.close(
-                    StoreError(
-                        f"the database's disk is stalled: a COMMIT takes over {bound_s:g} s",
-                        hint="see `edge-store doctor`; the box goes on by itself",
-                    )
-                )
+                self._slots.close(stalled(bound_s))
 
     async def run(self) -> None:
         """Commit until closed and nothing waits; then leave the last mark."""
@@ -220,6 +210,11 @@ class Writer:
     async def _beat(self) -> None:
         """Refuse when the disk runs low, try again what failed, and mark the admission count."""
         self._beat_at = time.monotonic()
+        if self.is_sound:  # else that is what is being dealt with
+            try:
+                self._connection.require_in_place()
+            except StoreError as exc:
+                self._failed(exc, 0)
         shortage = self._disk.shortage()
         if shortage is not None and self._slots.closed is None:
             self._slots.close(shortage)
@@ -347,6 +342,7 @@ class Writer:
             written = await self._connection.run(
                 write_batch, self._boot, self._head, attempt.admitted_upto, results, losses
             )
+            self._connection.require_in_place()
         except StoreError as exc:
             if isinstance(exc, Suspect):
                 self._doubt = exc, attempt

@@ -51,9 +51,13 @@ async def forget_wal(litestream: Pausable, database: DatabaseThread) -> None:
         raise StoreError(f"the WAL cannot be emptied: {exc}", hint=exc.hint) from exc
 
 
-async def _empty_wal(database: DatabaseThread) -> None:
+async def _empty_wal(database: DatabaseThread, *, is_new: bool = False) -> None:
+    """``is_new``: nothing was ever replicated from here, so that it costs nothing."""
     await empty_wal(database)
-    log.warning("wal_emptied", consequence="the replica is uploaded anew")
+    if is_new:
+        log.info("wal_emptied", consequence="the replica begins with the whole database")
+    else:
+        log.warning("wal_emptied", consequence="the replica is uploaded anew")
 
 
 class Stand(Record, frozen=True, kw_only=True):
@@ -114,10 +118,11 @@ class Ground:
             ReplicationError: they could not be emptied.
         """
         async with litestream.paused():
+            is_new = not (self._file.exists() or self._ltx.exists())
             self.forget()  # first: half emptied it is nobody's
             try:
                 await asyncio.to_thread(drop, self._ltx)
-                await _empty_wal(self._database)
+                await _empty_wal(self._database, is_new=is_new)
             except (OSError, StoreError) as exc:
                 hint = exc.hint if isinstance(exc, StoreError) else "see the folder `litestream`"
                 raise ReplicationError(

@@ -5,9 +5,10 @@ time of the last PUT, which a heartbeat renews.
 """
 
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from edge_store import __version__
 from edge_store.chain import Link, find_link
@@ -34,7 +35,7 @@ class Head(Record, frozen=True, kw_only=True):
     rows: int
     deletion_id: int  # the newest: ``rows`` is as of it
     commit_id: int
-    digest: str
+    digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
     schema_version: int
     version: str = __version__
 

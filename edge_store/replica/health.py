@@ -17,6 +17,7 @@ import structlog
 from edge_store.alerts import AlarmName, Alarms
 from edge_store.clock import now_ms, rfc3339
 from edge_store.errors import ReplicationError, StoreError
+from edge_store.place import Place
 from edge_store.replica.foreign import Foreign, foreign_writers
 from edge_store.replica.local import Held, MayPause, has_outgrown, make_room, measure
 from edge_store.replica.pause import Paused
@@ -32,9 +33,7 @@ LOOK_SHARE = 1 / 500  # of the time, at most: days offline leave 100,000 files, 
 STALLED_LOOKS = 2  # in a row, before somebody is called
 PAUSE_ALARM_MS = 3600 * 1000
 
-SWAPPED_HINT = (
-    "stop the daemon, and see which file is the right one: what was answered since is in neither"
-)
+SWAPPED_HINT = "see which file is the right one: the replica is of the one that was there"
 
 
 class Watch:
@@ -57,13 +56,18 @@ class Watch:
         self._alarms = alarms
         self._local_bytes_max = local_bytes_max
         self._may_make_room = may_make_room
-        self._file = _identity(path)
+        self._place = Place(path)
         self._stalled_looks = 0
         self._gaps = 0
         self._gap_at: int | None = None
         self.health: Health | None = None
         self.is_swapped = False
         self.newest_seq: Callable[[], int | None] = lambda: None
+
+    def look_at_file(self) -> bool:
+        """Whether the path leads to another file than the one that is open; an alarm then."""
+        self._judge_file()
+        return self.is_swapped
 
     async def look(self, status: ReplicaStatus, paused: Paused | None, child: int | None) -> float:
         """Look once. ``child`` is Litestream's process. Returns after how long to look again."""
@@ -127,7 +131,7 @@ class Watch:
 
     def _judge_file(self) -> None:
         """A file that was swapped is not this boot's: Litestream must not take it for that."""
-        is_swapped = _identity(self._path) != self._file
+        is_swapped = self._place.is_left
         if is_swapped and not self.is_swapped:
             log.error("database_swapped", path=str(self._path), hint=SWAPPED_HINT)
         elif self.is_swapped and not is_swapped:
@@ -173,12 +177,3 @@ class Watch:
             self._alarms.resolve(name)
         else:
             self._alarms.raise_(name, message)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file a path leads to; None when to none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino

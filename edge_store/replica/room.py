@@ -39,7 +39,7 @@ from edge_store.replica.pause import Pause
 from edge_store.replica.status import STALLED_AFTER_S, Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
 from edge_store.replica.telling import Telling
-from edge_store.result import Boot
+from edge_store.result import Boot, NotReplicated
 from edge_store.sqlite import DatabaseThread, open_reader
 
 __all__ = ["Replica", "replicating"]
@@ -48,6 +48,7 @@ log = structlog.get_logger(__name__)
 
 CLAIM_AT_START_S = 5.0  # a start waits so long for the store, then serves without
 PAUSE_SYNC_S = 5.0
+UNSEEN_LOOKS, UNSEEN_MIN_S = 4, 5.0  # then the store counts as away, whatever Litestream says
 
 
 class Replica:
@@ -70,6 +71,7 @@ class Replica:
         self._pause = pause
         self._refused: ReplicationError | None = Asking("the store has not answered yet", 0.0)
         self._store_answered_at = -math.inf  # monotonic
+        self._unseen: str | None = None  # why the last look at the owner failed
         self._settling = asyncio.Lock()
         self._claiming = asyncio.Lock()
         self._is_held = True  # until it is claimed
@@ -86,6 +88,8 @@ class Replica:
                 cause = Cause.UNREACHABLE
         if cause in (Cause.TAKEN, Cause.UNREACHABLE, Cause.STARTING) and self._refused is not None:
             error = str(self._refused)
+        elif cause is None and status.state is ReplicaState.OK and self._is_unseen:
+            cause, error = Cause.UNREACHABLE, self._unseen  # whose the path is by now, who knows
         paused = self._pause.now
         return msgspec.structs.replace(
             status,
@@ -96,9 +100,21 @@ class Replica:
             health=self._watch.health,
         )
 
+    @property
+    def _is_unseen(self) -> bool:
+        """Whether it is not known for several looks that the path is still ours."""
+        bound_s = max(UNSEEN_LOOKS * self.ownership.every_s, UNSEEN_MIN_S)
+        return time.monotonic() - self._store_answered_at > bound_s
+
     async def tell(self) -> None:
         """Keep the head as it is, until cancelled; nothing while this box replicates nothing."""
         await self._telling.run(lambda: None if self._obstacle() else self._litestream.status)
+
+    async def leave(self) -> None:
+        """Before the last sync: there is none of a file that nobody finds any more."""
+        if self._watch.look_at_file():
+            with suppress(ReplicationError):
+                await self._settle()
 
     async def tell_last(self) -> None:
         """At the stop, when the last commit is in the replica."""
@@ -112,7 +128,8 @@ class Replica:
         if self._refused is not None:
             if isinstance(self._refused, Asking):
                 return Cause.STARTING
-            return Cause.TAKEN if self.is_taken else Cause.UNREACHABLE
+            is_taken = isinstance(self._refused, PathTaken)
+            return Cause.TAKEN if is_taken else Cause.UNREACHABLE
         return Cause.PAUSED if self._pause.now is not None else None
 
     async def pause(self, for_s: float) -> int:
@@ -180,9 +197,14 @@ class Replica:
         return 0 if confirmed is None else confirmed.seq
 
     @property
-    def is_taken(self) -> bool:
-        """Whether another box writes to the path."""
-        return isinstance(self._refused, PathTaken)
+    def hindered(self) -> NotReplicated | None:
+        """Why nothing is replicated until a person acts, for those who wait for it."""
+        match self._obstacle():
+            case Cause.TAKEN:
+                return NotReplicated.TAKEN
+            case Cause.PAUSED:
+                return NotReplicated.PAUSED
+        return None
 
     async def sync(self, timeout_s: float) -> Synced:
         """See ``Litestream.sync``."""
@@ -257,6 +279,7 @@ class Replica:
             except ReplicationError as exc:
                 if isinstance(exc, Asking):
                     again_s = min(again_s, exc.again_s)
+                self._unseen = str(exc)
                 log.warning("replica_unclaimed", error=str(exc))
             await asyncio.sleep(again_s)
 
@@ -348,6 +371,7 @@ async def replicating(
             finally:
                 for task in running:
                     task.cancel()
+                await replica.leave()
         await replica.tell_last()
     finally:
         await reader.close()

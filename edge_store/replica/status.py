@@ -219,7 +219,8 @@ class Tracker:
             return self._cause
         if is_still:
             return Cause.UNMOVED
-        if self._synced_at is None:
+        is_known = self._positions is not None and self._positions.replicated_txid > 0
+        if self._synced_at is None or not is_known:
             return Cause.STARTING
         return Cause.BEHIND if lag_s >= LAGGING_AFTER_S else None
 

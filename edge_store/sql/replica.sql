@@ -32,3 +32,6 @@ SELECT user_version FROM pragma_user_version
 SELECT
     (SELECT timeline FROM timelines ORDER BY timeline_no DESC LIMIT 1),
     coalesce((SELECT seq_to FROM commits WHERE seq_to IS NOT NULL ORDER BY commit_id DESC LIMIT 1), 0)
+
+-- name: select_a_boot
+SELECT boot_id FROM boots LIMIT 1

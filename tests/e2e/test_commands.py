@@ -81,6 +81,35 @@ def test_init_overwrites_nothing(tmp_path: Path, kept: str) -> None:
     assert (folder / kept).read_text() == "mine"
 
 
+def test_nothing_is_replicated_yet_after_init(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box", "--device-id", "box-1", REPLICA__ENABLED="true")
+    done = box.run("replica", "status", "--config", str(box.directory), SERVER__PORT="1")
+    assert done.returncode == 0, done.stderr
+    assert "nothing is replicated yet" in done.stdout
+
+
+def test_init_that_was_cut_short_is_begun_again(tmp_path: Path) -> None:
+    """All that a SIGKILL may leave: the next moment would have made it a box."""
+    box = Box.init(tmp_path / "box", "--device-id", "first")
+    config = box.directory / "edge-store.toml"
+    config.rename(config.with_name("edge-store.toml.unfinished"))
+    again = Box.init(tmp_path / "box", "--device-id", "second")
+    assert again.scalar("SELECT device_id FROM device") == "second"
+    assert not config.with_name("edge-store.toml.unfinished").exists()
+
+
+def test_init_that_was_cut_short_takes_no_database_that_was_served(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box", "--device-id", "first")
+    with box.serve() as daemon:
+        assert daemon.stop() == 0
+    config = box.directory / "edge-store.toml"
+    config.rename(config.with_name("edge-store.toml.unfinished"))
+    done = box.run("init", str(box.directory), "--device-id", "second")
+    assert done.returncode == 78
+    assert "is already there" in done.stderr
+    assert box.scalar("SELECT device_id FROM device") == "first"
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.daemon import Box, DaemonProcess, proven, rows, until
+from support.flakyproxy import FlakyProxy
 from support.load import Load
 from support.s3server import BUCKET, S3Server
 
@@ -143,6 +144,23 @@ def test_requests_go_on_while_the_store_is_away(
         until(lambda: lag_s(daemon) == 0, "it has caught up", away_s + 2 * CATCH_UP_S)
         assert daemon.stop(deadline_s=40) == 0
     assert contents(restored(box, tmp_path / "copy.db")) == contents(box.database)
+
+
+def test_a_slow_link_costs_lag_and_nothing_else(s3: S3Server, tmp_path: Path) -> None:
+    with FlakyProxy(s3.port) as link:
+        link.delay_s, link.bytes_per_s = 0.2, 100_000.0
+        box = replicated_box(s3, tmp_path / "box")
+        url = s3.url("fleet").replace(s3.endpoint, link.endpoint)
+        with box.serve(REPLICA__URL=url) as daemon:
+            with Load(daemon.url, 4) as load:
+                load.wait_acknowledged(300)
+            until(lambda: lag_s(daemon) == 0, "it has caught up", CATCH_UP_S)
+            assert daemon.stop(deadline_s=40) == 0
+            assert daemon.logged("litestream_stopped")["is_replicated"] is True
+    assert (load.refused, load.cut, load.broken) == ([], [], [])
+    copy = restored(box, tmp_path / "copy.db")
+    assert contents(copy) == contents(box.database)
+    assert box.texts() == load.acknowledged
 
 
 def test_killed_daemon_takes_litestream_with_it_and_goes_on_after_a_restart(

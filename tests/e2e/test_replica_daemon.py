@@ -155,6 +155,12 @@ def test_pause_holds_over_a_restart_and_ends_by_hand(box: Box) -> None:
     with box.serve() as daemon:
         assert daemon.chat("hello").status_code == 200
         assert daemon.get("/readyz").json()["replica"]["cause"] == "paused"
+        held = daemon.post(
+            "/v1/chat/completions",
+            json={"model": "demo", "messages": [{"role": "user", "content": "and now?"}]},
+            headers={"x-edge-store-wait": "replicated; timeout=60"},
+        )
+        assert held.headers["x-edge-store-not-replicated"] == "paused"
         assert "litestream_started" not in daemon.output()
         assert box.run("replica", "resume", *config).returncode == 0
         until(

@@ -12,11 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from support.daemon import Box, DaemonProcess, until
+from support.daemon import EDGE_STORE, Box, DaemonProcess, environment, until
 from support.motoserver import MotoServer
 from support.replicating import contents
-from support.s3server import S3Server
+from support.s3server import BUCKET, S3Server
 
 
 def settings(url: str, **more: str) -> dict[str, str]:
@@ -87,6 +88,7 @@ def test_a_second_box_on_a_path_serves_and_does_not_replicate(tmp_path: Path) ->
     first, second = of_device(tmp_path, "first"), of_device(tmp_path, "second")
     with first.serve() as daemon:
         assert daemon.chat("hello").status_code == 200
+        assert daemon.logged("wal_emptied")["level"] == "info", "there was nothing to upload anew"
         mine = owner(tmp_path)
         assert mine["boot_id"] == daemon.get("/readyz").json()["boot_id"]
         with second.serve() as other:
@@ -206,8 +208,8 @@ def test_a_file_swapped_underneath_is_not_replicated(tmp_path: Path) -> None:
         until_replicated(daemon)
         other = of_device(tmp_path, "other")
         other.database.replace(first.database)
-        until_cause(daemon, "swapped")
-        assert daemon.chat("hello again").status_code == 200
+        assert daemon.wait() == 66
+        assert daemon.logged("litestream_stopped")["is_replicated"] is False
     assert prompts(restored(first, "back.db")) == 1
 
 
@@ -224,6 +226,37 @@ def test_a_bucket_emptied_under_way_is_filled_anew(tmp_path: Path) -> None:
         assert contents(restored(first, "back.db")) == contents(first.database)
 
 
+def test_a_bucket_deleted_under_way_is_told_of_and_filled_anew_once_it_is_back(
+    tmp_path: Path,
+) -> None:
+    with MotoServer() as moto:
+        box = Box.init(tmp_path / "box", "--device-id", "box-1", **settings(moto.url("fleet")))
+        box.environ.update(moto.environ)
+        with box.serve() as daemon:
+            assert daemon.chat("hello").status_code == 200
+            until_replicated(daemon)
+            assert httpx.post(f"{moto.endpoint}/moto-api/reset").status_code == 200
+            assert daemon.chat("hello again").status_code == 200
+            assert "bucket" in until_cause(daemon, "unreachable")
+            assert replica(daemon)["state"] == "offline"
+            assert httpx.put(f"{moto.endpoint}/{BUCKET}").status_code == 200
+            until_replicated(daemon)
+            assert contents(restored(box, "back.db")) == contents(box.database)
+
+
+def test_a_store_that_does_not_say_whose_the_path_is_is_not_ok(tmp_path: Path) -> None:
+    """rclone makes a bucket anew that is gone, and goes on to promise the owner that was in it."""
+    with S3Server(tmp_path / "s3") as s3:
+        box = Box.init(tmp_path / "box", "--device-id", "box-1", **settings(s3.url("fleet")))
+        box.environ.update(s3.environ)
+        with box.serve() as daemon:
+            assert daemon.chat("hello").status_code == 200
+            until_replicated(daemon)
+            shutil.rmtree(s3.folder / BUCKET)
+            assert daemon.chat("hello again").status_code == 200
+            assert "owner.json" in until_cause(daemon, "unreachable")
+
+
 def test_what_another_wrote_beside_the_owner_is_uploaded_over(tmp_path: Path) -> None:
     first = of_device(tmp_path, "first")
     with first.serve() as daemon:
@@ -233,7 +266,7 @@ def test_what_another_wrote_beside_the_owner_is_uploaded_over(tmp_path: Path) ->
         said = owner(tmp_path) | {"asked_by": {"boot_id": "b", "host": "other", "wrote": True}}
         (tmp_path / "replica/box-1/owner.json").write_text(json.dumps(said))
         daemon.logged("replica_begun_anew")
-        daemon.logged("wal_emptied", number=before + 1)
+        assert daemon.logged("wal_emptied", number=before + 1)["level"] == "warning"
         until_replicated(daemon)
         assert contents(restored(first, "back.db")) == contents(first.database)
 
@@ -318,7 +351,15 @@ def test_a_new_machine_goes_on_in_the_place_of_one_that_is_gone(tmp_path: Path) 
         until_replicated(daemon)
         daemon.kill()
     url = f"file://{tmp_path}/replica"
-    new = Box.init(tmp_path / "new", "--engine", "demo", "--from-replica", url, **settings(url))
+    options = ("--engine", "demo", "--from-replica", url)
+    unfinished = tmp_path / "new" / "edge-store.toml.unfinished"
+    with subprocess.Popen(
+        [*EDGE_STORE, "init", str(tmp_path / "new"), *options], env=environment()
+    ) as cut_short:
+        until(unfinished.exists, "the restore begins")
+        cut_short.kill()
+    assert unfinished.exists()
+    new = Box.init(tmp_path / "new", *options, **settings(url))
     assert prompts(new.database) == 1
     with new.serve() as daemon:
         assert daemon.get("/readyz").json()["device_id"] == "box-1"

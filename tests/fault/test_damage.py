@@ -379,3 +379,47 @@ def test_damage_met_by_a_change_alone_ends_the_daemon(whole: Box) -> None:
         assert daemon.wait() == CORRUPT
         assert whole.database.read_bytes() == damaged, "the damaged file was touched"
     refused(whole, CORRUPT)
+
+
+def moved_away(box: Box, aside: Path, other: Path) -> None:
+    box.database.rename(aside)
+
+
+def replaced(box: Box, aside: Path, other: Path) -> None:
+    box.database.rename(aside)
+    shutil.copy(other, box.database)
+
+
+def replaced_by_a_copy_of_itself(box: Box, aside: Path, other: Path) -> None:
+    box.database.rename(aside)
+    shutil.copy(aside, box.database)
+
+
+@pytest.mark.parametrize(
+    ("swap", "asked"),
+    [(moved_away, 0), (replaced, 1), (replaced_by_a_copy_of_itself, 1)],
+)
+def test_nothing_is_acknowledged_into_a_file_that_nobody_finds(
+    whole: Box, other: Box, tmp_path: Path, swap: Callable[[Box, Path, Path], None], asked: int
+) -> None:
+    aside = tmp_path / "aside.db"
+    with whole.serve() as daemon:
+        acknowledged = daemon.chat("before").headers["x-edge-store-id"]
+        swap(whole, aside, other.database)
+        there = whole.database.read_bytes() if whole.database.exists() else b""
+        if asked:  # else it is noticed by itself
+            answer = daemon.chat("into the void")
+            assert answer.status_code in (500, 503)
+            assert answer.json()["error"]["code"] == "not_an_edge_store_file"
+        assert daemon.logged("database_damaged")["code"] == "not_an_edge_store_file"
+        assert daemon.wait() == NOT_OURS
+        assert "put that file back and start again" in "\n".join(daemon.raw)
+        assert (whole.database.read_bytes() if whole.database.exists() else b"") == there
+    refused(whole, CORRUPT if there else NOT_OURS)
+
+    aside.replace(whole.database)  # its -wal has waited in its place
+    with whole.serve() as daemon:
+        assert acknowledged in whole.texts()
+        assert daemon.chat("after").status_code == 200
+        assert daemon.stop() == 0
+    whole.proven()

@@ -1,7 +1,8 @@
-"""A TCP proxy on loopback that breaks connections, or lets them stall, after so many bytes."""
+"""A TCP proxy on loopback that makes a server look bad: away, slow, refusing, breaking off."""
 
 import asyncio
 import contextlib
+import random
 import threading
 from types import TracebackType
 from typing import Self
@@ -9,6 +10,8 @@ from typing import Self
 __all__ = ["FlakyProxy"]
 
 PIECE = 16 << 10
+HEAD_BYTES_MAX = 64 << 10
+DRAIN_S = 5.0
 
 
 class FlakyProxy:
@@ -16,6 +19,11 @@ class FlakyProxy:
 
     ``cut_after``: bytes of answers that each connection may carry before it is closed; ``cuts``:
     how many more are cut. ``stall_after``: bytes of answers, in all, before nothing moves any more.
+    ``refuses``: connections are closed at once. ``answers``: what each request is answered with, in
+    place of the server, out of which it takes one at random; None is the server's own.
+    ``delay_s``: before each piece of an answer; ``bytes_per_s``: of each connection, either way.
+
+    What is changed holds for connections that are made later: ``drop`` ends those that are there.
     """
 
     def __init__(self, port: int) -> None:
@@ -23,6 +31,10 @@ class FlakyProxy:
         self.cut_after: int | None = None
         self.cuts = 1 << 30
         self.stall_after: int | None = None
+        self.refuses = False
+        self.answers: tuple[bytes | None, ...] = ()
+        self.delay_s = 0.0
+        self.bytes_per_s: float | None = None
         self.passed = 0
         self.was_cut = 0
         self._loop = asyncio.new_event_loop()
@@ -50,6 +62,20 @@ class FlakyProxy:
         self._thread.join(10)
         self._loop.close()
 
+    def heal(self) -> None:
+        """From now on it only forwards."""
+        self.cut_after = self.stall_after = self.bytes_per_s = None
+        self.refuses, self.answers, self.delay_s = False, (), 0.0
+        self.drop()
+
+    def drop(self) -> None:
+        """End the connections that are there."""
+        asyncio.run_coroutine_threadsafe(self._drop(), self._loop).result(10)
+
+    async def _drop(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+
     async def _start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -59,28 +85,40 @@ class FlakyProxy:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # what was closed is closed then
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         with contextlib.suppress(OSError, asyncio.CancelledError):
-            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._port_to)
-            sending = asyncio.ensure_future(self._send(reader, to_writer))
-            try:
-                await self._answer(to_reader, writer)
-            finally:
-                sending.cancel()
-                to_writer.close()
+            if self.answers and (given := random.choice(self.answers)) is not None:
+                await _answer_alone(reader, writer, given)
+            elif not self.refuses:
+                await self._forward(reader, writer)
         writer.close()
         self._tasks.discard(task)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._port_to)
+        sending = asyncio.ensure_future(self._send(reader, to_writer))
+        try:
+            await self._answer(to_reader, writer)
+        finally:
+            sending.cancel()
+            to_writer.close()
 
     async def _send(self, reader: asyncio.StreamReader, to_writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while piece := await reader.read(PIECE):
                 to_writer.write(piece)
                 await to_writer.drain()
+                await self._hold_up(piece)
             to_writer.close()
+
+    async def _hold_up(self, piece: bytes) -> None:
+        if self.bytes_per_s is not None:
+            await asyncio.sleep(len(piece) / self.bytes_per_s)
 
     async def _answer(self, to_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         carried = 0
@@ -91,7 +129,29 @@ class FlakyProxy:
                 self.cuts -= 1
                 self.was_cut += 1
                 return
+            if self.delay_s:
+                await asyncio.sleep(self.delay_s)
             writer.write(piece)
             await writer.drain()
+            await self._hold_up(piece)
             carried += len(piece)
             self.passed += len(piece)
+
+
+async def _answer_alone(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, given: bytes
+) -> None:
+    """Answer one request with ``given``, whole, and take what else comes until the other leaves."""
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < HEAD_BYTES_MAX:
+        piece = await reader.read(PIECE)
+        if not piece:
+            return
+        head += piece
+    writer.write(given)
+    await writer.drain()
+    writer.write_eof()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            while await reader.read(PIECE):
+                pass

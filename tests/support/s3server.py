@@ -49,6 +49,11 @@ class S3Server:
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
         }
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it was not told to go away."""
+        return self._process is not None
+
     def url(self, prefix: str) -> str:
         """``replica.url`` for a prefix in the bucket."""
         return f"s3://{BUCKET}/{prefix}?endpoint={self.endpoint}"

@@ -9,7 +9,9 @@ import pytest
 from support.replicating import Database
 
 from edge_store.recorder.deletions import Reason, What, delete_results
-from edge_store.replica.heads import Counted, Head, is_of_file, read_head
+from edge_store.replica.heads import Counted, Head, Heads, is_of_file, read_head
+from edge_store.replica.location import parse_location
+from edge_store.replica.objects import Objects
 from edge_store.result import Boot
 
 
@@ -85,3 +87,16 @@ def test_a_head_is_believed_of_its_own_file_alone(box: Database, tmp_path: Path)
     other.write(3)
     assert not is_of_file(other.connection, head, box.boot)
     other.close()
+
+
+@pytest.mark.parametrize("digest", ["0", "zz" * 32, "AB" * 32, "00" * 33, "\u001b[2J"])
+async def test_an_object_whose_digest_is_none_is_no_head(
+    box: Database, tmp_path: Path, digest: str
+) -> None:
+    box.write(1)
+    heads = Heads(Objects(parse_location(f"file://{tmp_path}/replica"), None), box.device_id)
+    head, _ = head_of(box)
+    await heads.write(head)
+    assert await heads.read() == head
+    await heads.write(msgspec.structs.replace(head, digest=digest))
+    assert await heads.read() is None

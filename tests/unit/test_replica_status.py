@@ -38,6 +38,16 @@ def test_nothing_is_replicated_until_it_is_seen(clock: Clock) -> None:
     assert tracker.status.cause is Cause.STARTING
 
 
+def test_a_litestream_that_knows_of_nothing_yet_is_not_ok(clock: Clock) -> None:
+    tracker = Tracker()
+    tracker.saw(at(2, 2))
+    tracker.ended(Cause.STOPPED)  # a pause
+    tracker.saw(at(3, 0))
+    assert (tracker.status.state, tracker.status.cause) == (ReplicaState.LAGGING, Cause.STARTING)
+    tracker.saw(at(3, 2))
+    assert tracker.status.state is ReplicaState.OK
+
+
 def test_lag_counts_from_the_last_moment_that_all_was_replicated(clock: Clock) -> None:
     tracker = Tracker()
     tracker.saw(at(2, 2))

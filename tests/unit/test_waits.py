@@ -23,6 +23,7 @@ from support.scripted import (
 import edge_store.recorder.waits
 from edge_store.config import RecorderSection
 from edge_store.errors import InvalidRequest, ReplicationError
+from edge_store.result import NotReplicated
 
 PATH = "/v1/responses"
 STREAM = {"messages": [{"role": "user", "content": "hello"}], "stream": True}
@@ -38,7 +39,7 @@ class Replica:
 
     def __init__(self) -> None:
         self.replicated_seq = 0
-        self.is_taken = False
+        self.hindered: NotReplicated | None = None
         self.syncs = 0
         self.asked = asyncio.Event()
         self._go = asyncio.Semaphore(0)
@@ -163,7 +164,7 @@ async def test_what_another_look_has_confirmed_goes_although_the_sync_fails(path
         assert (await held).headers["x-edge-store-durability"] == "replicated"
 
 
-@pytest.mark.parametrize("why", ["off", "taken", "busy"])
+@pytest.mark.parametrize("why", ["off", "taken", "paused", "busy"])
 async def test_where_nothing_can_be_waited_for_the_answer_leaves_and_says_why(
     path: Path, why: str
 ) -> None:
@@ -173,7 +174,7 @@ async def test_where_nothing_can_be_waited_for_the_answer_leaves_and_says_why(
     async with recording(path, script, config=config, replica=replica) as here:
         other = None
         if replica is not None:
-            replica.is_taken = why == "taken"
+            replica.hindered = None if why == "busy" else NotReplicated(why)
             if why == "busy":
                 other = asyncio.create_task(here.ask(STREAM, headers=wait()))
                 await replica.until_asked()
@@ -192,7 +193,7 @@ async def test_one_that_is_taken_while_it_waits_is_told(path: Path) -> None:
     async with recording(path, replay([chat_body("hi")]), replica=replica) as here:
         held = asyncio.create_task(here.ask(headers=wait()))
         await replica.until_asked()
-        replica.is_taken = True
+        replica.hindered = NotReplicated.TAKEN
         replica.let_sync(failing=True)
         assert (await held).headers["x-edge-store-not-replicated"] == "taken"
 

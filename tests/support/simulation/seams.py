@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from support.faults import Faults, FaultyConnection
@@ -103,7 +104,7 @@ class InlineReader(DatabaseThread):
         return
 
     @classmethod
-    async def open(cls, connect: Callable[[], Connection]) -> Self:
+    async def open(cls, connect: Callable[[], Connection], path: Path | None = None) -> Self:
         return cls()
 
     async def close(self) -> None:

@@ -1,0 +1,46 @@
+"""Whether a path still leads to the file that was opened by it.
+
+A database that is moved, removed or replaced while it is open goes on taking commits, which nobody
+finds afterwards. The file is only looked at, never opened (see sqlite.py).
+"""
+
+from pathlib import Path
+
+from edge_store.errors import NotAnEdgeStoreFile
+
+__all__ = ["Place"]
+
+
+class Place:
+    """Of a file that is open from now on. Looking takes microseconds, on any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = _identity(path)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the path leads to nothing or to another file; not where that cannot be seen."""
+        try:
+            return _identity(self._path) != self._file
+        except OSError:
+            return False
+
+    def require(self) -> None:
+        """Raises ``NotAnEdgeStoreFile`` when it ``is_left``."""
+        if not self.is_left:
+            return
+        what = "another file lies in its place" if self._path.exists() else "it is gone"
+        raise NotAnEdgeStoreFile(
+            f"{self._path} was moved, removed or replaced while it was open: {what}. What was "
+            "acknowledged is in the file that was there and in the -wal beside its place",
+            hint="put that file back and start again",
+        )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,60 @@
+"""``scripts/replica-soak``."""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from support.soak.rounds import Soak
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="scripts/replica-soak",
+        description="A daemon with Litestream and an S3 server under load, with faults of both in "
+        "each round, and seven restores a round that are compared with what was acknowledged, "
+        "until N restores were made. The first bad one ends it.",
+        epilog="scripts/replica-soak 30 --seed 7    # the same faults in the same order",
+    )
+    parser.add_argument("restores", nargs="?", type=int, default=1000, metavar="N")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--rate", type=float, default=300.0, help="requests a second")
+    parser.add_argument("--quiet", action="store_true", help="say nothing of the rounds")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    print(f"seed {arguments.seed}; load average {os.getloadavg()[0]:.1f}", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="edge-store-soak-"))
+    began = time.monotonic()
+    with Soak(folder, arguments.seed, arguments.rate, says=not arguments.quiet) as soak:
+        try:
+            soak.run(arguments.restores)
+        except BaseException:
+            print(
+                f"FAILED in round {soak.rounds}, after {soak.totals['restores']} good restores; "
+                f"what it left is in {folder}. Again: scripts/replica-soak "
+                f"{arguments.restores} --seed {arguments.seed} --rate {arguments.rate:g}",
+                flush=True,
+            )
+            raise
+    shutil.rmtree(folder)
+    for name, count in sorted((soak.totals + soak.callers.totals).items()):
+        print(f"{count:>9}  {name}")
+    print(
+        f"PASSED: {soak.totals['restores']} restores in {soak.rounds} rounds, none bad; "
+        f"{soak.callers.totals['acknowledged'] / soak.callers.asked_s:.0f} answers and "
+        f"{soak.commits / soak.callers.asked_s:.0f} commits a second under load; caught up in "
+        f"{max(soak.catch_up_s):.0f} s at most; {time.monotonic() - began:.0f} s, seed "
+        f"{arguments.seed}, load average {os.getloadavg()[0]:.1f}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
