@@ -150,7 +150,7 @@ class _Probe:
 
     async def _conditions(self) -> Check:
         """Two boxes on one path destroy a replica; conditions stop the second in the same moment.
-        Without them it is found when the owner is read again, half a minute later.
+        Without them a box looks again before it writes, and then again and again.
         """
         objects = self._objects
         try:
@@ -163,13 +163,15 @@ class _Probe:
         if creates and replaces:
             return _ok("conditions", "kept: of two boxes that claim one path, one is refused")
         if creates:
-            return _ok("conditions", "only `create if absent` is kept: of two boxes that claim a "
-                       "new path one is refused; two that take over one at once are noticed "
-                       "within 30 s")  # fmt: skip
-        return _warning("conditions", "ignored: two boxes that claim this path in the same moment "
-                        "both get it, and notice within 30 s",
+            return _ok("conditions", "only `create if absent` is kept: a box that takes over a "
+                       "path looks twice before it writes")  # fmt: skip
+        if replaces:
+            return _ok("conditions", "only `replace if unchanged` is kept: a box that claims a new "
+                       "path looks twice before it writes")  # fmt: skip
+        return _warning("conditions", "not kept: a box that claims a path looks twice before it "
+                        "writes; another whose claim arrives later is noticed within 30 s",
                         "see that no two boxes have one device.id, or use a store that keeps "
-                        "If-None-Match")  # fmt: skip
+                        "If-None-Match and If-Match")  # fmt: skip
 
     async def _delete(self) -> Check:
         deleted = await self._try("delete", self._objects.delete(self._key))

@@ -54,7 +54,7 @@ def test_store_that_ignores_conditions_and_ranges_is_found_out(s3: S3Server) -> 
     checks = checked(s3.url("fleet"), s3.environ)
     assert failures(checks) == []
     assert checks["conditions"].state is CheckState.WARNING
-    assert "both get it" in checks["conditions"].found
+    assert "not kept" in checks["conditions"].found
     assert checks["range"].state is CheckState.WARNING
     assert checks["litestream"].state is CheckState.OK
     assert not [path for path in s3.folder.rglob("check/*") if path.is_file()]
