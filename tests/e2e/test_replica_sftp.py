@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.daemon import Box, until
+from support.daemon import Box, DaemonProcess
 from support.flakyproxy import FlakyProxy
 from support.replicating import Database, contents, replicate
-from support.sshserver import SSHD, SshServer, make_key, public_key
+from support.sshserver import SSHD, SshServer, make_key, public_key, secret_lines
 
 from edge_store.errors import ConfigError, LitestreamUnavailable, ReplicaNotFound, ReplicationError
 from edge_store.fleet.pull import copy_path, pull
@@ -96,9 +96,10 @@ def test_box_over_sftp_is_told_of_restored_and_goes_on_elsewhere(
     )
     config = ("--config", str(first.directory))
     with first.serve(REPLICA__ENABLED="true") as daemon:
-        assert daemon.chat("hello").status_code == 200
-        until(lambda: daemon.get("/readyz").json()["replica"]["state"] == "ok", "it is in")
+        chat_until_replicated(daemon)
         assert daemon.stop() == 0
+    said = daemon.output() + (first.directory / "edge-store.toml").read_text()
+    assert not [line for line in secret_lines(ssh.key_file) if line in said]
     owner = msgspec.json.decode((ssh.files / "appliance" / BOX / "owner.json").read_bytes())
     assert owner["device_id"] == BOX
     (head,) = asked(first, "fleet", "heads", "--from", url, "--nl")
@@ -113,11 +114,19 @@ def test_box_over_sftp_is_told_of_restored_and_goes_on_elsewhere(
     done = second.run("init", str(second.directory), "--engine", "demo", "--from-replica", url)
     assert done.returncode == 0, done.stderr
     with second.serve(REPLICA__ENABLED="true") as daemon:
-        assert daemon.chat("hello again").status_code == 200
-        until(lambda: daemon.get("/readyz").json()["replica"]["state"] == "ok", "it goes on")
+        chat_until_replicated(daemon)
         assert daemon.stop() == 0
     (head,) = asked(first, "fleet", "heads", "--from", url, "--nl")
     assert head["rows"] == 2
+
+
+def chat_until_replicated(daemon: DaemonProcess) -> None:
+    answer = daemon.post(
+        "/v1/chat/completions",
+        json={"messages": [{"role": "user", "content": "hello"}]},
+        headers={"x-edge-store-wait": "replicated; timeout=30"},
+    )
+    assert answer.headers["x-edge-store-durability"] == "replicated"
 
 
 def asked(box: Box, *arguments: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from support.s3server import free_port
 
-__all__ = ["SSHD", "SshServer"]
+__all__ = ["SSHD", "SshServer", "make_key", "public_key", "secret_lines"]
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 DEADLINE_S = 10.0
@@ -85,3 +85,10 @@ def make_key(path: Path, kind: str, passphrase: str = "") -> None:
 def public_key(path: Path) -> str:
     """The base64 part."""
     return path.read_text().split()[1]
+
+
+def secret_lines(path: Path) -> list[str]:
+    """Of a private key: those that have nothing of its public part, which comes first."""
+    lines = path.read_text().splitlines()[3:-1]
+    assert lines
+    return lines

@@ -1,5 +1,6 @@
 """``replica.url`` means one thing or is refused; keys are shown nowhere."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,16 @@ def test_keys_come_from_systemd_before_the_environment(tmp_path: Path) -> None:
     credentials = read_credentials(parse_location(S3), environ)
     assert credentials == Credentials(access_key_id="from-file", secret_access_key=SECRET)
     assert SECRET not in repr(credentials)
+
+
+def test_addresses_in_the_documentation_are_read() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "replica.md").read_text()
+    found = set(re.findall(r"(?:file|s3|sftp|gs|abs)://[^\s`'\"|)]+\w", text))
+    addresses = {each for each in found if "…" not in each}
+    assert {Scheme(each.partition("://")[0]) for each in addresses} == {*Scheme}
+    for address in addresses:
+        pinned = f"?host_key={HOST_KEY}" if address.startswith("sftp://") else ""
+        parse_location(address + pinned)
 
 
 def test_missing_key_is_named() -> None:
