@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from edge_store.keys import LOOK_AGAIN, revived_keys
 from edge_store.recorder.disk import Disk, DiskLevel
 from edge_store.replica.litestream import find_litestream, require_safe_path
 from edge_store.replica.location import Location, Scheme, parse_location, read_credentials
-from edge_store.result import Record
+from edge_store.result import Check, CheckState
 from edge_store.schema import SCHEMA_VERSION, altered, require_schema
 from edge_store.sqlite import (
     Connection,
@@ -38,7 +37,7 @@ from edge_store.sqlite import (
 )
 from edge_store.status import ask_daemon, known_device_id
 
-__all__ = ["Check", "CheckState", "check_box", "check_machine"]
+__all__ = ["check_box", "check_machine"]
 
 PROBE_WRITES = 64
 PROBE_BYTES = 8192  # as much as a small COMMIT
@@ -62,23 +61,6 @@ DOUBT_MS = 30 * 86_400_000  # how long after a restore its keys are asked about
 
 OTHERS = 0o007  # rwx of users that are neither owner nor group
 OTHERS_WRITE = 0o002
-
-
-class CheckState(StrEnum):
-    """How a check came out."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-class Check(Record, frozen=True, kw_only=True):
-    """One finding. ``advice`` is empty when there is nothing to do."""
-
-    name: str
-    state: CheckState
-    found: str
-    advice: str = ""
 
 
 def _ok(name: str, found: str) -> Check:

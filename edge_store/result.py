@@ -15,6 +15,8 @@ from edge_store.ids import BootId, DeviceId, ResultId
 
 __all__ = [
     "Boot",
+    "Check",
+    "CheckState",
     "Content",
     "JsonState",
     "NotReplicated",
@@ -194,3 +196,20 @@ class Receipt(Record, frozen=True, kw_only=True):
         """What a stream says before its end."""
         why = f" not-replicated={self.not_replicated}" if self.not_replicated else ""
         return f"{self.durability} id={self.id} seq={self.seq}{why}"
+
+
+class CheckState(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+class Check(Record, frozen=True, kw_only=True):
+    """One finding. ``advice`` is empty when there is nothing to do."""
+
+    name: str
+    state: CheckState
+    found: str
+    advice: str = ""

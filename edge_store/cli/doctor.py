@@ -8,9 +8,9 @@ import click
 from edge_store.cli.output import write_json
 
 if TYPE_CHECKING:
-    from edge_store.doctor import Check
+    from edge_store.result import Check
 
-__all__ = ["doctor"]
+__all__ = ["doctor", "show"]
 
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
@@ -30,21 +30,22 @@ def doctor(config: str | None, *, full: bool, as_json: bool) -> None:
       edge-store doctor
       edge-store doctor --config mybox --full
     """
-    from edge_store.doctor import CheckState
+    from edge_store.result import CheckState
 
     checks = list(_checks(config, full=full))
     if as_json:
         write_json(checks, sys.stdout)
     else:
         for check in checks:
-            _show(check)
+            show(check)
     sys.exit(any(check.state is CheckState.FAILED for check in checks))
 
 
 def _checks(flag: str | None, *, full: bool) -> "list[Check]":
     from edge_store.config import load
-    from edge_store.doctor import Check, CheckState, check_box, check_machine
+    from edge_store.doctor import check_box, check_machine
     from edge_store.errors import ConfigError
+    from edge_store.result import Check, CheckState
 
     try:
         loaded = load(flag)
@@ -55,7 +56,8 @@ def _checks(flag: str | None, *, full: bool) -> "list[Check]":
     return [read, *check_machine(loaded.config), *check_box(loaded.config, full=full)]
 
 
-def _show(check: "Check") -> None:
+def show(check: "Check") -> None:
+    """One finding, with what to do below it."""
     state = click.style(f"{check.state.value:<8}", fg=COLOURS[check.state.value])
     click.echo(f"{state} {check.name:<12} {check.found}")
     if check.advice:

@@ -34,7 +34,7 @@ def place_options(command: F) -> F:
     for option in (
         click.option("--device", help="Whose replica, when there are several."),
         click.option(
-            "--from", "url", help="Another place of replicas: file:///… or s3://bucket/prefix?…."
+            "--from", "url", help="Another place of replicas, as replica.url names one: s3://…?…."
         ),
         click.option("--config", help="The box's edge-store.toml, or its folder."),
     ):

@@ -22,8 +22,13 @@ HIDDEN = "(hidden)"
 # What SGLang's arguments that are secrets are called (api_key, ssl_keyfile_password), and where one
 # may be put by mistake: http://user:password@host, ?secret=…
 SECRET_NAME = re.compile(r"(^|[_-])(key|token|password|secret|credentials?)$", re.IGNORECASE)
-USER_INFO = re.compile(r"(?<=://)[^/@?]*@")
-OPTION = re.compile(r"([?&])(?!endpoint=|region=)([^=&]+)=[^&]*")
+USER_INFO = re.compile(
+    r"(?<=://)(?!(?<=sftp://)[^/@?:]*@|(?<=abs://)[^/@?:]*@)[^/@?]*@"
+)  # a user is no secret
+PUBLIC = (
+    "endpoint|region|path_style|kms_key|concurrency|host_key|key_file"  # options of replica.url
+)
+OPTION = re.compile(rf"([?&])(?!(?:{PUBLIC})=)([^=&]+)=[^&]*")
 
 
 class ShownSetting(NamedTuple):

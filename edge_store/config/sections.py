@@ -8,6 +8,7 @@ Sections are frozen and passed whole to the room they belong to.
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +17,7 @@ from edge_store.config.alerts import AlertsSection
 from edge_store.config.engines import EngineSection
 from edge_store.config.privacy import PrivacySection
 from edge_store.config.section import KIB, MIB, Section
+from edge_store.config.server import ServerSection
 from edge_store.config.working import QueueSection, RepairSection, ResponsesSection
 
 __all__ = [
@@ -32,55 +34,7 @@ __all__ = [
     "StoreSection",
 ]
 
-
-class ServerSection(Section, frozen=True, kw_only=True):
-    """The HTTP server."""
-
-    host: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            description="Address to listen on. One that other machines reach needs API keys: "
-            "`edge-store keys create` makes the first.",
-        ),
-    ] = "127.0.0.1"
-    port: Annotated[
-        int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    ] = 8642
-    allow_open: Annotated[
-        bool,
-        Meta(
-            description="Start on an address that other machines reach though the box has no API "
-            "keys: whoever reaches it may then ask it and read everything."
-        ),
-    ] = False
-    tls_certificate: Annotated[
-        str,
-        Meta(
-            description="A PEM file with the certificate and those between it and its root; "
-            "relative to this file's folder. Empty: plain HTTP."
-        ),
-    ] = ""
-    tls_key: Annotated[
-        str,
-        Meta(
-            description="The PEM file with the certificate's private key. Empty: it is in the file "
-            "of the certificate."
-        ),
-    ] = ""
-    body_bytes_max: Annotated[
-        int, Meta(ge=KIB, description="Largest request body; a larger one is answered 413.")
-    ] = 16 * MIB
-    body_timeout_s: Annotated[
-        float, Meta(gt=0, description="Longest time a request body may take to arrive.")
-    ] = 60.0
-    drain_timeout_s: Annotated[
-        float, Meta(ge=0, description="At a stop, how long running generations may still take.")
-    ] = 30.0
-
-    def __post_init__(self) -> None:
-        if self.tls_key and not self.tls_certificate:
-            raise ValueError("server.tls_key needs server.tls_certificate")
+REPLICA_SCHEMES = ("file:///", "s3://", "sftp://", "gs://", "abs://")
 
 
 class StoreSection(Section, frozen=True, kw_only=True):
@@ -211,10 +165,28 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
     url: Annotated[
         str,
         Meta(
-            description="Where replicas go: a prefix, file:///folder or "
-            "s3://bucket/prefix?endpoint=https://host&region=us-east-1. Each box writes below "
+            description="Where replicas go: a prefix, file:///folder, "
+            "s3://bucket/prefix?endpoint=https://host&region=us-east-1, "
+            "sftp://user@host:22/folder, gs://bucket/prefix or abs://account@container/prefix. "
+            "Each box writes below "
             "it under its device id. Empty: the folder `replica` beside the database. Keys "
-            "come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or systemd credentials."
+            "come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or systemd "
+            "credentials."
+        ),
+    ] = ""
+    sftp_host_key: Annotated[
+        str,
+        Meta(
+            description="For sftp://: the host's public key, as `ssh-keyscan -t ecdsa HOST` prints "
+            "it (AAAA…). No other host is written to. Of a host with several keys Litestream "
+            "takes the ecdsa one."
+        ),
+    ] = ""
+    sftp_key_file: Annotated[
+        str,
+        Meta(
+            description="For sftp://: the file of the private key, without a passphrase; relative "
+            "to this file's folder. The systemd credential sftp-key comes before it."
         ),
     ] = ""
     monitor_interval_s: Annotated[
@@ -273,8 +245,21 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
                 f"replica.mode = {self.mode.value!r} and replica.socket = {self.socket!r}: a "
                 "Litestream that is external has a socket, and only that"
             )
-        if self.url and not self.url.startswith(("file:///", "s3://")):
-            raise ValueError(f"replica.url = {self.url!r} must begin with file:/// or s3://")
+        if self.url and not self.url.startswith(REPLICA_SCHEMES):
+            raise ValueError(
+                f"replica.url = {self.url.partition('?')[0]!r} must begin with one of "
+                f"{', '.join(REPLICA_SCHEMES)}"
+            )
+
+    def resolved(self, directory: Path, database: Path) -> "ReplicaSection":
+        """With the url filled in: it says everything about the place, but for its keys."""
+        url = self.url or f"file://{database.parent / 'replica'}"
+        if url.startswith("sftp://"):
+            key_file = _absolute(directory, self.sftp_key_file)
+            for name, value in (("host_key", self.sftp_host_key), ("key_file", key_file)):
+                if value and f"{name}=" not in url.partition("?")[2]:
+                    url += f"{'&' if '?' in url else '?'}{name}={quote(value, safe='/+=')}"
+        return msgspec.structs.replace(self, url=url)
 
 
 class DeviceSection(Section, frozen=True, kw_only=True):
@@ -338,7 +323,6 @@ class Config(Section, frozen=True, kw_only=True):
     def resolved(self, directory: Path) -> "Config":
         """The same settings with paths absolute and ``replica.url`` filled in."""
         path = (directory / self.store.path).absolute()
-        url = self.replica.url or f"file://{path.parent / 'replica'}"
         server = msgspec.structs.replace(
             self.server,
             tls_certificate=_absolute(directory, self.server.tls_certificate),
@@ -353,7 +337,7 @@ class Config(Section, frozen=True, kw_only=True):
             server=server,
             engine=msgspec.structs.replace(self.engine, sglang=sglang),
             store=msgspec.structs.replace(self.store, path=str(path)),
-            replica=msgspec.structs.replace(self.replica, url=url),
+            replica=self.replica.resolved(directory, path),
             alerts=msgspec.structs.replace(
                 self.alerts, urls_file=_absolute(directory, self.alerts.urls_file)
             ),

@@ -13,13 +13,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import obstore
 from obstore.exceptions import BaseError, NotFoundError, PreconditionError
 
 from edge_store.errors import DiskFull, EdgeStoreError, ReplicationError, RestoreFailed
-from edge_store.replica.extent import REFUSALS, explained
+from edge_store.replica.bucket import REFUSALS, open_bucket
+from edge_store.replica.explain import explained
 from edge_store.replica.location import Credentials, Location, Scheme
 from edge_store.replica.points import LtxFile
 from edge_store.replica.scratch import Scratch, fsync, part_of
@@ -60,7 +59,7 @@ class Download:
         on_bytes: Callable[[int], None],
     ) -> None:
         self._location = location
-        self._store: Any = location.store(credentials, for_download=True)
+        self._bucket = open_bucket(location, credentials, for_download=True)
         self._scratch = scratch
         self._on_bytes = on_bytes
         self._cancelled = threading.Event()
@@ -213,14 +212,8 @@ class Download:
     def _stream(
         self, file: LtxFile, offset: int, chunk_bytes: int = CHUNK_BYTES
     ) -> Iterator[bytes]:
-        options: Any = {}
-        if offset:
-            options["range"] = {"offset": offset}
-        if file.version is not None and self.is_needed:
-            options["if_match"] = file.version
-        answer = obstore.get(self._store, file.key, options=options)
-        for chunk in answer.stream(min_chunk_size=chunk_bytes):
-            yield bytes(chunk)
+        version = file.version if self.is_needed else None
+        return self._bucket.stream(file.key, offset, chunk_bytes, version)
 
     def _count(self, more: int) -> None:
         with self._lock:

@@ -1,44 +1,33 @@
 """Looks into a location without Litestream: which boxes are there, and how far each replica goes.
 
 It is also the quick probe before a restore: Litestream takes two minutes to report a store that
-does not answer, or never does; a LIST with short timeouts says at once what is wrong. The blocking
-calls of obstore run on threads of ours: its own, behind the asynchronous ones, abort a process
-that ends soon after them.
+does not answer, or never does; a LIST with short timeouts says at once what is wrong. Listings
+block, so they run on threads.
 """
 
 import asyncio
 import re
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-import obstore
-from obstore.exceptions import (
-    BaseError,
-    NotFoundError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import BaseError
 
 from edge_store.errors import ReplicaNotFound, ReplicationError
 from edge_store.ids import DeviceId
+from edge_store.replica.bucket import open_bucket
+from edge_store.replica.explain import explained
 from edge_store.replica.location import DATABASE_NAME, Credentials, Location
 from edge_store.result import Record
 
-__all__ = ["DEVICE_ID", "Extent", "explained", "list_devices", "listed", "read_extent"]
+__all__ = ["DEVICE_ID", "Extent", "list_devices", "listed", "read_extent"]
 
 LIST_TIMEOUT_S = 60.0
 FILES_MAX = 1_000_000  # of one replica; a day of it at one a second is 86,400
 DEVICES_MAX = 10_000
-LISTS_AT_A_TIME = 32
 DEVICE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # as device.id allows
-RESERVED = frozenset({"heads"})  # folders under a prefix that are not boxes
+RESERVED = frozenset({"check", "heads"})  # folders under a prefix that are not boxes
 LTX_FILE = re.compile(r"(?:ltx/)?([0-9a-f]+)/([0-9a-f]{16})-([0-9a-f]{16})\.ltx")
-
-STATUS = re.compile(r"status code: (\d{3})\b")  # as obstore says it
-REFUSALS = (PermissionDeniedError, UnauthenticatedError, PermissionError)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,32 +81,24 @@ async def listed(location: Location, function: Callable[P, T], *args: P.args, **
     try:
         async with asyncio.timeout(LIST_TIMEOUT_S):
             return await asyncio.to_thread(function, *args, **kw)
-    except (BaseError, FileNotFoundError, PermissionError, TimeoutError) as exc:
+    except (BaseError, OSError, TimeoutError) as exc:
         raise explained(exc, location) from exc
 
 
 def _find_devices(location: Location, credentials: Credentials | None) -> list[DeviceId]:
-    store = location.store(credentials)
+    bucket = open_bucket(location, credentials)
     deadline = time.monotonic() + LIST_TIMEOUT_S
-
-    def is_box(folder: str) -> bool:
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        below = obstore.list_with_delimiter(store, prefix=folder)["common_prefixes"]
-        return any(_name(prefix) == DATABASE_NAME for prefix in below)
-
-    folders = {
-        _name(prefix): prefix
-        for prefix in obstore.list_with_delimiter(store, prefix=location.key_prefix())[
-            "common_prefixes"
-        ]
-    }
-    names = sorted(name for name in folders if DEVICE_ID.fullmatch(name) and name not in RESERVED)
+    (folders,) = bucket.folders([location.key_prefix()], LIST_TIMEOUT_S)
+    found = {_name(each): each for each in folders}
+    names = sorted(name for name in found if DEVICE_ID.fullmatch(name) and name not in RESERVED)
     if len(names) > DEVICES_MAX:
         raise ReplicationError(f"{location} has {len(names)} boxes; {DEVICES_MAX} can be listed")
-    with ThreadPoolExecutor(LISTS_AT_A_TIME) as threads:
-        boxes = threads.map(is_box, [folders[name] for name in names])
-        return [DeviceId(name) for name, is_one in zip(names, boxes, strict=True) if is_one]
+    below = bucket.folders([found[name] for name in names], deadline - time.monotonic())
+    return [
+        DeviceId(name)
+        for name, folders in zip(names, below, strict=True)
+        if DATABASE_NAME in map(_name, folders)
+    ]
 
 
 def _read_extent(
@@ -125,49 +106,23 @@ def _read_extent(
 ) -> Extent | None:
     prefix = location.key_prefix(device_id)
     deadline = time.monotonic() + LIST_TIMEOUT_S
-    txid = files = size = 0
-    newest: datetime | None = None
-    for chunk in obstore.list(location.store(credentials), prefix=prefix):
+    txid = files = size = written_at = 0
+    for entry in open_bucket(location, credentials).entries(prefix):
         if time.monotonic() > deadline:
             raise TimeoutError
-        for entry in chunk:
-            name = LTX_FILE.fullmatch(_below(entry, prefix))
-            if name is None:
-                continue
-            files += 1
-            size += entry["size"]
-            txid = max(txid, int(name[3], 16))
-            written = entry["last_modified"]
-            newest = written if newest is None else max(newest, written)
+        name = LTX_FILE.fullmatch(entry.key.removeprefix(prefix or "").lstrip("/"))
+        if name is None:
+            continue
+        files += 1
+        size += entry.size
+        txid = max(txid, int(name[3], 16))
+        written_at = max(written_at, entry.written_at)
         if files > FILES_MAX:
             raise ReplicationError(f"{location} holds over {FILES_MAX} files of {device_id}")
-    if newest is None:
+    if not files:
         return None
-    return Extent(txid=txid, files=files, bytes=size, written_at=round(newest.timestamp() * 1000))
+    return Extent(txid=txid, files=files, bytes=size, written_at=written_at)
 
 
 def _name(prefix: str) -> str:
-    return prefix.rstrip("/").rpartition("/")[2]
-
-
-def _below(entry: Any, prefix: str | None) -> str:
-    return str(entry["path"]).removeprefix(prefix or "").lstrip("/")
-
-
-def explained(exc: Exception, location: Location) -> ReplicationError:
-    """What a failed LIST means. The store's texts name no keys but the key's id; it is left out."""
-    text = str(exc)
-    found = STATUS.search(text)  # the address, with a port and a prefix, is in the text too
-    status = found[1] if found else None
-    if status == "404" or isinstance(exc, NotFoundError | FileNotFoundError):
-        return ReplicaNotFound(f"{location}: there is no such bucket", hint="check the address")
-    if status in ("401", "403") or isinstance(exc, REFUSALS):
-        return ReplicationError(
-            f"{location} refuses the keys",
-            hint="check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may list",
-        )
-    first = "no answer in time" if isinstance(exc, TimeoutError) else text.partition("\n")[0][:200]
-    return ReplicationError(
-        f"{location} cannot be reached: {first}",
-        hint="check the address, the network and that the store is up",
-    )
+    return prefix.rpartition("/")[2]

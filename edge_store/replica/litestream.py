@@ -211,8 +211,7 @@ def child_environment(
     child = {name: environ[name] for name in PASSED_ON if name in environ}
     child["AWS_EC2_METADATA_DISABLED"] = "true"  # else the SDK asks a cloud's metadata address
     if credentials is not None:
-        child["AWS_ACCESS_KEY_ID"] = credentials.access_key_id
-        child["AWS_SECRET_ACCESS_KEY"] = credentials.secret_access_key
+        child |= credentials.environment()
     return child
 
 

@@ -1,23 +1,20 @@
-"""Where replicas lie: the one parser of ``replica.url``, and the keys to it.
+"""Where replicas lie: ``replica.url`` as one record, and the keys to it.
 
 A location is a prefix; each box writes below it under its device id, at
-``<prefix>/<device id>/results.db``. A file URL is taken literally (no percent-decoding), because
-the default one is made from a path. Keys never enter a URL, a ``repr`` or a log.
+``<prefix>/<device id>/results.db``. Keys never enter a URL, a ``repr`` or a log.
 """
 
 import os
-from collections.abc import Mapping
-from datetime import timedelta
-from enum import StrEnum
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
-from obstore.store import LocalStore, S3Store
+import msgspec
 
 from edge_store.config import read_credential
-from edge_store.errors import ConfigError, ReplicaNotFound
+from edge_store.errors import ConfigError
 from edge_store.ids import DeviceId
+from edge_store.replica.address import Scheme, host_key_type, read_address
 from edge_store.result import Record
 
 __all__ = [
@@ -31,37 +28,40 @@ __all__ = [
 
 DATABASE_NAME = "results.db"  # the last part of every box's path, whatever its file is called
 DEFAULT_REGION = "us-east-1"  # what stores other than AWS's own expect
-S3_OPTIONS = ("endpoint", "region")
-CREDENTIAL_FILES = {
+AWS_KEYS = {
     "AWS_ACCESS_KEY_ID": "aws-access-key-id",
     "AWS_SECRET_ACCESS_KEY": "aws-secret-access-key",
 }
-
-CONNECT_TIMEOUT, REQUEST_TIMEOUT = "3s", "10s"
-DOWNLOAD_TIMEOUT = "1h"  # of one request; a read that stalls ends after REQUEST_TIMEOUT
-RETRY_TIMEOUT = timedelta(seconds=10)
-
-
-class Scheme(StrEnum):
-    """The kinds of replica that are supported."""
-
-    FILE = "file"
-    S3 = "s3"
+AZURE_KEY = {"AZURE_STORAGE_ACCOUNT_KEY": "azure-account-key"}
+GCS_FILE = ("GOOGLE_APPLICATION_CREDENTIALS", "gcs-service-account")
+SFTP_CREDENTIAL = "sftp-key"
 
 
 class Credentials(Record, frozen=True, kw_only=True):
-    """The keys of an object store. Shown nowhere."""
+    """The keys of an object store; only those of its scheme are set. Shown nowhere."""
 
-    access_key_id: str
-    secret_access_key: str
+    access_key_id: str = ""
+    secret_access_key: str = ""
+    account_key: str = ""
+    file: str = ""  # of a service account, at Google
 
     def __repr__(self) -> str:
         return "Credentials(…)"
 
+    def environment(self) -> dict[str, str]:
+        """As Litestream reads them."""
+        names = {
+            "AWS_ACCESS_KEY_ID": self.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
+            "LITESTREAM_AZURE_ACCOUNT_KEY": self.account_key,
+            "GOOGLE_APPLICATION_CREDENTIALS": self.file,
+        }
+        return {name: value for name, value in names.items() if value}
+
 
 class Location(Record, frozen=True, kw_only=True):
     """A prefix under which boxes write. ``path`` is an absolute folder, or a key prefix without
-    slashes at its ends.
+    slashes at its ends. ``bucket`` is Azure's container, too.
     """
 
     scheme: Scheme
@@ -69,12 +69,32 @@ class Location(Record, frozen=True, kw_only=True):
     bucket: str = ""
     endpoint: str | None = None
     region: str = DEFAULT_REGION
+    path_style: bool | None = None  # None: with an endpoint, as all but AWS want it
+    kms_key: str | None = None
+    concurrency: int | None = None  # of the parts of one upload
+    account: str = ""
+    user: str = ""
+    host: str = ""
+    port: int = 0
+    host_key: str = ""  # in base64, without its type
+    key_file: str = ""
 
     def __str__(self) -> str:
-        if self.scheme is Scheme.FILE:
-            return f"file://{self.path}"
+        match self.scheme:
+            case Scheme.FILE:
+                return f"file://{self.path}"
+            case Scheme.SFTP:
+                return f"sftp://{self.user}@{self._host_and_port}{self.path}"
+            case Scheme.AZURE:
+                place = f"{self.account}@{self.bucket}"
+            case Scheme.S3 | Scheme.GCS:
+                place = self.bucket
         at = f" at {self.endpoint}" if self.endpoint else ""
-        return f"s3://{self.bucket}/{self.path}".rstrip("/") + at
+        return f"{self.scheme}://{place}/{self.path}".rstrip("/") + at
+
+    @property
+    def _host_and_port(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def for_device(self, device_id: DeviceId) -> str:
         """The path of one box's replica: a folder, or a key prefix in the bucket."""
@@ -82,153 +102,134 @@ class Location(Record, frozen=True, kw_only=True):
 
     def litestream_replica(self, device_id: DeviceId) -> dict[str, Any]:
         """Litestream's ``replica`` table for that box. Keys come from its environment."""
-        path = self.for_device(device_id)
-        if self.scheme is Scheme.FILE:
-            return {"type": "file", "path": path}
-        replica: dict[str, Any] = {
-            "type": "s3",
-            "bucket": self.bucket,
-            "path": path,
-            "region": self.region,
+        return {
+            "type": self.scheme.value,
+            "path": self.for_device(device_id),
+            **{name: value for name, value in self._litestream_options() if value is not None},
         }
-        if self.endpoint:
-            replica |= {"endpoint": self.endpoint, "force-path-style": True}
-        return replica
+
+    def _litestream_options(self) -> Iterator[tuple[str, Any]]:
+        match self.scheme:
+            case Scheme.FILE:
+                return
+            case Scheme.SFTP:
+                yield "host", self._host_and_port
+                yield "user", self.user
+                yield "key-path", self.key_file
+                yield "host-key", f"{host_key_type(self.host_key)} {self.host_key}"
+                return
+            case Scheme.S3:
+                yield "region", self.region
+                yield "force-path-style", self.is_path_style if self._has_style else None
+                yield "sse-kms-key-id", self.kms_key
+                yield "concurrency", self.concurrency
+            case Scheme.AZURE:
+                yield "account-name", self.account
+        yield "bucket", self.bucket
+        yield "endpoint", self.endpoint
+
+    @property
+    def _has_style(self) -> bool:
+        return self.endpoint is not None or self.path_style is not None
+
+    @property
+    def is_path_style(self) -> bool:
+        """Whether the bucket is in the path of a request, and not in the name of the host."""
+        return self.endpoint is not None if self.path_style is None else self.path_style
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether ``path`` is where the keys of its bucket begin, and no prefix of them."""
+        return self.scheme in (Scheme.FILE, Scheme.SFTP)
 
     def key_prefix(self, device_id: DeviceId | None = None) -> str | None:
-        """What to list in ``store()``: everything, or one box's replica."""
-        root = self.path if self.scheme is Scheme.S3 else ""
+        """What to list in its bucket: everything, or one box's replica."""
+        root = "" if self.is_folder else self.path
         parts = (root, device_id, DATABASE_NAME) if device_id else (root,)
         return "/".join(part for part in parts if part) or None
 
-    def store(
-        self, credentials: Credentials | None, *, for_download: bool = False
-    ) -> LocalStore | S3Store:
-        """The store to list, with short timeouts and one retry. ``for_download`` it has no bound
-        but of each read, and tries nothing again: what has arrived is the caller's to keep.
 
-        Raises:
-            ReplicaNotFound: the folder is not there.
-        """
-        if self.scheme is Scheme.FILE:
-            if not Path(self.path).is_dir():
-                raise ReplicaNotFound(
-                    f"{self}: there is no such folder",
-                    hint="check the address, and that the disk is mounted",
-                )
-            return LocalStore(self.path)
-        assert credentials is not None, "read_credentials comes before store"
-        return S3Store(
-            bucket=self.bucket,
-            endpoint=self.endpoint,
-            region=self.region,
-            access_key_id=credentials.access_key_id,
-            secret_access_key=credentials.secret_access_key,
-            virtual_hosted_style_request=self.endpoint is None,
-            client_options={
-                "allow_http": bool(self.endpoint and self.endpoint.startswith("http://")),
-                "timeout": DOWNLOAD_TIMEOUT if for_download else REQUEST_TIMEOUT,
-                "read_timeout": REQUEST_TIMEOUT,
-                "connect_timeout": CONNECT_TIMEOUT,
-            },
-            retry_config={
-                "max_retries": 0 if for_download else 1,
-                "retry_timeout": RETRY_TIMEOUT,
-            },
-        )
-
-
-def parse_location(url: str, *, key: str = "replica.url") -> Location:
-    """Parse ``file:///folder``, ``s3://bucket/prefix?endpoint=…&region=…``, or a plain folder.
+def parse_location(
+    url: str, *, key: str = "replica.url", environ: Mapping[str, str] = os.environ
+) -> Location:
+    """Parse the address of replicas (see ``read_address``), or a plain folder.
 
     Raises:
-        ConfigError: it is none of these. ``key`` names the setting or flag in the message, which
-            never shows the values of options: one of them may be a misplaced secret.
+        ConfigError: it is neither. ``key`` names the setting or flag in the message.
     """
     if "://" not in url and url:
         return Location(scheme=Scheme.FILE, path=str(Path(url).expanduser().absolute()))
-    scheme, _, rest = url.partition("://")
-    shown = f"{key} = {url.partition('?')[0]!r}"
-    if scheme == "file":
-        return _parse_file(rest, shown)
-    if scheme == "s3":
-        return _parse_s3(url, shown, key)
-    raise ConfigError(
-        f"{shown} is not an address of replicas",
-        hint="use file:///folder or s3://bucket/prefix?endpoint=https://host",
-    )
-
-
-def _parse_file(rest: str, shown: str) -> Location:
-    if not rest.startswith("/"):
+    location = Location(**read_address(url, key=key))
+    if location.scheme is not Scheme.SFTP:
+        return location
+    if not location.host_key:
         raise ConfigError(
-            f"{shown}: a file address needs three slashes and an absolute folder",
-            hint="as in file:///var/backups/edge",
+            f"{key}: {location} names no host key: whoever stands between could pose as that host",
+            hint=f"get it by `ssh-keyscan -t ecdsa -p {location.port} {location.host}`, compare "
+            "it with the host's own, and set replica.sftp_host_key, or &host_key=AAAA… in the URL",
         )
-    if "?" in rest:
-        raise ConfigError(f"{shown}: a file address has no options", hint="drop the part from `?`")
-    return Location(scheme=Scheme.FILE, path=str(Path(rest)))
+    file = _credential_file(SFTP_CREDENTIAL, environ) or location.key_file
+    return msgspec.structs.replace(location, key_file=file)
 
 
-def _parse_s3(url: str, shown: str, key: str) -> Location:
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        raise ConfigError(
-            f"{key} holds a user or key before `@`",
-            hint="keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from systemd",
-        )
-    if not parts.netloc:
-        raise ConfigError(f"{shown} names no bucket", hint="as in s3://bucket/prefix")
-    if parts.fragment:
-        raise ConfigError(f"{shown} has a `#`", hint="drop the part from `#`")
-    options: dict[str, str] = {}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in S3_OPTIONS or name in options or not value:
-            problem = "is given twice" if name in options else "is empty"
-            raise ConfigError(
-                f"{key}: the option {name!r} "
-                f"{problem if name in S3_OPTIONS else 'is not one of ' + ', '.join(S3_OPTIONS)}",
-                hint="as in s3://bucket/prefix?endpoint=https://host:9000&region=us-east-1",
-            )
-        options[name] = value
-    endpoint = options.get("endpoint")
-    if endpoint is not None:
-        address = urlsplit(endpoint)
-        if address.scheme not in ("http", "https") or not address.hostname or "@" in address.netloc:
-            raise ConfigError(
-                f"{key}: its endpoint is not an http:// or https:// address",
-                hint="as in endpoint=https://host:9000",
-            )
-        endpoint = endpoint.rstrip("/")
-    prefix = "/".join(part for part in parts.path.split("/") if part)
-    return Location(
-        scheme=Scheme.S3,
-        path=prefix,
-        bucket=parts.netloc,
-        endpoint=endpoint,
-        region=options.get("region", DEFAULT_REGION),
-    )
+def _credential_file(name: str, environ: Mapping[str, str]) -> str:
+    """The file of a systemd credential; empty when there is none."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder, name) if folder else None
+    return str(path) if path is not None and path.exists() else ""
 
 
 def read_credentials(
     location: Location, environ: Mapping[str, str] = os.environ
 ) -> Credentials | None:
-    """The keys for ``location``; None for a folder. systemd's credential files come first.
+    """The keys for ``location``; None where there are none to hand over. systemd's credential files
+    come first.
 
     Raises:
         ConfigError: a key is missing or cannot be read.
     """
-    if location.scheme is Scheme.FILE:
-        return None
-    found = {}
-    for variable, name in CREDENTIAL_FILES.items():
+    match location.scheme:
+        case Scheme.FILE:
+            return None
+        case Scheme.SFTP:
+            hint = f"set replica.sftp_key_file, or LoadCredential={SFTP_CREDENTIAL}: in the unit"
+            _require_file(location, location.key_file, "a private key", hint)
+            return None
+        case Scheme.S3:
+            found = _read_keys(location, AWS_KEYS, environ)
+            return Credentials(access_key_id=found[0], secret_access_key=found[1])
+        case Scheme.AZURE:
+            return Credentials(account_key=_read_keys(location, AZURE_KEY, environ)[0])
+        case Scheme.GCS:
+            variable, name = GCS_FILE
+            file = _credential_file(name, environ) or environ.get(variable, "")
+            hint = f"name it in {variable}, or LoadCredential={name}: in the unit"
+            _require_file(location, file, "the key file of a service account", hint)
+            return Credentials(file=file)
+
+
+def _require_file(location: Location, file: str, what: str, hint: str) -> None:
+    if not file:
+        raise ConfigError(f"{location} needs {what}, and none is named", hint=hint)
+    try:
+        with Path(file).open("rb"):
+            pass
+    except OSError as exc:
+        raise ConfigError(
+            f"{location} needs {what}: {file} cannot be read: {exc.strerror}", hint=hint
+        ) from exc
+
+
+def _read_keys(
+    location: Location, names: Mapping[str, str], environ: Mapping[str, str]
+) -> list[str]:
+    found = []
+    for variable, name in names.items():
         value = read_credential(name, variable, environ)
         if not value:
             raise ConfigError(
                 f"{location} needs a key, and {variable} is not set",
                 hint=f"set it in the environment, or LoadCredential={name}: in the unit",
             )
-        found[variable] = value
-    return Credentials(
-        access_key_id=found["AWS_ACCESS_KEY_ID"], secret_access_key=found["AWS_SECRET_ACCESS_KEY"]
-    )
+        found.append(value)
+    return found

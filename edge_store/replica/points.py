@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import NewType
 
-import obstore
-
 from edge_store.errors import ReplicaNotFound, ReplicationError, RestoreFailed
 from edge_store.ids import DeviceId
+from edge_store.replica.bucket import open_bucket
 from edge_store.replica.extent import FILES_MAX, LIST_TIMEOUT_S, LTX_FILE, listed
 from edge_store.replica.location import Credentials, Location
 from edge_store.result import Record
@@ -113,23 +112,22 @@ def _list_files(
     prefix = location.key_prefix(device_id)
     deadline = time.monotonic() + LIST_TIMEOUT_S
     files = []
-    for chunk in obstore.list(location.store(credentials), prefix=prefix):
+    for entry in open_bucket(location, credentials).entries(prefix):
         if time.monotonic() > deadline:
             raise TimeoutError
-        for entry in chunk:
-            name = LTX_FILE.fullmatch(entry["path"].removeprefix(prefix or "").lstrip("/"))
-            if name is not None:
-                files.append(
-                    LtxFile(
-                        key=entry["path"],
-                        level=int(name[1], 16),
-                        first=int(name[2], 16),
-                        last=int(name[3], 16),
-                        size=entry["size"],
-                        written_at=round(entry["last_modified"].timestamp() * 1000),
-                        version=entry["e_tag"],
-                    )
+        name = LTX_FILE.fullmatch(entry.key.removeprefix(prefix or "").lstrip("/"))
+        if name is not None:
+            files.append(
+                LtxFile(
+                    key=entry.key,
+                    level=int(name[1], 16),
+                    first=int(name[2], 16),
+                    last=int(name[3], 16),
+                    size=entry.size,
+                    written_at=entry.written_at,
+                    version=entry.version,
                 )
+            )
         if len(files) > FILES_MAX:
             raise ReplicationError(f"{location} holds over {FILES_MAX} files of {device_id}")
     return files

@@ -142,8 +142,6 @@ class Source:
             *(
                 "-txid",
                 f"{point.txid:016x}",
-                "-integrity-check",
-                "full",
                 "-o",
                 str(copy),
                 str(source),

@@ -131,6 +131,22 @@ async def test_changed_row_is_found_and_the_damaged_copy_kept(tmp_path: Path) ->
     assert len(contents(tmp_path / "copy.db.damaged")) == 4
 
 
+async def test_row_that_only_the_integrity_check_finds_is_found(tmp_path: Path) -> None:
+    """The digest chain does not cover it."""
+    database, url = tmp_path / "results.db", f"file://{tmp_path}/replica"
+    writing = Database(database, DEVICE)
+    async with replicate(database, DEVICE, url) as litestream:
+        writing.write(1)
+        writing.connection.execute("PRAGMA ignore_check_constraints = 1")
+        writing.connection.execute("UPDATE boots SET event = 'odd'")
+        await litestream.sync(20)
+    writing.close()
+    with pytest.raises(VerifyFailed, match="CHECK constraint failed in boots"):
+        await restore(parse_location(url), DEVICE, tmp_path / "copy.db", timeout_s=30)
+    assert not (tmp_path / "copy.db").exists()
+    assert (tmp_path / "copy.db.damaged").exists()
+
+
 async def test_replica_of_another_box_is_refused(tmp_path: Path) -> None:
     await replicated(tmp_path / "results.db", f"file://{tmp_path}/replica")
     (tmp_path / "replica" / DEVICE).rename(tmp_path / "replica" / "box-b")

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import obstore
 import pytest
 from support.flakyproxy import FlakyProxy
 from support.motoserver import MotoServer
@@ -18,6 +17,7 @@ from support.s3server import S3Server
 
 from edge_store.errors import ReplicationError, RestoreFailed
 from edge_store.ids import DeviceId
+from edge_store.replica.bucket import open_bucket
 from edge_store.replica.location import Location, parse_location, read_credentials
 from edge_store.replica.restore import Progress, Stage, restore
 
@@ -181,14 +181,17 @@ async def test_file_that_is_merged_meanwhile_is_found_in_the_next_listing(
     url = moto.url(tmp_path.name)
     database = await replicated(tmp_path, url)
     location = parse_location(url)
-    store = location.store(read_credentials(location))
+    bucket = open_bucket(location, read_credentials(location))
     replica, name = location.key_prefix(DEVICE), "0000000000000002-0000000000000002.ltx"
     merged: list[Progress] = []
 
     def merge(progress: Progress) -> None:
         if not merged:
             merged.append(progress)
-            obstore.rename(store, f"{replica}/0000/{name}", f"{replica}/0001/{name}")
+            found = bucket.get(f"{replica}/0000/{name}")
+            assert found is not None
+            bucket.put(f"{replica}/0001/{name}", found.content, "overwrite")
+            bucket.delete(f"{replica}/0000/{name}")
 
     copy = tmp_path / "copy.db"
     await restore(location, DEVICE, copy, timeout_s=60, on_progress=merge)

@@ -105,7 +105,10 @@ def main() -> None:
                         shutil.rmtree(to.parent)
                 for way, seconds in took.items():
                     median = statistics.median(seconds)
-                    print(f"{name:7} {way:24} {size / 1e6 / median:5.0f} MB/s  {median:5.1f} s")
+                    print(
+                        f"{name:7} {way:24} {size / 1e6 / median:5.0f} MB/s  {median:5.1f} s",
+                        flush=True,
+                    )
     finally:
         shutil.rmtree(folder)
 

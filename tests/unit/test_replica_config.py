@@ -20,6 +20,13 @@ from edge_store.replica.location import Credentials, parse_location
 URLS = [
     "file:///replicas/$HOME and more",
     "s3://edge/fleet?endpoint=http://127.0.0.1:9000",
+    "s3://edge/fleet?region=eu-central-1&kms_key=alias/edge&concurrency=2&path_style=true",
+    (
+        "sftp://edge@host:2222/srv?key_file=/k&host_key="
+        "AAAAC3NzaC1lZDI1NTE5AAAAIB+5Q7sWgMLjK0mPT8UJ0oW5wqTqZbqg5D/7m1vZq2nR"
+    ),
+    "gs://edge/fleet",
+    "abs://account@edge/fleet?endpoint=http://127.0.0.1:10000",
 ]
 
 
@@ -45,6 +52,14 @@ def test_configuration_without_our_database_is_refused(tmp_path: Path) -> None:
     config.write_text("{}")
     with pytest.raises(LitestreamUnavailable, match="does not accept"):
         check_config(find_litestream(), config, tmp_path / "results.db")
+
+
+def test_sftp_settings_are_part_of_the_address() -> None:
+    section = ReplicaSection(
+        url="sftp://edge@host/srv", sftp_host_key="AAAA+/=", sftp_key_file="keys/id"
+    )
+    resolved = section.resolved(Path("/etc/edge"), Path("/var/x.db"))
+    assert resolved.url == "sftp://edge@host/srv?host_key=AAAA+/=&key_file=/etc/edge/keys/id"
 
 
 def test_durations_are_what_go_reads(tmp_path: Path) -> None:

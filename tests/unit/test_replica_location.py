@@ -1,16 +1,23 @@
 """``replica.url`` means one thing or is refused; keys are shown nowhere."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from edge_store.errors import ConfigError, ReplicaNotFound
 from edge_store.ids import DeviceId
+from edge_store.replica.bucket import open_bucket
 from edge_store.replica.location import Credentials, Scheme, parse_location, read_credentials
 
 DEVICE = DeviceId("box-a")
 S3 = "s3://edge/fleet/north?endpoint=http://127.0.0.1:9000&region=eu-west-1"
 SECRET = "never-to-be-seen"
+HOST_KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIB+5Q7sWgMLjK0mPT8UJ0oW5wqTqZbqg5D/7m1vZq2nR"
+SERVICE_ACCOUNT = (
+    '{"type":"service_account","client_email":"edge@example.com","private_key_id":"1",'
+    '"private_key":"","gcs_base_url":"http://127.0.0.1:1","disable_oauth":true}'
+)
 
 
 def test_folder_is_written_below_the_device_id() -> None:
@@ -46,6 +53,82 @@ def test_bucket_with_an_endpoint_is_addressed_by_path() -> None:
     assert location.key_prefix() == "fleet/north"
 
 
+def test_options_of_other_stores_reach_litestream() -> None:
+    aws = parse_location("s3://edge/a?region=eu-central-1&kms_key=alias/edge&concurrency=2")
+    assert aws.litestream_replica(DEVICE) == {
+        "type": "s3",
+        "path": "a/box-a/results.db",
+        "bucket": "edge",
+        "region": "eu-central-1",
+        "sse-kms-key-id": "alias/edge",
+        "concurrency": 2,
+    }
+    ceph = parse_location("s3://edge/a?endpoint=https://rgw.lan&path_style=false")
+    assert ceph.litestream_replica(DEVICE)["force-path-style"] is False
+
+
+def test_host_key_gives_its_own_type() -> None:
+    options = f"host_key=ssh-ed25519%20{HOST_KEY}&key_file=/etc/edge/key"
+    location = parse_location(f"sftp://edge@[::1]:2222/srv/edge/?{options}", environ={})
+    assert str(location) == "sftp://edge@[::1]:2222/srv/edge"
+    assert location.litestream_replica(DEVICE) == {
+        "type": "sftp",
+        "path": "/srv/edge/box-a/results.db",
+        "host": "[::1]:2222",
+        "user": "edge",
+        "key-path": "/etc/edge/key",
+        "host-key": f"ssh-ed25519 {HOST_KEY}",
+    }
+    assert location.key_prefix(DEVICE) == "box-a/results.db"
+
+
+def test_private_key_of_systemd_comes_before_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "sftp-key").write_text(SECRET)
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    url = f"sftp://edge@host/srv?host_key={HOST_KEY}&key_file=/absent"
+    location = parse_location(url, environ=environ)
+    assert location.key_file == str(tmp_path / "sftp-key")
+    assert read_credentials(location, environ) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "environ", "replica"),
+    [
+        (
+            "gs://edge/a",
+            {"GOOGLE_APPLICATION_CREDENTIALS": "{file}"},
+            {"type": "gs", "path": "a/box-a/results.db", "bucket": "edge"},
+        ),
+        (
+            "abs://account@edge/a",
+            {"AZURE_STORAGE_ACCOUNT_KEY": "c2VjcmV0"},
+            {
+                "type": "abs",
+                "path": "a/box-a/results.db",
+                "bucket": "edge",
+                "account-name": "account",
+            },
+        ),
+    ],
+)
+def test_google_and_azure_are_passed_through(
+    tmp_path: Path, url: str, environ: dict[str, str], replica: dict[str, str]
+) -> None:
+    """Their stores are constructed, and asked nothing."""
+    file = tmp_path / "account.json"
+    file.write_text(SERVICE_ACCOUNT)
+    environ = {name: value.format(file=file) for name, value in environ.items()}
+    location = parse_location(url)
+    assert location.litestream_replica(DEVICE) == replica
+    credentials = read_credentials(location, environ)
+    assert credentials is not None
+    open_bucket(location, credentials)
+    assert set(credentials.environment()) <= {
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "LITESTREAM_AZURE_ACCOUNT_KEY",
+    }
+
+
 def test_bucket_without_a_prefix_starts_at_the_device_id() -> None:
     location = parse_location("s3://edge")
     assert location.for_device(DEVICE) == "box-a/results.db"
@@ -57,7 +140,17 @@ def test_bucket_without_a_prefix_starts_at_the_device_id() -> None:
     ("url", "part"),
     [
         ("", "not an address"),
-        ("gs://bucket/prefix", "not an address"),
+        ("nats://host/bucket", "not an address"),
+        ("gs://", "no bucket"),
+        ("abs://container/a", "no storage account"),
+        ("sftp://host/folder", "needs a user"),
+        ("sftp://edge@host:22/", "a folder"),
+        (f"sftp://edge:{SECRET}@host/folder", "a password before"),
+        ("sftp://edge@host/folder", "names no host key"),
+        ("sftp://edge@host/folder?host_key=AAAA", "is not a public key"),
+        ("s3://edge/a?path_style=yes", "neither true nor false"),
+        ("s3://edge/a?concurrency=0", "number from 1"),
+        ("gs://edge/a?region=x", "gs has none"),
         ("file://relative/folder", "three slashes"),
         ("file:///folder?region=x", "no options"),
         ("s3:///prefix", "no bucket"),
@@ -95,6 +188,16 @@ def test_keys_come_from_systemd_before_the_environment(tmp_path: Path) -> None:
     assert SECRET not in repr(credentials)
 
 
+def test_addresses_in_the_documentation_are_read() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "replica.md").read_text()
+    found = set(re.findall(r"(?:file|s3|sftp|gs|abs)://[^\s`'\"|)]+\w", text))
+    addresses = {each for each in found if "…" not in each}
+    assert {Scheme(each.partition("://")[0]) for each in addresses} == {*Scheme}
+    for address in addresses:
+        pinned = f"?host_key={HOST_KEY}" if address.startswith("sftp://") else ""
+        parse_location(address + pinned)
+
+
 def test_missing_key_is_named() -> None:
     with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY is not set"):
         read_credentials(parse_location(S3), {"AWS_ACCESS_KEY_ID": "a"})
@@ -102,4 +205,4 @@ def test_missing_key_is_named() -> None:
 
 def test_absent_folder_is_not_a_store(tmp_path: Path) -> None:
     with pytest.raises(ReplicaNotFound, match="no such folder"):
-        parse_location(str(tmp_path / "absent")).store(None)
+        open_bucket(parse_location(str(tmp_path / "absent")), None)

@@ -30,6 +30,7 @@ from edge_store.sqlite import (
     check_integrity,
     driver,
     is_vulnerable,
+    open_copy,
     open_reader,
     open_writer,
     require_safe_sqlite,
@@ -181,6 +182,21 @@ def test_the_drivers_codes_become_our_errors(code: int, expected: type[StoreErro
         raise error
     assert type(raised.value) is expected
     assert raised.value.__cause__ is error
+
+
+def test_constraints_are_checked_only_on_connections_that_may_write(path: Path) -> None:
+    """Which is why a restore's may: docs/operations.md says so of SQLite 3.53.4."""
+    connection, _ = new_database(path)
+    connection.execute("PRAGMA ignore_check_constraints = 1")
+    connection.execute("UPDATE boots SET event = 'odd'")
+    checkpoint(connection)
+    connection.close()
+    reader = open_reader(path)
+    assert check_integrity(reader, full=True) == "ok"
+    reader.close()
+    copy = open_copy(path)
+    assert "CHECK constraint failed in boots" in check_integrity(copy, full=True)
+    copy.close()
 
 
 def test_a_damaged_file_is_found(path: Path) -> None:

@@ -1,0 +1,262 @@
+"""What we need of a store, whichever it is: small objects by key, ranges of them, and listings.
+
+The calls block, with short timeouts and one retry, on a thread of the caller's: obstore's own
+threads, behind its asynchronous calls, abort a process that ends soon after them.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
+
+from edge_store.errors import ReplicaNotFound
+from edge_store.replica.explain import code_of, status_of
+from edge_store.replica.location import Credentials, Location, Scheme
+from edge_store.result import Record
+
+__all__ = ["REFUSALS", "Bucket", "Entry", "Found", "Precondition", "open_bucket"]
+
+CONNECT_TIMEOUT, REQUEST_TIMEOUT = "3s", "10s"
+DOWNLOAD_TIMEOUT = "1h"  # of one request; a read that stalls ends after REQUEST_TIMEOUT
+RETRY_TIMEOUT = timedelta(seconds=10)
+LISTS_AT_A_TIME = 32
+REFUSALS = (PermissionDeniedError, UnauthenticatedError, PermissionError)
+ABSENT = (NotFoundError, FileNotFoundError)
+
+# "overwrite", "create" (only if there is none), or the version that must still be there
+Precondition = str | dict[str, str]
+
+
+class Found(Record, frozen=True, kw_only=True):
+    """An object as it was read. ``written_at``: UTC ms by the store's clock."""
+
+    content: bytes
+    written_at: int
+    version: dict[str, str]  # what the store knows this state of it by
+
+
+class Entry(Record, frozen=True, kw_only=True):
+    """An object as it is listed. ``written_at``: UTC ms by the store's clock."""
+
+    key: str
+    size: int
+    written_at: int
+    version: str | None  # what the store knows this state of it by
+
+
+class Bucket(Protocol):
+    """Keys have no slash at either end. ``put`` tells whether the precondition held, as far as the
+    store can tell; one that cannot writes over what is there. ``folders`` are those in each prefix.
+    """
+
+    def get(self, key: str) -> Found | None: ...
+
+    def get_range(self, key: str, start: int, length: int) -> bytes: ...
+
+    def stream(
+        self, key: str, start: int, chunk_bytes: int, version: str | None
+    ) -> Iterator[bytes]: ...
+
+    def put(self, key: str, content: bytes, precondition: Precondition) -> bool: ...
+
+    def delete(self, key: str) -> None: ...
+
+    def entries(self, prefix: str | None) -> Iterator[Entry]: ...
+
+    def folders(self, prefixes: Sequence[str | None], timeout_s: float) -> list[list[str]]: ...
+
+
+def open_bucket(
+    location: Location,
+    credentials: Credentials | None,
+    *,
+    make_folder: bool = False,
+    for_download: bool = False,
+) -> Bucket:
+    """The store of a location. No request is made yet. ``for_download`` a request has no bound but
+    of each read, and is not tried again: what has arrived is the caller's to keep.
+
+    Raises:
+        ReplicaNotFound: its folder on this machine is not there, and is not to be made.
+        ConfigError: its library is not installed.
+    """
+    if location.scheme is Scheme.SFTP:
+        from edge_store.replica.sftp import SftpBucket  # noqa: PLC0415  (few boxes need it)
+
+        return SftpBucket(location, make_folder=make_folder)
+    if location.scheme is Scheme.FILE and make_folder:  # as Litestream makes it
+        Path(location.path).mkdir(mode=0o750, parents=True, exist_ok=True)
+    store = _open_store(location, credentials, for_download=for_download)
+    if location.scheme is Scheme.FILE:
+        return FolderBucket(store, Path(location.path))
+    return StoreBucket(store)
+
+
+class StoreBucket:
+    """What obstore reaches."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def get(self, key: str) -> Found | None:
+        try:
+            answer = obstore.get(self._store, key)
+        except ABSENT as exc:
+            if code_of(str(exc)) == "NoSuchBucket":
+                raise
+            return None
+        meta = answer.meta
+        return Found(
+            content=bytes(answer.bytes()),
+            written_at=round(meta["last_modified"].timestamp() * 1000),
+            version={name: str(meta[name]) for name in ("e_tag", "version") if meta[name]},
+        )
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        return bytes(obstore.get_range(self._store, key, start=start, length=length))
+
+    def stream(
+        self, key: str, start: int, chunk_bytes: int, version: str | None
+    ) -> Iterator[bytes]:
+        options: Any = {}
+        if start:
+            options["range"] = {"offset": start}
+        if version is not None:
+            options["if_match"] = version
+        answer = obstore.get(self._store, key, options=options)
+        for chunk in answer.stream(min_chunk_size=chunk_bytes):
+            yield bytes(chunk)
+
+    def put(self, key: str, content: bytes, precondition: Precondition) -> bool:
+        mode: Any = precondition or "overwrite"
+        try:
+            obstore.put(self._store, key, content, mode=mode, use_multipart=False)
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except NotFoundError:  # it is gone; a bucket that is has its own meaning
+            if isinstance(mode, dict):
+                return False
+            raise
+        except BaseError as exc:
+            if mode == "overwrite" or status_of(str(exc)) != "501":  # as B2 answers a condition
+                raise
+            obstore.put(self._store, key, content, use_multipart=False)
+        return True
+
+    def delete(self, key: str) -> None:
+        try:
+            obstore.delete(self._store, key)
+        except ABSENT:
+            return
+
+    def entries(self, prefix: str | None) -> Iterator[Entry]:
+        for chunk in obstore.list(self._store, prefix=prefix):
+            for each in chunk:
+                written_at = round(each["last_modified"].timestamp() * 1000)
+                yield Entry(
+                    key=each["path"],
+                    size=each["size"],
+                    written_at=written_at,
+                    version=each["e_tag"],
+                )
+
+    def folders(self, prefixes: Sequence[str | None], timeout_s: float) -> list[list[str]]:
+        ends_at = time.monotonic() + timeout_s
+
+        def below(prefix: str | None) -> list[str]:
+            if time.monotonic() > ends_at:
+                raise TimeoutError
+            found = obstore.list_with_delimiter(self._store, prefix=prefix)["common_prefixes"]
+            return [str(each).rstrip("/") for each in found]
+
+        with ThreadPoolExecutor(LISTS_AT_A_TIME) as threads:
+            return list(threads.map(below, prefixes))
+
+
+class FolderBucket(StoreBucket):
+    """A folder on this machine. It knows no condition on what is replaced; the boxes that share it
+    lock it for each other.
+    """
+
+    def __init__(self, store: Any, folder: Path) -> None:
+        super().__init__(store)
+        self._folder = folder
+
+    def put(self, key: str, content: bytes, precondition: Precondition) -> bool:
+        if not isinstance(precondition, dict):
+            return super().put(key, content, precondition)
+        lock = os.open((self._folder / key).parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            found = self.get(key)
+            if found is None or found.version != precondition:
+                return False
+            return super().put(key, content, "overwrite")
+        finally:
+            os.close(lock)
+
+
+def _open_store(location: Location, credentials: Credentials | None, *, for_download: bool) -> Any:
+    if location.scheme is Scheme.FILE:
+        if not Path(location.path).is_dir():
+            raise ReplicaNotFound(
+                f"{location}: there is no such folder",
+                hint="check the address, and that the disk is mounted",
+            )
+        return LocalStore(location.path, automatic_cleanup=True)  # of a folder that is empty
+    assert credentials is not None, "read_credentials comes before open_bucket"
+    common: dict[str, Any] = {
+        "client_options": {
+            "allow_http": bool(location.endpoint and location.endpoint.startswith("http://")),
+            "timeout": DOWNLOAD_TIMEOUT if for_download else REQUEST_TIMEOUT,
+            "read_timeout": REQUEST_TIMEOUT,
+            "connect_timeout": CONNECT_TIMEOUT,
+        },
+        "retry_config": {"max_retries": 0 if for_download else 1, "retry_timeout": RETRY_TIMEOUT},
+    }
+    match location.scheme:
+        case Scheme.GCS:
+            return GCSStore(location.bucket, service_account=credentials.file, **common)
+        case Scheme.AZURE:
+            if location.endpoint:
+                common["endpoint"] = location.endpoint
+            return AzureStore(
+                location.bucket,
+                account_name=location.account,
+                account_key=credentials.account_key,
+                **common,
+            )
+    if location.kms_key:
+        common |= {"server_side_encryption": "aws:kms", "sse_kms_key_id": location.kms_key}
+    return S3Store(
+        bucket=location.bucket,
+        endpoint=_endpoint(location),
+        region=location.region,
+        access_key_id=credentials.access_key_id,
+        secret_access_key=credentials.secret_access_key,
+        virtual_hosted_style_request=not location.is_path_style,
+        **common,
+    )
+
+
+def _endpoint(location: Location) -> str | None:
+    """As obstore wants it: with the bucket in the host's name where that is the style."""
+    if location.endpoint is None or location.is_path_style:
+        return location.endpoint
+    scheme, _, host = location.endpoint.partition("://")
+    return f"{scheme}://{location.bucket}.{host}"
