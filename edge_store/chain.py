@@ -11,18 +11,16 @@ the ranges can be shared out; ``verify_chain`` does it all on one connection.
 """
 
 import hashlib
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from operator import itemgetter
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
+from edge_store.carried import SEQ_MAX, Carried, Ordered
 from edge_store.rows import (
     RESULT_COLUMNS,
     content_digest,
-    joined_digest,
+    digest_function,
     row_digest,
     whole_body,
 )
@@ -43,15 +41,11 @@ __all__ = [
 ]
 
 GENESIS = bytes(32)
-SEQ_MAX = 2**63 - 1
 FAULTS_MAX = 20
-ROWS_AT_ONCE = 1024
 RESULTS_AT_ONCE = 128  # of 6 KB each: SQLite caches 2 MB
 WIDTH = len(RESULT_COLUMNS)
-FIRST = itemgetter(0)
 BODY = WIDTH + 2  # behind the content's seq and its text
 encode = msgspec.msgpack.Encoder().encode
-T = TypeVar("T", bound=Sequence[Any])
 
 
 class ChainCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +71,7 @@ class Link(NamedTuple):
 
 def commit_digest(
     previous: bytes,
-    columns: tuple[str, int, int, int | None, int | None],
+    columns: Sequence[str | int | None],
     rows: Iterable[bytes],
 ) -> bytes:
     """The link after ``previous``. ``columns``: boot_id, at, admitted_upto, seq_from, seq_to."""
@@ -100,84 +94,6 @@ def verify_chain(
     return msgspec.structs.replace(links, faults=(*links.faults, *faults))
 
 
-class Ordered(Generic[T]):
-    """Rows in the order of their first column, taken piece by piece."""
-
-    def __init__(self, rows: Iterator[T]) -> None:
-        self._rows = rows
-        self._piece: list[T] = list(islice(rows, ROWS_AT_ONCE))
-        self.next = self._piece[0] if self._piece else None
-
-    def upto(self, seq: int) -> list[T]:
-        """Take those not taken yet whose seq is at most ``seq``."""
-        taken: list[T] = []
-        while self.next is not None and self.next[0] <= seq:
-            end = bisect_right(self._piece, seq, key=FIRST)
-            taken += self._piece[:end]
-            self._piece = self._piece[end:] or list(islice(self._rows, ROWS_AT_ONCE))
-            self.next = self._piece[0] if self._piece else None
-        return taken
-
-
-class Carried:
-    """The digests that a commit carried: of results that are here, and of declared deletions."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        faults: list[str],
-        seq_from: int = -SEQ_MAX,
-        seq_to: int = SEQ_MAX,
-    ) -> None:
-        span = {"seq_from": seq_from, "seq_to": seq_to}
-        self._stored = Ordered(connection.execute(sql("select_digests"), span))
-        self._deleted = Ordered(
-            connection.execute(sql("select_chain_deletions"), {"what": "result", **span})
-        )
-        self._faults = faults
-        self.results = 0
-
-    def skip(self, seq: int) -> None:
-        """Pass over those up to ``seq``: no commit carried them."""
-        self._faults += [f"seq {row[0]} belongs to no commit" for row in self._stored.upto(seq)]
-        for row in self._deleted.upto(seq):
-            self._faults.append(f"the deletion of seq {row[0]} ({row[2]}) belongs to no commit")
-
-    def _is_deleted(self, seq: int) -> bool:
-        """Whether a deletion of what is not passed yet, up to ``seq``, is declared."""
-        return self._deleted.next is not None and self._deleted.next[0] <= seq
-
-    def take(self, commit_id: int, boot_id: str, seq_from: int, seq_to: int) -> list[bytes]:
-        """The digests in the order of ``seq``; what is missing or doubled is a fault."""
-        self.skip(seq_from - 1)
-        stored = self._stored.upto(seq_to)
-        self.results += len(stored)
-        if len(stored) == seq_to - seq_from + 1 and not self._is_deleted(seq_to):
-            return [digest for _seq, digest in stored]
-        here: Mapping[int, bytes] = dict(stored)
-        gone: dict[int, bytes] = {}
-        for seq, _timeline, result_id, boot, _boot_seq, digest in self._deleted.upto(seq_to):
-            if boot != boot_id:
-                self._faults.append(f"the deletion of seq {seq} ({result_id}) names another boot")
-            elif seq in here:
-                self._faults.append(f"seq {seq} ({result_id}) is declared deleted, but it is here")
-            elif gone.get(seq, digest) != digest:
-                self._faults.append(f"seq {seq} ({result_id}) is declared deleted in two ways")
-            else:
-                gone[seq] = digest
-        holes = seq_to - seq_from + 1 - len(here) - len(gone)
-        merged = {**here, **gone}
-        order = sorted(merged) if gone else list(here)
-        if holes:
-            first = next((n for n, seq in enumerate(order, seq_from) if n != seq), None)
-            self._faults.append(
-                f"commit {commit_id} carried seq {seq_from} to {seq_to}, but {holes} of them are "
-                "neither here nor declared deleted, the first is seq "
-                f"{seq_from + len(order) if first is None else first}"
-            )
-        return [merged[seq] for seq in order]
-
-
 def check_links(
     connection: Connection, *, head: bytes | None = None, faults_max: int = FAULTS_MAX
 ) -> ChainCheck:
@@ -188,9 +104,10 @@ def check_links(
     carried = Carried(connection, faults)
     commits, previous, newest_at, expected_seq = 0, GENESIS, None, None
     is_held = head is None
-    for commit_id, boot_id, at, upto, seq_from, seq_to, digest, before in connection.execute(
+    for commit_id, *columns, digest, before, results, joined in connection.execute(
         sql("select_commits")
     ):
+        boot_id, at, _upto, seq_from, seq_to = columns
         commits += 1
         newest_at = at
         is_held = is_held or digest == head
@@ -201,8 +118,11 @@ def check_links(
             if expected_seq not in (None, seq_from):
                 faults.append(f"commit {commit_id} begins at seq {seq_from}, not {expected_seq}")
             expected_seq = seq_to + 1
-            digests = carried.take(commit_id, boot_id, seq_from, seq_to)
-        if commit_digest(before, (boot_id, at, upto, seq_from, seq_to), digests) != digest:
+            if carried.has_all(seq_from, seq_to, results):
+                digests = [joined]
+            else:
+                digests = carried.take(commit_id, boot_id, seq_from, seq_to)
+        if commit_digest(before, columns, digests) != digest:
             faults.append(f"commit {commit_id}: its digest does not match what it carried")
         previous = digest
         if len(faults) >= faults_max:
@@ -295,12 +215,14 @@ def check_rows(
     """
     faults: list[str] = []
     while seq_from <= seq_to and len(faults) < faults_max:
-        (beyond,) = connection.execute(
-            sql("select_seq_beyond"), {"seq_from": seq_from, "results": RESULTS_AT_ONCE}
+        results, last = connection.execute(
+            sql("select_piece"),
+            {"seq_from": seq_from, "seq_to": seq_to, "results": RESULTS_AT_ONCE},
         ).fetchone()
-        last = seq_to if beyond is None else min(seq_to, beyond - 1)
+        if results < RESULTS_AT_ONCE:
+            last = seq_to
         span = {"seq_from": seq_from, "seq_to": last}
-        if not (in_sql and _is_plain(connection, span)):
+        if not (in_sql and _is_plain(connection, span, results)):
             _check_piece(connection, span, faults, faults_max)
         seq_from = last + 1
     return faults[:faults_max]
@@ -317,22 +239,23 @@ def add_digest_function(connection: Connection) -> bool:
     try:
         connection.execute(probe, {"value": b"\xff"}).fetchone()
     except SQLITE_ERRORS:  # as it should
-        connection.create_function("digest_of_row", -1, joined_digest)
+        connection.create_function("digest_of", -1, digest_function())
         return True
     return False
 
 
-def _is_plain(connection: Connection, span: Mapping[str, int]) -> bool:
-    """Whether there is nothing between but results as they were written, each with its content,
-    of which nothing was taken out, and at most one output. That is most of a file, and SQLite calls
-    for each row with all its values, where to fetch them gives the interpreter up for every one.
+def _is_plain(connection: Connection, span: Mapping[str, int], results: int) -> bool:
+    """Whether there is nothing between but ``results`` results as they were written, each with its
+    content, of which nothing was taken out, and at most one output. That is most of a file, and
+    SQLite calls for each row with all its values, where to fetch them gives the interpreter up for
+    every one.
     """
     if connection.execute(sql("select_seqs_with_blobs"), span).fetchone() is not None:
         return False
-    results, *parts, expired, written = connection.execute(sql("count_as_written"), span).fetchone()
-    if expired or written != results:
-        return False
-    return bool(connection.execute(sql("count_parts"), span).fetchone() == tuple(parts))
+    rows, joined, outputs, expired, written = connection.execute(
+        sql("count_as_written"), span
+    ).fetchone()
+    return bool(rows == written == results and joined == outputs and not expired)
 
 
 def _check_piece(

@@ -107,8 +107,13 @@ FROM request_blobs AS r LEFT JOIN blobs AS b USING (sha256) WHERE r.seq = :seq O
 SELECT DISTINCT seq FROM request_blobs WHERE seq BETWEEN :seq_from AND :seq_to ORDER BY seq
 
 -- name: select_commits
-SELECT commit_id, boot_id, at, admitted_upto, seq_from, seq_to, digest, previous
-FROM commits ORDER BY commit_id
+-- With how many results are here of each, and their digests in one piece: as a row of their own each,
+-- they took 1.5 times as long. group_concat takes them in the order that it meets them, which is seq's.
+SELECT commit_id, boot_id, at, admitted_upto, seq_from, seq_to, digest, previous,
+    (SELECT count(*) FROM results AS r WHERE r.seq BETWEEN c.seq_from AND c.seq_to),
+    (SELECT CAST(group_concat(r.digest, '') AS BLOB) FROM results AS r
+     WHERE r.seq BETWEEN c.seq_from AND c.seq_to)
+FROM commits AS c ORDER BY commit_id
 
 -- name: select_commit_by_digest
 SELECT 1 FROM commits WHERE digest = :digest LIMIT 1
@@ -161,10 +166,13 @@ WHERE r.seq BETWEEN :seq_from AND :seq_to
 ORDER BY r.seq
 
 -- name: count_as_written
-SELECT count(*), count(o.seq), count(q.seq),
+-- It goes through the bodies: they are counted by that, where to count them by themselves would take
+-- longer than to count results (select_piece).
+SELECT count(*), count(o.seq),
+    (SELECT count(*) FROM outputs WHERE seq BETWEEN :seq_from AND :seq_to),
     (SELECT count(*) FROM deletions
      WHERE what = 'content' AND seq BETWEEN :seq_from AND :seq_to),
-    total(q.seq IS NOT NULL AND digest_of_row(
+    total(digest_of(
         r.seq, r.timeline, r.id, r.device_id, r.boot_id, r.boot_seq, r.operation, r.endpoint, r.status,
         r.request_model, r.response_model, r.engine, r.engine_version, r.params,
         r.created_at, r.first_token_at, r.completed_at, r.clock_synced, r.latency_ms, r.ttft_ms,
@@ -176,17 +184,18 @@ SELECT count(*), count(o.seq), count(q.seq),
         o.seq, o.choice_index, o.output_text, o.reasoning, o.tool_calls, o.finish_reason,
         o.output_json, o.json_state, o.schema_valid, o.schema_error, o.repair_log, o.repairer,
         o.constraint_kind, o.constraint_holds, o.constraint_error,
-        q.input_text, q.request_body, q.response_body) IS r.digest)
-FROM results AS r
-LEFT JOIN requests AS q ON q.seq = r.seq
-LEFT JOIN outputs AS o ON o.seq = r.seq
-WHERE r.seq BETWEEN :seq_from AND :seq_to
+        digest_of(q.input_text, q.request_body, q.response_body)) IS r.digest)
+FROM requests AS q
+LEFT JOIN results AS r ON r.seq = q.seq
+LEFT JOIN outputs AS o ON o.seq = q.seq
+WHERE q.seq BETWEEN :seq_from AND :seq_to
 
 -- name: probe_function
 SELECT length_of(CAST(:value AS TEXT))
 
--- name: select_seq_beyond
-SELECT (SELECT seq FROM results WHERE seq >= :seq_from ORDER BY seq LIMIT 1 OFFSET :results)
+-- name: select_piece
+SELECT count(*), max(seq) FROM (
+    SELECT seq FROM results WHERE seq BETWEEN :seq_from AND :seq_to ORDER BY seq LIMIT :results)
 
 -- name: select_chain_deletions
 SELECT seq, timeline, id, boot_id, boot_seq, digest FROM deletions

@@ -18,6 +18,7 @@ from edge_store.verify import verify_file
 PLAIN = (1, 4)  # the last of them has no output
 ALL = (1, 6)
 INSERT_OUTPUT = "INSERT INTO outputs (seq, choice_index, output_text, json_state)"
+INSERT_CONTENT = "INSERT INTO requests VALUES (2, '', x'', x'')"
 DECLARE_EXPIRED = """
     INSERT INTO deletions SELECT NULL, 0, 'content', 'retention', id, seq, timeline, boot_id,
         boot_seq, 0, NULL, digest FROM results WHERE seq = 2"""
@@ -88,6 +89,18 @@ def test_a_change_is_found_as_by_fetching(database: Path, statement: str) -> Non
         fetched = check_rows(connection, *ALL)
     assert fetched
     assert faults(database) == fetched
+
+
+@pytest.mark.parametrize(
+    "statement", [f"{INSERT_OUTPUT} VALUES (2, 0, '', 'text')", INSERT_CONTENT]
+)
+def test_what_is_put_where_a_result_was_deleted_is_found(database: Path, statement: str) -> None:
+    with closing(driver.connect(str(database), isolation_level=None)) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        delete_results(connection, [2], Reason.RETENTION)
+    assert faults(database, PLAIN) == []
+    change(database, statement)
+    assert len(faults(database, PLAIN)) == 1
 
 
 def test_text_that_is_not_utf8_is_no_null(database: Path) -> None:
