@@ -75,6 +75,18 @@ class Ground:
         self._database = database
         self._file = ltx.with_name("claim.json")
         self._inode = path.stat().st_ino
+        self._is_adopted = False
+
+    def adopt(self) -> bool:
+        """What lies on the path was written from this folder, before anybody had claimed it. False
+        when the folder was ever filled under a claim: it may have been of another file.
+        """
+        self._is_adopted = not self._file.exists()
+        return self._is_adopted
+
+    def continues(self, former: BootId | None) -> bool:
+        """Whether who takes the place of ``former`` may go on from what the folder holds."""
+        return self._is_adopted if former is None else former == self.stand
 
     @property
     def stand(self) -> BootId | None:
@@ -91,6 +103,7 @@ class Ground:
         Raises:
             ReplicationError: the disk does not take it.
         """
+        self._is_adopted = False
         content = msgspec.json.encode(Stand(boot_id=boot_id, inode=self._inode))
         new = self._file.with_name(f"{self._file.name}.new")
         try:
@@ -106,6 +119,7 @@ class Ground:
         Raises:
             ReplicationError: the disk does not take that.
         """
+        self._is_adopted = False
         try:
             self._file.unlink(missing_ok=True)
         except OSError as exc:

@@ -13,6 +13,7 @@ from edge_store.replica.location import Location, Scheme
 __all__ = ["code_of", "explained", "status_of"]
 
 STATUS = re.compile(r"status code: (\d{3})\b")  # as obstore says it
+BROKEN = re.compile(r"Error performing GET \S*/([^/\s]+) in .*IncompleteBody", re.DOTALL)
 CODE = re.compile(r"<Code>(\w+)</Code>")  # of S3's error document, and of Azure's
 REFUSED = "the store refuses the keys"
 REFUSAL_HINTS: Final = {
@@ -128,6 +129,11 @@ def explained(exc: Exception, location: Location) -> ReplicationError:
 
 
 def _unconnected(text: str) -> tuple[str, str]:
+    broken = BROKEN.search(text)
+    if broken:  # as rclone's of an object whose file is gone
+        return f"cannot be reached: its answer breaks off in {broken[1]}", (
+            "is that object, or its bucket, gone? is there a proxy in between?"
+        )
     for pattern, what, hint in CONNECTIONS:
         if re.search(pattern, text):
             return f"cannot be reached: {what}", hint

@@ -26,7 +26,6 @@ from edge_store.errors import (
 )
 from edge_store.replica.anew import Ground
 from edge_store.replica.control import Synced
-from edge_store.replica.extent import read_extent
 from edge_store.replica.external import External
 from edge_store.replica.heads import Head, Heads
 from edge_store.replica.health import Watch
@@ -39,6 +38,7 @@ from edge_store.replica.pause import Pause
 from edge_store.replica.status import STALLED_AFTER_S, Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
 from edge_store.replica.telling import Telling
+from edge_store.replica.written import is_written_from
 from edge_store.result import Boot, NotReplicated
 from edge_store.sqlite import DatabaseThread, open_reader
 
@@ -226,7 +226,7 @@ class Replica:
             try:
                 former = await self.ownership.claim(by_force=by_force)
                 self._store_answered_at = time.monotonic()
-                await self._begin(anew=former is None or former != self._ground.stand)
+                await self._begin(anew=not self._ground.continues(former))
             except ReplicationError as exc:
                 self._refused = exc
                 raise
@@ -343,12 +343,16 @@ async def replicating(
         """Whether what lies there without an owner was written from here."""
         if ground.stand is not None:
             return True
+        head = await heads.read()
+        if head is not None and (await lineage(None, head)).holds_head:
+            return True
         try:
-            await read_extent(location, read_credentials(location), boot.device_id)
+            keys = read_credentials(location)
+            is_from_here = await is_written_from(litestream.ltx, location, keys, boot.device_id)
         except ReplicaNotFound:
             return True
-        head = await heads.read()
-        return head is not None and (await lineage(None, head)).holds_head
+        is_external = section.mode is ReplicaMode.EXTERNAL  # which may be up before the first claim
+        return is_external and is_from_here and ground.adopt()
 
     claim = owner_of(boot.boot_id, boot.device_id, boot.timeline, path)
     claim = msgspec.structs.replace(claim, every_s=section.owner_check_s)

@@ -100,13 +100,10 @@ def test_foreign_litestream_is_looked_at_told_to_pause_and_never_ended(
 
 def test_killed_daemon_starts_again_beside_the_foreign_litestream(tmp_path: Path, box: Box) -> None:
     with unit(as_documented(box, tmp_path / "replica")):
+        until(lambda: list((tmp_path / "replica").rglob("*.ltx")), "it is up before the daemon")
         with box.serve() as daemon:
             assert daemon.chat("hello").status_code == 200
-            until(
-                lambda: daemon.get("/readyz").json()["replica"]["confirmed"],
-                "it is replicated",
-                90,  # the path is claimed anew at a look, every 30 s
-            )
+            until(lambda: daemon.get("/readyz").json()["replica"]["confirmed"], "it is replicated")
             daemon.kill()
         with box.serve() as daemon:
             assert daemon.chat("again").status_code == 200

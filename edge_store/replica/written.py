@@ -1,0 +1,59 @@
+"""Whether a replica that names no owner was written from here.
+
+A Litestream of the operator's may be up before the daemon has ever claimed the path. What it has
+uploaded is then the very file that lies in its own folder; of another database it would not be,
+since an LTX file ends with the checksums of the database's pages and of itself.
+"""
+
+from pathlib import Path
+
+from obstore.exceptions import BaseError
+
+from edge_store.ids import DeviceId
+from edge_store.replica.bucket import Bucket, open_bucket
+from edge_store.replica.extent import listed
+from edge_store.replica.location import Credentials, Location
+from edge_store.replica.points import LtxFile, list_files
+
+__all__ = ["is_written_from"]
+
+WHOLE_BYTES_MAX = 1 << 20  # of a larger one the checksums at its end are compared
+CHECKSUMS_BYTES = 16
+
+
+async def is_written_from(
+    ltx: Path, location: Location, credentials: Credentials | None, device_id: DeviceId
+) -> bool:
+    """Whether the newest file of the replica lies in ``ltx``, Litestream's folder, too.
+
+    Raises:
+        ReplicaNotFound: there is no replica.
+        ReplicationError: the store does not answer.
+    """
+    files = await list_files(location, credentials, device_id)
+    newest = max(file.last for file in files)
+    for file in files:
+        if file.level == 0 and file.last == newest:
+            here = ltx / "0" / f"{file.first:016x}-{file.last:016x}.ltx"
+            bucket = open_bucket(location, credentials)
+            return await listed(location, _is_same, bucket, file, here)
+    return False
+
+
+def _is_same(bucket: Bucket, file: LtxFile, here: Path) -> bool:
+    try:
+        content = here.read_bytes()
+    except FileNotFoundError:
+        return False
+    if len(content) != file.size:
+        return False
+    if file.size <= WHOLE_BYTES_MAX:
+        found = bucket.get(file.key)
+        return found is not None and found.content == content
+    start = file.size - CHECKSUMS_BYTES
+    try:
+        return bucket.get_range(file.key, start, CHECKSUMS_BYTES) == content[start:]
+    except BaseError as exc:
+        if "NotPartial" not in str(exc):
+            raise
+        return False  # the store ignores ranges
