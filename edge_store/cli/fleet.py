@@ -39,8 +39,15 @@ def fleet() -> None:
 )
 @click.option("--jobs", default=4, show_default=True, type=click.IntRange(1, 64), help="At a time.")
 @click.option("--timeout", default=600.0, show_default=True, help="Most seconds for one box.")
-def pull(url: str, into: Path, jobs: int, timeout: float) -> None:
-    """Restore every box found there to INTO/<device id>.db, each one checked.
+@click.option("--full", is_flag=True, help="Restore every box, whatever is here.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON line for each box.")
+def pull(*, url: str, into: Path, jobs: int, timeout: float, full: bool, as_json: bool) -> None:
+    """Bring every box found there to INTO/<device id>.db, each one checked.
+
+    A box whose head is as it was at the last pull is left alone. A copy is brought forward by what
+    is new in its replica: that is checked against the head, SQLite's structure, and the digests of
+    what came. Where that cannot be, and with --full, the box is restored and all of it checked; do
+    that now and then, as once a day.
 
     A copy is replaced only by a good newer one. If the new one does not continue it (the box was
     set up anew, or restored from an earlier point), the older one is kept beside it, as
@@ -51,16 +58,26 @@ def pull(url: str, into: Path, jobs: int, timeout: float) -> None:
     Example:
       edge-store fleet pull --from file:///mnt/replicas --into fleet
     """
+    from edge_store.fleet.heads import list_heads
+    from edge_store.fleet.pull import PullPlan
     from edge_store.fleet.pull import pull as pull_fleet
     from edge_store.replica.extent import list_devices
     from edge_store.replica.location import parse_location, read_credentials
+    from edge_store.replica.objects import Objects
 
     location = parse_location(url, key="--from")
-    devices = asyncio.run(list_devices(location, read_credentials(location)))
-    with _progress(len(devices)) as on_report:
-        reports = asyncio.run(
-            pull_fleet(location, devices, into, jobs=jobs, timeout_s=timeout, on_report=on_report)
+    credentials = read_credentials(location)
+
+    async def pulled() -> "list[BoxReport]":
+        heads = await list_heads(Objects(location, credentials))
+        devices = await list_devices(location, credentials, heads)
+        plan = PullPlan(
+            location=location, heads=heads, into=into, jobs=jobs, timeout_s=timeout, is_full=full
         )
+        with _progress(len(devices), _json_line if as_json else _line) as on_report:
+            return await pull_fleet(plan, devices, on_report)
+
+    reports = asyncio.run(pulled())
     failed = sum(report.error is not None for report in reports)
     click.echo(f"{len(reports) - failed} of {len(reports)} boxes are in {into}", err=True)
     if failed:
@@ -68,10 +85,12 @@ def pull(url: str, into: Path, jobs: int, timeout: float) -> None:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[["BoxReport"], None]]:
+def _progress(
+    total: int, line: Callable[["BoxReport"], str]
+) -> Iterator[Callable[["BoxReport"], None]]:
     """A bar on a terminal's standard error; the report lines go to standard output."""
     if not sys.stderr.isatty():
-        yield lambda report: click.echo(_line(report))
+        yield lambda report: click.echo(line(report))
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
@@ -81,7 +100,7 @@ def _progress(total: int) -> Iterator[Callable[["BoxReport"], None]]:
         task = bar.add_task("boxes", total=total)
 
         def report_one(report: "BoxReport") -> None:
-            click.echo(_line(report))
+            click.echo(line(report))
             bar.advance(task)
 
         yield report_one
@@ -91,7 +110,9 @@ def _line(report: "BoxReport") -> str:
     name = f"{report.device_id:<24}"
     if report.error is not None:
         return f"{name} failed  {report.code}: {report.error}"
-    line = f"{name} ok      {_extent(report)}, {report.seconds:.1f} s"
+    line = f"{name} {report.how:<9} {_extent(report)}, {_bytes(report)}{report.seconds:.1f} s"
+    if report.because is not None:
+        line += f"; restored, as {report.because}"
     if report.kept is not None:
         line += f"; it does not continue the older copy, which is kept as {report.kept}"
     if report.forgotten:
@@ -99,6 +120,16 @@ def _line(report: "BoxReport") -> str:
     for older in report.not_forgotten:
         line += f"; {older} cannot be written: what the box has forgotten may be in it"
     return line
+
+
+def _json_line(report: "BoxReport") -> str:
+    import msgspec
+
+    return msgspec.json.encode(report, enc_hook=str).decode()
+
+
+def _bytes(report: "BoxReport") -> str:
+    return f"{report.downloaded_bytes / 1e3:,.0f} kB, " if report.downloaded_bytes else ""
 
 
 def _extent(report: "BoxReport") -> str:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from edge_store.chain import Link, find_link
 from edge_store.errors import EdgeStoreError
-from edge_store.fleet.pull import copy_path
+from edge_store.fleet.copies import copy_path
 from edge_store.ids import DeviceId
 from edge_store.replica.extent import DEVICE_ID
 from edge_store.replica.heads import HEADS, Head, Heads, holds_commit
-from edge_store.replica.objects import Objects
+from edge_store.replica.objects import Entry, Objects
 from edge_store.replica.telling import HEARTBEAT_S
 from edge_store.result import Record
 from edge_store.sql import sql
@@ -24,7 +24,7 @@ from edge_store.sqlite import open_reader, translated
 
 __all__ = [
     "BAD", "DEAD_AFTER_S", "LATE_AFTER_S", "Copy", "HeadState", "Judged", "Seen", "judge_head",
-    "judged_heads", "read_copy", "read_heads",
+    "judged_heads", "list_heads", "read_copy", "read_heads",
 ]  # fmt: skip
 
 LATE_AFTER_S = 3 * HEARTBEAT_S
@@ -144,11 +144,7 @@ async def read_heads(objects: Objects) -> list[Seen]:
     Raises:
         ReplicationError: the store does not answer.
     """
-    pulses = {
-        DeviceId(name.removesuffix(SUFFIX)): at
-        for name, at in (await objects.list(HEADS)).items()
-        if name.endswith(SUFFIX) and DEVICE_ID.fullmatch(name.removesuffix(SUFFIX))
-    }
+    listed = await list_heads(objects)
     places = asyncio.Semaphore(GETS_AT_A_TIME)
 
     async def one(device_id: DeviceId, pulse_at: int) -> Seen:
@@ -156,7 +152,22 @@ async def read_heads(objects: Objects) -> list[Seen]:
             head = await Heads(objects, device_id).read()
         return Seen(device_id=device_id, pulse_at=pulse_at, head=head)
 
-    return list(await asyncio.gather(*(one(*each) for each in sorted(pulses.items()))))
+    return list(
+        await asyncio.gather(*(one(name, listed[name].written_at) for name in sorted(listed)))
+    )
+
+
+async def list_heads(objects: Objects) -> dict[DeviceId, Entry]:
+    """The boxes that have one, unread.
+
+    Raises:
+        ReplicationError: the store does not answer.
+    """
+    return {
+        DeviceId(name.removesuffix(SUFFIX)): entry
+        for name, entry in (await objects.list(HEADS)).items()
+        if name.endswith(SUFFIX) and DEVICE_ID.fullmatch(name.removesuffix(SUFFIX))
+    }
 
 
 def read_copy(path: Path, head: Head) -> Copy:

@@ -13,7 +13,7 @@ from edge_store.result import Record
 from edge_store.sql import sql
 from edge_store.sqlite import open_reader, translated
 
-__all__ = ["settle"]
+__all__ = ["is_continued", "settle"]
 
 NAMES_MAX = 1000
 
@@ -49,6 +49,16 @@ def settle(old: Path, new: Path) -> Path | None:
             hint="the store was set back: see docs/operations.md",
         )
     return _moved_aside(old, before.at)
+
+
+def is_continued(old: Path, new: Path) -> bool:
+    """Whether the newest commit of ``old`` is one of ``new``.
+
+    Raises:
+        StoreError: one of them cannot be read.
+    """
+    before = _newest(old)
+    return before is None or _holds(new, before.digest)
 
 
 def _newest(path: Path) -> Newest | None:

@@ -8,7 +8,6 @@ listing's; the checksums inside are checked by Litestream. Files of a folder are
 
 import asyncio
 import errno
-import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from edge_store.errors import DiskFull, EdgeStoreError, ReplicationError, Restor
 from edge_store.replica.bucket import REFUSALS, open_bucket
 from edge_store.replica.explain import explained
 from edge_store.replica.location import Credentials, Location, Scheme
+from edge_store.replica.ltx import HEADER_BYTES, read_header
 from edge_store.replica.points import LtxFile
 from edge_store.replica.scratch import Scratch, fsync, part_of
 from edge_store.result import Record
@@ -30,8 +30,6 @@ JOBS = 6  # files at a time
 CHUNK_BYTES = 128 << 10
 HEAD_TRIES = 3
 TRIES, RETRY_PAUSE_S = 5, 0.5  # without a byte more; then 0.5 + 1 + 2 + 4 s have passed
-LTX_MAGIC = b"LTX1"
-LTX_HEADER = struct.Struct(">4sIII")  # magic, flags, page size, pages of the database
 GONE = (NotFoundError, PreconditionError, FileNotFoundError)
 
 
@@ -85,14 +83,8 @@ class Download:
 
     async def database_bytes(self, file: LtxFile) -> int:
         """The size of the database in the state to which ``file``, the last of a chain, leads."""
-        head = await self._read_head(file)
-        if len(head) < LTX_HEADER.size or not head.startswith(LTX_MAGIC):
-            raise RestoreFailed(
-                f"{self._location}: {file.key} is no LTX file: the replica is damaged",
-                hint="try an earlier point: `edge-store replica points` lists them",
-            )
-        _magic, _flags, page_size, pages = LTX_HEADER.unpack_from(head)
-        return int(page_size * pages)
+        header = read_header(await self._read_head(file), f"{self._location}: {file.key}")
+        return header.page_size * header.pages
 
     async def fetch(self, files: Sequence[LtxFile]) -> Fetched:
         """Have all of them here. Safe to cancel: what has arrived stays.
@@ -149,10 +141,10 @@ class Download:
     def _head(self, file: LtxFile) -> bytes:
         here = self.path(file)
         for path in (here, part_of(here)):
-            if path.exists() and path.stat().st_size >= LTX_HEADER.size:
+            if path.exists() and path.stat().st_size >= HEADER_BYTES:
                 with path.open("rb") as opened:
-                    return opened.read(LTX_HEADER.size)
-        return next(self._stream(file, 0, LTX_HEADER.size), b"")  # the rest of it is not read
+                    return opened.read(HEADER_BYTES)
+        return next(self._stream(file, 0, HEADER_BYTES), b"")  # the rest of it is not read
 
     def _arrived(self, file: LtxFile) -> int:
         here = self.path(file)

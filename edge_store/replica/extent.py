@@ -8,7 +8,7 @@ block, so they run on threads.
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import ParamSpec, TypeVar
 
 from obstore.exceptions import BaseError
@@ -42,14 +42,17 @@ class Extent(Record, frozen=True, kw_only=True):
     written_at: int  # UTC ms, by the store's clock: when the newest file arrived
 
 
-async def list_devices(location: Location, credentials: Credentials | None) -> list[DeviceId]:
+async def list_devices(
+    location: Location, credentials: Credentials | None, known: Collection[DeviceId] = ()
+) -> list[DeviceId]:
     """The boxes that have written under ``location``, in order of name. Other folders are none.
+    Those not ``known`` as boxes already cost a request each.
 
     Raises:
         ReplicaNotFound: there is none.
         ReplicationError: the store cannot be listed.
     """
-    found = await listed(location, _find_devices, location, credentials)
+    found = await listed(location, _find_devices, location, credentials, frozenset(known))
     if not found:
         raise ReplicaNotFound(
             f"no box has replicated to {location}",
@@ -85,7 +88,9 @@ async def listed(location: Location, function: Callable[P, T], *args: P.args, **
         raise explained(exc, location) from exc
 
 
-def _find_devices(location: Location, credentials: Credentials | None) -> list[DeviceId]:
+def _find_devices(
+    location: Location, credentials: Credentials | None, known: Collection[DeviceId]
+) -> list[DeviceId]:
     bucket = open_bucket(location, credentials)
     deadline = time.monotonic() + LIST_TIMEOUT_S
     (folders,) = bucket.folders([location.key_prefix()], LIST_TIMEOUT_S)
@@ -93,12 +98,14 @@ def _find_devices(location: Location, credentials: Credentials | None) -> list[D
     names = sorted(name for name in found if DEVICE_ID.fullmatch(name) and name not in RESERVED)
     if len(names) > DEVICES_MAX:
         raise ReplicationError(f"{location} has {len(names)} boxes; {DEVICES_MAX} can be listed")
-    below = bucket.folders([found[name] for name in names], deadline - time.monotonic())
-    return [
-        DeviceId(name)
-        for name, folders in zip(names, below, strict=True)
-        if DATABASE_NAME in map(_name, folders)
-    ]
+    unknown = [name for name in names if name not in known]
+    below = bucket.folders([found[name] for name in unknown], deadline - time.monotonic())
+    none = {
+        name
+        for name, folders in zip(unknown, below, strict=True)
+        if DATABASE_NAME not in map(_name, folders)
+    }
+    return [DeviceId(name) for name in names if name not in none]
 
 
 def _read_extent(

@@ -16,7 +16,7 @@ from edge_store.replica.explain import explained
 from edge_store.replica.location import Credentials, Location
 from edge_store.result import Record
 
-__all__ = ["Found", "Objects", "Traffic"]
+__all__ = ["Entry", "Found", "Objects", "Traffic"]
 
 TIMEOUT_S = 15.0
 OBJECTS_MAX = 100_000  # that are listed
@@ -64,12 +64,10 @@ class Objects:
         self._bytes["GET"] += len(part)
         return part
 
-    async def list(self, folder: str) -> dict[str, int]:
-        """When each object of a folder was written: UTC ms by the store's clock. One request for
-        each thousand of them.
-        """
+    async def list(self, folder: str) -> dict[str, Entry]:
+        """The objects of a folder by their names. One request for each thousand of them."""
         key = self._key(folder)
-        return await self._asked("LIST", lambda bucket: _times(bucket.entries(key), folder))
+        return await self._asked("LIST", lambda bucket: _by_name(bucket.entries(key), folder))
 
     async def put(self, key: str, content: bytes) -> None:
         """Write it, over whatever is there."""
@@ -111,10 +109,10 @@ class Objects:
         return f"{self._prefix}/{key}" if self._prefix else key
 
 
-def _times(entries: Iterable[Entry], folder: str) -> dict[str, int]:
-    found: dict[str, int] = {}
+def _by_name(entries: Iterable[Entry], folder: str) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
     for entry in entries:
-        found[entry.key.rpartition("/")[2]] = entry.written_at
+        found[entry.key.rpartition("/")[2]] = entry
         if len(found) > OBJECTS_MAX:
             raise ReplicationError(f"there are over {OBJECTS_MAX} objects in {folder}")
     return found

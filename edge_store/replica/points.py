@@ -20,7 +20,17 @@ from edge_store.replica.extent import FILES_MAX, LIST_TIMEOUT_S, LTX_FILE, liste
 from edge_store.replica.location import Credentials, Location
 from edge_store.result import Record
 
-__all__ = ["LtxFile", "Point", "Points", "Txid", "chain", "choose", "list_files", "read_points"]
+__all__ = [
+    "LtxFile",
+    "Point",
+    "Points",
+    "Txid",
+    "chain",
+    "chain_onwards",
+    "choose",
+    "list_files",
+    "read_points",
+]
 
 Txid = NewType("Txid", int)
 
@@ -206,24 +216,36 @@ def chain(files: Iterable[LtxFile], point: Point) -> Sequence[LtxFile]:
     """The files that lead to that state, in order: the newest snapshot, then each time the one
     that leads furthest, as Litestream chooses.
     """
-    usable = sorted(
-        (file for file in files if file.last <= point.txid), key=attrgetter("first", "level")
-    )
+    usable = [file for file in files if file.last <= point.txid]
     snapshots = [file for file in usable if file.level == SNAPSHOT_LEVEL]
     chosen = [max(snapshots, key=attrgetter("last"))] if snapshots else []
-    reached = chosen[0].last if chosen else 0
+    later = _onwards(usable, chosen[0].last if chosen else 0, point.txid)
+    assert later is not None, "a point is one that files lead to"
+    return [*chosen, *later]
+
+
+def chain_onwards(files: Iterable[LtxFile], since: Txid, point: Point) -> Sequence[LtxFile] | None:
+    """The files that lead from the state ``since`` to that one, without snapshots; None where they
+    do not.
+    """
+    usable = (f for f in files if f.last <= point.txid and f.level != SNAPSHOT_LEVEL)
+    return _onwards(usable, since, point.txid)
+
+
+def _onwards(files: Iterable[LtxFile], reached: int, txid: int) -> list[LtxFile] | None:
+    usable = sorted(files, key=attrgetter("first", "level"))
+    chosen: list[LtxFile] = []
     place = 0
-    while reached < point.txid:
+    while reached < txid:
         best: LtxFile | None = None
         while place < len(usable) and usable[place].first <= reached + 1:
             best = _further(best, usable[place])
             place += 1
-        assert best is not None, "a point is one that files lead to"
-        assert best.last > reached, "the furthest file before it was taken"
+        if best is None or best.last <= reached:
+            return None
         chosen.append(best)
         reached = best.last
-    assert reached == point.txid
-    return chosen
+    return chosen if reached == txid else None
 
 
 def _further(one: LtxFile | None, other: LtxFile) -> LtxFile:

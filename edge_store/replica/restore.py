@@ -29,7 +29,7 @@ from edge_store.result import Record
 from edge_store.schema import SCHEMA_VERSION
 from edge_store.sqlite import check_integrity, open_copy, translated
 
-__all__ = ["Progress", "Restored", "Stage", "restore"]
+__all__ = ["STEPS_BETWEEN_CHECKS", "Progress", "Restored", "Stage", "publish", "restore"]
 
 STEPS_BETWEEN_CHECKS = 100_000  # SQLite virtual machine steps; about 10 ms
 FAULTS_SHOWN = 3
@@ -111,7 +111,7 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
                 if before_replacing is not None:
                     await asyncio.to_thread(before_replacing, copy)
                 _refuse_overwriting(to, replace=replace)
-                _publish(copy, to)
+                publish(copy, to)
     except TimeoutError:
         raise RestoreFailed(
             f"{device_id} was not restored from {location} within {timeout_s:g} s",
@@ -221,7 +221,7 @@ def _kept(copy: Path, to: Path, exc: Exception) -> VerifyFailed:
     )
 
 
-def _publish(copy: Path, to: Path) -> None:
+def publish(copy: Path, to: Path) -> None:
     """Make the copy and its name last a power cut."""
     copy.chmod(COPY_MODE)
     fsync(copy)

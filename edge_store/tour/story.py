@@ -16,7 +16,7 @@ from typing import Any
 
 from edge_store.chain import ChainCheck, verify_chain
 from edge_store.errors import EdgeStoreError
-from edge_store.fleet.pull import copy_path
+from edge_store.fleet.copies import copy_path
 from edge_store.ids import DeviceId
 from edge_store.query import QueryResult, run_query
 from edge_store.result import JsonState, Record

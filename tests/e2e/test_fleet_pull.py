@@ -85,7 +85,7 @@ async def test_broken_box_fails_alone(tmp_path: Path, url: str) -> None:
 
     assert done.returncode == 1, done.stderr
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
-    assert lines["box-a"].split()[1:4] == ["ok", "3", "results"]
+    assert lines["box-a"].split()[1:4] == ["restored", "3", "results"]
     assert lines["box-b"].split()[1:3] == ["failed", "restore_failed:"]
     assert "2 of 3 boxes" in done.stderr
     assert sorted(path.name for path in into.glob("[!.]*")) == ["box-a.db", "box-c.db"]

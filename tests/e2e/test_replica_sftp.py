@@ -14,7 +14,8 @@ from support.replicating import Database, contents, replicate
 from support.sshserver import SSHD, SshServer, make_key, public_key, secret_lines
 
 from edge_store.errors import ConfigError, LitestreamUnavailable, ReplicaNotFound, ReplicationError
-from edge_store.fleet.pull import copy_path, pull
+from edge_store.fleet.copies import copy_path
+from edge_store.fleet.pull import PullPlan, pull
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import open_bucket
 from edge_store.replica.check import check_location
@@ -46,7 +47,9 @@ async def test_replica_over_sftp_is_restored_and_pulled(ssh: SshServer, tmp_path
     assert extent.txid == synced.txid
     restored = await restore(location, BOX, tmp_path / "restored.db", timeout_s=30)
     assert contents(restored.path) == contents(database.path)
-    (report,) = await pull(location, [BOX], tmp_path / "fleet", timeout_s=30)
+    (report,) = await pull(
+        PullPlan(location=location, heads={}, into=tmp_path / "fleet", timeout_s=30), [BOX]
+    )
     assert report.error is None
     assert contents(copy_path(tmp_path / "fleet", BOX)) == contents(database.path)
     database.close()

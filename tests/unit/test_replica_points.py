@@ -9,7 +9,15 @@ import pytest
 
 from edge_store.errors import DiskFull, ReplicaNotFound, RestoreFailed
 from edge_store.replica.location import parse_location
-from edge_store.replica.points import LtxFile, Points, Txid, chain, choose, read_points
+from edge_store.replica.points import (
+    LtxFile,
+    Points,
+    Txid,
+    chain,
+    chain_onwards,
+    choose,
+    read_points,
+)
 from edge_store.replica.rebuild import require_space
 from edge_store.replica.scratch import Scratch
 
@@ -55,6 +63,28 @@ def test_granularity_is_told_as_it_is() -> None:
     told = points_of(*AGED).told
     assert "8 states from TXID 000000000000001e of 2026-01-31T08:00:31.000Z" in told
     assert "boundaries of 30 s, one for each replica sync from TXID 000000000000003d" in told
+
+
+@pytest.mark.parametrize(
+    ("since", "keys"),
+    [
+        (64, ["0/65-65"]),
+        (40, ["1/31-60", *(f"0/{each}-{each}" for each in range(61, 66))]),
+        (65, []),
+        (0, ["1/1-30", "1/31-60", *(f"0/{each}-{each}" for each in range(61, 66))]),
+    ],
+)
+def test_files_lead_on_from_a_state_without_a_snapshot(since: int, keys: list[str]) -> None:
+    onwards = chain_onwards(AGED, Txid(since), points_of(*AGED).newest)
+    assert onwards is not None
+    assert [each.key for each in onwards] == keys
+
+
+def test_nothing_leads_on_over_a_gap_or_from_beyond_the_end() -> None:
+    newest = points_of(*AGED).newest
+    gap = [each for each in AGED if each.key != "0/63-63"]
+    assert chain_onwards(gap, Txid(61), newest) is None
+    assert chain_onwards(AGED, Txid(66), newest) is None
 
 
 def test_newest_state_leads_over_the_newest_snapshot_and_the_longest_files() -> None:

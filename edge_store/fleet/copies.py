@@ -1,0 +1,64 @@
+"""The copies in a folder, and what the folder knows of each beyond what is in it: how far its
+replica was, and what the box's head was then. That holds only for the very file that it was
+written for: one that anybody has changed is pulled anew.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from edge_store.ids import DeviceId
+from edge_store.replica.points import Txid
+from edge_store.replica.scratch import fsync
+from edge_store.result import Record
+
+__all__ = ["Standing", "copy_path", "keep_standing", "read_standing"]
+
+FOLDER = ".pulled"
+
+
+class Standing(Record, frozen=True, kw_only=True):
+    """``txid``: the position whose state the copy is, every page of it. ``head``: the object as it
+    was before; ``head_version`` is what the store knows it by. ``newest_at``: UTC ms.
+    """
+
+    location: str
+    txid: Txid
+    results: int
+    newest_at: int | None
+    head: str | None
+    head_version: str | None
+    size: int = 0
+    modified_ns: int = 0
+
+
+def copy_path(into: Path, device_id: DeviceId) -> Path:
+    """Where the copy of a box lies."""
+    return into / f"{device_id}.db"
+
+
+def read_standing(copy: Path, location: str) -> Standing | None:
+    """What is known of a copy from there; None when that is nothing, or the file was changed."""
+    try:
+        standing = msgspec.json.decode(_place(copy).read_bytes(), type=Standing)
+        state = copy.stat()
+    except (OSError, msgspec.DecodeError):
+        return None
+    here = (location, state.st_size, state.st_mtime_ns)
+    return standing if here == (standing.location, standing.size, standing.modified_ns) else None
+
+
+def keep_standing(copy: Path, standing: Standing) -> None:
+    """Write it down once the copy is in its place: after a crash between, none holds."""
+    state = copy.stat()
+    standing = msgspec.structs.replace(standing, size=state.st_size, modified_ns=state.st_mtime_ns)
+    place = _place(copy)
+    place.parent.mkdir(exist_ok=True, mode=0o750)
+    writing = place.with_suffix(".part")
+    writing.write_bytes(msgspec.json.encode(standing))
+    fsync(writing)
+    writing.replace(place)
+
+
+def _place(copy: Path) -> Path:
+    return copy.parent / FOLDER / f"{copy.stem}.json"

@@ -1,0 +1,115 @@
+"""Reads LTX files, of which a replica is made: the pages that changed between two TXIDs.
+
+A file is a header of 100 bytes, a frame for each page (its number, flags, a size, and the page as
+one LZ4 block), six zero bytes, an index that is not used here, and a trailer of two checksums. The
+last one, CRC-64/GO-ISO with its highest bit set, covers everything, the pages unpacked. Litestream
+0.5 writes no checksum of the database (flag 2), so what a file is applied to is the caller's to
+check. Integers are big-endian.
+"""
+
+import os
+import struct
+from pathlib import Path
+
+import fastcrc
+import lz4.block
+
+from edge_store.errors import RestoreFailed
+from edge_store.replica.points import LtxFile
+from edge_store.result import Record
+
+__all__ = ["HEADER_BYTES", "LtxHeader", "apply_ltx", "read_header"]
+
+MAGIC = b"LTX1"
+HEADER = struct.Struct(">4sIIIQQQ")  # magic, flags, page size, pages, first, last, time
+HEADER_BYTES = 100
+FRAME = struct.Struct(">IHI")  # page number, flags, bytes of the block
+FRAME_BYTES, NUMBER_BYTES, SIZE_BYTES = 10, 6, 4
+HAS_SIZE = 1
+INDEX_SIZE_BYTES, TRAILER_BYTES = 8, 16
+IS_CHECKSUM = 1 << 63
+LOCK_BYTE = 1 << 30  # SQLite never stores anything in the page that holds it
+PAGE_SIZES = frozenset(1 << power for power in range(9, 17))
+
+crc64 = fastcrc.crc64.go_iso
+
+
+class LtxHeader(Record, frozen=True, kw_only=True):
+    """``pages`` is the size of the database that the file leads to; ``at``: UTC ms, the box's."""
+
+    page_size: int
+    pages: int
+    first: int
+    last: int
+    at: int
+
+
+def read_header(content: bytes, name: str) -> LtxHeader:
+    """What the first 100 bytes say.
+
+    Raises:
+        RestoreFailed: it is no LTX file.
+    """
+    if len(content) < HEADER_BYTES or not content.startswith(MAGIC):
+        raise _damaged(name, "it is no LTX file")
+    _magic, _flags, page_size, pages, first, last, at = HEADER.unpack_from(content)
+    if page_size not in PAGE_SIZES or not 0 < first <= last:
+        raise _damaged(name, f"its header is none: pages of {page_size}, TXIDs {first} to {last}")
+    return LtxHeader(page_size=page_size, pages=pages, first=first, last=last, at=at)
+
+
+def apply_ltx(path: Path, file: LtxFile, database: int, page_size: int) -> LtxHeader:
+    """Write the pages of the file at ``path`` into the open ``database``, and cut or lengthen that
+    to the size that the file says.
+
+    The checksum is at the end: after an error the database is worth nothing. On a thread.
+
+    Raises:
+        RestoreFailed: it is damaged, or not the file of the listing.
+    """
+    content = memoryview(path.read_bytes())
+    header = read_header(bytes(content[:HEADER_BYTES]), file.key)
+    if (header.first, header.last) != (file.first, file.last):
+        raise _damaged(file.key, f"it holds TXIDs {header.first:x} to {header.last:x}")
+    if header.page_size != page_size:
+        raise _damaged(file.key, f"its pages have {header.page_size} bytes, not {page_size}")
+    end = len(content) - TRAILER_BYTES
+    checksum = crc64(bytes(content[:HEADER_BYTES]))
+    at, before = HEADER_BYTES, 0
+    while at + FRAME_BYTES <= end:
+        number, flags, size = FRAME.unpack_from(content, at)
+        if not number:
+            break
+        block = at + FRAME_BYTES
+        if flags != HAS_SIZE or block + size > end or not before < number <= header.pages:
+            raise _damaged(file.key, f"the frame at byte {at} is none")
+        page = _page(content[block : block + size], page_size, file.key)
+        if number == LOCK_BYTE // page_size + 1:
+            raise _damaged(file.key, f"page {number} is one that SQLite does not use")
+        checksum = crc64(page, crc64(bytes(content[at:block]), checksum))
+        os.pwrite(database, page, (number - 1) * page_size)
+        at, before = block + size, number
+    if any(content[at : at + NUMBER_BYTES]) or at + NUMBER_BYTES + INDEX_SIZE_BYTES > end:
+        raise _damaged(file.key, "its end is missing")
+    checksum = crc64(bytes(content[at : len(content) - INDEX_SIZE_BYTES]), checksum)
+    if checksum | IS_CHECKSUM != int.from_bytes(content[-INDEX_SIZE_BYTES:], "big"):
+        raise _damaged(file.key, "its checksum does not hold")
+    os.ftruncate(database, header.pages * page_size)
+    return header
+
+
+def _page(block: memoryview, page_size: int, name: str) -> bytes:
+    try:
+        page: bytes = lz4.block.decompress(block, uncompressed_size=page_size)
+    except (lz4.block.LZ4BlockError, ValueError) as exc:
+        raise _damaged(name, "a page cannot be unpacked") from exc
+    if len(page) != page_size:
+        raise _damaged(name, f"a page has {len(page)} bytes")
+    return page
+
+
+def _damaged(name: str, problem: str) -> RestoreFailed:
+    return RestoreFailed(
+        f"{name} is damaged: {problem}",
+        hint="try an earlier point: `edge-store replica points` lists them",
+    )
