@@ -2,7 +2,7 @@
 
 A Litestream of the operator's may be up before the daemon has ever claimed the path. What it has
 uploaded is then the very file that lies in its own folder; of another database it would not be,
-since an LTX file ends with the checksums of the database's pages and of itself.
+since an LTX file ends with a checksum of all that is in it.
 """
 
 from pathlib import Path
