@@ -23,6 +23,7 @@ from edge_store.api.admin import admin_routes, bind_admin
 from edge_store.api.alerts import alert_routes
 from edge_store.api.app import own_routes
 from edge_store.api.background import in_background
+from edge_store.api.drills import drill_routes
 from edge_store.api.gate import Gate
 from edge_store.api.replica import replica_routes
 from edge_store.api.server import (
@@ -57,6 +58,7 @@ from edge_store.recorder.boot import begin_boot
 from edge_store.recorder.damage import examine
 from edge_store.recorder.disk import Disk
 from edge_store.recording import (
+    drills_of,
     let_go,
     queue_beside,
     reading,
@@ -185,8 +187,9 @@ async def _serve(
                 sharing_readers(path) as reader,
                 reading(path) as queries,
                 in_background(recorder, reader, config, access.shut_out) as background,
+                drills_of(config, boot, replica, database, recorder.change, alarms) as drills,
             ):
-                watch(metrics, path, disk, recorder, replica)
+                watch(metrics, path, disk, recorder, replica, drills)
                 gate = Gate(
                     access=access,
                     accept=queue.accept,
@@ -223,7 +226,11 @@ async def _serve(
                     admin_routes(
                         queue.change_noticed,
                         access,
-                        [*alert_routes(alarms, told), *replica_routes(replica)],
+                        [
+                            *alert_routes(alarms, told),
+                            *replica_routes(replica),
+                            *drill_routes(drills),
+                        ],
                     ),
                     ADMIN_CONNECTIONS_MAX,
                 )

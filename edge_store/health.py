@@ -23,7 +23,9 @@ __all__ = ["read_health", "watch"]
 READY_TIMEOUT_S = 2.0
 
 
-def watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica: Any) -> None:
+def watch(
+    metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica: Any, drills: Any
+) -> None:
     """Let the gauges be read from the rooms."""
     metrics.watch("in_flight", "Slots taken", lambda: recorder.slots.in_flight)
     metrics.watch("held_bytes", "Bytes of requests and answers", lambda: recorder.slots.held_bytes)
@@ -44,6 +46,12 @@ def watch(metrics: Metrics, path: Path, disk: Disk, recorder: Recorder, replica:
             "replica_lag_seconds",
             "Age of the oldest commit that is not replicated",
             lambda: replica.status.lag_s,
+        )
+    if drills is not None:
+        metrics.watch(
+            "replica_proven_at",
+            "When a restore drill passed last, in seconds since 1970; 0: never",
+            lambda: drills.proven_at / 1000,
         )
 
 

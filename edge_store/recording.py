@@ -3,8 +3,14 @@ queue, which asks it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +41,15 @@ from edge_store.result import Boot
 from edge_store.sqlite import DatabaseThread, open_reader
 from edge_store.systemd import feed_watchdog
 
-__all__ = ["let_go", "queue_beside", "reading", "recording", "replicated", "sharing_readers"]
+__all__ = [
+    "drills_of",
+    "let_go",
+    "queue_beside",
+    "reading",
+    "recording",
+    "replicated",
+    "sharing_readers",
+]
 
 READERS = 2  # one that reads much leaves the other
 
@@ -88,6 +102,22 @@ async def replicated(
         )
         yield None
         checkpoints.cancel()
+
+
+def drills_of(
+    config: Config,
+    boot: Boot,
+    replica: Any,
+    database: DatabaseThread,
+    change: Callable[..., Awaitable[Any]],
+    alarms: Alarms,
+) -> AbstractAsyncContextManager[Any]:
+    """Restore drills, where there is a replica."""
+    if replica is None:
+        return nullcontext()
+    from edge_store.replica.drill import drilling
+
+    return drilling(config, boot, replica, database, change, alarms)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import http.client
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edge_store.result import Record
     from edge_store.sqlite import Connection
 
-__all__ = ["alone", "ask", "change", "changes"]
+__all__ = ["alone", "ask", "change", "changes", "follow"]
 
 ANSWER_TIMEOUT_S = 120.0
 
@@ -126,6 +126,37 @@ def _connected(database: Path) -> http.client.HTTPConnection | None:
             hint="it is for the daemon's user and group: `sudo -u edge-store …`, or join the group",
         ) from exc
     return connection
+
+
+def follow(database: Path, path: str) -> Iterator[dict[str, Any]] | None:
+    """The lines that the daemon answers a POST with, decoded; None when there is none.
+
+    Raises:
+        EdgeStoreError: what the daemon answered, or that it went away.
+    """
+    connection = _connected(database)
+    return None if connection is None else _lines(connection, path)
+
+
+def _lines(connection: http.client.HTTPConnection, path: str) -> Iterator[dict[str, Any]]:
+    import msgspec
+
+    from edge_store.errors import EdgeStoreError, StoreError
+
+    try:
+        connection.request("POST", path)
+        response = connection.getresponse()
+        if response.status != http.HTTPStatus.OK:
+            error = msgspec.json.decode(response.read())["error"]
+            raise EdgeStoreError(error["message"], hint=error.get("hint") or "")
+        while line := response.readline():
+            yield msgspec.json.decode(line, type=dict[str, Any])
+    except (OSError, http.client.HTTPException) as exc:
+        raise StoreError(
+            f"the daemon went away: {exc}", hint="see its log, and begin again"
+        ) from exc
+    finally:
+        connection.close()
 
 
 def _ask_daemon(database: Path, name: str, params: bytes) -> Any:

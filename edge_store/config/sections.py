@@ -238,6 +238,18 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
             "and this box itself after a power cut, ask there first and wait for three times that.",
         ),
     ] = 30.0
+    drill_interval_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="How often the replica is restored, to a scratch file, and compared with "
+            "the database; give or take a tenth. 0: only after an unclean start, and when asked.",
+        ),
+    ] = 86400.0
+    bytes_per_day: Annotated[
+        int,
+        Meta(ge=0, description="Most bytes that drills may download in 24 hours. 0: no bound."),
+    ] = 0
 
     def __post_init__(self) -> None:
         if (self.mode is ReplicaMode.EXTERNAL) != bool(self.socket):

@@ -26,7 +26,7 @@ from edge_store.result import Record
 from edge_store.sqlite import DatabaseThread
 from edge_store.wal import empty_wal
 
-__all__ = ["Ground", "forget_wal"]
+__all__ = ["Ground", "forget_wal", "upload_anew"]
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +49,26 @@ async def forget_wal(litestream: Pausable, database: DatabaseThread) -> None:
             await _empty_wal(database)
     except ReplicationError as exc:
         raise StoreError(f"the WAL cannot be emptied: {exc}", hint=exc.hint) from exc
+
+
+class Snapshotting(Pausable, Protocol):
+    """Who can also take a snapshot."""
+
+    async def snapshot(self) -> None:
+        """See ``Litestream.snapshot``."""
+
+
+async def upload_anew(litestream: Snapshotting, database: DatabaseThread) -> None:
+    """The same, and a snapshot of the whole database at once: a restore begins with the newest one,
+    so it needs nothing of what was uploaded before.
+
+    Raises:
+        StoreError: the WAL could not be emptied.
+        ReplicationError: the snapshot was not uploaded.
+    """
+    async with litestream.paused():
+        await _empty_wal(database)
+        await litestream.snapshot()
 
 
 async def _empty_wal(database: DatabaseThread, *, is_new: bool = False) -> None:

@@ -127,13 +127,15 @@ class Control:
             ReplicationError: it is not, within ``timeout_s`` (rounded up to a whole second).
         """
         deadline = time.monotonic() + timeout_s
+        wanted: int | None = None  # what is committed from now on may go further than the replica
         while True:
             whole_s = max(1, math.ceil(deadline - time.monotonic()))
             body = {"path": self._database, "wait": True, "timeout": whole_s}
             synced = await self._call(
                 "POST", "/sync", Synced, timeout_s=whole_s + GRACE_S, body=body
             )
-            if synced.status in ("synced", "no_change") and synced.is_replicated:
+            wanted = synced.txid if wanted is None else wanted
+            if synced.status in ("synced", "no_change") and synced.replicated_txid >= wanted:
                 return synced
             # Its own loop may take up a TXID between the two that this answer names; ask again.
             if time.monotonic() >= deadline:

@@ -133,6 +133,9 @@ class External:
                     with suppress(ReplicationError):  # the next look tells it again
                         await self._control.start_database()
 
+    async def snapshot(self) -> None:
+        """Its own to take: with an empty WAL it uploads the whole database when it goes on."""
+
     async def sync(self, timeout_s: float) -> Synced:
         """See ``Litestream.sync``."""
         seq = self._newest_seq()

@@ -18,9 +18,25 @@ from edge_store.result import Boot, Record
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, driver, translated
 
-__all__ = ["HEADS", "Counted", "Head", "Heads", "holds_commit", "is_of_file", "read_head"]
+__all__ = [
+    "HEADS",
+    "Counted",
+    "Head",
+    "Heads",
+    "Proven",
+    "holds_commit",
+    "is_of_file",
+    "read_head",
+]
 
 HEADS = "heads"
+
+
+class Proven(Record, frozen=True, kw_only=True):
+    """A restore drill found everything up to ``seq``; its copy was at ``txid``, in hexadecimal."""
+
+    txid: str
+    seq: int
 
 
 class Head(Record, frozen=True, kw_only=True):
@@ -38,6 +54,7 @@ class Head(Record, frozen=True, kw_only=True):
     digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
     schema_version: int
     version: str = __version__
+    proven: Proven | None = None
 
 
 class Counted(NamedTuple):

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import msgspec
 import structlog
 
 from edge_store.config import ReplicaSection
-from edge_store.errors import ConfigError, LitestreamUnavailable
+from edge_store.errors import ConfigError, LitestreamUnavailable, ReplicationError
 from edge_store.replica.keys import unknown_keys
 from edge_store.replica.location import Credentials
 from edge_store.result import Record
@@ -35,11 +36,13 @@ __all__ = [
     "require_safe_path",
     "require_version",
     "spawn",
+    "upload_snapshot",
 ]
 
 log = structlog.get_logger(__name__)
 
 VERSION_MIN = (0, 5, 17)  # the first whose SQLite has the WAL-reset fix
+SNAPSHOT_TIMEOUT_S = 3600.0
 CHECK_TIMEOUT_S = 10.0  # for commands that only read files: about 30 ms each
 
 L0_RETENTION_S = 15 * 60
@@ -248,3 +251,36 @@ async def spawn(
         raise LitestreamUnavailable(
             f"{command[0]} does not start: {exc}", hint="see `edge-store doctor`"
         ) from exc
+
+
+async def upload_snapshot(
+    program: Program, config: Path, credentials: Credentials | None, inherited: tuple[int, ...]
+) -> None:
+    """Upload the whole database and end. Call it while no other Litestream runs on it.
+
+    Raises:
+        ReplicationError: it is not uploaded.
+    """
+    process = await spawn(
+        program,
+        *("replicate", "-once", "-force-snapshot", "-no-expand-env", "-config", str(config)),
+        credentials=credentials,
+        stderr=asyncio.subprocess.STDOUT,
+        inherited=inherited,
+    )
+    try:
+        async with asyncio.timeout(SNAPSHOT_TIMEOUT_S):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        raise ReplicationError(
+            f"the snapshot was not uploaded within {SNAPSHOT_TIMEOUT_S:g} s"
+        ) from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise ReplicationError(
+            f"the snapshot was not uploaded: {output[-300:].decode(errors='replace')}"
+        )

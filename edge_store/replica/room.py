@@ -27,7 +27,7 @@ from edge_store.errors import (
 from edge_store.replica.anew import Ground
 from edge_store.replica.control import Synced
 from edge_store.replica.external import External
-from edge_store.replica.heads import Head, Heads
+from edge_store.replica.heads import Head, Heads, Proven
 from edge_store.replica.health import Watch
 from edge_store.replica.lineage import Lineage, read_lineage
 from edge_store.replica.location import parse_location, read_credentials
@@ -105,6 +105,14 @@ class Replica:
         """Whether it is not known for several looks that the path is still ours."""
         bound_s = max(UNSEEN_LOOKS * self.ownership.every_s, UNSEEN_MIN_S)
         return time.monotonic() - self._store_answered_at > bound_s
+
+    def is_proven(self, proven: Proven) -> None:
+        """A restore drill has passed: the next head says so."""
+        self._telling.proven = proven
+
+    async def snapshot(self) -> None:
+        """See ``Litestream.snapshot``."""
+        await self._litestream.snapshot()
 
     async def tell(self) -> None:
         """Keep the head as it is, until cancelled; nothing while this box replicates nothing."""

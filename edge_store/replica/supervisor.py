@@ -33,6 +33,7 @@ from edge_store.replica.litestream import (
     render_config,
     require_safe_path,
     spawn,
+    upload_snapshot,
 )
 from edge_store.replica.local import remove_dropped
 from edge_store.replica.location import Credentials, parse_location, read_credentials
@@ -238,6 +239,14 @@ class Litestream:
                 yield
             finally:
                 self._running.release()
+
+    async def snapshot(self) -> None:
+        """While ``paused``: upload the whole database. A restore begins with the newest snapshot.
+
+        Raises:
+            ReplicationError: it is not uploaded.
+        """
+        await upload_snapshot(self._program, self._config, self._credentials, self._inherited)
 
     async def _end_for_pause(self) -> None:
         """Kill the child and take the place that it has."""

@@ -10,10 +10,11 @@ behind and gets no further has none. Runs on the event loop; the file is read on
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from edge_store.errors import EdgeStoreError
-from edge_store.replica.heads import Counted, Head, Heads, is_of_file, read_head
+from edge_store.replica.heads import Counted, Head, Heads, Proven, is_of_file, read_head
 from edge_store.replica.status import Confirmed, ReplicaStatus
 from edge_store.result import Boot
 from edge_store.sqlite import DatabaseThread
@@ -39,6 +40,7 @@ class Telling:
         self._told_at = self._tried_at = -HEARTBEAT_S
         self._is_failing = False
         self._counted: Counted | None = None
+        self.proven: Proven | None = None  # by the newest drill of this timeline that passed
 
     async def remembered(self) -> Confirmed | None:
         """How far the replica was, by its head. None when that is not of this very file: of another
@@ -80,6 +82,8 @@ class Telling:
         confirmed, told, now = status.confirmed, self._told, self._now()
         if now - self._tried_at < HEAD_EVERY_S and not at_once:
             return
+        if told is not None and told.proven != self.proven:
+            told = None
         if told is not None and (confirmed.seq, confirmed.txid) == (told.seq, told.txid):
             if now - self._told_at < HEARTBEAT_S or status.lag_s > 0:
                 return
@@ -88,6 +92,7 @@ class Telling:
             head, self._counted = await self._reader.run(
                 read_head, self._boot, confirmed.txid, confirmed.seq, self._counted
             )
+            head = msgspec.structs.replace(head, proven=self.proven)
         self._tried_at = now
         await self._heads.write(head)
         self._told, self._told_at, self._is_failing = head, now, False

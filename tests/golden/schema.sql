@@ -190,9 +190,12 @@ CREATE TABLE drills ( -- Restores done to prove the replica.
     seq_to INTEGER NOT NULL, -- up to which result
     rows INTEGER NOT NULL, -- results in the restored copy
     txid TEXT, -- Litestream's position
+    cause TEXT NOT NULL DEFAULT 'schedule', -- `schedule`, `unclean_start`, `asked`, or `healed`: the one after a failure
+    kind TEXT NOT NULL DEFAULT 'full', -- `full`: by litestream restore
+    bytes INTEGER NOT NULL DEFAULT 0, -- what was downloaded for it
     duration_ms REAL NOT NULL, -- how long it took
-    passed INTEGER NOT NULL, -- 1 if every check held
-    failure TEXT -- what did not
+    passed INTEGER NOT NULL, -- 1 if the copy is what the live file is
+    failure TEXT -- what did not hold; of a passed one: what is wrong with the live file itself
 ) STRICT;
 
 CREATE TABLE files ( -- What was uploaded, and what batches made. The bytes lie on the disk, in `files/` beside the database, under their SHA-256.

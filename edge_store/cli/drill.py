@@ -1,0 +1,117 @@
+"""``edge-store replica drill``: restore the replica now, and compare."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edge_store.config import Config
+
+__all__ = ["drill"]
+
+
+@click.command()
+@click.option("--config", help="The box's edge-store.toml, or its folder.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def drill(config: str | None, *, as_json: bool) -> None:
+    """Restore the replica to a scratch file, check all of it, and compare it with the database.
+
+    The daemon does it, with low priority, and records it: receipts say `proven` then. A replica
+    that fails is uploaded anew, and proven again. While the daemon is stopped it is done here, and
+    nothing is recorded or mended. Exits 0 when the replica is proven, 65 when it is not or when
+    the database's own digest chain is broken.
+
+    \b
+    Example:
+      edge-store replica drill --config mybox
+    """
+    from edge_store.cli.change import follow
+    from edge_store.config import load
+    from edge_store.errors import ReplicationError, StoreError
+    from edge_store.exits import CORRUPT
+
+    settings = load(config).config
+    if not settings.replica.enabled:
+        raise ReplicationError("this box replicates nothing", hint="set replica.enabled = true")
+    lines = follow(Path(settings.store.path), "/drills")
+    found: dict[str, Any] | None = None
+    if lines is None:
+        found = _here(settings)
+    else:
+        for line in lines:
+            if "step" in line:
+                _say(line["step"])
+            found = line if line.keys() & {"drills", "error"} else found
+    if found is None:
+        raise StoreError("the daemon ended before the drill did", hint="see its log")
+    if "error" in found:
+        raise ReplicationError(found["error"]["message"], hint=found["error"]["hint"] or "")
+    drills = found["drills"]
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        for one in drills:
+            _show(one)
+    last = drills[-1]["proof"]
+    if last["failure"] or last["shared"]:
+        sys.exit(CORRUPT)
+
+
+def _say(step: str) -> None:
+    click.echo(f"{step} …", err=True)
+
+
+def _show(one: dict[str, Any]) -> None:
+    proof = one["proof"]
+    seconds = proof["duration_ms"] / 1000
+    place = f"TXID {proof['txid']}, seq {proof['seq_to']}, {proof['rows']} results"
+    number = "not recorded" if one["drill_id"] is None else f"drill {one['drill_id']}"
+    if proof["failure"]:
+        click.echo(f"FAILED   {proof['failure']} ({number}, {seconds:.1f} s)")
+        return
+    click.echo(f"proven   {place} ({number}, {proof['kind']}, {seconds:.1f} s)")
+    if proof["shared"]:
+        click.echo(f"BROKEN   the database's own chain, not the replica: {proof['shared']}")
+
+
+def _here(settings: "Config") -> dict[str, Any]:
+    """The drill of a stopped box, by what its head says of the replica."""
+    import msgspec
+
+    from edge_store.errors import NotAnEdgeStoreFile, ReplicationError
+    from edge_store.replica.compare import no_marks
+    from edge_store.replica.heads import Heads
+    from edge_store.replica.location import parse_location, read_credentials
+    from edge_store.replica.objects import Objects
+    from edge_store.replica.proof import Job, prove
+    from edge_store.status import known_device_id
+
+    device_id = known_device_id(settings)
+    if device_id is None:
+        raise NotAnEdgeStoreFile(
+            f"{settings.store.path}: there is no database of a box", hint="run `edge-store init`"
+        )
+    location = parse_location(settings.replica.url)
+    database = Path(settings.store.path)
+    heads = Heads(Objects(location, read_credentials(location)), device_id)
+
+    async def carry_out() -> Any:
+        head = await heads.read()
+        job = Job(
+            url=settings.replica.url,
+            device_id=device_id,
+            database=str(database),
+            marks=no_marks(head.seq if head is not None else 0),
+            reserve_bytes=settings.store.disk_reserve_bytes,
+        )
+        return await prove(job, _say)
+
+    proof = asyncio.run(carry_out())
+    if proof.undecided is not None:
+        raise ReplicationError(f"nothing is known of the replica: {proof.undecided}")
+    built = msgspec.to_builtins(proof)
+    return {"drills": [{"drill_id": None, "cause": "asked", "proof": built}]}

@@ -1,0 +1,156 @@
+"""Whether a restored copy is what the live file is, at the position that the copy has.
+
+The live file goes on meanwhile, and is read in short transactions: one that lasted would keep
+Litestream from its checkpoints. The copy is read as it was restored: nothing is written to it.
+
+A chain that is broken in the live file is broken in its replica too: a replica is bad only where it
+differs. Blocking; it runs in the process of a drill.
+"""
+
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from edge_store.chain import SEQ_MAX, verify_chain
+from edge_store.errors import EdgeStoreError
+from edge_store.identity import read_device_id
+from edge_store.ids import DeviceId
+from edge_store.result import Record
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, check_integrity, open_reader, open_without_wal, translated
+
+__all__ = ["Compared", "Marks", "compare", "no_marks", "read_marks"]
+
+FAULTS_MAX = 1000  # a broken chain is compared fault by fault
+FAULTS_SHOWN = 3
+SEQS_AT_ONCE = 8192
+NEWLINE = "\n"  # before it SQLite says which database: there is one
+LEDGER = ("boots", "commits", "deletions", "drills", "losses", "timelines")
+
+
+class Marks(Record, frozen=True, kw_only=True):
+    """What a file had at a moment: by table whose rows stay for good, its newest key and its number
+    of rows; and the newest ``seq``.
+    """
+
+    seq: int
+    ledger: dict[str, tuple[int, int]]
+
+
+class Compared(Record, frozen=True, kw_only=True):
+    """``faults``: of the copy. ``shared``: of the live file, which the copy has too."""
+
+    seq_to: int
+    rows: int
+    faults: tuple[str, ...]
+    shared: tuple[str, ...]
+
+
+def no_marks(seq: int) -> Marks:
+    """Where nothing is known but up to which ``seq`` the replica reached."""
+    return Marks(seq=seq, ledger=dict.fromkeys(LEDGER, (0, 0)))
+
+
+def read_marks(connection: Connection) -> Marks:
+    """What must be in a copy that is made from now on."""
+    (_, seq) = connection.execute(sql("select_extent")).fetchone()
+    return Marks(seq=seq, ledger=_count(connection, dict.fromkeys(LEDGER, SEQ_MAX)))
+
+
+def _count(connection: Connection, upto: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    found = connection.execute(sql("count_ledger"), upto).fetchall()
+    return {table: (newest, rows) for table, newest, rows in found}
+
+
+def compare(copy: Path, live: Path, device_id: DeviceId, marks: Marks) -> Compared:
+    """Check every page and every digest of ``copy``, and that it is the beginning of ``live``.
+
+    ``marks`` were read from ``live`` before the copy's position was confirmed.
+
+    Raises:
+        StoreError: ``live`` cannot be read.
+    """
+    with closing(open_without_wal(copy)) as restored:
+        try:
+            with translated("it cannot be read"):
+                pages = check_integrity(restored, full=True)
+                if pages != "ok":
+                    return _bad(f"its pages are damaged: {pages.rpartition(NEWLINE)[2]}")
+                owner = read_device_id(restored)
+                if owner != device_id:
+                    return _bad(f"it is the database of {owner}")
+                chain = verify_chain(restored, faults_max=FAULTS_MAX)
+                (_, seq_to) = restored.execute(sql("select_extent")).fetchone()
+        except EdgeStoreError as exc:
+            return _bad(str(exc))
+        with closing(open_reader(live)) as source, translated(f"{live} cannot be compared"):
+            shared = _faults_of(source) if chain.faults else ()
+            faults = [fault for fault in chain.faults if fault not in frozenset(shared)]
+            faults += _missing(restored, marks, seq_to)
+            faults += _differing(restored, source, seq_to)
+    return Compared(
+        seq_to=seq_to,
+        rows=chain.results,
+        faults=tuple(faults[:FAULTS_SHOWN]),
+        shared=shared[:FAULTS_SHOWN],
+    )
+
+
+def _bad(fault: str) -> Compared:
+    return Compared(seq_to=0, rows=0, faults=(fault,), shared=())
+
+
+def _faults_of(source: Connection) -> tuple[str, ...]:
+    source.execute(sql("begin_reading"))
+    try:
+        return verify_chain(source, faults_max=FAULTS_MAX).faults
+    finally:
+        source.execute(sql("rollback"))
+
+
+def _missing(restored: Connection, marks: Marks, seq_to: int) -> list[str]:
+    """What was committed before the copy's position and is not in it."""
+    faults = []
+    if seq_to < marks.seq:
+        faults.append(f"it ends at seq {seq_to}; seq {marks.seq} was replicated")
+    upto = {table: newest for table, (newest, _) in marks.ledger.items()}
+    for table, found in _count(restored, upto).items():
+        if found != marks.ledger[table]:
+            faults.append(
+                f"{table} has {found[1]} rows up to {found[0]}, "
+                f"not {marks.ledger[table][1]} up to {marks.ledger[table][0]}"
+            )
+    return faults
+
+
+def _differing(restored: Connection, source: Connection, seq_to: int) -> list[str]:
+    """What the copy has otherwise than the live file: its newest commit, and any result."""
+    faults = []
+    newest = restored.execute(sql("select_newest_links"), {"limit": 1}).fetchone()
+    if newest is not None:
+        commit_id, digest = newest[0], newest[6]
+        row = source.execute(sql("select_link"), {"commit_id": commit_id}).fetchone()
+        if row is None or row[0] != digest:
+            faults.append(f"its newest commit, {commit_id}, is not one of the live file")
+    (first, _) = restored.execute(sql("select_extent")).fetchone()
+    for seq_from in range(first, seq_to + 1, SEQS_AT_ONCE):
+        span = {"seq_from": seq_from, "seq_to": min(seq_to, seq_from + SEQS_AT_ONCE - 1)}
+        copied = dict(restored.execute(sql("select_digests"), span).fetchall())
+        there = dict(source.execute(sql("select_digests"), span).fetchall())
+        if copied == there:
+            continue
+        faults += [f"seq {seq} is not there" for seq in there.keys() - copied.keys()]
+        gone = sorted(copied.keys() - there.keys())  # deleted since, or never there
+        asked = {"seqs": msgspec.json.encode(gone).decode()}
+        declared = {seq for (seq,) in source.execute(sql("select_seqs_deleted"), asked)}
+        faults += [f"seq {seq} is not in the live file" for seq in gone if seq not in declared]
+        faults += [
+            f"the digest of seq {seq} is another"
+            for seq in copied.keys() & there.keys()
+            if copied[seq] != there[seq]
+        ]
+        if len(faults) >= FAULTS_SHOWN:
+            break
+    return faults

@@ -1,0 +1,290 @@
+"""Drills of a running box: on a schedule, after an unclean start, and when somebody asks.
+
+A drill restores the replica beside the database and compares (``proof.py``), leaves one row in
+``drills``, and so proves every result up to its position. A replica that fails is an alarm, is
+taken anew from the live file, and is proven again. What says nothing of the replica (its store does
+not answer, the disk is full) is tried again, and no row. Runs on the event loop.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+
+from edge_store.alerts import AlarmName, Alarms
+from edge_store.clock import now_ms
+from edge_store.config import Config
+from edge_store.errors import EdgeStoreError, ReplicationError
+from edge_store.replica.anew import upload_anew
+from edge_store.replica.compare import read_marks
+from edge_store.replica.heads import Proven
+from edge_store.replica.proof import Job, Proof
+from edge_store.replica.proving import prove_aside
+from edge_store.replica.room import Replica
+from edge_store.result import Boot, Record
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, DatabaseThread, open_reader
+
+__all__ = ["Cause", "Drilled", "Drills", "drilling"]
+
+log = structlog.get_logger(__name__)
+
+DAY_MS = 86_400_000
+FIRST_AFTER_S = 300.0  # of a box that has never had one: so long until the first
+AFTER_UNCLEAN_S = 2.0  # Litestream takes up what the crash left
+AGAIN_S = 600.0  # after one that was undecided, and after one that no healing helped
+AGAIN_MAX_S = 86400.0
+JITTER = 0.1
+SYNC_TIMEOUT_S = 300.0  # after a crash the path may have to be asked for first
+SYNC_AGAIN_S = 0.2
+HEAL_TIMEOUT_S = 3600.0  # the whole database is uploaded
+
+
+class Cause(StrEnum):
+    """Why there is a drill."""
+
+    SCHEDULE = "schedule"
+    UNCLEAN_START = "unclean_start"
+    ASKED = "asked"
+    HEALED = "healed"
+
+
+class Drilled(Record, frozen=True, kw_only=True):
+    """One drill as it is recorded; ``drill_id`` is None when it could not be."""
+
+    drill_id: int | None
+    cause: Cause
+    proof: Proof
+
+    @property
+    def passed(self) -> bool:
+        """Whether the copy was what the live file is."""
+        return self.proof.failure is None
+
+
+class Means(NamedTuple):
+    """``heal`` makes Litestream take the whole database anew."""
+
+    reader: DatabaseThread
+    change: Callable[..., Awaitable[Any]]
+    heal: Callable[[], Awaitable[None]]
+
+
+class Drills:
+    """Runs them, one at a time."""
+
+    def __init__(
+        self,
+        config: Config,
+        boot: Boot,
+        replica: Replica,
+        means: Means,
+        alarms: Alarms,
+    ) -> None:
+        self._config = config
+        self._boot = boot
+        self._replica = replica
+        self._reader, self._change, self._heal = means
+        self._alarms = alarms
+        self._one = asyncio.Lock()
+        self.proven_at = 0  # UTC ms; 0 when no drill of this timeline has passed
+
+    async def recall(self) -> None:
+        """Know the newest drill that passed."""
+        timeline = {"timeline": self._boot.timeline}
+        row = await self._reader.run(_row, "select_proven", timeline)
+        if row is not None:
+            self.proven_at, seq, txid = row
+            self._replica.is_proven(Proven(txid=txid, seq=seq))
+
+    async def run(self) -> None:
+        """Drill when it is time, until cancelled."""
+        interval_s = self._config.replica.drill_interval_s
+        pause_s, cause = await self._reader.run(self._first, interval_s)
+        while True:
+            if pause_s is None:
+                return
+            await asyncio.sleep(pause_s)
+            try:
+                drilled = await self.drill(cause)
+            except EdgeStoreError as exc:
+                log.warning("drill_postponed", code=exc.code, error=str(exc), again_in_s=AGAIN_S)
+                pause_s = min(AGAIN_S, interval_s or AGAIN_S)
+                continue
+            if not drilled[-1].passed:  # healing did not help, and costs an upload each time
+                pause_s = min(max(AGAIN_S, 2 * pause_s), interval_s or AGAIN_MAX_S)
+                continue
+            pause_s = _jittered(interval_s) if interval_s else None
+            cause = Cause.SCHEDULE
+
+    def _first(self, connection: Connection, interval_s: float) -> tuple[float | None, Cause]:
+        """How long until the first of this boot, and why there is one."""
+        boot_id = {"boot_id": self._boot.boot_id}
+        (ended,) = connection.execute(sql("select_boot_before_ended"), boot_id).fetchone()
+        if not ended:
+            return AFTER_UNCLEAN_S, Cause.UNCLEAN_START
+        if not interval_s:
+            return None, Cause.SCHEDULE
+        last = connection.execute(sql("select_last_drill")).fetchone()
+        if last is None or not last[1]:
+            return _jittered(min(FIRST_AFTER_S, interval_s)), Cause.SCHEDULE
+        since_s = max(0.0, (now_ms() - last[0]) / 1000)  # the clock may have stepped
+        return max(AFTER_UNCLEAN_S, _jittered(interval_s) - since_s), Cause.SCHEDULE
+
+    async def drill(
+        self, cause: Cause, say: Callable[[str], object] = lambda _step: None
+    ) -> list[Drilled]:
+        """Drill; and if it fails, heal and drill again. ``say`` is told each step.
+
+        Raises:
+            EdgeStoreError: nothing is known of the replica.
+        """
+        async with self._one:
+            drilled = [await self._drill_once(cause, say)]
+            if drilled[0].passed:
+                return drilled
+            say("the replica is bad: the whole database is uploaded anew")
+            try:
+                await self._heal()
+                await self._confirmed(HEAL_TIMEOUT_S)
+            except EdgeStoreError as exc:
+                log.error("replica_not_healed", code=exc.code, error=str(exc))
+                return drilled
+            return [*drilled, await self._drill_once(Cause.HEALED, say)]
+
+    async def drill_asked(self, say: Callable[[str], object]) -> list[Drilled]:
+        """One that somebody asks for now. Raises as ``drill`` does."""
+        return await self.drill(Cause.ASKED, say)
+
+    async def _drill_once(self, cause: Cause, say: Callable[[str], object]) -> Drilled:
+        section = self._config.replica
+        marks = await self._reader.run(read_marks)
+        say("waiting until all that is committed is in the replica")
+        await self._confirmed(SYNC_TIMEOUT_S)
+        left = None
+        if section.bytes_per_day:
+            since = {"since": now_ms() - DAY_MS}
+            (used,) = await self._reader.run(_row, "select_drilled_bytes", since)
+            left = section.bytes_per_day - used
+        database = Path(self._config.store.path)
+        job = Job(
+            url=section.url,
+            device_id=self._boot.device_id,
+            database=str(database),
+            marks=marks,
+            reserve_bytes=self._config.store.disk_reserve_bytes,
+            bytes_left=left,
+        )
+        proof = await prove_aside(job, say)
+        if proof.undecided is not None:
+            raise ReplicationError(f"nothing is known of the replica: {proof.undecided}")
+        return await self._noted(cause, proof)
+
+    async def _confirmed(self, timeout_s: float) -> None:
+        """Wait until all that is committed by now is in the replica.
+
+        Raises:
+            ReplicationError: it is not in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = max(1.0, deadline - time.monotonic())
+            try:
+                await self._replica.sync(left_s)
+            except ReplicationError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(SYNC_AGAIN_S)  # it is being started again
+            else:
+                return
+
+    async def _noted(self, cause: Cause, proof: Proof) -> Drilled:
+        """Leave the row, and tell."""
+        drill_id = None
+        at = now_ms()
+        try:
+            drill_id = await self._change(_insert, self._boot.timeline, at, cause, proof)
+        except EdgeStoreError as exc:
+            log.error("drill_not_recorded", code=exc.code, error=str(exc))
+        drilled = Drilled(drill_id=drill_id, cause=cause, proof=proof)
+        if drilled.passed and proof.txid is not None:
+            self.proven_at = at
+            self._replica.is_proven(Proven(txid=proof.txid, seq=proof.seq_to))
+        told = {
+            "drill_id": drill_id,
+            "cause": cause.value,
+            "kind": proof.kind.value,
+            "txid": proof.txid,
+            "seq_to": proof.seq_to,
+            "rows": proof.rows,
+            "duration_ms": proof.duration_ms,
+        }
+        if proof.failure is not None:
+            log.error("drill_failed", **told, failure=proof.failure)
+            self._alarms.raise_(AlarmName.DRILL_FAILED, proof.failure, drill_id=drill_id)
+            return drilled
+        log.info("drill_passed", **told)
+        self._alarms.resolve(AlarmName.DRILL_FAILED)
+        if proof.shared is not None:  # it stands until the next start has examined the file
+            self._alarms.raise_(AlarmName.CHAIN_BROKEN, proof.shared, drill_id=drill_id)
+        return drilled
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (boxes, not secrets)
+
+
+def _row(connection: Connection, name: str, params: dict[str, Any]) -> Any:
+    return connection.execute(sql(name), params).fetchone()
+
+
+def _insert(connection: Connection, timeline: str, at: int, cause: Cause, proof: Proof) -> int:
+    row = {
+        "at": at,
+        "timeline": timeline,
+        "seq_to": proof.seq_to,
+        "rows": proof.rows,
+        "txid": proof.txid,
+        "cause": cause.value,
+        "kind": proof.kind.value,
+        "bytes": proof.bytes,
+        "duration_ms": proof.duration_ms,
+        "passed": int(proof.failure is None),
+        "failure": proof.failure or proof.shared,
+    }
+    drill_id = connection.execute(sql("insert_drill"), row).lastrowid
+    assert drill_id is not None
+    return drill_id
+
+
+@asynccontextmanager
+async def drilling(
+    config: Config,
+    boot: Boot,
+    replica: Replica,
+    database: DatabaseThread,
+    change: Callable[..., Awaitable[Any]],
+    alarms: Alarms,
+) -> AsyncIterator[Drills]:
+    """Drill while the body runs. One that is under way at the end is cut, and leaves no row."""
+    path = Path(config.store.path)
+    reader = await DatabaseThread.open(lambda: open_reader(path))
+    heal = partial(upload_anew, replica, database)
+    drills = Drills(config, boot, replica, Means(reader, change, heal), alarms)
+    await drills.recall()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(drills.run())
+            try:
+                yield drills
+            finally:
+                running.cancel()
+    finally:
+        await reader.close()

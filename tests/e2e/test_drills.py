@@ -1,0 +1,200 @@
+"""Restore drills of a running box: what they prove, what they find, and what is done about it."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.daemon import Box, DaemonProcess, until
+from support.s3server import S3Server
+
+from edge_store.sqlite import open_writer
+
+FOREIGN = """
+import os, sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
+connection.execute("PRAGMA wal_autocheckpoint = 1000")
+for number in range(1_000_000):
+    value = '"' + number % 10 * "y" + 4000 * "x" + '"'
+    connection.execute(
+        "INSERT INTO annotations (at, id, kind, value) VALUES (1, ?, 'metadata', ?)",
+        (os.urandom(8).hex(), value),
+    )
+    time.sleep(0.0005)
+    if number % 50 == 49:
+        gone = "DELETE FROM annotations WHERE annotation_id % 7 = ?"
+        connection.execute(gone, (number // 50 % 7,))
+"""
+
+
+def replicated(tmp_path: Path, **settings: str) -> Box:
+    url = settings.pop("REPLICA__URL", f"file://{tmp_path}/replica")
+    return Box.init(
+        tmp_path / "box",
+        "--device-id",
+        "box-1",
+        REPLICA__ENABLED="true",
+        REPLICA__URL=url,
+        REPLICA__DRILL_INTERVAL_S=settings.pop("REPLICA__DRILL_INTERVAL_S", "0"),
+        **settings,
+    )
+
+
+def drill(box: Box, code: int = 0) -> list[dict[str, Any]]:
+    """``edge-store replica drill``: its drills, each with its proof."""
+    done = box.run("replica", "drill", "--config", str(box.directory), "--json")
+    assert done.returncode == code, done.stderr
+    drills: list[dict[str, Any]] = json.loads(done.stdout)["drills"]
+    return drills
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[S3Server]:
+    with S3Server(tmp_path / "s3") as server:
+        yield server
+
+
+def alarms(daemon: DaemonProcess) -> set[tuple[str, str]]:
+    """What was raised or resolved, and which."""
+    return {(line["event"], line["alarm"]) for line in daemon.log if "alarm" in line}
+
+
+def receipt(daemon: DaemonProcess, result_id: str) -> dict[str, Any]:
+    answer: dict[str, Any] = daemon.get(f"/v1/results/{result_id}/receipt").json()
+    return answer
+
+
+def test_a_drill_proves_what_was_committed_before_it(tmp_path: Path, s3: S3Server) -> None:
+    box = replicated(tmp_path, REPLICA__URL=s3.url("fleet"))
+    box.environ.update(s3.environ)
+    with box.serve() as daemon:
+        for n in range(3):
+            assert daemon.chat(f"question {n}").status_code == 200
+        ((newest,),) = box.rows("SELECT id FROM results ORDER BY seq DESC LIMIT 1")
+        assert receipt(daemon, newest)["proven"] is None
+        assert daemon.metrics()["edge_store_replica_proven_at"] == 0
+        (one,) = drill(box)
+        assert one["proof"]["rows"] == 3
+        assert one["proof"]["seq_to"] == box.scalar("SELECT max(seq) FROM results")
+        proven = receipt(daemon, newest)["proven"]
+        assert proven["drill_id"] == one["drill_id"]
+        assert proven["txid"] == one["proof"]["txid"]
+        assert daemon.metrics()["edge_store_replica_proven_at"] > 0
+        head = s3.folder / "edge" / "fleet" / "heads" / "box-1.json"
+        until(lambda: head.exists() and "seq" in (json.loads(head.read_text())["proven"] or ()), "")
+        assert json.loads(head.read_text())["proven"]["txid"] == one["proof"]["txid"]
+        assert not list(box.directory.glob(".drill*"))
+    (later,) = drill(box)  # the daemon is stopped: proven here, and not recorded
+    assert later["drill_id"] is None
+    assert later["proof"]["rows"] == 3
+    assert box.scalar("SELECT count(*) FROM drills") == 1
+
+
+def test_an_unclean_start_is_followed_by_a_drill(tmp_path: Path) -> None:
+    box = replicated(tmp_path)
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        daemon.kill()
+    with box.serve() as daemon:
+        assert daemon.logged("drill_passed")["cause"] == "unclean_start"
+        assert daemon.stop() == 0
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        assert daemon.stop() == 0
+        assert not [line for line in daemon.log if line["event"].startswith("drill_")]
+
+
+@pytest.mark.timeout(120)
+def test_a_foreign_writer_that_checkpoints_is_caught_and_the_replica_healed(tmp_path: Path) -> None:
+    """The corruption that SQLite's own default does: Litestream reports nothing of it."""
+    box = replicated(tmp_path, REPLICA__DRILL_INTERVAL_S="1")
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        daemon.logged("drill_passed")
+        foreign = subprocess.Popen([sys.executable, "-c", FOREIGN, str(box.database)])
+        try:
+            failed = daemon.logged("drill_failed", 60)
+        finally:
+            foreign.kill()
+            foreign.wait()
+        assert failed["failure"]
+        until(
+            lambda: box.rows("SELECT passed FROM drills ORDER BY drill_id DESC LIMIT 1") == [(1,)],
+            "healed, and proven again",
+            60,
+        )
+        assert (0,) in box.rows("SELECT DISTINCT passed FROM drills")
+        until(lambda: ("alarm_resolved", "drill_failed") in alarms(daemon), "resolved")
+        assert ("alarm_raised", "drill_failed") in alarms(daemon)
+
+
+def test_a_lost_file_of_the_replica_is_found_and_healed(tmp_path: Path) -> None:
+    box = replicated(tmp_path)
+    with box.serve() as daemon:
+        for n in range(3):
+            assert daemon.chat(f"question {n}").status_code == 200
+            drill(box)  # each is a TXID of its own
+        folder = tmp_path / "replica" / "box-1" / "results.db" / "ltx"
+        newest = max((folder / "0").iterdir())
+        for path in folder.glob("*/*.ltx"):
+            if path != newest:
+                path.unlink()
+        failed, healed = drill(box)
+        assert failed["proof"]["failure"]
+        assert healed["cause"] == "healed"
+        assert healed["proof"]["failure"] is None
+        assert healed["proof"]["rows"] == 3
+
+
+def test_a_forged_row_is_a_broken_chain_and_not_a_bad_replica(tmp_path: Path) -> None:
+    box = replicated(tmp_path)
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        began_anew = len([line for line in daemon.log if line["event"] == "wal_emptied"])
+        forger = open_writer(box.database)
+        forger.execute("UPDATE outputs SET output_text = 'forged'")
+        (one,) = drill(box, code=65)
+        assert one["proof"]["failure"] is None
+        assert "not as it was committed" in one["proof"]["shared"]
+        raised = {
+            (line["alarm"], line["message"])
+            for line in daemon.log
+            if line["event"] == "alarm_raised"
+        }
+        assert ("chain_broken", one["proof"]["shared"]) in raised
+        emptied = [line for line in daemon.log if line["event"] == "wal_emptied"]
+        assert len(emptied) == began_anew
+        forger.close()
+
+
+def test_a_store_that_is_away_says_nothing_of_the_replica(tmp_path: Path, s3: S3Server) -> None:
+    box = replicated(tmp_path, REPLICA__URL=s3.url("fleet"))
+    box.environ.update(s3.environ)
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        drill(box)
+        assert daemon.stop() == 0
+    s3.stop()
+    done = box.run("replica", "drill", "--config", str(box.directory))
+    assert done.returncode == 1
+    assert "cannot be reached" in done.stderr
+
+
+def test_a_drill_leaves_the_reserve_of_the_disk_alone(tmp_path: Path) -> None:
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    box = replicated(tmp_path)
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        drill(box)
+    done = box.run(
+        "replica", "drill", "--config", str(box.directory),
+        STORE__DISK_RESERVE_BYTES=str(free + 2**30),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "store.disk_reserve_bytes" in done.stderr
+    assert sqlite3.connect(box.database).execute("SELECT count(*) FROM drills").fetchone() == (1,)
