@@ -1,6 +1,7 @@
 """Benchmarks of the shipped parts: ratios out of one interleaved run, never single times."""
 
 from edge_store.bench.batch import BatchPlan, bench_batch
+from edge_store.bench.drill import DrillPlan, bench_drill
 from edge_store.bench.engine import EnginePlan, EngineRun, bench_engine
 from edge_store.bench.memory import bench_memory
 from edge_store.bench.overload import OverloadPlan, bench_overload
@@ -13,10 +14,12 @@ from edge_store.bench.writer import bench_writer
 
 __all__ = [
     "BatchPlan",
+    "DrillPlan",
     "EnginePlan",
     "EngineRun",
     "OverloadPlan",
     "bench_batch",
+    "bench_drill",
     "bench_engine",
     "bench_memory",
     "bench_overload",

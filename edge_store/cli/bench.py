@@ -31,7 +31,7 @@ dir_option = click.option(
 
 @click.group()
 def bench() -> None:
-    """Measure the writer, recording, queries, checks, memory, overload, batches, or an engine.
+    """Measure the writer, recording, queries, checks, memory, overload, batches, drills, an engine.
 
     Figures are medians over interleaved pairs. Exits 1 when one misses its bound.
 
@@ -184,6 +184,30 @@ def batch(pairs: int, lines: int, seconds: float, directory: Path | None) -> Non
 
     plan = BatchPlan(pairs=pairs, lines=lines, seconds=seconds)
     _measure(directory, lambda folder: bench_batch(folder, plan, say=_say))
+
+
+@bench.command()
+@pairs_option
+@click.option(
+    "--mb", "megabytes", type=AT_LEAST_ONE, default=1000, show_default=True,
+    help="Size of the database.",
+)  # fmt: skip
+@click.option(
+    "--rate", type=click.FloatRange(min=1), show_default="as fast as they are answered",
+    help="Requests a second of all callers.",
+)  # fmt: skip
+@dir_option
+def drill(pairs: int, megabytes: int, rate: float | None, directory: Path | None) -> None:
+    """Measure a restore drill, and what callers notice of one.
+
+    \b
+    Example:
+      edge-store bench drill --mb 200 --pairs 10
+    """
+    from edge_store.bench import DrillPlan, bench_drill
+
+    plan = DrillPlan(pairs=pairs, megabytes=megabytes, offered_per_s=rate)
+    _measure(directory, lambda folder: bench_drill(folder, plan, say=_say))
 
 
 @bench.command()

@@ -246,6 +246,14 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
             "the database; give or take a tenth. 0: only after an unclean start, and when asked.",
         ),
     ] = 86400.0
+    drill_idle_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="How long a drill may last with only the processor time that nothing else "
+            "wants; then it begins again with a share of about a tenth. 0: with that at once.",
+        ),
+    ] = 3600.0
     bytes_per_day: Annotated[
         int,
         Meta(ge=0, description="Most bytes that drills may download in 24 hours. 0: no bound."),

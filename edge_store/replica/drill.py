@@ -182,7 +182,7 @@ class Drills:
             reserve_bytes=self._config.store.disk_reserve_bytes,
             bytes_left=left,
         )
-        proof = await prove_aside(job, say)
+        proof = await prove_aside(job, say, idle_s=section.drill_idle_s)
         if proof.undecided is not None:
             raise ReplicationError(f"nothing is known of the replica: {proof.undecided}")
         return await self._noted(cause, proof)

@@ -224,14 +224,18 @@ async def spawn(
     credentials: Credentials | None,
     stderr: int,
     inherited: tuple[int, ...] = (),
+    in_own_session: bool = True,
 ) -> asyncio.subprocess.Process:
     """Start litestream in a session of its own; the kernel kills it when this thread ends.
 
     Call it on the main thread: PDEATHSIG fires when the *thread* that forked ends. SIGKILL and not
     SIGTERM: a last replica sync after our crash would read a commit that the crash cut short, and
     go on beside the next daemon (docs/adr/0012). ``inherited`` are descriptors it keeps open.
+    ``in_own_session``: else only in a process group, and shares the processor as its parent does.
     """
     command = [str(program.path), *arguments]
+    # uvloop, the daemon's, does not know of process groups
+    apart: dict[str, Any] = {"start_new_session": True} if in_own_session else {"process_group": 0}
     setpriv = shutil.which("setpriv")
     if setpriv:
         command = [setpriv, "--pdeathsig", "KILL", "--", *command]
@@ -244,8 +248,8 @@ async def spawn(
             env=child_environment(credentials),
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
-            start_new_session=True,
             pass_fds=inherited,
+            **apart,
         )
     except OSError as exc:
         raise LitestreamUnavailable(

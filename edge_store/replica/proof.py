@@ -34,7 +34,6 @@ from edge_store.result import Record
 
 __all__ = ["Job", "Kind", "Proof", "prove", "scratch_of"]
 
-NICE = 19
 TRIES = 2  # a replica is bad only if it is so twice: its files change while they are read
 ROOM = 1.1  # of a copy, as a share of the live file and its WAL
 COPY = "drill.db"
@@ -159,7 +158,6 @@ async def _rebuild(job: Job, scratch: Scratch, copy: Path, say: Callable[[str], 
 
 
 def main() -> None:
-    os.nice(NICE)
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
 
     def write(line: object) -> None:

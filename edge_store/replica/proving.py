@@ -1,5 +1,12 @@
 """Starts the process of a drill and hears what it says. It dies with this thread, and when it takes
 too long; its litestream dies with it.
+
+At first it has only the processor time that nothing else wants (SCHED_IDLE). That may be none: then
+after a while it begins again with a share of about a tenth (nice 10). It cannot be given that share
+under way: who has gone idle needs a privilege to come back (sched_setscheduler(2), RLIMIT_NICE).
+
+Where the kernel groups by session (sched(7), autogroup), both count only within the session, and
+sessions share alike: seen to halve what callers got. Then its whole session is made nice.
 """
 
 import asyncio
@@ -9,16 +16,40 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
+import structlog
 
 from edge_store.errors import ReplicationError
 from edge_store.replica.proof import Job, Proof
 
 __all__ = ["prove_aside"]
 
+log = structlog.get_logger(__name__)
+
 TIMEOUT_S = 6 * 3600.0  # 1 GB over 500 kbit/s
-BEFORE_IT = (("setpriv", "--pdeathsig", "KILL", "--"), ("ionice", "-c", "3"))
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+IDLE_IO = ("ionice", "-c", "3")
+
+
+class Share(NamedTuple):
+    """Of the processor, beside others that are busy."""
+
+    nice: int
+    is_idle: bool
+
+    @property
+    def before_it(self) -> list[str]:
+        """The commands that start a process with it; those that this machine has."""
+        policy = ("chrt", "--idle", "0") if self.is_idle else ()
+        commands = (DIES_WITH_US, IDLE_IO, ("nice", "-n", f"{self.nice}"), policy)
+        return [word for words in commands if words and shutil.which(words[0]) for word in words]
+
+
+LEFT_OVER = Share(19, is_idle=True)
+SMALL = Share(10, is_idle=False)
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -28,14 +59,27 @@ class Line(msgspec.Struct, frozen=True):
     proof: Proof | None = None
 
 
-async def prove_aside(job: Job, say: Callable[[str], object]) -> Proof:
-    """``proof.prove`` in a process that yields to all others. Safe to cancel: it is killed.
+async def prove_aside(job: Job, say: Callable[[str], object], *, idle_s: float) -> Proof:
+    """``proof.prove`` in a process that yields to all others: for ``idle_s`` wholly, then largely.
+    Safe to cancel: it is killed.
 
     Call it on the main thread. Raises ``ReplicationError`` when it ends without a proof.
     """
-    before = [part for words in BEFORE_IT if shutil.which(words[0]) for part in words]
+    if idle_s:
+        try:
+            return await _prove(job, say, LEFT_OVER, idle_s)
+        except TimeoutError:
+            log.warning("drill_starved", idle_s=idle_s)
+            say("the machine leaves it no time: it begins again with a small share")
+    try:
+        return await _prove(job, say, SMALL, TIMEOUT_S)
+    except TimeoutError:
+        raise ReplicationError(f"the drill took over {TIMEOUT_S:g} s") from None
+
+
+async def _prove(job: Job, say: Callable[[str], object], share: Share, timeout_s: float) -> Proof:
     process = await asyncio.create_subprocess_exec(
-        *(*before, sys.executable, "-P", "-m", "edge_store.replica.proof"),
+        *(*share.before_it, sys.executable, "-P", "-m", "edge_store.replica.proof"),
         stdin=PIPE,
         stdout=PIPE,
         stderr=DEVNULL,
@@ -44,17 +88,16 @@ async def prove_aside(job: Job, say: Callable[[str], object]) -> Proof:
     )
     assert process.stdin is not None
     assert process.stdout is not None
+    _make_session_nice(process.pid, share.nice)
     try:
         process.stdin.write(msgspec.json.encode(job))
         process.stdin.close()
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             async for text in process.stdout:
                 line = msgspec.json.decode(text, type=Line)
                 if line.proof is not None:
                     return line.proof
                 say(line.step)
-    except TimeoutError:
-        raise ReplicationError(f"the drill took over {TIMEOUT_S:g} s") from None
     except (msgspec.DecodeError, ConnectionError) as exc:
         raise ReplicationError(f"the drill's process cannot be talked to: {exc}") from exc
     finally:
@@ -66,3 +109,8 @@ async def prove_aside(job: Job, say: Callable[[str], object]) -> Proof:
         f"the drill's process ended with {process.returncode} and proved nothing",
         hint="was it killed for memory? see the kernel's log",
     )
+
+
+def _make_session_nice(process_id: int, nice: int) -> None:
+    with suppress(OSError):  # the kernel has no such groups
+        Path(f"/proc/{process_id}/autogroup").write_text(f"{nice}")

@@ -148,6 +148,7 @@ class Source:
             ),
             credentials=None,
             stderr=asyncio.subprocess.PIPE,
+            in_own_session=False,
         )
         watching = asyncio.ensure_future(self._watch(copy, database_bytes))
         try:

@@ -1,11 +1,13 @@
 """Restore drills of a running box: what they prove, what they find, and what is done about it."""
 
+import asyncio
 import json
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ import pytest
 from support.daemon import Box, DaemonProcess, until
 from support.s3server import S3Server
 
+from edge_store.ids import DeviceId
+from edge_store.replica.compare import no_marks
+from edge_store.replica.proof import Job
+from edge_store.replica.proving import prove_aside
 from edge_store.sqlite import open_writer
 
 FOREIGN = """
@@ -41,6 +47,7 @@ def replicated(tmp_path: Path, **settings: str) -> Box:
         REPLICA__ENABLED="true",
         REPLICA__URL=url,
         REPLICA__DRILL_INTERVAL_S=settings.pop("REPLICA__DRILL_INTERVAL_S", "0"),
+        REPLICA__DRILL_IDLE_S=settings.pop("REPLICA__DRILL_IDLE_S", "0"),  # the machine may be full
         **settings,
     )
 
@@ -57,6 +64,12 @@ def drill(box: Box, code: int = 0) -> list[dict[str, Any]]:
 def s3(tmp_path: Path) -> Iterator[S3Server]:
     with S3Server(tmp_path / "s3") as server:
         yield server
+
+
+def children() -> list[int]:
+    """Of this process."""
+    tasks = Path(f"/proc/{os.getpid()}/task").iterdir()
+    return [int(word) for task in tasks for word in (task / "children").read_text().split()]
 
 
 def alarms(daemon: DaemonProcess) -> set[tuple[str, str]]:
@@ -107,6 +120,39 @@ def test_an_unclean_start_is_followed_by_a_drill(tmp_path: Path) -> None:
         assert daemon.chat("hello").status_code == 200
         assert daemon.stop() == 0
         assert not [line for line in daemon.log if line["event"].startswith("drill_")]
+
+
+def test_a_drill_that_is_starved_begins_again_with_a_share(tmp_path: Path) -> None:
+    box = replicated(tmp_path, REPLICA__DRILL_IDLE_S="0.05")  # its interpreter takes longer
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        (one,) = drill(box)
+        assert one["proof"]["failure"] is None
+        assert [line["idle_s"] for line in daemon.log if line["event"] == "drill_starved"] == [0.05]
+
+
+async def test_a_drill_takes_only_what_others_leave(tmp_path: Path) -> None:
+    job = Job(
+        url=f"file://{tmp_path}/nowhere",
+        device_id=DeviceId("box-1"),
+        database=str(tmp_path / "results.db"),
+        marks=no_marks(0),
+        reserve_bytes=0,
+    )
+    proving = asyncio.ensure_future(prove_aside(job, lambda _step: None, idle_s=60))
+    seen = set()
+    while not proving.done():
+        for process_id in children():
+            with suppress(OSError):  # it has just ended
+                group = Path(f"/proc/{process_id}/autogroup")
+                nice = group.read_text().split()[-1] if group.exists() else "19"
+                policy = os.sched_getscheduler(process_id)
+                seen.add((policy, os.getpriority(os.PRIO_PROCESS, process_id), nice))
+        await asyncio.sleep(0.01)
+    assert (os.SCHED_IDLE, 19, "19") in seen
+    proof = await proving
+    assert proof.failure is not None
+    assert "there is no such folder" in proof.failure
 
 
 @pytest.mark.timeout(120)
