@@ -27,6 +27,14 @@ def replication_lines(seen: dict[str, Any]) -> "Iterator[Line]":
     if confirmed:
         at = time_text(confirmed["at"])
         yield "confirmed", f"every result up to seq {confirmed['seq']}, at {at}"
+    proven = seen.get("proven")
+    if proven:
+        yield (
+            "proven",
+            f"every result up to seq {proven['seq']}, by a restore of TXID {proven['txid']}",
+        )
+    elif confirmed:
+        yield "proven", "not yet: `edge-store replica drill`"
     if seen.get("health"):
         yield from _health(seen["health"])
 

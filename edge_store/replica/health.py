@@ -149,7 +149,7 @@ class Watch:
         self._set(
             AlarmName.FOREIGN_WRITER,
             f"{named} has {self._path} open for writing: end it, and prove the replica with "
-            "`edge-store replica restore --to FILE`; to read, open the file read-only."
+            "`edge-store replica drill`; to read, open the file read-only."
             if foreign
             else None,
         )

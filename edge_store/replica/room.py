@@ -98,6 +98,7 @@ class Replica:
             error=error,
             paused_until=paused.until if paused else None,
             health=self._watch.health,
+            proven=self._telling.proven,
         )
 
     @property

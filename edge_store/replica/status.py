@@ -7,6 +7,7 @@ from typing import Self
 from edge_store.clock import now_ms
 from edge_store.replica.control import Synced
 from edge_store.replica.foreign import Foreign
+from edge_store.replica.heads import Proven
 from edge_store.result import Record
 
 __all__ = ["Cause", "Confirmed", "Health", "ReplicaState", "ReplicaStatus", "Tracker", "numbers"]
@@ -111,6 +112,7 @@ class ReplicaStatus(Record, frozen=True, kw_only=True):
     confirmed: Confirmed | None = None
     paused_until: int | None = None  # UTC ms
     health: Health | None = None  # None until the first look
+    proven: Proven | None = None  # by the newest drill that passed
 
 
 class Tracker:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+from obstore.store import S3Store
 
 __all__ = ["BUCKET", "S3Server"]
 
@@ -57,6 +58,17 @@ class S3Server:
     def url(self, prefix: str) -> str:
         """``replica.url`` for a prefix in the bucket."""
         return f"s3://{BUCKET}/{prefix}?endpoint={self.endpoint}"
+
+    def store(self) -> S3Store:
+        """The bucket, past the box: what lies in ``folder`` may be held for long."""
+        return S3Store(
+            BUCKET,
+            endpoint=self.endpoint,
+            access_key_id=self.access_key_id,
+            secret_access_key=self.secret_access_key,
+            region="us-east-1",
+            client_options={"allow_http": True},
+        )
 
     def start(self) -> None:
         """Serve, and wait until it answers."""
