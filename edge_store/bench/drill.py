@@ -1,23 +1,26 @@
 """Restore drills against callers of the same daemon: how long one takes, and what callers notice.
 
-Windows of a load with a drill under way and without one, in turn: those with one follow each other
-until it has ended, and as many without come after or before. Database, replica and scratch copy
-share one disk. The drill is asked for by the admin socket, as ``edge-store replica drill`` does.
+Beside callers there is always one: windows of a load in which it goes on and windows in which its
+processes are stopped take turns, short ones, so that what else the machine does is in both. The
+database, its replica and the scratch copy share one disk. The drill is asked for by the admin
+socket, as ``edge-store replica drill`` does.
 """
 
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import msgspec
 
 from edge_store.bench.clients import Clients, Load, Slice, running_clients
-from edge_store.bench.figures import Figure, at_least, at_most, median
+from edge_store.bench.figures import Figure, at_least, at_most, cpu_seconds, lower_bound, median
 from edge_store.bench.order import Mode
 from edge_store.bench.served import daemon_of
 from edge_store.bench.writer import prepare, sample_result
@@ -31,13 +34,14 @@ from edge_store.wal import checkpoint
 __all__ = ["DrillPlan", "bench_drill"]
 
 BODY_BYTES = 5000
+PROGRAM = b"edge_store.replica.proof"
 ROWS_PER_COMMIT = 512
 COMMITS_PER_CHECKPOINT = 8
 CALLERS = 4
-WINDOW_S = 4.0
-WINDOWS_MAX = 4  # a drill that goes on longer is ended
-QUIET_S = 3.0  # for the disk, after a drill that was ended
-DRILL_TIMEOUT_S = 1800.0
+WINDOW_S = 2.0
+POLL_S = 0.02
+START_TIMEOUT_S = 120.0  # of a drill's process, on a full machine
+DRILL_TIMEOUT_S = 7200.0
 RATE_MIN = 0.95
 DRILL_S_PER_GB_MAX = 60.0
 
@@ -48,24 +52,6 @@ class DrillPlan(Record, frozen=True, kw_only=True):
     pairs: int
     megabytes: int  # of the database
     offered_per_s: float | None
-
-
-class Side(Record, frozen=True, kw_only=True):
-    """Windows of one kind, one after the other."""
-
-    windows: list[Slice]
-
-    @property
-    def requests_per_s(self) -> float:
-        return sum(each.requests_per_s for each in self.windows) / len(self.windows)
-
-    @property
-    def p50_ms(self) -> float:
-        return median([each.p50_ms for each in self.windows])
-
-    @property
-    def p99_ms(self) -> float:
-        return median([each.p99_ms for each in self.windows])
 
 
 async def bench_drill(
@@ -127,76 +113,137 @@ class Callers:
 
     def __init__(self, clients: Clients, pid: int, port: int, offered_per_s: float | None) -> None:
         self._clients = clients
-        self._pid, self._port = pid, port
+        self.pid, self._port = pid, port
         self._load = Load(connections=CALLERS, mode=Mode.PLAIN, offered_per_s=offered_per_s)
 
     async def window(self) -> Slice:
         """One window."""
-        measured, _ = await self._clients.slice(self._pid, self._port, self._load, WINDOW_S)
+        measured, _ = await self._clients.slice(self.pid, self._port, self._load, WINDOW_S)
         return measured
+
+
+class Beside:
+    """Drills, one after the other, while it is entered; while ``stopped`` none goes on."""
+
+    def __init__(self, drills: Drill, daemon_pid: int) -> None:
+        self._drills = drills
+        self._daemon_pid = daemon_pid
+        self._may_begin = asyncio.Event()
+        self._may_begin.set()
+        self._running: asyncio.Future[None] | None = None
+        self.ended = 0
+
+    async def __aenter__(self) -> Self:
+        self._running = asyncio.ensure_future(self._run())
+        return self
+
+    async def _run(self) -> None:
+        while True:
+            await self._may_begin.wait()
+            await self._drills.once()
+            self.ended += 1
+
+    async def __aexit__(self, *_exc: object) -> None:
+        assert self._running is not None
+        self._running.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._running
+
+    async def under_way(self) -> None:
+        """Wait until there is one.
+
+        Raises:
+            EdgeStoreError: one did not pass.
+        """
+        assert self._running is not None
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while not processes_of_drill(self._daemon_pid):
+                if self._running.done():
+                    self._running.result()
+                await asyncio.sleep(POLL_S)
+
+    def cpu_seconds(self) -> float:
+        """What the one under way has taken so far."""
+        total = 0.0
+        for process_id in processes_of_drill(self._daemon_pid):
+            with suppress(OSError):
+                total += cpu_seconds(process_id, with_ended=True)
+        return total
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """None goes on, and none begins."""
+        self._may_begin.clear()
+        held = processes_of_drill(self._daemon_pid)
+        try:
+            _signal(held, signal.SIGSTOP)
+            yield
+        finally:
+            _signal(held, signal.SIGCONT)
+            self._may_begin.set()
+
+
+def processes_of_drill(daemon_pid: int) -> list[int]:
+    """All of its session."""
+    children: dict[int, list[int]] = {}
+    sessions: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):  # it has ended meanwhile
+                stat = (entry / "stat").read_text(encoding="ascii", errors="replace")
+                _state, parent, _group, session = stat.rpartition(")")[2].split()[:4]
+                children.setdefault(int(parent), []).append(int(entry.name))
+                sessions.setdefault(int(session), []).append(int(entry.name))
+    for child in children.get(daemon_pid, []):
+        with suppress(OSError):
+            if PROGRAM in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                return sessions.get(child, [])
+    return []
+
+
+def _signal(processes: Iterable[int], number: signal.Signals) -> None:
+    for process_id in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process_id, number)
 
 
 async def _beside(
     drills: Drill, callers: Callers, plan: DrillPlan, alone_s: float, say: Callable[[str], None]
 ) -> list[Figure]:
-    rates, p50s, p99s, took = [], [], [], []
-    windows = 2
-    for number in range(plan.pairs + 1):
-        before = await _windows(callers, windows) if number % 2 else None
-        side, drill_s = await _with_drill(drills, callers)
-        windows = len(side.windows)
-        quiet = before or await _windows(callers, windows)
-        rate = side.requests_per_s / quiet.requests_per_s
-        ended = "ended by us" if drill_s is None else f"{drill_s:.1f} s"
-        say(
-            f"pair {number}: {side.requests_per_s:.0f} and {quiet.requests_per_s:.0f} requests/s "
-            f"({rate:.3f}); p50 {side.p50_ms:.2f} and {quiet.p50_ms:.2f} ms, p99 {side.p99_ms:.1f} "
-            f"and {quiet.p99_ms:.1f} ms; drill {ended}; load average {os.getloadavg()[0]:.1f}"
-        )
-        if number:  # the first pair warms up
-            rates.append(rate)
-            p50s.append(side.p50_ms / quiet.p50_ms)
-            p99s.append(side.p99_ms / quiet.p99_ms)
-            took += [drill_s] if drill_s is not None else []
-    figures = [
-        at_most(
-            f"a drill of {plan.megabytes} MB alone",
-            alone_s,
-            DRILL_S_PER_GB_MAX * max(1.0, plan.megabytes / 1000),
-            "s",
-        ),
+    pairs: list[tuple[Slice, Slice]] = []
+    shares: list[float] = []
+    async with Beside(drills, callers.pid) as beside:
+        for number in range(plan.pairs + 1):
+            await beside.under_way()
+            slices: dict[bool, Slice] = {}
+            for is_stopped in (True, False) if number % 2 else (False, True):
+                began, spent = time.monotonic(), beside.cpu_seconds()
+                with beside.stopped() if is_stopped else nullcontext():
+                    slices[is_stopped] = await callers.window()
+                if not is_stopped and (more := beside.cpu_seconds() - spent) >= 0:
+                    shares.append(more / (time.monotonic() - began))
+            one, none = slices[False], slices[True]
+            say(
+                f"pair {number}: {one.requests_per_s:.0f} and {none.requests_per_s:.0f} requests/s "
+                f"({one.requests_per_s / none.requests_per_s:.3f}); p50 {one.p50_ms:.2f} and "
+                f"{none.p50_ms:.2f} ms, p99 {one.p99_ms:.1f} and {none.p99_ms:.1f} ms; "
+                f"load average {os.getloadavg()[0]:.1f}"
+            )
+            if number:  # the first pair warms up
+                pairs.append((one, none))
+    rates = [one.requests_per_s / none.requests_per_s for one, none in pairs]
+    p50s = [one.p50_ms / none.p50_ms for one, none in pairs]
+    p99s = [one.p99_ms / none.p99_ms for one, none in pairs]
+    alone_max_s = DRILL_S_PER_GB_MAX * max(1.0, plan.megabytes / 1000)
+    return [
+        at_most(f"a drill of {plan.megabytes} MB alone", alone_s, alone_max_s, "s"),
         at_least("callers' rate, with a drill ÷ without", median(rates), RATE_MIN),
+        Figure(name="the same, 95 % above", value=lower_bound(rates), unit="ratio"),
         Figure(name="callers' p50, with a drill ÷ without", value=median(p50s), unit="ratio"),
         Figure(name="callers' p99, with a drill ÷ without", value=median(p99s), unit="ratio"),
-        Figure(name="drills that ended", value=len(took) / plan.pairs, unit="ratio"),
+        Figure(name="what the drill took of one core", value=median(shares), unit="ratio"),
+        Figure(name="drills that came to their end", value=beside.ended, unit=""),
     ]
-    if took:
-        figures.append(Figure(name="a drill beside callers", value=median(took), unit="s"))
-    return figures
-
-
-async def _windows(callers: Callers, number: int) -> Side:
-    return Side(windows=[await callers.window() for _ in range(number)])
-
-
-async def _with_drill(drills: Drill, callers: Callers) -> tuple[Side, float | None]:
-    """Windows that a drill was under way in, and its seconds; None if it had to be ended."""
-    drilling = asyncio.ensure_future(drills.once())
-    windows: list[Slice] = []
-    try:
-        while not drilling.done() and len(windows) < WINDOWS_MAX:
-            measured = await callers.window()
-            if not windows or not drilling.done():  # the last one it had left
-                windows.append(measured)
-        if drilling.done():
-            return Side(windows=windows), drilling.result()
-        return Side(windows=windows), None
-    finally:
-        if not drilling.done():
-            drilling.cancel()
-            with suppress(asyncio.CancelledError):
-                await drilling
-            await asyncio.sleep(QUIET_S)
 
 
 def _fill(database: Path, megabytes: int, say: Callable[[str], None]) -> int:
