@@ -22,7 +22,7 @@ OURS = {
     "conversations": "conversation_id tenant",
     "deletions": "what reason id timeline boot_id tenant digest",
     "device": "device_id",
-    "drills": "timeline txid failure",
+    "drills": "cause kind timeline txid failure",
     "files": "file_id tenant purpose sha256",
     "forgotten": "what id",
     "line_marks": "batch_id mark code",
