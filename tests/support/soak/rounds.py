@@ -21,7 +21,7 @@ from support.soak.callers import Callers
 from support.soak.faults import BOX_FAULTS, STORE_FAULTS, may_mount
 from support.soak.restored import Found, Wanted, check
 
-__all__ = ["Soak"]
+__all__ = ["BadRestore", "Soak"]
 
 CONNECTIONS = 16
 LOAD_S = (1.0, 2.5)
@@ -30,6 +30,7 @@ CATCH_UP_S = 180.0
 START_S = 60.0
 ROUNDS_PER_BOX = (4, 5, 10)  # a restore reads the whole file: it must not grow for ever
 DISK = "512m"
+CONTROL = Path(__file__).with_name("control")
 DEVICE = "box-1"
 DAMAGE = {65, 66, 76, 78}  # exit statuses that nothing may end with
 
@@ -42,10 +43,24 @@ SETTINGS = {
 }
 
 
-class Soak:
-    """``totals`` counts what was done and seen. A round that finds something bad raises."""
+class BadRestore(AssertionError):
+    """One that is not what was replicated."""
 
-    def __init__(self, folder: Path, seed: int, rate: float, *, says: bool = False) -> None:
+
+class Soak:
+    """``totals`` counts what was done and seen. A round that finds something bad raises:
+    ``BadRestore`` where it is a restore.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        rate: float,
+        *,
+        says: bool = False,
+        is_control: bool = False,
+    ) -> None:
         self.folder = folder / "disk"  # the box's own file system, where one may be mounted
         self.random = random.Random(seed)
         self.totals: Counter[str] = Counter()
@@ -59,6 +74,7 @@ class Soak:
         self.callers = Callers(CONNECTIONS, rate)
         self._base = folder
         self._says = says
+        self._is_control = is_control
         self._boxes = self._rounds_left = 0
         self._is_served = False
         self._disk_is_small = False
@@ -122,6 +138,8 @@ class Soak:
                 **SETTINGS,
             )
             self.box.environ.update(self.server.environ)
+            if self._is_control:
+                self.box.environ["PYTHONPATH"] = f"{CONTROL}:{self.box.environ['PYTHONPATH']}"
             self.box.deadline_s = START_S
             self._of_box = stack.pop_all()
         self._began_at = math.inf
@@ -311,7 +329,8 @@ class Soak:
     def _judge(self, restores: list[tuple[float | None, int, "Future[Found]"]]) -> None:
         for at, seq, future in restores:
             found = future.result()
-            assert not found.faults, (at, seq, found.faults, self._told())
+            if found.faults:
+                raise BadRestore(f"{at=}, {seq=}, {found.faults}; {self._told()}")
             self.totals["restores"] += 1
             self.totals["results in them"] += found.results
             self._say(
