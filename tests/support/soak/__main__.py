@@ -27,6 +27,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--rate", type=float, default=300.0, help="requests a second")
     parser.add_argument(
+        "--rounds-per-box", type=int, help="for merges of minutes: 50 or more, at a lower rate"
+    )
+    parser.add_argument(
         "--control",
         action="store_true",
         help="with SQLite's own wal_autocheckpoint in the daemon: passes if a restore is bad",
@@ -43,6 +46,7 @@ def main() -> int:
         arguments.rate,
         says=not arguments.quiet,
         is_control=arguments.control,
+        rounds_per_box=arguments.rounds_per_box,
     ) as soak:
         try:
             soak.run(arguments.restores)
@@ -62,12 +66,14 @@ def main() -> int:
     shutil.rmtree(folder)
     for name, count in sorted((soak.totals + soak.callers.totals).items()):
         print(f"{count:>9}  {name}")
+    callers = soak.callers
     print(
         f"PASSED: {soak.totals['restores']} restores in {soak.rounds} rounds, none bad; "
-        f"{soak.callers.totals['acknowledged'] / soak.callers.asked_s:.0f} answers and "
-        f"{soak.commits / soak.callers.asked_s:.0f} commits a second under load; caught up in "
-        f"{max(soak.catch_up_s):.0f} s at most; {time.monotonic() - began:.0f} s, seed "
-        f"{arguments.seed}, load average {os.getloadavg()[0]:.1f}"
+        f"{callers.totals['acknowledged'] / callers.asked_s:.0f} answers and "
+        f"{soak.commits / callers.asked_s:.0f} commits a second under load, "
+        f"{soak.most_commits} in the busiest; caught up in {max(soak.catch_up_s):.0f} s at most; "
+        f"{time.monotonic() - began:.0f} s, seed {arguments.seed}, "
+        f"load average {os.getloadavg()[0]:.1f}"
     )
     return 0
 

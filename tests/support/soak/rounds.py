@@ -60,13 +60,14 @@ class Soak:
         *,
         says: bool = False,
         is_control: bool = False,
+        rounds_per_box: int | None = None,
     ) -> None:
         self.folder = folder / "disk"  # the box's own file system, where one may be mounted
         self.random = random.Random(seed)
         self.totals: Counter[str] = Counter()
         self.rounds = 0
         self.catch_up_s: list[float] = []
-        self.commits = 0
+        self.commits = self.most_commits = 0  # in all, and in one second
         self.box: Box
         self.daemon: DaemonProcess
         self.server: S3Server
@@ -75,6 +76,7 @@ class Soak:
         self._base = folder
         self._says = says
         self._is_control = is_control
+        self._rounds_per_box = (rounds_per_box,) if rounds_per_box else ROUNDS_PER_BOX
         self._boxes = self._rounds_left = 0
         self._is_served = False
         self._disk_is_small = False
@@ -112,7 +114,7 @@ class Soak:
             if self._rounds_left == 0:
                 self._leave_box()
                 self._new_box()
-                self._rounds_left = self.random.choice(ROUNDS_PER_BOX)
+                self._rounds_left = self.random.choice(self._rounds_per_box)
             self._rounds_left -= 1
             self._round()
 
@@ -148,6 +150,11 @@ class Soak:
         self._catch_up()
         self._began_at = time.time()
 
+    def _count_commits(self) -> None:
+        found = rows(self.box.database, "SELECT count(*) FROM commits GROUP BY at / 1000")
+        self.commits += sum(count for (count,) in found)
+        self.most_commits = max(self.most_commits, *(count for (count,) in found))
+
     def _url(self, port: int) -> str:
         return self.server.url("fleet").replace(str(self.server.port), str(port))
 
@@ -160,8 +167,7 @@ class Soak:
                 self._end_daemon()
         if is_well:
             if self._boxes:
-                ((commits,),) = rows(self.box.database, "SELECT count(*) FROM commits")
-                self.commits += commits
+                self._count_commits()
             self._of_box.close()  # else the files are the evidence
         elif self._boxes:
             self.proxy.__exit__(None, None, None)
