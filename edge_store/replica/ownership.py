@@ -21,6 +21,7 @@ from edge_store.replica.heads import Head, Heads
 from edge_store.replica.lineage import Lineage
 from edge_store.replica.objects import Found, Objects
 from edge_store.replica.owner import Asker, Owner, owner_key, read_owner
+from edge_store.replica.traffic import Traffic
 
 __all__ = ["SILENT_S", "Asking", "Ownership"]
 
@@ -102,6 +103,11 @@ class Ownership:
     def every_s(self) -> float:
         """How often the owner looks."""
         return self._claim.every_s
+
+    @property
+    def traffic(self) -> Traffic:
+        """What the daemon has asked of the store for its claim and its head."""
+        return self._objects.traffic
 
     async def seen(self) -> tuple[Owner | None, int | None]:
         """Who has the path now, and when the store was last given the head (UTC ms).

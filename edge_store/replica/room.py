@@ -35,9 +35,10 @@ from edge_store.replica.objects import Objects
 from edge_store.replica.owner import Owner, owner_of
 from edge_store.replica.ownership import Asking, Ownership
 from edge_store.replica.pause import Pause
-from edge_store.replica.status import STALLED_AFTER_S, Cause, ReplicaState, ReplicaStatus
+from edge_store.replica.status import Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
 from edge_store.replica.telling import Telling
+from edge_store.replica.traffic import Ledger, Traffic
 from edge_store.replica.written import is_written_from
 from edge_store.result import Boot, NotReplicated
 from edge_store.sqlite import DatabaseThread, open_reader
@@ -54,7 +55,7 @@ UNSEEN_LOOKS, UNSEEN_MIN_S = 4, 5.0  # then the store counts as away, whatever L
 class Replica:
     """What the rest of the daemon sees of it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (all that it is made of)
         self,
         litestream: Litestream | External,
         ownership: Ownership,
@@ -62,6 +63,7 @@ class Replica:
         ground: Ground,
         watch: Watch,
         pause: Pause,
+        ledger: Ledger,
     ) -> None:
         self._litestream = litestream
         self.ownership = ownership
@@ -69,6 +71,7 @@ class Replica:
         self._ground = ground
         self._watch = watch
         self._pause = pause
+        self._ledger = ledger
         self._refused: ReplicationError | None = Asking("the store has not answered yet", 0.0)
         self._store_answered_at = -math.inf  # monotonic
         self._unseen: str | None = None  # why the last look at the owner failed
@@ -83,7 +86,7 @@ class Replica:
         cause, error = self._obstacle(), status.error
         if cause is None and status.state is ReplicaState.STALLED:
             # a stall only if the store is known to have answered since
-            stalled_s = max(0.0, status.lag_s - STALLED_AFTER_S)
+            stalled_s = max(0.0, status.lag_s - self._litestream.stalled_after_s)
             if self._store_answered_at < time.monotonic() - stalled_s:
                 cause = Cause.UNREACHABLE
         if cause in (Cause.TAKEN, Cause.UNREACHABLE, Cause.STARTING) and self._refused is not None:
@@ -99,6 +102,7 @@ class Replica:
             paused_until=paused.until if paused else None,
             health=self._watch.health,
             proven=self._telling.proven,
+            usage=self._ledger.usage,
         )
 
     @property
@@ -187,7 +191,21 @@ class Replica:
             except ReplicationError as exc:
                 log.error("replica_unsettled", code=exc.code, error=str(exc))
             await self._watch.keep_bounded(self._litestream, self.status.state)
+            self.keep_count()
             await asyncio.sleep(again_s)
+
+    def keep_count(self) -> None:
+        """Write down what was asked of the store."""
+        self._ledger.saw_objects(self.ownership.traffic)
+        try:
+            self._ledger.keep()
+        except OSError as exc:
+            log.warning("replica_traffic_not_kept", error=exc.strerror)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was asked of the store since the start, as of the last look."""
+        return self._ledger.since_start
 
     @property
     def process_id(self) -> int | None:
@@ -334,8 +352,9 @@ async def replicating(
     """
     location = parse_location(section.url)
     objects = Objects(location, read_credentials(location))
+    ledger = Ledger(path)
     litestream: Litestream | External = (
-        Litestream(section, path, boot.device_id, lock_descriptor=lock_descriptor)
+        Litestream(section, path, boot.device_id, lock_descriptor=lock_descriptor, count=ledger.add)
         if section.mode is ReplicaMode.CHILD
         else External(section, path)
     )
@@ -355,6 +374,7 @@ async def replicating(
         head = await heads.read()
         if head is not None and (await lineage(None, head)).holds_head:
             return True
+        ledger.add("LIST", 1, 0)
         try:
             keys = read_credentials(location)
             is_from_here = await is_written_from(litestream.ltx, location, keys, boot.device_id)
@@ -367,8 +387,8 @@ async def replicating(
     claim = msgspec.structs.replace(claim, every_s=section.owner_check_s)
     ownership = Ownership(objects, claim, heads, lineage, was_ours)
     watch = Watch(path, litestream.ltx, database, alarms, local_bytes_max=section.local_bytes_max)
-    telling = Telling(heads, reader, boot)
-    replica = Replica(litestream, ownership, telling, ground, watch, Pause(path))
+    telling = Telling(heads, reader, boot, section.pace.head_every_s)
+    replica = Replica(litestream, ownership, telling, ground, watch, Pause(path), ledger)
     try:
         async with litestream, asyncio.TaskGroup() as tasks:
             with suppress(TimeoutError):
@@ -386,6 +406,7 @@ async def replicating(
                     task.cancel()
                 await replica.leave()
         await replica.tell_last()
+        replica.keep_count()
     finally:
         await reader.close()
 
