@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from structlog.testing import capture_logs
 
 from edge_store.cli.main import cli
 from edge_store.config import PACES, Pace, ReplicaProfile, ReplicaSection
 from edge_store.replica import positions, traffic
+from edge_store.replica.childlog import ChildLog
 from edge_store.replica.control import Synced
 from edge_store.replica.cost import PRICES, bill, class_of
 from edge_store.replica.location import parse_location
@@ -245,3 +247,20 @@ def test_the_bill_takes_the_prices_that_are_given(tmp_path: Path, clock: Clock) 
     done = CliRunner().invoke(cli, [*arguments, "--stored-bytes", "1000000000", *given])
     assert json.loads(done.stdout)["usd"] == pytest.approx(30 * 0.01 + 0.5)
     assert json.loads(done.stdout)["profile"] == "balanced"
+
+
+async def test_an_error_about_a_level_of_files_is_one_and_debug_lines_are_not_passed_on() -> None:
+    stream = asyncio.StreamReader()
+    for level, message in (("ERROR", "compaction failed"), ("DEBUG", "ltx file uploaded")):
+        line = f'{{"time":"2026-11-29T20:46:20Z","level":"{level}","msg":"{message}","level":1}}\n'
+        stream.feed_data(line.encode())
+    stream.feed_eof()
+    errors: list[str] = []
+    entries: list[str] = []
+    with capture_logs() as logs:
+        await ChildLog(
+            stream, on_error=errors.append, on_entry=lambda entry: entries.append(entry["msg"])
+        ).run()
+    assert errors == ["compaction failed"]
+    assert entries == ["compaction failed", "ltx file uploaded"]
+    assert [line["message"] for line in logs] == ["compaction failed"]
