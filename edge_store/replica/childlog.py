@@ -48,16 +48,18 @@ class ChildLog:
             self._pass_on(line)
 
     def _pass_on(self, line: bytes) -> None:
+        found = LEVEL.match(line)
+        name = found[1].decode() if found else ""
         try:
             entry = msgspec.json.decode(line, type=dict[str, Any])
         except msgspec.DecodeError:
-            # what it prints before it dies, and the piece of a line that is too long
+            if name == UNTOLD:
+                return
+            # what it prints before it dies, and the beginning of a line that is too long
             text = line.decode(errors="replace").strip()[:MESSAGE_CHARS_MAX]
             level, message, fields = "error" if text.startswith("Error") else "warning", text, {}
         else:
             self._on_entry(entry)
-            found = LEVEL.match(line)
-            name = found[1].decode() if found else "INFO"
             if name == UNTOLD:
                 return
             level, message, fields = LEVELS.get(name, "debug"), *_told(entry)
@@ -69,17 +71,21 @@ class ChildLog:
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    """Lines without their end; what is longer than the bound comes in pieces."""
-    pending = b""
+    """Lines without their end. Of one that is longer than the bound comes the beginning: a listing
+    of a thousand objects is 50 KB.
+    """
+    pending, is_cut = b"", False
     while chunk := await stream.read(CHUNK_BYTES):
         *whole, pending = (pending + chunk).split(b"\n")
         for line in whole:
-            if line.strip():
+            if line.strip() and not is_cut:
                 yield line
+            is_cut = False
         if len(pending) > LINE_BYTES_MAX:
-            yield pending
-            pending = b""
-    if pending.strip():
+            if not is_cut:
+                yield pending
+            pending, is_cut = b"", True
+    if pending.strip() and not is_cut:
         yield pending
 
 

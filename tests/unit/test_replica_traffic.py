@@ -254,6 +254,10 @@ async def test_an_error_about_a_level_of_files_is_one_and_debug_lines_are_not_pa
     for level, message in (("ERROR", "compaction failed"), ("DEBUG", "ltx file uploaded")):
         line = f'{{"time":"2026-11-29T20:46:20Z","level":"{level}","msg":"{message}","level":1}}\n'
         stream.feed_data(line.encode())
+    listed = '"0000000000000001-0000000000000001.ltx",' * 1000
+    stream.feed_data(
+        f'{{"time":"x","level":"DEBUG","msg":"s3 LIST page","s3":[{listed}""]}}\n'.encode()
+    )
     stream.feed_eof()
     errors: list[str] = []
     entries: list[str] = []
