@@ -52,8 +52,7 @@ BUSY_TIMEOUT_MS = 5000  # with 0 it met locks, with 5 s none
 REPLICA_INTERVAL_S = 1.0  # until what was taken up is sent
 ASKED_FROM_S = 5.0  # an interval over this is kept by asking: each question takes up what there is
 UNASKED = 10  # then Litestream does so by itself this much more rarely, should nobody ask
-CHECKPOINT_PAGES = 4_000  # of 2 KiB: 8 MB of WAL, then Litestream moves it into the database
-TRUNCATE_PAGES = 100_000  # 200 MB, then it blocks the writer to empty it
+TRUNCATE_PAGES = 100_000  # of 2 KiB: 200 MB of WAL, then it blocks the writer to empty it
 
 # What the child may see of our environment: private CAs and proxies, but not AWS_CA_BUNDLE, with
 # which it refuses to start, and none of our own settings.
@@ -156,7 +155,8 @@ def render_config(
                 "meta-path": str(meta_path),
                 "monitor-interval": _go(monitor_s),
                 "busy-timeout": _go(BUSY_TIMEOUT_MS / 1000),
-                "min-checkpoint-page-count": CHECKPOINT_PAGES,
+                "checkpoint-interval": _go(pace.checkpoint_interval_s),
+                "min-checkpoint-page-count": pace.checkpoint_pages,
                 "truncate-page-n": TRUNCATE_PAGES,
                 "replica": {**replica, "sync-interval": _go(REPLICA_INTERVAL_S)},
             }
