@@ -46,13 +46,13 @@ def watch(
             "replica_requests",
             "Requests to the store, Litestream's and the daemon's own",
             "verb",
-            lambda: replica.traffic.requests,
+            lambda: replica.ledger.since_start.requests,
         )
         metrics.watch_counts(
             "replica_bytes",
             "Bytes of objects written and read there",
             "verb",
-            lambda: replica.traffic.bytes,
+            lambda: replica.ledger.since_start.bytes,
         )
         metrics.watch(
             "replica_lag_seconds",

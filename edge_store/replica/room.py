@@ -38,7 +38,7 @@ from edge_store.replica.pause import Pause
 from edge_store.replica.status import Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
 from edge_store.replica.telling import Telling
-from edge_store.replica.traffic import Ledger, Traffic
+from edge_store.replica.traffic import Ledger
 from edge_store.replica.written import is_written_from
 from edge_store.result import Boot, NotReplicated
 from edge_store.sqlite import DatabaseThread, open_reader
@@ -71,7 +71,7 @@ class Replica:
         self._ground = ground
         self._watch = watch
         self._pause = pause
-        self._ledger = ledger
+        self.ledger = ledger
         self._refused: ReplicationError | None = Asking("the store has not answered yet", 0.0)
         self._store_answered_at = -math.inf  # monotonic
         self._unseen: str | None = None  # why the last look at the owner failed
@@ -102,7 +102,7 @@ class Replica:
             paused_until=paused.until if paused else None,
             health=self._watch.health,
             proven=self._telling.proven,
-            usage=self._ledger.usage,
+            usage=self.ledger.usage,
         )
 
     @property
@@ -191,21 +191,8 @@ class Replica:
             except ReplicationError as exc:
                 log.error("replica_unsettled", code=exc.code, error=str(exc))
             await self._watch.keep_bounded(self._litestream, self.status.state)
-            self.keep_count()
+            self.ledger.keep(self.ownership.traffic)
             await asyncio.sleep(again_s)
-
-    def keep_count(self) -> None:
-        """Write down what was asked of the store."""
-        self._ledger.saw_objects(self.ownership.traffic)
-        try:
-            self._ledger.keep()
-        except OSError as exc:
-            log.warning("replica_traffic_not_kept", error=exc.strerror)
-
-    @property
-    def traffic(self) -> Traffic:
-        """What was asked of the store since the start, as of the last look."""
-        return self._ledger.since_start
 
     @property
     def process_id(self) -> int | None:
@@ -406,7 +393,7 @@ async def replicating(
                     task.cancel()
                 await replica.leave()
         await replica.tell_last()
-        replica.keep_count()
+        ledger.keep(ownership.traffic)
     finally:
         await reader.close()
 

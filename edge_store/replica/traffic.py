@@ -17,13 +17,26 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
+import structlog
 
 from edge_store.clock import now_ms
 from edge_store.result import Record
 
-__all__ = ["VERBS", "Ledger", "Reporting", "Reports", "Sums", "Traffic", "Usage", "read_usage"]
+__all__ = [
+    "NOTHING",
+    "VERBS",
+    "Ledger",
+    "Reporting",
+    "Reports",
+    "Sums",
+    "Traffic",
+    "Usage",
+    "read_usage",
+]
 
 VERBS: Final = ("PUT", "LIST", "GET", "DELETE")
+log = structlog.get_logger(__name__)
+
 DAYS_KEPT = 62
 MONTH_DAYS = 30
 SIZES_MAX = 4096  # of files that Litestream has merged, and may read again
@@ -135,8 +148,7 @@ class Ledger:
         self._requests[verb] += requests
         self._bytes[verb] += size
 
-    def saw_objects(self, traffic: Traffic) -> None:
-        """``traffic`` is all that the daemon itself has asked for since its start."""
+    def _saw_objects(self, traffic: Traffic) -> None:
         for sums, now, seen in (
             (self._requests, traffic.requests, self._objects.requests),
             (self._bytes, traffic.bytes, self._objects.bytes),
@@ -155,12 +167,17 @@ class Ledger:
         """With what earlier processes have counted, as of the last ``keep``."""
         return _usage(self._before)
 
-    def keep(self) -> None:
-        """Write the sums down.
-
-        Raises:
-            OSError: they cannot be; the next time they are, with what came meanwhile.
+    def keep(self, objects: Traffic) -> None:
+        """Write the sums down. ``objects`` is all that the daemon itself has asked for since its
+        start. When they cannot be written, they are the next time, with what came meanwhile.
         """
+        self._saw_objects(objects)
+        try:
+            self._keep()
+        except OSError as exc:
+            log.warning("replica_traffic_not_kept", error=exc.strerror)
+
+    def _keep(self) -> None:
         now = now_ms()
         today = _date(now)
         requests, size = self._requests - self._kept[0], self._bytes - self._kept[1]

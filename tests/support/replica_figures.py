@@ -109,8 +109,8 @@ class Lag(Measure):
 
     async def __call__(self, folder: Path, replica: Replica) -> None:
         await asyncio.sleep(SETTLE_S)
-        replica.keep_count()
-        before, began, own = replica.traffic, time.monotonic(), time.process_time()
+        replica.ledger.keep(replica.ownership.traffic)
+        before, began, own = replica.ledger.since_start, time.monotonic(), time.process_time()
         child = replica.process_id
         assert child is not None
         theirs = cpu_seconds(child)
@@ -118,8 +118,8 @@ class Lag(Measure):
         told, _ = await asyncio.to_thread(writer.communicate)
         took = time.monotonic() - began
         own, theirs = time.process_time() - own, cpu_seconds(child) - theirs
-        replica.keep_count()
-        asked = replica.traffic
+        replica.ledger.keep(replica.ownership.traffic)
+        asked = replica.ledger.since_start
         level = folder / "s3" / BUCKET / "fleet" / DEVICE / "results.db" / "0000"
         late = lags([float(line) for line in told.split()], arrivals(level))
         requests = {

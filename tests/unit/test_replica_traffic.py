@@ -17,7 +17,15 @@ from edge_store.replica.control import Synced
 from edge_store.replica.cost import PRICES, bill, class_of
 from edge_store.replica.location import parse_location
 from edge_store.replica.status import ReplicaState, Tracker
-from edge_store.replica.traffic import Ledger, Reporting, Reports, Traffic, Usage, read_usage
+from edge_store.replica.traffic import (
+    NOTHING,
+    Ledger,
+    Reporting,
+    Reports,
+    Traffic,
+    Usage,
+    read_usage,
+)
 
 DAY_MS = 86_400_000
 FILE = "http://s3/edge/p/box-a/results.db/0001/0000000000000004-000000000000000b.ltx"
@@ -82,10 +90,8 @@ def test_sums_go_on_over_restarts_and_days(tmp_path: Path, clock: Clock) -> None
     for day in range(3):
         ledger = Ledger(database)
         ledger.add("PUT", 5, 100)
-        ledger.saw_objects(Traffic(requests={"GET": 2}, bytes={"GET": 7}))
-        ledger.keep()
-        ledger.saw_objects(Traffic(requests={"GET": 3}, bytes={"GET": 8}))
-        ledger.keep()
+        ledger.keep(Traffic(requests={"GET": 2}, bytes={"GET": 7}))
+        ledger.keep(Traffic(requests={"GET": 3}, bytes={"GET": 8}))
         assert ledger.since_start == Traffic(
             requests={"PUT": 5, "GET": 3}, bytes={"PUT": 100, "GET": 8}
         )
@@ -104,20 +110,20 @@ def test_what_is_older_than_a_month_is_in_no_bill_and_in_the_end_in_no_file(
     database = tmp_path / "results.db"
     ledger = Ledger(database)
     ledger.add("PUT", 1, 1)
-    ledger.keep()
+    ledger.keep(NOTHING)
     clock.now += 40 * DAY_MS
     ledger.add("PUT", 10, 10)
-    ledger.keep()
+    ledger.keep(NOTHING)
     assert ledger.usage.month.requests == {"PUT": 10}
     assert ledger.usage.since == 1_011 * DAY_MS
     clock.now += 40 * DAY_MS
-    ledger.keep()
+    ledger.keep(NOTHING)
     assert b"1972-09-27" not in (tmp_path / "replica-traffic.json").read_bytes()
 
 
 def test_a_file_of_sums_that_is_not_understood_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "replica-traffic.json").write_text("{")
-    Ledger(tmp_path / "results.db").keep()
+    Ledger(tmp_path / "results.db").keep(NOTHING)
     usage = read_usage(tmp_path / "results.db")
     assert usage is not None
     assert usage.month.requests == {}
@@ -239,7 +245,7 @@ def test_the_bill_takes_the_prices_that_are_given(tmp_path: Path, clock: Clock) 
     ledger = Ledger(tmp_path / "results.db")
     ledger.add("PUT", 1000, 10**9)
     clock.now += DAY_MS
-    ledger.keep()
+    ledger.keep(NOTHING)
     arguments = ["replica", "cost", "--config", str(tmp_path), "--json"]
     done = CliRunner().invoke(cli, [*arguments, "--stored-bytes", "1000000000"])
     assert json.loads(done.stdout)["usd"] == 0.0
