@@ -26,12 +26,14 @@ from edge_store.observability.metrics import Metrics
 from edge_store.replica.room import Replica, replicating
 from edge_store.replica.traffic import VERBS
 from edge_store.sqlite import DatabaseThread, open_writer
+from edge_store.wal import move_wal
 
 DEVICE = "box-a"
 RATE = 20  # commits a second
 BODY_BYTES = 4000
 SETTLE_S = 15.0  # until the first snapshot has been sent
 GROUP, SLICE_S = 64, 4.0
+ALONE = "alone.db"
 DAY_S = 86_400
 
 
@@ -59,9 +61,13 @@ def commit_at_rate(path: Path, seconds: float) -> None:
 
 
 def commit_fast(path: Path) -> None:
-    """Commit groups for a slice whenever asked to; how many results it were, each time."""
+    """Commit groups for a slice whenever asked to; how many results it were, each time. Where no
+    Litestream moves the WAL, it is moved between slices: so it is written over, and costs nothing.
+    """
     database = Database(path, DEVICE)
     for _ in sys.stdin:
+        if path.name == ALONE:
+            move_wal(path)
         count, ends_at = 0, time.monotonic() + SLICE_S
         while time.monotonic() < ends_at:
             database.write(GROUP, body_bytes=BODY_BYTES)
@@ -144,7 +150,7 @@ class Throughput(Measure):
     async def __call__(self, folder: Path, replica: Replica) -> None:
         writers = (
             child_of(folder / "results.db", "hurry"),
-            child_of(folder / "alone.db", "hurry"),
+            child_of(folder / ALONE, "hurry"),
         )
 
         def slice_of(writer: "subprocess.Popen[str]") -> int:
