@@ -11,11 +11,12 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import msgspec
 import structlog
 
-from edge_store.errors import PathTaken, ReplicationError
+from edge_store.errors import LitestreamUnavailable, PathTaken, ReplicationError
 from edge_store.ids import BootId, new_boot_id
 from edge_store.replica.heads import Head, Heads
 from edge_store.replica.lineage import Lineage
@@ -23,10 +24,11 @@ from edge_store.replica.objects import Found, Objects
 from edge_store.replica.owner import Asker, Owner, owner_key, read_owner
 from edge_store.replica.traffic import Traffic
 
-__all__ = ["SILENT_S", "Asking", "Ownership"]
+__all__ = ["SILENT_S", "Asking", "Ownership", "claim_first"]
 
 log = structlog.get_logger(__name__)
 
+CLAIM_AT_START_S = 5.0
 SILENT_S = 900.0  # three heartbeats of a head
 RENEW_S = 300.0  # a copy of a running machine is told from its original by whose the last one is
 SETTLE_MIN_S, SETTLE_MAX_S = 1.0, 2.0  # where the store knows no conditions
@@ -314,3 +316,15 @@ class Ownership:
         return PathTaken(
             f"the replica of {self._claim.device_id} {said.format('somebody')}", hint=hint
         )
+
+
+async def claim_first(claim: Callable[[], Awaitable[None]]) -> None:
+    """At the start, which waits so long for the store and then goes on without."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLAIM_AT_START_S):
+            try:
+                await claim()
+            except LitestreamUnavailable:
+                raise
+            except ReplicationError as exc:
+                log.error("replica_unclaimed", error=str(exc), hint=exc.hint)

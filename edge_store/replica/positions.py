@@ -19,6 +19,8 @@ __all__ = ["watch_positions"]
 log = structlog.get_logger(__name__)
 
 COUNT_EVERY_S = 5.0
+# Results of ordinary size: 45 MB of WAL; at 200 MB Litestream stops the writer.
+WAITING_MAX = 10_000
 ANSWER_TIMEOUT_S = 3.0  # then the store is called unreachable
 
 
@@ -28,7 +30,7 @@ async def watch_positions(
     newest_seq: Callable[[], int | None],
     *,
     interval_s: float,
-    waiting_max: int | None = None,
+    waiting_max: int = WAITING_MAX,
 ) -> None:
     """Look every ``interval_s`` until cancelled. ``ask`` gives the positions, or why there are
     none; or raises ``ReplicationError``. It asks earlier once more than
@@ -63,8 +65,8 @@ async def watch_positions(
                 await asyncio.sleep(min(left_s, COUNT_EVERY_S))
 
 
-def _are_more(newest: int | None, asked: int | None, waiting_max: int | None) -> bool:
-    if newest is None or asked is None or waiting_max is None:
+def _are_more(newest: int | None, asked: int | None, waiting_max: int) -> bool:
+    if newest is None or asked is None:
         return False
     return newest - asked > waiting_max
 

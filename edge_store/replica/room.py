@@ -33,7 +33,7 @@ from edge_store.replica.lineage import Lineage, read_lineage
 from edge_store.replica.location import parse_location, read_credentials
 from edge_store.replica.objects import Objects
 from edge_store.replica.owner import Owner, owner_of
-from edge_store.replica.ownership import Asking, Ownership
+from edge_store.replica.ownership import Asking, Ownership, claim_first
 from edge_store.replica.pause import Pause
 from edge_store.replica.status import Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
@@ -47,7 +47,6 @@ __all__ = ["Replica", "replicating"]
 
 log = structlog.get_logger(__name__)
 
-CLAIM_AT_START_S = 5.0  # a start waits so long for the store, then serves without
 PAUSE_SYNC_S = 5.0
 UNSEEN_LOOKS, UNSEEN_MIN_S = 4, 5.0  # then the store counts as away, whatever Litestream says
 
@@ -378,9 +377,7 @@ async def replicating(
     replica = Replica(litestream, ownership, telling, ground, watch, Pause(path), ledger)
     try:
         async with litestream, asyncio.TaskGroup() as tasks:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLAIM_AT_START_S):
-                    await _claim_first(replica)
+            await claim_first(replica.claim)
             running = [
                 tasks.create_task(replica.keep_claimed()),
                 tasks.create_task(replica.tell()),
@@ -396,12 +393,3 @@ async def replicating(
         ledger.keep(ownership.traffic)
     finally:
         await reader.close()
-
-
-async def _claim_first(replica: Replica) -> None:
-    try:
-        await replica.claim()
-    except LitestreamUnavailable:
-        raise
-    except ReplicationError as exc:
-        log.error("replica_unclaimed", error=str(exc), hint=exc.hint)

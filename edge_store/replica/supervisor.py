@@ -53,9 +53,6 @@ READY_POLL_S = 0.05
 RESTART_MIN_S, RESTART_MAX_S = 0.5, 30.0
 STEADY_AFTER_S = 60.0  # after this long a run counts as good, and the next pause is short again
 HEALTH_INTERVAL_S = 5.0
-WAITING_MAX = (
-    10_000  # results of ordinary size: 45 MB of WAL; at 200 MB Litestream stops the writer
-)
 PAUSE_TRIES, PAUSE_TRY_S = 5, 1.0
 TERM_GRACE_S = 2.0  # beyond litestream's own last replica sync
 
@@ -371,8 +368,7 @@ class Litestream:
         return child_log.last_error or f"exit status {process.returncode}"
 
     def _reported(self, entry: dict[str, Any]) -> None:
-        report = self._reports.read(entry)
-        if report is None:
+        if (report := self._reports.read(entry)) is None:
             return
         self._count(report.verb, report.requests, report.bytes)
         if report.replicated_txid is not None:
@@ -397,5 +393,4 @@ class Litestream:
             self._tracker,
             lambda: self._newest_seq(),  # noqa: PLW0108  (``follow`` sets another)
             interval_s=self._health_interval_s,
-            waiting_max=WAITING_MAX,
         )
