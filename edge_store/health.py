@@ -42,6 +42,18 @@ def watch(
             lambda: replica.status.state.level,
         )
         _watch_last_look(metrics, replica)
+        metrics.watch_counts(
+            "replica_requests",
+            "Requests to the store, Litestream's and the daemon's own",
+            "verb",
+            lambda: replica.ledger.since_start.requests,
+        )
+        metrics.watch_counts(
+            "replica_bytes",
+            "Bytes of objects written and read there",
+            "verb",
+            lambda: replica.ledger.since_start.bytes,
+        )
         metrics.watch(
             "replica_lag_seconds",
             "Age of the oldest commit that is not replicated",

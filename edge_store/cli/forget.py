@@ -150,7 +150,8 @@ def _remains(config: "Config") -> dict[str, str]:
     if not config.replica.enabled:
         return {"wal": "some seconds, or until no reader is in the way", "copies": copies}
     # the snapshot that is newest now is replaced by the next, and kept for the retention
-    kept_s = config.replica.snapshot_interval_s + config.replica.snapshot_retention_s
+    pace = config.replica.pace
+    kept_s = pace.snapshot_interval_s + pace.snapshot_retention_s
     return {
         "wal": "until newer commits have written over it, as in Litestream's files beside it",
         "replica": f"until {time_text(now_ms() + round(kept_s * 1000))}",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_store.cli.cost import cost
 from edge_store.cli.drill import drill
 from edge_store.cli.replica_check import check
 from edge_store.cli.restoring import only_device, points, restore, rfc3339
@@ -41,6 +42,7 @@ def replica() -> None:
 
 replica.add_command(check)
 replica.add_command(drill)
+replica.add_command(cost)
 replica.add_command(points)
 replica.add_command(restore)
 

@@ -37,6 +37,10 @@ def replication_lines(seen: dict[str, Any]) -> "Iterator[Line]":
         yield "proven", "not yet: `edge-store replica drill`"
     if seen.get("health"):
         yield from _health(seen["health"])
+    if seen.get("usage"):
+        yield "asked today", _traffic(seen["usage"]["today"])
+        since = time_text(seen["usage"]["since"])
+        yield "asked", f"{_traffic(seen['usage']['month'])}, since {since}"
 
 
 def _cause(seen: dict[str, Any]) -> str:
@@ -78,6 +82,13 @@ def _health(health: dict[str, Any]) -> "Iterator[Line]":
             f"{health['gaps']} since the start, the last at {last}: unsent states given up",
         )
     yield "looked at", time_text(health["at"])
+
+
+def _traffic(traffic: dict[str, Any]) -> str:
+    """Requests and bytes."""
+    requests = ", ".join(f"{count} {verb}" for verb, count in traffic["requests"].items())
+    sent, read = (traffic["bytes"].get(verb, 0) for verb in ("PUT", "GET"))
+    return f"{requests or 'nothing'}; {bytes_text(sent)} sent, {bytes_text(read)} read"
 
 
 def _duration(seconds: float) -> str:

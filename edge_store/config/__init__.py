@@ -5,6 +5,7 @@ from edge_store.config.credentials import read_credential, read_secrets
 from edge_store.config.engines import DemoSection, EngineKind, EngineSection, UpstreamSection
 from edge_store.config.load import Loaded, config_path, load
 from edge_store.config.privacy import Detector, PrivacySection
+from edge_store.config.profiles import PACES, Pace
 from edge_store.config.render import ShownSetting, render_toml, shown_settings
 from edge_store.config.sections import (
     Config,
@@ -14,6 +15,7 @@ from edge_store.config.sections import (
     RecorderSection,
     RepairSection,
     ReplicaMode,
+    ReplicaProfile,
     ReplicaSection,
     ResponsesSection,
     ServerSection,
@@ -21,6 +23,7 @@ from edge_store.config.sections import (
 )
 
 __all__ = [
+    "PACES",
     "AlertsSection",
     "Config",
     "DemoSection",
@@ -30,11 +33,13 @@ __all__ = [
     "EngineSection",
     "Loaded",
     "LogSection",
+    "Pace",
     "PrivacySection",
     "QueueSection",
     "RecorderSection",
     "RepairSection",
     "ReplicaMode",
+    "ReplicaProfile",
     "ReplicaSection",
     "ResponsesSection",
     "ServerSection",

@@ -16,6 +16,7 @@ from msgspec import Meta
 from edge_store.config.alerts import AlertsSection
 from edge_store.config.engines import EngineSection
 from edge_store.config.privacy import PrivacySection
+from edge_store.config.profiles import PACES, Pace, ReplicaProfile
 from edge_store.config.section import KIB, MIB, Section
 from edge_store.config.server import ServerSection
 from edge_store.config.working import QueueSection, RepairSection, ResponsesSection
@@ -28,6 +29,7 @@ __all__ = [
     "RecorderSection",
     "RepairSection",
     "ReplicaMode",
+    "ReplicaProfile",
     "ReplicaSection",
     "ResponsesSection",
     "ServerSection",
@@ -142,6 +144,9 @@ class ReplicaMode(StrEnum):
     EXTERNAL = "external"
 
 
+LEAST_S = {"monitor_interval_s": 0.1, "snapshot_interval_s": 60.0, "snapshot_retention_s": 60.0}
+
+
 class ReplicaSection(Section, frozen=True, kw_only=True):
     """Replication by Litestream."""
 
@@ -189,21 +194,34 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
             "to this file's folder. The systemd credential sftp-key comes before it."
         ),
     ] = ""
+    profile: Annotated[
+        ReplicaProfile,
+        Meta(
+            description="How far the replica may be behind, and so how many requests it takes: "
+            "fast 2 s, balanced 10 s, frugal 60 s: see docs/operations.md. The settings below "
+            "that are 0 are the profile's."
+        ),
+    ] = ReplicaProfile.BALANCED
     monitor_interval_s: Annotated[
         float,
         Meta(
-            ge=0.1,
+            ge=0,
             le=3600,
-            description="How often the WAL is looked at: the lag, and the rate of PUT requests.",
+            description="How often what was committed is sent: the lag, less a second, and the "
+            "rate of PUT requests. 0: the profile's.",
         ),
-    ] = 1.0
+    ] = 0.0
     snapshot_interval_s: Annotated[
-        float, Meta(ge=60, description="How often a full snapshot is uploaded.")
-    ] = 21600.0
+        float, Meta(ge=0, description="How often a full snapshot is uploaded. 0: the profile's.")
+    ] = 0.0
     snapshot_retention_s: Annotated[
         float,
-        Meta(ge=60, description="How long snapshots are kept: how far back a restore can go."),
-    ] = 259200.0
+        Meta(
+            ge=0,
+            description="How long snapshots are kept: how far back a restore can go. 0: the "
+            "profile's.",
+        ),
+    ] = 0.0
     local_bytes_max: Annotated[
         int,
         Meta(
@@ -259,7 +277,17 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
         Meta(ge=0, description="Most bytes that drills may download in 24 hours. 0: no bound."),
     ] = 0
 
+    @property
+    def pace(self) -> Pace:
+        """The profile's, with what is set by itself."""
+        names = ("monitor_interval_s", "snapshot_interval_s", "snapshot_retention_s")
+        own = {name: getattr(self, name) for name in names if getattr(self, name)}
+        return msgspec.structs.replace(PACES[self.profile], **own)
+
     def __post_init__(self) -> None:
+        for name, least in LEAST_S.items():
+            if 0 < getattr(self, name) < least:
+                raise ValueError(f"replica.{name} must be 0 or at least {least:g}")
         if (self.mode is ReplicaMode.EXTERNAL) != bool(self.socket):
             raise ValueError(
                 f"replica.mode = {self.mode.value!r} and replica.socket = {self.socket!r}: a "

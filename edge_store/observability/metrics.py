@@ -1,6 +1,6 @@
 """The daemon's Prometheus metrics, in one registry of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -10,6 +10,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 __all__ = ["Metrics"]
 
@@ -84,6 +86,31 @@ class Metrics:
         """A gauge that is read when it is scraped."""
         Gauge(f"edge_store_{name}", documentation, registry=self.registry).set_function(read)
 
+    def watch_counts(
+        self, name: str, documentation: str, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """A counter with a label that is read when it is scraped."""
+        self.registry.register(_Counts(f"edge_store_{name}", documentation, label, read))
+
     def exposition(self) -> bytes:
         """The text format that Prometheus scrapes."""
         return generate_latest(self.registry)
+
+
+class _Counts(Collector):
+    """A counter that somebody else counts."""
+
+    def __init__(
+        self, name: str, documentation: str, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        self._name, self._documentation, self._label = name, documentation, label
+        self._read = read
+
+    def describe(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(self._name, self._documentation, labels=[self._label])
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        for family in self.describe():
+            for value, count in self._read().items():
+                family.add_metric([value], count)
+            yield family

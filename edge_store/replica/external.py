@@ -52,6 +52,11 @@ class External:
         """How far the replica is, as last seen."""
         return self._tracker.status
 
+    @property
+    def stalled_after_s(self) -> float:
+        """See ``Litestream.stalled_after_s``."""
+        return self._tracker.stalled_after_s
+
     def follow(self, newest_seq: Callable[[], int]) -> None:
         """See ``Litestream.follow``."""
         self._newest_seq = newest_seq

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from edge_store.config import ReplicaSection
+from edge_store.config import Pace, ReplicaSection
 from edge_store.errors import ConfigError, LitestreamUnavailable, ReplicationError
 from edge_store.replica.keys import unknown_keys
 from edge_store.replica.location import Credentials
@@ -32,11 +32,13 @@ __all__ = [
     "child_environment",
     "find_litestream",
     "has_unsafe_path",
+    "is_asked",
     "render_config",
     "require_safe_path",
     "require_version",
     "spawn",
     "upload_snapshot",
+    "write_private",
 ]
 
 log = structlog.get_logger(__name__)
@@ -45,14 +47,12 @@ VERSION_MIN = (0, 5, 17)  # the first whose SQLite has the WAL-reset fix
 SNAPSHOT_TIMEOUT_S = 3600.0
 CHECK_TIMEOUT_S = 10.0  # for commands that only read files: about 30 ms each
 
-L0_RETENTION_S = 15 * 60
-L0_RETENTION_CHECK_S = 2 * 60
-VALIDATION_S = 30 * 60
 SHUTDOWN_TIMEOUT_S = 5.0  # of Litestream's own last replica sync; ours has come before it
 BUSY_TIMEOUT_MS = 5000  # with 0 it met locks, with 5 s none
-REPLICA_INTERVAL_S = 1.0
-CHECKPOINT_PAGES = 4_000  # of 2 KiB: 8 MB of WAL, then Litestream moves it into the database
-TRUNCATE_PAGES = 100_000  # 200 MB, then it blocks the writer to empty it
+REPLICA_INTERVAL_S = 1.0  # until what was taken up is sent
+ASKED_FROM_S = 5.0  # an interval over this is kept by asking: each question takes up what there is
+UNASKED = 10  # then Litestream does so by itself this much more rarely, should nobody ask
+TRUNCATE_PAGES = 100_000  # of 2 KiB: 200 MB of WAL, then it blocks the writer to empty it
 
 # What the child may see of our environment: private CAs and proxies, but not AWS_CA_BUNDLE, with
 # which it refuses to start, and none of our own settings.
@@ -128,6 +128,8 @@ def render_config(
     section: ReplicaSection,
 ) -> bytes:
     """Litestream's configuration for one database. Holds no keys of a store."""
+    pace = section.pace
+    monitor_s = pace.monitor_interval_s * (UNASKED if is_asked(pace) else 1)
     config = {
         # permissions: 384 is 0600; a JSON number has no octal
         "socket": {
@@ -135,23 +137,26 @@ def render_config(
             "path": str(socket),
             "permissions": 0o600,
         },
-        "logging": {"type": "json", "level": "info", "stderr": True},
-        "validation": {"interval": _go(VALIDATION_S)},
+        # debug: see traffic.py
+        "logging": {"type": "json", "level": "debug", "stderr": True},
+        "validation": {"interval": _go(pace.validation_s)},
         "verify-compaction": True,
-        "l0-retention": _go(L0_RETENTION_S),
-        "l0-retention-check-interval": _go(L0_RETENTION_CHECK_S),
+        "l0-retention": _go(pace.l0_retention_s),
+        "l0-retention-check-interval": _go(pace.l0_check_s),
+        "levels": [{"interval": _go(each)} for each in pace.levels_s],
         "snapshot": {
-            "interval": _go(section.snapshot_interval_s),
-            "retention": _go(section.snapshot_retention_s),
+            "interval": _go(pace.snapshot_interval_s),
+            "retention": _go(pace.snapshot_retention_s),
         },
         "shutdown-sync-timeout": _go(SHUTDOWN_TIMEOUT_S),
         "dbs": [
             {
                 "path": str(database),
                 "meta-path": str(meta_path),
-                "monitor-interval": _go(section.monitor_interval_s),
+                "monitor-interval": _go(monitor_s),
                 "busy-timeout": _go(BUSY_TIMEOUT_MS / 1000),
-                "min-checkpoint-page-count": CHECKPOINT_PAGES,
+                "checkpoint-interval": _go(pace.checkpoint_interval_s),
+                "min-checkpoint-page-count": pace.checkpoint_pages,
                 "truncate-page-n": TRUNCATE_PAGES,
                 "replica": {**replica, "sync-interval": _go(REPLICA_INTERVAL_S)},
             }
@@ -160,6 +165,22 @@ def render_config(
     unknown = list(unknown_keys(config))
     assert not unknown, f"litestream would not see {unknown}"
     return msgspec.json.format(msgspec.json.encode(config), indent=2)
+
+
+def is_asked(pace: Pace) -> bool:
+    """Whether Litestream takes up what was committed when it is asked for its position, in these
+    intervals; else it does so by itself, more often than it is asked.
+    """
+    return pace.monitor_interval_s > ASKED_FROM_S
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only we can read, whole or not at all."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+    new.replace(path)
 
 
 def _go(seconds: float) -> str:

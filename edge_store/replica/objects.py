@@ -14,22 +14,15 @@ from edge_store.errors import ReplicationError
 from edge_store.replica.bucket import Bucket, Entry, Found, Precondition, open_bucket
 from edge_store.replica.explain import explained
 from edge_store.replica.location import Credentials, Location
-from edge_store.result import Record
+from edge_store.replica.traffic import Traffic
 
-__all__ = ["Entry", "Found", "Objects", "Traffic"]
+__all__ = ["Entry", "Found", "Objects"]
 
 TIMEOUT_S = 15.0
 OBJECTS_MAX = 100_000  # that are listed
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Traffic(Record, frozen=True, kw_only=True):
-    """Requests and bytes by verb: PUT, GET, LIST, DELETE."""
-
-    requests: dict[str, int]
-    bytes: dict[str, int]
 
 
 class Objects:

@@ -11,21 +11,24 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import msgspec
 import structlog
 
-from edge_store.errors import PathTaken, ReplicationError
+from edge_store.errors import LitestreamUnavailable, PathTaken, ReplicationError
 from edge_store.ids import BootId, new_boot_id
 from edge_store.replica.heads import Head, Heads
 from edge_store.replica.lineage import Lineage
 from edge_store.replica.objects import Found, Objects
 from edge_store.replica.owner import Asker, Owner, owner_key, read_owner
+from edge_store.replica.traffic import Traffic
 
-__all__ = ["SILENT_S", "Asking", "Ownership"]
+__all__ = ["SILENT_S", "Asking", "Ownership", "claim_first"]
 
 log = structlog.get_logger(__name__)
 
+CLAIM_AT_START_S = 5.0
 SILENT_S = 900.0  # three heartbeats of a head
 RENEW_S = 300.0  # a copy of a running machine is told from its original by whose the last one is
 SETTLE_MIN_S, SETTLE_MAX_S = 1.0, 2.0  # where the store knows no conditions
@@ -102,6 +105,11 @@ class Ownership:
     def every_s(self) -> float:
         """How often the owner looks."""
         return self._claim.every_s
+
+    @property
+    def traffic(self) -> Traffic:
+        """What the daemon has asked of the store for its claim and its head."""
+        return self._objects.traffic
 
     async def seen(self) -> tuple[Owner | None, int | None]:
         """Who has the path now, and when the store was last given the head (UTC ms).
@@ -308,3 +316,15 @@ class Ownership:
         return PathTaken(
             f"the replica of {self._claim.device_id} {said.format('somebody')}", hint=hint
         )
+
+
+async def claim_first(claim: Callable[[], Awaitable[None]]) -> None:
+    """At the start, which waits so long for the store and then goes on without."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLAIM_AT_START_S):
+            try:
+                await claim()
+            except LitestreamUnavailable:
+                raise
+            except ReplicationError as exc:
+                log.error("replica_unclaimed", error=str(exc), hint=exc.hint)

@@ -35,7 +35,6 @@ __all__ = [
 Txid = NewType("Txid", int)
 
 SNAPSHOT_LEVEL = 9
-COARSE_S = 30  # Litestream's level 1 is made this often
 
 
 class LtxFile(Record, frozen=True, kw_only=True):
@@ -67,7 +66,7 @@ def _moment(moment: datetime) -> str:
 class Points(Record, frozen=True, kw_only=True):
     """All states that can be restored, oldest first. ``of``: whose, and where, in words.
 
-    ``fine_from``: from there on there is one for each replica sync; before it, one for 30 s.
+    ``fine_from``: from there on there is one for each replica sync; before it, one for each merge.
     ``missing_from``: the TXID of a file that is not there, though later ones are.
     """
 
@@ -90,11 +89,9 @@ class Points(Record, frozen=True, kw_only=True):
         if self.fine_from.txid == self.oldest.txid:
             steps = "one for each replica sync"
         elif self.fine_from.txid == self.newest.txid:
-            steps = f"on boundaries of {COARSE_S} s"
+            steps = "one for each merge of them"
         else:
-            steps = (
-                f"on boundaries of {COARSE_S} s, one for each replica sync from {self.fine_from}"
-            )
+            steps = f"one for each merge of them, and for each replica sync from {self.fine_from}"
         return f"it can give {len(self.points)} states from {self.oldest} to {self.newest}, {steps}"
 
 

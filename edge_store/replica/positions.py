@@ -5,6 +5,7 @@ question, and an abandoned one goes on inside it.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -17,6 +18,9 @@ __all__ = ["watch_positions"]
 
 log = structlog.get_logger(__name__)
 
+COUNT_EVERY_S = 5.0
+# Results of ordinary size: 45 MB of WAL; at 200 MB Litestream stops the writer.
+WAITING_MAX = 10_000
 ANSWER_TIMEOUT_S = 3.0  # then the store is called unreachable
 
 
@@ -26,9 +30,11 @@ async def watch_positions(
     newest_seq: Callable[[], int | None],
     *,
     interval_s: float,
+    waiting_max: int = WAITING_MAX,
 ) -> None:
     """Look every ``interval_s`` until cancelled. ``ask`` gives the positions, or why there are
-    none; or raises ``ReplicationError``.
+    none; or raises ``ReplicationError``. It asks earlier once more than
+    ``waiting_max`` results have been committed since it asked.
     """
     async with asyncio.TaskGroup() as questions:
         state = tracker.status.state
@@ -52,7 +58,17 @@ async def watch_positions(
             if tracker.status.state != state:
                 state = tracker.status.state
                 log.info("replica_state_changed", **numbers(tracker.status))
-            await asyncio.sleep(interval_s)
+            ends_at = time.monotonic() + interval_s
+            while (  # noqa: ASYNC110  (the writer tells nobody of each result)
+                left_s := ends_at - time.monotonic()
+            ) > 0 and not _are_more(newest_seq(), seq, waiting_max):
+                await asyncio.sleep(min(left_s, COUNT_EVERY_S))
+
+
+def _are_more(newest: int | None, asked: int | None, waiting_max: int) -> bool:
+    if newest is None or asked is None:
+        return False
+    return newest - asked > waiting_max
 
 
 async def _asked(

@@ -33,11 +33,12 @@ from edge_store.replica.lineage import Lineage, read_lineage
 from edge_store.replica.location import parse_location, read_credentials
 from edge_store.replica.objects import Objects
 from edge_store.replica.owner import Owner, owner_of
-from edge_store.replica.ownership import Asking, Ownership
+from edge_store.replica.ownership import Asking, Ownership, claim_first
 from edge_store.replica.pause import Pause
-from edge_store.replica.status import STALLED_AFTER_S, Cause, ReplicaState, ReplicaStatus
+from edge_store.replica.status import Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
 from edge_store.replica.telling import Telling
+from edge_store.replica.traffic import Ledger
 from edge_store.replica.written import is_written_from
 from edge_store.result import Boot, NotReplicated
 from edge_store.sqlite import DatabaseThread, open_reader
@@ -46,7 +47,6 @@ __all__ = ["Replica", "replicating"]
 
 log = structlog.get_logger(__name__)
 
-CLAIM_AT_START_S = 5.0  # a start waits so long for the store, then serves without
 PAUSE_SYNC_S = 5.0
 UNSEEN_LOOKS, UNSEEN_MIN_S = 4, 5.0  # then the store counts as away, whatever Litestream says
 
@@ -54,7 +54,7 @@ UNSEEN_LOOKS, UNSEEN_MIN_S = 4, 5.0  # then the store counts as away, whatever L
 class Replica:
     """What the rest of the daemon sees of it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (all that it is made of)
         self,
         litestream: Litestream | External,
         ownership: Ownership,
@@ -62,6 +62,7 @@ class Replica:
         ground: Ground,
         watch: Watch,
         pause: Pause,
+        ledger: Ledger,
     ) -> None:
         self._litestream = litestream
         self.ownership = ownership
@@ -69,6 +70,7 @@ class Replica:
         self._ground = ground
         self._watch = watch
         self._pause = pause
+        self.ledger = ledger
         self._refused: ReplicationError | None = Asking("the store has not answered yet", 0.0)
         self._store_answered_at = -math.inf  # monotonic
         self._unseen: str | None = None  # why the last look at the owner failed
@@ -83,7 +85,7 @@ class Replica:
         cause, error = self._obstacle(), status.error
         if cause is None and status.state is ReplicaState.STALLED:
             # a stall only if the store is known to have answered since
-            stalled_s = max(0.0, status.lag_s - STALLED_AFTER_S)
+            stalled_s = max(0.0, status.lag_s - self._litestream.stalled_after_s)
             if self._store_answered_at < time.monotonic() - stalled_s:
                 cause = Cause.UNREACHABLE
         if cause in (Cause.TAKEN, Cause.UNREACHABLE, Cause.STARTING) and self._refused is not None:
@@ -99,6 +101,7 @@ class Replica:
             paused_until=paused.until if paused else None,
             health=self._watch.health,
             proven=self._telling.proven,
+            usage=self.ledger.usage,
         )
 
     @property
@@ -187,6 +190,7 @@ class Replica:
             except ReplicationError as exc:
                 log.error("replica_unsettled", code=exc.code, error=str(exc))
             await self._watch.keep_bounded(self._litestream, self.status.state)
+            self.ledger.keep(self.ownership.traffic)
             await asyncio.sleep(again_s)
 
     @property
@@ -334,8 +338,9 @@ async def replicating(
     """
     location = parse_location(section.url)
     objects = Objects(location, read_credentials(location))
+    ledger = Ledger(path)
     litestream: Litestream | External = (
-        Litestream(section, path, boot.device_id, lock_descriptor=lock_descriptor)
+        Litestream(section, path, boot.device_id, lock_descriptor=lock_descriptor, count=ledger.add)
         if section.mode is ReplicaMode.CHILD
         else External(section, path)
     )
@@ -355,6 +360,7 @@ async def replicating(
         head = await heads.read()
         if head is not None and (await lineage(None, head)).holds_head:
             return True
+        ledger.add("LIST", 1, 0)
         try:
             keys = read_credentials(location)
             is_from_here = await is_written_from(litestream.ltx, location, keys, boot.device_id)
@@ -367,13 +373,11 @@ async def replicating(
     claim = msgspec.structs.replace(claim, every_s=section.owner_check_s)
     ownership = Ownership(objects, claim, heads, lineage, was_ours)
     watch = Watch(path, litestream.ltx, database, alarms, local_bytes_max=section.local_bytes_max)
-    telling = Telling(heads, reader, boot)
-    replica = Replica(litestream, ownership, telling, ground, watch, Pause(path))
+    telling = Telling(heads, reader, boot, section.pace.head_every_s)
+    replica = Replica(litestream, ownership, telling, ground, watch, Pause(path), ledger)
     try:
         async with litestream, asyncio.TaskGroup() as tasks:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLAIM_AT_START_S):
-                    await _claim_first(replica)
+            await claim_first(replica.claim)
             running = [
                 tasks.create_task(replica.keep_claimed()),
                 tasks.create_task(replica.tell()),
@@ -386,14 +390,6 @@ async def replicating(
                     task.cancel()
                 await replica.leave()
         await replica.tell_last()
+        ledger.keep(ownership.traffic)
     finally:
         await reader.close()
-
-
-async def _claim_first(replica: Replica) -> None:
-    try:
-        await replica.claim()
-    except LitestreamUnavailable:
-        raise
-    except ReplicationError as exc:
-        log.error("replica_unclaimed", error=str(exc), hint=exc.hint)

@@ -4,16 +4,20 @@ import time
 from enum import StrEnum
 from typing import Self
 
+import msgspec
+
 from edge_store.clock import now_ms
 from edge_store.replica.control import Synced
 from edge_store.replica.foreign import Foreign
 from edge_store.replica.heads import Proven
+from edge_store.replica.traffic import Usage
 from edge_store.result import Record
 
 __all__ = ["Cause", "Confirmed", "Health", "ReplicaState", "ReplicaStatus", "Tracker", "numbers"]
 
 LAGGING_AFTER_S = 10.0  # behind for longer than a few replica syncs take
 STALLED_AFTER_S = 20.0  # behind, and not one TXID further in that time
+LAG_SLACK, STALL_SLACK = 1.5, 2.0  # intervals more, where it is taken up by asking only
 
 
 class ReplicaState(StrEnum):
@@ -30,7 +34,7 @@ class ReplicaState(StrEnum):
         member.meaning = meaning
         return member
 
-    OK = "ok", "what is committed is replicated within seconds"
+    OK = "ok", "what is committed is replicated within the lag of replica.profile"
     LAGGING = "lagging", "behind, and on its way: nobody has to act"
     OFFLINE = "offline", "the store does not answer; it catches up by itself once it does"
     STALLED = "stalled", "it gets no further, though the store answers: somebody has to look"
@@ -113,12 +117,18 @@ class ReplicaStatus(Record, frozen=True, kw_only=True):
     paused_until: int | None = None  # UTC ms
     health: Health | None = None  # None until the first look
     proven: Proven | None = None  # by the newest drill that passed
+    usage: Usage | None = None  # of the store, as far as it is counted
 
 
 class Tracker:
-    """Turns what is seen into a status. Durations are monotonic."""
+    """Turns what is seen into a status. Durations are monotonic. ``asked_every_s``: how often what
+    was committed is taken up, where that is by asking; else 0.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, asked_every_s: float = 0.0) -> None:
+        self._lagging_after_s = LAGGING_AFTER_S + LAG_SLACK * asked_every_s
+        self.stalled_after_s = STALLED_AFTER_S + STALL_SLACK * asked_every_s
+        self._uploaded = 0  # the TXID
         now = time.monotonic()
         self._positions: Synced | None = None
         self._synced_at: int | None = None
@@ -134,6 +144,8 @@ class Tracker:
         Litestream was asked: it is in the replica once that has this look's TXID.
         """
         now = time.monotonic()
+        if positions.replicated_txid < self._uploaded <= positions.txid:  # it has told so before
+            positions = msgspec.structs.replace(positions, replicated_txid=self._uploaded)
         self._confirm(positions, seq)
         before = self._positions
         if before is None or positions.replicated_txid != before.replicated_txid:
@@ -145,6 +157,13 @@ class Tracker:
             self._error = None
         elif self._behind_since is None:
             self._behind_since = now
+
+    def uploaded(self, txid: int) -> None:
+        """Litestream says that it has just sent this TXID, which is the newest there."""
+        self._uploaded = txid
+        before = self._positions
+        if before is not None and before.replicated_txid < txid:
+            self.saw(Synced(txid=max(before.txid, txid), replicated_txid=txid))
 
     def remember(self, confirmed: Confirmed | None) -> None:
         """What was confirmed before a restart, unless more is known by now; None: the replica was
@@ -180,6 +199,7 @@ class Tracker:
         """The process is gone: what is committed from now on waits."""
         self._begin_lag()
         self._cause = cause
+        self._uploaded = 0
 
     def stopped(self, *, is_replicated: bool) -> None:
         """Replication has ended for good; whether the last commit is in the replica is known."""
@@ -200,7 +220,7 @@ class Tracker:
         """As of now."""
         now = time.monotonic()
         lag_s = 0.0 if self._behind_since is None else now - self._behind_since
-        is_still = min(lag_s, now - self._moved_at) >= STALLED_AFTER_S
+        is_still = min(lag_s, now - self._moved_at) >= self.stalled_after_s
         cause = self._judge(lag_s, is_still=is_still)
         state = ReplicaState.OK if cause is None else cause.state
         if cause in PASSING and is_still:
@@ -224,7 +244,7 @@ class Tracker:
         is_known = self._positions is not None and self._positions.replicated_txid > 0
         if self._synced_at is None or not is_known:
             return Cause.STARTING
-        return Cause.BEHIND if lag_s >= LAGGING_AFTER_S else None
+        return Cause.BEHIND if lag_s >= self._lagging_after_s else None
 
 
 def numbers(status: ReplicaStatus) -> dict[str, object]:

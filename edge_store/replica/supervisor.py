@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import structlog
 
@@ -30,15 +30,18 @@ from edge_store.replica.litestream import (
     Program,
     check_config,
     find_litestream,
+    is_asked,
     render_config,
     require_safe_path,
     spawn,
     upload_snapshot,
+    write_private,
 )
 from edge_store.replica.local import remove_dropped
-from edge_store.replica.location import Credentials, parse_location, read_credentials
+from edge_store.replica.location import Credentials, Scheme, parse_location, read_credentials
 from edge_store.replica.positions import watch_positions
 from edge_store.replica.status import Cause, Confirmed, ReplicaStatus, Tracker, numbers
+from edge_store.replica.traffic import Reports
 
 __all__ = ["Litestream"]
 
@@ -65,14 +68,18 @@ class Litestream:
         *,
         lock_descriptor: int | None = None,
         health_interval_s: float | None = None,
+        count: Callable[[str, int, int], None] = lambda _verb, _requests, _bytes: None,
     ) -> None:
         self._section = section
         self._database = database
         self._device_id = device_id
         self._inherited = () if lock_descriptor is None else (lock_descriptor,)
         self.ltx = database.parent / "litestream" / "ltx"  # what it keeps on this disk
-        self._health_interval_s = health_interval_s or HEALTH_INTERVAL_S
-        self._tracker = Tracker()
+        asked_every_s = section.pace.monitor_interval_s if is_asked(section.pace) else 0.0
+        self._health_interval_s = health_interval_s or max(HEALTH_INTERVAL_S, asked_every_s)
+        self._tracker = Tracker(asked_every_s)
+        self._count = count
+        self._reports = Reports(counts_requests=parse_location(section.url).scheme is Scheme.S3)
         self._newest_seq: Callable[[], int | None] = lambda: None
         self._stack = AsyncExitStack()
         self._process: asyncio.subprocess.Process | None = None
@@ -93,6 +100,11 @@ class Litestream:
     def status(self) -> ReplicaStatus:
         """How far the replica is, as last seen."""
         return self._tracker.status
+
+    @property
+    def stalled_after_s(self) -> float:
+        """How long it may be behind and get no further before it is called stalled."""
+        return self._tracker.stalled_after_s
 
     def follow(self, newest_seq: Callable[[], int]) -> None:
         """From now on remember up to which result the replica is known to reach. ``newest_seq``
@@ -184,7 +196,7 @@ class Litestream:
                 replica=location.litestream_replica(self._device_id),
                 section=self._section,
             )
-            _write_private(self._config, content)
+            write_private(self._config, content)
         except OSError as exc:
             raise ConfigError(
                 f"{exc.filename}: litestream's files cannot be written: {exc.strerror}",
@@ -338,7 +350,7 @@ class Litestream:
         )
         self._process = process
         assert process.stdout is not None
-        child_log = ChildLog(process.stdout, on_error=self._tracker.failed)
+        child_log = ChildLog(process.stdout, on_error=self._tracker.failed, on_entry=self._reported)
         log.info("litestream_started", process_id=process.pid, version=self._program.version)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -354,6 +366,13 @@ class Litestream:
                     process.kill()
                 await process.wait()
         return child_log.last_error or f"exit status {process.returncode}"
+
+    def _reported(self, entry: dict[str, Any]) -> None:
+        if (report := self._reports.read(entry)) is None:
+            return
+        self._count(report.verb, report.requests, report.bytes)
+        if report.replicated_txid is not None:
+            self._tracker.uploaded(report.replicated_txid)
 
     async def _watch(self, ready: asyncio.Future[None]) -> None:
         """Wait for the control socket, then look at the positions until cancelled."""
@@ -375,12 +394,3 @@ class Litestream:
             lambda: self._newest_seq(),  # noqa: PLW0108  (``follow`` sets another)
             interval_s=self._health_interval_s,
         )
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that only we can read, whole or not at all."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-    new.replace(path)

@@ -19,12 +19,11 @@ from edge_store.replica.status import Confirmed, ReplicaStatus
 from edge_store.result import Boot
 from edge_store.sqlite import DatabaseThread
 
-__all__ = ["HEAD_EVERY_S", "HEARTBEAT_S", "Telling"]
+__all__ = ["HEARTBEAT_S", "Telling"]
 
 log = structlog.get_logger(__name__)
 
 LOOK_S = 1.0
-HEAD_EVERY_S = 10.0  # 8,640 PUTs a day at most
 HEARTBEAT_S = 300.0
 LAST_S = 5.0  # the store took the last sync just now
 
@@ -32,10 +31,11 @@ LAST_S = 5.0  # the store took the last sync just now
 class Telling:
     """Has the head that was told last, and what has been counted for it."""
 
-    def __init__(self, heads: Heads, reader: DatabaseThread, boot: Boot) -> None:
+    def __init__(self, heads: Heads, reader: DatabaseThread, boot: Boot, every_s: float) -> None:
         self._heads = heads
         self._reader = reader
         self._boot = boot
+        self._every_s = every_s
         self._told: Head | None = None
         self._told_at = self._tried_at = -HEARTBEAT_S
         self._is_failing = False
@@ -80,7 +80,7 @@ class Telling:
         if status.confirmed is None:
             return
         confirmed, told, now = status.confirmed, self._told, self._now()
-        if now - self._tried_at < HEAD_EVERY_S and not at_once:
+        if now - self._tried_at < self._every_s and not at_once:
             return
         if told is not None and told.proven != self.proven:
             told = None

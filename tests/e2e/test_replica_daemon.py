@@ -8,6 +8,8 @@ from support.daemon import Box, until
 from support.replicating import contents, is_alive
 from support.s3server import S3Server
 
+from edge_store.replica.status import ReplicaState
+
 CHAT = "/v1/chat/completions"
 
 
@@ -140,7 +142,7 @@ def test_status_is_told_in_words(box: Box) -> None:
 
         shown = until(lambda: seen if "confirmed" in (seen := lines()) else None, "confirmed")
     assert shown["confirmed"].lstrip().startswith("every result up to seq 1, at 20")
-    assert shown["state"].strip() == "ok: what is committed is replicated within seconds"
+    assert shown["state"].strip() == f"ok: {ReplicaState.OK.meaning}"
     assert "free" in shown["disk"]
 
 

@@ -14,9 +14,9 @@ from support.replicating import Database, contents, wait_for
 from support.s3server import S3Server
 
 from edge_store.alerts import AlarmName, Alarms
-from edge_store.config import ReplicaSection
+from edge_store.config import ReplicaProfile, ReplicaSection
 from edge_store.observability.metrics import Metrics
-from edge_store.replica import health, room, status, supervisor
+from edge_store.replica import health, status, supervisor
 from edge_store.replica.local import measure
 from edge_store.replica.location import parse_location
 from edge_store.replica.restore import restore
@@ -33,7 +33,6 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databa
     for module, name, value in (
         (health, "LOOK_EVERY_S", 0.2),
         (health, "LOOK_SHARE", 1.0),
-        (room, "STALLED_AFTER_S", 1.0),
         (status, "STALLED_AFTER_S", 1.0),
         (supervisor, "HEALTH_INTERVAL_S", 0.2),
     ):
@@ -50,7 +49,9 @@ def alarms() -> Alarms:
 
 @asynccontextmanager
 async def running(database: Database, url: str, alarms: Alarms) -> AsyncIterator[Replica]:
-    section = ReplicaSection(url=url, local_bytes_max=BOUND, owner_check_s=1)
+    section = ReplicaSection(
+        url=url, profile=ReplicaProfile.FAST, local_bytes_max=BOUND, owner_check_s=1
+    )
     thread = await DatabaseThread.open(lambda: open_writer(database.path))
     try:
         async with replicating(section, database.path, database.boot, alarms, thread) as replica:

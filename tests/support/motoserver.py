@@ -4,8 +4,9 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import httpx
 from support.s3server import BUCKET, free_port
@@ -16,12 +17,13 @@ DEADLINE_S = 30.0
 
 
 class MotoServer:
-    """Entered: it answers, and has an empty bucket."""
+    """Entered: it answers, and has an empty bucket. ``log``: the file of its requests."""
 
     access_key_id = "test-key"
     secret_access_key = "test-secret-not-to-be-logged"
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path | None = None) -> None:
+        self.log = log or Path(os.devnull)
         self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
 
@@ -38,12 +40,20 @@ class MotoServer:
         return f"s3://{BUCKET}/{prefix}?endpoint={endpoint or self.endpoint}"
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
+        with self.log.open("wb") as log:
+            self._process = self._start(log)
+        self._wait()
+        return self
+
+    def _start(self, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
             env={"PATH": os.environ["PATH"]},
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=log,
         )
+
+    def _wait(self) -> None:
         ends_at = time.monotonic() + DEADLINE_S
         while True:
             assert self._process.poll() is None, "moto has ended"
@@ -53,7 +63,7 @@ class MotoServer:
                 assert time.monotonic() < ends_at, "moto does not answer"
                 time.sleep(0.05)
             else:
-                return self
+                return
 
     def __exit__(
         self,

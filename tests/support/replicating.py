@@ -145,12 +145,12 @@ def is_alive(process_id: int) -> bool:
 
 @asynccontextmanager
 async def replicate(
-    database: Path, device_id: str, url: str, **settings: Any
+    database: Path, device_id: str, url: str, *, as_served: bool = False, **settings: Any
 ) -> AsyncIterator[Litestream]:
-    """Litestream as the daemon runs it, looked at often."""
+    """Litestream as the daemon runs it, looked at often, or ``as_served`` by the profile."""
     section = ReplicaSection(url=url, **settings)
     async with Litestream(
-        section, database, DeviceId(device_id), health_interval_s=0.2
+        section, database, DeviceId(device_id), health_interval_s=None if as_served else 0.2
     ) as litestream:
         await litestream.start()
         yield litestream

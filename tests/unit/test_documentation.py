@@ -79,11 +79,12 @@ def test_every_metric_is_documented_and_no_other_is() -> None:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and ast.unparse(node.func) == "metrics.watch"
+                and ast.unparse(node.func) in ("metrics.watch", "metrics.watch_counts")
             ):
                 name = node.args[0]
                 assert isinstance(name, ast.Constant), f"{file}: a metric's name is a literal"
-                names.add(f"edge_store_{name.value!s}")
+                is_counter = ast.unparse(node.func) == "metrics.watch_counts"
+                names.add(f"edge_store_{name.value!s}{'_total' if is_counter else ''}")
     assert set(re.findall(r"^\| `(edge_store_\w+)", OPERATIONS, re.MULTILINE)) == names
 
 

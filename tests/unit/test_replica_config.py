@@ -64,7 +64,7 @@ def test_sftp_settings_are_part_of_the_address() -> None:
 
 def test_durations_are_what_go_reads(tmp_path: Path) -> None:
     config: dict[str, Any] = msgspec.json.decode(rendered(tmp_path, URLS[0]))
-    assert config["snapshot"] == {"interval": "21600000ms", "retention": "10000000000ms"}
+    assert config["snapshot"] == {"interval": "43200000ms", "retention": "10000000000ms"}
     assert config["dbs"][0]["monitor-interval"] == "250ms"
     assert config["dbs"][0]["replica"]["path"] == "/replicas/$HOME and more/box-a/results.db"
 

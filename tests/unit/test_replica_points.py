@@ -62,7 +62,9 @@ def test_state_is_as_old_as_the_first_file_that_ends_there() -> None:
 def test_granularity_is_told_as_it_is() -> None:
     told = points_of(*AGED).told
     assert "8 states from TXID 000000000000001e of 2026-01-31T08:00:31.000Z" in told
-    assert "boundaries of 30 s, one for each replica sync from TXID 000000000000003d" in told
+    assert (
+        "one for each merge of them, and for each replica sync from TXID 000000000000003d" in told
+    )
 
 
 @pytest.mark.parametrize(

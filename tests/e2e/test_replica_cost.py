@@ -1,0 +1,122 @@
+"""What is counted is what the store was asked for; a profile keeps its lag, and a slower one asks
+for less.
+"""
+
+import asyncio
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+from support.lags import arrivals, lags
+from support.motoserver import MotoServer
+from support.replicating import Database, replicate
+
+from edge_store.alerts import Alarms
+from edge_store.bench.figures import percentile
+from edge_store.config import PACES, ReplicaProfile, ReplicaSection
+from edge_store.observability.metrics import Metrics
+from edge_store.replica.room import replicating
+from edge_store.replica.traffic import read_usage
+from edge_store.sqlite import DatabaseThread, open_writer
+
+DEVICE = "box-a"
+REQUEST = re.compile(r'"(?:\x1b\[\d+m)*(GET|HEAD|PUT|POST|DELETE) (/\S*) HTTP')
+BUSY_S = 10.0
+
+
+def asked_of(server: MotoServer) -> Counter[str]:
+    """What the server was asked for, by what is billed."""
+    verbs: Counter[str] = Counter()
+    for method, url in REQUEST.findall(server.log.read_text()):
+        query = url.partition("?")[2]
+        match method:
+            case "GET" if "list-type" in query:
+                verbs["LIST"] += 1
+            case "GET" | "HEAD":
+                verbs["GET"] += 1
+            case "POST" if query.startswith("delete"):
+                verbs["DELETE"] += 1
+            case "DELETE":
+                verbs["DELETE"] += 1
+            case _:
+                verbs["PUT"] += 1
+    return verbs
+
+
+async def test_counters_equal_what_the_server_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With files in parts, merges of two levels, and removals."""
+    pace = msgspec.structs.replace(
+        PACES[ReplicaProfile.FAST],
+        levels_s=(1.0, 3.0),
+        l0_retention_s=2.0,
+        l0_check_s=1.0,
+        head_every_s=1.0,
+    )
+    monkeypatch.setitem(PACES, ReplicaProfile.FAST, pace)
+    with MotoServer(tmp_path / "moto.log") as moto:
+        for name, value in moto.environ.items():
+            monkeypatch.setenv(name, value)
+        before = asked_of(moto)
+        section = ReplicaSection(url=moto.url("fleet"), profile=ReplicaProfile.FAST)
+        database = Database(tmp_path / "results.db", DEVICE)
+        database.write(1500, body_bytes=4000)  # over 5 MB: sent in parts
+        thread = await DatabaseThread.open(lambda: open_writer(database.path))
+        room = replicating(section, database.path, database.boot, Alarms(Metrics()), thread)
+        try:
+            async with room as replica:
+                ends_at = time.monotonic() + 4.0
+                while time.monotonic() < ends_at:
+                    database.write(1, body_bytes=4000)
+                    await replica.sync(20)
+                    await asyncio.sleep(0.3)
+        finally:
+            await thread.close()
+            database.close()
+        asked = asked_of(moto) - before
+        listed = await asyncio.to_thread(
+            httpx.get, f"{moto.endpoint}/edge?list-type=2", trust_env=False
+        )
+    usage = read_usage(database.path)
+    assert usage is not None
+    assert Counter(usage.month.requests) == asked
+    assert set(asked) == {"PUT", "LIST", "GET", "DELETE"}, "the run must ask in every way"
+    sizes = sum(int(size) for size in re.findall(r"<Size>(\d+)</Size>", listed.text))
+    assert usage.month.bytes["PUT"] >= sizes > 5_000_000
+
+
+async def committing(
+    folder: Path, url: str, profile: ReplicaProfile, seconds: float
+) -> tuple[list[float], int]:
+    """A box that commits 20 times a second. How late each commit reached the store, in s; and how
+    many files of level 0 there are.
+    """
+    folder.mkdir()  # noqa: ASYNC240  (before anything is measured)
+    database = Database(folder / "results.db", DEVICE)
+    committed = []
+    async with replicate(database.path, DEVICE, url, profile=profile, as_served=True):
+        ends_at = time.monotonic() + seconds
+        while time.monotonic() < ends_at:
+            database.write(1)
+            committed.append(time.time())
+            await asyncio.sleep(0.05)
+    database.close()
+    arrived = arrivals(Path(url.removeprefix("file://")) / DEVICE / "results.db" / "ltx" / "0")
+    return lags(committed, arrived), len(arrived)
+
+
+async def test_fast_keeps_its_lag_and_a_slower_profile_asks_for_less(tmp_path: Path) -> None:
+    runs = await asyncio.gather(
+        *(
+            committing(tmp_path / profile, f"file://{tmp_path}/to-{profile}", profile, BUSY_S)
+            for profile in ReplicaProfile
+        )
+    )
+    (late, fast), (_, balanced), (_, frugal) = runs
+    assert percentile(late, 0.99) <= PACES[ReplicaProfile.FAST].lag_max_s
+    assert fast > balanced > frugal > 0
