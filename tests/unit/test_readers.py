@@ -65,8 +65,8 @@ async def test_two_read_at_once_and_tenants_take_turns(readers: Readers) -> None
     door.open()
     assert await settled(tasks) == [None] * 11
     assert door.begun[:2] == ["a", "a"]
-    assert door.begun.index("b") < 6, "not after all eight"
-    assert door.begun.index("None") < 6
+    for other in ("b", "None"):  # two threads note what they begin, not always in its order
+        assert door.begun[: door.begun.index(other)].count("a") < 8, "not after all eight"
     assert len(door.begun) == 11
 
 
