@@ -7,13 +7,14 @@ would upload the whole database at the next start. So the process ends without c
 """
 
 import asyncio
-import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
+from starlette.applications import Starlette
 
 from edge_store import __version__
 from edge_store.alerts import Alarms
@@ -42,7 +43,6 @@ from edge_store.errors import (
     ConfigError,
     EdgeStoreError,
     NotAnEdgeStoreFile,
-    ShutDown,
     StoreError,
 )
 from edge_store.health import read_health, watch
@@ -52,7 +52,7 @@ from edge_store.keys import keys_at_start
 from edge_store.lock import DatabaseLock
 from edge_store.observability.looplag import measured_lag
 from edge_store.observability.metrics import Metrics
-from edge_store.queue.room import running
+from edge_store.queue.room import Queue, running
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.boot import begin_boot
 from edge_store.recorder.damage import examine
@@ -66,6 +66,7 @@ from edge_store.recording import (
     replicated,
     sharing_readers,
 )
+from edge_store.result import Boot
 from edge_store.schema import migrate
 from edge_store.sql import sql
 from edge_store.sqlite import (
@@ -76,6 +77,7 @@ from edge_store.sqlite import (
     require_safe_sqlite,
     translated,
 )
+from edge_store.stopping import Drain, Stopping
 from edge_store.systemd import notify
 from edge_store.wal import checkpoint
 from edge_store.watching import Watched, watching
@@ -141,17 +143,7 @@ async def _serve(
     stopping = Stopping()
     path = Path(config.store.path)
     admin_key = read_credential("admin-key", "EDGE_STORE_ADMIN_KEY")
-    require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
-    if config.replica.enabled:  # before there is a boot: it would count as one that was cut
-        from edge_store.replica.location import parse_location
-
-        parse_location(config.replica.url)
-    if not path.parent.is_dir():
-        raise ConfigError(
-            f"store.path = {str(path)!r}: there is no folder {path.parent}",
-            hint="create it, or run `edge-store init`",
-        )
-    require_certificate(config.server)
+    _require_possible(config, path)
     with DatabaseLock(path) as lock:
         listener = bind(config.server)  # before anything slow begins
         index_was_held = is_index_held(path)
@@ -174,90 +166,152 @@ async def _serve(
                 engine=engine.name,
                 engine_version=engine.version,
             )
-            disk = Disk(path, config.store.disk_reserve_bytes)
             log.info("boot_began", boot_id=boot.boot_id, device_id=device_id, version=__version__)
-            async with (
-                replicated(config, boot, database, lock, alarms) as replica,
-                recording(config, disk, boot, database, engine, metrics, replica) as (
-                    recorder,
-                    damaged,
-                ),
-                measured_lag(metrics.loop_lag_seconds.observe),
-                queue_beside(config, disk, engine, recorder, metrics, access.shut_out) as queue,
-                sharing_readers(path) as reader,
-                reading(path) as queries,
-                in_background(recorder, reader, config, access.shut_out) as background,
-                drills_of(config, boot, replica, database, recorder.change, alarms) as drills,
-            ):
-                watch(metrics, path, disk, recorder, replica, drills)
-                gate = Gate(
-                    access=access,
-                    accept=queue.accept,
-                    shortage=disk.shortage,
-                    recorder=recorder,
-                    engine=engine,
-                    ours=own_routes(
-                        Services(
-                            reader=reader,
-                            queries=queries,
-                            change=recorder.change,
-                            redacting=recorder.redacting,
-                            commits=recorder.commits,
-                            exposition=lambda: metrics.exposition() + engine.metrics(),
-                            health=lambda: read_health(
-                                boot, engine, recorder, (disk, replica, queue), alarms
-                            ),
-                            replica=lambda: replica.status if replica else None,
-                            shut_out=access.shut_out,
-                            queue=queue,
-                            background=background,
-                            engine=engine,
-                        )
-                    ),
-                    config=config.server,
-                    metrics=metrics,
-                )
-                connections_max = 4 * config.recorder.slots + CONNECTIONS_SPARE
-                server = HttpServer(gate, connections_max, gate.overflow, config.server)
-                died = asyncio.ensure_future(engine.until_dead())
-                drain = Drain(recorder, stopping, died, config.server.drain_timeout_s)
-                loaded = asyncio.ensure_future(engine.until_ready())
-                admin = HttpServer(
-                    admin_routes(
-                        queue.change_noticed,
-                        access,
-                        [
-                            *alert_routes(alarms, told),
-                            *replica_routes(replica),
-                            *drill_routes(drills),
-                        ],
-                    ),
-                    ADMIN_CONNECTIONS_MAX,
-                )
-                async with (
-                    listening(admin, bind_admin(path)),
-                    listening(server, listener, drain),
-                    watching(
-                        alarms,
-                        config.alerts,
-                        Watched(path, loaded, engine, disk, recorder, metrics, replica, queue),
-                    ),
-                    running(queue),  # cut first, and asked again by the next daemon
-                ):
-                    url = url_of(listener, config.server)
-                    log.info("http_listening", url=url)
-                    failure = await _life(
-                        engine, loaded, (died, damaged), recorder, disk, stopping, announce, url
-                    )
-                died.cancel()
-        if damaged.done() and isinstance(damaged.result(), NotAnEdgeStoreFile):
-            lock.note_damage(path, str(damaged.result()))  # what lies there has our WAL beside it
-    if damaged.done():  # not closed: the last one to close would write to the file
-        raise damaged.result()
+            disk = Disk(path, config.store.disk_reserve_bytes)
+            box = Box(
+                config, path, lock, database, boot, disk, engine, access, metrics, alarms, told
+            )
+            failure, damage = await _answer(box, listener, stopping, announce)
+        if isinstance(damage, NotAnEdgeStoreFile):
+            lock.note_damage(path, str(damage))  # what lies there has our WAL beside it
+    if damage is not None:  # not closed: the last one to close would write to the file
+        raise damage
     if not config.replica.enabled:
         await database.close()
     if failure is not None and not stopping.first.is_set():  # else it was to stop anyway
         raise failure
+
+
+class Box(NamedTuple):
+    """What is there before anything can be asked."""
+
+    config: Config
+    path: Path
+    lock: DatabaseLock
+    database: DatabaseThread
+    boot: Boot
+    disk: Disk
+    engine: Engine
+    access: Access
+    metrics: Metrics
+    alarms: Alarms
+    told: Alerting | None
+
+
+def _require_possible(config: Config, path: Path) -> None:
+    """Raises ``ConfigError``, ``VulnerableSQLite``: settings with which nothing can begin."""
+    require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
+    if config.replica.enabled:  # before there is a boot: it would count as one that was cut
+        from edge_store.replica.location import parse_location
+
+        parse_location(config.replica.url)
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"store.path = {str(path)!r}: there is no folder {path.parent}",
+            hint="create it, or run `edge-store init`",
+        )
+    require_certificate(config.server)
+
+
+async def _answer(
+    box: Box, listener: socket.socket, stopping: Stopping, announce: Callable[[str], None]
+) -> tuple[EdgeStoreError | None, EdgeStoreError | None]:
+    """Record what is asked until the order to stop: the failure that came before it, and the damage
+    that a COMMIT has met.
+    """
+    config, engine, metrics, disk = box.config, box.engine, box.metrics, box.disk
+    shut_out = box.access.shut_out
+    async with (
+        replicated(config, box.boot, box.database, box.lock, box.alarms) as replica,
+        recording(config, disk, box.boot, box.database, engine, metrics, replica) as (
+            recorder,
+            damaged,
+        ),
+        measured_lag(metrics.loop_lag_seconds.observe),
+        queue_beside(config, disk, engine, recorder, metrics, shut_out) as queue,
+        sharing_readers(box.path) as reader,
+        reading(box.path) as queries,
+        in_background(recorder, reader, config, shut_out) as background,
+        drills_of(config, box.boot, replica, box.database, recorder.change, box.alarms) as drills,
+    ):
+        watch(metrics, box.path, disk, recorder, replica, drills)
+        up = Up(recorder, queue, replica, drills, damaged)
+        services = Services(
+            reader=reader,
+            queries=queries,
+            change=recorder.change,
+            redacting=recorder.redacting,
+            commits=recorder.commits,
+            exposition=lambda: metrics.exposition() + engine.metrics(),
+            health=lambda: read_health(
+                box.boot, engine, recorder, (disk, replica, queue), box.alarms
+            ),
+            replica=lambda: replica.status if replica else None,
+            shut_out=shut_out,
+            queue=queue,
+            background=background,
+            engine=engine,
+        )
+        failure = await _listen(box, up, own_routes(services), listener, stopping, announce)
+    return failure, damaged.result() if damaged.done() else None
+
+
+class Up(NamedTuple):
+    """What has come up over the box."""
+
+    recorder: Recorder
+    queue: Queue
+    replica: Any
+    drills: Any
+    damaged: asyncio.Future[EdgeStoreError]
+
+
+async def _listen(
+    box: Box,
+    up: Up,
+    ours: Starlette,
+    listener: socket.socket,
+    stopping: Stopping,
+    announce: Callable[[str], None],
+) -> EdgeStoreError | None:
+    """Take requests, and an operator's commands, until the order to stop; or the failure that came
+    before it.
+    """
+    config, engine, recorder, queue = box.config, box.engine, up.recorder, up.queue
+    gate = Gate(
+        access=box.access,
+        accept=queue.accept,
+        shortage=box.disk.shortage,
+        recorder=recorder,
+        engine=engine,
+        ours=ours,
+        config=config.server,
+        metrics=box.metrics,
+    )
+    connections_max = 4 * config.recorder.slots + CONNECTIONS_SPARE
+    server = HttpServer(gate, connections_max, gate.overflow, config.server)
+    rooms = [
+        *alert_routes(box.alarms, box.told),
+        *replica_routes(up.replica),
+        *drill_routes(up.drills),
+    ]
+    admin = HttpServer(admin_routes(queue.change_noticed, box.access, rooms), ADMIN_CONNECTIONS_MAX)
+    died = asyncio.ensure_future(engine.until_dead())
+    loaded = asyncio.ensure_future(engine.until_ready())
+    watched = Watched(box.path, loaded, engine, box.disk, recorder, box.metrics, up.replica, queue)
+    async with (
+        listening(admin, bind_admin(box.path)),
+        listening(server, listener, Drain(recorder, stopping, died, config.server.drain_timeout_s)),
+        watching(box.alarms, config.alerts, watched),
+        running(queue),  # cut first, and asked again by the next daemon
+    ):
+        url = url_of(listener, config.server)
+        log.info("http_listening", url=url)
+        failure = await _life(
+            engine, loaded, (died, up.damaged), recorder, box.disk, stopping, announce, url
+        )
+    died.cancel()
+    return failure
 
 
 async def _life(  # noqa: PLR0913  (all that has come up)
@@ -266,7 +320,7 @@ async def _life(  # noqa: PLR0913  (all that has come up)
     ends: tuple[asyncio.Future[EdgeStoreError], ...],
     recorder: Recorder,
     disk: Disk,
-    stopping: "Stopping",
+    stopping: Stopping,
     announce: Callable[[str], None],
     url: str,
 ) -> EdgeStoreError | None:
@@ -304,7 +358,7 @@ async def _life(  # noqa: PLR0913  (all that has come up)
     return None
 
 
-async def _loaded(loaded: asyncio.Future[None], stopping: "Stopping") -> bool:
+async def _loaded(loaded: asyncio.Future[None], stopping: Stopping) -> bool:
     """Wait for the engine, not at all if it is up; false when the order to stop came first."""
     began = time.monotonic()
     stopped = asyncio.ensure_future(stopping.first.wait())
@@ -327,54 +381,6 @@ async def _loaded(loaded: asyncio.Future[None], stopping: "Stopping") -> bool:
         return False
     await loaded
     return True
-
-
-class Stopping:
-    """SIGTERM and SIGINT: the first asks for a stop, the second for one without a drain."""
-
-    def __init__(self) -> None:
-        self.first = asyncio.Event()
-        self.second = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.received)
-
-    def received(self) -> None:
-        """One of them has come."""
-        (self.second if self.first.is_set() else self.first).set()
-
-
-class Drain:
-    """Lets what runs finish for a while, then cuts it; every outcome is recorded either way."""
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        stopping: Stopping,
-        died: asyncio.Future[EdgeStoreError],
-        timeout_s: float,
-    ) -> None:
-        self._recorder = recorder
-        self._stopping = stopping
-        self._died = died
-        self._timeout_s = timeout_s
-
-    async def __call__(self) -> None:
-        slots = self._recorder.slots
-        slots.close(AdmissionClosed("the daemon is stopping"))
-        self._recorder.commits.end()  # who follows the results comes back after the next start
-        drained = asyncio.ensure_future(self._recorder.drained())
-        hurried = asyncio.ensure_future(self._stopping.second.wait())
-        waiting: set[asyncio.Future[Any]] = {drained, hurried, self._died}
-        await asyncio.wait(waiting, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        if not drained.done():
-            cause: EdgeStoreError = ShutDown("the daemon stopped before this answer was complete")
-            if self._died.done():
-                cause = self._died.result()
-            log.warning("drain_cut", in_flight=slots.in_flight, code=cause.code)
-            self._recorder.abort_all(cause)
-        await drained
 
 
 def _prepare(connection: Connection, device_id: str, *, index_was_held: bool) -> DeviceId:

@@ -1,6 +1,6 @@
 """OpenAI's Conversations: /v1/conversations and what is below it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import Meta, Struct
 from starlette.requests import Request
@@ -37,6 +37,8 @@ from edge_store.responses.conversations import (
 from edge_store.sqlite import Connection
 
 __all__ = ["conversation_routes"]
+
+T = TypeVar("T", "Created", "Updated", "Added")
 
 ITEMS_MAX = 20  # OpenAI's, of one call
 
@@ -81,73 +83,87 @@ class Conversation(Struct):
 
 def conversation_routes(means: Means) -> list[BaseRoute]:
     """/v1/conversations and what is below it."""
-    reader, change, redacting = means.reader, means.change, means.redacting
+    room = Conversations(means)
+    one = "/v1/conversations/{conversation_id}"
+    return [
+        Route("/v1/conversations", room.begin, methods=["POST"]),
+        Route(one, room.retrieve, methods=["GET"]),
+        Route(one, room.amend, methods=["POST"]),
+        Route(one, room.end, methods=["DELETE"]),
+        Route(one + "/items", room.add, methods=["POST"]),
+        Route(one + "/items", room.items, methods=["GET"]),
+        Route(one + "/items/{item_id}", room.item, methods=["GET"]),
+        Route(one + "/items/{item_id}", room.remove_item, methods=["DELETE"]),
+    ]
+
+
+class Conversations:
+    """The routes' functions."""
+
+    def __init__(self, means: Means) -> None:
+        self._reader = means.reader
+        self._change = means.change
+        self._redacting = means.redacting
+
+    async def _asked(self, request: Request, kind: type[T]) -> T:
+        """The body, checked, as it is written."""
+        require_full(request.scope)
+        asked = converted(await _body(request), kind)
+        if isinstance(asked, Created | Updated):
+            require_metadata(asked.metadata)
+        if isinstance(asked, Created | Added):
+            require_images(asked.items, "items")
+        return await self._redacting.value(asked, kind)
 
     @described("Begin a conversation", takes=Created, gives=(Conversation,))
-    async def begin(request: Request) -> Response:
-        require_full(request.scope)
-        asked = converted(await _body(request), Created)
-        require_metadata(asked.metadata)
-        require_images(asked.items, "items")
-        caller = caller_of(request.scope)
-        asked = await redacting.value(asked, Created)
-        return as_json(await change(create, caller, asked.metadata, asked.items))
+    async def begin(self, request: Request) -> Response:
+        """POST: one with its first items."""
+        asked, caller = await self._asked(request, Created), caller_of(request.scope)
+        return as_json(await self._change(create, caller, asked.metadata, asked.items))
 
     @described("A conversation", gives=(Conversation,))
-    async def retrieve(request: Request) -> Response:
-        return as_json(await reader.run(find_conversation, _id(request), caller_of(request.scope)))
+    async def retrieve(self, request: Request) -> Response:
+        """GET: one of them."""
+        caller = caller_of(request.scope)
+        return as_json(await self._reader.run(find_conversation, _id(request), caller))
 
     @described("Other metadata for it", takes=Updated, gives=(Conversation,))
-    async def amend(request: Request) -> Response:
-        require_full(request.scope)
-        asked = converted(await _body(request), Updated)
-        require_metadata(asked.metadata)
-        caller = caller_of(request.scope)
-        asked = await redacting.value(asked, Updated)
-        return as_json(await change(update, _id(request), caller, asked.metadata))
+    async def amend(self, request: Request) -> Response:
+        """POST: its metadata anew."""
+        asked, caller = await self._asked(request, Updated), caller_of(request.scope)
+        return as_json(await self._change(update, _id(request), caller, asked.metadata))
 
     @described("Delete a conversation", gives=(dict[str, Any],))
-    async def end(request: Request) -> Response:
-        await change(delete, _id(request), caller_of(request.scope))
+    async def end(self, request: Request) -> Response:
+        """DELETE: its responses stay."""
+        await self._change(delete, _id(request), caller_of(request.scope))
         gone = {"id": _id(request), "object": "conversation.deleted", "deleted": True}
         return as_json(gone)
 
     @described("Add items", query=(INCLUDE,), takes=Added, gives=(Listed,))
-    async def add(request: Request) -> Response:
-        require_full(request.scope)
-        asked = converted(await _body(request), Added)
-        require_images(asked.items, "items")
-        caller = caller_of(request.scope)
-        asked = await redacting.value(asked, Added)
-        added = await change(add_items, _id(request), caller, asked.items)
+    async def add(self, request: Request) -> Response:
+        """POST: items at its end."""
+        asked, caller = await self._asked(request, Added), caller_of(request.scope)
+        added = await self._change(add_items, _id(request), caller, asked.items)
         return as_json(list_of(added, has_more=False))
 
     @described("Its items", query=PAGING, gives=(Listed,))
-    async def items(request: Request) -> Response:
+    async def items(self, request: Request) -> Response:
+        """GET: a page of them."""
         caller, paging = caller_of(request.scope), paging_of(request)
-        return await read_json(reader, _page, _id(request), caller, paging)
+        return await read_json(self._reader, _page, _id(request), caller, paging)
 
     @described("One item", query=(INCLUDE,), gives=(dict[str, Any],))
-    async def item(request: Request) -> Response:
+    async def item(self, request: Request) -> Response:
+        """GET: one of them."""
         caller = caller_of(request.scope)
-        return await read_json(reader, find_item, _id(request), _item_id(request), caller)
+        return await read_json(self._reader, find_item, _id(request), _item_id(request), caller)
 
     @described("Take an item out", gives=(Conversation,))
-    async def remove_item(request: Request) -> Response:
+    async def remove_item(self, request: Request) -> Response:
+        """DELETE: one of them."""
         caller = caller_of(request.scope)
-        return as_json(await change(delete_item, _id(request), _item_id(request), caller))
-
-    one = "/v1/conversations/{conversation_id}"
-    return [
-        Route("/v1/conversations", begin, methods=["POST"]),
-        Route(one, retrieve, methods=["GET"]),
-        Route(one, amend, methods=["POST"]),
-        Route(one, end, methods=["DELETE"]),
-        Route(one + "/items", add, methods=["POST"]),
-        Route(one + "/items", items, methods=["GET"]),
-        Route(one + "/items/{item_id}", item, methods=["GET"]),
-        Route(one + "/items/{item_id}", remove_item, methods=["DELETE"]),
-    ]
+        return as_json(await self._change(delete_item, _id(request), _item_id(request), caller))
 
 
 def _page(

@@ -63,22 +63,9 @@ def init(  # noqa: PLR0913  (each is an option)
     database = state / "results.db"
     unfinished = target.with_name(f"{target.name}{UNFINISHED}")
     _refuse_what_is_there(target, database, is_unfinished=unfinished.exists())
-    engine, was_chosen = _chosen_engine(engine, upstream)
-    if engine == "upstream" and not upstream:
-        upstream = _asked_upstream()
-    if engine == "sglang":
-        model = model or _asked_model()
-        model = str(Path(model).absolute()) if Path(model).exists() else model
-
-    values: dict[str, Any] = {
-        "store.path": str(database) if state_dir else "results.db",
-        "engine.kind": engine,
-        "replica.url": from_replica or f"file://{state / 'replica'}",
-    }
-    if upstream:
-        values["engine.upstream.base_url"] = upstream
-    if model:
-        values["engine.sglang"] = {"model_path": model}
+    values, was_chosen = _engine_settings(engine, upstream, model)
+    values["store.path"] = str(database) if state_dir else "results.db"
+    values["replica.url"] = from_replica or f"file://{state / 'replica'}"
     with _all_or_nothing(directory, state):
         for folder in (directory, state):
             folder.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -96,7 +83,7 @@ def init(  # noqa: PLR0913  (each is an option)
             unfinished.rename(target)  # last: until then another try is let
 
     click.echo(f"wrote {target}, {database}; this box is {found}")
-    if engine == "demo":
+    if values["engine.kind"] == "demo":
         click.secho(
             "This is a DEMO: the demo engine has no model and makes up its answers. "
             "Set engine.kind to upstream or sglang for a real one.",
@@ -114,6 +101,26 @@ def _refuse_what_is_there(target: Path, database: Path, *, is_unfinished: bool) 
                 f"{existing} is already there: nothing was written",
                 hint="use another DIR, or `edge-store serve` with this one",
             )
+
+
+def _engine_settings(
+    engine: str | None, upstream: str | None, model: str | None
+) -> tuple[dict[str, Any], bool]:
+    """What will answer, as settings, asked for where it is not given; and whether a person chose
+    the engine.
+    """
+    kind, was_chosen = _chosen_engine(engine, upstream)
+    values: dict[str, Any] = {"engine.kind": kind}
+    if kind == "upstream":
+        upstream = upstream or _asked_upstream()
+    if upstream:
+        values["engine.upstream.base_url"] = upstream
+    if kind == "sglang":
+        model = model or _asked_model()
+        model = str(Path(model).absolute()) if Path(model).exists() else model
+    if model:
+        values["engine.sglang"] = {"model_path": model}
+    return values, was_chosen
 
 
 def _created(device_id: str | None, database: Path) -> str:

@@ -15,7 +15,7 @@ from support.records import DEVICE, new_database
 from support.simulation.seams import InlineReader, NoJsonWorkers, SimulatedThread
 from support.simulation.virtual import Clock, VirtualLoop, on_virtual_time
 
-from edge_store import daemon, ids, recording
+from edge_store import ids, recording
 from edge_store.api.gate import Gate
 from edge_store.config import Config, DemoSection, EngineSection, RecorderSection, StoreSection
 from edge_store.engine import ASGIMessage, Receive, Scope, Send
@@ -26,6 +26,7 @@ from edge_store.recorder import idempotency
 from edge_store.recorder.disk import Disk
 from edge_store.result import Boot
 from edge_store.sqlite import Connection
+from edge_store.stopping import Drain
 
 __all__ = ["Call", "Life", "World"]
 
@@ -247,7 +248,7 @@ class Life:
             self.say(f"SIGTERM, {recorder.slots.in_flight} in flight")
             if self.chance.random() < 0.3:
                 loop.call_later(self.chance.uniform(0, 2), stopping.second.set)
-        await daemon.Drain(recorder, cast("Any", stopping), died, 5.0)()
+        await Drain(recorder, cast("Any", stopping), died, 5.0)()
         await asyncio.wait(running)
         for task in running:
             task.result()
