@@ -2,6 +2,7 @@
 
 import importlib
 import warnings
+from contextlib import suppress
 from itertools import product
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from edge_store.jsonrepair.ebnf import GrammarRefused
 from edge_store.jsonrepair.machine import Machine
+from edge_store.jsonrepair.regex import NotCheckable, holds
 
 pytestmark = pytest.mark.sglang
 
@@ -145,6 +147,58 @@ def test_every_escape_is_read_alike(form: str, escape: str) -> None:
 @pytest.mark.parametrize("grammar", REFUSED)
 def test_what_xgrammar_refuses_is_not_checked(grammar: str) -> None:
     assert (is_taken(grammar), is_checked(grammar)) == (False, False)
+
+
+PIECES = st.sampled_from(
+    [
+        *(
+            "a",
+            "b",
+            "-",
+            "]",
+            ".",
+            "^",
+            "$",
+            "[ab]",
+            "[^a]",
+            "[a-c]",
+            "[-a]",
+            "[a^]",
+            "[$]",
+            "[^^]",
+        ),
+        *(r"\s", r"\S", r"\d", r"\w", r"\W", r"\D", r"\.", r"\-", r"\^", r"\$", r"\n", r"\x61"),
+        *(r"\u0062", r"\\", r"\/", r"[^\s]", r"[\S\s]", r"[\w-]", r"[a\-c]", r"[\]]", r"[^\S ]"),
+        *(r"[\d\s]", r"[\^]", r"[a\^]", "[]a]", "[^]", r"\A", r"\0", r"\07", r"[^\D]", r"[^\W_]"),
+    ]
+)
+TIMES = st.sampled_from(["", "", "", "*", "+", "?", "{2}", "{1,2}", "{0,}", "*?", "+?", "{,2}"])
+MARKS_ALONE = st.sampled_from(["", "*", "+", "?", "*?"])
+REGEXES = st.recursive(
+    st.builds("{}{}".format, PIECES, TIMES),
+    lambda inner: st.one_of(
+        st.builds("({}){}".format, inner, MARKS_ALONE),  # see marked_with
+        st.builds("{}|{}".format, inner, inner),
+        st.builds("{}{}".format, inner, inner),
+    ),
+    max_leaves=5,
+)
+SUBJECTS = st.lists(
+    st.text("abc-^$]\n\t 1_\\é\u00a0\u2028\ufeffAZ", max_size=4), min_size=20, max_size=20
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(REGEXES, SUBJECTS)
+def test_random_regexes_hold_where_xgrammar_says_so(rule: str, texts: list[str]) -> None:
+    accepts = engine("xgrammar.testing")._is_grammar_accept_string
+    try:
+        taken = engine().Grammar.from_regex(rule)
+    except RuntimeError:
+        return  # there is no answer to such a request
+    for text in texts:
+        with suppress(NotCheckable):
+            assert holds(rule, text) == bool(accepts(taken, text)), text
 
 
 def is_taken(grammar: str) -> bool:
