@@ -430,6 +430,8 @@ async def test_what_cannot_be_answered_is_refused_with_400(path: str, body: Any)
     error = made.json["error"]
     assert error["type"] == "invalid_request_error"
     assert error["message"]
+    if error["message"].startswith("`"):
+        assert error["param"], "the path of the fault"
 
 
 async def test_unknown_routes_and_methods_are_refused_as_json() -> None:

@@ -171,7 +171,8 @@ class DemoEngine(AlwaysUp):
             answers = [answer(order, markers) for order in request.orders]
         except (InvalidRequest, *UNFIT) as exc:
             refusal = exc if isinstance(exc, InvalidRequest) else refusal_of(exc, body=body)
-            await _answer(send, 400, wire_type.refusal(str(refusal), 400, refusal.code))
+            body = wire_type.refusal(str(refusal), 400, refusal.code, refusal.param)
+            await _answer(send, 400, body)
             return
         result_id = scope.get("result_id", request.rid)
         run = self._runs[result_id] = Run(self._delay_s, markers)

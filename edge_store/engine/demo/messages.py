@@ -164,7 +164,7 @@ class MessagesWire:
         return []
 
     @staticmethod
-    def refusal(message: str, status: int, code: str) -> bytes:
+    def refusal(message: str, status: int, code: str, param: str | None = None) -> bytes:  # noqa: ARG004  (Anthropic's error has no place for it)
         """Anthropic's error envelope."""
         kind = KINDS.get(status, "api_error" if status >= 500 else "invalid_request_error")
         error = {"type": kind, "message": message, "code": code}

@@ -136,7 +136,7 @@ class OllamaWire(ABC):
         return []
 
     @staticmethod
-    def refusal(message: str, status: int, code: str) -> bytes:  # noqa: ARG004  (it has no place)
+    def refusal(message: str, status: int, code: str, param: str | None = None) -> bytes:  # noqa: ARG004  (no place)
         """Ollama's error."""
         return encode({"error": message, "code": code})
 

@@ -177,7 +177,9 @@ def read_chat(body: bytes) -> Request:
     said = next((m.text() for m in reversed(messages) if m.role == "user"), messages[-1].text())
     tool = _tool(asked, said) if asked.tools else None
     if not asked.tools and isinstance(asked.tool_choice, ToolChoice):
-        raise InvalidRequest("`tool_choice` names a function, but there are no `tools`")
+        raise InvalidRequest(
+            "`tool_choice` names a function, but there are no `tools`", param="tool_choice"
+        )
     limit = asked.max_completion_tokens
     order = Order(
         prompt=prompt,
@@ -209,7 +211,10 @@ def chosen_tool(
     if isinstance(choice, FunctionName):
         named = next((f for f in functions if f.name == choice.name), None)
         if named is None:
-            raise InvalidRequest(f"`tool_choice` names {choice.name!r}, which is not among `tools`")
+            raise InvalidRequest(
+                f"`tool_choice` names {choice.name!r}, which is not among `tools`",
+                param="tool_choice",
+            )
         return named
     if choice == "none" or not functions:
         return None
@@ -225,7 +230,9 @@ def read_completion(body: bytes) -> Request:
     form = _openai_form(asked)
     if asked.json_schema is not None:
         if form is not None:
-            raise InvalidRequest("only one of `json_schema` and another format may be given")
+            raise InvalidRequest(
+                "only one of `json_schema` and another format may be given", param="json_schema"
+            )
         form = Form("schema", asked.json_schema)
     orders = [
         Order(
@@ -246,12 +253,15 @@ def read_generate(body: bytes) -> Request:
     asked = decode_generate(body)
     given = asked.text if asked.text is not None else asked.input_ids
     if given is None:
-        raise InvalidRequest("`text` or `input_ids` is required")
+        raise InvalidRequest("`text` or `input_ids` is required", param="text")
     prompts = _prompts(given, "text" if asked.text is not None else "input_ids")
     params = asked.sampling_params or SamplingParams()
     each = params if isinstance(params, list) else list(repeat(params, len(prompts)))
     if len(each) != len(prompts):
-        raise InvalidRequest(f"`sampling_params` has {len(each)} entries for {len(prompts)} inputs")
+        raise InvalidRequest(
+            f"`sampling_params` has {len(each)} entries for {len(prompts)} inputs",
+            param="sampling_params",
+        )
     orders: list[Order] = []
     for (text, tokens), sampling in zip(prompts, each, strict=True):
         order = Order(
@@ -291,7 +301,9 @@ def _copies(order: Order, choices: int | None) -> list[Order]:
 
 def _bounded(orders: list[Order]) -> list[Order]:
     if len(orders) > OUTPUTS_MAX:
-        raise InvalidRequest(f"{len(orders)} outputs are asked for; {OUTPUTS_MAX} is the most")
+        raise InvalidRequest(
+            f"{len(orders)} outputs are asked for; {OUTPUTS_MAX} is the most", param="n"
+        )
     return orders
 
 
@@ -300,13 +312,13 @@ def _prompts(given: str | Sequence[str | int | list[int]], name: str) -> list[tu
     if isinstance(given, str):
         return [(given, token_count(given))]
     if not given:
-        raise InvalidRequest(f"`{name}` is empty")
+        raise InvalidRequest(f"`{name}` is empty", param=name)
     if all(isinstance(item, int) for item in given):
         return [_from_ids(given)]
     prompts = []
     for item in given:
         if isinstance(item, int):
-            raise InvalidRequest(f"`{name}` mixes token ids with prompts")
+            raise InvalidRequest(f"`{name}` mixes token ids with prompts", param=name)
         prompts.append((item, token_count(item)) if isinstance(item, str) else _from_ids(item))
     return prompts
 
@@ -330,12 +342,17 @@ def _openai_form(asked: OpenAIBody) -> Form | None:
     if wanted is None or wanted.type == "text":
         return _form(None, asked.regex, asked.ebnf)
     if asked.regex is not None or asked.ebnf is not None:
-        raise InvalidRequest("`response_format` and a grammar cannot both be given")
+        raise InvalidRequest(
+            "`response_format` and a grammar cannot both be given", param="response_format"
+        )
     if wanted.type == "json_object":
         return Form("json")
     schema = wanted.json_schema.schema if wanted.json_schema else ABSENT
     if schema == ABSENT:
-        raise InvalidRequest("`response_format.json_schema.schema` is required")
+        raise InvalidRequest(
+            "`response_format.json_schema.schema` is required",
+            param="response_format.json_schema.schema",
+        )
     return Form("schema", bytes(schema))
 
 
@@ -343,7 +360,9 @@ def _form(schema: str | None, regex: str | None, ebnf: str | None) -> Form | Non
     if schema is None and regex is None and ebnf is None:
         return None
     if ebnf is not None:
-        raise InvalidRequest("the demo engine takes no `ebnf`")
+        raise InvalidRequest("the demo engine takes no `ebnf`", param="ebnf")
     if schema is not None and regex is not None:
-        raise InvalidRequest("only one of `json_schema` and `regex` may be given")
+        raise InvalidRequest(
+            "only one of `json_schema` and `regex` may be given", param="json_schema"
+        )
     return Form("regex", regex) if regex is not None else Form("schema", schema or "")

@@ -56,14 +56,14 @@ class Wire(Protocol):
         """The events that end a stream which was aborted after so many steps."""
 
     @staticmethod
-    def refusal(message: str, status: int, code: str) -> bytes:
-        """The body of an error."""
+    def refusal(message: str, status: int, code: str, param: str | None = None) -> bytes:
+        """The body of an error; ``param`` is the path of the fault."""
 
 
-def error_body(message: str, status: int, code: str) -> bytes:
+def error_body(message: str, status: int, code: str, param: str | None = None) -> bytes:
     """OpenAI's error envelope."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    return encode({"error": {"message": message, "type": kind, "param": None, "code": code}})
+    return encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 
 def arguments_of(answer: Answer) -> dict[str, Any] | None:
@@ -94,8 +94,8 @@ class EventStream:
     stream_type = b"text/event-stream"
 
     @staticmethod
-    def refusal(message: str, status: int, code: str) -> bytes:
-        return error_body(message, status, code)
+    def refusal(message: str, status: int, code: str, param: str | None = None) -> bytes:
+        return error_body(message, status, code, param)
 
 
 class OpenAIWire(EventStream, ABC):
