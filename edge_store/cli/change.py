@@ -88,13 +88,13 @@ def _checked(name: str, params: "Record") -> tuple["Record", bytes]:
     import msgspec
 
     from edge_store.changes import CHANGES
-    from edge_store.errors import InvalidRequest
+    from edge_store.faults import refusal_of
 
     encoded = msgspec.json.encode(params)
     try:
         return msgspec.json.decode(encoded, type=CHANGES[name].params), encoded
     except msgspec.ValidationError as exc:
-        raise InvalidRequest(str(exc)) from exc
+        raise refusal_of(exc, CHANGES[name].params) from exc
 
 
 def _is_served(database: Path) -> bool:
