@@ -31,9 +31,9 @@ NAMES = {
     "NoneType": "null",
 }
 BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than", "==": "just"}
-UNITS = {"str": "characters", "array": "elements", "object": "entries"}
+UNITS = {"str": ("characters", "character"), "object": ("entries", "entry")}
 
-AT = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
+AT = re.compile(r" - at (?P<key>`key` in )?`\$\.?(?P<path>.*)`$", re.DOTALL)
 EXPECTED = re.compile(r"Expected `(?P<wanted>[^`]+)`, got `(?P<got>[^`]+)`")
 BOUNDED = re.compile(
     r"Expected `(?P<kind>\w+)(?: \| null)?` (?P<length>of length )?(?P<sign>[<>=]=?) (?P<bound>\S+)"
@@ -77,7 +77,10 @@ def refusal_of(
 
 def _misfit(text: str, kind: Any, what: str) -> InvalidRequest:
     found = AT.search(text)
-    path, said = (found[1], text[: found.start()]) if found else ("", text)
+    path, said = (found["path"], text[: found.start()]) if found else ("", text)
+    if found and found["key"]:
+        path += "[...]"  # as what is wrong below a key is said to be
+        return _refused(path, f"has a key that {_problem(said, kind, path)}", what)
     for pattern in (MISSING, UNKNOWN):
         named = pattern.match(said)
         if named is not None:
@@ -103,7 +106,8 @@ def _problem(said: str, kind: Any, path: str) -> str:
     if bounded is not None:
         name, bound = bounded["kind"], f"{BOUNDS[bounded['sign']]} {bounded['bound']}"
         if bounded["length"]:
-            return f"must have {bound} {UNITS.get(name, 'elements')}"
+            some, one = UNITS.get(name, ("elements", "element"))
+            return f"must have {bound} {one if bounded['bound'] == '1' else some}"
         return f"must be {NAMES.get(name, name)}, {bound}"
     if expected is not None:
         wanted = [NAMES.get(name, name) for name in expected["wanted"].split(" | ")]

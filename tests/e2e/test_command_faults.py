@@ -94,4 +94,4 @@ def test_daemon_on_files_that_it_may_not_write_says_so(tmp_path: Path, suffix: s
 def test_a_value_that_cannot_be_is_named_in_the_fields_words(box: Box) -> None:
     done = box.run("keys", "create", "app", "--tenant", "", "--config", str(box.directory))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "edge-store: `tenant` must have at least 1 characters\n"
+    assert done.stderr == "edge-store: `tenant` must have at least 1 character\n"

@@ -118,8 +118,8 @@ def test_no_word_of_python_is_in_a_message(kind: Any, value: Any, words: str) ->
 @pytest.mark.parametrize(
     ("kind", "value", "words"),
     [
-        (Annotated[list[int], Meta(max_length=1)], [1, 2], "must have at most 1 elements"),
-        (Annotated[str, Meta(min_length=1)], "", "must have at least 1 characters"),
+        (Annotated[list[int], Meta(max_length=1)], [1, 2], "must have at most 1 element"),
+        (Annotated[str, Meta(min_length=1)], "", "must have at least 1 character"),
         (Annotated[dict[str, int], Meta(max_length=0)], {"a": 1}, "must have at most 0 entries"),
         (Annotated[float, Meta(lt=7)], 7, "must be a number, less than 7.0"),
         (float, True, "must be a number, not true or false"),
@@ -130,3 +130,22 @@ def test_bounds_are_said_in_the_units_of_their_kind(kind: Any, value: Any, words
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.convert(value, kind)
     assert str(refusal_of(caught.value, kind)) == f"the body {words}"
+
+
+class Named(msgspec.Struct):
+    names: dict[Annotated[str, Meta(max_length=2)], int] = {}
+    some: Annotated[dict[str, int], Meta(max_length=1)] = {}
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "said"),
+    [
+        (b'{"names": {"abc": 1}}', "names[...]", "has a key that must have at most 2 characters"),
+        (b'{"some": {"a": 1, "b": 2}}', "some", "must have at most 1 entry"),
+    ],
+)
+def test_a_fault_of_a_key_is_where_the_key_is(body: bytes, param: str, said: str) -> None:
+    with pytest.raises(UNFIT) as caught:
+        msgspec.json.decode(body, type=Named)
+    refusal = refusal_of(caught.value, Named, body=body)
+    assert (refusal.param, str(refusal)) == (param, f"`{param}` {said}")
