@@ -116,13 +116,16 @@ def reapply(config: str | None, since: datetime | None, *, dry_run: bool) -> Non
 def _pages(config: "Config", since: int) -> Iterator[list[tuple[str, "Repair"]]]:
     """What each choice was, and its repair; a page is one transaction."""
     from edge_store.api.routes import GENERATING
+    from edge_store.api.turn import PATH as RESPONSES
     from edge_store.jsonrepair import JsonWorkers
     from edge_store.jsonrepair.assess import REPAIRER
     from edge_store.recorder.redacting import Redacting
     from edge_store.recorder.structured import Structured
     from edge_store.repair import count_repairable, reassessed, repairable
+    from edge_store.responses.chat import PATH as CHAT
     from edge_store.sqlite import open_reader
 
+    dialects = {**GENERATING, RESPONSES: GENERATING[CHAT]}  # a response is asked as a chat
     connection = open_reader(Path(config.store.path))
     try:
         with asyncio.Runner() as runner:
@@ -138,9 +141,7 @@ def _pages(config: "Config", since: int) -> Iterator[list[tuple[str, "Repair"]]]
                             (
                                 choice[1].json_state.value,
                                 runner.run(
-                                    reassessed(
-                                        (structured, redacting), GENERATING, REPAIRER, choice
-                                    )
+                                    reassessed((structured, redacting), dialects, REPAIRER, choice)
                                 ),
                             )
                             for choice in page

@@ -106,3 +106,19 @@ def test_the_report_counts_states_and_names_errors(box: Box) -> None:
     given_up_by_an_older_repairer(box)
     (error,) = repair(box, "report", "--errors")
     assert (error["kind"], error["error"], error["choices"]) == ("invalid", "repair rejected", 1)
+
+
+def test_what_was_asked_of_a_response_is_known_again(box: Box) -> None:
+    asked = {
+        "model": "demo",
+        "input": "[demo:broken-json] is it well?",
+        "text": {"format": {"type": "json_schema", "name": "well", "schema": SCHEMA}},
+    }
+    with box.serve() as daemon:
+        assert daemon.post("/v1/responses", json=asked).status_code == 200
+        assert daemon.stop() == 0
+    (before,) = box.rows(NEWEST)
+    given_up_by_an_older_repairer(box)
+    assert repair(box, "reapply")["became"] == {"invalid to repaired": 1}
+    assert box.rows(NEWEST) == [before]
+    assert before[:2] == ("repaired", 1)
