@@ -8,7 +8,7 @@ on the event loop.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -121,9 +121,10 @@ class Background:
             self.locks.give(live.conversation_id)
         live.end()
 
-    async def accept(self, kept: Kept, ask: Ask) -> Live:
+    async def accept(self, kept: Kept, ask: Ask, held: ExitStack) -> Live:
         """Take a response, which is committed when this returns. Until it has ended its place in
-        ``locks`` is its own.
+        ``locks`` is its own. ``held``, its Idempotency-Key, is left once it is known whether it is
+        committed.
 
         Raises:
             RecorderFull, TenantOverShare: as many wait as may, or of this tenant (retryable).
@@ -132,29 +133,31 @@ class Background:
         self._shares.take(live.tenant)
         self.locks.take(live.conversation_id)
         # what is committed is run, though its caller is not there any more
-        failure = await asyncio.shield(self._tasks.create_task(self._accept(live, kept, ask)))
+        accepting = self._tasks.create_task(self._accept(live, kept, ask, held.pop_all()))
+        failure = await asyncio.shield(accepting)
         if failure is not None:
             raise failure
         return live
 
-    async def _accept(self, live: Live, kept: Kept, ask: Ask) -> Exception | None:
+    async def _accept(self, live: Live, kept: Kept, ask: Ask, held: ExitStack) -> Exception | None:
         """Why it is not known to be committed."""
-        held = self.means.held
-        try:
-            left, is_held = await held.hold(kept.id, kept.request, lambda b: left_of(b, ask))
-            row = msgspec.structs.replace(kept, request=left, is_held=is_held)
-            await taken_out(row, left)
-            await self.means.change(accept, row)
-        except Suspect as exc:  # it is looked for when its turn comes
-            live.is_unsure = True
+        texts = self.means.held
+        with held:
+            try:
+                left, is_held = await texts.hold(kept.id, kept.request, lambda b: left_of(b, ask))
+                row = msgspec.structs.replace(kept, request=left, is_held=is_held)
+                await taken_out(row, left)
+                await self.means.change(accept, row)
+            except Suspect as exc:  # it is looked for when its turn comes
+                live.is_unsure = True
+                self._enqueue(live)
+                return exc
+            except Exception as exc:  # noqa: BLE001  (who asked is told)
+                self._shares.give(live.tenant)
+                self.locks.give(live.conversation_id)
+                return exc
             self._enqueue(live)
-            return exc
-        except Exception as exc:  # noqa: BLE001  (who asked is told)
-            self._shares.give(live.tenant)
-            self.locks.give(live.conversation_id)
-            return exc
-        self._enqueue(live)
-        return None
+            return None
 
     async def cancel(self, live: Live) -> None:
         """End a response that waits or runs, and wait until it has.

@@ -133,7 +133,7 @@ class Room:
             if not ask.background:
                 chat = chat_body(ask, context)
                 return Answering(self._means, self._running, kept, ask, chat, held.pop_all())
-            return await self._accept(kept, ask)
+            return await self._accept(kept, ask, held)
 
     async def _waited(
         self, stored: Stored, caller: Caller, wait_s: float, receive: Receive
@@ -190,10 +190,10 @@ class Room:
         locks.take(conversation_id)
         held.callback(locks.give, conversation_id)
 
-    async def _accept(self, kept: Kept, ask: Ask) -> Response:
+    async def _accept(self, kept: Kept, ask: Ask, held: ExitStack) -> Response:
         if (refusal := self._means.refusal()) is not None:
             raise refusal.with_traceback(None)
-        live = await self._background.accept(kept, ask)
+        live = await self._background.accept(kept, ask, held)
         named = {"x-edge-store-id": kept.id, "x-request-id": kept.id}
         if ask.stream:
             return StreamingResponse(

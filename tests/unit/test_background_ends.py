@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import structlog
-from support.asgi import Call
 from support.daemon import rows
 from support.responding import Responding, responding
 from support.scripted import DEADLINE_S, chat_body, replay
@@ -147,7 +146,9 @@ async def test_a_defect_ends_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         await nothing_open(path)
 
 
-async def test_one_whose_caller_leaves_while_it_is_committed_runs(path: Path) -> None:
+async def test_one_whose_caller_leaves_while_it_is_committed_runs_and_keeps_its_key(
+    path: Path,
+) -> None:
     disk, reached, go = Disk(), threading.Event(), threading.Event()
 
     def before(statement: str) -> None:
@@ -157,12 +158,15 @@ async def test_one_whose_caller_leaves_while_it_is_committed_runs(path: Path) ->
 
     disk.before = before
     async with responding(path, SCRIPT, connected=disk.connected) as here:
-        call: Call = here.call(PATH, ASKED)
-        async with call:
+        async with here.call(PATH, ASKED, key=b"k"):
             await asyncio.to_thread(reached.wait, DEADLINE_S)
-        go.set()
+        async with here.call(PATH, ASKED, key=b"k") as again:  # at once
+            go.set()
+            await again.ended()
+        assert again.headers[b"idempotency-replayed"] == b"true"
         await until(path, "SELECT status FROM results", [("completed",)])
         await nothing_open(path)
+        assert rows(path, "SELECT 'resp_' || id FROM responses") == [(again.json()["id"],)]
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
