@@ -27,6 +27,8 @@ from edge_store.sqlite import DatabaseThread, open_reader
 
 __all__ = ["Queue", "Queued", "queue_of", "running"]
 
+LOOK_AGAIN_S = 15.0
+
 
 class Queued(Record, frozen=True, kw_only=True):
     """A queued request that has no result yet. ``failure`` is the status, code and message of one
@@ -76,6 +78,14 @@ class Queue(NamedTuple):
             raise
         self.runner.wake()
         return request.id
+
+    async def look_again(self) -> None:
+        """Wake the runner now and then, until cancelled: who leaves while its change is committed,
+        or whose COMMIT meets an I/O error and gets in all the same, wakes nobody.
+        """
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            self.runner.wake()
 
     async def find(self, request_id: str, caller: Caller) -> Queued | None:
         """A queued request of the caller's; None where there is none, or its result is there."""
@@ -150,8 +160,9 @@ async def queue_of(  # noqa: PLR0913  (all that has come up)
 async def running(queue: Queue) -> AsyncIterator[None]:
     """The queue is carried out meanwhile. Left, what is in flight is cut, and recorded as cut."""
     async with asyncio.TaskGroup() as tasks:
-        runner = tasks.create_task(queue.runner.run())
+        running = [tasks.create_task(work()) for work in (queue.runner.run, queue.look_again)]
         try:
             yield
         finally:
-            runner.cancel()
+            for task in running:
+                task.cancel()

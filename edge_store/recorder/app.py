@@ -4,7 +4,7 @@ outcome, release the end of the answer.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,7 +30,7 @@ from edge_store.recorder.answers import Answers
 from edge_store.recorder.caller import RecordLevel, caller_of, origin_of, record_level
 from edge_store.recorder.commits import Commits
 from edge_store.recorder.entry import Entry, Key, key_in, key_of
-from edge_store.recorder.envelope import ACCEPTED, accepted_body, accepted_headers
+from edge_store.recorder.envelope import ACCEPTED, say_accepted
 from edge_store.recorder.exchange import INLINE_BYTES_MAX, Exchange
 from edge_store.recorder.idempotency import (
     REPLAYED,
@@ -90,6 +90,7 @@ class Recorder:
         self._config = config
         self._metrics = metrics
         self._answers = Answers(slots)
+        self._taking: set[asyncio.Future[Any]] = set()  # into the queue
         self.waits = waits or Waits(None, ReplicaSection().wait_max_s, config.slots, metrics)
 
     async def change(self, function: Callable[..., T], *args: Any) -> T:
@@ -129,9 +130,22 @@ class Recorder:
             claim = await self.idempotency.claim(named, receive)
         if isinstance(claim, Stored):
             return False
-        with claim:
-            result_id = await take(key)
-        await _say_accepted(result_id, send)
+
+        async def taken() -> ResultId | Exception:
+            with claim:
+                try:
+                    return await take(key)
+                except Exception as exc:  # noqa: BLE001  (who asked is told, if it is there)
+                    return exc
+
+        # the key is held until it is known whether it is committed, though the caller leaves
+        taking = asyncio.ensure_future(taken())
+        self._taking.add(taking)
+        taking.add_done_callback(self._taking.discard)
+        outcome = await asyncio.shield(taking)
+        if isinstance(outcome, Exception):
+            raise outcome
+        await say_accepted(outcome, send)
         return True
 
     async def record(
@@ -170,7 +184,7 @@ class Recorder:
         claim = await self.idempotency.claim(entry, receive)
         if isinstance(claim, Stored):
             if claim.http_status == ACCEPTED:
-                await _say_accepted(claim.receipt.id, send, more=(REPLAYED,))
+                await say_accepted(claim.receipt.id, send, more=(REPLAYED,))
                 return
             self.slots.grow(hold, len(claim.body or b""))
             await self._replay(claim, dialect, entry, receive, send, hold)
@@ -298,14 +312,6 @@ class Recorder:
         self.waits.end()
         self._structured.abort()
         self._answers.cut_all(cause)
-
-
-async def _say_accepted(
-    result_id: ResultId, send: Send, more: Iterable[tuple[bytes, bytes]] = ()
-) -> None:
-    headers = [*accepted_headers(result_id), *more]
-    await send({"type": "http.response.start", "status": ACCEPTED, "headers": headers})
-    await send({"type": "http.response.body", "body": accepted_body(result_id)})
 
 
 def _failure(exchange: Exchange, reading: Reading) -> EdgeStoreError | None:

@@ -2,10 +2,12 @@
 its SDK understands it. Our stable code and the hint are in all of them.
 """
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
 
+from edge_store.engine import Send
 from edge_store.errors import EdgeStoreError, RequestError, Unauthorized
 from edge_store.ids import ResultId
 
@@ -19,11 +21,11 @@ __all__ = [
     "OllamaEnvelope",
     "OpenAIEnvelope",
     "accepted_body",
-    "accepted_headers",
     "answer_kind",
     "error_body",
     "error_headers",
     "retry_headers",
+    "say_accepted",
 ]
 
 ACCEPTED = 202
@@ -48,18 +50,23 @@ def accepted_body(result_id: ResultId) -> bytes:
     return b'{"object":"result","id":"%b","status":"queued"}' % result_id.encode()
 
 
-def accepted_headers(result_id: ResultId) -> list[tuple[bytes, bytes]]:
-    """Its headers."""
-    ours = result_id.encode()
-    return [
+async def say_accepted(
+    result_id: ResultId, send: Send, more: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Answer so."""
+    ours, body = result_id.encode(), accepted_body(result_id)
+    headers = [
         JSON,
-        (b"content-length", str(len(accepted_body(result_id))).encode()),
+        (b"content-length", str(len(body)).encode()),
         (b"location", b"/v1/results/" + ours),
         (b"preference-applied", b"respond-async"),
         (b"x-request-id", ours),
         (b"x-edge-store-id", ours),
         (b"x-edge-store-durability", b"queued"),
+        *more,
     ]
+    await send({"type": "http.response.start", "status": ACCEPTED, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 class Envelope(Protocol):
