@@ -39,7 +39,7 @@ from edge_store.replica.status import Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
 from edge_store.replica.telling import Telling
 from edge_store.replica.traffic import Ledger
-from edge_store.replica.written import is_written_from
+from edge_store.replica.written import is_whole, is_written_from
 from edge_store.result import Boot, NotReplicated
 from edge_store.sqlite import DatabaseThread, open_reader
 
@@ -366,6 +366,8 @@ async def replicating(
             is_from_here = await is_written_from(litestream.ltx, location, keys, boot.device_id)
         except ReplicaNotFound:
             return True
+        if is_from_here and not await is_whole(location, keys, boot.device_id):
+            return True  # sent after somebody had emptied the place: begun anew
         is_external = section.mode is ReplicaMode.EXTERNAL  # which may be up before the first claim
         return is_external and is_from_here and ground.adopt()
 

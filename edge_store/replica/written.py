@@ -5,17 +5,19 @@ uploaded is then the very file that lies in its own folder; of another database 
 since an LTX file ends with a checksum of all that is in it.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 from obstore.exceptions import BaseError
 
+from edge_store.errors import ReplicaNotFound
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import Bucket, open_bucket
 from edge_store.replica.extent import listed
 from edge_store.replica.location import Credentials, Location
-from edge_store.replica.points import LtxFile, list_files
+from edge_store.replica.points import LtxFile, list_files, read_points
 
-__all__ = ["is_written_from"]
+__all__ = ["is_whole", "is_written_from"]
 
 WHOLE_BYTES_MAX = 1 << 20  # of a larger one the checksums at its end are compared
 CHECKSUMS_BYTES = 16
@@ -37,6 +39,18 @@ async def is_written_from(
             here = ltx / "0" / f"{file.first:016x}-{file.last:016x}.ltx"
             bucket = open_bucket(location, credentials)
             return await listed(location, _is_same, bucket, file, here)
+    return False
+
+
+async def is_whole(
+    location: Location, credentials: Credentials | None, device_id: DeviceId
+) -> bool:
+    """Whether the replica's newest state can be restored, as far as a listing tells. Raises as
+    ``is_written_from`` does, but for one that lacks its beginning.
+    """
+    files = await list_files(location, credentials, device_id)
+    with suppress(ReplicaNotFound):
+        return read_points(files, "the replica").newest.txid == max(file.last for file in files)
     return False
 
 

@@ -254,7 +254,7 @@ def test_a_store_that_does_not_say_whose_the_path_is_is_not_ok(tmp_path: Path) -
             until_replicated(daemon)
             shutil.rmtree(s3.folder / BUCKET)
             assert daemon.chat("hello again").status_code == 200
-            assert "owner.json" in until_cause(daemon, "unreachable")
+            assert "cannot be reached" in until_cause(daemon, "unreachable")
 
 
 def test_what_another_wrote_beside_the_owner_is_uploaded_over(tmp_path: Path) -> None:
