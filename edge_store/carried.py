@@ -13,9 +13,9 @@ from typing import Any, Generic, TypeVar
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 
-__all__ = ["SEQ_MAX", "Carried", "Ordered"]
+__all__ = ["SEQ_MAX", "SEQ_MIN", "Carried", "Ordered"]
 
-SEQ_MAX = 2**63 - 1
+SEQ_MIN, SEQ_MAX = -(2**63), 2**63 - 1
 ROWS_AT_ONCE = 1024
 FIRST = itemgetter(0)
 T = TypeVar("T", bound=Sequence[Any])
@@ -47,7 +47,7 @@ class Carried:
         self,
         connection: Connection,
         faults: list[str],
-        seq_from: int = -SEQ_MAX,
+        seq_from: int = SEQ_MIN,
         seq_to: int = SEQ_MAX,
     ) -> None:
         self._connection = connection

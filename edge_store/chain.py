@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from edge_store.carried import SEQ_MAX, Carried, Ordered
+from edge_store.carried import SEQ_MAX, SEQ_MIN, Carried, Ordered
 from edge_store.rows import (
     RESULT_COLUMNS,
     content_digest,
@@ -30,6 +30,7 @@ from edge_store.sqlite import SQLITE_ERRORS, Connection
 __all__ = [
     "GENESIS",
     "SEQ_MAX",
+    "SEQ_MIN",
     "ChainCheck",
     "add_digest_function",
     "check_commit",
@@ -90,7 +91,7 @@ def verify_chain(
     """
     links = check_links(connection, head=head, faults_max=faults_max)
     left = max(0, faults_max - len(links.faults))
-    faults = check_rows(connection, -SEQ_MAX, SEQ_MAX, faults_max=left) if left else []
+    faults = check_rows(connection, SEQ_MIN, SEQ_MAX, faults_max=left) if left else []
     return msgspec.structs.replace(links, faults=(*links.faults, *faults))
 
 

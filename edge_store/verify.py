@@ -23,6 +23,7 @@ import msgspec
 
 from edge_store.chain import (
     SEQ_MAX,
+    SEQ_MIN,
     ChainCheck,
     add_digest_function,
     check_links,
@@ -84,7 +85,7 @@ def _shared_out(
     starts = list(range(seq_from, seq_to + 1, step))
     # The first and the last range reach to the ends: what belongs to no result may lie anywhere.
     ends = [start - 1 for start in starts[1:]] + [SEQ_MAX]
-    starts[0] = -SEQ_MAX
+    starts[0] = SEQ_MIN
     servers = multiprocessing.get_context("forkserver")  # a plain fork would share SQLite's locks
     servers.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(processes, servers, initializer=_leave_interrupts) as pool:

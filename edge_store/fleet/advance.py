@@ -1,9 +1,10 @@
 """Brings a copy forward by those files of its replica that are newer than it, on a clone of it.
 
 A restore reads a whole database; most boxes have changed a few pages since the last pull. The files
-carry no checksum of the database, so what comes of them is checked as a whole: SQLite's pages, the
-chain of digests on from the copy's newest commit, the rows that came, and the box's head. Whatever
-does not fit is ``NotOnwards``, and the caller restores.
+carry no checksum of the database. So it must be the replica that the copy is of: a file that lay
+there before still does. And what comes of them is checked as a whole: SQLite's integrity, the chain
+of digests on from the copy's newest commit, the rows that came, and the box's head. Whatever does
+not fit is ``NotOnwards``, and the caller restores.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from edge_store.chain import SEQ_MAX, ChainCheck, check_links, check_rows, find_link
 from edge_store.errors import RestoreFailed, StoreError
+from edge_store.fleet.copies import Standing, witnesses_of
 from edge_store.fleet.history import is_continued
 from edge_store.identity import read_device_id
 from edge_store.replica.download import Download, Vanished
@@ -25,6 +27,7 @@ from edge_store.replica.location import Credentials, Location
 from edge_store.replica.ltx import apply_ltx
 from edge_store.replica.points import (
     LtxFile,
+    Point,
     Txid,
     chain_onwards,
     choose,
@@ -55,6 +58,7 @@ class Advanced(Record, frozen=True, kw_only=True):
     downloaded_bytes: int
     results: int
     newest_at: int | None
+    witnesses: tuple[LtxFile, ...]
 
 
 async def advance(
@@ -62,11 +66,11 @@ async def advance(
     credentials: Credentials | None,
     copy: Path,
     *,
-    since: Txid,
+    here: Standing,
     head: Head,
     timeout_s: float,
 ) -> Advanced:
-    """Bring ``copy``, which is the state ``since``, to the newest state of its replica, of which
+    """Bring ``copy``, of which ``here`` is known, to the newest state of its replica, of which
     ``head`` tells. Safe to cancel and to kill: until one rename the copy is the older one, whole.
 
     Raises:
@@ -80,9 +84,7 @@ async def advance(
             with scratch_for(copy) as scratch:
                 files = await list_files(location, credentials, device_id)
                 point = choose(read_points(files, f"the replica of {device_id}"), None)
-                chosen = chain_onwards(files, since, point)
-                if chosen is None:
-                    raise NotOnwards(f"no files lead on from {since:016x} to {point.txid:016x}")
+                chosen = _chosen(files, here, point)
                 download = Download(location, credentials, scratch, lambda _bytes: None)
                 size = await download.database_bytes(chosen[-1]) if chosen else 0
                 require_space(scratch.folder, size, download.missing(chosen))
@@ -111,7 +113,18 @@ async def advance(
         downloaded_bytes=fetched.downloaded,
         results=check.results,
         newest_at=check.newest_at,
+        witnesses=witnesses_of(files, point.txid),
     )
+
+
+def _chosen(files: Sequence[LtxFile], here: Standing, point: Point) -> Sequence[LtxFile]:
+    """Those that lead on from the copy."""
+    if not set(here.witnesses) & set(files):
+        raise NotOnwards("none of the files that were there before is: it may be another history")
+    chosen = chain_onwards(files, here.txid, point)
+    if chosen is None:
+        raise NotOnwards(f"no files lead on from {here.txid:016x} to {point.txid:016x}")
+    return chosen
 
 
 def _advanced(
@@ -145,7 +158,7 @@ def _advanced(
 
 def _check(connection: Connection, head: Head, timeline: str | None, seq: int) -> ChainCheck:
     """``timeline`` and ``seq`` are those of the copy that it came of."""
-    found = check_integrity(connection)
+    found = check_integrity(connection, full=True)
     if found != "ok":
         raise NotOnwards(f"what came of its files is damaged: {found}")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -170,7 +183,9 @@ def _is_told(connection: Connection, head: Head) -> bool:
     if head.seq and not holds_commit(find_link(connection, head.seq), head):
         return False
     rows, deletion_id = connection.execute(sql("count_results"), {"seq": head.seq}).fetchone()
-    return bool(deletion_id != head.deletion_id or rows == head.rows)
+    if deletion_id == head.deletion_id:
+        return bool(rows == head.rows)
+    return bool(deletion_id > head.deletion_id)
 
 
 def _clone(copy: Path, new: Path) -> None:

@@ -3,27 +3,30 @@ replica was, and what the box's head was then. That holds only for the very file
 written for: one that anybody has changed is pulled anew.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from edge_store.ids import DeviceId
-from edge_store.replica.points import Txid
+from edge_store.replica.points import LtxFile, Txid
 from edge_store.replica.scratch import fsync
 from edge_store.result import Record
 
-__all__ = ["Standing", "copy_path", "keep_standing", "read_standing"]
+__all__ = ["Standing", "copy_path", "keep_standing", "read_standing", "witnesses_of"]
 
 FOLDER = ".pulled"
 
 
 class Standing(Record, frozen=True, kw_only=True):
-    """``txid``: the position whose state the copy is, every page of it. ``head``: the object as it
-    was before; ``head_version`` is what the store knows it by. ``newest_at``: UTC ms.
+    """``txid``: the position whose state the copy is, every page of it. ``witnesses``: files of the
+    replica that lay there before, of up to that position. ``head``: the object as it was before;
+    ``head_version`` is what the store knows it by. ``newest_at``: UTC ms.
     """
 
     location: str
     txid: Txid
+    witnesses: tuple[LtxFile, ...]
     results: int
     newest_at: int | None
     head: str | None
@@ -58,6 +61,18 @@ def keep_standing(copy: Path, standing: Standing) -> None:
     writing.write_bytes(msgspec.json.encode(standing))
     fsync(writing)
     writing.replace(place)
+
+
+def witnesses_of(files: Iterable[LtxFile], txid: Txid) -> tuple[LtxFile, ...]:
+    """The newest file of each level that reaches no further than ``txid``. A replica that was begun
+    anew counts its positions from 1 again: as long as one of these lies there, it was not.
+    """
+    newest: dict[int, LtxFile] = {}
+    for file in files:
+        known = newest.get(file.level)
+        if file.last <= txid and (known is None or known.last < file.last):
+            newest[file.level] = file
+    return tuple(newest.values())
 
 
 def _place(copy: Path) -> Path:

@@ -15,19 +15,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from edge_store.errors import AlreadyRunning, EdgeStoreError, StoreError
 from edge_store.fleet.advance import NotOnwards, advance
-from edge_store.fleet.copies import Standing, copy_path, keep_standing, read_standing
+from edge_store.fleet.copies import (
+    Standing,
+    copy_path,
+    keep_standing,
+    read_standing,
+    witnesses_of,
+)
 from edge_store.fleet.forget import forget_in_all
 from edge_store.fleet.history import settle
 from edge_store.ids import DeviceId
 from edge_store.replica.heads import Head, Heads
 from edge_store.replica.location import Credentials, Location, read_credentials
 from edge_store.replica.objects import Entry, Objects
-from edge_store.replica.points import Txid
+from edge_store.replica.points import LtxFile, Txid, list_files
 from edge_store.replica.restore import restore
 from edge_store.result import Record
 
@@ -114,6 +121,14 @@ async def pull(
     return [task.result() for task in running]
 
 
+class Renewed(NamedTuple):
+    """A new copy, and what is known of it: see ``Standing``."""
+
+    report: BoxReport
+    txid: Txid
+    witnesses: tuple[LtxFile, ...]
+
+
 class _Box:
     """One box of a pull."""
 
@@ -138,10 +153,11 @@ class _Box:
             content = found[0].content.decode() if found else None
             if here is not None and content is not None and content == here.head:
                 return self._unchanged(here)
-            report, txid = await self._renewed(here, found[1] if found else None)
+            report, txid, witnesses = await self._renewed(here, found[1] if found else None)
             standing = Standing(
                 location=location,
                 txid=txid,
+                witnesses=witnesses,
                 results=report.results or 0,
                 newest_at=report.newest_at,
                 head=content,
@@ -162,8 +178,8 @@ class _Box:
             newest_at=here.newest_at,
         )
 
-    async def _renewed(self, here: Standing | None, head: Head | None) -> tuple[BoxReport, Txid]:
-        """Bring the copy forward, or restore it; with the position that it is at now."""
+    async def _renewed(self, here: Standing | None, head: Head | None) -> Renewed:
+        """Bring the copy forward, or restore it."""
         because: str | None = None
         if here is not None and head is not None:
             try:
@@ -171,29 +187,31 @@ class _Box:
                     self._plan.location,
                     self._credentials,
                     self._path,
-                    since=here.txid,
+                    here=here,
                     head=head,
                     timeout_s=self._plan.timeout_s,
                 )
             except NotOnwards as exc:
                 because = str(exc)
             else:
-                return BoxReport(
+                report = BoxReport(
                     device_id=self._device_id,
                     how=How.ADVANCED,
                     downloaded_bytes=done.downloaded_bytes,
                     results=done.results,
                     newest_at=done.newest_at,
-                ), done.txid
+                )
+                return Renewed(report, done.txid, done.witnesses)
         return await self._restored(because)
 
-    async def _restored(self, because: str | None) -> tuple[BoxReport, Txid]:
+    async def _restored(self, because: str | None) -> Renewed:
         kept: Path | None = None
 
         def keep_history(new: Path) -> None:
             nonlocal kept
             kept = settle(self._path, new)
 
+        files = await list_files(self._plan.location, self._credentials, self._device_id)
         restored = await restore(
             self._plan.location,
             self._device_id,
@@ -201,7 +219,8 @@ class _Box:
             timeout_s=self._plan.timeout_s,
             before_replacing=keep_history,
         )
-        return BoxReport(
+        txid = Txid(int(restored.txid, 16))
+        report = BoxReport(
             device_id=self._device_id,
             how=How.RESTORED,
             because=because,
@@ -209,7 +228,8 @@ class _Box:
             results=restored.results,
             newest_at=restored.newest_at,
             kept=kept,
-        ), Txid(int(restored.txid, 16))
+        )
+        return Renewed(report, txid, witnesses_of(files, txid))
 
 
 @contextmanager

@@ -311,13 +311,13 @@ class Writer:
             asyncio.get_running_loop().call_soon(self._settle_next)
 
     def _settle_next(self) -> None:
-        waiting, outcome, _until = self._pacing.popleft()
-        self._settle(waiting, outcome)
-        while self._pacing and self._pacing[0][-1] < time.monotonic():
-            waiting, outcome, _until = self._pacing.popleft()
-            self._settle(waiting, outcome)
-        if self._pacing:
-            asyncio.get_running_loop().call_soon(self._settle_next)
+        try:
+            self._settle(*self._pacing.popleft()[:2])
+            while self._pacing and self._pacing[0][-1] < time.monotonic():
+                self._settle(*self._pacing.popleft()[:2])
+        finally:  # the others wait for their turn, whatever became of one
+            if self._pacing:
+                asyncio.get_running_loop().call_soon(self._settle_next)
 
     def _give_up_overdue(self, reason: StoreError) -> None:
         """After a failure: no further try for what has waited too long."""

@@ -7,7 +7,7 @@ each replica sync and is kept for a while; what is older lies on the boundaries 
 """
 
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -222,11 +222,30 @@ def chain(files: Iterable[LtxFile], point: Point) -> Sequence[LtxFile]:
 
 
 def chain_onwards(files: Iterable[LtxFile], since: Txid, point: Point) -> Sequence[LtxFile] | None:
-    """The files that lead from the state ``since`` to that one, without snapshots; None where they
-    do not.
+    """The files of the fewest bytes that lead from the state ``since`` to that one, without
+    snapshots; None where none do. A merged file may reach far back before ``since``.
     """
-    usable = (f for f in files if f.last <= point.txid and f.level != SNAPSHOT_LEVEL)
-    return _onwards(usable, since, point.txid)
+    usable = (f for f in files if since < f.last <= point.txid and f.level != SNAPSHOT_LEVEL)
+    reached = [int(since)]  # states, ascending; to each, the bytes and the last file on the way
+    ways: dict[int, tuple[int, LtxFile | None, int]] = {int(since): (0, None, 0)}
+    for file in sorted(usable, key=attrgetter("last", "size")):
+        begin, end = bisect_left(reached, file.first - 1), bisect_left(reached, file.last)
+        if begin == end:
+            continue
+        before = min(reached[begin:end], key=lambda txid: ways[txid][0])
+        way = (ways[before][0] + file.size, file, before)
+        if file.last not in ways:
+            reached.append(file.last)
+        if file.last not in ways or way[0] < ways[file.last][0]:
+            ways[file.last] = way
+    if point.txid not in ways:
+        return None
+    chosen: list[LtxFile] = []
+    at = int(point.txid)
+    while (file_of := ways[at][1]) is not None:
+        chosen.append(file_of)
+        at = ways[at][2]
+    return chosen[::-1]
 
 
 def _onwards(files: Iterable[LtxFile], reached: int, txid: int) -> list[LtxFile] | None:

@@ -80,9 +80,19 @@ class Reports:
     def __init__(self, *, counts_requests: bool) -> None:
         self._counts_requests = counts_requests
         self._sizes: dict[tuple[int, str, str], int] = {}
+        self._is_misread = False  # it is told once
 
     def read(self, entry: Mapping[str, Any]) -> "Reporting | None":
-        """What it tells; None: nothing."""
+        """What it tells; None: nothing, or in words of another version's."""
+        try:
+            return self._read(entry)
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            if not self._is_misread:
+                log.warning("litestream_misread", message=entry.get("msg"), error=repr(exc))
+            self._is_misread = True
+            return None
+
+    def _read(self, entry: Mapping[str, Any]) -> "Reporting | None":
         match entry.get("msg"):
             case "s3 request":
                 return self._request(entry["s3"]["method"], entry["s3"]["url"])

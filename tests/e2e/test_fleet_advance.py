@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -137,7 +138,8 @@ async def test_copy_is_brought_forward_to_what_a_restore_gives(tmp_path: Path, u
         await box.write(1)
         second = pulled(url, into)
         assert (second["how"], second["results"]) == ("advanced", 321)
-        assert 0 < second["downloaded_bytes"] < first["downloaded_bytes"] or "file:" in url
+        if "s3:" in url:  # of a folder nothing is downloaded
+            assert 0 < second["downloaded_bytes"] < first["downloaded_bytes"] / 4
 
         box.database.connection.execute("DROP TABLE grown")
         box.database.connection.execute("VACUUM")  # every page, and a smaller file
@@ -179,6 +181,10 @@ async def test_damaged_file_leaves_the_copy_as_it_is(tmp_path: Path) -> None:
 
         report = pulled(url, into)
 
+        if report.get("how") == "restored":  # of a merged file, made since from the box's own
+            assert "is damaged" in report["because"]
+            assert contents(into / f"{BOX}.db") == contents(box.database.path)
+            return
         assert report["code"] == "restore_failed", report
         assert (into / f"{BOX}.db").read_bytes() == before
 
@@ -236,6 +242,36 @@ async def test_other_history_of_the_same_box_is_not_mixed_in(tmp_path: Path) -> 
             assert contents(into / f"{BOX}.db") == contents(clone.database.path)
     (kept,) = into.glob(f"{BOX}.*.db")
     assert contents(kept) == ours
+
+
+async def test_replica_that_was_begun_anew_is_not_applied_to_the_old_state(tmp_path: Path) -> None:
+    """Its positions are counted from 1 again; what came between is in none of the newer files."""
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+
+    def annotated(path: Path) -> Any:
+        connection = sqlite3.connect(path)
+        try:
+            return connection.execute("SELECT count(*) FROM annotations").fetchone()
+        finally:
+            connection.close()
+
+    async with replicated(tmp_path / BOX, url) as box:
+        for _ in range(3):
+            await box.write(100)
+        pulled(url, into)
+        box.database.connection.execute(
+            "INSERT INTO annotations (at, id, kind, value) SELECT 1, id, 'pin', 'true' FROM results"
+        )
+    shutil.rmtree(tmp_path / "replicas" / BOX)
+    shutil.rmtree(tmp_path / BOX / "litestream")
+    async with replicated(tmp_path / BOX, url) as box:
+        await box.tell()
+        for _ in range(6):
+            await box.write(1)
+        report = pulled(url, into)
+        assert report["how"] == "restored"
+        assert "another history" in report["because"]
+        assert annotated(into / f"{BOX}.db") == annotated(box.database.path) == (300,)
 
 
 async def test_killed_pull_leaves_one_whole_copy_and_the_next_goes_on(tmp_path: Path) -> None:

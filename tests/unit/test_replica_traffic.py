@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -63,6 +64,19 @@ def test_each_request_is_counted_as_what_is_billed(method: str, url: str, verb: 
     told = Reports(counts_requests=True).read(entry)
     assert told is not None
     assert (told.verb, told.requests, told.bytes) == (verb, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"msg": "ltx file uploaded", "level": 0, "size": 7},
+        {"msg": "compaction complete", "level": 1, "txid": "1f", "size": 7},
+        {"msg": "s3 request", "s3": {"method": "GET", "url": "http://[s3/"}},
+        {"msg": "s3 request", "s3": None},
+    ],
+)
+def test_a_line_in_other_words_is_passed_over(entry: dict[str, Any]) -> None:
+    assert Reports(counts_requests=True).read(entry) is None
 
 
 def test_a_merged_file_that_is_read_again_counts_as_large_as_it_is() -> None:

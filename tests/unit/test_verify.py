@@ -86,14 +86,15 @@ def test_forged_seq_far_out_is_found(database: Path) -> None:
     assert "seq 4611686018427387904 belongs to no commit" in faults
 
 
-def test_result_before_all_commits_belongs_to_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seq", [-7, -(2**63)])
+def test_result_before_all_commits_belongs_to_none(tmp_path: Path, seq: int) -> None:
     path = tmp_path / "results.db"
     written = Database(path, "box-1")
     written.write(2)
     written.write(1)
     written.close()
-    change(path, "PRAGMA foreign_keys = OFF", "UPDATE results SET seq = -7 WHERE seq = 3")
-    assert "seq -7 belongs to no commit" in verify_file(path).faults
+    change(path, "PRAGMA foreign_keys = OFF", f"UPDATE results SET seq = {seq} WHERE seq = 3")
+    assert f"seq {seq} belongs to no commit" in verify_file(path).faults
 
 
 def test_damaged_page_is_said_by_whoever_meets_it(database: Path) -> None:
