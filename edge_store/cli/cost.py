@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_store.cli.output import bytes_text, time_text, write_rows
+from edge_store.cli.values import AT_LEAST_ZERO
 
 if TYPE_CHECKING:
     from edge_store.config import Config
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["cost"]
 
-PRICE = click.FloatRange(min=0)
 OPTIONS = {
     "put": "Of 1000 PUT requests, in USD.",
     "list": "Of 1000 LIST requests.",
@@ -31,7 +31,7 @@ def price_options(command: Any) -> Any:
     """``--put-price`` and the like."""
     for name, text in reversed(OPTIONS.items()):
         option = f"--{name.replace('_', '-')}-price"
-        command = click.option(option, f"price_{name}", type=PRICE, help=text)(command)
+        command = click.option(option, f"price_{name}", type=AT_LEAST_ZERO, help=text)(command)
     return command
 
 

@@ -12,7 +12,7 @@ import click
 
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
-from edge_store.cli.values import bound, value_options
+from edge_store.cli.values import POSITIVE, bound, value_options
 
 if TYPE_CHECKING:
     from edge_store.fleet.pull import BoxReport
@@ -38,7 +38,9 @@ def fleet() -> None:
     "--into", required=True, type=click.Path(path_type=Path), help="The folder for the copies."
 )
 @click.option("--jobs", default=4, show_default=True, type=click.IntRange(1, 64), help="At a time.")
-@click.option("--timeout", default=600.0, show_default=True, help="Most seconds for one box.")
+@click.option(
+    "--timeout", type=POSITIVE, default=600.0, show_default=True, help="Most seconds for one box."
+)
 @click.option("--full", is_flag=True, help="Restore every box, whatever is here.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON line for each box.")
 def pull(*, url: str, into: Path, jobs: int, timeout: float, full: bool, as_json: bool) -> None:
@@ -146,7 +148,9 @@ def _extent(report: "BoxReport") -> str:
     "--in", "folder", help="The folder that `fleet pull` filled, to compare.",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
 )  # fmt: skip
-@click.option("--dead-after", default=24.0, show_default=True, help="Hours without a sign.")
+@click.option(
+    "--dead-after", type=POSITIVE, default=24.0, show_default=True, help="Hours without a sign.",
+)  # fmt: skip
 @output_options
 def heads(url: str, folder: Path | None, dead_after: float, fmt: str | None) -> None:
     """Tell which boxes are alive, by the heads that they keep beside their replicas.
@@ -194,7 +198,9 @@ def _of_head(head: "Head | None") -> tuple[int | str | None, ...]:
 )  # fmt: skip
 @value_options
 @click.option("--limit", default=10_000, show_default=True, help="Most rows to print.")
-@click.option("--timeout", default=60.0, show_default=True, help="Most seconds to run.")
+@click.option(
+    "--timeout", type=POSITIVE, default=60.0, show_default=True, help="Most seconds to run."
+)
 @output_options
 def query(  # noqa: PLR0913  (one parameter per option)
     statement: str,

@@ -8,6 +8,7 @@ import click
 
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import time_text, write_json
+from edge_store.cli.values import POSITIVE
 
 if TYPE_CHECKING:
     from edge_store.config import Config
@@ -29,7 +30,13 @@ __all__ = ["forget"]
 @click.option("--dry-run", is_flag=True, help="Count, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--even-pinned", is_flag=True, help="Results that are pinned, too.")
-@click.option("--timeout", default=600.0, show_default=True, help="Most seconds for the choice.")
+@click.option(
+    "--timeout",
+    type=POSITIVE,
+    default=600.0,
+    show_default=True,
+    help="Most seconds for the choice.",
+)
 def forget(
     config: str | None,
     user: str | None,

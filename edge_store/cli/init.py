@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,6 @@ __all__ = ["init"]
 
 ENGINES = ("sglang", "upstream", "demo")
 RESTORE_TIMEOUT_S = 6 * 3600.0
-UNFINISHED = ".unfinished"  # what the configuration is called until the database is there
 
 
 @click.command()
@@ -55,6 +55,7 @@ def init(  # noqa: PLR0913  (each is an option)
       edge-store init mybox --from-replica s3://edge/fleet?endpoint=https://host --device-id box-7
     """
     from edge_store.config import load, render_toml
+    from edge_store.config.load import UNFINISHED
     from edge_store.lock import DatabaseLock
 
     os.umask(0o027)  # the results are for their owner and group
@@ -66,6 +67,7 @@ def init(  # noqa: PLR0913  (each is an option)
     values, was_chosen = _engine_settings(engine, upstream, model)
     values["store.path"] = str(database) if state_dir else "results.db"
     values["replica.url"] = from_replica or f"file://{state / 'replica'}"
+    _refuse_another(unfinished, from_replica)
     with _all_or_nothing(directory, state):
         for folder in (directory, state):
             folder.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -91,6 +93,18 @@ def init(  # noqa: PLR0913  (each is an option)
             err=not was_chosen,
         )
     click.echo(f"next: edge-store serve --config {target}")
+
+
+def _refuse_another(unfinished: Path, from_replica: str | None) -> None:
+    """What was to be a box's restored history shall not become a new box by a shorter command."""
+    if from_replica is not None or not unfinished.exists():
+        return
+    url = tomllib.loads(unfinished.read_text(encoding="utf-8")).get("replica", {}).get("url", "")
+    if url != f"file://{unfinished.parent.absolute() / 'replica'}":
+        raise ConfigError(
+            f"{unfinished}: an init with --from-replica {url} was cut short there",
+            hint="give that command again; or remove the file, and a new box is set up",
+        )
 
 
 def _refuse_what_is_there(target: Path, database: Path, *, is_unfinished: bool) -> None:

@@ -9,6 +9,7 @@ import click
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.target import chosen_database, last_boot, target_options
+from edge_store.cli.values import POSITIVE
 
 if TYPE_CHECKING:
     from edge_store.query import QueryResult
@@ -25,7 +26,9 @@ BLOCKS = {"boot": "select_ledger_by_boot", "day": "select_ledger_by_day"}
     "--by", type=click.Choice(list(BLOCKS)), default="boot", show_default=True,
     help="One row per start of the daemon, or per UTC day.",
 )  # fmt: skip
-@click.option("--timeout", default=60.0, show_default=True, help="Most seconds to run.")
+@click.option(
+    "--timeout", type=POSITIVE, default=60.0, show_default=True, help="Most seconds to run."
+)
 @output_options
 def ledger(db: Path | None, config: str | None, by: str, timeout: float, fmt: str | None) -> None:
     """Show what was admitted and what became of it: nothing is missing from the sum.

@@ -8,7 +8,7 @@ import click
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.target import chosen_database, target_options
-from edge_store.cli.values import bound, value_options
+from edge_store.cli.values import POSITIVE, bound, value_options
 
 __all__ = ["query"]
 
@@ -23,7 +23,9 @@ ROWS_MAX = 10_000_000
     "--limit", type=click.IntRange(min=1, max=ROWS_MAX), default=10_000, show_default=True,
     help="Most rows to print.",
 )  # fmt: skip
-@click.option("--timeout", default=10.0, show_default=True, help="Most seconds to run.")
+@click.option(
+    "--timeout", type=POSITIVE, default=10.0, show_default=True, help="Most seconds to run."
+)
 @output_options
 def query(  # noqa: PLR0913  (one parameter per option)
     statement: str | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_store.cli.output import chosen_format, output_options, write_rows
+from edge_store.cli.values import POSITIVE
 
 if TYPE_CHECKING:
     from edge_store.config import Config
@@ -129,7 +130,11 @@ def resume(config: str | None) -> None:
 
 @queue.command()
 @click.option(
-    "--timeout", default=600.0, show_default=True, help="Most seconds to wait; then it exits 1."
+    "--timeout",
+    type=POSITIVE,
+    default=600.0,
+    show_default=True,
+    help="Most seconds to wait; then it exits 1.",
 )
 @config_option
 def drain(timeout: float, config: str | None) -> None:

@@ -13,6 +13,7 @@ import click
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_json, write_rows
 from edge_store.cli.target import chosen_database, target_options
+from edge_store.cli.values import POSITIVE
 
 if TYPE_CHECKING:
     from edge_store.config import Config
@@ -39,7 +40,9 @@ def repair() -> None:
 @repair.command()
 @target_options
 @click.option("--errors", is_flag=True, help="The 20 commonest errors instead.")
-@click.option("--timeout", default=60.0, show_default=True, help="Most seconds to run.")
+@click.option(
+    "--timeout", type=POSITIVE, default=60.0, show_default=True, help="Most seconds to run."
+)
 @output_options
 def report(
     db: Path | None, config: str | None, timeout: float, fmt: str | None, *, errors: bool

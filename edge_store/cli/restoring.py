@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edge_store.cli.values import duration_s
+from edge_store.cli.values import POSITIVE, duration_s
 
 if TYPE_CHECKING:
     from edge_store.ids import DeviceId
@@ -133,7 +133,9 @@ def points(
     callback=_txid,
     help="The state of exactly this position, as receipts show it, or as a number.",
 )
-@click.option("--timeout", default=3600.0, show_default=True, help="Most seconds to take.")
+@click.option(
+    "--timeout", type=POSITIVE, default=3600.0, show_default=True, help="Most seconds to take."
+)
 @click.option("--quiet", is_flag=True, help="No progress bar; there is none in a pipe.")
 def restore(  # noqa: PLR0913  (each is an option)
     to: Path,
@@ -293,7 +295,8 @@ async def only_device(location: "Location") -> "DeviceId":
     if len(devices) > 1:
         shown = ", ".join(devices[:10]) + (" …" if len(devices) > 10 else "")
         raise ReplicaNotFound(
-            f"{location} holds {len(devices)} boxes: {shown}", hint="choose one with --device ID"
+            f"{location} holds {len(devices)} boxes: {shown}",
+            hint="choose one with --device ID (init: --device-id ID)",
         )
     return devices[0]
 

@@ -4,13 +4,14 @@ SQLite compares a number with a text by their kinds alone where neither side is 
 written as a number is bound as one. What has a leading zero or an exponent may be an id: a text.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ["bound", "duration_s", "value_options"]
+__all__ = ["AT_LEAST_ZERO", "POSITIVE", "Finite", "bound", "duration_s", "value_options"]
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 Given = Iterable[tuple[str, str]]
@@ -20,6 +21,20 @@ BROKEN = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
 DURATION = re.compile(r"([0-9]{1,6})(s|min|h|d)", re.ASCII)
 UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 INT64 = range(-(2**63), 2**63)
+
+
+class Finite(click.FloatRange):
+    """A number that is one: neither ``nan``, which is in every range, nor ``inf``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+POSITIVE = Finite(min=0, min_open=True)
+AT_LEAST_ZERO = Finite(min=0)
 
 
 def value_options(function: FunctionT) -> FunctionT:

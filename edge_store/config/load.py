@@ -20,7 +20,7 @@ from edge_store.config.section import Section
 from edge_store.config.sections import Config
 from edge_store.errors import ConfigError
 
-__all__ = ["Loaded", "config_path", "load"]
+__all__ = ["UNFINISHED", "Loaded", "config_path", "load"]
 
 ENVIRONMENT_PREFIX = "EDGE_STORE_"
 # no settings: which file to read, and secrets that no file should hold
@@ -32,6 +32,7 @@ NO_SETTINGS = (
     "EDGE_STORE_API_KEY",  # of the commands that ask the daemon (cli/batch.py)
 )
 SYSTEM_PATH = Path("/etc/edge-store/edge-store.toml")
+UNFINISHED = ".unfinished"  # what `init` calls it until the database is there
 COMPOUND = {  # what is JSON in a variable
     tuple: """write a list as JSON, as in '["email", "phone"]'""",
     dict: """write a table as JSON, as in '{"name": "value"}'""",
@@ -61,10 +62,10 @@ def config_path(flag: str | None, environ: Mapping[str, str] = os.environ) -> Pa
             if path.is_dir():
                 path /= "edge-store.toml"
             if not path.is_file():
-                raise ConfigError(
-                    f"{origin} = {named!r}: there is no such file",
-                    hint="write one with `edge-store init DIR`",
-                )
+                hint = "write one with `edge-store init DIR`"
+                if path.with_name(f"{path.name}{UNFINISHED}").exists():
+                    hint = "an `edge-store init` was cut short there: give the same command again"
+                raise ConfigError(f"{origin} = {named!r}: there is no such file", hint=hint)
             return path.absolute()
     for path in (Path("edge-store.toml"), SYSTEM_PATH):
         if path.is_file():

@@ -36,6 +36,7 @@ from edge_store.replica.location import Credentials, Location, read_credentials
 from edge_store.replica.objects import Entry, Objects
 from edge_store.replica.points import LtxFile, Txid, list_files
 from edge_store.replica.restore import restore
+from edge_store.replica.scratch import discard_scratch
 from edge_store.result import Record
 
 __all__ = ["JOBS_DEFAULT", "BoxReport", "How", "PullPlan", "pull"]
@@ -171,6 +172,7 @@ class _Box:
         return msgspec.structs.replace(report, forgotten=forgotten, not_forgotten=not_forgotten)
 
     def _unchanged(self, here: Standing) -> BoxReport:
+        discard_scratch(self._path)
         return BoxReport(
             device_id=self._device_id,
             how=How.UNCHANGED,

@@ -18,7 +18,7 @@ from edge_store.errors import DiskFull, ReplicationError, RestoreFailed
 from edge_store.replica.location import Location
 from edge_store.replica.points import LtxFile
 
-__all__ = ["Scratch", "fsync", "scratch_for"]
+__all__ = ["Scratch", "discard_scratch", "fsync", "scratch_for"]
 
 SCRATCH_END = ".restoring"
 PART_END = ".part"
@@ -58,7 +58,7 @@ def scratch_for(to: Path) -> Iterator[Scratch]:
     Raises:
         RestoreFailed: it cannot be made, or another restore works in it.
     """
-    scratch = Scratch(to.parent / f".{to.name}{SCRATCH_END}")
+    scratch = Scratch(_folder(to))
     try:
         to.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         scratch.folder.mkdir(mode=0o700, exist_ok=True)
@@ -94,6 +94,17 @@ def scratch_for(to: Path) -> Iterator[Scratch]:
         if not (is_resumable and any(scratch.kept.iterdir())):
             shutil.rmtree(scratch.folder, ignore_errors=True)
         os.close(lock)
+
+
+def discard_scratch(to: Path) -> None:
+    """Remove what a killed restore to ``to`` has left. Raises as ``scratch_for`` does."""
+    if _folder(to).exists():
+        with scratch_for(to):
+            pass
+
+
+def _folder(to: Path) -> Path:
+    return to.parent / f".{to.name}{SCRATCH_END}"
 
 
 def fsync(path: Path) -> None:

@@ -148,7 +148,7 @@ def test_requests_go_on_while_the_store_is_away(
 
 def test_a_slow_link_costs_lag_and_nothing_else(s3: S3Server, tmp_path: Path) -> None:
     with FlakyProxy(s3.port) as link:
-        link.delay_s, link.bytes_per_s = 0.2, 100_000.0
+        link.delay_s, link.bytes_per_s = 0.05, 100_000.0
         box = replicated_box(s3, tmp_path / "box")
         url = s3.url("fleet").replace(s3.endpoint, link.endpoint)
         with box.serve(REPLICA__URL=url) as daemon:

@@ -131,7 +131,11 @@ async def test_copy_is_brought_forward_to_what_a_restore_gives(tmp_path: Path, u
         await box.write(300, 2000)
         first = pulled(url, into)
         assert (first["how"], first["results"]) == ("restored", 300)
+        left = into / f".{BOX}.db.restoring" / "files"
+        left.mkdir(parents=True)  # by a pull that was killed
+        (left / "part").touch()
         assert pulled(url, into)["how"] == "unchanged"
+        assert not left.exists()
 
         await box.write(20, 2000)
         box.database.connection.execute("CREATE TABLE grown (x)")

@@ -359,6 +359,9 @@ def test_a_new_machine_goes_on_in_the_place_of_one_that_is_gone(tmp_path: Path) 
         until(unfinished.exists, "the restore begins")
         cut_short.kill()
     assert unfinished.exists()
+    shorter = [*EDGE_STORE, "init", str(tmp_path / "new"), "--engine", "demo"]
+    refused = subprocess.run(shorter, env=environment(), capture_output=True, check=False)
+    assert (refused.returncode, b"was cut short there" in refused.stderr) == (78, True)
     new = Box.init(tmp_path / "new", *options, **settings(url))
     assert prompts(new.database) == 1
     with new.serve() as daemon:

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from edge_store import exits
 from edge_store.cli.main import cli, report
+from edge_store.cli.values import POSITIVE
 from edge_store.errors import ConfigError
 from edge_store.ids import new_result_id
 
@@ -47,3 +48,10 @@ def test_no_command_takes_two_databases() -> None:
         assert (done.exit_code, "not both" in done.output) == (2, True), (names, done.output)
         found.add(names)
     assert {("query",), ("receipt",), ("ledger",), ("verify",)} <= found
+
+
+@pytest.mark.parametrize("given", ["nan", "inf", "-1", "0"])
+def test_seconds_are_a_positive_number(given: str) -> None:
+    with pytest.raises(click.BadParameter):
+        POSITIVE.convert(given, None, None)
+    assert POSITIVE.convert("0.5", None, None) == 0.5
