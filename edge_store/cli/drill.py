@@ -21,9 +21,9 @@ def drill(config: str | None, *, as_json: bool) -> None:
     """Restore the replica to a scratch file, check all of it, and compare it with the database.
 
     The daemon does it, with low priority, and records it: receipts say `proven` then. A replica
-    that fails is uploaded anew, and proven again. While the daemon is stopped it is done here, and
-    nothing is recorded or mended. Exits 0 when the replica is proven, 65 when it is not or when
-    the database's own digest chain is broken.
+    that fails is uploaded anew, and proven again; but where the database itself is damaged its
+    replica is left as it is. While the daemon is stopped it is done here, and nothing is recorded
+    or mended. Exits 0 when the replica is proven, 65 when it is not.
 
     \b
     Example:
@@ -57,7 +57,7 @@ def drill(config: str | None, *, as_json: bool) -> None:
         for one in drills:
             _show(one)
     last = drills[-1]["proof"]
-    if last["failure"] or last["shared"]:
+    if last["failure"] or last["live"]:
         sys.exit(CORRUPT)
 
 
@@ -73,9 +73,10 @@ def _show(one: dict[str, Any]) -> None:
     if proof["failure"]:
         click.echo(f"FAILED   {proof['failure']} ({number}, {seconds:.1f} s)")
         return
+    if proof["live"]:
+        click.echo(f"DAMAGED  the database itself, not the replica: {proof['live']} ({number})")
+        return
     click.echo(f"proven   {place} ({number}, {proof['kind']}, {seconds:.1f} s)")
-    if proof["shared"]:
-        click.echo(f"BROKEN   the database's own chain, not the replica: {proof['shared']}")
 
 
 def _here(settings: "Config") -> dict[str, Any]:

@@ -5,11 +5,12 @@ Litestream from its checkpoints. The connection to the copy may write: on one th
 3.53.4's integrity check passes over CHECK constraints, and damage in a row's overflow pages with
 them (seen). Nothing is written to it but that it has no WAL.
 
-A chain that is broken in the live file is broken in its replica too: a replica is bad only where it
-differs. Blocking; it runs in the process of a drill.
+A copy whose chain is broken proves nothing. The replica is bad only where the live file is better.
+What is as bad there, or worse, is damage of the live file's own, and uploading that would take the
+place of what may be the last good copy. Blocking; it runs in the process of a drill.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -42,12 +43,14 @@ class Marks(Record, frozen=True, kw_only=True):
 
 
 class Compared(Record, frozen=True, kw_only=True):
-    """``faults``: of the copy. ``shared``: of the live file, which the copy has too."""
+    """``faults``: of the replica. ``live``: of the live file, where the replica is no worse. Never
+    both.
+    """
 
     seq_to: int
     rows: int
-    faults: tuple[str, ...]
-    shared: tuple[str, ...]
+    faults: tuple[str, ...] = ()
+    live: tuple[str, ...] = ()
 
 
 def no_marks(seq: int) -> Marks:
@@ -91,29 +94,72 @@ def compare(copy: Path, live: Path, device_id: DeviceId, marks: Marks) -> Compar
                 (_, seq_to) = restored.execute(sql("select_extent")).fetchone()
         except EdgeStoreError as exc:
             return _bad(str(exc))
-        with closing(open_reader(live)) as source, translated(f"{live} cannot be compared"):
-            shared = _faults_of(source) if chain.faults else ()
-            faults = [fault for fault in chain.faults if fault not in frozenset(shared)]
-            faults += _missing(restored, marks, seq_to)
-            faults += _differing(restored, source, seq_to)
+        faults, its_own = _judge(restored, live, marks, chain.faults, seq_to)
     return Compared(
         seq_to=seq_to,
         rows=chain.results,
         faults=tuple(faults[:FAULTS_SHOWN]),
-        shared=shared[:FAULTS_SHOWN],
+        live=tuple(its_own[:FAULTS_SHOWN]),
     )
 
 
 def _bad(fault: str) -> Compared:
-    return Compared(seq_to=0, rows=0, faults=(fault,), shared=())
+    return Compared(seq_to=0, rows=0, faults=(fault,))
+
+
+def _judge(
+    restored: Connection, live: Path, marks: Marks, broken: Sequence[str], seq_to: int
+) -> tuple[list[str], list[str]]:
+    """What is wrong with the replica; or, when that is none of its own, with the live file.
+
+    ``broken``: in the chain of the copy, whose pages are sound.
+    """
+    try:
+        with closing(open_reader(live)) as source, translated(f"{live} cannot be compared"):
+            differing = _missing(restored, marks, seq_to) + _differing(restored, source, seq_to)
+            if not broken and not differing:
+                return [], []
+            found = _faults_of(source)
+            worse = [fault for fault in found if fault not in frozenset(broken)]
+            worse += _lost(restored, source, marks)
+    except (Corrupt, NotAnEdgeStoreFile) as exc:
+        return [], [str(exc)]
+    if worse:
+        return [], worse
+    faults = [fault for fault in broken if fault not in frozenset(found)] + differing
+    return faults, [] if faults else [*broken]
 
 
 def _faults_of(source: Connection) -> tuple[str, ...]:
     source.execute(sql("begin_reading"))
     try:
+        pages = check_integrity(source, full=True)
+        if pages != "ok":
+            return (f"its pages are damaged: {pages.rpartition(NEWLINE)[2]}",)
         return verify_chain(source, faults_max=FAULTS_MAX).faults
     finally:
         source.execute(sql("rollback"))
+
+
+def _lost(restored: Connection, source: Connection, marks: Marks) -> list[str]:
+    """What the live file once had, by the copy, and no chain of its own misses: its newest commits,
+    and rows that stay for good.
+    """
+    upto = {table: newest for table, (newest, _) in marks.ledger.items()}
+    faults = [
+        f"{table} has lost {rows - marks.ledger[table][1]} rows"
+        for table, (_, rows) in _count(restored, upto).items()
+        if rows > marks.ledger[table][1]
+    ]
+    newest = restored.execute(sql("select_newest_links"), {"limit": 1}).fetchone()
+    last = source.execute(sql("select_newest_links"), {"limit": 1}).fetchone()
+    if newest is None or (last is not None and last[0] >= newest[0]):
+        return faults
+    if last is not None:
+        row = restored.execute(sql("select_link"), {"commit_id": last[0]}).fetchone()
+        if row is None or row[0] != last[6]:  # of another history
+            return faults
+    return [*faults, f"it has lost its newest commits, up to {newest[0]}"]
 
 
 def _missing(restored: Connection, marks: Marks, seq_to: int) -> list[str]:

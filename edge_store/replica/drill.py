@@ -2,7 +2,8 @@
 
 A drill restores the replica beside the database and compares (``proof.py``), leaves one row in
 ``drills``, and so proves every result up to its position. A replica that fails is an alarm, is
-taken anew from the live file, and is proven again. What says nothing of the replica (its store does
+taken anew from the live file, and is proven again; where the live file itself is damaged, that is
+the alarm, and the replica is left as it is. What says nothing of the replica (its store does
 not answer, the disk is full) is tried again, and no row. Runs on the event loop.
 """
 
@@ -66,7 +67,7 @@ class Drilled(Record, frozen=True, kw_only=True):
     @property
     def passed(self) -> bool:
         """Whether the copy was what the live file is."""
-        return self.proof.failure is None
+        return self.proof.fault is None
 
 
 class Means(NamedTuple):
@@ -150,6 +151,9 @@ class Drills:
             drilled = [await self._drill_once(cause, say)]
             if drilled[0].passed:
                 return drilled
+            if drilled[0].proof.live is not None:  # the replica may be the last good copy
+                say("the database itself is damaged: its replica is left as it is")
+                return drilled
             say("the replica is bad: the whole database is uploaded anew")
             try:
                 await self._heal()
@@ -226,14 +230,14 @@ class Drills:
             "rows": proof.rows,
             "duration_ms": proof.duration_ms,
         }
-        if proof.failure is not None:
-            log.error("drill_failed", **told, failure=proof.failure)
-            self._alarms.raise_(AlarmName.DRILL_FAILED, proof.failure, drill_id=drill_id)
+        if proof.fault is None:
+            log.info("drill_passed", **told)
+            self._alarms.resolve(AlarmName.DRILL_FAILED)
             return drilled
-        log.info("drill_passed", **told)
-        self._alarms.resolve(AlarmName.DRILL_FAILED)
-        if proof.shared is not None:  # it stands until the next start has examined the file
-            self._alarms.raise_(AlarmName.CHAIN_BROKEN, proof.shared, drill_id=drill_id)
+        log.error("drill_failed", **told, failure=proof.fault)
+        # that of the chain stands until the next start has examined the file
+        name = AlarmName.DRILL_FAILED if proof.live is None else AlarmName.CHAIN_BROKEN
+        self._alarms.raise_(name, proof.fault, drill_id=drill_id)
         return drilled
 
 
@@ -256,8 +260,8 @@ def _insert(connection: Connection, timeline: str, at: int, cause: Cause, proof:
         "kind": proof.kind.value,
         "bytes": proof.bytes,
         "duration_ms": proof.duration_ms,
-        "passed": int(proof.failure is None),
-        "failure": proof.failure or proof.shared,
+        "passed": int(proof.fault is None),
+        "failure": proof.fault,
     }
     drill_id = connection.execute(sql("insert_drill"), row).lastrowid
     assert drill_id is not None

@@ -58,8 +58,8 @@ class Job(Record, frozen=True, kw_only=True):
 
 class Proof(Record, frozen=True, kw_only=True):
     """What came of it. ``undecided``: why nothing is known; ``failure``: what is wrong with the
-    replica; ``shared``: what is wrong with the live file, and so with the replica. ``bytes`` were
-    downloaded.
+    replica; ``live``: what is wrong with the live file, and not with the replica alone. ``bytes``
+    were downloaded.
     """
 
     kind: Kind = Kind.FULL
@@ -69,8 +69,15 @@ class Proof(Record, frozen=True, kw_only=True):
     bytes: int = 0
     duration_ms: float = 0.0
     failure: str | None = None
-    shared: str | None = None
+    live: str | None = None
     undecided: str | None = None
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing is proven, and what is to blame."""
+        if self.live is not None:
+            return f"the live file is damaged, not the replica: {self.live}"
+        return self.failure
 
 
 def scratch_of(database: Path) -> Path:
@@ -106,7 +113,7 @@ async def _prove(job: Job, scratch: Scratch, say: Callable[[str], object]) -> Pr
         rows=compared.rows,
         bytes=rebuilt.fetched.downloaded,
         failure="; ".join(compared.faults) or None,
-        shared="; ".join(compared.shared) or None,
+        live="; ".join(compared.live) or None,
     )
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,18 @@ def share_of(process_id: int) -> tuple[int, int, int]:
 def alarms(daemon: DaemonProcess) -> set[tuple[str, str]]:
     """What was raised or resolved, and which."""
     return {(line["event"], line["alarm"]) for line in daemon.log if "alarm" in line}
+
+
+def rot(database: Path, value: bytes) -> None:
+    """Change it on the disk, below SQLite and Litestream."""
+    for path in (database, database.with_name(f"{database.name}-wal")):
+        content = path.read_bytes()
+        with path.open("r+b") as file:
+            at = content.find(value)
+            while at >= 0:
+                file.seek(at)
+                file.write(bytes([value[0] ^ 1]))
+                at = content.find(value, at + 1)
 
 
 def receipt(daemon: DaemonProcess, result_id: str) -> dict[str, Any]:
@@ -265,16 +277,46 @@ def test_a_forged_row_is_a_broken_chain_and_not_a_bad_replica(tmp_path: Path) ->
         forger.execute("UPDATE outputs SET output_text = 'forged'")
         (one,) = drill(box, code=65)
         assert one["proof"]["failure"] is None
-        assert "not as it was committed" in one["proof"]["shared"]
+        assert "not as it was committed" in one["proof"]["live"]
+        assert box.rows("SELECT passed FROM drills") == [(0,)]
         raised = {
-            (line["alarm"], line["message"])
+            (line["alarm"], line["message"].rpartition(": ")[2])
             for line in daemon.log
             if line["event"] == "alarm_raised"
         }
-        assert ("chain_broken", one["proof"]["shared"]) in raised
+        assert ("chain_broken", one["proof"]["live"].rpartition(": ")[2]) in raised
         emptied = [line for line in daemon.log if line["event"] == "wal_emptied"]
         assert len(emptied) == began_anew
         forger.close()
+
+
+def test_a_damaged_live_file_is_not_uploaded_over_its_good_replica(tmp_path: Path) -> None:
+    box = replicated(tmp_path)
+    with box.serve() as daemon:
+        for n in range(3):
+            assert daemon.chat(f"question {n}").status_code == 200
+        (good,) = drill(box)
+        ((digest,),) = box.rows("SELECT digest FROM results WHERE seq = 2")
+        replica = tmp_path / "replica"
+        before = {path for path in replica.rglob("*.ltx") if path.parent.name == "0009"}
+        rot(box.database, digest)
+        (one,) = drill(box, code=65)
+        assert one["proof"]["failure"] is None
+        assert "seq 2" in one["proof"]["live"]
+        assert ("alarm_raised", "chain_broken") in alarms(daemon)
+        assert ("alarm_raised", "drill_failed") not in alarms(daemon)
+        passed = "SELECT passed, failure LIKE 'the live file is damaged%' FROM drills"
+        assert box.rows(passed) == [(1, None), (0, 1)]
+        after = {path for path in replica.rglob("*.ltx") if path.parent.name == "0009"}
+        assert after == before
+    copy = tmp_path / "copy.db"
+    done = box.run(
+        *("replica", "restore", "--config", str(box.directory), "--to", str(copy)),
+        *("--txid", good["proof"]["txid"]),
+    )
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(copy)) as restored:
+        assert restored.execute("SELECT count(*) FROM results").fetchone() == (3,)
 
 
 def test_a_store_that_is_away_says_nothing_of_the_replica(tmp_path: Path, s3: S3Server) -> None:
