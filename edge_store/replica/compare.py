@@ -59,9 +59,14 @@ def no_marks(seq: int) -> Marks:
 
 
 def read_marks(connection: Connection) -> Marks:
-    """What must be in a copy that is made from now on."""
-    (_, seq) = connection.execute(sql("select_extent")).fetchone()
-    return Marks(seq=seq, ledger=_count(connection, dict.fromkeys(LEDGER, SEQ_MAX)))
+    """What must be in a copy that is made from now on.
+
+    Raises:
+        StoreError: they cannot be read.
+    """
+    with translated("what a copy must have cannot be read"):
+        (_, seq) = connection.execute(sql("select_extent")).fetchone()
+        return Marks(seq=seq, ledger=_count(connection, dict.fromkeys(LEDGER, SEQ_MAX)))
 
 
 def _count(connection: Connection, upto: Mapping[str, int]) -> dict[str, tuple[int, int]]:

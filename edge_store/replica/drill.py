@@ -31,7 +31,7 @@ from edge_store.replica.proving import prove_aside
 from edge_store.replica.room import Replica
 from edge_store.result import Boot, Record
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, DatabaseThread, open_reader
+from edge_store.sqlite import Connection, DatabaseThread, open_reader, translated
 
 __all__ = ["Cause", "Drilled", "Drills", "drilling"]
 
@@ -106,9 +106,14 @@ class Drills:
             self._replica.is_proven(Proven(txid=txid, seq=seq))
 
     async def run(self) -> None:
-        """Drill when it is time, until cancelled."""
+        """Drill when it is time, until cancelled. Nothing that comes of one ends the daemon."""
         interval_s = self._config.replica.drill_interval_s
-        pause_s, cause = await self._reader.run(self._first, interval_s)
+        again_s = min(AGAIN_S, interval_s or AGAIN_S)
+        try:
+            pause_s, cause = await self._reader.run(self._first, interval_s)
+        except Exception:  # see below
+            log.exception("drill_postponed", again_in_s=again_s)
+            pause_s, cause = again_s, Cause.SCHEDULE
         while True:
             if pause_s is None:
                 return
@@ -116,10 +121,14 @@ class Drills:
             try:
                 drilled = await self.drill(cause)
             except EdgeStoreError as exc:
-                log.warning("drill_postponed", code=exc.code, error=str(exc), again_in_s=AGAIN_S)
-                pause_s = min(AGAIN_S, interval_s or AGAIN_S)
+                log.warning("drill_postponed", code=exc.code, error=str(exc), again_in_s=again_s)
+                pause_s = again_s
                 continue
-            if not drilled[-1].passed:  # healing did not help, and costs an upload each time
+            except Exception:  # our own defect: the box goes on
+                log.exception("drill_postponed", again_in_s=again_s)
+                pause_s = again_s
+                continue
+            if not drilled[-1].passed:  # no healing helped, and one costs an upload each time
                 pause_s = min(max(AGAIN_S, 2 * pause_s), interval_s or AGAIN_MAX_S)
                 continue
             pause_s = _jittered(interval_s) if interval_s else None
@@ -128,12 +137,12 @@ class Drills:
     def _first(self, connection: Connection, interval_s: float) -> tuple[float | None, Cause]:
         """How long until the first of this boot, and why there is one."""
         boot_id = {"boot_id": self._boot.boot_id}
-        (ended,) = connection.execute(sql("select_boot_before_ended"), boot_id).fetchone()
+        (ended,) = _row(connection, "select_boot_before_ended", boot_id)
         if not ended:
             return AFTER_UNCLEAN_S, Cause.UNCLEAN_START
         if not interval_s:
             return None, Cause.SCHEDULE
-        last = connection.execute(sql("select_last_drill")).fetchone()
+        last = _row(connection, "select_last_drill", {})
         if last is None or not last[1]:
             return _jittered(min(FIRST_AFTER_S, interval_s)), Cause.SCHEDULE
         since_s = max(0.0, (now_ms() - last[0]) / 1000)  # the clock may have stepped
@@ -246,7 +255,8 @@ def _jittered(seconds: float) -> float:
 
 
 def _row(connection: Connection, name: str, params: dict[str, Any]) -> Any:
-    return connection.execute(sql(name), params).fetchone()
+    with translated("the drills cannot be read"):
+        return connection.execute(sql(name), params).fetchone()
 
 
 def _insert(connection: Connection, timeline: str, at: int, cause: Cause, proof: Proof) -> int:

@@ -78,14 +78,20 @@ async def prove_aside(job: Job, say: Callable[[str], object], *, idle_s: float) 
 
 
 async def _prove(job: Job, say: Callable[[str], object], share: Share, timeout_s: float) -> Proof:
-    process = await asyncio.create_subprocess_exec(
-        *(*share.before_it, sys.executable, "-P", "-m", "edge_store.replica.proof"),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=DEVNULL,
-        env=dict(os.environ),  # the keys of the store may be there
-        start_new_session=True,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(*share.before_it, sys.executable, "-P", "-m", "edge_store.replica.proof"),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            env=dict(os.environ),  # the keys of the store may be there
+            start_new_session=True,
+        )
+    except OSError as exc:  # no memory, no process or no descriptor is left
+        raise ReplicationError(
+            f"the drill's process does not start: {exc}",
+            hint="free memory, or raise the limits of processes and open files",
+        ) from exc
     assert process.stdin is not None
     assert process.stdout is not None
     _make_session_nice(process.pid, share.nice)

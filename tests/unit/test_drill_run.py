@@ -1,0 +1,129 @@
+"""What goes wrong with a drill is told, and does not end the daemon."""
+
+import asyncio
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from support.replicating import Database, wait_for
+
+from edge_store.alerts import Alarms
+from edge_store.config import Config
+from edge_store.errors import ReplicationError, StoreError
+from edge_store.ids import DeviceId
+from edge_store.observability.metrics import Metrics
+from edge_store.replica import drill
+from edge_store.replica.compare import no_marks, read_marks
+from edge_store.replica.drill import Drills, Means
+from edge_store.replica.proof import Job
+from edge_store.replica.proving import prove_aside
+from edge_store.sqlite import DatabaseThread, driver, open_reader
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """None can be opened meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unused = os.open("/", os.O_RDONLY)
+    os.close(unused)  # the lowest one
+    resource.setrlimit(resource.RLIMIT_NOFILE, (unused, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class Defect:
+    """A replica with a fault of ours."""
+
+    def __init__(self, error: Exception) -> None:
+        self.asked = 0
+        self._error = error
+
+    async def sync(self, _timeout_s: float) -> None:
+        self.asked += 1
+        raise self._error
+
+
+async def test_a_process_that_cannot_be_started_says_nothing_of_the_replica(tmp_path: Path) -> None:
+    job = Job(
+        url=f"file://{tmp_path}/nowhere",
+        device_id=DeviceId("box-1"),
+        database=str(tmp_path / "results.db"),
+        marks=no_marks(0),
+        reserve_bytes=0,
+    )
+    with no_more_files(), pytest.raises(ReplicationError, match="does not start"):
+        await prove_aside(job, lambda _step: None, idle_s=0)
+
+
+@pytest.mark.parametrize("error", [BlockingIOError("fork"), RuntimeError("a defect")])
+async def test_whatever_comes_of_a_drill_there_is_another(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drill, "FIRST_AFTER_S", 0.0)
+    monkeypatch.setattr(drill, "AGAIN_S", 0.0)
+    database = Database(tmp_path / "results.db", "box-1")
+    reader = await DatabaseThread.open(lambda: open_reader(database.path))
+    replica: Any = Defect(error)
+    unused: Any = None
+    means = Means(reader, unused, unused)
+    drills = Drills(Config(), database.boot, replica, means, Alarms(Metrics()))
+    running = asyncio.ensure_future(drills.run())
+    try:
+        await wait_for(lambda: replica.asked >= 3 or running.done(), "drills")
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+        await reader.close()
+        database.close()
+
+
+async def test_drills_that_cannot_be_read_are_an_error_of_the_store(tmp_path: Path) -> None:
+    database = Database(tmp_path / "results.db", "box-1")
+    reader = await DatabaseThread.open(lambda: open_reader(database.path))
+    database.connection.execute("DROP TABLE drills")
+    unused: Any = None
+    means = Means(reader, unused, unused)
+    drills = Drills(Config(), database.boot, unused, means, Alarms(Metrics()))
+    try:
+        with pytest.raises(StoreError, match="no such table"):
+            await drills.recall()
+    finally:
+        await reader.close()
+        database.close()
+
+
+def test_marks_that_cannot_be_read_are_an_error_of_the_store() -> None:
+    with closing(driver.connect(":memory:")) as empty, pytest.raises(StoreError):
+        read_marks(empty)
+
+
+async def test_a_first_look_that_fails_is_followed_by_drills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drill, "AGAIN_S", 0.0)
+    database = Database(tmp_path / "results.db", "box-1")
+    reader = await DatabaseThread.open(lambda: open_reader(database.path))
+    database.connection.execute("DROP TABLE drills")
+    unused: Any = None
+    drills = Drills(
+        Config(), database.boot, unused, Means(reader, unused, unused), Alarms(Metrics())
+    )
+    with capture_logs() as logs:
+        running = asyncio.ensure_future(drills.run())
+        try:
+            await wait_for(lambda: len(logs) >= 3 or running.done(), "drills")
+            assert not running.done()
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+            await reader.close()
+            database.close()
+    assert {line["event"] for line in logs} == {"drill_postponed"}
