@@ -35,6 +35,8 @@ def replication_lines(seen: dict[str, Any]) -> "Iterator[Line]":
         )
     elif confirmed:
         yield "proven", "not yet: `edge-store replica drill`"
+    if seen.get("drill_failure"):
+        yield "drill", f"the newest one failed, nothing later is proven: {seen['drill_failure']}"
     if seen.get("health"):
         yield from _health(seen["health"])
     if seen.get("usage"):

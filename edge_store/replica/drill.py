@@ -96,14 +96,18 @@ class Drills:
         self._alarms = alarms
         self._one = asyncio.Lock()
         self.proven_at = 0  # UTC ms; 0 when no drill of this timeline has passed
+        self._proven: Proven | None = None
 
     async def recall(self) -> None:
-        """Know the newest drill that passed."""
+        """Know the newest drill that passed, and whether the newest one failed."""
         timeline = {"timeline": self._boot.timeline}
         row = await self._reader.run(_row, "select_proven", timeline)
         if row is not None:
             self.proven_at, seq, txid = row
-            self._replica.is_proven(Proven(txid=txid, seq=seq))
+            self._proven = Proven(txid=txid, seq=seq)
+        last = await self._reader.run(_row, "select_last_drill", {})
+        is_failed = last is not None and not last[1] and last[2] == self._boot.timeline
+        self._replica.drilled(self._proven, last[3] if is_failed else None)
 
     async def run(self) -> None:
         """Drill when it is time, until cancelled. Nothing that comes of one ends the daemon."""
@@ -229,7 +233,8 @@ class Drills:
         drilled = Drilled(drill_id=drill_id, cause=cause, proof=proof)
         if drilled.passed and proof.txid is not None:
             self.proven_at = at
-            self._replica.is_proven(Proven(txid=proof.txid, seq=proof.seq_to))
+            self._proven = Proven(txid=proof.txid, seq=proof.seq_to)
+        self._replica.drilled(self._proven, proof.fault)
         told = {
             "drill_id": drill_id,
             "cause": cause.value,

@@ -77,6 +77,7 @@ class Replica:
         self._settling = asyncio.Lock()
         self._claiming = asyncio.Lock()
         self._is_held = True  # until it is claimed
+        self._drill_failure: str | None = None
 
     @property
     def status(self) -> ReplicaStatus:
@@ -101,6 +102,7 @@ class Replica:
             paused_until=paused.until if paused else None,
             health=self._watch.health,
             proven=self._telling.proven,
+            drill_failure=self._drill_failure,
             usage=self.ledger.usage,
         )
 
@@ -110,9 +112,9 @@ class Replica:
         bound_s = max(UNSEEN_LOOKS * self.ownership.every_s, UNSEEN_MIN_S)
         return time.monotonic() - self._store_answered_at > bound_s
 
-    def is_proven(self, proven: Proven) -> None:
-        """A restore drill has passed: the next head says so."""
-        self._telling.proven = proven
+    def drilled(self, proven: Proven | None, failure: str | None) -> None:
+        """What the newest one that passed proves, for the next head; why the newest failed."""
+        self._telling.proven, self._drill_failure = proven, failure
 
     async def snapshot(self) -> None:
         """See ``Litestream.snapshot``."""

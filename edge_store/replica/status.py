@@ -117,6 +117,7 @@ class ReplicaStatus(Record, frozen=True, kw_only=True):
     paused_until: int | None = None  # UTC ms
     health: Health | None = None  # None until the first look
     proven: Proven | None = None  # by the newest drill that passed
+    drill_failure: str | None = None  # of the newest drill, if it failed
     usage: Usage | None = None  # of the store, as far as it is counted
 
 

@@ -26,12 +26,13 @@ INSERT INTO drills (
     :at, :timeline, :seq_to, :rows, :txid, :cause, :kind, :bytes, :duration_ms, :passed, :failure
 )
 
+-- One that passed with a failure is of an earlier version, and proves nothing.
 -- name: select_proven
 SELECT at, seq_to, txid FROM drills
-WHERE passed = 1 AND timeline = :timeline ORDER BY drill_id DESC LIMIT 1
+WHERE passed = 1 AND failure IS NULL AND timeline = :timeline ORDER BY drill_id DESC LIMIT 1
 
 -- name: select_last_drill
-SELECT at, passed FROM drills ORDER BY drill_id DESC LIMIT 1
+SELECT at, passed, timeline, failure FROM drills ORDER BY drill_id DESC LIMIT 1
 
 -- name: select_drilled_bytes
 SELECT coalesce(sum(bytes), 0) FROM drills WHERE at > :since

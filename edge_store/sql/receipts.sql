@@ -18,7 +18,7 @@ WHERE l.id = :id ORDER BY l.loss_id LIMIT 1
 
 -- name: select_newest_drill
 SELECT d.drill_id, d.at, d.txid FROM drills AS d JOIN timelines AS t ON t.timeline = d.timeline
-WHERE d.passed = 1 AND d.seq_to >= :seq AND t.timeline_no >= :timeline_no
+WHERE d.passed = 1 AND d.failure IS NULL AND d.seq_to >= :seq AND t.timeline_no >= :timeline_no
 ORDER BY d.drill_id DESC LIMIT 1
 
 -- name: select_boot_of_id

@@ -309,6 +309,12 @@ def test_a_damaged_live_file_is_not_uploaded_over_its_good_replica(tmp_path: Pat
         assert box.rows(passed) == [(1, None), (0, 1)]
         after = {path for path in replica.rglob("*.ltx") if path.parent.name == "0009"}
         assert after == before
+        told = daemon.get("/readyz").json()["replica"]
+        assert told["proven"]["txid"] == good["proof"]["txid"]
+        assert told["drill_failure"].startswith("the live file is damaged")
+        port = daemon.url.rpartition(":")[2]
+        status = box.run("replica", "status", "--config", str(box.directory), SERVER__PORT=port)
+        assert "the newest one failed, nothing later is proven" in status.stdout
     copy = tmp_path / "copy.db"
     done = box.run(
         *("replica", "restore", "--config", str(box.directory), "--to", str(copy)),

@@ -20,6 +20,7 @@ from edge_store.observability.metrics import Metrics
 from edge_store.replica import drill
 from edge_store.replica.compare import no_marks, read_marks
 from edge_store.replica.drill import Drills, Means
+from edge_store.replica.heads import Proven
 from edge_store.replica.proof import Job
 from edge_store.replica.proving import prove_aside
 from edge_store.sqlite import DatabaseThread, driver, open_reader
@@ -127,3 +128,44 @@ async def test_a_first_look_that_fails_is_followed_by_drills(
             await reader.close()
             database.close()
     assert {line["event"] for line in logs} == {"drill_postponed"}
+
+
+class Told:
+    """What the replica was told of the drills."""
+
+    def __init__(self) -> None:
+        self.last: tuple[Proven | None, str | None] | None = None
+
+    def drilled(self, proven: Proven | None, failure: str | None) -> None:
+        self.last = (proven, failure)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([(1, 5, None)], (Proven(txid="1", seq=5), None)),
+        ([(1, 5, None), (0, 9, "bad")], (Proven(txid="1", seq=5), "bad")),
+        ([(0, 4, "bad"), (1, 5, None)], (Proven(txid="1", seq=5), None)),
+        ([(1, 5, None), (1, 9, "forged in both")], (Proven(txid="1", seq=5), None)),
+    ],
+)
+async def test_a_start_knows_what_is_proven_and_whether_the_newest_drill_failed(
+    tmp_path: Path, rows: list[tuple[int, int, str | None]], told: tuple[Proven, str | None]
+) -> None:
+    database = Database(tmp_path / "results.db", "box-1")
+    for passed, seq, failure in rows:
+        database.connection.execute(
+            "INSERT INTO drills (at, timeline, seq_to, rows, txid, duration_ms, passed, failure) "
+            "VALUES (1, ?, ?, 1, '1', 1, ?, ?)",
+            (database.boot.timeline, seq, passed, failure),
+        )
+    reader = await DatabaseThread.open(lambda: open_reader(database.path))
+    replica: Any = Told()
+    unused: Any = None
+    means = Means(reader, unused, unused)
+    try:
+        await Drills(Config(), database.boot, replica, means, Alarms(Metrics())).recall()
+    finally:
+        await reader.close()
+        database.close()
+    assert replica.last == told

@@ -125,13 +125,14 @@ def test_proven_is_the_newest_passed_drill_that_reached_it(box: Box) -> None:
     assert text(box.receipt(first.id), "proven") == "not yet"
     timelines = [t for (t,) in box.connection.execute("SELECT timeline FROM timelines")]
     drills = [
-        (1000, timelines[0], 9, 1),  # on the old timeline: its seq 2 was another result
-        (2000, timelines[1], 1, 1),
-        (3000, timelines[1], 2, 0),  # it failed
+        (1000, timelines[0], 9, 1, None),  # on the old timeline: its seq 2 was another result
+        (2000, timelines[1], 1, 1, None),
+        (3000, timelines[1], 2, 0, "lost"),  # it failed
+        (4000, timelines[1], 2, 1, "forged in both"),  # an earlier version let it pass
     ]
     box.connection.executemany(
-        "INSERT INTO drills (at, timeline, seq_to, rows, duration_ms, passed) "
-        "VALUES (?, ?, ?, 1, 1, ?)",
+        "INSERT INTO drills (at, timeline, seq_to, rows, duration_ms, passed, failure) "
+        "VALUES (?, ?, ?, 1, 1, ?, ?)",
         drills,
     )
     assert text(box.receipt(first.id), "proven") == "1970-01-01T00:00:02.000Z by restore drill 2"
