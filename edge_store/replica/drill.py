@@ -29,6 +29,7 @@ from edge_store.replica.heads import Proven
 from edge_store.replica.proof import Job, Proof
 from edge_store.replica.proving import prove_aside
 from edge_store.replica.room import Replica
+from edge_store.replica.status import Cause as ReplicaCause
 from edge_store.result import Boot, Record
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, translated
@@ -45,6 +46,7 @@ AGAIN_MAX_S = 86400.0
 JITTER = 0.1
 SYNC_TIMEOUT_S = 300.0  # after a crash the path may have to be asked for first
 SYNC_AGAIN_S = 0.2
+LASTING = (ReplicaCause.TAKEN, ReplicaCause.SWAPPED, ReplicaCause.PAUSED)  # until somebody acts
 HEAL_TIMEOUT_S = 3600.0  # the whole database is uploaded
 
 
@@ -170,7 +172,7 @@ class Drills:
             say("the replica is bad: the whole database is uploaded anew")
             try:
                 await self._heal()
-                await self._confirmed(HEAL_TIMEOUT_S)
+                await self._confirmed(HEAL_TIMEOUT_S, say)
             except EdgeStoreError as exc:
                 log.error("replica_not_healed", code=exc.code, error=str(exc))
                 return drilled
@@ -184,7 +186,7 @@ class Drills:
         section = self._config.replica
         marks = await self._reader.run(read_marks)
         say("waiting until all that is committed is in the replica")
-        await self._confirmed(SYNC_TIMEOUT_S)
+        await self._confirmed(SYNC_TIMEOUT_S, say)
         left = None
         if section.bytes_per_day:
             since = {"since": now_ms() - DAY_MS}
@@ -204,20 +206,30 @@ class Drills:
             raise ReplicationError(f"nothing is known of the replica: {proof.undecided}")
         return await self._noted(cause, proof)
 
-    async def _confirmed(self, timeout_s: float) -> None:
-        """Wait until all that is committed by now is in the replica.
+    async def _confirmed(self, timeout_s: float, say: Callable[[str], object]) -> None:
+        """Wait until all that is committed by now is in the replica, and say what for.
 
         Raises:
-            ReplicationError: it is not in time.
+            ReplicationError: it is not in time, or will not be before somebody does something.
         """
         deadline = time.monotonic() + timeout_s
+        told: str | None = None
         while True:
             left_s = max(1.0, deadline - time.monotonic())
             try:
                 await self._replica.sync(left_s)
-            except ReplicationError:
+            except ReplicationError as exc:
+                status = self._replica.status
+                why = status.error or (status.cause.meaning if status.cause else str(exc))
+                if status.cause in LASTING:
+                    raise ReplicationError(
+                        f"nothing is replicated now: {why}", hint="see `edge-store replica status`"
+                    ) from exc
                 if time.monotonic() > deadline:
                     raise
+                if why != told:
+                    told = why
+                    say(f"not yet: {why}")
                 await asyncio.sleep(SYNC_AGAIN_S)  # it is being started again
             else:
                 return

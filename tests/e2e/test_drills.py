@@ -351,3 +351,17 @@ def test_a_drill_leaves_the_reserve_of_the_disk_alone(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "store.disk_reserve_bytes" in done.stderr
     assert sqlite3.connect(box.database).execute("SELECT count(*) FROM drills").fetchone() == (1,)
+
+
+def test_a_drill_while_nothing_is_replicated_says_so_at_once(tmp_path: Path) -> None:
+    box = replicated(tmp_path)
+    config = ("--config", str(box.directory))
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        assert box.run("replica", "pause", *config, "--for", "10min").returncode == 0
+        began = time.monotonic()
+        done = box.run("replica", "drill", *config)
+        assert time.monotonic() - began < 15
+    assert done.returncode == 1
+    assert "nothing is replicated now" in done.stderr
+    assert "edge-store replica status" in done.stderr
