@@ -321,8 +321,10 @@ def test_a_damaged_live_file_is_not_uploaded_over_its_good_replica(tmp_path: Pat
         *("--txid", good["proof"]["txid"]),
     )
     assert done.returncode == 0, done.stderr
+    files = sorted(f"{path.parent.name}/{path.name}" for path in replica.rglob("*.ltx"))
     with closing(sqlite3.connect(copy)) as restored:
-        assert restored.execute("SELECT count(*) FROM results").fetchone() == (3,)
+        found = restored.execute("SELECT count(*) FROM results").fetchone()
+    assert found == (3,), (good, done.stdout, files)
 
 
 def test_a_store_that_is_away_says_nothing_of_the_replica(tmp_path: Path, s3: S3Server) -> None:
