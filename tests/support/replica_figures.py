@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from support.lags import arrivals, lags
@@ -99,15 +100,15 @@ def newest_seq(database: Database) -> int:
     return int(seq)
 
 
-class Measure:
+class Measure(ABC):
     """One of the two."""
 
     def __init__(self, profile: str, amount: float) -> None:
         self.profile = profile
         self.amount = amount
 
-    async def __call__(self, folder: Path, replica: Replica) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def __call__(self, folder: Path, replica: Replica) -> None: ...
 
 
 class Lag(Measure):
