@@ -163,6 +163,9 @@ def _row(name: str, pairs: Sequence[Pair]) -> str:
 
 
 def _both(pairs: Sequence[Pair], field: str) -> str:
-    daemon = median([getattr(pair.daemon, field) for pair in pairs])
-    own = median([getattr(pair.own, field) for pair in pairs])
+    both = [(getattr(pair.daemon, field), getattr(pair.own, field)) for pair in pairs]
+    daemon, own = (
+        median([value for value in side if value is not None])  # None: no answer in that window
+        for side in zip(*both, strict=True)
+    )
     return f"{daemon:.0f} ÷ {own:.0f}"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
+import structlog
 
 from edge_store.chain import GENESIS, commit_digest
 from edge_store.clock import now_ms
@@ -28,6 +29,10 @@ __all__ = [
     "without_content",
     "write_batch",
 ]
+
+log = structlog.get_logger(__name__)
+
+SLOW_S = 1.0  # a COMMIT that takes longer is told
 
 # What binding or a CHECK says of one bad value; everything else is the file's or the disk's fault.
 DATA_ERRORS = (
@@ -122,6 +127,7 @@ def write_batch(
                 digest = commit_digest(head.digest, columns, digests)
                 connection.execute(sql("insert_commit"), (*columns, digest, head.digest))
                 written = Written(outcomes, ChainHead(last or head.seq, digest), 0.0)
+                flushed = time.perf_counter()
                 connection.execute(sql("commit"))
             except BaseException:
                 with suppress(driver.Error):  # the failure may have ended the transaction by itself
@@ -131,7 +137,11 @@ def write_batch(
         if is_untrustworthy(exc):
             raise Suspect(exc, written) from exc
         raise
-    return Written(written.outcomes, written.head, time.perf_counter() - started)
+    ended = time.perf_counter()
+    if ended - started > SLOW_S:
+        took = {"seconds": round(ended - started, 3), "flush_seconds": round(ended - flushed, 3)}
+        log.warning("commit_slow", rows=len(results), **took)
+    return Written(written.outcomes, written.head, ended - started)
 
 
 def _insert_all(

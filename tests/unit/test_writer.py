@@ -5,13 +5,14 @@ import time
 from pathlib import Path
 
 import msgspec
+import structlog
 from support.records import make_result
 from support.scripted import chat_body, recording, replay
 
 from edge_store.config import RecorderSection
 from edge_store.recorder import writer as writing
 from edge_store.result import Receipt
-from edge_store.sqlite import open_reader
+from edge_store.sqlite import open_reader, open_writer
 
 SCRIPT = replay([chat_body("x")])
 
@@ -64,3 +65,16 @@ async def test_a_loop_that_is_never_idle_does_not_hold_a_commit_back(tmp_path: P
     sizes = commit_sizes(tmp_path / "a.db")
     assert sum(sizes) == len(arrived)
     assert len(sizes) > 1
+
+
+async def test_a_commit_that_takes_over_a_second_is_told(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as said:
+        async with recording(tmp_path / "a.db", SCRIPT) as running:
+            other = open_writer(tmp_path / "a.db")
+            other.execute("BEGIN IMMEDIATE")  # so the writer waits, as it would for a slow disk
+            asyncio.get_running_loop().call_later(1.2, other.close)
+            await running.writer.submit(make_result(1, running.boot.boot_id))
+    (told,) = [event for event in said if event["event"] == "commit_slow"]
+    assert told["rows"] == 1
+    assert 1 < told["seconds"] < 60
+    assert told["flush_seconds"] < told["seconds"]
