@@ -52,6 +52,7 @@ class EnginePlan(Record, frozen=True, kw_only=True):
     kind: EngineKind
     arguments: dict[str, Any]  # SGLang's ServerArgs, over those that both are given
     connections: tuple[int, ...]
+    modes: tuple[Mode, ...] = (Mode.PLAIN, Mode.STREAMED)
     pairs: int
     seconds: float  # of a window
     clients: int | None = None
@@ -149,7 +150,7 @@ def loads_of(plan: EnginePlan) -> list[Load]:
     """Every load of the plan in which callers ask again at once."""
     return [
         Load(connections=connections, mode=mode)
-        for mode in (Mode.PLAIN, Mode.STREAMED)
+        for mode in plan.modes
         for connections in plan.connections
     ]
 

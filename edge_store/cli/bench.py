@@ -233,6 +233,10 @@ def drill(pairs: int, megabytes: int, rate: float | None, directory: Path | None
     help="Callers at a time. Repeatable.",
 )  # fmt: skip
 @click.option(
+    "--mode", "modes", type=click.Choice(["plain", "streamed"]), multiple=True,
+    help="Only chats of this kind: more pairs in the same time.",
+)  # fmt: skip
+@click.option(
     "--clients", type=AT_LEAST_ONE,
     help="Client processes; half the cores without it, 8 at most.",
 )  # fmt: skip
@@ -258,6 +262,7 @@ def engine(  # noqa: PLR0913  (one parameter per option)
     pairs: int,
     seconds: float,
     connections: tuple[int, ...],
+    modes: tuple[str, ...],
     clients: int | None,
     equal_rate: bool,
     time_limit: float | None,
@@ -275,6 +280,7 @@ def engine(  # noqa: PLR0913  (one parameter per option)
       edge-store bench engine --kind demo --pairs 2 --connections 16
     """
     from edge_store.bench import EnginePlan, EngineRun, bench_engine, keep_logs, write_report
+    from edge_store.bench.order import Mode
     from edge_store.config import EngineKind
 
     given = dict(_argument(text) for text in arguments)
@@ -286,6 +292,7 @@ def engine(  # noqa: PLR0913  (one parameter per option)
         kind=EngineKind(kind),
         arguments=given,
         connections=connections,
+        modes=tuple(map(Mode, modes or ("plain", "streamed"))),
         pairs=pairs,
         seconds=seconds,
         clients=clients,
