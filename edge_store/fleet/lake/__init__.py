@@ -2,13 +2,14 @@
 
 ``tables`` reads the rows of one copy that a lake lacks; ``store`` opens the Delta tables, on a
 folder or S3, and their watermarks; ``export`` appends; ``forget`` deletes; ``care`` compacts, and
-lets go of what is old.
+lets go of what is old; ``ask`` answers SQL over a lake and the copies, in a ``session`` of DuckDB.
 """
 
 from edge_store.errors import ConfigError
 
 try:
     import deltalake  # noqa: F401  (its modules import it)
+    import duckdb  # noqa: F401
     import pyarrow as pa  # noqa: F401
 except ImportError as exc:
     raise ConfigError(
