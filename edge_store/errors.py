@@ -18,16 +18,17 @@ from typing import ClassVar
 from edge_store import exits
 
 __all__ = [
-    "AddressTaken", "AdmissionClosed", "AlreadyRunning", "Cancelled", "ClientDisconnected",
-    "ConcurrencyLimited", "ConfigError", "ConversationLocked", "Corrupt", "DiskFull",
-    "EdgeStoreError", "EngineCrashed", "EngineError", "EngineRefused", "EngineStartFailed",
-    "Forbidden", "GenerationTimeout", "IdempotencyConflict", "InvalidRequest", "KeyExpired",
-    "KeyRevoked", "LakeFailed", "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer",
-    "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge",
-    "QueryRefused", "QueueFull", "RateLimited", "RecorderFull", "ReplicaNotFound",
-    "ReplicationError", "RequestError", "RequestTimeout", "ResponseTooLarge", "RestoreFailed",
-    "SchemaTooNew", "ShutDown", "StoreError", "TenantOverShare", "TimelineChanged", "Unauthorized",
-    "UpstreamError", "VerifyFailed", "VulnerableSQLite", "WriterStopped", "may_pass",
+    "AddressTaken", "AdmissionClosed", "AlreadyRunning", "BoxFoundTwice", "Cancelled",
+    "ClientDisconnected", "ConcurrencyLimited", "ConfigError", "ConversationLocked", "Corrupt",
+    "DiskBudgetSpent", "DiskFull", "EdgeStoreError", "EngineCrashed", "EngineError",
+    "EngineRefused", "EngineStartFailed", "Forbidden", "GenerationTimeout",
+    "IdempotencyConflict", "InvalidRequest", "KeyExpired", "KeyRevoked", "LakeFailed",
+    "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer", "NotAnEdgeStoreFile",
+    "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge", "QueryRefused", "QueueFull",
+    "RateLimited", "RecorderFull", "ReplicaNotFound", "ReplicationError", "RequestError",
+    "RequestTimeout", "ResponseTooLarge", "RestoreFailed", "SchemaTooNew", "ShutDown",
+    "StoreError", "TenantOverShare", "TimelineChanged", "Unauthorized", "UpstreamError",
+    "VerifyFailed", "VulnerableSQLite", "WriterStopped", "may_pass",
 ]  # fmt: skip
 
 
@@ -305,6 +306,12 @@ class StoreError(EdgeStoreError):
     http_status = 500
 
 
+class DiskBudgetSpent(StoreError):
+    """A copy does not fit into what its folder may take."""
+
+    code = "disk_budget_spent"
+
+
 class DiskFull(StoreError):
     """No space left for the database."""
 
@@ -380,6 +387,12 @@ class ReplicaNotFound(ReplicationError):
     """Nothing was ever replicated there."""
 
     code = "replica_not_found"
+
+
+class BoxFoundTwice(ReplicationError):
+    """More than one store has a replica of the box."""
+
+    code = "box_found_twice"
 
 
 class ReplicaBehind(ReplicationError):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge_store.replica.points import Point, Txid
     from edge_store.replica.restore import Progress, Restored
 
-__all__ = ["only_device", "points", "progress_bar", "restore", "rfc3339"]
+__all__ = ["moment", "only_device", "points", "progress_bar", "restore", "rfc3339"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 TXID_HEX = re.compile(r"[0-9a-f]{16}", re.ASCII)
@@ -42,7 +42,7 @@ def place_options(command: F) -> F:
     return command
 
 
-def _moment(_context: click.Context, option: click.Parameter, text: str | None) -> datetime | None:
+def moment(_context: click.Context, option: click.Parameter, text: str | None) -> datetime | None:
     """A time with its zone: without one, it would be taken for another zone's. Or a time ago."""
     if text is None:
         return None
@@ -50,12 +50,12 @@ def _moment(_context: click.Context, option: click.Parameter, text: str | None) 
     if ago_s is not None:
         return datetime.now(UTC) - timedelta(seconds=ago_s)
     try:
-        moment = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+        found = None
+    if found is None or found.tzinfo is None:
         raise click.BadParameter(f"{text!r} is not like 2026-01-31T08:00:00Z or 2h", param=option)
-    return moment
+    return found
 
 
 def _txid(_context: click.Context, option: click.Parameter, text: str | None) -> "Txid | None":
@@ -124,7 +124,7 @@ def points(
 @click.option(
     "--at",
     metavar="TIME",
-    callback=_moment,
+    callback=moment,
     help="The state that was replicated by then: 2026-01-31T08:00:00Z, or 2h (ago).",
 )
 @click.option(

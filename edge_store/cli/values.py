@@ -11,7 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["AT_LEAST_ZERO", "POSITIVE", "Finite", "bound", "duration_s", "value_options"]
+__all__ = [
+    "AT_LEAST_ZERO", "POSITIVE", "SIZE", "Finite", "bound", "duration_s", "group_option",
+    "value_options",
+]  # fmt: skip
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 Given = Iterable[tuple[str, str]]
@@ -20,6 +23,9 @@ WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
 BROKEN = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
 DURATION = re.compile(r"([0-9]{1,6})(s|min|h|d)", re.ASCII)
 UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+SIZE_TEXT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(|k|M|G|T)(i?)B", re.ASCII)
+POWERS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
+LABEL = re.compile(r"([a-z][a-z0-9_-]{0,62})=(.+)", re.ASCII)
 INT64 = range(-(2**63), 2**63)
 
 
@@ -33,6 +39,20 @@ class Finite(click.FloatRange):
         return number
 
 
+class Size(click.ParamType[int]):
+    """Bytes, with their unit: 500MB, 1.5GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = SIZE_TEXT.fullmatch(str(value))
+        if found is None:
+            self.fail(f"{value!r} is not like 500MB or 2GiB.", param, ctx)
+        unit: int = (1024 if found[3] else 1000) ** POWERS[found[2]]
+        return round(float(found[1]) * unit)
+
+
+SIZE = Size()
 POSITIVE = Finite(min=0, min_open=True)
 AT_LEAST_ZERO = Finite(min=0)
 
@@ -52,6 +72,22 @@ def value_options(function: FunctionT) -> FunctionT:
     ):  # fmt: skip
         function = option(function)
     return function
+
+
+def group_option(function: FunctionT) -> FunctionT:
+    """``--group NAME=VALUE``, as a dict."""
+    return click.option(
+        "--group", multiple=True, metavar="NAME=VALUE", callback=_group,
+        help="Only boxes with this label in fleet.toml; with all, where it is given again.",
+    )(function)  # fmt: skip
+
+
+def _group(_ctx: click.Context, option: click.Parameter, given: Iterable[str]) -> dict[str, str]:
+    found = [LABEL.fullmatch(text) for text in given]
+    for text, label in zip(given, found, strict=True):
+        if label is None:
+            raise click.BadParameter(f"{text!r} is not like site=berlin", param=option)
+    return {label[1]: label[2] for label in found if label}
 
 
 def bound(params: Given, texts: Given) -> dict[str, str | int | float]:

@@ -15,13 +15,14 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_store.chain import SEQ_MAX, ChainCheck, check_links, check_rows, find_link
 from edge_store.errors import RestoreFailed, StoreError
 from edge_store.fleet.copies import Standing, witnesses_of
 from edge_store.fleet.history import is_continued
 from edge_store.identity import read_device_id
-from edge_store.replica.download import Download, Vanished
+from edge_store.replica.download import Download, Pace, Vanished
 from edge_store.replica.heads import Head, holds_commit
 from edge_store.replica.location import Credentials, Location
 from edge_store.replica.ltx import apply_ltx
@@ -42,7 +43,7 @@ from edge_store.schema import SCHEMA_VERSION
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, check_integrity, open_copy, open_reader, translated
 
-__all__ = ["Advanced", "NotOnwards", "advance"]
+__all__ = ["Advanced", "Limits", "NotOnwards", "advance"]
 
 FICLONE = 0x40049409  # Linux: share the blocks of another file
 
@@ -61,6 +62,16 @@ class Advanced(Record, frozen=True, kw_only=True):
     witnesses: tuple[LtxFile, ...]
 
 
+class Limits(NamedTuple):
+    """Of one copy. ``pace``: see ``Download``. ``before_replacing`` is called with the new state
+    once that is checked, on a thread; what it raises leaves the copy as it is.
+    """
+
+    timeout_s: float
+    pace: Pace
+    before_replacing: Callable[[Path], None]
+
+
 async def advance(
     location: Location,
     credentials: Credentials | None,
@@ -68,7 +79,7 @@ async def advance(
     *,
     here: Standing,
     head: Head,
-    timeout_s: float,
+    limits: Limits,
 ) -> Advanced:
     """Bring ``copy``, of which ``here`` is known, to the newest state of its replica, of which
     ``head`` tells. Safe to cancel and to kill: until one rename the copy is the older one, whole.
@@ -80,12 +91,14 @@ async def advance(
     """
     device_id = head.device_id
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(limits.timeout_s):
             with scratch_for(copy) as scratch:
                 files = await list_files(location, credentials, device_id)
                 point = choose(read_points(files, f"the replica of {device_id}"), None)
                 chosen = _chosen(files, here, point)
-                download = Download(location, credentials, scratch, lambda _bytes: None)
+                download = Download(
+                    location, credentials, scratch, lambda _bytes: None, limits.pace
+                )
                 size = await download.database_bytes(chosen[-1]) if chosen else 0
                 require_space(scratch.folder, size, download.missing(chosen))
                 fetched = await download.fetch(chosen)
@@ -98,6 +111,7 @@ async def advance(
                     )  # fmt: skip
                 finally:
                     cancelled.set()
+                await asyncio.to_thread(limits.before_replacing, new)
                 publish(new, copy)
     except Vanished:
         raise NotOnwards("its files are merged while they are read") from None
@@ -105,7 +119,7 @@ async def advance(
         raise NotOnwards(str(exc)) from exc
     except TimeoutError:
         raise RestoreFailed(
-            f"{device_id} was not pulled from {location} within {timeout_s:g} s",
+            f"{device_id} was not pulled from {location} within {limits.timeout_s:g} s",
             hint="raise --timeout, or check the network to the store; what has arrived is kept",
         ) from None
     return Advanced(

@@ -3,6 +3,7 @@ replica was, and what the box's head was then. That holds only for the very file
 written for: one that anybody has changed is pulled anew.
 """
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from edge_store.replica.points import LtxFile, Txid
 from edge_store.replica.scratch import fsync
 from edge_store.result import Record
 
-__all__ = ["Standing", "copy_path", "keep_standing", "read_standing", "witnesses_of"]
+__all__ = [
+    "Standing", "copy_path", "is_restore_due", "keep_standing", "read_standing", "witnesses_of",
+]  # fmt: skip
 
 FOLDER = ".pulled"
 
@@ -21,7 +24,8 @@ FOLDER = ".pulled"
 class Standing(Record, frozen=True, kw_only=True):
     """``txid``: the position whose state the copy is, every page of it. ``witnesses``: files of the
     replica that lay there before, of up to that position. ``head``: the object as it was before;
-    ``head_version`` is what the store knows it by. ``newest_at``: UTC ms.
+    ``head_version`` is what the store knows it by. ``newest_at``: UTC ms. ``restored_at`` (UTC ms)
+    and ``restored_txid``: when all of a copy was last made and checked by a restore, and its state.
     """
 
     location: str
@@ -31,6 +35,9 @@ class Standing(Record, frozen=True, kw_only=True):
     newest_at: int | None
     head: str | None
     head_version: str | None
+    restored_at: int = 0
+    restored_txid: Txid = Txid(0)
+    renewed_at: int = 0  # UTC ms
     size: int = 0
     modified_ns: int = 0
 
@@ -61,6 +68,19 @@ def keep_standing(copy: Path, standing: Standing) -> None:
     writing.write_bytes(msgspec.json.encode(standing))
     fsync(writing)
     writing.replace(place)
+
+
+def is_restore_due(standing: Standing, copy: Path, now: int, every_s: float) -> bool:
+    """Whether all of a copy that was brought forward since is to be made and checked anew.
+
+    After between half of ``every_s`` and all of it, which of these by chance: boxes that were first
+    pulled on one day are not all restored on one day again.
+    """
+    if standing.txid == standing.restored_txid:
+        return False
+    chance = hashlib.sha256(f"{copy.stem} {standing.restored_at}".encode()).digest()
+    share = 0.5 + int.from_bytes(chance[:4]) / 2**33
+    return now - standing.restored_at >= 1000 * every_s * share
 
 
 def witnesses_of(files: Iterable[LtxFile], txid: Txid) -> tuple[LtxFile, ...]:

@@ -5,6 +5,7 @@ own. A box that was set up anew, or restored from an earlier point, contradicts 
 before; then both are kept.
 """
 
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from edge_store.result import Record
 from edge_store.sql import sql
 from edge_store.sqlite import open_reader, translated
 
-__all__ = ["is_continued", "settle"]
+__all__ = ["is_continued", "settle", "timeline_of"]
 
 NAMES_MAX = 1000
 
@@ -59,6 +60,13 @@ def is_continued(old: Path, new: Path) -> bool:
     """
     before = _newest(old)
     return before is None or _holds(new, before.digest)
+
+
+def timeline_of(path: Path) -> str | None:
+    """The timeline that a copy ends in. Raises ``StoreError``: it cannot be read."""
+    with closing(open_reader(path)) as connection, translated(f"{path} cannot be read"):
+        timeline: str | None = connection.execute(sql("select_copy_extent")).fetchone()[0]
+    return timeline
 
 
 def _newest(path: Path) -> Newest | None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
 from obstore.exceptions import BaseError, NotFoundError, PreconditionError
 
@@ -24,13 +25,18 @@ from edge_store.replica.points import LtxFile
 from edge_store.replica.scratch import Scratch, fsync, part_of
 from edge_store.result import Record
 
-__all__ = ["Download", "Fetched", "Vanished", "lay_out"]
+__all__ = ["Download", "Fetched", "Pace", "Vanished", "lay_out", "unpaced"]
 
 JOBS = 6  # files at a time
 CHUNK_BYTES = 128 << 10
 HEAD_TRIES = 3
 TRIES, RETRY_PAUSE_S = 5, 0.5  # without a byte more; then 0.5 + 1 + 2 + 4 s have passed
+Pace: TypeAlias = Callable[[int], None]
 GONE = (NotFoundError, PreconditionError, FileNotFoundError)
+
+
+def unpaced(_count: int) -> None:
+    """As fast as it comes."""
 
 
 class Vanished(Exception):
@@ -46,7 +52,8 @@ class Fetched(Record, frozen=True, kw_only=True):
 
 class Download:
     """Files of one replica, into ``scratch``. ``on_bytes`` is told how many are there, on a thread,
-    those of an earlier run included.
+    those of an earlier run included. ``pace`` is told of each part that arrived, on a thread, and
+    may take its time.
     """
 
     def __init__(
@@ -55,11 +62,13 @@ class Download:
         credentials: Credentials | None,
         scratch: Scratch,
         on_bytes: Callable[[int], None],
+        pace: Pace = unpaced,
     ) -> None:
         self._location = location
         self._bucket = open_bucket(location, credentials, for_download=True)
         self._scratch = scratch
         self._on_bytes = on_bytes
+        self._pace = pace
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._present = 0
@@ -192,6 +201,7 @@ class Download:
                     writing.write(chunk)
                     arrived += len(chunk)
                     self._count(len(chunk))
+                    self._pace(len(chunk))
                     if self._cancelled.is_set():
                         return
         if arrived != file.size:

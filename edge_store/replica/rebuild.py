@@ -15,7 +15,7 @@ from pathlib import Path
 from edge_store.config import ReplicaSection
 from edge_store.errors import DiskFull, RestoreFailed
 from edge_store.ids import DeviceId
-from edge_store.replica.download import Download, Fetched, Vanished, lay_out
+from edge_store.replica.download import Download, Fetched, Pace, Vanished, lay_out, unpaced
 from edge_store.replica.litestream import find_litestream, render_config, spawn
 from edge_store.replica.location import Credentials, Location, Scheme
 from edge_store.replica.points import Point, Points, Txid, chain, choose, list_files, read_points
@@ -61,11 +61,13 @@ class Source:
         credentials: Credentials | None,
         device_id: DeviceId,
         on_progress: Callable[[Progress], None] = lambda _progress: None,
+        pace: Pace = unpaced,
     ) -> None:
         self._location = location
         self._credentials = credentials
         self._device_id = device_id
         self._on_progress = on_progress
+        self._pace = pace
         self._words = f"the replica of {device_id} at {location}"
 
     async def points(self) -> Points:
@@ -93,7 +95,7 @@ class Source:
             chosen = chain(files, point)
             expected = sum(file.size for file in chosen)
             download = Download(
-                self._location, self._credentials, scratch, self._downloading(expected)
+                self._location, self._credentials, scratch, self._downloading(expected), self._pace
             )
             try:
                 database_bytes = await download.database_bytes(chosen[-1])

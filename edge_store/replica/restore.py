@@ -20,6 +20,7 @@ from edge_store.chain import ChainCheck, verify_chain
 from edge_store.errors import Corrupt, RestoreFailed, SchemaTooNew, StoreError, VerifyFailed
 from edge_store.identity import create_identity, read_device_id
 from edge_store.ids import DeviceId
+from edge_store.replica.download import Pace, unpaced
 from edge_store.replica.litestream import UNSAFE_CHARACTERS, has_unsafe_path
 from edge_store.replica.location import Location, read_credentials
 from edge_store.replica.points import Txid
@@ -65,6 +66,7 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
     new_timeline: bool = False,
     before_replacing: Callable[[Path], None] | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
+    pace: Pace = unpaced,
 ) -> Restored:
     """Rebuild the newest state of ``device_id`` at ``to``, or the one that was replicated by
     ``at`` (with a time zone), or that of exactly the TXID ``at``. Safe to cancel: of it only
@@ -74,7 +76,7 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
     ``new_timeline`` is for a copy that will be served: it hands out used ``seq`` numbers again.
     With ``before_replacing`` the rename may take the place of an older copy: it is called with the
     new one once that is checked, on a thread, and what it raises leaves the older one there.
-    ``on_progress`` is called now and then, on any thread.
+    ``on_progress`` is called now and then, on any thread; ``pace``: see ``Download``.
 
     Raises:
         RestoreFailed: ``to`` is there already, the deadline has passed, or Litestream failed.
@@ -92,7 +94,7 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
         )
     replace = before_replacing is not None
     _refuse_overwriting(to, replace=replace)
-    source = Source(location, read_credentials(location), device_id, on_progress)
+    source = Source(location, read_credentials(location), device_id, on_progress, pace)
     try:
         async with asyncio.timeout(timeout_s):
             with scratch_for(to) as scratch:

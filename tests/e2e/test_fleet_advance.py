@@ -243,6 +243,7 @@ async def test_other_history_of_the_same_box_is_not_mixed_in(tmp_path: Path) -> 
             report = pulled(url, into)
             assert report["how"] == "restored", report
             assert report["because"]
+            assert report["flags"] == ["forked"]
             assert contents(into / f"{BOX}.db") == contents(clone.database.path)
     (kept,) = into.glob(f"{BOX}.*.db")
     assert contents(kept) == ours

@@ -14,7 +14,9 @@ from support.replicating import Database, contents, replicate
 from support.sshserver import SSHD, SshServer, make_key, public_key, secret_lines
 
 from edge_store.errors import ConfigError, LitestreamUnavailable, ReplicaNotFound, ReplicationError
+from edge_store.fleet.box import Manner
 from edge_store.fleet.copies import copy_path
+from edge_store.fleet.find import FoundBox
 from edge_store.fleet.pull import PullPlan, pull
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import open_bucket
@@ -47,9 +49,9 @@ async def test_replica_over_sftp_is_restored_and_pulled(ssh: SshServer, tmp_path
     assert extent.txid == synced.txid
     restored = await restore(location, BOX, tmp_path / "restored.db", timeout_s=30)
     assert contents(restored.path) == contents(database.path)
-    (report,) = await pull(
-        PullPlan(location=location, heads={}, into=tmp_path / "fleet", timeout_s=30), [BOX]
-    )
+    manner = Manner(into=tmp_path / "fleet", timeout_s=30)
+    box = FoundBox(device_id=BOX, location=location)
+    (report,) = (await pull(PullPlan(manner=manner), [box])).reports
     assert report.error is None
     assert contents(copy_path(tmp_path / "fleet", BOX)) == contents(database.path)
     database.close()

@@ -37,6 +37,7 @@ class FlakyProxy:
         self.bytes_per_s: float | None = None
         self.passed = 0
         self.was_cut = 0
+        self.was_refused = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -94,7 +95,9 @@ class FlakyProxy:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             if self.answers and (given := random.choice(self.answers)) is not None:
                 await _answer_alone(reader, writer, given)
-            elif not self.refuses:
+            elif self.refuses:
+                self.was_refused += 1
+            else:
                 await self._forward(reader, writer)
         writer.close()
         self._tasks.discard(task)

@@ -1,0 +1,262 @@
+"""One box of a pull: left alone, brought forward, or restored; and what is to be said of it.
+
+See pull.py for what holds for all of them, advance.py for how a copy is brought forward.
+"""
+
+import asyncio
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from edge_store.clock import now_ms
+from edge_store.errors import DiskBudgetSpent, EdgeStoreError, StoreError
+from edge_store.fleet.advance import Limits, NotOnwards, advance
+from edge_store.fleet.budget import DiskBudget, Evicted
+from edge_store.fleet.copies import (
+    Standing,
+    copy_path,
+    is_restore_due,
+    keep_standing,
+    read_standing,
+    witnesses_of,
+)
+from edge_store.fleet.find import FoundBox
+from edge_store.fleet.forget import forget_in_all
+from edge_store.fleet.history import settle, timeline_of
+from edge_store.ids import DeviceId
+from edge_store.replica.download import Pace, unpaced
+from edge_store.replica.heads import Head, Heads
+from edge_store.replica.location import Credentials
+from edge_store.replica.objects import Objects
+from edge_store.replica.points import LtxFile, Txid, list_files
+from edge_store.replica.restore import restore
+from edge_store.replica.scratch import discard_scratch
+from edge_store.result import Record
+
+__all__ = ["BoxPull", "BoxReport", "Flag", "How", "Manner"]
+
+DAY_S = 86_400.0
+
+
+class How(StrEnum):
+    """What a copy was made by."""
+
+    UNCHANGED = "unchanged"  # the box's head is as it was: nothing was asked for
+    ADVANCED = "advanced"  # by the files that were new
+    RESTORED = "restored"
+
+
+class Flag(StrEnum):
+    """What somebody should look at, though the copy is good."""
+
+    TXID_REGRESSED = "txid_regressed"  # in one timeline: its replica was begun anew, or set back
+    FORKED = "forked"  # in one timeline: the box goes on from an earlier state, as of a snapshot
+
+
+class BoxReport(Record, frozen=True, kw_only=True):
+    """What became of one box. Without an ``error`` its copy is up to date; ``newest_at`` is UTC ms.
+
+    ``kept`` is where the older copy lies, when the new one does not continue it. ``forgotten``
+    results were deleted in such copies, as the box has forgotten them; ``not_forgotten`` are those
+    that could not be written. ``because``: why an older copy was not brought forward. ``evicted``
+    are older copies, of any box, that were deleted so that this one fits.
+    """
+
+    device_id: DeviceId
+    store: str = ""
+    how: How | None = None
+    because: str | None = None
+    downloaded_bytes: int = 0
+    results: int | None = None
+    newest_at: int | None = None
+    kept: Path | None = None
+    flags: tuple[Flag, ...] = ()
+    forgotten: int = 0
+    not_forgotten: tuple[Path, ...] = ()
+    evicted: tuple[Evicted, ...] = ()
+    attempts: int = 1
+    seconds: float = 0.0
+    error: str | None = None
+    code: str | None = None
+
+
+class Manner(Record, frozen=True, kw_only=True):
+    """How every box of a pull is pulled, each attempt within ``timeout_s``. ``is_full``: by a
+    restore, whatever is here; else a copy that was brought forward is restored after
+    ``full_every_s`` at the latest. ``pace``: see ``Download``.
+    """
+
+    into: Path
+    timeout_s: float
+    is_full: bool = False
+    full_every_s: float = 7 * DAY_S
+    pace: Pace = unpaced
+
+
+class BoxPull:
+    """One box of a pull."""
+
+    def __init__(
+        self,
+        box: FoundBox,
+        manner: Manner,
+        credentials: Credentials | None,
+        objects: Objects,
+        budget: DiskBudget | None,
+    ) -> None:
+        self._box = box
+        self._manner = manner
+        self._credentials = credentials
+        self._heads = Heads(objects, box.device_id)
+        self._budget = budget
+        self._path = copy_path(manner.into, box.device_id)
+        self._report = BoxReport(device_id=box.device_id, store=box.store)
+
+    async def pull(self) -> BoxReport:
+        """Bring its copy up to date. Raises nothing of its own: what failed is in the report. It
+        may be called again after a failure.
+        """
+        self._say(error=None, code=None)
+        try:
+            await self._pull()
+        except (EdgeStoreError, OSError) as exc:
+            code = exc.code if isinstance(exc, EdgeStoreError) else StoreError.code
+            self._say(error=str(exc), code=code)
+        return self._report
+
+    def _say(self, **of_it: object) -> None:
+        self._report = msgspec.structs.replace(self._report, **of_it)
+
+    async def _pull(self) -> None:
+        path, listed = self._path, self._box.head
+        here = read_standing(path, str(self._box.location))
+        because, usable = self._usable(here)
+        if usable is not None and listed and listed.version == usable.head_version:
+            self._leave(usable)
+            return
+        found = await self._heads.find() if listed else None
+        content = found[0].content.decode() if found else None
+        if usable is not None and content is not None and content == usable.head:
+            self._leave(usable)
+            return
+        standing = None
+        if usable is not None and found is not None:
+            try:
+                standing = await self._advanced(usable, found[1])
+            except NotOnwards as exc:
+                because = str(exc)
+        if standing is None:
+            standing = await self._restored(here, because)
+        standing = msgspec.structs.replace(
+            standing,
+            head=content,
+            head_version=found[0].version.get("e_tag") if found else None,
+            renewed_at=now_ms(),
+        )
+        await asyncio.to_thread(keep_standing, path, standing)
+        forgotten, not_forgotten = await asyncio.to_thread(forget_in_all, path)
+        self._say(forgotten=forgotten, not_forgotten=not_forgotten)
+
+    def _usable(self, here: Standing | None) -> tuple[str | None, Standing | None]:
+        """What may be gone on from; and why not, where there is a reason."""
+        if here is None or self._manner.is_full:
+            return None, None
+        every_s = self._manner.full_every_s
+        if every_s and is_restore_due(here, self._path, now_ms(), every_s):
+            days = (now_ms() - here.restored_at) / 1000 / DAY_S
+            return f"it is {days:.1f} days since all of it was checked", None
+        return None, here
+
+    def _leave(self, here: Standing) -> None:
+        discard_scratch(self._path)
+        self._say(how=How.UNCHANGED, results=here.results, newest_at=here.newest_at)
+
+    async def _advanced(self, here: Standing, head: Head) -> Standing:
+        """Bring the copy forward. Raises ``NotOnwards``."""
+        done = await advance(
+            self._box.location,
+            self._credentials,
+            self._path,
+            here=here,
+            head=head,
+            limits=Limits(
+                timeout_s=self._manner.timeout_s,
+                pace=self._manner.pace,
+                before_replacing=lambda new: self._make_room(new, None),
+            ),
+        )
+        self._say(
+            how=How.ADVANCED,
+            downloaded_bytes=done.downloaded_bytes,
+            results=done.results,
+            newest_at=done.newest_at,
+        )
+        return msgspec.structs.replace(
+            here,
+            txid=done.txid,
+            witnesses=done.witnesses,
+            results=done.results,
+            newest_at=done.newest_at,
+        )
+
+    async def _restored(self, here: Standing | None, because: str | None) -> Standing:
+        """Make the copy anew. ``here``: what is known of the one that is there."""
+        location, device_id = self._box.location, self._box.device_id
+        files = await list_files(location, self._credentials, device_id)
+        restored = await restore(
+            location,
+            device_id,
+            self._path,
+            timeout_s=self._manner.timeout_s,
+            before_replacing=lambda new: self._settle(new, here, files),
+            pace=self._manner.pace,
+        )
+        txid = Txid(int(restored.txid, 16))
+        self._say(
+            how=How.RESTORED,
+            because=because,
+            downloaded_bytes=restored.downloaded_bytes,
+            results=restored.results,
+            newest_at=restored.newest_at,
+        )
+        return Standing(
+            location=str(location),
+            txid=txid,
+            witnesses=witnesses_of(files, txid),
+            results=restored.results,
+            newest_at=restored.newest_at,
+            head=None,
+            head_version=None,
+            restored_at=now_ms(),
+            restored_txid=txid,
+        )
+
+    def _settle(self, new: Path, here: Standing | None, files: list[LtxFile]) -> None:
+        """Make room for the new copy, on a thread: the older one goes, or is kept beside."""
+        before = None
+        with suppress(StoreError):  # it may be damaged
+            before = timeline_of(self._path) if self._path.exists() else None
+        is_same = before is not None and before == timeline_of(new)
+        kept = settle(self._path, new)
+        try:
+            self._make_room(new, kept)
+        except DiskBudgetSpent:
+            if kept is not None:
+                kept.rename(self._path)
+            raise
+        flags = []
+        if is_same and kept is not None:
+            flags.append(Flag.FORKED)
+        if is_same and here is not None and max(file.last for file in files) < here.txid:
+            flags.append(Flag.TXID_REGRESSED)
+        self._say(kept=kept, flags=tuple(flags))
+
+    def _make_room(self, new: Path, kept: Path | None) -> None:
+        """Have the new copy fit into what the folder may take. On a thread."""
+        if self._budget is None:
+            return
+        gone = self._path.stat().st_size if kept is None and self._path.exists() else 0
+        evicted = self._budget.make_room(new.stat().st_size - gone, spared=kept)
+        self._say(evicted=(*self._report.evicted, *evicted))

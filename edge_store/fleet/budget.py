@@ -1,0 +1,74 @@
+"""How much disk a folder of copies may take, and which older copies go to make room.
+
+A box's newest copy never goes. Of the older ones that are kept beside, the one whose newest commit
+is the oldest goes first, whichever box it is of; each that went is told of. Where none is left, a
+copy that would be too large is refused, and the box keeps the one that it has.
+"""
+
+import threading
+from pathlib import Path
+
+from edge_store.errors import DiskBudgetSpent
+from edge_store.replica.extent import DEVICE_ID
+from edge_store.result import Record
+
+__all__ = ["DiskBudget", "Evicted", "copies_bytes"]
+
+
+class Evicted(Record, frozen=True, kw_only=True):
+    """An older copy that was deleted to make room."""
+
+    path: Path
+    bytes: int
+
+
+class DiskBudget:
+    """Of one pull into ``folder``. For any thread."""
+
+    def __init__(self, folder: Path, bytes_max: int) -> None:
+        self._folder = folder
+        self._bytes_max = bytes_max
+        self._lock = threading.Lock()
+        self._used = copies_bytes(folder)
+
+    def make_room(self, more: int, spared: Path | None = None) -> list[Evicted]:
+        """Have ``more`` bytes fit, and count them. An older copy at ``spared`` does not go.
+
+        Raises:
+            DiskBudgetSpent: they do not fit. Nothing was deleted.
+        """
+        with self._lock:
+            over = self._used + more - self._bytes_max
+            going: list[Evicted] = []
+            for path in _oldest_first(self._folder) if over > 0 else ():
+                if path == spared:
+                    continue
+                going.append(Evicted(path=path, bytes=path.stat().st_size))
+                if sum(each.bytes for each in going) >= over:
+                    break
+            freed = sum(each.bytes for each in going)
+            if over > 0 and freed < over and more > 0:
+                raise DiskBudgetSpent(
+                    f"{self._folder} holds {_mb(self._used)} of {_mb(self._bytes_max)}, "
+                    f"{_mb(freed)} of it in older copies: {_mb(more)} more do not fit",
+                    hint="raise --disk-max, or pull fewer boxes into this folder",
+                )
+            for each in going:
+                each.path.unlink()
+            self._used += more - freed
+            return going
+
+
+def copies_bytes(folder: Path) -> int:
+    """What the copies of a folder take, older and damaged ones included."""
+    return sum(path.stat().st_size for path in folder.glob("*.db*") if path.is_file())
+
+
+def _oldest_first(folder: Path) -> list[Path]:
+    """The older copies, by the time that is in their names."""
+    older = [path for path in folder.glob("*.*.db") if DEVICE_ID.fullmatch(path.name.split(".")[0])]
+    return sorted(older, key=lambda path: path.name.split(".", 1)[1])
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

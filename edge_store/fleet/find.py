@@ -1,0 +1,144 @@
+"""Finds the boxes that are to be pulled: by the listings of their stores, and what is asked for."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from edge_store.errors import BoxFoundTwice, ConfigError, EdgeStoreError
+from edge_store.fleet.heads import list_heads
+from edge_store.fleet.registry import Registry, Store
+from edge_store.ids import DeviceId
+from edge_store.replica.extent import list_devices
+from edge_store.replica.location import Location, read_credentials
+from edge_store.replica.objects import Entry, Objects
+from edge_store.result import Record
+
+__all__ = ["Choice", "Found", "FoundBox", "Place", "Unlisted", "find_boxes", "places_of"]
+
+
+class Place(Record, frozen=True, kw_only=True):
+    """Where to look. ``store`` is what the registry says of it, if it does."""
+
+    location: Location
+    store: Store | None = None
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+        return self.store.name if self.store else str(self.location)
+
+
+class Choice(Record, frozen=True, kw_only=True):
+    """Which boxes: those that have all labels of ``group``, and whose head was put at ``since``
+    (UTC ms) or later; a box without a head only where no ``since`` is given.
+    """
+
+    registry: Registry
+    group: Mapping[str, str]
+    since: int | None = None
+
+
+class FoundBox(Record, frozen=True, kw_only=True):
+    """A box, and where its replica lies. ``head`` as it was just listed; None when it has none."""
+
+    device_id: DeviceId
+    location: Location
+    head: Entry | None = None
+    store: str = ""
+
+
+class Unlisted(Record, frozen=True, kw_only=True):
+    """A store whose boxes are not known now."""
+
+    store: str
+    error: str
+    code: str
+    hint: str
+
+
+class Found(Record, frozen=True, kw_only=True):
+    """The chosen boxes in order of name; ``others`` are there, too. ``twice``: those that are in
+    more than one store, so that nobody can tell which replica is the box's; with the reason.
+    """
+
+    boxes: tuple[FoundBox, ...]
+    twice: Mapping[DeviceId, BoxFoundTwice]
+    unlisted: tuple[Unlisted, ...]
+    others: int
+
+
+def places_of(registry: Registry) -> list[Place]:
+    """Every store of the registry. Raises ``ConfigError``: there is none, or a URL is wrong."""
+    if not registry.stores:
+        raise ConfigError(
+            "there is no store to pull from", hint="give --from, or [[stores]] in fleet.toml"
+        )
+    return [Place(location=store.location(), store=store) for store in registry.stores]
+
+
+async def find_boxes(places: Sequence[Place], choice: Choice) -> Found:
+    """Ask all of them. One that does not answer is told of, and does not keep the others.
+
+    Raises:
+        ConfigError: there are no keys for one.
+    """
+    chosen: dict[DeviceId, list[FoundBox]] = defaultdict(list)
+    unlisted, others = [], 0
+    answers = await asyncio.gather(
+        *(_listed(place, choice) for place in places), return_exceptions=True
+    )
+    for place, answer in zip(places, answers, strict=True):
+        if isinstance(answer, EdgeStoreError) and not isinstance(answer, ConfigError):
+            unlisted.append(
+                Unlisted(store=place.name, error=str(answer), code=answer.code, hint=answer.hint)
+            )
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            boxes, left = answer
+            others += left
+            for box in boxes:
+                chosen[box.device_id].append(box)
+    return Found(
+        boxes=tuple(chosen[name][0] for name in sorted(chosen) if len(chosen[name]) == 1),
+        twice={name: _twice(boxes) for name, boxes in sorted(chosen.items()) if len(boxes) > 1},
+        unlisted=tuple(unlisted),
+        others=others,
+    )
+
+
+async def _listed(place: Place, choice: Choice) -> tuple[list[FoundBox], int]:
+    """The chosen boxes of one place, and how many others there are."""
+    credentials = read_credentials(place.location)
+    heads = await list_heads(Objects(place.location, credentials))
+    if choice.since is None:
+        devices = await list_devices(place.location, credentials, heads)
+    else:
+        devices = sorted(heads)
+    boxes = [
+        FoundBox(
+            device_id=device_id,
+            location=place.location,
+            head=heads.get(device_id),
+            store=place.store.name if place.store else "",
+        )
+        for device_id in devices
+    ]
+    chosen = [box for box in boxes if _is_chosen(box, place.store, choice)]
+    return chosen, len(boxes) - len(chosen)
+
+
+def _is_chosen(box: FoundBox, store: Store | None, choice: Choice) -> bool:
+    if store is not None and not store.takes(box.device_id):
+        return False
+    if not choice.registry.is_labelled(box.device_id, choice.group):
+        return False
+    return choice.since is None or (box.head is not None and box.head.written_at >= choice.since)
+
+
+def _twice(boxes: Sequence[FoundBox]) -> BoxFoundTwice:
+    where = " and ".join(box.store or str(box.location) for box in boxes)
+    return BoxFoundTwice(
+        f"{boxes[0].device_id} is in {where}: which is its replica?",
+        hint="exclude it in all but one of them, in fleet.toml",
+    )

@@ -1,0 +1,138 @@
+"""A pass over the fleet: read the registry, find the boxes, pull them, say what became of it.
+
+``watch`` makes one after another. Only the first may fail with an error of the operator's; after
+that a store that is away or a mistake in ``fleet.toml`` is told of, and the next pass tries again.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from edge_store.clock import now_ms
+from edge_store.errors import EdgeStoreError, NotFound
+from edge_store.fleet.box import BoxReport, How
+from edge_store.fleet.budget import Evicted, copies_bytes
+from edge_store.fleet.find import Choice, Place, Unlisted, find_boxes, places_of
+from edge_store.fleet.pull import PullPlan, pull
+from edge_store.fleet.registry import load_registry
+from edge_store.replica.location import Location
+from edge_store.result import Record
+
+__all__ = ["Asked", "PassReport", "keep_report", "run_pass", "watch"]
+
+
+class Asked(Record, frozen=True, kw_only=True):
+    """What to pull. ``location``: that place only, else the stores of the registry. See ``Choice``
+    for the others.
+    """
+
+    plan: PullPlan
+    location: Location | None
+    group: Mapping[str, str]
+    since: int | None
+
+
+class PassReport(Record, frozen=True, kw_only=True):
+    """What a pass came to; times are UTC ms. ``others``: boxes that were there and not asked for.
+    ``unlisted``: stores that did not answer. ``evicted`` at the beginning; boxes tell of theirs.
+    ``copies_bytes``: what the folder's copies take at the end.
+    """
+
+    began_at: int
+    seconds: float
+    boxes: tuple[BoxReport, ...]
+    others: int
+    unlisted: tuple[Unlisted, ...]
+    evicted: tuple[Evicted, ...]
+    copies_bytes: int
+
+    @property
+    def failed(self) -> int:
+        """How many boxes."""
+        return sum(box.error is not None for box in self.boxes)
+
+    @property
+    def unchanged(self) -> int:
+        """How many boxes."""
+        return sum(box.how is How.UNCHANGED for box in self.boxes)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every store answered, and every box is here."""
+        return not self.failed and not self.unlisted
+
+
+async def run_pass(
+    asked: Asked,
+    on_found: Callable[[int], None] = lambda _boxes: None,
+    on_report: Callable[[BoxReport], None] = lambda _report: None,
+) -> PassReport:
+    """Make one. ``on_found`` is told how many boxes there will be a report of.
+
+    Raises:
+        ConfigError: ``fleet.toml`` is wrong, or there are no keys for a store.
+        NotFound: no box has the labels.
+        AlreadyRunning, StoreError: see ``pull``.
+    """
+    began_at, began = now_ms(), time.monotonic()
+    into = asked.plan.manner.into
+    registry = load_registry(into)
+    places = [Place(location=asked.location)] if asked.location else places_of(registry)
+    choice = Choice(registry=registry, group=asked.group, since=asked.since)
+    found = await find_boxes(places, choice)
+    if asked.group and asked.since is None and not (found.boxes or found.twice or found.unlisted):
+        labels = ", ".join(f"{name}={value}" for name, value in asked.group.items())
+        raise NotFound(
+            f"none of {found.others} boxes has the label {labels}",
+            hint="`edge-store fleet ls` shows the labels; `edge-store fleet label` sets them",
+        )
+    on_found(len(found.boxes) + len(found.twice))
+    twice = [
+        BoxReport(device_id=device_id, error=str(error), code=error.code)
+        for device_id, error in found.twice.items()
+    ]
+    for report in twice:
+        on_report(report)
+    pulled = await pull(asked.plan, found.boxes, on_report)
+    return PassReport(
+        began_at=began_at,
+        seconds=round(time.monotonic() - began, 3),
+        boxes=(*pulled.reports, *twice),
+        others=found.others,
+        unlisted=found.unlisted,
+        evicted=tuple(pulled.evicted),
+        copies_bytes=copies_bytes(into),
+    )
+
+
+async def watch(
+    every_s: float,
+    one_pass: Callable[[], Awaitable[None]],
+    on_error: Callable[[EdgeStoreError], None],
+) -> None:
+    """Make a pass every ``every_s``, or at once after one that took longer. Ends by cancellation.
+
+    Raises what the first one raises.
+    """
+    is_first = True
+    while True:
+        began = time.monotonic()
+        try:
+            await one_pass()
+        except EdgeStoreError as exc:
+            if is_first:
+                raise
+            on_error(exc)
+        is_first = False
+        await asyncio.sleep(max(0.0, every_s - (time.monotonic() - began)))
+
+
+def keep_report(report: PassReport, path: Path) -> None:
+    """Write it as JSON, in the place of the one before."""
+    writing = path.with_name(f".{path.name}.{os.getpid()}.part")
+    writing.write_bytes(msgspec.json.encode(report, enc_hook=str) + b"\n")
+    writing.replace(path)

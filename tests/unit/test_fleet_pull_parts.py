@@ -1,0 +1,171 @@
+"""Parts of a pull: which boxes it is of, how fast, how much disk, and when all is restored."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import click
+import pytest
+
+from edge_store.cli.values import SIZE
+from edge_store.errors import ConfigError, DiskBudgetSpent
+from edge_store.fleet.budget import DiskBudget, copies_bytes
+from edge_store.fleet.copies import Standing, copy_path, is_restore_due
+from edge_store.fleet.find import Choice, Found, Place, find_boxes, places_of
+from edge_store.fleet.pace import Pace
+from edge_store.fleet.registry import Registry, Store
+from edge_store.ids import DeviceId
+from edge_store.replica.location import parse_location
+from edge_store.replica.points import Txid
+
+DAY_MS, DAY_S = 86_400_000, 86_400.0
+NOW = 1_800_000_000_000
+
+
+def store(folder: Path, name: str, *boxes: str, head_at_s: float = 1e9) -> Store:
+    """A folder of replicas; the boxes in capitals have no head."""
+    for box in boxes:
+        (folder / name / box.lower() / "results.db").mkdir(parents=True)
+        if box.islower():
+            head = folder / name / "heads" / f"{box}.json"
+            head.parent.mkdir(exist_ok=True)
+            head.write_text("{}")
+            os.utime(head, (head_at_s, head_at_s))
+    return Store(name=name, url=str(folder / name), exclude=("test-*",))
+
+
+async def found(*stores: Store, since: int | None = None, **group: str) -> Found:
+    labels = {DeviceId("box-a"): {"site": "berlin"}, DeviceId("box-x"): {"site": "berlin"}}
+    registry = Registry(stores=stores, labels=labels)
+    choice = Choice(registry=registry, group=group, since=since)
+    return await find_boxes(places_of(registry), choice)
+
+
+def names(found: Found) -> list[str]:
+    return [box.device_id for box in found.boxes]
+
+
+async def test_boxes_of_all_stores_are_found_but_those_excluded(tmp_path: Path) -> None:
+    berlin = store(tmp_path, "berlin", "box-a", "BOX-B", "test-1")
+    both = await found(berlin, store(tmp_path, "paris", "box-c"))
+    assert names(both) == ["box-a", "box-b", "box-c"]
+    assert [box.head is None for box in both.boxes] == [False, True, False]
+    assert (both.others, both.unlisted, both.twice) == (1, (), {})
+
+
+async def test_group_and_since_choose_among_them(tmp_path: Path) -> None:
+    berlin = store(tmp_path, "berlin", "box-a", "BOX-B", head_at_s=2e9)
+    paris = store(tmp_path, "paris", "box-c", head_at_s=1e9)
+    assert names(await found(berlin, paris, site="berlin")) == ["box-a"]
+    recent = await found(berlin, paris, since=1_500_000_000_000)
+    assert (names(recent), recent.others) == (["box-a"], 1)
+
+
+async def test_box_in_two_stores_is_nobodys_guess(tmp_path: Path) -> None:
+    berlin, paris = store(tmp_path, "berlin", "box-a"), store(tmp_path, "paris", "box-a", "box-b")
+    both = await found(berlin, paris)
+    assert names(both) == ["box-b"]
+    assert "box-a is in berlin and paris" in str(both.twice[DeviceId("box-a")])
+
+
+async def test_store_that_is_away_does_not_keep_the_others(tmp_path: Path) -> None:
+    gone = Store(name="gone", url=str(tmp_path / "nothing"))
+    both = await found(gone, store(tmp_path, "paris", "box-b"))
+    assert names(both) == ["box-b"]
+    assert [(each.store, each.code) for each in both.unlisted] == [("gone", "replica_not_found")]
+
+
+async def test_store_without_keys_is_the_operators_to_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    place = Place(location=parse_location("s3://edge/fleet?endpoint=http://127.0.0.1:9"))
+    with pytest.raises(ConfigError, match="needs a key"):
+        await find_boxes([place], Choice(registry=Registry(), group={}))
+    with pytest.raises(ConfigError, match="no store to pull from"):
+        places_of(Registry())
+
+
+def kept(folder: Path, name: str, size: int) -> Path:
+    path = folder / name
+    path.write_bytes(bytes(size))
+    return path
+
+
+def test_oldest_of_the_copies_kept_beside_go_first(tmp_path: Path) -> None:
+    for name in ("box-a.db", "box-b.db"):
+        kept(tmp_path, name, 100)
+    new = kept(tmp_path, "box-a.2026-03-01T000000Z.db", 100)
+    oldest = kept(tmp_path, "box-b.2026-01-01T000000Z.db", 60)
+    middle = kept(tmp_path, "box-a.2026-02-01T000000Z-2.db", 60)
+    assert copies_bytes(tmp_path) == 420
+    budget = DiskBudget(tmp_path, 420)
+    assert budget.make_room(0) == []
+    assert [each.path for each in budget.make_room(61)] == [oldest, middle]
+    assert (oldest.exists(), middle.exists(), new.exists()) == (False, False, True)
+    assert [each.bytes for each in budget.make_room(100)] == [100]
+
+
+def test_newest_copies_stay_whatever_the_budget_is(tmp_path: Path) -> None:
+    newest = kept(tmp_path, "box-a.db", 100)
+    older = kept(tmp_path, "box-a.2026-03-01T000000Z.db", 100)
+    budget = DiskBudget(tmp_path, 150)
+    with pytest.raises(DiskBudgetSpent, match=r"more do not fit"):
+        budget.make_room(51)
+    assert older.exists(), "nothing is deleted in vain"
+    with pytest.raises(DiskBudgetSpent):
+        budget.make_room(1, spared=older)
+    assert [each.path for each in budget.make_room(0)] == [older]
+    assert newest.exists()
+
+
+def standing(*, restored_at: int, is_advanced: bool = True) -> Standing:
+    return Standing(
+        location="file:///x", txid=Txid(2), witnesses=(), results=1, newest_at=1, head=None,
+        head_version=None, restored_at=restored_at, restored_txid=Txid(1 if is_advanced else 2),
+    )  # fmt: skip
+
+
+def test_restores_are_spread_over_the_second_half_of_the_time(tmp_path: Path) -> None:
+    boxes = [copy_path(tmp_path, DeviceId(f"box-{number}")) for number in range(800)]
+    here = standing(restored_at=NOW)
+
+    def due(days: float) -> int:
+        now = NOW + round(days * DAY_MS)
+        return sum(is_restore_due(here, box, now, 8 * DAY_S) for box in boxes)
+
+    assert (due(3.99), due(8)) == (0, 800)
+    by_day = Counter({day: due(day) - due(day - 1) for day in (5, 6, 7, 8)})
+    assert all(120 < count < 280 for count in by_day.values()), by_day
+
+
+def test_copy_that_is_as_it_was_restored_is_not_restored_again(tmp_path: Path) -> None:
+    here = standing(restored_at=0, is_advanced=False)
+    assert not is_restore_due(here, tmp_path / "box-a.db", NOW, DAY_S)
+
+
+def test_pace_is_kept_over_all_who_download() -> None:
+    now = 100.0
+    pace = Pace(1000, clock=lambda: now)
+    assert pace.due_s(500) == pytest.approx(0.5)
+    assert pace.due_s(500) == pytest.approx(1.0)
+    now = 100.9
+    assert pace.due_s(100) == pytest.approx(0.2)
+    now = 200.0
+    assert pace.due_s(1) == pytest.approx(0.001), "what was not used is not saved up"
+    pace.end()
+    pace.wait(10**9)  # returns at once
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("500B", 500), ("64kB", 64_000), ("1.5MB", 1_500_000), ("2GiB", 2 << 30), ("1 TB", 10**12)],
+)
+def test_size_has_its_unit(text: str, size: int) -> None:
+    assert SIZE.convert(text, None, None) == size
+
+
+@pytest.mark.parametrize("text", ["500", "-1MB", "1mb", "MB", "1e3MB"])
+def test_size_without_a_unit_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        SIZE.convert(text, None, None)
