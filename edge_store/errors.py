@@ -22,8 +22,9 @@ __all__ = [
     "ConcurrencyLimited", "ConfigError", "ConversationLocked", "Corrupt", "DiskFull",
     "EdgeStoreError", "EngineCrashed", "EngineError", "EngineRefused", "EngineStartFailed",
     "Forbidden", "GenerationTimeout", "IdempotencyConflict", "InvalidRequest", "KeyExpired",
-    "KeyRevoked", "LakeFailed", "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer",
-    "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge",
+    "KeyRevoked", "LakeFailed", "LakeOvertaken", "LitestreamUnavailable", "MethodNotAllowed",
+    "NoRoomForAnswer", "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken",
+    "PayloadTooLarge",
     "QueryRefused", "QueueFull", "RateLimited", "RecorderFull", "ReplicaNotFound",
     "ReplicationError", "RequestError", "RequestTimeout", "ResponseTooLarge", "RestoreFailed",
     "SchemaTooNew", "ShutDown", "StoreError", "TenantOverShare", "TimelineChanged", "Unauthorized",
@@ -406,3 +407,9 @@ class LakeFailed(EdgeStoreError):
 
     code = "lake_failed"
     retryable = True
+
+
+class LakeOvertaken(LakeFailed):
+    """Another writer committed rows of the same boxes first."""
+
+    code = "lake_overtaken"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_store.cli.interrupt import interruptible
+from edge_store.cli.lake import export, lake
 from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.values import POSITIVE, bound, value_options
 
@@ -30,6 +31,10 @@ def fleet() -> None:
       edge-store fleet pull --from s3://edge/fleet?endpoint=https://host --into fleet
       edge-store fleet query "select device_id, count(*) from results group by 1" --in fleet
     """
+
+
+fleet.add_command(export)
+fleet.add_command(lake)
 
 
 @fleet.command()
