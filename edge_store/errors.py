@@ -23,12 +23,13 @@ __all__ = [
     "DiskBudgetSpent", "DiskFull", "EdgeStoreError", "EngineCrashed", "EngineError",
     "EngineRefused", "EngineStartFailed", "Forbidden", "GenerationTimeout",
     "IdempotencyConflict", "InvalidRequest", "KeyExpired", "KeyRevoked", "LakeFailed",
-    "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer", "NotAnEdgeStoreFile",
-    "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge", "QueryRefused", "QueueFull",
-    "RateLimited", "RecorderFull", "ReplicaNotFound", "ReplicationError", "RequestError",
-    "RequestTimeout", "ResponseTooLarge", "RestoreFailed", "SchemaTooNew", "ShutDown",
-    "StoreError", "TenantOverShare", "TimelineChanged", "Unauthorized", "UpstreamError",
-    "VerifyFailed", "VulnerableSQLite", "WriterStopped", "may_pass",
+    "LakeOvertaken", "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer",
+    "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge",
+    "QueryRefused", "QueueFull", "RateLimited", "RecorderFull", "ReplicaNotFound",
+    "ReplicationError", "RequestError", "RequestTimeout", "ResponseTooLarge", "RestoreFailed",
+    "SchemaTooNew", "ShutDown", "StoreError", "TenantOverShare", "TimelineChanged",
+    "Unauthorized", "UpstreamError", "VerifyFailed", "VulnerableSQLite", "WriterStopped",
+    "may_pass",
 ]  # fmt: skip
 
 
@@ -419,3 +420,9 @@ class LakeFailed(EdgeStoreError):
 
     code = "lake_failed"
     retryable = True
+
+
+class LakeOvertaken(LakeFailed):
+    """Another writer committed rows of the same boxes first."""
+
+    code = "lake_overtaken"

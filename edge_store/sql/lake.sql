@@ -41,3 +41,17 @@ WHERE seq = (
 SELECT digest FROM results WHERE seq = :seq
 UNION ALL
 SELECT digest FROM deletions WHERE seq = :seq AND what = 'result'
+
+-- name: select_lake_tombstones
+SELECT deletion_id, id, at FROM deletions
+WHERE deletion_id > :after AND reason = 'forget' AND what = 'result' ORDER BY deletion_id
+
+-- name: select_lake_tombstone
+SELECT id, at FROM deletions WHERE deletion_id = :number
+
+-- name: select_lake_forgotten
+SELECT forgotten_no, id, at FROM forgotten
+WHERE forgotten_no > :after AND what <> 'lines' ORDER BY forgotten_no
+
+-- name: select_lake_forgotten_one
+SELECT id, at FROM forgotten WHERE forgotten_no = :number

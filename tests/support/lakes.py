@@ -1,31 +1,50 @@
-"""A lake with what copies have."""
+"""A lake that copies are exported to, and what must be in it."""
 
-from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-from deltalake import write_deltalake
 
-from edge_store.fleet.lake.store import Lake, commit_of, watermarks
-from edge_store.fleet.lake.tables import PARTITION, Source, schema_of
+from edge_store.fleet.lake.export import (
+    CopyReport,
+    ExportPlan,
+    TableReport,
+    export,
+    find_all_copies,
+)
+from edge_store.fleet.lake.store import Lake
+from edge_store.fleet.lake.tables import TABLES
+from edge_store.sqlite import open_reader
 
-__all__ = ["fill"]
+__all__ = ["exported", "in_copies", "in_lake"]
 
 
-def fill(lake: Lake, copies: Iterable[Path], tables: Iterable[str]) -> None:
-    for table in tables:
-        for copy in copies:
-            delta, marks = lake.make(table, 4), watermarks(lake)
-            with Source(copy) as source:
-                after = source.known_upto(table, marks) or 0
-                steps = list(source.steps(table, after, marks.buckets))
-                if not steps:
-                    continue
-                point = steps[-1].upto
-                write_deltalake(
-                    delta,
-                    pa.Table.from_batches([step.batch for step in steps], schema_of(table)),
-                    mode="append",
-                    partition_by=list(PARTITION),
-                    commit_properties=commit_of({(source.device_id, point.timeline, 0): point}),
-                )
+def exported(
+    folder: Path, lake: Lake, *, tables: tuple[str, ...] = tuple(TABLES)
+) -> tuple[list[TableReport], list[CopyReport]]:
+    """Export all copies of a folder."""
+    said: list[CopyReport] = []
+    plan = ExportPlan(copies=find_all_copies(folder), tables=tables, buckets=2)
+    return export(plan, lake, said.append), said
+
+
+def in_lake(lake: Lake, table: str) -> list[tuple[Any, ...]]:
+    """The rows of a table, but for its partitions: sorted, and as often as they are there."""
+    rows: pa.Table = lake.open(table).to_pyarrow_dataset().to_table()
+    names = [name for name in sorted(rows.schema.names) if name not in ("date", "bucket")]
+    return sorted(zip(*(rows[name].to_pylist() for name in names), strict=True), key=repr)
+
+
+def in_copies(*copies: Path, table: str) -> list[tuple[Any, ...]]:
+    """The same of what SQLite itself reads in copies: each row once."""
+    found = set()
+    for copy in copies:
+        with closing(open_reader(copy)) as reader:
+            rows = reader.execute(f"""SELECT * FROM {table} JOIN (
+                SELECT seq, device_id, timeline, id, created_at FROM results) USING (seq)""")
+            names = [column[0] for column in rows.description]
+            order = sorted(set(names))
+            places = [names.index(name) for name in order]
+            found |= {tuple(row[place] for place in places) for row in rows}
+    return sorted(found, key=repr)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.lakes import fill
+from support.lakes import exported
 from support.replicating import Database
 
 from edge_store.errors import QueryRefused
@@ -34,7 +34,7 @@ class Fleet:
             self.boxes[name] = Database(folder / f"{name}.db", name)
             self.boxes[name].write(results)
         self.boxes["box-b"].connection.execute(ASKED)
-        fill(self.lake, self.copies, ["results", "outputs"])
+        exported(folder, self.lake, tables=("results", "outputs"))
         self.boxes["box-c"] = Database(folder / "box-c.db", "box-c")
         self.boxes["box-a"].write(1)
         self.boxes["box-c"].write(1)

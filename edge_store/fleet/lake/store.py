@@ -3,25 +3,39 @@
 A folder, or a prefix in S3. Each table is a Delta table of its own, ``<lake>/<table>``. Its
 watermarks are application transactions in its log, so that rows and watermark are one commit:
 ``rows/<device id>/<timeline>/<n>`` holds a seq, ``mark/<device id>/<timeline>/<n>`` the first 63
-bits of that result's digest (see ``tables.Point``).
+bits of that result's digest (see ``tables.Point``), and each box of a commit is named by
+``box/<device id>``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from edge_store.errors import ConfigError, LakeFailed, NotFound
+from edge_store.errors import ConfigError, LakeFailed, LakeOvertaken, NotFound
 from edge_store.fleet.lake.tables import BUCKETS_DEFAULT, PARTITION, Point, schema_of
 from edge_store.replica.location import Location, Scheme, parse_location, read_credentials
 
-__all__ = ["Lake", "Watermarks", "commit_of", "lake_errors", "watermarks"]
+__all__ = [
+    "EPOCH",
+    "KEPT_SINCE",
+    "Lake",
+    "Watermarks",
+    "commit_of",
+    "kept_since",
+    "lake_errors",
+    "said",
+    "watermarks",
+]
 
 SLOTS_MAX = 64  # forks of one timeline: each is a box that was set back without saying so
 BUCKETS_KEY = "edge_store.buckets"
+KEPT_SINCE = "kept-since"  # days from 1970: what is older was let go, and does not come again
+EPOCH = date(1970, 1, 1)
 CONFIGURATION = {
     # of the others statistics would only make the log long
     "delta.dataSkippingStatsColumns": "device_id,timeline,seq,id,created_at",
@@ -116,6 +130,10 @@ def lake_errors(lake: Lake) -> Iterator[None]:
     """Turn the errors of Delta and its store into ours."""
     try:
         yield
+    except CommitFailedError as exc:
+        raise LakeOvertaken(
+            f"the lake at {lake}: another writer was faster: {exc}", hint="run it again"
+        ) from exc
     except (DeltaError, OSError) as exc:
         raise LakeFailed(
             f"the lake at {lake}: {exc}", hint="see docs/operations.md; it may be tried again"
@@ -159,9 +177,18 @@ def _buckets(delta: DeltaTable) -> int:
     return int(delta.metadata().configuration.get(BUCKETS_KEY, BUCKETS_DEFAULT))
 
 
+def kept_since(delta: DeltaTable) -> date | None:
+    """The first day that the table keeps; None: it keeps all."""
+    day = delta.transaction_version(KEPT_SINCE)
+    return None if day is None else EPOCH + timedelta(days=day)
+
+
 def commit_of(points: Mapping[tuple[str, str, int], Point], **said: Any) -> CommitProperties:
-    """A commit's watermarks by (device id, timeline, slot), and what it says of itself."""
-    transactions = []
+    """A commit's watermarks by (device id, timeline, slot), and what it says of itself. Of two that
+    name one box, and know nothing of each other, Delta refuses the second.
+    """
+    boxes = {device_id: point.seq for (device_id, _, _), point in points.items()}
+    transactions = [Transaction(f"box/{device_id}", seq) for device_id, seq in boxes.items()]
     for (device_id, timeline, slot), point in points.items():
         name = f"{device_id}/{timeline}/{slot}"
         transactions += [
@@ -171,4 +198,11 @@ def commit_of(points: Mapping[tuple[str, str, int], Point], **said: Any) -> Comm
     return CommitProperties(
         custom_metadata={name: str(value) for name, value in said.items()},
         app_transactions=transactions,
+    )
+
+
+def said(what: str, transactions: Iterable[Transaction] = ()) -> CommitProperties:
+    """A commit that says what it is."""
+    return CommitProperties(
+        custom_metadata={"edge_store": what}, app_transactions=list(transactions) or None
     )

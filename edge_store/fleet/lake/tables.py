@@ -131,14 +131,14 @@ def mark_of(digest: bytes) -> int:
 def rows_after(copy: Path, table: str, watermarks: Marks) -> Iterator[pa.RecordBatch]:
     """The rows of one copy that the lake does not have yet, in the order of ``seq``.
 
-    All of the copy's rows where none of the lake's points is in it (see ``Source.known_upto``).
+    All of the copy's rows where none of the lake's points is in it (see ``Source.known_point``).
 
     Raises:
         StoreError: the copy cannot be read; batches before that hold true rows.
     """
     with Source(copy) as source:
-        after = source.known_upto(table, watermarks)
-        for step in source.steps(table, after or 0, watermarks.buckets):
+        known = source.known_point(table, watermarks)
+        for step in source.steps(table, known.seq if known else 0, watermarks.buckets):
             yield step.batch
 
 
@@ -183,6 +183,11 @@ class Source:
         """What it is read by."""
         return self._connection
 
+    def has(self, table: str) -> bool:
+        """Whether the copy has a table of that name: an older box may lack it."""
+        with translated(self._what):
+            return bool(_columns(self._connection, table))
+
     def points(self, table: str, marks: Marks) -> list[Point]:
         """The lake's points of this box, on the timelines that the copy knows."""
         return [
@@ -191,13 +196,13 @@ class Source:
             for point in marks.points(table, self.device_id, timeline)
         ]
 
-    def known_upto(self, table: str, marks: Marks) -> int | None:
-        """The seq up to which all rows of the copy are in the lake: its newest point that the copy
+    def known_point(self, table: str, marks: Marks) -> Point | None:
+        """The point up to which all rows of the copy are in the lake: the newest that the copy
         holds, or held before it deleted it. None when it holds none.
         """
         for point in sorted(self.points(table, marks), key=lambda each: -each.seq):
             if self._holds(point):
-                return point.seq
+                return point
         return None
 
     def _holds(self, point: Point) -> bool:
