@@ -6,7 +6,8 @@
     ├ Overloaded            nobody: 503 or 429 with Retry-After, try again
     ├ EngineError           the GPU or the upstream: 502, 503, 504
     ├ StoreError            the disk or the file: 5xx; some exit codes forbid a restart
-    └ ReplicationError      the replica or its program
+    ├ ReplicationError      the replica or its program
+    └ LakeFailed            the fleet's lake or its store
 
 Each leaf has a stable ``code``: the ``error_type`` of a row, the ``code`` of an HTTP error, and a
 heading of docs/operations.md. A foreign exception is translated once, where it enters.
@@ -21,13 +22,14 @@ __all__ = [
     "ClientDisconnected", "ConcurrencyLimited", "ConfigError", "ConversationLocked", "Corrupt",
     "DiskBudgetSpent", "DiskFull", "EdgeStoreError", "EngineCrashed", "EngineError",
     "EngineRefused", "EngineStartFailed", "Forbidden", "GenerationTimeout",
-    "IdempotencyConflict", "InvalidRequest", "KeyExpired", "KeyRevoked",
-    "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer", "NotAnEdgeStoreFile",
-    "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge", "QueryRefused", "QueueFull",
-    "RateLimited", "RecorderFull", "ReplicaNotFound", "ReplicationError", "RequestError",
-    "RequestTimeout", "ResponseTooLarge", "RestoreFailed", "SchemaTooNew", "ShutDown",
-    "StoreError", "TenantOverShare", "TimelineChanged", "Unauthorized", "UpstreamError",
-    "VerifyFailed", "VulnerableSQLite", "WriterStopped", "may_pass",
+    "IdempotencyConflict", "InvalidRequest", "KeyExpired", "KeyRevoked", "LakeFailed",
+    "LakeOvertaken", "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer",
+    "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge",
+    "QueryRefused", "QueueFull", "RateLimited", "RecorderFull", "ReplicaNotFound",
+    "ReplicationError", "RequestError", "RequestTimeout", "ResponseTooLarge", "RestoreFailed",
+    "SchemaTooNew", "ShutDown", "StoreError", "TenantOverShare", "TimelineChanged",
+    "Unauthorized", "UpstreamError", "VerifyFailed", "VulnerableSQLite", "WriterStopped",
+    "may_pass",
 ]  # fmt: skip
 
 
@@ -411,3 +413,16 @@ class VerifyFailed(ReplicationError):
 
     code = "verify_failed"
     exit_code = exits.CORRUPT
+
+
+class LakeFailed(EdgeStoreError):
+    """The lake could not be read or written; what it had is as it was."""
+
+    code = "lake_failed"
+    retryable = True
+
+
+class LakeOvertaken(LakeFailed):
+    """Another writer committed rows of the same boxes first."""
+
+    code = "lake_overtaken"

@@ -12,7 +12,7 @@ from edge_store.errors import QueryRefused
 from edge_store.result import Record
 from edge_store.sqlite import Connection, driver
 
-__all__ = ["QueryResult", "run_query"]
+__all__ = ["SQL_CHARS_MAX", "TIMEOUT_S_MAX", "QueryResult", "bounded", "run_query", "unique_names"]
 
 STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps; about a millisecond
 SQL_CHARS_MAX = 100_000
@@ -88,8 +88,8 @@ def run_query(
             raise QueryRefused(
                 "the SQL holds no statement", hint='as in "select * from generations"'
             )
-        rows, is_cut = _bounded(cursor, rows_max)
-        columns = _unique(column[0] for column in cursor.description)
+        rows, is_cut = bounded(cursor, rows_max)
+        columns = unique_names(column[0] for column in cursor.description)
         cursor.close()
     # Warning: two statements, before Python 3.12; the last two: values that cannot be bound
     except (driver.Error, driver.Warning, ValueError, OverflowError) as exc:
@@ -100,9 +100,7 @@ def run_query(
     return QueryResult(columns=columns, rows=rows, is_cut=is_cut)
 
 
-def _bounded(
-    cursor: Iterable[tuple[Any, ...]], rows_max: int
-) -> tuple[list[tuple[Any, ...]], bool]:
+def bounded(cursor: Iterable[tuple[Any, ...]], rows_max: int) -> tuple[list[tuple[Any, ...]], bool]:
     """Rows up to a number and a size, and whether there are more."""
     rows: list[tuple[Any, ...]] = []
     size = 0
@@ -114,7 +112,7 @@ def _bounded(
     return rows, False
 
 
-def _unique(names: Iterable[str]) -> tuple[str, ...]:
+def unique_names(names: Iterable[str]) -> tuple[str, ...]:
     """The names, with a number after each that came before: a row is also shown as an object."""
     found: list[str] = []
     for name in names:

@@ -9,6 +9,7 @@ import click
 
 from edge_store.cli.fleet_pull import pull
 from edge_store.cli.interrupt import interruptible
+from edge_store.cli.lake import export, lake
 from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.values import POSITIVE, bound, value_options
 
@@ -30,6 +31,8 @@ def fleet() -> None:
 
 
 fleet.add_command(pull)
+fleet.add_command(export)
+fleet.add_command(lake)
 
 
 @fleet.command()

@@ -23,7 +23,7 @@ from edge_store.schema import FILES, statements
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, driver, open_reader, translated
 
-__all__ = ["FleetAnswer", "Unread", "find_copies", "query_fleet"]
+__all__ = ["FleetAnswer", "Relation", "Unread", "find_copies", "query_fleet", "quoted", "relations"]
 
 COPY_TIMEOUT_S = 600.0  # of one box's rows
 STEPS_BETWEEN_CHECKS = 100_000  # SQLite virtual machine steps; about 10 ms
@@ -89,7 +89,7 @@ def query_fleet(
         QueryRefused: it does not parse, would write, or ran too long.
         StoreError: the scratch database cannot be written.
     """
-    relations = _relations()
+    known = relations()
     with tempfile.TemporaryDirectory(prefix="edge-store-fleet-") as folder:
         scratch = driver.connect(
             f"file:{quote(folder)}/fleet.db", uri=True, isolation_level=None, cached_statements=0
@@ -97,9 +97,9 @@ def query_fleet(
         try:
             for pragma in SCRATCH_PRAGMAS:
                 scratch.execute(f"PRAGMA {pragma}")
-            for relation in relations:
+            for relation in known:
                 scratch.execute(_create(relation))
-            wanted = _wanted(scratch, relations, statement, params)
+            wanted = _wanted(scratch, known, statement, params)
             boxes, unread = 0, []
             for path in copies:
                 try:
@@ -114,7 +114,7 @@ def query_fleet(
     return FleetAnswer(result=result, boxes=boxes, unread=tuple(unread))
 
 
-def _relations() -> list[Relation]:
+def relations() -> list[Relation]:
     """Every table and view of the current schema."""
     connection = driver.connect(":memory:", isolation_level=None)
     try:
@@ -136,10 +136,10 @@ def _columns(connection: Connection, database: str, relation: str) -> tuple[tupl
 
 def _create(relation: Relation) -> str:
     """The union's table: the relation's columns and types, without its constraints."""
-    columns = [f"{_quoted(name)} {declared}".rstrip() for name, declared in relation.columns]
+    columns = [f"{quoted(name)} {declared}".rstrip() for name, declared in relation.columns]
     if not relation.has_device_id:
         columns.insert(0, "device_id TEXT")
-    return f"CREATE TABLE {_quoted(relation.name)} ({', '.join(columns)})"
+    return f"CREATE TABLE {quoted(relation.name)} ({', '.join(columns)})"
 
 
 def _wanted(
@@ -225,16 +225,17 @@ def _copy_relation(scratch: Connection, relation: Relation, device_id: str) -> N
     if not present:
         return  # an older box without it
     names = [name for name, _ in relation.columns if name in present]
-    targets, sources = [_quoted(n) for n in names], [_quoted(n) for n in names]
+    targets, sources = [quoted(n) for n in names], [quoted(n) for n in names]
     if "device_id" not in names:
         targets.insert(0, "device_id")
         sources.insert(0, ":device_id")
     scratch.execute(
-        f"INSERT INTO main.{_quoted(relation.name)} ({', '.join(targets)}) "  # noqa: S608  (quoted)
-        f"SELECT {', '.join(sources)} FROM box.{_quoted(relation.name)}",
+        f"INSERT INTO main.{quoted(relation.name)} ({', '.join(targets)}) "  # noqa: S608  (quoted)
+        f"SELECT {', '.join(sources)} FROM box.{quoted(relation.name)}",
         {"device_id": device_id},
     )
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as SQL has it."""
     return '"' + name.replace('"', '""') + '"'

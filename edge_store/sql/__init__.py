@@ -1,21 +1,22 @@
 """Hand-written SQL as named blocks: ``-- name: block`` opens one, the next name or the end closes
-it.
+it. Those beside this module are for a box's database. Those in ``copies`` are for the union of many
+(fleet/query.py), those in ``lake`` for DuckDB and the views of fleet/lake/ask.py.
 """
 
 import re
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["blocks", "sql", "sql_of_rows"]
+__all__ = ["blocks", "sql", "sql_of", "sql_of_rows"]
 
 NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
 @cache
-def blocks() -> dict[str, str]:
-    """Every named block of every ``.sql`` file beside this module."""
+def blocks(folder: str = ".") -> dict[str, str]:
+    """Every named block of every ``.sql`` file in ``folder``, beside this module."""
     found: dict[str, str] = {}
-    for file in files(__package__).iterdir():
+    for file in files(__package__).joinpath(folder).iterdir():
         if file.name.endswith(".sql"):
             _head, *parts = NAME.split(file.read_text(encoding="utf-8"))
             for name, text in zip(parts[::2], parts[1::2], strict=True):
@@ -27,6 +28,11 @@ def blocks() -> dict[str, str]:
 def sql(name: str) -> str:
     """The block of that name. Raises ``KeyError`` when there is none."""
     return blocks()[name]
+
+
+def sql_of(folder: str, name: str) -> str:
+    """The block of that name in ``lake`` or ``copies``."""
+    return blocks(folder)[name]
 
 
 @cache

@@ -21,3 +21,14 @@ ROLLBACK TO one_box
 
 -- name: release_box
 RELEASE one_box
+
+-- name: select_late_metadata
+SELECT id, value FROM annotations
+WHERE annotation_id IN (
+    SELECT max(annotation_id) FROM annotations WHERE kind = 'metadata' GROUP BY id)
+
+-- name: select_late_repairs
+SELECT
+    id, choice_index, output_json, json_state, schema_valid, schema_error, repair_log, repairer
+FROM repairs
+WHERE repair_id IN (SELECT max(repair_id) FROM repairs GROUP BY id, choice_index)

@@ -1,0 +1,177 @@
+"""Brings the lake up to the copies in a folder: what is new is appended, what is forgotten deleted.
+
+Table by table, and copy by copy, older ones that are kept aside included. Each table's commits have
+watermarks of their own, so an export that ends anywhere is gone on with by the next, and no row is
+there twice. A copy that cannot be read is reported; the others are exported.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from edge_store.errors import LakeOvertaken, NotFound, StoreError
+from edge_store.fleet.lake.append import Appender
+from edge_store.fleet.lake.forget import Forgetter, forgotten_in
+from edge_store.fleet.lake.store import Lake
+from edge_store.fleet.lake.tables import BUCKETS_DEFAULT, TABLES_DEFAULT, Source, bucket_of
+from edge_store.ids import DeviceId
+from edge_store.replica.extent import DEVICE_ID
+from edge_store.result import Record
+
+__all__ = ["CopyReport", "ExportPlan", "TableReport", "export", "find_all_copies"]
+
+ATTEMPTS = 4  # of one table, when another writer is in between
+
+
+class ExportPlan(Record, frozen=True, kw_only=True):
+    """Which copies go to which tables. ``buckets`` are those of a table that is made."""
+
+    copies: tuple[Path, ...]
+    tables: tuple[str, ...] = TABLES_DEFAULT
+    buckets: int = BUCKETS_DEFAULT
+
+
+class CopyReport(Record, frozen=True, kw_only=True):
+    """What became of one copy for one table; without a table, it could not be opened.
+    ``conflicts``: ids of which the lake had a row with other content; both are there.
+    ``forgotten``: rows that were deleted.
+    """
+
+    copy: Path
+    table: str | None = None
+    device_id: DeviceId | None = None
+    rows: int = 0
+    conflicts: tuple[str, ...] = ()
+    forgotten: int = 0
+    error: str | None = None
+    code: str | None = None
+
+
+class TableReport(Record, frozen=True, kw_only=True):
+    """What became of one table: rows that were appended and deleted, and copies that failed."""
+
+    table: str
+    rows: int
+    forgotten: int
+    conflicts: int
+    failed: int
+    seconds: float
+    cpu_seconds: float
+
+
+def find_all_copies(folder: Path) -> tuple[Path, ...]:
+    """Every copy in a folder, older ones that are kept aside included.
+
+    Raises:
+        NotFound: there is none.
+    """
+    copies = folder.glob("*.db")
+    found = sorted(path for path in copies if DEVICE_ID.fullmatch(path.name.partition(".")[0]))
+    if not found:
+        raise NotFound(f"there is no copy in {folder}", hint="`edge-store fleet pull` brings them")
+    return tuple(found)
+
+
+def export(
+    plan: ExportPlan, lake: Lake, on_report: Callable[[CopyReport], None] = lambda _report: None
+) -> list[TableReport]:
+    """Export each table. ``on_report`` is called for each copy that had something, or failed.
+
+    Raises:
+        LakeFailed: the lake cannot be written. Tables and copies before that are exported.
+    """
+    boxes, unread = _by_box(plan)
+    for report in unread:
+        on_report(report)
+    return [
+        _Table(plan, lake, table, on_report).export(boxes, len(unread)) for table in plan.tables
+    ]
+
+
+def _by_box(plan: ExportPlan) -> tuple[list[list[Path]], list[CopyReport]]:
+    """The copies of each box, boxes of one partition together; and those that cannot be opened."""
+    boxes = defaultdict[DeviceId, list[Path]](list)
+    unread = []
+    for copy in plan.copies:
+        try:
+            with Source(copy) as source:
+                boxes[source.device_id].append(copy)
+        except StoreError as exc:
+            unread.append(CopyReport(copy=copy, error=str(exc), code=exc.code))
+    order = sorted(boxes, key=lambda each: (bucket_of(each, plan.buckets), each))
+    return [boxes[device_id] for device_id in order], unread
+
+
+class _Table:
+    """One table of an export."""
+
+    def __init__(
+        self, plan: ExportPlan, lake: Lake, table: str, on_report: Callable[[CopyReport], None]
+    ) -> None:
+        self._plan = plan
+        self._lake = lake
+        self._table = table
+        self._on_report = on_report
+        self._rows = self._forgotten = self._conflicts = self._failed = 0
+
+    def export(self, boxes: Sequence[Sequence[Path]], failed: int) -> TableReport:
+        """Export it. Whoever is overtaken by another writer looks again at what the lake has."""
+        began, cpu = time.monotonic(), time.process_time()
+        for attempt in range(1, ATTEMPTS + 1):
+            self._conflicts, self._failed = 0, failed
+            appender = Appender(self._lake, self._table, self._plan.buckets)
+            try:
+                self._export(boxes, appender)
+                break
+            except LakeOvertaken:
+                if attempt == ATTEMPTS:
+                    raise
+            finally:
+                self._rows += appender.rows
+        return TableReport(
+            table=self._table,
+            rows=self._rows,
+            forgotten=self._forgotten,
+            conflicts=self._conflicts,
+            failed=self._failed,
+            seconds=round(time.monotonic() - began, 3),
+            cpu_seconds=round(time.process_time() - cpu, 3),
+        )
+
+    def _export(self, boxes: Sequence[Sequence[Path]], appender: Appender) -> None:
+        forgetter = Forgetter(self._lake, self._table, appender.delta, appender.marks.buckets)
+        for copies in boxes:
+            for report in self._export_box(copies, appender, forgetter):
+                self._conflicts += len(report.conflicts)
+                self._failed += report.error is not None
+                self._forgotten += report.forgotten
+                if report.rows or report.forgotten or report.error:
+                    self._on_report(report)
+        appender.flush()
+        forgetter.finish()
+
+    def _export_box(
+        self, copies: Sequence[Path], appender: Appender, forgetter: Forgetter
+    ) -> Iterator[CopyReport]:
+        """Append the rows of a box's copies, but those that one of them says are forgotten; then
+        delete what they say of rows that the lake has already.
+        """
+        forgotten = frozenset[str]()
+        for copy in copies if len(copies) > 1 else ():
+            with suppress(StoreError), Source(copy) as source:  # it is reported below
+                forgotten |= forgotten_in(source)
+        for copy in copies:
+            report = CopyReport(copy=copy, table=self._table)
+            try:
+                with Source(copy) as source:
+                    report = replace(report, device_id=source.device_id)
+                    rows, conflicts = appender.append(source, forgotten)
+                    report = replace(report, rows=rows, conflicts=conflicts)
+                    report = replace(report, forgotten=forgetter.forget(source))
+            except StoreError as exc:
+                report = replace(report, error=str(exc), code=exc.code)
+            yield report

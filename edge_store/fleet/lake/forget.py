@@ -1,0 +1,143 @@
+"""Carries what boxes have forgotten out in a table of the lake: rows go, and then their bytes.
+
+How far the tombstones of a copy are carried out is a watermark too, of the copy's newest timeline:
+``gone/<device id>/<timeline>/<kind>`` is the number of a tombstone, ``gone-mark/…`` begins a digest
+of it. It is committed last, after the files that the rows were in are removed; so whenever this
+process ends before, all is done again. What is done again changes nothing.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from deltalake import DeltaTable, Transaction
+
+from edge_store.fleet.lake.store import Lake, lake_errors, said
+from edge_store.fleet.lake.tables import PARTITION, Source, bucket_of, mark_of, schema_of
+from edge_store.ids import DeviceId
+from edge_store.sql import sql
+from edge_store.sqlite import translated
+
+__all__ = ["Forgetter", "forgotten_in"]
+
+WRITING_HOURS_MAX = 24  # from the writing of a file to its commit
+IDS_PER_DELETE = 500  # in one predicate
+KINDS = {  # blocks of lake.sql: those after a number, and one
+    "results": ("select_lake_tombstones", "select_lake_tombstone"),
+    "others": ("select_lake_forgotten", "select_lake_forgotten_one"),
+}
+
+
+class Tombstone(NamedTuple):
+    """``mark`` tells it from another of the same number, of a file that was set back."""
+
+    number: int
+    id: str
+    mark: int
+
+
+def forgotten_in(source: Source) -> frozenset[str]:
+    """All ids that the copy says are forgotten."""
+    return frozenset(each.id for kind in KINDS for each in _tombstones(source, kind, 0))
+
+
+def _tombstones(source: Source, kind: str, after: int) -> Iterator[Tombstone]:
+    if kind == "others" and not source.has("forgotten"):
+        return  # an older box
+    with translated(f"{source.path} cannot be read"):
+        for number, name, at in source.connection.execute(sql(KINDS[kind][0]), {"after": after}):
+            yield Tombstone(number, name, _mark(name, at))
+
+
+def _mark(name: str, at: int) -> int:
+    return mark_of(hashlib.sha256(f"{name} {at}".encode()).digest())
+
+
+class Forgetter:
+    """One table of a lake that is forgotten in. ``rows`` is how many went."""
+
+    def __init__(self, lake: Lake, table: str, delta: DeltaTable, buckets: int) -> None:
+        self._lake = lake
+        self._table = table
+        self._delta = delta
+        self._buckets = buckets
+        self._reached: dict[str, int] = {}
+        self._is_due = False
+        self.rows = 0
+
+    def forget(self, source: Source) -> int:
+        """Delete what the copy has new tombstones of; how many rows went.
+
+        Raises:
+            StoreError: the copy cannot be read.
+            LakeFailed: not all of it is deleted.
+        """
+        timeline = source.timelines[-1] if source.timelines else "none"
+        gone = 0
+        for kind in KINDS:
+            name = f"{source.device_id}/{timeline}/{kind}"
+            new = list(_tombstones(source, kind, self._known(source, name, kind)))
+            if not new:
+                continue
+            self._is_due = True
+            gone += self._delete(source.device_id, sorted({each.id for each in new}))
+            self._reached[f"gone/{name}"] = new[-1].number
+            self._reached[f"gone-mark/{name}"] = new[-1].mark
+        self.rows += gone
+        return gone
+
+    def _known(self, source: Source, name: str, kind: str) -> int:
+        """The number of the last tombstone that is carried out; 0 when it is not the copy's."""
+        with lake_errors(self._lake):
+            number = self._delta.transaction_version(f"gone/{name}")
+            mark = self._delta.transaction_version(f"gone-mark/{name}")
+        if number is None or (kind == "others" and not source.has("forgotten")):
+            return 0
+        with translated(f"{source.path} cannot be read"):
+            asked = {"number": number}
+            row = source.connection.execute(sql(KINDS[kind][1]), asked).fetchone()
+        return number if row is not None and _mark(*row) == mark else 0
+
+    def _delete(self, device_id: DeviceId, ids: list[str]) -> int:
+        gone = 0
+        bucket = bucket_of(device_id, self._buckets)
+        with lake_errors(self._lake):
+            for start in range(0, len(ids), IDS_PER_DELETE):
+                names = ", ".join(map(_quoted, ids[start : start + IDS_PER_DELETE]))
+                done = self._delta.delete(
+                    f"bucket = {bucket} AND device_id = {_quoted(device_id)} AND id IN ({names})",
+                    commit_properties=said("forget"),
+                )
+                gone += int(done["num_deleted_rows"] or 0)
+        return gone
+
+    def finish(self) -> None:
+        """Remove the files that the deleted rows were in, and then note how far this came.
+
+        Raises:
+            LakeFailed: it is to be done again.
+        """
+        if not self._is_due:
+            return
+        with lake_errors(self._lake):
+            # those no longer in force, and those of writers that were killed: not of one that runs
+            for hours, is_full in ((0, False), (WRITING_HOURS_MAX, True)):
+                self._delta.vacuum(
+                    retention_hours=hours,
+                    dry_run=False,
+                    enforce_retention_duration=False,
+                    full=is_full,
+                    commit_properties=said("forget"),
+                )
+            transactions = [Transaction(name, number) for name, number in self._reached.items()]
+            self._delta.create_write_transaction(
+                [],
+                mode="append",
+                schema=schema_of(self._table),
+                partition_by=list(PARTITION),
+                commit_properties=said("forgotten", transactions),
+            )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

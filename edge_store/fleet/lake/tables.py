@@ -1,0 +1,256 @@
+"""The lake's tables, and the rows of one copy that a lake does not have yet.
+
+A row of ``results``, ``outputs`` or ``requests`` is one of the box's table of that name, with the
+same names and values; each has ``device_id``, ``timeline``, ``seq``, ``id`` and ``created_at`` too.
+It lies in a partition by the UTC ``date`` of its result's admission and the ``bucket`` of its box.
+What an older box lacks is NULL; a column that is new here comes to an older lake with the next row.
+
+A watermark is a ``Point``: a result that is in the lake with all that its box had before. It says
+nothing to a copy that does not hold that very result, as of a box that was restored from before it:
+then all of the copy's rows are read, and whoever takes them leaves those that the lake has by
+(``device_id``, ``id``). SQLite is read on the caller's thread, in steps of bounded size.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from edge_store.errors import Corrupt, NotAnEdgeStoreFile
+from edge_store.identity import read_device_id
+from edge_store.ids import DeviceId
+from edge_store.schema import FILES, statements
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, driver, open_reader, translated
+
+__all__ = [
+    "BUCKETS_DEFAULT",
+    "PARTITION",
+    "TABLES",
+    "TABLES_DEFAULT",
+    "Marks",
+    "Point",
+    "Source",
+    "Step",
+    "bucket_of",
+    "mark_of",
+    "rows_after",
+    "schema_of",
+]
+
+TABLES = {
+    "results": "select_lake_results",
+    "outputs": "select_lake_outputs",
+    "requests": "select_lake_requests",
+}
+TABLES_DEFAULT = ("results", "outputs")
+PARTITION = ("date", "bucket")
+BUCKETS_DEFAULT = 4
+DAY_MS = 86_400_000
+RESULTS_PER_STEP = 4096  # at 700 bytes a result 3 MB
+STEP_BYTES = 8 * 2**20  # a step that was larger makes the next one smaller
+RESULTS_AT_FIRST = 64  # 64 results of 1 MB are 64 MB
+MARK_BITS = 63  # of a digest, as the lake keeps it: an integer of Delta's
+COLUMN = re.compile(r"\b([roq])\.(\w+)")
+OF_ALIAS = {"r": "results", "o": "outputs", "q": "requests"}
+TYPES = {
+    "INTEGER": pa.int64(),
+    "REAL": pa.float64(),
+    "TEXT": pa.string(),
+    "BLOB": pa.binary(),
+}
+
+
+class Point(NamedTuple):
+    """A result by its place, and the beginning of its digest."""
+
+    timeline: str
+    seq: int
+    mark: int
+
+
+class Step(NamedTuple):
+    """Consecutive rows of one copy, and the result up to which they are all its rows."""
+
+    batch: pa.RecordBatch
+    upto: Point
+
+
+class Marks(Protocol):
+    """The watermarks of a lake, as of one state of it."""
+
+    buckets: int
+
+    def points(self, table: str, device_id: str, timeline: str) -> tuple[Point, ...]:
+        """Those of one box on one timeline, in any order; more than one where its file forked."""
+        ...
+
+
+@cache
+def schema_of(table: str) -> pa.Schema:
+    """The columns of a table of the lake, with those that it is partitioned by."""
+    with closing(driver.connect(":memory:", isolation_level=None)) as connection:
+        for file in FILES:
+            for statement in statements(file):
+                connection.execute(statement)
+        types = {
+            (alias, name): TYPES[declared]
+            for alias, of in OF_ALIAS.items()
+            for name, declared in _columns(connection, of)
+        }
+    fields = [pa.field(name, types[alias, name]) for alias, name in _selected(table)]
+    return pa.schema([*fields, pa.field("date", pa.date32()), pa.field("bucket", pa.int32())])
+
+
+def _selected(table: str) -> list[tuple[str, str]]:
+    """The columns that a table's statement selects, each with the alias of its table."""
+    return COLUMN.findall(sql(TABLES[table]).partition("FROM")[0])
+
+
+def _columns(connection: Connection, table: str) -> list[tuple[str, str]]:
+    found = connection.execute(sql("select_columns"), {"relation": table, "database": "main"})
+    return [(name, declared) for name, declared in found]
+
+
+def bucket_of(device_id: str, buckets: int) -> int:
+    """The partition of a box: CRC-32 of its id, modulo."""
+    return zlib.crc32(device_id.encode()) % buckets
+
+
+def mark_of(digest: bytes) -> int:
+    """The first 63 bits of a digest."""
+    return int.from_bytes(digest[:8], "big") >> (64 - MARK_BITS)
+
+
+def rows_after(copy: Path, table: str, watermarks: Marks) -> Iterator[pa.RecordBatch]:
+    """The rows of one copy that the lake does not have yet, in the order of ``seq``.
+
+    All of the copy's rows where none of the lake's points is in it (see ``Source.known_point``).
+
+    Raises:
+        StoreError: the copy cannot be read; batches before that hold true rows.
+    """
+    with Source(copy) as source:
+        known = source.known_point(table, watermarks)
+        for step in source.steps(table, known.seq if known else 0, watermarks.buckets):
+            yield step.batch
+
+
+class Source:
+    """A copy that is read: as it is when it is opened, until it is closed.
+
+    Raises:
+        NotAnEdgeStoreFile: it belongs to no box.
+        StoreError: it cannot be read.
+    """
+
+    def __init__(self, copy: Path) -> None:
+        self.path = copy
+        self._what = f"{copy} cannot be read"
+        self._connection = open_reader(copy)
+        try:
+            with translated(self._what):
+                self._connection.execute(sql("begin_reading"))
+                found = read_device_id(self._connection)
+                if found is None:
+                    raise NotAnEdgeStoreFile(f"{copy} belongs to no box: it was never set up")
+                timelines = self._connection.execute(sql("select_lake_timelines"))
+                self.timelines = tuple(timeline for (timeline,) in timelines)
+                self._present = {
+                    (alias, name)
+                    for alias, of in OF_ALIAS.items()
+                    for name, _ in _columns(self._connection, of)
+                }
+        except BaseException:
+            self._connection.close()
+            raise
+        self.device_id: DeviceId = found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._connection.close()
+
+    @property
+    def connection(self) -> Connection:
+        """What it is read by."""
+        return self._connection
+
+    def has(self, table: str) -> bool:
+        """Whether the copy has a table of that name: an older box may lack it."""
+        with translated(self._what):
+            return bool(_columns(self._connection, table))
+
+    def points(self, table: str, marks: Marks) -> list[Point]:
+        """The lake's points of this box, on the timelines that the copy knows."""
+        return [
+            point
+            for timeline in self.timelines
+            for point in marks.points(table, self.device_id, timeline)
+        ]
+
+    def known_point(self, table: str, marks: Marks) -> Point | None:
+        """The point up to which all rows of the copy are in the lake: the newest that the copy
+        holds, or held before it deleted it. None when it holds none.
+        """
+        for point in sorted(self.points(table, marks), key=lambda each: -each.seq):
+            if self._holds(point):
+                return point
+        return None
+
+    def _holds(self, point: Point) -> bool:
+        with translated(self._what):
+            found = self._connection.execute(sql("select_lake_digest"), {"seq": point.seq})
+            return any(mark_of(digest) == point.mark for (digest,) in found.fetchall())
+
+    def steps(self, table: str, after: int, buckets: int) -> Iterator[Step]:
+        """The rows after that seq, in steps; one without rows tells that the others have none."""
+        schema = schema_of(table)
+        statement = self._statement(table)
+        bucket = bucket_of(self.device_id, buckets)
+        results = RESULTS_AT_FIRST
+        while True:
+            with translated(self._what):
+                asked = {"after": after, "results": results}
+                end = self._connection.execute(sql("select_lake_step"), asked).fetchone()
+                if end is None:
+                    return
+                seq, timeline, digest = end
+                span = {"after": after, "upto": seq}
+                rows = self._connection.execute(statement, span).fetchall()
+            batch = self._batch(rows, schema, bucket)
+            yield Step(batch, Point(timeline, seq, mark_of(digest)))
+            after = seq
+            if batch.nbytes > STEP_BYTES:
+                results = max(1, results // 2)
+            elif batch.nbytes <= STEP_BYTES // 2:
+                results = min(RESULTS_PER_STEP, results * 2)
+
+    def _statement(self, table: str) -> str:
+        """Of what the copy's schema lacks, NULL."""
+
+        def present(match: re.Match[str]) -> str:
+            return match[0] if (match[1], match[2]) in self._present else f"NULL AS {match[2]}"
+
+        head, rest = sql(TABLES[table]).split("FROM", 1)
+        return f"{COLUMN.sub(present, head)}FROM{rest}"
+
+    def _batch(self, rows: list[tuple[Any, ...]], schema: pa.Schema, bucket: int) -> pa.RecordBatch:
+        if not rows:
+            return pa.RecordBatch.from_pylist([], schema=schema)
+        columns = zip(zip(*rows, strict=True), schema, strict=False)
+        try:
+            arrays = [pa.array(values, field.type) for values, field in columns]
+        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeError) as exc:
+            raise Corrupt(f"{self._what}: a value is not of its column's type: {exc}") from exc
+        created_at = arrays[schema.get_field_index("created_at")]
+        arrays.append(pc.divide(created_at, DAY_MS).cast(pa.int32()).cast(pa.date32()))
+        arrays.append(pa.repeat(pa.scalar(bucket, pa.int32()), len(rows)))
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
