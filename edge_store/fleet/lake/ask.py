@@ -225,10 +225,10 @@ class _Asking:
     def _load_copy(self, path: Path, *, is_older: bool) -> None:
         with Source(path) as source:
             for table in self._tables:
-                after = source.known_upto(table, self._marks)
-                if after is None and source.points(table, self._marks):
+                known = source.known_point(table, self._marks)
+                if known is None and source.points(table, self._marks):
                     self._forked[table].add(source.device_id)
-                for step in source.steps(table, after or 0, self._marks.buckets):
+                for step in source.steps(table, known.seq if known else 0, self._marks.buckets):
                     self._append(table, step.batch, is_older=is_older)
             if is_older:
                 return
