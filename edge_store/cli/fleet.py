@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_store.cli.fleet_boxes import label, ls, show
 from edge_store.cli.fleet_pull import pull
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
@@ -29,7 +30,8 @@ def fleet() -> None:
     """
 
 
-fleet.add_command(pull)
+for command in (ls, show, label, pull):
+    fleet.add_command(command)
 
 
 @fleet.command()
