@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_store.cli.fleet_boxes import label, ls, show
 from edge_store.cli.fleet_pull import pull
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.lake import export, lake
@@ -30,9 +31,8 @@ def fleet() -> None:
     """
 
 
-fleet.add_command(pull)
-fleet.add_command(export)
-fleet.add_command(lake)
+for command in (pull, export, lake, ls, show, label):
+    fleet.add_command(command)
 
 
 @fleet.command()

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import click
 
 __all__ = [
-    "AT_LEAST_ZERO", "POSITIVE", "SIZE", "Finite", "bound", "duration_s", "group_option",
-    "value_options",
+    "AT_LEAST_ZERO", "LABEL_NAME", "POSITIVE", "SIZE", "Finite", "bound", "duration_s",
+    "group_option", "value_options",
 ]  # fmt: skip
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -25,7 +25,7 @@ DURATION = re.compile(r"([0-9]{1,6})(s|min|h|d)", re.ASCII)
 UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 SIZE_TEXT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(|k|M|G|T)(i?)B", re.ASCII)
 POWERS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
-LABEL = re.compile(r"([a-z][a-z0-9_-]{0,62})=(.+)", re.ASCII)
+LABEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)  # as fleet.toml takes it
 INT64 = range(-(2**63), 2**63)
 
 
@@ -83,11 +83,12 @@ def group_option(function: FunctionT) -> FunctionT:
 
 
 def _group(_ctx: click.Context, option: click.Parameter, given: Iterable[str]) -> dict[str, str]:
-    found = [LABEL.fullmatch(text) for text in given]
-    for text, label in zip(given, found, strict=True):
-        if label is None:
+    found = {}
+    for text in given:
+        name, _, found[name] = text.partition("=")
+        if not found[name] or not LABEL_NAME.fullmatch(name):
             raise click.BadParameter(f"{text!r} is not like site=berlin", param=option)
-    return {label[1]: label[2] for label in found if label}
+    return found
 
 
 def bound(params: Given, texts: Given) -> dict[str, str | int | float]:

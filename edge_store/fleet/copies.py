@@ -15,7 +15,8 @@ from edge_store.replica.scratch import fsync
 from edge_store.result import Record
 
 __all__ = [
-    "Standing", "copy_path", "is_restore_due", "keep_standing", "read_standing", "witnesses_of",
+    "Standing", "copy_path", "is_restore_due", "keep_standing", "last_standing", "read_standing",
+    "witnesses_of",
 ]  # fmt: skip
 
 FOLDER = ".pulled"
@@ -49,13 +50,23 @@ def copy_path(into: Path, device_id: DeviceId) -> Path:
 
 def read_standing(copy: Path, location: str) -> Standing | None:
     """What is known of a copy from there; None when that is nothing, or the file was changed."""
+    standing = last_standing(copy)
     try:
-        standing = msgspec.json.decode(_place(copy).read_bytes(), type=Standing)
         state = copy.stat()
-    except (OSError, msgspec.DecodeError):
+    except OSError:
+        return None
+    if standing is None:
         return None
     here = (location, state.st_size, state.st_mtime_ns)
     return standing if here == (standing.location, standing.size, standing.modified_ns) else None
+
+
+def last_standing(copy: Path) -> Standing | None:
+    """What was last written down of a copy, whether or not the file has changed since."""
+    try:
+        return msgspec.json.decode(_place(copy).read_bytes(), type=Standing)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def keep_standing(copy: Path, standing: Standing) -> None:
