@@ -9,10 +9,10 @@ import click
 
 from edge_store.cli.fleet_boxes import label, ls, show
 from edge_store.cli.fleet_pull import pull
-from edge_store.cli.interrupt import interruptible
+from edge_store.cli.fleet_query import query
 from edge_store.cli.lake import export, lake
 from edge_store.cli.output import chosen_format, output_options, write_rows
-from edge_store.cli.values import POSITIVE, bound, value_options
+from edge_store.cli.values import POSITIVE
 
 if TYPE_CHECKING:
     from edge_store.replica.heads import Head
@@ -31,7 +31,7 @@ def fleet() -> None:
     """
 
 
-for command in (pull, export, lake, ls, show, label):
+for command in (pull, export, lake, query, ls, show, label):
     fleet.add_command(command)
 
 
@@ -81,50 +81,3 @@ def _of_head(head: "Head | None") -> tuple[int | str | None, ...]:
     if head is None:
         return (None,) * 4
     return head.seq, head.rows, f"{head.txid:016x}", head.version
-
-
-@fleet.command()
-@click.argument("statement", metavar="SQL")
-@click.option(
-    "--in", "folder", required=True, help="The folder that `fleet pull` filled.",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-)  # fmt: skip
-@value_options
-@click.option("--limit", default=10_000, show_default=True, help="Most rows to print.")
-@click.option(
-    "--timeout", type=POSITIVE, default=60.0, show_default=True, help="Most seconds to run."
-)
-@output_options
-def query(  # noqa: PLR0913  (one parameter per option)
-    statement: str,
-    folder: Path,
-    params: tuple[tuple[str, str], ...],
-    texts: tuple[tuple[str, str], ...],
-    limit: int,
-    timeout: float,
-    fmt: str | None,
-) -> None:
-    """Run one read-only SQL statement over all copies in a folder.
-
-    The copies are those named <device id>.db, one of each box. The statement sees the tables and
-    views of a box, each the union over all boxes, with a device_id column.
-    Exits 1 if a copy could not be read; the others are answered for.
-
-    \b
-    Example:
-      edge-store fleet query "select device_id, count(*) from results group by 1" --in fleet
-    """
-    from edge_store.fleet.query import find_copies, query_fleet
-
-    copies = find_copies(folder)
-    with interruptible():
-        answer = query_fleet(
-            copies, statement, bound(params, texts), rows_max=limit, timeout_s=timeout
-        )
-    write_rows(answer.result, chosen_format(fmt, sys.stdout), sys.stdout)
-    if answer.result.is_cut:
-        click.echo(f"edge-store: only the first {limit} rows; --limit N shows more", err=True)
-    for unread in answer.unread:
-        click.echo(f"edge-store: not in this answer: {unread.error}", err=True)
-    if answer.unread:
-        sys.exit(1)

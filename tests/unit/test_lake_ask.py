@@ -10,9 +10,11 @@ from support.lakes import exported
 from support.replicating import Database
 
 from edge_store.errors import QueryRefused
-from edge_store.fleet.lake.ask import VIEWS, ask_lake, view_columns
+from edge_store.fleet.lake.ask import ask_lake
 from edge_store.fleet.lake.store import Lake
+from edge_store.fleet.lake.views import VIEWS, view_columns
 from edge_store.fleet.query import FleetAnswer, find_copies, query_fleet
+from edge_store.recorder.deletions import Reason, delete_results
 
 REPAIR = """INSERT INTO repairs (at, id, choice_index, output_json, json_state, repairer)
 SELECT 0, id, 0, '{"a":1}', 'repaired', 'r 1' FROM results WHERE seq = 2"""
@@ -222,3 +224,23 @@ def test_row_of_two_copies_and_the_lake_is_there_once(changing: Fleet) -> None:
     assert changing.ask("SELECT count(*) FROM outputs WHERE device_id = 'box-a'").result.rows == [
         (5,)
     ]
+
+
+def test_what_a_box_has_forgotten_is_not_answered(changing: Fleet) -> None:
+    box = changing.boxes["box-a"]
+    (name,) = box.connection.execute("SELECT id FROM results WHERE seq = 1").fetchone()
+    delete_results(box.connection, [1], Reason.FORGET)
+    assert changing.ask("SELECT count(*) FROM results WHERE id = :id", id=name).result.rows == [
+        (0,)
+    ]
+    assert changing.ask("SELECT count(*) FROM outputs WHERE id = :id", id=name).result.rows == [
+        (0,)
+    ]
+    assert changing.ask("SELECT count(*) FROM generations").result.rows == [(6,)]
+
+
+def test_what_a_box_has_deleted_by_retention_stays(changing: Fleet) -> None:
+    box = changing.boxes["box-a"]
+    box.connection.execute("PRAGMA foreign_keys = ON")
+    box.connection.execute("DELETE FROM results WHERE seq = 1")
+    assert changing.ask("SELECT count(*) FROM results").result.rows == [(7,)]

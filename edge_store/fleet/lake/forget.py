@@ -86,6 +86,16 @@ class Forgetter:
         self.rows += gone
         return gone
 
+    def due(self, source: Source) -> frozenset[str]:
+        """The ids that the copy says are forgotten, and that are not carried out in the table."""
+        timeline = source.timelines[-1] if source.timelines else "none"
+        names = {kind: f"{source.device_id}/{timeline}/{kind}" for kind in KINDS}
+        return frozenset(
+            each.id
+            for kind, name in names.items()
+            for each in _tombstones(source, kind, self._known(source, name, kind))
+        )
+
     def _known(self, source: Source, name: str, kind: str) -> int:
         """The number of the last tombstone that is carried out; 0 when it is not the copy's."""
         with lake_errors(self._lake):

@@ -5,6 +5,10 @@
 DELETE FROM {tail} AS t WHERE t.device_id = $device_id
 AND EXISTS (SELECT 1 FROM {lake} AS s WHERE s.device_id = $device_id AND {same})
 
+-- name: without_forgotten
+SELECT * FROM ({rows}) AS r
+WHERE NOT EXISTS (SELECT 1 FROM forgotten AS f WHERE f.device_id = r.device_id AND f.id = r.id)
+
 -- name: first_outputs
 SELECT
     device_id, id, seq, output_text, reasoning, tool_calls, output_json, json_state, schema_valid,

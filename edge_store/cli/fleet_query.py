@@ -1,0 +1,118 @@
+"""``edge-store fleet query``: one SQL statement over all boxes."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edge_store.cli.interrupt import interruptible
+from edge_store.cli.output import chosen_format, output_options, write_rows
+from edge_store.cli.query import ROWS_MAX
+from edge_store.cli.values import POSITIVE, bound, value_options
+
+if TYPE_CHECKING:
+    from edge_store.fleet.query import Unread
+    from edge_store.fleet.registry import Registry
+
+__all__ = ["chosen_lake", "leave_if_unread", "query", "source_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def source_options(command: F) -> F:
+    """Add ``--in``, ``--lake`` and ``--live``."""
+    for option in (
+        click.option(
+            "--live", is_flag=True, help="Ask the copies alone: all tables and views of a box."
+        ),
+        click.option(
+            "--lake", "lake_url",
+            help="The lake to ask, with what the copies have beyond it; else that of fleet.toml.",
+        ),
+        click.option(
+            "--in", "folder", required=True, help="The folder that `fleet pull` filled.",
+            type=click.Path(path_type=Path, exists=True, file_okay=False),
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def chosen_lake(registry: "Registry", lake_url: str | None, *, live: bool) -> str | None:
+    """The lake that the options name; None for the copies alone.
+
+    Raises:
+        UsageError: they name both.
+    """
+    if live and lake_url is not None:
+        raise click.UsageError("give --lake or --live, not both: --live asks the copies alone")
+    return None if live else lake_url or registry.lake
+
+
+@click.command()
+@click.argument("statement", metavar="SQL")
+@source_options
+@value_options
+@click.option(
+    "--limit", type=click.IntRange(min=1, max=ROWS_MAX), default=10_000, show_default=True,
+    help="Most rows to print.",
+)  # fmt: skip
+@click.option(
+    "--timeout", type=POSITIVE, default=60.0, show_default=True, help="Most seconds to run."
+)
+@output_options
+def query(  # noqa: PLR0913  (one parameter per option)
+    statement: str,
+    folder: Path,
+    lake_url: str | None,
+    params: tuple[tuple[str, str], ...],
+    texts: tuple[tuple[str, str], ...],
+    limit: int,
+    timeout: float,
+    fmt: str | None,
+    *,
+    live: bool,
+) -> None:
+    """Run one read-only SQL statement over all boxes. @NAME: one of [queries] in fleet.toml.
+
+    Of a fleet with a lake, DuckDB answers, from the lake and what the copies have beyond it: views
+    results, outputs, generations, structured and requests. Else, and with --live, SQLite answers,
+    from the copies named <device id>.db: all tables and views of a box. Both have a device_id
+    column. Exits 1 if a copy could not be read; the others are answered for.
+
+    \b
+    Example:
+      edge-store fleet query "select device_id, count(*) from results group by 1" --in fleet
+      edge-store fleet query @slow --in fleet -p ms 5000 --csv
+      edge-store fleet query "select * from completeness" --in fleet --live
+    """
+    from edge_store.fleet.centre import Centre, saved_query
+    from edge_store.fleet.registry import load_registry
+
+    registry = load_registry(folder)
+    centre = Centre(folder=folder, lake_url=chosen_lake(registry, lake_url, live=live))
+    with interruptible():
+        answer = centre.ask(
+            saved_query(registry, statement),
+            bound(params, texts),
+            rows_max=limit,
+            timeout_s=timeout,
+        )
+    write_rows(answer.result, chosen_format(fmt, sys.stdout), sys.stdout)
+    if answer.result.is_cut:
+        click.echo(
+            f"edge-store: only the first {len(answer.result.rows)} rows; narrow it, or raise "
+            f"--limit (now {limit})",
+            err=True,
+        )
+    leave_if_unread(answer.unread)
+
+
+def leave_if_unread(unread: "tuple[Unread, ...]") -> None:
+    """Name the copies that are missing from an answer, and exit 1 if any is."""
+    for each in unread:
+        click.echo(f"edge-store: not in this answer: {each.error}", err=True)
+    if unread:
+        sys.exit(1)
