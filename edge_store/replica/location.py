@@ -78,6 +78,7 @@ class Location(Record, frozen=True, kw_only=True):
     port: int = 0
     host_key: str = ""  # in base64, without its type
     key_file: str = ""
+    keys: str = ""  # which of several sets of keys: see ``read_credentials``
 
     def __str__(self) -> str:
         match self.scheme:
@@ -150,16 +151,21 @@ class Location(Record, frozen=True, kw_only=True):
 
 
 def parse_location(
-    url: str, *, key: str = "replica.url", environ: Mapping[str, str] = os.environ
+    url: str,
+    *,
+    key: str = "replica.url",
+    keys: str = "",
+    environ: Mapping[str, str] = os.environ,
 ) -> Location:
-    """Parse the address of replicas (see ``read_address``), or a plain folder.
+    """Parse the address of replicas (see ``read_address``), or a plain folder. ``keys`` names the
+    set of keys that are its own, where there is more than one place.
 
     Raises:
         ConfigError: it is neither. ``key`` names the setting or flag in the message.
     """
     if "://" not in url and url:
         return Location(scheme=Scheme.FILE, path=str(Path(url).expanduser().absolute()))
-    location = Location(**read_address(url, key=key))
+    location = Location(**read_address(url, key=key), keys=keys)
     if location.scheme is not Scheme.SFTP:
         return location
     if not location.host_key:
@@ -168,8 +174,17 @@ def parse_location(
             hint=f"get it by `ssh-keyscan -t ecdsa -p {location.port} {location.host}`, compare "
             "it with the host's own, and set replica.sftp_host_key, or &host_key=AAAA… in the URL",
         )
-    file = _credential_file(SFTP_CREDENTIAL, environ) or location.key_file
+    file = _credential_file(_credential(location, SFTP_CREDENTIAL), environ) or location.key_file
     return msgspec.structs.replace(location, key_file=file)
+
+
+def _credential(location: Location, name: str) -> str:
+    """What systemd calls the credential that serves ``location``."""
+    return f"{location.keys}-{name}" if location.keys else name
+
+
+def _variable(location: Location, name: str) -> str:
+    return f"{location.keys.upper().replace('-', '_')}_{name}" if location.keys else name
 
 
 def _credential_file(name: str, environ: Mapping[str, str]) -> str:
@@ -183,7 +198,8 @@ def read_credentials(
     location: Location, environ: Mapping[str, str] = os.environ
 ) -> Credentials | None:
     """The keys for ``location``; None where there are none to hand over. systemd's credential files
-    come first.
+    come first. With ``location.keys`` the names of both begin with that: of ``site-a``,
+    ``site-a-aws-access-key-id`` and ``SITE_A_AWS_ACCESS_KEY_ID``.
 
     Raises:
         ConfigError: a key is missing or cannot be read.
@@ -192,7 +208,8 @@ def read_credentials(
         case Scheme.FILE:
             return None
         case Scheme.SFTP:
-            hint = f"set replica.sftp_key_file, or LoadCredential={SFTP_CREDENTIAL}: in the unit"
+            name = _credential(location, SFTP_CREDENTIAL)
+            hint = f"set replica.sftp_key_file, or LoadCredential={name}: in the unit"
             _require_file(location, location.key_file, "a private key", hint)
             return None
         case Scheme.S3:
@@ -201,7 +218,10 @@ def read_credentials(
         case Scheme.AZURE:
             return Credentials(account_key=_read_keys(location, AZURE_KEY, environ)[0])
         case Scheme.GCS:
-            variable, name = GCS_FILE
+            variable, name = (
+                _variable(location, GCS_FILE[0]),
+                _credential(location, GCS_FILE[1]),
+            )
             file = _credential_file(name, environ) or environ.get(variable, "")
             hint = f"name it in {variable}, or LoadCredential={name}: in the unit"
             _require_file(location, file, "the key file of a service account", hint)
@@ -224,7 +244,8 @@ def _read_keys(
     location: Location, names: Mapping[str, str], environ: Mapping[str, str]
 ) -> list[str]:
     found = []
-    for variable, name in names.items():
+    for plain_variable, plain_name in names.items():
+        variable, name = _variable(location, plain_variable), _credential(location, plain_name)
         value = read_credential(name, variable, environ)
         if not value:
             raise ConfigError(
