@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_store.cli.fleet_health import health
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.values import POSITIVE, bound, value_options
@@ -156,7 +157,7 @@ def heads(url: str, folder: Path | None, dead_after: float, fmt: str | None) -> 
     """Tell which boxes are alive, by the heads that they keep beside their replicas.
 
     A box whose replica holds everything renews its head every five minutes. `alive` and `idle`: it
-    did, and there is more than in the copy here, or not. `late`: not for fifteen minutes; it has no
+    did, and there is more than in the copy here, or not. `late`: not for eleven minutes; it has no
     network, or its replica is stuck. `dead`: not for so many hours. `tampered`: its head and the
     copy here contradict each other. Exits 1 if any is dead, tampered or unreadable.
 
@@ -235,3 +236,6 @@ def query(  # noqa: PLR0913  (one parameter per option)
         click.echo(f"edge-store: not in this answer: {unread.error}", err=True)
     if answer.unread:
         sys.exit(1)
+
+
+fleet.add_command(health)

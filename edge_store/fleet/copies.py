@@ -13,7 +13,7 @@ from edge_store.replica.points import LtxFile, Txid
 from edge_store.replica.scratch import fsync
 from edge_store.result import Record
 
-__all__ = ["Standing", "copy_path", "keep_standing", "read_standing", "witnesses_of"]
+__all__ = ["FOLDER", "Standing", "copy_path", "keep_standing", "read_standing", "witnesses_of"]
 
 FOLDER = ".pulled"
 

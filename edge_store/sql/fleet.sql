@@ -21,3 +21,22 @@ ROLLBACK TO one_box
 
 -- name: release_box
 RELEASE one_box
+
+-- How a box is, by its copy.
+
+-- name: select_copy_health
+WITH drilled AS (
+    SELECT at, seq_to FROM drills WHERE passed = 1 AND failure IS NULL
+    ORDER BY drill_id DESC LIMIT 1),
+newest AS (SELECT passed, failure FROM drills ORDER BY drill_id DESC LIMIT 1)
+SELECT
+    (SELECT at FROM boots ORDER BY boot_no LIMIT 1),
+    (SELECT at FROM drilled), (SELECT seq_to FROM drilled),
+    (SELECT passed FROM newest), (SELECT failure FROM newest),
+    (SELECT clock_synced FROM boots ORDER BY boot_no DESC LIMIT 1)
+
+-- name: select_copy_gaps
+SELECT
+    1000 * unixepoch(coalesce(last_mark_at, started_at)) AS at,
+    interrupted + not_stored + lost AS missing
+FROM completeness WHERE missing > 0 ORDER BY boot_no DESC LIMIT :limit
