@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from edge_store.config.alerts import AlertsSection
+from edge_store.config.alerts import QUIET_HOURS, AlertsSection
 from edge_store.config.section import Section
 from edge_store.errors import ConfigError
 from edge_store.ids import DeviceId
@@ -94,7 +94,11 @@ class FleetAlerts(Section, frozen=True, kw_only=True):
         ),
     ] = ""
     quiet_hours: Annotated[
-        str, Meta(description="When only urgent alarms are told, as in 22:00-07:00.")
+        str,
+        Meta(
+            pattern=QUIET_HOURS,
+            description="When only urgent alarms are told, as in 22:00-07:00.",
+        ),
     ] = ""
     timezone: Annotated[str, Meta(description="Of the quiet hours. Empty: the machine's own.")] = ""
     rate_s: Annotated[

@@ -54,6 +54,11 @@ class FleetAlarms:
             if len(said[finding.alarm]) < NAMED_MAX:
                 said[finding.alarm].append(f"{swept.box.device_id}: {finding.message}")
 
+    @property
+    def texts(self) -> dict[AlarmName, str]:
+        """What is said of each kind that was found."""
+        return {name: self._text(name) for name in self._boxes}
+
     async def tell(
         self, urls: tuple[str, ...], config: AlertsSection, folder: Path
     ) -> tuple[TargetState, ...]:
@@ -69,12 +74,13 @@ class FleetAlarms:
         except BlockingIOError:
             raise AlreadyRunning(f"another process tells of {folder}", hint="wait for it") from None
         try:
+            texts = self.texts
             for name in AlarmName:
-                if self._boxes[name]:
-                    alarms.raise_(name, self._text(name), boxes=self._boxes[name])
+                if name in texts:
+                    alarms.raise_(name, texts[name], boxes=self._boxes[name])
                 elif name.is_of_fleet:
                     alarms.resolve(name)
-            await told.tell_once([name for name in AlarmName if self._new[name]])
+            await told.tell_once([name for name in texts if self._new[name]])
             return told.state
         finally:
             await told.close()
