@@ -17,10 +17,11 @@ from edge_store.clock import now_ms
 from edge_store.observability.metrics import Metrics
 from edge_store.result import Record
 
-__all__ = ["Alarm", "AlarmName", "Alarms"]
+__all__ = ["OF_FLEET", "Alarm", "AlarmName", "Alarms"]
 
 log = structlog.get_logger(__name__)
 
+OF_FLEET = "fleet_"
 MESSAGE_CHARS_MAX = 500  # a dozen of them fit what /readyz may answer
 
 
@@ -54,6 +55,27 @@ class AlarmName(StrEnum):
     FOREIGN_WRITER = "foreign_writer", "another program has the database open for writing", True
     DRILL_FAILED = "drill_failed", "a restore of the replica was tried, and does not hold", True
 
+    # Those of a centre, about its boxes.
+    FLEET_DUPLICATE = "fleet_duplicate", "two boxes go by one device id", True
+    FLEET_TAMPERED = "fleet_tampered", "a head and the copy here contradict each other", True
+    FLEET_HEAD_UNREADABLE = "fleet_head_unreadable", "the object of a head is none", True
+    FLEET_HEAD_GONE = "fleet_head_gone", "a copy is here, and its box has no head in the store"
+    FLEET_DEAD = "fleet_dead", "a box has given no sign for so long that it counts as dead", True
+    FLEET_LATE = "fleet_late", "two heads of a box in a row did not come"
+    FLEET_DRILL_FAILED = "fleet_drill_failed", "the newest restore drill of a box failed", True
+    FLEET_DRILL_OLD = "fleet_drill_old", "no restore drill of a box has passed for too long"
+    FLEET_INCOMPLETE = "fleet_incomplete", "admitted requests of a box are in no row"
+    FLEET_DISK_LOW = "fleet_disk_low", "too little of a box's disk is free"
+    FLEET_CLOCK_OFF = "fleet_clock_off", "a box's clock and its store's differ"
+    FLEET_OUTDATED = "fleet_outdated", "a box runs an older version than it should"
+    FLEET_COPY_OLD = "fleet_copy_old", "what a box has replicated has not been pulled for too long"
+    FLEET_COPY_UNREADABLE = "fleet_copy_unreadable", "the copy of a box cannot be read"
+
+    @property
+    def is_of_fleet(self) -> bool:
+        """Whether a centre raises it, and no box."""
+        return self.value.startswith(OF_FLEET)
+
 
 class Alarm(Record, frozen=True, kw_only=True):
     """One that is raised. ``fields`` are numbers and short texts: no prompts, no secrets."""
@@ -76,7 +98,8 @@ class Alarms:
         self.device = ""  # set once it is known
         self.changed: Callable[[], object] = lambda: None
         for name in AlarmName:
-            self._gauge.labels(name.value).set(0)
+            if not name.is_of_fleet:
+                self._gauge.labels(name.value).set(0)
 
     @property
     def active(self) -> tuple[Alarm, ...]:

@@ -1,6 +1,6 @@
 """What a person is told: one message when an alarm is raised, reminders, one when it is over."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -50,15 +50,17 @@ def due(
     told: Mapping[AlarmName, Message],
     config: AlertsSection,
     now: int,
+    again: Collection[AlarmName] = (),
 ) -> list[Due]:
     """What is to be told at ``now``. ``ended`` says when alarms were resolved, ``told`` what was
-    last told of each.
+    last told of each; of those ``again`` there is more to tell.
     """
     found = []
     for alarm in active:
         last = told.get(alarm.name)
         if last is not None and last.kind is not Kind.RESOLVED:
-            if config.remind_s and _is_over(last.at, config.remind_s, now):
+            is_long_ago = config.remind_s and _is_over(last.at, config.remind_s, now)
+            if is_long_ago or alarm.name in again:
                 found.append(Due(Kind.REMINDER, alarm, now))
         elif last is not None and not _is_over(last.at, config.rate_s, now):
             continue

@@ -9,7 +9,7 @@ be its last start. Without URLs there is neither a file nor a task.
 import asyncio
 import hashlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -27,7 +27,16 @@ from edge_store.config import AlertsSection, read_secrets
 from edge_store.errors import Corrupt, EngineError, NotAnEdgeStoreFile
 from edge_store.result import Record
 
-__all__ = ["Alerting", "Target", "TargetState", "Tried", "alert_urls", "alerting", "try_urls"]
+__all__ = [
+    "Alerting",
+    "Target",
+    "TargetState",
+    "Tried",
+    "alert_urls",
+    "alerting",
+    "opened",
+    "try_urls",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +46,7 @@ LOOK_EVERY_S = 5.0  # for what becomes due by time alone
 RETRY_MIN_S, RETRY_MAX_S = 5.0, 600.0
 LETTERS_MAX = 16  # of one child
 LAST_WORDS_S = 10.0
+ONCE_S = 120.0
 
 
 class TargetState(Record, frozen=True, kw_only=True):
@@ -124,14 +134,15 @@ class Alerting:
                     async with asyncio.timeout(LOOK_EVERY_S):
                         await self._changed.wait()
 
-    async def look(self) -> None:
-        """Put what is due into the spool."""
+    async def look(self, again: Collection[AlarmName] = ()) -> None:
+        """Put what is due into the spool. Of those ``again`` there is more to tell."""
         found = due(
             self._alarms.active,
             self._alarms.ended,
             self._spool.told,
             self._config,
             self._clock(),
+            again,
         )
         for each in found:
             self._spool.add(each, self._alarms.device or socket.gethostname())
@@ -152,11 +163,27 @@ class Alerting:
     async def last_words(self) -> None:
         """Tell what is urgent to everybody at once, each once; bounded. ``run`` has ended."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S), asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(LAST_WORDS_S):
                 await self.look()
-                for target in self._targets:
-                    if any(message.alarm.is_urgent for message in self._ready(target)):
-                        tasks.create_task(self._send(target))
+                await self._send_to(
+                    target
+                    for target in self._targets
+                    if any(message.alarm.is_urgent for message in self._ready(target))
+                )
+
+    async def tell_once(self, again: Collection[AlarmName]) -> None:
+        """Instead of ``run``: tell what is due to everybody, each once; bounded. What is not taken
+        waits for the next time.
+        """
+        await self.look(again)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ONCE_S):
+                await self._send_to(target for target in self._targets if self._ready(target))
+
+    async def _send_to(self, targets: Iterable[Target]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for target in targets:
+                tasks.create_task(self._send(target))
 
     async def _tell(self, target: Target) -> None:
         retry_s = RETRY_MIN_S
@@ -260,6 +287,37 @@ async def try_urls(urls: tuple[str, ...], device: str) -> list[Tried]:
     return await asyncio.gather(*(tried(number, url) for number, url in enumerate(urls, 1)))
 
 
+async def opened(
+    urls: tuple[str, ...], config: AlertsSection, path: Path, alarms: Alarms
+) -> Alerting:
+    """With the spool at ``path``; what is raised by that is raised again.
+
+    Raises:
+        BlockingIOError: another process has the spool.
+    """
+    targets = await asyncio.to_thread(
+        lambda: tuple(Target(number, url) for number, url in enumerate(urls, 1))
+    )
+    spool = Spool(path, [target.key for target in targets])
+    try:
+        await asyncio.to_thread(spool.open)
+    except BlockingIOError:
+        raise
+    except OSError as exc:
+        log.error("alerts_not_spooled", path=str(path), error=str(exc))
+    for message in spool.told.values():
+        if message.kind is not Kind.RESOLVED:
+            alarms.recall(
+                Alarm(
+                    name=message.alarm,
+                    since=message.since,
+                    message=message.text,
+                    fields=message.fields,
+                )
+            )
+    return Alerting(alarms, spool, targets, config)
+
+
 @asynccontextmanager
 async def alerting(
     config: AlertsSection, database: Path, alarms: Alarms
@@ -274,28 +332,11 @@ async def alerting(
         with failures_raised(alarms):
             yield None
         return
-    targets = await asyncio.to_thread(
-        lambda: tuple(Target(number, url) for number, url in enumerate(urls, 1))
-    )
-    spool = Spool(database.with_name(NAME), [target.key for target in targets])
     try:
-        await asyncio.to_thread(spool.open)
+        told = await opened(urls, config, database.with_name(NAME), alarms)
     except BlockingIOError:  # another daemon of this box has it, and this one will not start
         yield None
         return
-    except OSError as exc:
-        log.error("alerts_not_spooled", path=str(database.with_name(NAME)), error=str(exc))
-    for message in spool.told.values():
-        if message.kind is not Kind.RESOLVED:
-            alarms.recall(
-                Alarm(
-                    name=message.alarm,
-                    since=message.since,
-                    message=message.text,
-                    fields=message.fields,
-                )
-            )
-    told = Alerting(alarms, spool, targets, config)
     task = asyncio.ensure_future(told.run())
     task.add_done_callback(_note_defect)
     try:

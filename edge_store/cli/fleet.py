@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_store.cli.fleet_boxes import label, ls, show
+from edge_store.cli.fleet_health import health
 from edge_store.cli.fleet_pull import pull
 from edge_store.cli.fleet_query import query
 from edge_store.cli.lake import export, lake
@@ -31,7 +32,7 @@ def fleet() -> None:
     """
 
 
-for command in (pull, export, lake, query, ls, show, label):
+for command in (pull, export, lake, query, ls, show, label, health):
     fleet.add_command(command)
 
 
@@ -49,7 +50,7 @@ def heads(url: str, folder: Path | None, dead_after: float, fmt: str | None) -> 
     """Tell which boxes are alive, by the heads that they keep beside their replicas.
 
     A box whose replica holds everything renews its head every five minutes. `alive` and `idle`: it
-    did, and there is more than in the copy here, or not. `late`: not for fifteen minutes; it has no
+    did, and there is more than in the copy here, or not. `late`: not for eleven minutes; it has no
     network, or its replica is stuck. `dead`: not for so many hours. `tampered`: its head and the
     copy here contradict each other. Exits 1 if any is dead, tampered or unreadable.
 

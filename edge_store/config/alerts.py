@@ -6,9 +6,10 @@ from msgspec import Meta
 
 from edge_store.config.section import Section
 
-__all__ = ["AlertsSection"]
+__all__ = ["QUIET_HOURS", "AlertsSection"]
 
 TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]"
+QUIET_HOURS = rf"^({TIME}-{TIME})?$"
 
 
 class AlertsSection(Section, frozen=True, kw_only=True):
@@ -25,7 +26,7 @@ class AlertsSection(Section, frozen=True, kw_only=True):
     quiet_hours: Annotated[
         str,
         Meta(
-            pattern=rf"^({TIME}-{TIME})?$",
+            pattern=QUIET_HOURS,
             description="When only urgent alarms are told, as in 22:00-07:00; the others wait for "
             "its end. Empty: never.",
         ),
@@ -77,7 +78,7 @@ class AlertsSection(Section, frozen=True, kw_only=True):
 
             try:
                 ZoneInfo(self.timezone)
-            except (OSError, ValueError) as exc:
+            except (OSError, ValueError, LookupError) as exc:
                 raise ValueError(
                     f"alerts.timezone = {self.timezone!r} is no time zone of this machine"
                 ) from exc

@@ -23,11 +23,22 @@ from edge_store.sql import sql
 from edge_store.sqlite import open_reader, translated
 
 __all__ = [
-    "BAD", "DEAD_AFTER_S", "LATE_AFTER_S", "Copy", "HeadState", "Judged", "Seen", "judge_head",
-    "judged_heads", "list_heads", "read_copy", "read_heads",
+    "BAD",
+    "DEAD_AFTER_S",
+    "LATE_AFTER_S",
+    "SUFFIX",
+    "Copy",
+    "HeadState",
+    "Judged",
+    "Seen",
+    "judge_head",
+    "judged_heads",
+    "list_heads",
+    "read_copy",
+    "read_heads",
 ]  # fmt: skip
 
-LATE_AFTER_S = 3 * HEARTBEAT_S
+LATE_AFTER_S = 2 * HEARTBEAT_S + 60.0  # two were missed
 DEAD_AFTER_S = 86_400.0
 SUFFIX = ".json"
 GETS_AT_A_TIME = 16

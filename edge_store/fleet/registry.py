@@ -18,13 +18,22 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from edge_store.config.alerts import QUIET_HOURS, AlertsSection
 from edge_store.config.section import Section
 from edge_store.errors import ConfigError
 from edge_store.ids import DeviceId
 from edge_store.replica.extent import DEVICE_ID
 from edge_store.replica.location import Location, parse_location
 
-__all__ = ["FILE_NAME", "LABEL_NAME", "Registry", "Store", "load_registry", "parse_registry"]
+__all__ = [
+    "FILE_NAME",
+    "LABEL_NAME",
+    "FleetAlerts",
+    "Registry",
+    "Store",
+    "load_registry",
+    "parse_registry",
+]
 
 FILE_NAME = "fleet.toml"
 LABEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -73,6 +82,42 @@ class Store(Section, frozen=True, kw_only=True):
         )
 
 
+class FleetAlerts(Section, frozen=True, kw_only=True):
+    """How `fleet health --alarms` tells people; see a box's `[alerts]`."""
+
+    urls_file: Annotated[
+        str,
+        Meta(
+            description="A file with the addresses that alarms go to, one apprise URL a line; "
+            "relative to this file's folder. The systemd credential alert-urls and "
+            "EDGE_STORE_ALERT_URLS come before it."
+        ),
+    ] = ""
+    quiet_hours: Annotated[
+        str,
+        Meta(
+            pattern=QUIET_HOURS,
+            description="When only urgent alarms are told, as in 22:00-07:00.",
+        ),
+    ] = ""
+    timezone: Annotated[str, Meta(description="Of the quiet hours. Empty: the machine's own.")] = ""
+    rate_s: Annotated[
+        float,
+        Meta(ge=0, description="An alarm that comes back is not told again sooner than this."),
+    ] = 600.0
+    remind_s: Annotated[
+        float, Meta(ge=0, description="How often one that goes on is told again; 0: never.")
+    ] = 86400.0
+
+    def __post_init__(self) -> None:
+        _ = self.section  # which checks the hours
+
+    @property
+    def section(self) -> AlertsSection:
+        """As a box has it. What a look finds has held for long enough."""
+        return AlertsSection(after_s=0.0, **msgspec.structs.asdict(self))
+
+
 class Registry(Section, frozen=True, kw_only=True):
     """All of ``fleet.toml``."""
 
@@ -86,6 +131,9 @@ class Registry(Section, frozen=True, kw_only=True):
     lake: Annotated[
         str | None, Meta(description="A folder, relative to this file's, or a URL.")
     ] = None
+    alerts: Annotated[
+        FleetAlerts, Meta(description="How `fleet health --alarms` tells people.")
+    ] = FleetAlerts()
     queries: Annotated[
         dict[str, str], Meta(description="SQL by name, for `fleet query @NAME`.")
     ] = msgspec.field(default_factory=dict)
@@ -134,7 +182,11 @@ def load_registry(folder: Path, environ: Mapping[str, str] = os.environ) -> Regi
     for store in stores:
         store.location(environ)
     lake = registry.lake and _placed(folder, registry.lake)
-    return msgspec.structs.replace(registry, stores=stores, lake=lake)
+    alerts = registry.alerts
+    if alerts.urls_file:
+        file = _placed(folder, alerts.urls_file)
+        alerts = msgspec.structs.replace(alerts, urls_file=file)
+    return msgspec.structs.replace(registry, stores=stores, lake=lake, alerts=alerts)
 
 
 def parse_registry(text: str, path: Path) -> Registry:

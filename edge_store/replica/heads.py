@@ -13,6 +13,7 @@ from msgspec import Meta
 from edge_store import __version__
 from edge_store.chain import Link, find_link
 from edge_store.ids import DeviceId
+from edge_store.replica.machine import MachineState
 from edge_store.replica.objects import Found, Objects
 from edge_store.result import Boot, Record
 from edge_store.sql import sql
@@ -32,16 +33,18 @@ __all__ = [
 HEADS = "heads"
 
 
-class Proven(Record, frozen=True, kw_only=True):
+class Proven(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """A restore drill found everything up to ``seq``; its copy was at ``txid``, in hexadecimal."""
 
     txid: str
     seq: int
 
 
-class Head(Record, frozen=True, kw_only=True):
+class Head(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """Everything up to ``seq`` is in the replica at ``txid``. ``digest``: of the newest commit that
     is, in hexadecimal: whoever holds the head can tell a file that was changed.
+
+    Centre and box may be of different versions: what one does not know of it passes over.
     """
 
     device_id: DeviceId
@@ -55,6 +58,7 @@ class Head(Record, frozen=True, kw_only=True):
     schema_version: int
     version: str = __version__
     proven: Proven | None = None
+    machine: MachineState | None = None  # older boxes tell of none
 
 
 class Counted(NamedTuple):

@@ -16,10 +16,12 @@ from contextlib import suppress
 import msgspec
 import structlog
 
+from edge_store.clock import now_ms
 from edge_store.errors import LitestreamUnavailable, PathTaken, ReplicationError
 from edge_store.ids import BootId, new_boot_id
 from edge_store.replica.heads import Head, Heads
 from edge_store.replica.lineage import Lineage
+from edge_store.replica.machine import ClockOffset
 from edge_store.replica.objects import Found, Objects
 from edge_store.replica.owner import Asker, Owner, owner_key, read_owner
 from edge_store.replica.traffic import Traffic
@@ -89,6 +91,7 @@ class Ownership:
         self._was_ours = was_ours
         self._key = owner_key(claim.device_id)
         self._nonces: set[str] = set()
+        self.offset = ClockOffset()  # of our clock and the store's
         self._previous: BootId | None = None
         self._trusted_at = 0.0  # before then, to read our own claim there proves nothing
         self._renewed_at = 0.0
@@ -164,6 +167,7 @@ class Ownership:
         found, owner = await read_owner(self._objects, self._key)
         if owner is None or found is None:
             return False
+        self.offset.read(owner.nonce, found.written_at)
         if not self._is_mine(owner):
             lineage = await self._lineage(owner, None)
             if not (self._is_here(owner) and lineage.knows_boot):
@@ -300,9 +304,14 @@ class Ownership:
 
     async def _put(self, found: Found | None, owner: Owner) -> bool:
         content = msgspec.json.format(msgspec.json.encode(owner), indent=2)
+        began = now_ms()
         if found is None:
-            return await self._objects.create(self._key, content)
-        return await self._objects.replace(self._key, content, found)
+            is_there = await self._objects.create(self._key, content)
+        else:
+            is_there = await self._objects.replace(self._key, content, found)
+        if is_there and owner.nonce in self._nonces:
+            self.offset.wrote(owner.nonce, began)
+        return is_there
 
     def _wait(self, owner: Owner, again_s: float) -> Asking:
         return Asking(f"{owner} wrote there, and is asked whether it is still running", again_s)

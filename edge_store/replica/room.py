@@ -31,6 +31,7 @@ from edge_store.replica.heads import Head, Heads, Proven
 from edge_store.replica.health import Watch
 from edge_store.replica.lineage import Lineage, read_lineage
 from edge_store.replica.location import parse_location, read_credentials
+from edge_store.replica.machine import Machine
 from edge_store.replica.objects import Objects
 from edge_store.replica.owner import Owner, owner_of
 from edge_store.replica.ownership import Asking, Ownership, claim_first
@@ -77,7 +78,6 @@ class Replica:
         self._settling = asyncio.Lock()
         self._claiming = asyncio.Lock()
         self._is_held = True  # until it is claimed
-        self._drill_failure: str | None = None
 
     @property
     def status(self) -> ReplicaStatus:
@@ -102,7 +102,7 @@ class Replica:
             paused_until=paused.until if paused else None,
             health=self._watch.health,
             proven=self._telling.proven,
-            drill_failure=self._drill_failure,
+            drill_failure=self._telling.drill_failure,
             usage=self.ledger.usage,
         )
 
@@ -114,7 +114,7 @@ class Replica:
 
     def drilled(self, proven: Proven | None, failure: str | None) -> None:
         """What the newest one that passed proves, for the next head; why the newest failed."""
-        self._telling.proven, self._drill_failure = proven, failure
+        self._telling.proven, self._telling.drill_failure = proven, failure
 
     async def snapshot(self) -> None:
         """See ``Litestream.snapshot``."""
@@ -122,7 +122,7 @@ class Replica:
 
     async def tell(self) -> None:
         """Keep the head as it is, until cancelled; nothing while this box replicates nothing."""
-        await self._telling.run(lambda: None if self._obstacle() else self._litestream.status)
+        await self._telling.run(self._obstacle, lambda: self._litestream.status)
 
     async def leave(self) -> None:
         """Before the last sync: there is none of a file that nobody finds any more."""
@@ -377,7 +377,8 @@ async def replicating(
     claim = msgspec.structs.replace(claim, every_s=section.owner_check_s)
     ownership = Ownership(objects, claim, heads, lineage, was_ours)
     watch = Watch(path, litestream.ltx, database, alarms, local_bytes_max=section.local_bytes_max)
-    telling = Telling(heads, reader, boot, section.pace.head_every_s)
+    machine = Machine(path, boot, ownership.offset)
+    telling = Telling(objects, reader, machine, section.pace.head_every_s)
     replica = Replica(litestream, ownership, telling, ground, watch, Pause(path), ledger)
     try:
         async with litestream, asyncio.TaskGroup() as tasks:

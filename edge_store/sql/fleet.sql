@@ -32,3 +32,22 @@ SELECT
     id, choice_index, output_json, json_state, schema_valid, schema_error, repair_log, repairer
 FROM repairs
 WHERE repair_id IN (SELECT max(repair_id) FROM repairs GROUP BY id, choice_index)
+
+-- How a box is, by its copy.
+
+-- name: select_copy_health
+WITH drilled AS (
+    SELECT at, seq_to FROM drills WHERE passed = 1 AND failure IS NULL
+    ORDER BY drill_id DESC LIMIT 1),
+newest AS (SELECT passed, failure FROM drills ORDER BY drill_id DESC LIMIT 1)
+SELECT
+    (SELECT at FROM boots ORDER BY boot_no LIMIT 1),
+    (SELECT at FROM drilled), (SELECT seq_to FROM drilled),
+    (SELECT passed FROM newest), (SELECT failure FROM newest),
+    (SELECT clock_synced FROM boots ORDER BY boot_no DESC LIMIT 1)
+
+-- name: select_copy_gaps
+SELECT
+    1000 * unixepoch(coalesce(last_mark_at, started_at)) AS at,
+    interrupted + not_stored + lost AS missing
+FROM completeness WHERE missing > 0 ORDER BY boot_no DESC LIMIT :limit

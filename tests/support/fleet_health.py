@@ -1,0 +1,118 @@
+"""A centre with stores and copies at hand, for what is said of the health of its boxes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from support.replicating import Database
+
+from edge_store.clock import now_ms
+from edge_store.fleet.heads import DEAD_AFTER_S, LATE_AFTER_S
+from edge_store.fleet.health.findings import Bounds, BoxHealth
+from edge_store.fleet.health.known import remembering
+from edge_store.fleet.health.stores import Place
+from edge_store.fleet.health.summary import Counts, Summary
+from edge_store.fleet.health.sweep import Look, Swept, sweep
+from edge_store.ids import BootId, DeviceId
+from edge_store.replica.heads import Head, Heads, read_head
+from edge_store.replica.location import parse_location
+from edge_store.replica.objects import Objects
+from edge_store.replica.refused import Refusal
+from edge_store.result import Boot
+
+__all__ = ["DAY", "MINUTE", "NOW", "Centre", "found", "make_copy", "names"]
+
+NOW = 1_800_000_000_000
+MINUTE, DAY = 60_000, 86_400_000
+
+
+def names(box: BoxHealth) -> list[str]:
+    """What is wrong with it, the worst first."""
+    return [each.name for each in box.findings]
+
+
+def found(box: BoxHealth, name: str) -> str:
+    """What is said of that, which is all that is wrong with it."""
+    assert names(box) == [name]
+    return box.findings[0].message
+
+
+def make_copy(folder: Path, device_id: str, results: int, script: str = "") -> tuple[Path, Head]:
+    """A box's database after so many commits of one result, and its head by then."""
+    database = Database(folder / f"{device_id}.db", device_id)
+    for _ in range(results):
+        database.write(1)
+    database.connection.executescript(script)
+    head, _ = read_head(database.connection, database.boot, 7, results)
+    database.connection.execute("PRAGMA journal_mode = DELETE")
+    database.close()
+    return database.path, head
+
+
+class Centre:
+    """Its folder, and two stores that are folders."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.folder = tmp_path / "fleet"
+        self.folder.mkdir()
+        self._stores = {}
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            self._stores[name] = parse_location(f"file://{tmp_path / name}")
+
+    async def put(self, head: Head, store: str = "one") -> None:
+        """It gives a sign now."""
+        objects = Objects(self._stores[store], None)
+        await Heads(objects, head.device_id).write(head)
+
+    async def put_head(self, device_id: str, *, seq: int, store: str = "one") -> None:
+        """One of a box of no further interest."""
+        head = Head(
+            device_id=DeviceId(device_id),
+            timeline="one",
+            txid=seq,
+            seq=seq,
+            rows=seq,
+            deletion_id=0,
+            commit_id=seq,
+            digest="ab" * 32,
+            schema_version=1,
+        )
+        await self.put(head, store)
+
+    async def refuse(self, device_id: str) -> None:
+        """A second box under that id gives a sign."""
+        boot = Boot(
+            boot_id=BootId("another"),
+            device_id=DeviceId(device_id),
+            timeline="another",
+            version="1",
+            engine="demo",
+            engine_version="1",
+            clock_synced=True,
+        )
+        await Refusal(Objects(self._stores["one"], None), boot).put()
+
+    async def look(
+        self,
+        *,
+        later_s: float = 0.0,
+        takes: Callable[[DeviceId], bool] = lambda _device_id: True,
+        is_telling: bool = False,
+    ) -> list[Swept]:
+        """Look at both stores, so much later than it is."""
+        look = Look(
+            places=[Place(name, store, takes) for name, store in self._stores.items()],
+            folder=self.folder,
+            bounds=Bounds(late_after_s=LATE_AFTER_S, dead_after_s=DEAD_AFTER_S),
+            now_ms=now_ms() + round(1000 * later_s),
+            is_telling=is_telling,
+        )
+        with remembering(self.folder) as memory:
+            return [swept async for swept in sweep(look, memory)]
+
+    async def summary(self) -> Summary:
+        """Look, and count."""
+        counts = Counts(now_ms())
+        for swept in await self.look():
+            counts.add(swept)
+        return counts.summary()
