@@ -19,7 +19,7 @@ HAPPENING = st.tuples(
     st.integers(0, BOXES),
     st.sampled_from(
         (
-            *("live",) * 5,
+            *("live",) * 9,
             *("forget", "expire", "restart") * 2,
             "set_up_anew",
             "go_back",

@@ -8,14 +8,13 @@ from typing import Any
 from support.fleet import Box, Fleet, Truth, result_rows, truth_of
 
 from edge_store.errors import StoreError
+from edge_store.fleet.box import BoxReport, How, Manner
 from edge_store.fleet.copies import copy_path
 from edge_store.fleet.forget import older_copies
-from edge_store.fleet.heads import list_heads
-from edge_store.fleet.pull import BoxReport, How, PullPlan, pull
+from edge_store.fleet.passes import Asked, run_pass
+from edge_store.fleet.pull import PullPlan
 from edge_store.ids import DeviceId
-from edge_store.replica.extent import list_devices
-from edge_store.replica.location import parse_location, read_credentials
-from edge_store.replica.objects import Objects
+from edge_store.replica.location import parse_location
 
 __all__ = ["Copies", "pull_once"]
 
@@ -24,12 +23,11 @@ TIMEOUT_S = 60.0
 
 async def pull_once(url: str, into: Path, *, is_full: bool = False) -> list[BoxReport]:
     """As ``fleet pull`` does."""
-    location = parse_location(url)
-    credentials = read_credentials(location)
-    heads = await list_heads(Objects(location, credentials))
-    devices = await list_devices(location, credentials, heads)
-    plan = PullPlan(location=location, heads=heads, into=into, timeout_s=TIMEOUT_S, is_full=is_full)
-    return await pull(plan, devices)
+    manner = Manner(into=into, timeout_s=TIMEOUT_S, is_full=is_full)
+    asked = Asked(
+        plan=PullPlan(manner=manner, attempts=1), location=parse_location(url), group={}, since=None
+    )
+    return list((await run_pass(asked)).boxes)
 
 
 class Copies:
@@ -86,11 +84,10 @@ class Copies:
         """A copy that is not the newest is one of the box's, and no older than it was."""
         name = str(box.device_id)
         copy = copy_path(self.into, box.device_id)
-        if report.code == "replica_behind" and not box.is_damaged:
+        if not box.is_damaged:
             held, newest = self.held[name], box.published[-1][1]
+            assert report.code == "replica_behind", f"{report} though nothing is wrong"
             assert set(newest.tables["commits"]) < set(held.tables["commits"]), report
-        else:
-            assert box.is_damaged, f"{report} though nothing is wrong"
         if before is None or here is None:
             assert here is None or here in [truth for _, truth in box.published], report
         elif _fingerprint(copy) != before:
