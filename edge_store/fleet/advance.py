@@ -43,7 +43,7 @@ from edge_store.schema import SCHEMA_VERSION
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, check_integrity, open_copy, open_reader, translated
 
-__all__ = ["Advanced", "Limits", "NotOnwards", "advance"]
+__all__ = ["Advanced", "Limits", "NotOnwards", "advance", "is_told"]
 
 FICLONE = 0x40049409  # Linux: share the blocks of another file
 
@@ -95,6 +95,8 @@ async def advance(
             with scratch_for(copy) as scratch:
                 files = await list_files(location, credentials, device_id)
                 point = choose(read_points(files, f"the replica of {device_id}"), None)
+                if point.txid < head.txid:
+                    raise NotOnwards(f"its head tells of TXID {head.txid:016x}, which is not there")
                 chosen = _chosen(files, here, point)
                 download = Download(
                     location, credentials, scratch, lambda _bytes: None, limits.pace
@@ -187,12 +189,12 @@ def _check(connection: Connection, head: Head, timeline: str | None, seq: int) -
     faults = [*check.faults, *check_rows(connection, seq + 1, SEQ_MAX)]
     if faults:
         raise NotOnwards(f"its digest chain does not hold: {faults[0]}")
-    if not _is_told(connection, head):
+    if not is_told(connection, head):
         raise NotOnwards("it is not what the box's head tells of")
     return check
 
 
-def _is_told(connection: Connection, head: Head) -> bool:
+def is_told(connection: Connection, head: Head) -> bool:
     """Whether everything that the head tells of is here, as it was."""
     if head.seq and not holds_commit(find_link(connection, head.seq), head):
         return False

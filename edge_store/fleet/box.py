@@ -4,15 +4,15 @@ See pull.py for what holds for all of them, advance.py for how a copy is brought
 """
 
 import asyncio
-from contextlib import suppress
+from contextlib import closing, suppress
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
 from edge_store.clock import now_ms
-from edge_store.errors import DiskBudgetSpent, EdgeStoreError, StoreError
-from edge_store.fleet.advance import Limits, NotOnwards, advance
+from edge_store.errors import DiskBudgetSpent, EdgeStoreError, ReplicaBehind, StoreError
+from edge_store.fleet.advance import Limits, NotOnwards, advance, is_told
 from edge_store.fleet.budget import DiskBudget, Evicted
 from edge_store.fleet.copies import (
     Standing,
@@ -34,6 +34,7 @@ from edge_store.replica.points import LtxFile, Txid, list_files
 from edge_store.replica.restore import restore
 from edge_store.replica.scratch import discard_scratch
 from edge_store.result import Record
+from edge_store.sqlite import open_reader, translated
 
 __all__ = ["BoxPull", "BoxReport", "Flag", "How", "Manner"]
 
@@ -141,7 +142,7 @@ class BoxPull:
         if usable is not None and content is not None and content == usable.head:
             self._leave(usable)
             return
-        standing = None
+        standing, is_behind = None, False
         if usable is not None and found is not None:
             try:
                 standing = await self._advanced(usable, found[1])
@@ -149,15 +150,23 @@ class BoxPull:
                 because = str(exc)
         if standing is None:
             standing = await self._restored(here, because)
-        standing = msgspec.structs.replace(
-            standing,
-            head=content,
-            head_version=found[0].version.get("e_tag") if found else None,
-            renewed_at=now_ms(),
-        )
+            if found is not None:
+                is_behind = standing.txid < found[1].txid
+                is_behind = is_behind or not await asyncio.to_thread(_holds, path, found[1])
+        standing = msgspec.structs.replace(standing, renewed_at=now_ms())
+        if found is not None and not is_behind:  # else the next pull looks again
+            version = found[0].version.get("e_tag")
+            standing = msgspec.structs.replace(standing, head=content, head_version=version)
         await asyncio.to_thread(keep_standing, path, standing)
         forgotten, not_forgotten = await asyncio.to_thread(forget_in_all, path)
         self._say(forgotten=forgotten, not_forgotten=not_forgotten)
+        if is_behind:
+            assert found is not None
+            raise ReplicaBehind(
+                f"its head tells of seq {found[1].seq} at TXID {found[1].txid:016x}, and that is "
+                f"not in its replica, which leads to {standing.txid:016x}: that is here now",
+                hint="files are missing there, or the box has just begun anew: pull again",
+            )
 
     def _usable(self, here: Standing | None) -> tuple[str | None, Standing | None]:
         """What may be gone on from; and why not, where there is a reason."""
@@ -260,3 +269,8 @@ class BoxPull:
         gone = self._path.stat().st_size if kept is None and self._path.exists() else 0
         evicted = self._budget.make_room(new.stat().st_size - gone, spared=kept)
         self._say(evicted=(*self._report.evicted, *evicted))
+
+
+def _holds(copy: Path, head: Head) -> bool:
+    with closing(open_reader(copy)) as connection, translated(f"{copy} cannot be read"):
+        return is_told(connection, head)

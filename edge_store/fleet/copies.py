@@ -15,8 +15,8 @@ from edge_store.replica.scratch import fsync
 from edge_store.result import Record
 
 __all__ = [
-    "FOLDER", "Standing", "copy_path", "is_restore_due", "keep_standing", "last_standing", "read_standing",
-    "witnesses_of",
+    "FOLDER", "Standing", "copy_path", "is_restore_due", "keep_standing", "last_standing",
+    "read_standing", "witnesses_of",
 ]  # fmt: skip
 
 FOLDER = ".pulled"

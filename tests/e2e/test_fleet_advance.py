@@ -293,3 +293,23 @@ async def test_killed_pull_leaves_one_whole_copy_and_the_next_goes_on(tmp_path: 
             assert contents(into / f"{BOX}.db") in states
         assert pulled(url, into)["results"] == 360
         assert contents(into / f"{BOX}.db") == states[-1]
+
+
+async def test_replica_that_lost_its_newest_file_is_told_of_at_each_pull(tmp_path: Path) -> None:
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+    async with replicated(tmp_path / BOX, url) as box:
+        await box.write(3)
+        pulled(url, into)
+        await box.write(2)
+        states = [contents(box.database.path)]
+        box.database.connection.execute(
+            "INSERT INTO annotations (at, id, kind, value) SELECT 1, id, 'pin', 'true' FROM results"
+        )
+        await box.tell()
+    newest = max((tmp_path / "replicas").rglob("*.ltx"), key=lambda path: path.stem[17:])
+    for file in (tmp_path / "replicas").rglob(f"*-{newest.stem[17:]}.ltx"):
+        file.unlink()
+    for _ in range(2):
+        report = pulled(url, into)
+        assert (report["code"], report["results"]) == ("replica_behind", 5)
+        assert contents(into / f"{BOX}.db") in states

@@ -24,7 +24,7 @@ from edge_store.ids import DeviceId
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.boot import begin_boot
 from edge_store.replica.supervisor import Litestream
-from edge_store.result import Content
+from edge_store.result import Content, Result
 from edge_store.schema import migrate
 from edge_store.sqlite import Connection, open_reader, open_writer
 
@@ -65,7 +65,11 @@ class Database:
                     self._admitted, self.boot.boot_id, device_id=self.device_id, content=content
                 )
             )
+        self._commit(batch)
+
+    def _commit(self, batch: list[Result]) -> None:
         written = write_batch(self.connection, self.boot, self._head, self._admitted, batch)
+        assert not [each for each in written.outcomes if isinstance(each, Exception)]
         self._head = written.head
 
     def close(self) -> None:
