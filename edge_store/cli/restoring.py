@@ -252,6 +252,9 @@ def _say_restored(done: "Restored", to: Path) -> None:
         )
         click.echo(f"downloaded: {bytes_text(done.downloaded_bytes)}{reused}")
     click.echo("checked: every page (integrity_check), every commit (digest chain)")
+    for txid in done.passed_over:
+        click.echo(f"passed over: the snapshot of TXID {txid}, which does not hold what it should:")
+        click.echo("            the live file may be damaged: edge-store replica drill")
     shown = shlex.quote(str(to))
     _say_keys(done.path)
     click.echo(f"look at it: edge-store query --db {shown}")

@@ -8,6 +8,7 @@ listing's; the checksums inside are checked by Litestream. Files of a folder are
 
 import asyncio
 import errno
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -227,7 +228,10 @@ def lay_out(files: Sequence[LtxFile], download: Download, folder: Path) -> None:
     """Make ``folder`` a replica of these downloads, as Litestream reads one.
 
     By hard links: of a symbolic one Litestream takes the length for the file's. A file system that
-    has none, FAT's, loses the downloads to the rebuilding.
+    has none, FAT's, loses the downloads to the rebuilding; files of a folder are copied there.
+
+    Raises:
+        Vanished: one is not in that folder any more.
     """
     for file in files:
         name = folder / "ltx" / f"{file.level:x}" / f"{file.first:016x}-{file.last:016x}.ltx"
@@ -235,5 +239,10 @@ def lay_out(files: Sequence[LtxFile], download: Download, folder: Path) -> None:
         here = download.path(file)
         try:
             name.hardlink_to(here)
+        except FileNotFoundError as exc:
+            raise Vanished from exc
         except OSError:
-            here.rename(name)
+            if download.is_needed:
+                here.rename(name)
+            else:
+                shutil.copyfile(here, name)

@@ -9,6 +9,7 @@ check. Integers are big-endian.
 
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import fastcrc
@@ -18,7 +19,7 @@ from edge_store.errors import RestoreFailed
 from edge_store.replica.points import LtxFile
 from edge_store.result import Record
 
-__all__ = ["HEADER_BYTES", "LtxHeader", "apply_ltx", "read_header"]
+__all__ = ["HEADER_BYTES", "LtxHeader", "apply_ltx", "leads_to", "read_header"]
 
 MAGIC = b"LTX1"
 HEADER = struct.Struct(">4sIIIQQQ")  # magic, flags, page size, pages, first, last, time
@@ -68,11 +69,41 @@ def apply_ltx(path: Path, file: LtxFile, database: int, page_size: int) -> LtxHe
         RestoreFailed: it is damaged, or not the file of the listing.
     """
     content = memoryview(path.read_bytes())
+    header = _header(content, file)
+    if header.page_size != page_size:
+        raise _damaged(file.key, f"its pages have {header.page_size} bytes, not {page_size}")
+    for number, page in _pages(content, header, file.key):
+        os.pwrite(database, page, (number - 1) * page_size)
+    os.ftruncate(database, header.pages * page_size)
+    return header
+
+
+def leads_to(path: Path, file: LtxFile, database: Path) -> bool:
+    """Whether ``database`` can be the state that the file at ``path`` leads to: it has each page of
+    the file as it is there. On a thread.
+
+    Raises:
+        RestoreFailed: the file is damaged, or not the file of the listing.
+    """
+    content = memoryview(path.read_bytes())
+    header = _header(content, file)
+    is_it = True
+    with database.open("rb", buffering=0) as opened:
+        for number, page in _pages(content, header, file.key):  # to the checksum at the end
+            there = os.pread(opened.fileno(), len(page), (number - 1) * header.page_size)
+            is_it = is_it and there == page
+    return is_it
+
+
+def _header(content: memoryview, file: LtxFile) -> LtxHeader:
     header = read_header(bytes(content[:HEADER_BYTES]), file.key)
     if (header.first, header.last) != (file.first, file.last):
         raise _damaged(file.key, f"it holds TXIDs {header.first:x} to {header.last:x}")
-    if header.page_size != page_size:
-        raise _damaged(file.key, f"its pages have {header.page_size} bytes, not {page_size}")
+    return header
+
+
+def _pages(content: memoryview, header: LtxHeader, name: str) -> Iterator[tuple[int, bytes]]:
+    """Its pages by number, ascending; after the last one an error if the checksum does not hold."""
     end = len(content) - TRAILER_BYTES
     checksum = crc64(bytes(content[:HEADER_BYTES]))
     at, before = HEADER_BYTES, 0
@@ -82,20 +113,18 @@ def apply_ltx(path: Path, file: LtxFile, database: int, page_size: int) -> LtxHe
             break
         block = at + FRAME_BYTES
         if flags != HAS_SIZE or block + size > end or not before < number <= header.pages:
-            raise _damaged(file.key, f"the frame at byte {at} is none")
-        page = _page(content[block : block + size], page_size, file.key)
-        if number == LOCK_BYTE // page_size + 1:
-            raise _damaged(file.key, f"page {number} is one that SQLite does not use")
+            raise _damaged(name, f"the frame at byte {at} is none")
+        page = _page(content[block : block + size], header.page_size, name)
+        if number == LOCK_BYTE // header.page_size + 1:
+            raise _damaged(name, f"page {number} is one that SQLite does not use")
         checksum = crc64(page, crc64(bytes(content[at:block]), checksum))
-        os.pwrite(database, page, (number - 1) * page_size)
+        yield number, page
         at, before = block + size, number
     if any(content[at : at + NUMBER_BYTES]) or at + NUMBER_BYTES + INDEX_SIZE_BYTES > end:
-        raise _damaged(file.key, "its end is missing")
+        raise _damaged(name, "its end is missing")
     checksum = crc64(bytes(content[at : len(content) - INDEX_SIZE_BYTES]), checksum)
     if checksum | IS_CHECKSUM != int.from_bytes(content[-INDEX_SIZE_BYTES:], "big"):
-        raise _damaged(file.key, "its checksum does not hold")
-    os.ftruncate(database, header.pages * page_size)
-    return header
+        raise _damaged(name, "its checksum does not hold")
 
 
 def _page(block: memoryview, page_size: int, name: str) -> bytes:

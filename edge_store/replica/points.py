@@ -8,7 +8,7 @@ each replica sync and is kept for a while; what is older lies on the boundaries 
 
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import NewType
@@ -28,13 +28,16 @@ __all__ = [
     "chain",
     "chain_onwards",
     "choose",
+    "counterpart",
     "list_files",
     "read_points",
+    "snapshot_of",
 ]
 
 Txid = NewType("Txid", int)
 
 SNAPSHOT_LEVEL = 9
+COUNTERPART_BYTES, COUNTERPART_SHARE = 1 << 20, 0.25  # a check downloads no more beside a snapshot
 
 
 class LtxFile(Record, frozen=True, kw_only=True):
@@ -209,16 +212,55 @@ def choose(points: Points, wanted: datetime | int | None) -> Point:
             )
 
 
-def chain(files: Iterable[LtxFile], point: Point) -> Sequence[LtxFile]:
+def chain(
+    files: Iterable[LtxFile], point: Point, without: Container[int] = ()
+) -> Sequence[LtxFile]:
     """The files that lead to that state, in order: the newest snapshot, then each time the one
-    that leads furthest, as Litestream chooses.
+    that leads furthest, as Litestream chooses. ``without``: snapshots to pass over, by the TXIDs
+    at which they end.
+
+    Raises:
+        RestoreFailed: without those none lead there.
     """
-    usable = [file for file in files if file.last <= point.txid]
+    usable = [file for file in files if file.last <= point.txid and not _is_passed(file, without)]
     snapshots = [file for file in usable if file.level == SNAPSHOT_LEVEL]
     chosen = [max(snapshots, key=attrgetter("last"))] if snapshots else []
     later = _onwards(usable, chosen[0].last if chosen else 0, point.txid)
-    assert later is not None, "a point is one that files lead to"
+    if later is None:
+        raise RestoreFailed(
+            f"{point} can only be made of a snapshot that does not hold that state",
+            hint="restore a state from before it: `edge-store replica points` lists them",
+        )
     return [*chosen, *later]
+
+
+def _is_passed(file: LtxFile, without: Container[int]) -> bool:
+    """Whether it is one of the snapshots that are passed over."""
+    return file.level == SNAPSHOT_LEVEL and file.last in without
+
+
+def snapshot_of(chosen: Sequence[LtxFile]) -> Txid | None:
+    """Where the snapshot ends that a chain begins with."""
+    return Txid(chosen[0].last) if chosen[0].level == SNAPSHOT_LEVEL else None
+
+
+def counterpart(files: Iterable[LtxFile], chosen: Sequence[LtxFile]) -> LtxFile | None:
+    """Where the state is a snapshot's alone: the smallest other file that leads to the same state.
+
+    Litestream reads the database and its WAL again for a snapshot, long after the other files were
+    made: damage that came meanwhile is in the snapshot only (seen: results missing, in a copy that
+    passed every check). None where there is no other, or it is too large for a check.
+    """
+    snapshot = chosen[-1]
+    if snapshot.level != SNAPSHOT_LEVEL:
+        return None
+    most = max(COUNTERPART_BYTES, COUNTERPART_SHARE * snapshot.size)
+    others = (
+        file
+        for file in files
+        if file.last == snapshot.last and file.level != SNAPSHOT_LEVEL and file.size <= most
+    )
+    return min(others, key=attrgetter("size"), default=None)
 
 
 def chain_onwards(files: Iterable[LtxFile], since: Txid, point: Point) -> Sequence[LtxFile] | None:

@@ -27,7 +27,7 @@ from edge_store.errors import (
 from edge_store.ids import DeviceId
 from edge_store.replica.compare import Marks, compare
 from edge_store.replica.location import parse_location, read_credentials
-from edge_store.replica.points import chain, choose, list_files, read_points
+from edge_store.replica.points import Txid, chain, choose, list_files, read_points
 from edge_store.replica.rebuild import Rebuilt, Source
 from edge_store.replica.scratch import Scratch, scratch_for
 from edge_store.result import Record
@@ -107,14 +107,19 @@ async def _prove(job: Job, scratch: Scratch, say: Callable[[str], object]) -> Pr
         return Proof(bytes=size, failure=str(exc))
     say("checking every page, every digest and every row")
     compared = await asyncio.to_thread(compare, copy, Path(job.database), job.device_id, job.marks)
+    faults = [*compared.faults, *map(_passed_over, rebuilt.passed_over)]
     return Proof(
         txid=f"{rebuilt.point.txid:016x}",
         seq_to=compared.seq_to,
         rows=compared.rows,
         bytes=rebuilt.fetched.downloaded,
-        failure="; ".join(compared.faults) or None,
+        failure=None if compared.live else "; ".join(faults) or None,
         live="; ".join(compared.live) or None,
     )
+
+
+def _passed_over(txid: Txid) -> str:
+    return f"the snapshot of TXID {txid:016x} does not hold what was replicated"
 
 
 async def _require_room(job: Job) -> int:

@@ -1,12 +1,13 @@
 """Makes a database of a replica's files: chooses them, fetches them, lets Litestream apply them.
 
 A box that is alive merges its files and removes the merged ones while we fetch: then the listing is
-read again, and what has arrived is used again.
+read again, and what has arrived is used again. A snapshot that is not the state that the other
+files lead to is passed over: the state is made of those.
 """
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
@@ -18,7 +19,19 @@ from edge_store.ids import DeviceId
 from edge_store.replica.download import Download, Fetched, Pace, Vanished, lay_out, unpaced
 from edge_store.replica.litestream import find_litestream, render_config, spawn
 from edge_store.replica.location import Credentials, Location, Scheme
-from edge_store.replica.points import Point, Points, Txid, chain, choose, list_files, read_points
+from edge_store.replica.ltx import leads_to
+from edge_store.replica.points import (
+    LtxFile,
+    Point,
+    Points,
+    Txid,
+    chain,
+    choose,
+    counterpart,
+    list_files,
+    read_points,
+    snapshot_of,
+)
 from edge_store.replica.scratch import Scratch
 from edge_store.result import Record
 
@@ -46,10 +59,14 @@ class Progress(Record, frozen=True, kw_only=True):
 
 
 class Rebuilt(Record, frozen=True, kw_only=True):
-    """Which state it is, and what it took."""
+    """Which state it is, and what it took. ``snapshot``: where the one ends that it was made of;
+    ``passed_over``: where those end that do not hold what they should.
+    """
 
     point: Point
     fetched: Fetched
+    snapshot: Txid | None
+    passed_over: tuple[Txid, ...]
 
 
 class Source:
@@ -80,43 +97,91 @@ class Source:
         files = await list_files(self._location, self._credentials, self._device_id)
         return read_points(files, self._words)
 
-    async def rebuild(self, scratch: Scratch, copy: Path, at: datetime | Txid | None) -> Rebuilt:
-        """Write the database of the state ``at`` to ``copy``. Safe to cancel. Raises as ``restore``
-        does.
+    async def rebuild(
+        self,
+        scratch: Scratch,
+        copy: Path,
+        at: datetime | Txid | None,
+        without: tuple[Txid, ...] = (),
+    ) -> Rebuilt:
+        """Write the database of the state ``at`` to ``copy``, of other snapshots than those that
+        end at ``without``. Safe to cancel. Raises as ``restore`` does.
         """
+        passed_over = [*without]
+        failed: RestoreFailed | None = None
         for attempt in range(LISTINGS):
             files = await list_files(self._location, self._credentials, self._device_id)
             try:
                 point = choose(read_points(files, self._words), at)
-            except RestoreFailed:
+                chosen = chain(files, point, passed_over)
+            except RestoreFailed as exc:
                 if attempt:
-                    raise
+                    raise failed or exc from None
                 continue  # a listing is of no one moment: a gap that is none is not there again
-            chosen = chain(files, point)
-            expected = sum(file.size for file in chosen)
-            download = Download(
-                self._location, self._credentials, scratch, self._downloading(expected), self._pace
-            )
+            snapshot = snapshot_of(chosen)
+            other = counterpart(files, chosen)
             try:
-                database_bytes = await download.database_bytes(chosen[-1])
-                require_space(scratch.folder, database_bytes, download.missing(chosen))
-                fetched = await download.fetch(chosen)
-                replica = Path(self._location.for_device(self._device_id))
-                if download.is_needed:
-                    replica = copy.with_name(f"replica-{attempt}")
-                    lay_out(chosen, download, replica)
-                try:
-                    await self._apply(replica, point, copy, database_bytes)
-                except RestoreFailed as exc:
-                    if not await asyncio.to_thread(download.has_all, chosen):
-                        raise Vanished from exc
-                    raise
+                fetched, is_state = await self._make(
+                    scratch, copy, point, chosen, other, is_chosen=bool(passed_over)
+                )
             except Vanished:
                 continue
-            return Rebuilt(point=point, fetched=fetched)
-        raise RestoreFailed(
+            except RestoreFailed as exc:
+                failed = failed or exc
+                if snapshot is None:
+                    raise failed from None
+            else:
+                if is_state:
+                    return Rebuilt(
+                        point=point,
+                        fetched=fetched,
+                        snapshot=snapshot,
+                        passed_over=tuple(passed_over),
+                    )
+            assert snapshot is not None, "a counterpart is a snapshot's"
+            passed_over.append(snapshot)
+            await asyncio.to_thread(_clear, copy)
+        raise failed or RestoreFailed(
             f"{self._words} changes while it is read", hint="try again; is there more than one box?"
         )
+
+    async def _make(
+        self,
+        scratch: Scratch,
+        copy: Path,
+        point: Point,
+        chosen: Sequence[LtxFile],
+        other: LtxFile | None,
+        *,
+        is_chosen: bool,
+    ) -> tuple[Fetched, bool]:
+        """Write ``copy``, and compare it with what ``other`` leads to. Unless ``is_chosen``,
+        Litestream would choose the same files, and a replica that is a folder is read where it is.
+
+        Raises:
+            Vanished: a file is not there any more.
+            RestoreFailed: Litestream makes nothing of them.
+        """
+        wanted = [*chosen, other] if other is not None else chosen
+        expected = sum(file.size for file in wanted)
+        download = Download(
+            self._location, self._credentials, scratch, self._downloading(expected), self._pace
+        )
+        database_bytes = await download.database_bytes(chosen[-1])
+        require_space(scratch.folder, database_bytes, download.missing(wanted))
+        fetched = await download.fetch(wanted)
+        replica = Path(self._location.for_device(self._device_id))
+        if download.is_needed or is_chosen:
+            replica = copy.with_name("replica")
+            await asyncio.to_thread(_lay_out_anew, chosen, download, replica)
+        try:
+            await self._apply(replica, point, copy, database_bytes)
+        except RestoreFailed as exc:
+            if not await asyncio.to_thread(download.has_all, chosen):
+                raise Vanished from exc
+            raise
+        is_state = other is None or await asyncio.to_thread(_is_state, copy, download, other)
+        return fetched, is_state
 
     def _downloading(self, expected: int) -> Callable[[int], None]:
         def downloading(done: int) -> None:
@@ -185,6 +250,31 @@ class Source:
             hint="its replica is damaged: try an earlier point, `edge-store replica restore "
             "--at TIME`; `edge-store replica points` lists them",
         )
+
+
+def _lay_out_anew(chosen: Sequence[LtxFile], download: Download, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # of a listing that was out of date
+    lay_out(chosen, download, folder)
+
+
+def _clear(copy: Path) -> None:
+    for path in (copy, copy.with_name(f"{copy.name}.tmp")):
+        path.unlink(missing_ok=True)
+
+
+def _is_state(copy: Path, download: Download, other: LtxFile) -> bool:
+    """Whether the copy is what the other file leads to, as far as that says. One that is damaged
+    itself says nothing.
+
+    Raises:
+        Vanished: it is not there any more.
+    """
+    try:
+        return leads_to(download.path(other), other, copy)
+    except FileNotFoundError as exc:
+        raise Vanished from exc
+    except RestoreFailed:
+        return True
 
 
 def require_space(folder: Path, database: int, download: int) -> None:

@@ -11,21 +11,28 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
 from edge_store.chain import ChainCheck, verify_chain
-from edge_store.errors import Corrupt, RestoreFailed, SchemaTooNew, StoreError, VerifyFailed
+from edge_store.errors import (
+    Corrupt,
+    EdgeStoreError,
+    RestoreFailed,
+    SchemaTooNew,
+    StoreError,
+    VerifyFailed,
+)
 from edge_store.identity import create_identity, read_device_id
 from edge_store.ids import DeviceId
 from edge_store.replica.download import Pace, unpaced
 from edge_store.replica.litestream import UNSAFE_CHARACTERS, has_unsafe_path
 from edge_store.replica.location import Location, read_credentials
 from edge_store.replica.points import Txid
-from edge_store.replica.rebuild import Progress, Source, Stage
-from edge_store.replica.scratch import fsync, scratch_for
+from edge_store.replica.rebuild import Progress, Rebuilt, Source, Stage
+from edge_store.replica.scratch import Scratch, fsync, scratch_for
 from edge_store.result import Record
 from edge_store.schema import SCHEMA_VERSION
 from edge_store.sqlite import check_integrity, open_copy, translated
@@ -34,6 +41,7 @@ __all__ = ["STEPS_BETWEEN_CHECKS", "Progress", "Restored", "Stage", "publish", "
 
 STEPS_BETWEEN_CHECKS = 100_000  # SQLite virtual machine steps; about 10 ms
 FAULTS_SHOWN = 3
+SNAPSHOTS_TRIED = 3  # each costs a restore
 COPY_MODE = 0o640  # as the database of a box: its group may read it
 SIDECARS = ("-wal", "-shm", "-journal")
 
@@ -50,6 +58,7 @@ class Restored(Record, frozen=True, kw_only=True):
     replicated_at: int
     downloaded_bytes: int
     reused_bytes: int  # of those that an earlier run had downloaded
+    passed_over: tuple[str, ...]  # TXIDs of snapshots that do not hold what they should
     results: int
     commits: int
     newest_at: int | None
@@ -98,18 +107,18 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
     try:
         async with asyncio.timeout(timeout_s):
             with scratch_for(to) as scratch:
-                copy = scratch.work / to.name
-                rebuilt = await source.rebuild(scratch, copy, at)
-                on_progress(Progress(stage=Stage.CHECKING))
-                cancelled = threading.Event()
-                try:
-                    check = await asyncio.to_thread(
-                        _finish, copy, device_id, began + timeout_s, cancelled, new_timeline
-                    )
-                except (VerifyFailed, Corrupt) as exc:
-                    raise _kept(copy, to, exc) from exc
-                finally:
-                    cancelled.set()
+
+                async def finish(copy: Path) -> ChainCheck:
+                    on_progress(Progress(stage=Stage.CHECKING))
+                    cancelled = threading.Event()
+                    try:
+                        return await asyncio.to_thread(
+                            _finish, copy, device_id, began + timeout_s, cancelled, new_timeline
+                        )
+                    finally:
+                        cancelled.set()
+
+                copy, rebuilt, check = await _believable(source, scratch, to, at, finish)
                 if before_replacing is not None:
                     await asyncio.to_thread(before_replacing, copy)
                 _refuse_overwriting(to, replace=replace)
@@ -126,11 +135,46 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
         replicated_at=rebuilt.point.at,
         downloaded_bytes=rebuilt.fetched.downloaded,
         reused_bytes=rebuilt.fetched.reused,
+        passed_over=tuple(f"{txid:016x}" for txid in rebuilt.passed_over),
         results=check.results,
         commits=check.commits,
         newest_at=check.newest_at,
         seconds=round(time.monotonic() - began, 3),
     )
+
+
+async def _believable(
+    source: Source,
+    scratch: Scratch,
+    to: Path,
+    at: datetime | Txid | None,
+    finish: Callable[[Path], Awaitable[ChainCheck]],
+) -> tuple[Path, Rebuilt, ChainCheck]:
+    """A copy that passes ``finish``. Where one does not, a snapshot may be to blame, made of a
+    database that was damaged by then: the next is made without it, of the one before.
+
+    Raises as ``restore`` does; the first copy is kept.
+    """
+    failed: tuple[Path, VerifyFailed | Corrupt] | None = None
+    without: tuple[Txid, ...] = ()
+    for number in range(SNAPSHOTS_TRIED):
+        copy = scratch.work / f"{number}" / to.name
+        copy.parent.mkdir()
+        try:
+            rebuilt = await source.rebuild(scratch, copy, at, without)
+        except EdgeStoreError:
+            if failed is None:
+                raise
+            break  # the checks' failure says more
+        try:
+            return copy, rebuilt, await finish(copy)
+        except (VerifyFailed, Corrupt) as exc:
+            failed = failed or (copy, exc)
+        if rebuilt.snapshot is None:
+            break
+        without = (*rebuilt.passed_over, rebuilt.snapshot)
+    assert failed is not None, "it ends earlier"
+    raise _kept(failed[0], to, failed[1]) from failed[1]
 
 
 def _refuse_overwriting(to: Path, *, replace: bool) -> None:

@@ -298,7 +298,8 @@ def test_a_damaged_live_file_is_not_uploaded_over_its_good_replica(tmp_path: Pat
         (good,) = drill(box)
         ((digest,),) = box.rows("SELECT digest FROM results WHERE seq = 2")
         replica = tmp_path / "replica"
-        before = {path for path in replica.rglob("*.ltx") if path.parent.name == "0009"}
+        before = {path: path.read_bytes() for path in replica.rglob("*.ltx")}
+        began_anew = len([line for line in daemon.log if line["event"] == "wal_emptied"])
         rot(box.database, digest)
         (one,) = drill(box, code=65)
         assert one["proof"]["failure"] is None
@@ -307,8 +308,9 @@ def test_a_damaged_live_file_is_not_uploaded_over_its_good_replica(tmp_path: Pat
         assert ("alarm_raised", "drill_failed") not in alarms(daemon)
         passed = "SELECT passed, failure LIKE 'the live file is damaged%' FROM drills"
         assert box.rows(passed) == [(1, None), (0, 1)]
-        after = {path for path in replica.rglob("*.ltx") if path.parent.name == "0009"}
-        assert after == before
+        emptied = [line for line in daemon.log if line["event"] == "wal_emptied"]
+        assert len(emptied) == began_anew  # nor is the database uploaded anew
+        assert all(path.read_bytes() == content for path, content in before.items())
         told = daemon.get("/readyz").json()["replica"]
         assert told["proven"]["txid"] == good["proof"]["txid"]
         assert told["drill_failure"].startswith("the live file is damaged")

@@ -25,11 +25,14 @@ from edge_store.errors import (
     VerifyFailed,
 )
 from edge_store.ids import DeviceId
+from edge_store.replica.compare import no_marks
 from edge_store.replica.location import parse_location
+from edge_store.replica.proof import Job, prove
 from edge_store.replica.restore import restore
 from edge_store.sqlite import open_reader
 
 DEVICE = DeviceId("box-a")
+FRAME_CHECKSUM = 16  # in the header of a frame of the WAL: from there on it is worth nothing
 
 
 @pytest.fixture
@@ -46,6 +49,15 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"file://{tmp_path}/replica"
     server: S3Server = request.getfixturevalue("s3")
     return server.url("fleet/north")
+
+
+def flip(path: Path, at: int) -> None:
+    """Change one byte on the disk, below SQLite and Litestream."""
+    with path.open("r+b") as file:
+        file.seek(at)
+        (value,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([value ^ 0xFF]))
 
 
 async def replicated(database: Path, url: str, results: int = 3) -> None:
@@ -129,6 +141,66 @@ async def test_changed_row_is_found_and_the_damaged_copy_kept(tmp_path: Path) ->
         await restore(parse_location(url), DEVICE, tmp_path / "copy.db", timeout_s=30)
     assert not (tmp_path / "copy.db").exists()
     assert len(contents(tmp_path / "copy.db.damaged")) == 4
+
+
+async def test_snapshot_of_a_damaged_wal_hides_nothing_that_was_replicated(
+    tmp_path: Path, url: str
+) -> None:
+    """Litestream reads the WAL up to the damage, and calls that the whole state."""
+    database, location = tmp_path / "results.db", parse_location(url)
+    wal = tmp_path / "results.db-wal"
+    writing = Database(database, DEVICE)
+    async with replicate(database, DEVICE, url) as litestream:
+        writing.write(1)
+        await litestream.sync(20)
+        second = wal.stat().st_size
+        writing.write(50)
+        newest = f"{(await litestream.sync(20)).txid:016x}"
+        synced = contents(database)
+        flip(wal, second + FRAME_CHECKSUM)
+        async with litestream.paused():
+            await litestream.snapshot()
+        done = await restore(location, DEVICE, tmp_path / "copy.db", timeout_s=30)
+        assert contents(tmp_path / "copy.db") == synced
+        assert (done.txid, done.passed_over) == (newest, (newest,))
+        job = Job(
+            url=url,
+            device_id=DEVICE,
+            database=str(database),
+            marks=no_marks(0),
+            reserve_bytes=0,
+        )
+        proof = await prove(job, lambda _step: None)
+        assert proof.failure == f"the snapshot of TXID {newest} does not hold what was replicated"
+        assert (proof.live, proof.rows) == (None, done.results)
+        writing.write(1)
+        await litestream.sync(20)
+        done = await restore(location, DEVICE, tmp_path / "later.db", timeout_s=30)
+        assert contents(tmp_path / "later.db") == contents(database)
+        assert not (tmp_path / "later.db.damaged").exists()
+    writing.close()
+
+
+async def test_snapshot_of_a_damaged_page_is_passed_over(tmp_path: Path) -> None:
+    """Only the checks of the copy find it: the page is in no other file of that state."""
+    database, location = tmp_path / "results.db", parse_location(f"file://{tmp_path}/replica")
+    writing = Database(database, DEVICE)
+    writing.write(200)  # so that what follows changes other pages
+    writing.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    (_, _, digest), *_ = contents(database)
+    async with replicate(database, DEVICE, f"file://{tmp_path}/replica") as litestream:
+        await litestream.sync(20)
+        writing.write(1)
+        newest = f"{(await litestream.sync(20)).txid:016x}"
+        synced = contents(database)
+        flip(database, database.read_bytes().find(digest))
+        async with litestream.paused():
+            await litestream.snapshot()
+    writing.close()
+    done = await restore(location, DEVICE, tmp_path / "copy.db", timeout_s=30)
+    assert contents(tmp_path / "copy.db") == synced
+    assert (done.txid, done.passed_over) == (newest, (newest,))
+    assert not (tmp_path / "copy.db.damaged").exists()
 
 
 async def test_row_that_only_the_integrity_check_finds_is_found(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from edge_store.replica.points import (
     chain,
     chain_onwards,
     choose,
+    counterpart,
     read_points,
 )
 from edge_store.replica.rebuild import require_space
@@ -35,6 +36,10 @@ def file(level: int, first: int, last: int, at_s: float | None = None) -> LtxFil
         size=100,
         written_at=round(moment.timestamp() * 1000),
     )
+
+
+def sized(one: LtxFile, size: int) -> LtxFile:
+    return msgspec.structs.replace(one, size=size)
 
 
 def points_of(*files: LtxFile) -> Points:
@@ -96,6 +101,27 @@ def test_newest_state_leads_over_the_newest_snapshot_and_the_longest_files() -> 
         "1/31-60",
         *(f"0/{n}-{n}" for n in range(61, 66)),
     ]
+
+
+def test_state_is_made_without_the_snapshots_that_are_passed_over() -> None:
+    point = choose(points_of(*AGED), Txid(60))
+    assert [each.key for each in chain(AGED, point, without=[40])] == ["1/1-30", "1/31-60"]
+    with pytest.raises(RestoreFailed, match="only be made of a snapshot that does not hold"):
+        chain(AGED, choose(points_of(*AGED), Txid(40)), without=[40])
+
+
+def test_snapshot_is_compared_with_the_smallest_other_file_that_ends_there() -> None:
+    others = (sized(file(1, 1, 40), 300), sized(file(0, 40, 40), 90))
+    files = (file(9, 1, 40), file(0, 39, 39), *others)
+    assert counterpart(files, [files[0]]) == others[1]
+    assert counterpart(files, [files[0], file(0, 41, 41)]) is None
+    assert counterpart([files[0]], [files[0]]) is None
+
+
+def test_snapshot_is_not_compared_where_that_would_cost_a_second_download() -> None:
+    snapshot, other = sized(file(9, 1, 40), 8 << 20), sized(file(0, 40, 40), 3 << 20)
+    assert counterpart([snapshot, other], [snapshot]) is None
+    assert counterpart([snapshot, sized(other, 2 << 20)], [snapshot]) is not None
 
 
 def test_time_gives_the_last_state_that_was_there_by_then() -> None:
