@@ -1,8 +1,8 @@
 """A database with months of results in it, made in minutes: what the query benchmark asks.
 
 Rows are real ones, through ``to_row`` and the shipped INSERTs, with short texts, so that a million
-of them are about a gigabyte. Nothing is random: the same number of rows is the same database, but
-for its ids.
+of them are about a gigabyte. Nothing is random: the same number of rows of one box is the same
+database, but for its ids.
 """
 
 import hashlib
@@ -30,21 +30,27 @@ LAST_AT = FIRST_AT + DAYS * 86_400_000
 ROWS_PER_COMMIT = 8192
 COMMITS_PER_CHECKPOINT = 16
 CUSTOMERS = 20_000
+TICKETS = 10**8
 ANSWER = "The printer on floor {} answers again: its queue was full. Ticket {} can be closed. "
 
 
 class History:
     """A file that is written to, open. ``rows`` is how many results it holds."""
 
-    def __init__(self, path: Path, rows_planned: int) -> None:
+    def __init__(
+        self, path: Path, rows_planned: int, *, device_id: str = "bench", days: int = DAYS
+    ) -> None:
         self.path = path
         self.connection = open_writer(path, same_thread=False)
         migrate(self.connection)
-        device_id = create_identity(self.connection, "bench")
         self._boot = begin_boot(
-            self.connection, device_id=device_id, version="0", engine="demo", engine_version="0"
+            self.connection,
+            device_id=create_identity(self.connection, device_id),
+            version="0",
+            engine="demo",
+            engine_version="0",
         )
-        self._pace_ms = (LAST_AT - FIRST_AT) / rows_planned
+        self._pace_ms = days * 86_400_000 / rows_planned
         self._digest = GENESIS
         self.rows = 0
 
@@ -86,19 +92,21 @@ class History:
 
 def past_result(boot: Boot, number: int, pace_ms: float) -> Result:
     """Result ``number`` of the history: models, outcomes, lengths and times differ."""
-    noise = int.from_bytes(hashlib.blake2b(b"%d" % number, digest_size=8).digest(), "big")
+    seed = f"{boot.device_id} {number}".encode()
+    noise = int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest(), "big")
+    ticket = noise // 43 % TICKETS
     model = MODELS[noise % len(MODELS)]
     created_at = FIRST_AT + int(number * pace_ms)
     tokens = 16 + noise // 7 % 500
     latency_ms = round(40 + tokens * (4 + noise // 11 % 100 / 20), 3)
     stream = noise // 13 % 2 == 1
     status = Status.FAILED if noise // 17 % 50 == 0 else Status.COMPLETED
-    text = ANSWER.format(noise // 19 % 9, number) * (1 + noise // 23 % 3)
+    text = ANSWER.format(noise // 19 % 9, ticket) * (1 + noise // 23 % 3)
     document = None
     if noise // 29 % 4 == 0:
         document = f'{{"customer":{{"id":{noise // 31 % CUSTOMERS}}},"urgent":true}}'
         text = document
-    request = b'{"messages":[{"role":"user","content":"What of ticket %d?"}]}' % number
+    request = b'{"messages":[{"role":"user","content":"What of ticket %d?"}]}' % ticket
     return Result(
         id=new_result_id(),
         device_id=boot.device_id,
@@ -136,7 +144,7 @@ def past_result(boot: Boot, number: int, pace_ms: float) -> Result:
             ),
         ),
         content=Content(
-            input_text=f"What of ticket {number}?",
+            input_text=f"What of ticket {ticket}?",
             request_body=request,
             response_body=text.encode(),
         ),

@@ -31,7 +31,8 @@ dir_option = click.option(
 
 @click.group()
 def bench() -> None:
-    """Measure the writer, recording, queries, checks, memory, overload, batches, drills, an engine.
+    """Measure the writer, recording, queries, checks, memory, overload, batches, drills, an engine,
+    a lake.
 
     Figures are medians over interleaved pairs. Exits 1 when one misses its bound.
 
@@ -120,6 +121,27 @@ def verify(rows: int, rounds: int, directory: Path | None) -> None:
     from edge_store.bench import bench_verify
 
     _measure(directory, lambda folder: bench_verify(folder, rows=rows, rounds=rounds))
+
+
+@bench.command()
+@click.option(
+    "--boxes", type=AT_LEAST_ONE, default=20, show_default=True, help="Copies to export.",
+)  # fmt: skip
+@click.option(
+    "--rows", type=AT_LEAST_ONE, default=25_000, show_default=True,
+    help="Results of each, of ten days.",
+)  # fmt: skip
+@dir_option
+def lake(boxes: int, rows: int, directory: Path | None) -> None:
+    """Measure the export of copies to a lake: CPU, bytes, and memory for few and for all boxes.
+
+    \b
+    Example:
+      edge-store bench lake --boxes 10
+    """
+    from edge_store.bench.lake import bench_lake
+
+    _measure(directory, lambda folder: bench_lake(folder, boxes=boxes, rows=rows, say=_say))
 
 
 @bench.command()

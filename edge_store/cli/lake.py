@@ -25,8 +25,17 @@ DAY_S, HOUR_S = 86_400, 3_600
 def lake_option(command: F) -> F:
     """Which lake."""
     return click.option(
-        "--lake", "url", required=True, help="Where the lake lies: a folder, or s3://bucket/prefix."
-    )(command)
+        "--lake", "url",
+        help="Where the lake lies: a folder, or s3://bucket/prefix; else `lake` of fleet.toml.",
+    )(command)  # fmt: skip
+
+
+def place_options(command: F) -> F:
+    """Which lake: by its address, or by the folder whose fleet.toml names it."""
+    return click.option(
+        "--in", "folder", help="The folder of `fleet pull`, whose fleet.toml names the lake.",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+    )(lake_option(command))  # fmt: skip
 
 
 def table_option(command: F) -> F:
@@ -61,7 +70,7 @@ def writer_option(command: F) -> F:
 def export(
     *,
     folder: Path,
-    url: str,
+    url: str | None,
     tables: tuple[str, ...],
     buckets: int,
     only_writer: bool,
@@ -81,7 +90,7 @@ def export(
     from edge_store.fleet.lake.export import ExportPlan, find_all_copies
     from edge_store.fleet.lake.export import export as export_copies
 
-    where = _lake(url, only_writer=only_writer)
+    where = _lake(url, folder, only_writer=only_writer)
     plan = ExportPlan(copies=find_all_copies(folder), tables=tables or NAMES[:2], buckets=buckets)
     show = _json if as_json else _copy_line
     done = export_copies(plan, where, lambda report: click.echo(show(report)))
@@ -91,14 +100,24 @@ def export(
         sys.exit(1)
 
 
-def _lake(url: str, *, only_writer: bool) -> "Lake":
-    from edge_store.fleet.lake.store import Lake
+def _lake(url: str | None, folder: Path | None, *, only_writer: bool) -> "Lake":
+    """The lake, to be written."""
     from edge_store.fleet.lake.writers import require_conditions
 
-    found = Lake(url)
+    found = _place(url, folder)
     if not only_writer:
         require_conditions(found)
     return found
+
+
+def _place(url: str | None, folder: Path | None) -> "Lake":
+    from edge_store.fleet.lake.store import Lake
+    from edge_store.fleet.registry import load_registry
+
+    named = url or (load_registry(folder).lake if folder else None)
+    if named is None:
+        raise click.UsageError("say --lake, or name a `lake` in the fleet.toml of --in")
+    return Lake(named)
 
 
 def _json(report: Any) -> str:
@@ -143,9 +162,9 @@ def lake() -> None:
 
 
 @lake.command()
-@lake_option
+@place_options
 @output_options
-def ls(*, url: str, fmt: str | None) -> None:
+def ls(*, url: str | None, folder: Path | None, fmt: str | None) -> None:
     """Show each table: rows, files, bytes, days.
 
     \b
@@ -153,10 +172,10 @@ def ls(*, url: str, fmt: str | None) -> None:
       edge-store fleet lake ls --lake lake
     """
     from edge_store.fleet.lake.care import states
-    from edge_store.fleet.lake.store import Lake, watermarks
+    from edge_store.fleet.lake.store import watermarks
     from edge_store.query import QueryResult
 
-    where = Lake(url)
+    where = _place(url, folder)
     found = states(where, dict(watermarks(where).tables))
     columns = ("table", "version", "rows", "files", "bytes", "bytes_per_row", "first_day",
                "last_day", "buckets", "kept_since")  # fmt: skip
@@ -174,14 +193,21 @@ def ls(*, url: str, fmt: str | None) -> None:
 
 
 @lake.command()
-@lake_option
+@place_options
 @table_option
 @click.option(
     "--file-size", default=128, show_default=True, type=click.IntRange(1, 4096),
     help="MiB that a file should have.",
 )  # fmt: skip
 @writer_option
-def compact(*, url: str, tables: tuple[str, ...], file_size: int, only_writer: bool) -> None:
+def compact(
+    *,
+    url: str | None,
+    folder: Path | None,
+    tables: tuple[str, ...],
+    file_size: int,
+    only_writer: bool,
+) -> None:
     """Make few large files of the many small ones that exports leave in each partition.
 
     The small ones stay for readers that have begun; `vacuum` removes them.
@@ -192,18 +218,25 @@ def compact(*, url: str, tables: tuple[str, ...], file_size: int, only_writer: b
     """
     from edge_store.fleet.lake.care import compact as compact_table
 
-    where = _lake(url, only_writer=only_writer)
+    where = _lake(url, folder, only_writer=only_writer)
     for table in _tables(where, tables):
         done = compact_table(where, table, file_size * MIB)
         click.echo(f"{table}: {done.files_before} files are {done.files_after} now")
 
 
 @lake.command()
-@lake_option
+@place_options
 @table_option
 @click.option("--older-than", required=True, help="Whole days to keep: 365d.")
 @writer_option
-def expire(*, url: str, tables: tuple[str, ...], older_than: str, only_writer: bool) -> None:
+def expire(
+    *,
+    url: str | None,
+    folder: Path | None,
+    tables: tuple[str, ...],
+    older_than: str,
+    only_writer: bool,
+) -> None:
     """Delete the days that are older than that, by UTC day of admission.
 
     They do not come back with a copy that still has them. `vacuum` removes their files.
@@ -217,20 +250,27 @@ def expire(*, url: str, tables: tuple[str, ...], older_than: str, only_writer: b
     days = int(_seconds(older_than, "--older-than") // DAY_S)
     if days < 1:
         raise click.UsageError("--older-than is at least 1d")
-    where = _lake(url, only_writer=only_writer)
+    where = _lake(url, folder, only_writer=only_writer)
     for table in _tables(where, tables):
         click.echo(f"{table}: {expire_table(where, table, days)} rows deleted")
 
 
 @lake.command()
-@lake_option
+@place_options
 @table_option
 @click.option(
     "--older-than", default="7d", show_default=True,
     help="Leave files that readers or writers may be at: those of that span.",
 )  # fmt: skip
 @writer_option
-def vacuum(*, url: str, tables: tuple[str, ...], older_than: str, only_writer: bool) -> None:
+def vacuum(
+    *,
+    url: str | None,
+    folder: Path | None,
+    tables: tuple[str, ...],
+    older_than: str,
+    only_writer: bool,
+) -> None:
     """Remove files that no commit has in force, and those of exports that were killed.
 
     \b
@@ -240,7 +280,7 @@ def vacuum(*, url: str, tables: tuple[str, ...], older_than: str, only_writer: b
     from edge_store.fleet.lake.care import vacuum as vacuum_table
 
     hours = int(_seconds(older_than, "--older-than") // HOUR_S)
-    where = _lake(url, only_writer=only_writer)
+    where = _lake(url, folder, only_writer=only_writer)
     for table in _tables(where, tables):
         click.echo(f"{table}: {vacuum_table(where, table, hours)} files removed")
 

@@ -33,9 +33,8 @@ SELECT timeline FROM timelines ORDER BY timeline_no
 
 -- name: select_lake_step
 SELECT seq, timeline, digest FROM results
-WHERE seq = (
-    SELECT max(seq) FROM (
-        SELECT seq FROM results WHERE seq > :after ORDER BY seq LIMIT :results))
+WHERE seq > :after AND seq < (SELECT min(seq) FROM results WHERE seq > :after) + :results
+ORDER BY seq DESC LIMIT 1
 
 -- name: select_lake_digest
 SELECT digest FROM results WHERE seq = :seq

@@ -167,7 +167,7 @@ def properties(schema: pa.Schema) -> WriterProperties:
     plain = ColumnProperties(dictionary_enabled=False)
     return WriterProperties(
         compression="ZSTD",
-        compression_level=3,
+        compression_level=1,  # 3 takes a third more of the writing, for 2 % of the bytes
         max_row_group_size=ROWS_PER_GROUP,
         column_properties={name: plain for name in DIFFERENT if name in schema.names},
     )

@@ -1,0 +1,107 @@
+"""``fleet export`` as an operator runs it: killed anywhere, on S3, and after a box forgot."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.lakes import exported, in_copies, in_lake
+from support.motoserver import MotoServer
+from support.replicating import ROOT, Database
+from support.s3server import S3Server
+
+from edge_store.fleet.lake.store import Lake
+from edge_store.fleet.lake.tables import TABLES_DEFAULT
+from edge_store.fleet.lake.writers import require_conditions
+
+DEADLINE_S = 60.0
+KILLS = 4
+BOXES = ("box-a", "box-b", "box-c")
+EDGE_STORE = "from edge_store.cli import main; main()"
+SMALL_COMMITS = f"from edge_store.fleet.lake import append; append.GROUP_BYTES = 1; {EDGE_STORE}"
+Keys = dict[str, str] | None
+
+
+def child(program: str, *arguments: str, environ: Keys = None) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **(environ or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(*arguments: str, environ: Keys = None) -> tuple[int, str]:
+    process = child(EDGE_STORE, "fleet", *arguments, environ=environ)
+    output, _ = process.communicate(timeout=DEADLINE_S)
+    return process.returncode, output
+
+
+def make_fleet(folder: Path, results: int) -> list[Path]:
+    folder.mkdir()
+    copies = []
+    for name in BOXES:
+        database = Database(folder / f"{name}.db", name)
+        database.write(results)
+        database.connection.execute("PRAGMA journal_mode = DELETE")
+        database.close()
+        copies.append(database.path)
+    return copies
+
+
+def files_of(folder: Path) -> int:
+    return sum(1 for path in folder.rglob("*") if path.is_file())
+
+
+def test_export_killed_again_and_again_goes_on_and_doubles_nothing(tmp_path: Path) -> None:
+    """Each is killed when so many files more are in the lake, wherever it is then."""
+    copies = make_fleet(tmp_path / "fleet", 400)
+    folder, seed = tmp_path / "lake", random.randrange(2**32)
+    lake, rng, killed = Lake(str(folder)), random.Random(seed), 0
+    arguments = ["fleet", "export", "--in", str(tmp_path / "fleet"), "--lake", str(folder)]
+    for _ in range(KILLS):
+        process = child(SMALL_COMMITS, *arguments)
+        enough, ends_at = files_of(folder) + rng.randrange(1, 8), time.monotonic() + DEADLINE_S
+        while process.poll() is None and files_of(folder) < enough:
+            assert time.monotonic() < ends_at
+        process.kill()
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+        for table in TABLES_DEFAULT:
+            if lake.find(table) is not None:  # what is there is true, and there once
+                rows = in_lake(lake, table)
+                assert len(rows) == len(set(rows)), seed
+                assert set(rows) <= set(in_copies(*copies, table=table)), seed
+    assert killed >= KILLS - 1, "or this proves nothing"
+    code, output = run("export", "--in", str(tmp_path / "fleet"), "--lake", str(folder))
+    assert code == 0, output
+    for table in TABLES_DEFAULT:
+        assert in_lake(lake, table) == in_copies(*copies, table=table), seed
+
+
+def test_lake_in_a_bucket_with_conditions_is_the_union(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = make_fleet(tmp_path / "fleet", 3)
+    with MotoServer() as server:
+        for name, value in server.environ.items():
+            monkeypatch.setenv(name, value)
+        lake = Lake(server.url("some/lake"))
+        require_conditions(lake)
+        for _ in range(2):
+            exported(tmp_path / "fleet", lake, tables=TABLES_DEFAULT)
+        for table in TABLES_DEFAULT:
+            assert in_lake(lake, table) == in_copies(*copies, table=table)
+
+
+def test_a_bucket_without_conditions_wants_the_operators_word(tmp_path: Path) -> None:
+    make_fleet(tmp_path / "fleet", 3)
+    with S3Server(tmp_path / "s3") as server:
+        arguments = ["export", "--in", str(tmp_path / "fleet"), "--lake", server.url("lake")]
+        code, output = run(*arguments, environ=server.environ)
+    assert (code, "--only-writer" in output) == (78, True), output

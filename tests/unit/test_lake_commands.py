@@ -1,0 +1,64 @@
+"""``fleet export`` and ``fleet lake`` find the lake, say what they did, and keep it small."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from support.replicating import Database
+
+from edge_store.cli.fleet import fleet
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """One box with 3 results, and a fleet.toml that names the lake."""
+    (tmp_path / "fleet.toml").write_text('lake = "lake"\n')
+    box = Database(tmp_path / "box-a.db", "box-a")
+    box.write(3)
+    yield tmp_path
+    box.close()
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(fleet, arguments)
+
+
+def test_lake_of_the_folder_is_exported_to_shown_and_cared_for(folder: Path) -> None:
+    place = ("--in", str(folder))
+    lines = [json.loads(line) for line in run("export", *place, "--json").stdout.splitlines()]
+    assert [(line["table"], line["rows"]) for line in lines] == [
+        ("results", 3), ("outputs", 3), ("results", 3), ("outputs", 3),
+    ]  # fmt: skip
+    shown = list(csv.DictReader(run("lake", "ls", *place, "--csv").stdout.splitlines()))
+    assert [(row["table"], row["rows"], row["files"]) for row in shown] == [
+        ("results", "3", "1"), ("outputs", "3", "1"),
+    ]  # fmt: skip
+    assert "0 files are 0 now" in run("lake", "compact", *place, "--table", "results").stdout
+    expired = run("lake", "expire", *place, "--table", "outputs", "--older-than", "30d")
+    assert expired.stdout == "outputs: 3 rows deleted\n"
+    vacuumed = run("lake", "vacuum", "--lake", str(folder / "lake"), "--older-than", "0s")
+    assert vacuumed.stdout == "results: 0 files removed\noutputs: 1 files removed\n"
+    assert "results: 0 rows appended" in run("export", *place).stdout
+
+
+def test_a_copy_that_fails_is_told_and_the_exit_code_says_so(folder: Path) -> None:
+    (folder / "box-b.db").write_bytes(b"no database" * 1000)
+    done = run("export", "--in", str(folder), "--table", "results")
+    assert done.exit_code == 1
+    assert "box-b.db" in done.stdout
+    assert "results: 3 rows appended" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("lake", "ls"),
+        ("lake", "expire", "--lake", "l", "--older-than", "soon"),
+        ("lake", "expire", "--lake", "l", "--older-than", "5h"),
+    ],
+)
+def test_what_names_no_lake_or_no_span_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
