@@ -11,6 +11,7 @@ from edge_store.cli.fleet_boxes import label, ls, show
 from edge_store.cli.fleet_health import health
 from edge_store.cli.fleet_pull import pull
 from edge_store.cli.fleet_query import query
+from edge_store.cli.fleet_stats import search, stats
 from edge_store.cli.lake import export, lake
 from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.values import POSITIVE
@@ -32,7 +33,7 @@ def fleet() -> None:
     """
 
 
-for command in (pull, export, lake, query, ls, show, label, health):
+for command in (pull, export, lake, query, stats, search, ls, show, label, health):
     fleet.add_command(command)
 
 

@@ -54,6 +54,14 @@ class Centre(Record, frozen=True, kw_only=True):
             find_copies(self.folder), asked(False), params, rows_max=rows_max, timeout_s=timeout_s
         )
 
+    def lake_tables(self) -> frozenset[str]:
+        """The tables that the lake has; none where there is no lake yet."""
+        if self.lake_url is None:
+            return frozenset()
+        from edge_store.fleet.lake.store import Lake, watermarks  # noqa: PLC0415
+
+        return frozenset(watermarks(Lake(self.lake_url)).tables)
+
     def _all_copies(self) -> list[Path]:
         """Those that are kept aside, too."""
         found = self.folder.glob("*.db")

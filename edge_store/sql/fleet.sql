@@ -51,3 +51,18 @@ SELECT
     1000 * unixepoch(coalesce(last_mark_at, started_at)) AS at,
     interrupted + not_stored + lost AS missing
 FROM completeness WHERE missing > 0 ORDER BY boot_no DESC LIMIT :limit
+
+-- name: search_box
+SELECT
+    created_at, device_id, id, model, status,
+    CASE WHEN instr(lower(coalesce(output_text, '')), :text) THEN 'output' ELSE 'input' END AS place,
+    CASE
+        WHEN instr(lower(coalesce(output_text, '')), :text)
+        THEN substr(output_text, max(1, instr(lower(output_text), :text) - :before), :length)
+        ELSE substr(input_text, max(1, instr(lower(input_text), :text) - :before), :length)
+    END AS snippet
+FROM generations
+WHERE (instr(lower(output_text), :text) OR instr(lower(input_text), :text))
+AND hour >= :since / 3600000 AND created_at >= :since_text
+AND (:model IS NULL OR model = :model)
+ORDER BY created_at DESC, device_id, id LIMIT :limit

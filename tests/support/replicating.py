@@ -52,19 +52,16 @@ class Database:
         self._head = read_head(self.connection)
         self._admitted = 0
 
-    def write(self, results: int, *, body_bytes: int = 100) -> None:
-        """Commit that many results of this boot at once."""
+    def write(self, results: int, *, body_bytes: int = 100, **changes: Any) -> None:
+        """Commit that many results of this boot at once; ``changes`` replace fields of each."""
         content = Content(
             input_text="hello", request_body=b"{}", response_body=os.urandom(body_bytes)
         )
         batch = []
         for _ in range(results):
             self._admitted += 1
-            batch.append(
-                make_result(
-                    self._admitted, self.boot.boot_id, device_id=self.device_id, content=content
-                )
-            )
+            fields = {"device_id": self.device_id, "content": content, **changes}
+            batch.append(make_result(self._admitted, self.boot.boot_id, **fields))
         self._commit(batch)
 
     def _commit(self, batch: list[Result]) -> None:

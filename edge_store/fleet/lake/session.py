@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ __all__ = ["Session", "refused"]
 
 MEMORY_MAX = "512MB"  # of DuckDB; beside it lie the Arrow batches that it reads
 THREADS = 2
+INTERRUPT_EVERY_S = 0.05
 LIMITS = {
     "memory_limit": MEMORY_MAX,
     "threads": str(THREADS),
@@ -162,27 +164,36 @@ class Session:
 
     @contextmanager
     def _limited(self, timeout_s: float) -> Iterator[None]:
-        is_late = threading.Event()
+        """Interrupt what runs for longer; again and again, as what comes before a statement, or
+        between two of its rows, is lost.
+        """
+        deadline = monotonic() + timeout_s
+        is_over = threading.Event()
 
         def stop() -> None:
-            is_late.set()
-            self.connection.interrupt()
+            if is_over.wait(timeout_s):
+                return
+            while not is_over.is_set():
+                self.connection.interrupt()
+                is_over.wait(INTERRUPT_EVERY_S)
 
-        timer = threading.Timer(timeout_s, stop)
-        timer.daemon = True
-        timer.start()
+        guard = threading.Thread(target=stop, name="query-timeout", daemon=True)
+        guard.start()
+        failure: Exception | None = None
         try:
             yield
         except (duckdb.Error, UnicodeError, OverflowError, ValueError) as exc:
-            if is_late.is_set():
-                raise QueryRefused(
-                    f"the query took longer than {timeout_s:g} s",
-                    hint="narrow it, or raise --timeout",
-                ) from exc
-            raise refused(exc) from exc
+            failure = exc
         finally:
-            timer.cancel()
-            timer.join()
+            is_over.set()
+            guard.join()
+        if monotonic() > deadline:
+            raise QueryRefused(
+                f"the query took longer than {timeout_s:g} s",
+                hint="narrow it, or raise --timeout",
+            ) from failure
+        if failure is not None:
+            raise refused(failure) from failure
 
 
 def refused(exc: Exception) -> QueryRefused:
