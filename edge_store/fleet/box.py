@@ -18,6 +18,7 @@ from edge_store.fleet.copies import (
     Standing,
     copy_path,
     is_restore_due,
+    is_same,
     keep_standing,
     read_standing,
     witnesses_of,
@@ -134,7 +135,7 @@ class BoxPull:
         path, listed = self._path, self._box.head
         here = read_standing(path, str(self._box.location))
         because, usable = self._usable(here)
-        if usable is not None and listed and listed.version == usable.head_version:
+        if usable is not None and listed and is_same(listed.version, usable.head_version):
             self._leave(usable)
             return
         found = await self._heads.find() if listed else None

@@ -15,8 +15,8 @@ from edge_store.replica.scratch import fsync
 from edge_store.result import Record
 
 __all__ = [
-    "FOLDER", "Standing", "copy_path", "is_restore_due", "keep_standing", "last_standing",
-    "read_standing", "witnesses_of",
+    "FOLDER", "Standing", "copy_path", "is_restore_due", "is_same", "keep_standing",
+    "last_standing", "read_standing", "witnesses_of",
 ]  # fmt: skip
 
 FOLDER = ".pulled"
@@ -104,6 +104,13 @@ def witnesses_of(files: Iterable[LtxFile], txid: Txid) -> tuple[LtxFile, ...]:
         if file.last <= txid and (known is None or known.last < file.last):
             newest[file.level] = file
     return tuple(newest.values())
+
+
+def is_same(listed: str | None, known: str | None) -> bool:
+    """Whether an object is as it was when the store knew it by ``known``. Some stores leave the
+    quotes of an ETag out of a list, or out of what they answer.
+    """
+    return None not in (listed, known) and str(listed).strip('"') == str(known).strip('"')
 
 
 def _place(copy: Path) -> Path:

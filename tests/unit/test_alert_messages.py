@@ -64,6 +64,15 @@ def test_alarm_that_holds_is_told_once_then_reminded_of_then_over(told: Told) ->
     assert told.after(48 * HOUR) == []
 
 
+def test_an_alarm_of_which_there_is_more_to_tell_is_told_again_at_once(told: Told) -> None:
+    told.alarms.raise_(URGENT_ALARM, "one")
+    assert told.after(10) == ["engine_down: raised"]
+    known, now = told.spool.told, 1000 * told.now_s
+    for again, kinds in (((URGENT_ALARM,), ["reminder"]), ((QUIET_ALARM,), []), ((), [])):
+        found = due(told.alarms.active, told.alarms.ended, known, told.config, now, again)
+        assert [each.kind.value for each in found] == kinds
+
+
 def test_alarm_that_flaps_is_not_told(told: Told) -> None:
     for _ in range(20):
         told.alarms.raise_(QUIET_ALARM, "old")

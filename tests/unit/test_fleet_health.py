@@ -278,9 +278,12 @@ async def test_a_box_that_was_refused_its_path_is_a_duplicate_for_a_while(centre
 async def test_one_id_in_two_stores_is_a_duplicate(centre: Centre) -> None:
     await centre.put_head("box-1", seq=1)
     await centre.put_head("box-1", seq=9, store="two")
-    (swept,) = await centre.look()
-    assert "two" in found(swept.box, "duplicate")
-    assert swept.box.seq == 9, "the younger head counts"
+    for older, seq in (("one", 9), ("two", 1)):
+        centre.age("box-1", 100, older)
+        (swept,) = await centre.look()
+        assert "two" in found(swept.box, "duplicate")
+        assert swept.box.seq == seq, "the younger head counts"
+        centre.age("box-1", -100, older)
 
 
 async def test_a_store_s_boxes_that_are_not_ours_are_passed_over(centre: Centre) -> None:

@@ -1,5 +1,6 @@
 """Who may write to a path, asked of a real folder; what a database knows is given."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -188,3 +189,19 @@ async def test_a_path_that_was_emptied_is_noticed(objects: Objects, clock: Clock
     assert await first.check()
     await objects.delete(owner_key(DEVICE))
     assert not await first.check()
+
+
+async def test_a_look_at_the_own_claim_tells_how_far_the_clock_is_off(
+    objects: Objects, tmp_path: Path
+) -> None:
+    mine = of_boot(objects, "mine")
+    await mine.claim()
+    assert mine.offset.ahead_s is None or mine.offset.ahead_s == 0
+    assert await mine.check()
+    assert mine.offset.ahead_s == 0
+    path = tmp_path / "replica" / owner_key(DEVICE)
+    stored = path.stat().st_mtime
+    for by_s in (-100, 100):
+        os.utime(path, (stored + by_s, stored + by_s))
+        assert await mine.check()
+        assert mine.offset.ahead_s == pytest.approx(-by_s, abs=2)

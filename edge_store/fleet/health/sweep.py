@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from edge_store.fleet.copies import copy_path
+from edge_store.fleet.copies import copy_path, is_same
 from edge_store.fleet.heads import LATE_AFTER_S
 from edge_store.fleet.health.facts import Facts, facts_of
 from edge_store.fleet.health.findings import Bounds, BoxHealth, Evidence, judge_box
@@ -112,10 +112,10 @@ async def _changed(
     """The heads of these boxes that are not as they are known."""
     asked: dict[Store, list[DeviceId]] = defaultdict(list)
     for device_id, before in known.items():
-        if (listed := heads.get(device_id)) is not None:
-            version = listed.entry.version
-            if before is None or version is None or version != before.version:
-                asked[listed.store].append(device_id)
+        listed = heads.get(device_id)
+        if listed is None or (before and is_same(listed.entry.version, before.version)):
+            continue
+        asked[listed.store].append(device_id)
     changed: dict[DeviceId, Changed] = {}
     for store, names in asked.items():
         found = await store.read([heads[name].entry.key for name in names])
