@@ -222,6 +222,7 @@ class BoxPull:
             timeout_s=self._manner.timeout_s,
             before_replacing=lambda new: self._settle(new, here, files),
             pace=self._manner.pace,
+            by_litestream=self._manner.is_full or self._path.exists(),  # nothing odd is known
         )
         txid = Txid(int(restored.txid, 16))
         self._say(

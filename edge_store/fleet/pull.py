@@ -22,6 +22,7 @@ from edge_store.errors import AlreadyRunning, ReplicationError, StoreError
 from edge_store.fleet.box import BoxPull, BoxReport, Manner
 from edge_store.fleet.budget import DiskBudget, Evicted
 from edge_store.fleet.find import FoundBox
+from edge_store.replica.bucket import shared_buckets
 from edge_store.replica.location import Credentials, Location, read_credentials
 from edge_store.replica.objects import Objects
 from edge_store.result import Record
@@ -83,7 +84,7 @@ async def pull(
         on_report(report)
         return report
 
-    with _exclusive(plan.manner.into):
+    with _exclusive(plan.manner.into), shared_buckets():
         budget = None if plan.disk_max is None else DiskBudget(plan.manner.into, plan.disk_max)
         evicted = budget.make_room(0) if budget else []
         async with asyncio.TaskGroup() as tasks:

@@ -9,6 +9,8 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,7 +31,7 @@ from edge_store.replica.explain import code_of, status_of
 from edge_store.replica.location import Credentials, Location, Scheme
 from edge_store.result import Record
 
-__all__ = ["REFUSALS", "Bucket", "Entry", "Found", "Precondition", "open_bucket"]
+__all__ = ["REFUSALS", "Bucket", "Entry", "Found", "Precondition", "open_bucket", "shared_buckets"]
 
 CONNECT_TIMEOUT, REQUEST_TIMEOUT = "3s", "10s"
 DOWNLOAD_TIMEOUT = "1h"  # of one request; a read that stalls ends after REQUEST_TIMEOUT
@@ -37,6 +39,8 @@ RETRY_TIMEOUT = timedelta(seconds=10)
 LISTS_AT_A_TIME = 32
 REFUSALS = (PermissionDeniedError, UnauthenticatedError, PermissionError)
 ABSENT = (NotFoundError, FileNotFoundError)
+
+_shared: ContextVar["dict[Any, Bucket] | None"] = ContextVar("shared", default=None)
 
 # "overwrite", "create" (only if there is none), or the version that must still be there
 Precondition = str | dict[str, str]
@@ -99,12 +103,31 @@ def open_bucket(
         from edge_store.replica.sftp import SftpBucket  # noqa: PLC0415  (few boxes need it)
 
         return SftpBucket(location, make_folder=make_folder)
-    if location.scheme is Scheme.FILE and make_folder:  # as Litestream makes it
-        Path(location.path).mkdir(mode=0o750, parents=True, exist_ok=True)
-    store = _open_store(location, credentials, for_download=for_download)
     if location.scheme is Scheme.FILE:
+        if make_folder:  # as Litestream makes it
+            Path(location.path).mkdir(mode=0o750, parents=True, exist_ok=True)
+        store = _open_store(location, credentials, for_download=for_download)
         return FolderBucket(store, Path(location.path))
-    return StoreBucket(store)
+    shared, which = _shared.get(), (location, credentials, for_download)
+    if shared is None or which not in shared:
+        bucket = StoreBucket(_open_store(location, credentials, for_download=for_download))
+        if shared is None:
+            return bucket
+        shared[which] = bucket
+    return shared[which]
+
+
+@contextmanager
+def shared_buckets() -> Iterator[None]:
+    """Within it a store is opened once, and its connections are used again: for who asks it
+    thousands of times in a row. To make a client costs 5 ms of CPU, most of it for certificates; a
+    connection that has long been idle may be dead, so who asks now and then makes a new one.
+    """
+    kept = _shared.set({})
+    try:
+        yield
+    finally:
+        _shared.reset(kept)
 
 
 class StoreBucket:

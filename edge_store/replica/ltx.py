@@ -9,8 +9,9 @@ check. Integers are big-endian.
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import fastcrc
 import lz4.block
@@ -19,13 +20,14 @@ from edge_store.errors import RestoreFailed
 from edge_store.replica.points import LtxFile
 from edge_store.result import Record
 
-__all__ = ["HEADER_BYTES", "LtxHeader", "apply_ltx", "leads_to", "read_header"]
+__all__ = ["HEADER_BYTES", "LtxHeader", "apply_ltx", "assemble", "leads_to", "read_header"]
 
 MAGIC = b"LTX1"
 HEADER = struct.Struct(">4sIIIQQQ")  # magic, flags, page size, pages, first, last, time
 HEADER_BYTES = 100
 FRAME = struct.Struct(">IHI")  # page number, flags, bytes of the block
-FRAME_BYTES, NUMBER_BYTES, SIZE_BYTES = 10, 6, 4
+FRAME_BYTES, NUMBER_BYTES = 10, 6
+READ_BYTES = 256 << 10
 HAS_SIZE = 1
 INDEX_SIZE_BYTES, TRAILER_BYTES = 8, 16
 IS_CHECKSUM = 1 << 63
@@ -68,14 +70,27 @@ def apply_ltx(path: Path, file: LtxFile, database: int, page_size: int) -> LtxHe
     Raises:
         RestoreFailed: it is damaged, or not the file of the listing.
     """
-    content = memoryview(path.read_bytes())
-    header = _header(content, file)
-    if header.page_size != page_size:
-        raise _damaged(file.key, f"its pages have {header.page_size} bytes, not {page_size}")
-    for number, page in _pages(content, header, file.key):
-        os.pwrite(database, page, (number - 1) * page_size)
+    with path.open("rb", buffering=READ_BYTES) as reading:
+        header = _header(reading, file)
+        if header.page_size != page_size:
+            raise _damaged(file.key, f"its pages have {header.page_size} bytes, not {page_size}")
+        for number, page in _pages(reading, header, file.key):
+            os.pwrite(database, page, (number - 1) * page_size)
     os.ftruncate(database, header.pages * page_size)
     return header
+
+
+def assemble(files: Sequence[tuple[Path, LtxFile]], to: Path) -> None:
+    """Make the database ``to`` of files that lead to it from nothing. As ``apply_ltx`` does."""
+    path, file = files[0]
+    with path.open("rb") as reading:
+        header = read_header(reading.read(HEADER_BYTES), file.key)
+    descriptor = os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        for path, file in files:
+            apply_ltx(path, file, descriptor, header.page_size)
+    finally:
+        os.close(descriptor)
 
 
 def leads_to(path: Path, file: LtxFile, database: Path) -> bool:
@@ -85,49 +100,58 @@ def leads_to(path: Path, file: LtxFile, database: Path) -> bool:
     Raises:
         RestoreFailed: the file is damaged, or not the file of the listing.
     """
-    content = memoryview(path.read_bytes())
-    header = _header(content, file)
     is_it = True
-    with database.open("rb", buffering=0) as opened:
-        for number, page in _pages(content, header, file.key):  # to the checksum at the end
+    with (
+        path.open("rb", buffering=READ_BYTES) as reading,
+        database.open("rb", buffering=0) as opened,
+    ):
+        header = _header(reading, file)
+        for number, page in _pages(reading, header, file.key):  # to the checksum at the end
             there = os.pread(opened.fileno(), len(page), (number - 1) * header.page_size)
             is_it = is_it and there == page
     return is_it
 
 
-def _header(content: memoryview, file: LtxFile) -> LtxHeader:
-    header = read_header(bytes(content[:HEADER_BYTES]), file.key)
+def _header(reading: BinaryIO, file: LtxFile) -> LtxHeader:
+    header = read_header(reading.read(HEADER_BYTES), file.key)
     if (header.first, header.last) != (file.first, file.last):
         raise _damaged(file.key, f"it holds TXIDs {header.first:x} to {header.last:x}")
     return header
 
 
-def _pages(content: memoryview, header: LtxHeader, name: str) -> Iterator[tuple[int, bytes]]:
+def _pages(reading: BinaryIO, header: LtxHeader, name: str) -> Iterator[tuple[int, bytes]]:
     """Its pages by number, ascending; after the last one an error if the checksum does not hold."""
-    end = len(content) - TRAILER_BYTES
-    checksum = crc64(bytes(content[:HEADER_BYTES]))
+    end = os.fstat(reading.fileno()).st_size - TRAILER_BYTES
+    unused = LOCK_BYTE // header.page_size + 1
+    reading.seek(0)
+    checksum = crc64(reading.read(HEADER_BYTES))
     at, before = HEADER_BYTES, 0
     while at + FRAME_BYTES <= end:
-        number, flags, size = FRAME.unpack_from(content, at)
+        frame = reading.read(FRAME_BYTES)
+        if len(frame) < FRAME_BYTES:
+            raise _damaged(name, "it was cut short while it was read")
+        number, flags, size = FRAME.unpack(frame)
         if not number:
             break
-        block = at + FRAME_BYTES
-        if flags != HAS_SIZE or block + size > end or not before < number <= header.pages:
+        after = at + FRAME_BYTES + size
+        if flags != HAS_SIZE or after > end or not before < number <= header.pages:
             raise _damaged(name, f"the frame at byte {at} is none")
-        page = _page(content[block : block + size], header.page_size, name)
-        if number == LOCK_BYTE // header.page_size + 1:
+        page = _page(reading.read(size), header.page_size, name)
+        if number == unused:
             raise _damaged(name, f"page {number} is one that SQLite does not use")
-        checksum = crc64(page, crc64(bytes(content[at:block]), checksum))
+        checksum = crc64(page, crc64(frame, checksum))
         yield number, page
-        at, before = block + size, number
-    if any(content[at : at + NUMBER_BYTES]) or at + NUMBER_BYTES + INDEX_SIZE_BYTES > end:
+        at, before = after, number
+    reading.seek(at)
+    rest = reading.read()
+    if any(rest[:NUMBER_BYTES]) or len(rest) < NUMBER_BYTES + INDEX_SIZE_BYTES + TRAILER_BYTES:
         raise _damaged(name, "its end is missing")
-    checksum = crc64(bytes(content[at : len(content) - INDEX_SIZE_BYTES]), checksum)
-    if checksum | IS_CHECKSUM != int.from_bytes(content[-INDEX_SIZE_BYTES:], "big"):
+    checksum = crc64(rest[:-INDEX_SIZE_BYTES], checksum)
+    if checksum | IS_CHECKSUM != int.from_bytes(rest[-INDEX_SIZE_BYTES:], "big"):
         raise _damaged(name, "its checksum does not hold")
 
 
-def _page(block: memoryview, page_size: int, name: str) -> bytes:
+def _page(block: bytes, page_size: int, name: str) -> bytes:
     try:
         page: bytes = lz4.block.decompress(block, uncompressed_size=page_size)
     except (lz4.block.LZ4BlockError, ValueError) as exc:

@@ -76,6 +76,7 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
     before_replacing: Callable[[Path], None] | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
     pace: Pace = unpaced,
+    by_litestream: bool = True,
 ) -> Restored:
     """Rebuild the newest state of ``device_id`` at ``to``, or the one that was replicated by
     ``at`` (with a time zone), or that of exactly the TXID ``at``. Safe to cancel: of it only
@@ -85,7 +86,8 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
     ``new_timeline`` is for a copy that will be served: it hands out used ``seq`` numbers again.
     With ``before_replacing`` the rename may take the place of an older copy: it is called with the
     new one once that is checked, on a thread, and what it raises leaves the older one there.
-    ``on_progress`` is called now and then, on any thread; ``pace``: see ``Download``.
+    ``on_progress`` is called now and then, on any thread; ``pace``: see ``Download``,
+    ``by_litestream``: see ``Source``.
 
     Raises:
         RestoreFailed: ``to`` is there already, the deadline has passed, or Litestream failed.
@@ -103,7 +105,10 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
         )
     replace = before_replacing is not None
     _refuse_overwriting(to, replace=replace)
-    source = Source(location, read_credentials(location), device_id, on_progress, pace)
+    source = Source(
+        location, read_credentials(location), device_id, on_progress, pace,
+        by_litestream=by_litestream,
+    )  # fmt: skip
     try:
         async with asyncio.timeout(timeout_s):
             with scratch_for(to) as scratch:
