@@ -19,7 +19,7 @@ from edge_store.errors import RestoreFailed
 from edge_store.replica.points import LtxFile
 from edge_store.result import Record
 
-__all__ = ["HEADER_BYTES", "LtxHeader", "apply_ltx", "leads_to", "read_header"]
+__all__ = ["HEADER_BYTES", "MEND", "LtxHeader", "apply_ltx", "leads_to", "read_header"]
 
 MAGIC = b"LTX1"
 HEADER = struct.Struct(">4sIIIQQQ")  # magic, flags, page size, pages, first, last, time
@@ -30,6 +30,10 @@ HAS_SIZE = 1
 INDEX_SIZE_BYTES, TRAILER_BYTES = 8, 16
 IS_CHECKSUM = 1 << 63
 LOCK_BYTE = 1 << 30  # SQLite never stores anything in the page that holds it
+MEND = (
+    "where the box still runs, `edge-store replica drill` there uploads its database anew; else "
+    "restore an earlier state, --at TIME: `edge-store replica points` lists them"
+)
 PAGE_SIZES = frozenset(1 << power for power in range(9, 17))
 
 crc64 = fastcrc.crc64.go_iso
@@ -140,5 +144,5 @@ def _page(block: memoryview, page_size: int, name: str) -> bytes:
 def _damaged(name: str, problem: str) -> RestoreFailed:
     return RestoreFailed(
         f"{name} is damaged: {problem}",
-        hint="try an earlier point: `edge-store replica points` lists them",
+        hint=MEND,
     )

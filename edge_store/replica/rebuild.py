@@ -19,7 +19,7 @@ from edge_store.ids import DeviceId
 from edge_store.replica.download import Download, Fetched, Vanished, lay_out
 from edge_store.replica.litestream import find_litestream, render_config, spawn
 from edge_store.replica.location import Credentials, Location, Scheme
-from edge_store.replica.ltx import leads_to
+from edge_store.replica.ltx import MEND, leads_to
 from edge_store.replica.points import (
     LtxFile,
     Point,
@@ -243,8 +243,7 @@ class Source:
         reason = lines[-1].strip()[:500] if lines else "litestream said nothing"
         return RestoreFailed(
             f"{self._device_id} cannot be restored from {self._location}: {reason}",
-            hint="its replica is damaged: try an earlier point, `edge-store replica restore "
-            "--at TIME`; `edge-store replica points` lists them",
+            hint=MEND,
         )
 
 
