@@ -23,9 +23,15 @@ __all__ = ["replica"]
 
 
 def _seconds(_context: click.Context, option: click.Parameter, text: str) -> float:
+    from edge_store.replica.pause import PAUSE_S_MAX
+
     seconds = duration_s(text)
     if seconds is None:
         raise click.BadParameter(f"{text!r} is not like 90s, 30min, 2h or 1d", param=option)
+    if not 0 < seconds <= PAUSE_S_MAX:
+        raise click.BadParameter(
+            f"{text!r} is not from 1s to 7d; for longer, set replica.enabled = false", param=option
+        )
     return seconds
 
 

@@ -204,8 +204,13 @@ def _choices(key: str) -> str:
         kind = _field_type(key)
     except KeyError:
         return ""
-    kind = get_args(kind)[0] if get_args(kind) else kind
+    is_list = False
+    while get_args(kind):  # Annotated[kind, …], tuple[kind, ...]
+        is_list = is_list or get_origin(kind) is tuple
+        kind = get_args(kind)[0]
     is_enum = isinstance(kind, type) and issubclass(kind, StrEnum)
+    if is_list and is_enum:
+        return f"; each is one of {', '.join(kind)}"
     return f"; it is one of {', '.join(kind)}" if is_enum else ""
 
 
@@ -239,7 +244,7 @@ def _explain(
 ) -> ConfigError:
     """Turn msgspec's message, which ends with the path, into ours, which begins with it."""
     text, _, path = str(exc).partition(" - at `$")
-    key = path.rstrip("`").lstrip(".")
+    key = path.rstrip("`").lstrip(".").partition("[")[0]  # of a list, the whole of it is shown
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
     if unknown:
         key = f"{key}.{unknown[1]}".lstrip(".")
@@ -252,7 +257,8 @@ def _explain(
         value = value.get(part) if isinstance(value, dict) else None
     is_setting = key in _flatten(msgspec.to_builtins(Config()))
     if isinstance(value, dict) and not is_setting:  # a rule across fields: it names the key itself
-        return ConfigError(text, hint=f"see [{key}]" if key else "change one of the two")
+        hint = f"set another value in [{key}]; docs/configuration.md lists them"
+        return ConfigError(text, hint=hint if key else "change one of the two")
     return ConfigError(
         f"{key} = {value!r} (in {_origin(key, origins)}): {text}{_choices(key)}",
         hint="set another value",

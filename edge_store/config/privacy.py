@@ -68,4 +68,6 @@ class PrivacySection(Section, frozen=True, kw_only=True):
             try:
                 re.compile(rule)
             except re.error as exc:
-                raise ValueError(f"privacy.rules.{name} is no regular expression: {exc}") from exc
+                raise ValueError(
+                    f"privacy.rules.{name} = {rule!r} is no regular expression: {exc}"
+                ) from exc

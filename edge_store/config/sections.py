@@ -218,8 +218,8 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
         float,
         Meta(
             ge=0,
-            description="How long snapshots are kept: how far back a restore can go. 0: the "
-            "profile's.",
+            description="How long snapshots are kept: how far back a restore can go; no less than "
+            "the interval. 0: the profile's.",
         ),
     ] = 0.0
     local_bytes_max: Annotated[
@@ -261,7 +261,9 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
         Meta(
             ge=0,
             description="How often the replica is restored, to a scratch file, and compared with "
-            "the database; give or take a tenth. 0: only after an unclean start, and when asked.",
+            "the database; give or take a tenth. The first drill of a box, and the next after one "
+            "that failed, comes 5 min after a start. 0: only after an unclean start, and when "
+            "asked.",
         ),
     ] = 86400.0
     drill_idle_s: Annotated[
@@ -286,8 +288,18 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name, least in LEAST_S.items():
-            if 0 < getattr(self, name) < least:
-                raise ValueError(f"replica.{name} must be 0 or at least {least:g}")
+            if 0 < (value := getattr(self, name)) < least:
+                raise ValueError(
+                    f"replica.{name} = {value:g} must be 0 (the profile's) or at least {least:g}"
+                )
+        pace = self.pace
+        if pace.snapshot_retention_s < pace.snapshot_interval_s:
+            raise ValueError(
+                f"replica.snapshot_retention_s = {pace.snapshot_retention_s:g} is less than "
+                f"replica.snapshot_interval_s = {pace.snapshot_interval_s:g}"
+                f"{'' if self.snapshot_interval_s else f' of the profile {self.profile.value}'}: "
+                "no state would lie between two snapshots"
+            )
         if (self.mode is ReplicaMode.EXTERNAL) != bool(self.socket):
             raise ValueError(
                 f"replica.mode = {self.mode.value!r} and replica.socket = {self.socket!r}: a "

@@ -1,8 +1,8 @@
 """The grammar of ``replica.url``: a scheme, a place, a prefix, and the options of that scheme.
 
 Nothing is looked up here. A file URL is taken literally (no percent-decoding), because the default
-one is made from a path. Keys never enter a URL; messages never show the values of options, because
-one of them may be a misplaced secret.
+one is made from a path. Keys never enter a URL; messages show the value of an option only where it
+cannot well be a misplaced secret.
 """
 
 import base64
@@ -140,7 +140,10 @@ def _read_options(
         try:
             found[name] = options[name](text)
         except ValueError as exc:
-            raise ConfigError(f"{key}: its {name} {exc}", hint=EXAMPLES[scheme]) from None
+            shown = f" = {text!r}" if name in SHOWN and SHOWN[name].fullmatch(text) else ""
+            raise ConfigError(
+                f"{key}: its {name}{shown} {exc}", hint=OPTION_EXAMPLES.get(name, EXAMPLES[scheme])
+            ) from None
     return found
 
 
@@ -214,6 +217,17 @@ READERS: dict[Scheme, tuple[Callable[[SplitResult, str], dict[str, Any]], dict[s
     Scheme.SFTP: (_read_host, {"host_key": _host_key, "key_file": _absolute}),
     Scheme.GCS: (_read_bucket, {}),
     Scheme.AZURE: (_read_container, {"endpoint": _endpoint}),
+}
+# Mistyped, and not misplaced: what cannot well be a secret is shown.
+SHOWN = {
+    "endpoint": re.compile(r"[A-Za-z0-9.:/_-]{1,100}"),
+    "path_style": re.compile(r"[A-Za-z0-9]{1,8}"),
+    "concurrency": re.compile(r"[A-Za-z0-9.+-]{1,8}"),
+}
+OPTION_EXAMPLES = {
+    "endpoint": "as in endpoint=https://host:9000; keys come from the environment",
+    "path_style": "path_style=true: the bucket is in the path, as most stores but AWS want it",
+    "concurrency": "how many parts of one upload are sent at once, as in concurrency=4",
 }
 EXAMPLES = {
     Scheme.S3: "as in s3://bucket/prefix?endpoint=https://host:9000&region=us-east-1",

@@ -20,7 +20,11 @@ from edge_store.errors import RestoreFailed
 from edge_store.replica.points import LtxFile
 from edge_store.result import Record
 
+<<<<<<< HEAD
 __all__ = ["HEADER_BYTES", "LtxHeader", "apply_ltx", "assemble", "leads_to", "read_header"]
+=======
+__all__ = ["HEADER_BYTES", "MEND", "LtxHeader", "apply_ltx", "leads_to", "read_header"]
+>>>>>>> rot
 
 MAGIC = b"LTX1"
 HEADER = struct.Struct(">4sIIIQQQ")  # magic, flags, page size, pages, first, last, time
@@ -32,6 +36,10 @@ HAS_SIZE = 1
 INDEX_SIZE_BYTES, TRAILER_BYTES = 8, 16
 IS_CHECKSUM = 1 << 63
 LOCK_BYTE = 1 << 30  # SQLite never stores anything in the page that holds it
+MEND = (
+    "where the box still runs, `edge-store replica drill` there uploads its database anew; else "
+    "restore an earlier state, --at TIME: `edge-store replica points` lists them"
+)
 PAGE_SIZES = frozenset(1 << power for power in range(9, 17))
 
 crc64 = fastcrc.crc64.go_iso
@@ -164,5 +172,5 @@ def _page(block: bytes, page_size: int, name: str) -> bytes:
 def _damaged(name: str, problem: str) -> RestoreFailed:
     return RestoreFailed(
         f"{name} is damaged: {problem}",
-        hint="try an earlier point: `edge-store replica points` lists them",
+        hint=MEND,
     )

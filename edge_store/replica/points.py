@@ -188,7 +188,9 @@ def choose(points: Points, wanted: datetime | int | None) -> Point:
                 raise RestoreFailed(
                     f"{points.of} lacks files from TXID {points.missing_from:016x} on, and later "
                     f"ones are there: {points.told}",
-                    hint=f"restore the last one before the gap: --txid {points.newest.txid:016x}",
+                    hint="where the box still runs, `edge-store replica drill` there uploads its "
+                    f"database anew; else restore the last one before the gap: --txid "
+                    f"{points.newest.txid:016x}",
                 )
             return points.newest
         case datetime():

@@ -19,7 +19,11 @@ from edge_store.ids import DeviceId
 from edge_store.replica.download import Download, Fetched, Pace, Vanished, lay_out, unpaced
 from edge_store.replica.litestream import find_litestream, render_config, spawn
 from edge_store.replica.location import Credentials, Location, Scheme
+<<<<<<< HEAD
 from edge_store.replica.ltx import assemble, leads_to
+=======
+from edge_store.replica.ltx import MEND, leads_to
+>>>>>>> rot
 from edge_store.replica.points import (
     LtxFile,
     Point,
@@ -253,8 +257,7 @@ class Source:
         reason = lines[-1].strip()[:500] if lines else "litestream said nothing"
         return RestoreFailed(
             f"{self._device_id} cannot be restored from {self._location}: {reason}",
-            hint="its replica is damaged: try an earlier point, `edge-store replica restore "
-            "--at TIME`; `edge-store replica points` lists them",
+            hint=MEND,
         )
 
 

@@ -234,11 +234,12 @@ async def test_damaged_replica_leaves_nothing_behind(tmp_path: Path) -> None:
         content[len(content) // 2] ^= 0xFF
         file.write_bytes(content)
     copies = tmp_path / "copies"
-    with pytest.raises(RestoreFailed, match="cannot be restored"):
+    with pytest.raises(RestoreFailed, match="cannot be restored") as caught:
         await restore(
             parse_location(f"{tmp_path}/replica"), DEVICE, copies / "copy.db", timeout_s=30
         )
     assert list(copies.iterdir()) == []
+    assert "`edge-store replica drill` there uploads" in str(caught.value.hint)
 
 
 async def test_missing_replica_is_named(tmp_path: Path, url: str) -> None:

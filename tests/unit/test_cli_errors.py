@@ -55,3 +55,10 @@ def test_seconds_are_a_positive_number(given: str) -> None:
     with pytest.raises(click.BadParameter):
         POSITIVE.convert(given, None, None)
     assert POSITIVE.convert("0.5", None, None) == 0.5
+
+
+@pytest.mark.parametrize("span", ["8d", "0s", "8x"])
+def test_pause_of_no_such_length_is_refused_before_anybody_is_asked(span: str) -> None:
+    done = CliRunner().invoke(cli, ["replica", "pause", "--for", span])
+    assert done.exit_code == click.UsageError.exit_code
+    assert f"'{span}' is not" in done.output

@@ -35,6 +35,9 @@ def write(folder: Path, text: str) -> str:
         ("[engine]\nkind = 'upstream'", ["engine.upstream.base_url", "empty"]),
         ("[engine.upstream]\nbase_url = 'host:1'", ["engine.upstream.base_url", "host:1"]),
         ("[replica]\nurl = 'ftp://x'", ["replica.url", "ftp://x"]),
+        ("[replica]\nmonitor_interval_s = 0.01", ["monitor_interval_s = 0.01", "at least 0.1"]),
+        ("[privacy]\ndetectors = ['mail']", ["privacy.detectors = ['mail']", "each is one of"]),
+        ("[privacy.rules]\nid = '('", ["privacy.rules.id = '('", "no regular expression"]),
         ("[server]\nport = 1\n[server]\n", ["not TOML", "line 3"]),
         ("port =", ["not TOML", "edge-store.toml"]),
     ],
@@ -65,7 +68,7 @@ def test_wrong_file_is_refused_with_key_and_value(
         ("EDGE_STORE_RECORDER__BEAT_S", "nan", ["EDGE_STORE_RECORDER__BEAT_S", "nan"]),
         ("EDGE_STORE_RECORDER__BEAT_S", "61", ["EDGE_STORE_RECORDER__BEAT_S", "61"]),
         ("EDGE_STORE_PRIVACY__DETECTORS", "email", ["EDGE_STORE_PRIVACY__DETECTORS", "'email'"]),
-        ("EDGE_STORE_PRIVACY__DETECTORS", '["mail"]', ["EDGE_STORE_PRIVACY__DETECTORS", "mail"]),
+        ("EDGE_STORE_PRIVACY__DETECTORS", '["mail"]', ["'mail'", "each is one of email,"]),
     ],
 )
 def test_wrong_variable_is_refused_with_name_and_value(

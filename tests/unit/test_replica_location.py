@@ -148,8 +148,9 @@ def test_bucket_without_a_prefix_starts_at_the_device_id() -> None:
         (f"sftp://edge:{SECRET}@host/folder", "a password before"),
         ("sftp://edge@host/folder", "names no host key"),
         ("sftp://edge@host/folder?host_key=AAAA", "is not a public key"),
-        ("s3://edge/a?path_style=yes", "neither true nor false"),
-        ("s3://edge/a?concurrency=0", "number from 1"),
+        ("s3://edge/a?path_style=yes", "path_style = 'yes' is neither true nor false"),
+        ("s3://edge/a?concurrency=0", "concurrency = '0' is not a number from 1"),
+        (f"s3://edge/a?path_style={SECRET}", "its path_style is neither"),
         ("gs://edge/a?region=x", "gs has none"),
         ("file://relative/folder", "three slashes"),
         ("file:///folder?region=x", "no options"),
@@ -158,7 +159,7 @@ def test_bucket_without_a_prefix_starts_at_the_device_id() -> None:
         ("s3://edge/a?regoin=x", "'regoin' is not one of"),
         ("s3://edge/a?region=", "is empty"),
         ("s3://edge/a?region=x&region=y", "given twice"),
-        ("s3://edge/a?endpoint=127.0.0.1:9000", "not an http"),
+        ("s3://edge/a?endpoint=127.0.0.1:9000", "endpoint = '127.0.0.1:9000' is not an http"),
         (f"s3://key:{SECRET}@edge/a", "before `@`"),
         (f"s3://edge/a?secret-access-key={SECRET}", "is not one of"),
         (f"s3://edge/a?endpoint=http://key:{SECRET}@host", "not an http"),
@@ -170,6 +171,12 @@ def test_wrong_address_names_the_key_and_no_secret(url: str, part: str) -> None:
     assert str(caught.value).startswith("replica.url")
     assert part in str(caught.value)
     assert SECRET not in f"{caught.value} {caught.value.hint}"
+
+
+def test_wrong_option_is_answered_with_an_example_of_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_location("s3://edge/a?concurrency=many")
+    assert str(caught.value.hint).endswith("as in concurrency=4")
 
 
 def test_folder_needs_no_keys() -> None:

@@ -179,8 +179,16 @@ def test_a_profile_gives_way_to_what_is_set_by_itself() -> None:
     section = ReplicaSection(profile=ReplicaProfile.FRUGAL, snapshot_interval_s=7200.0)
     assert section.pace.snapshot_interval_s == 7200.0
     assert section.pace.monitor_interval_s == PACES[ReplicaProfile.FRUGAL].monitor_interval_s
-    with pytest.raises(ValueError, match="monitor_interval_s must be 0 or at least"):
+    with pytest.raises(ValueError, match=r"monitor_interval_s = 0\.01 must be 0 .* at least 0\.1"):
         ReplicaSection(monitor_interval_s=0.01)
+
+
+def test_snapshots_are_kept_no_shorter_than_the_time_between_two() -> None:
+    ReplicaSection(snapshot_interval_s=120.0, snapshot_retention_s=120.0)
+    with pytest.raises(ValueError, match=r"retention_s = 60 is less than .*interval_s = 120:"):
+        ReplicaSection(snapshot_interval_s=120.0, snapshot_retention_s=60.0)
+    with pytest.raises(ValueError, match=r"interval_s = 43200 of the profile balanced:"):
+        ReplicaSection(snapshot_retention_s=3600.0)
 
 
 @pytest.mark.parametrize("pace", PACES.values(), ids=list(PACES))
