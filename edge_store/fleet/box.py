@@ -13,6 +13,7 @@ import msgspec
 from edge_store.clock import now_ms
 from edge_store.errors import DiskBudgetSpent, EdgeStoreError, ReplicaBehind, StoreError
 from edge_store.fleet.advance import Limits, NotOnwards, advance, is_told
+from edge_store.fleet.boxes import look_inside
 from edge_store.fleet.budget import DiskBudget, Evicted
 from edge_store.fleet.copies import (
     Standing,
@@ -35,6 +36,7 @@ from edge_store.replica.points import LtxFile, Txid, list_files
 from edge_store.replica.restore import restore
 from edge_store.replica.scratch import discard_scratch
 from edge_store.result import Record
+from edge_store.schema import SCHEMA_VERSION
 from edge_store.sqlite import open_reader, translated
 
 __all__ = ["BoxPull", "BoxReport", "Flag", "How", "Manner"]
@@ -55,6 +57,7 @@ class Flag(StrEnum):
 
     TXID_REGRESSED = "txid_regressed"  # in one timeline: its replica was begun anew, or set back
     FORKED = "forked"  # in one timeline: the box goes on from an earlier state, as of a snapshot
+    SCHEMA_NEWER = "schema_newer"  # than this edge-store's: the digests of its rows were not taken
 
 
 class BoxReport(Record, frozen=True, kw_only=True):
@@ -120,7 +123,7 @@ class BoxPull:
         """Bring its copy up to date. Raises nothing of its own: what failed is in the report. It
         may be called again after a failure.
         """
-        self._say(error=None, code=None)
+        self._say(error=None, code=None, flags=())
         try:
             await self._pull()
         except (EdgeStoreError, OSError) as exc:
@@ -132,8 +135,8 @@ class BoxPull:
         self._report = msgspec.structs.replace(self._report, **of_it)
 
     async def _pull(self) -> None:
-        path, listed = self._path, self._box.head
-        here = read_standing(path, str(self._box.location))
+        listed = self._box.head
+        here = read_standing(self._path, str(self._box.location))
         because, usable = self._usable(here)
         if usable is not None and listed and is_same(listed.version, usable.head_version):
             self._leave(usable)
@@ -153,14 +156,12 @@ class BoxPull:
             standing = await self._restored(here, because)
             if found is not None:
                 is_behind = standing.txid < found[1].txid
-                is_behind = is_behind or not await asyncio.to_thread(_holds, path, found[1])
+                is_behind = is_behind or not await asyncio.to_thread(_holds, self._path, found[1])
         standing = msgspec.structs.replace(standing, renewed_at=now_ms())
         if found is not None and not is_behind:  # else the next pull looks again
             version = found[0].version.get("e_tag")
             standing = msgspec.structs.replace(standing, head=content, head_version=version)
-        await asyncio.to_thread(keep_standing, path, standing)
-        forgotten, not_forgotten = await asyncio.to_thread(forget_in_all, path)
-        self._say(forgotten=forgotten, not_forgotten=not_forgotten)
+        await asyncio.to_thread(self._keep, standing)
         if is_behind:
             assert found is not None
             raise ReplicaBehind(
@@ -168,6 +169,15 @@ class BoxPull:
                 f"not in its replica, which leads to {standing.txid:016x}: that is here now",
                 hint="files are missing there, or the box has just begun anew: pull again",
             )
+
+    def _keep(self, standing: Standing) -> None:
+        """What follows from a copy that is in its place. On a thread."""
+        if look_inside(self._path).schema_version > SCHEMA_VERSION:
+            self._say(flags=(*self._report.flags, Flag.SCHEMA_NEWER))
+            standing = msgspec.structs.replace(standing, restored_txid=Txid(0))  # not all checked
+        keep_standing(self._path, standing)
+        forgotten, not_forgotten = forget_in_all(self._path)
+        self._say(forgotten=forgotten, not_forgotten=not_forgotten)
 
     def _usable(self, here: Standing | None) -> tuple[str | None, Standing | None]:
         """What may be gone on from; and why not, where there is a reason."""
@@ -220,6 +230,7 @@ class BoxPull:
             device_id,
             self._path,
             timeout_s=self._manner.timeout_s,
+            may_be_newer=True,
             before_replacing=lambda new: self._settle(new, here, files),
             pace=self._manner.pace,
             by_litestream=self._manner.is_full or self._path.exists(),  # nothing odd is known

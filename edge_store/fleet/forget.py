@@ -4,10 +4,12 @@ from contextlib import closing
 from pathlib import Path
 
 from edge_store.errors import StoreError
+from edge_store.fleet.relations import open_compatible
 from edge_store.forget.carry import forget_everywhere
 from edge_store.recorder.transactions import in_transaction
+from edge_store.schema import SCHEMA_VERSION, migrate
 from edge_store.sql import sql
-from edge_store.sqlite import open_copy, open_reader, translated
+from edge_store.sqlite import open_copy
 
 __all__ = ["forget_in_all"]
 
@@ -34,8 +36,13 @@ def forget_in(older: Path, newest: Path) -> int:
     Raises:
         StoreError: one of them cannot be read, or ``older`` not be written.
     """
-    with closing(open_reader(newest)) as reader, translated(f"{newest} cannot be read"):
+    with open_compatible(newest) as reader:
         names = [name for (name,) in reader.execute(sql("select_forgotten_ids"))]
     with closing(open_copy(older)) as connection:
+        if (
+            names
+            and connection.execute(sql("select_schema_version")).fetchone()[0] < SCHEMA_VERSION
+        ):
+            migrate(connection)  # it is no replica's any more
         connection.execute("PRAGMA secure_delete = ON")
         return in_transaction(connection, forget_everywhere, names)

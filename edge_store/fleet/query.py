@@ -1,8 +1,9 @@
 """One SQL statement over many boxes: it sees a box's tables and views, each the union over all.
 
 Only what the statement reads is copied, box by box, into a scratch database on disk; then it runs
-there under the limits of ``query``. Each box evaluates its own views. A relation without the column
-``device_id`` gets it as its first. Columns or relations that an older box lacks are NULL or empty.
+there under the limits of ``query``. Views are evaluated over each box by itself. A relation without
+the column ``device_id`` gets it as its first. A box of another schema is read as one of this (see
+relations.py).
 SQL is composed here from the schema's own names only, and every name is quoted.
 """
 
@@ -14,16 +15,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from edge_store.errors import EdgeStoreError, NotAnEdgeStoreFile, NotFound
+from edge_store.fleet.relations import Relation, quoted, relations, shadowed
 from edge_store.identity import read_device_id
 from edge_store.query import QueryResult, run_query
 from edge_store.replica.extent import DEVICE_ID
 from edge_store.result import Record
-from edge_store.schema import FILES, statements
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, driver, open_reader, translated
 
-__all__ = ["FleetAnswer", "Relation", "Unread", "find_copies", "query_fleet", "quoted", "relations"]
+__all__ = ["FleetAnswer", "Unread", "find_copies", "query_fleet"]
 
 COPY_TIMEOUT_S = 600.0  # of one box's rows
 STEPS_BETWEEN_CHECKS = 100_000  # SQLite virtual machine steps; about 10 ms
@@ -45,18 +48,6 @@ class FleetAnswer(Record, frozen=True, kw_only=True):
     result: QueryResult
     boxes: int
     unread: tuple[Unread, ...]
-
-
-class Relation(Record, frozen=True, kw_only=True):
-    """A table or view of a box, with its columns in order."""
-
-    name: str
-    columns: tuple[tuple[str, str], ...]  # (name, declared type)
-
-    @property
-    def has_device_id(self) -> bool:
-        """Whether rows of it say which box they are from."""
-        return any(name == "device_id" for name, _ in self.columns)
 
 
 def find_copies(folder: Path) -> list[Path]:
@@ -114,37 +105,17 @@ def query_fleet(
     return FleetAnswer(result=result, boxes=boxes, unread=tuple(unread))
 
 
-def relations() -> list[Relation]:
-    """Every table and view of the current schema."""
-    connection = driver.connect(":memory:", isolation_level=None)
-    try:
-        for file in FILES:
-            for statement in statements(file):
-                connection.execute(statement)
-        return [
-            Relation(name=name, columns=_columns(connection, "main", name))
-            for (name,) in connection.execute(sql("select_relations")).fetchall()
-        ]
-    finally:
-        connection.close()
-
-
-def _columns(connection: Connection, database: str, relation: str) -> tuple[tuple[str, str], ...]:
-    rows = connection.execute(sql("select_columns"), {"relation": relation, "database": database})
-    return tuple((name, declared) for name, declared in rows)
-
-
 def _create(relation: Relation) -> str:
     """The union's table: the relation's columns and types, without its constraints."""
-    columns = [f"{quoted(name)} {declared}".rstrip() for name, declared in relation.columns]
+    names = [f"{quoted(each.name)} {each.declared}".rstrip() for each in relation.columns]
     if not relation.has_device_id:
-        columns.insert(0, "device_id TEXT")
-    return f"CREATE TABLE {quoted(relation.name)} ({', '.join(columns)})"
+        names.insert(0, "device_id TEXT")
+    return f"CREATE TABLE {quoted(relation.name)} ({', '.join(names)})"
 
 
 def _wanted(
     scratch: Connection,
-    relations: list[Relation],
+    known: Iterable[Relation],
     statement: str,
     params: Mapping[str, Any] | None,
 ) -> list[Relation]:
@@ -173,15 +144,17 @@ def _wanted(
     finally:
         scratch.set_authorizer(None)
     return [
-        Relation(
-            name=relation.name,
+        msgspec.structs.replace(
+            relation,
             columns=tuple(
-                (column, declared)
-                for column, declared in relation.columns
-                if (relation.name, column) in read or column.lower() in text or "natural" in words
+                each
+                for each in relation.columns
+                if (relation.name, each.name) in read
+                or each.name.lower() in text
+                or "natural" in words
             ),
         )
-        for relation in relations
+        for relation in known
         if relation.name.lower() in words
     ]
 
@@ -206,36 +179,29 @@ def _copy_box(scratch: Connection, path: Path, wanted: list[Relation]) -> None:
         scratch.execute(sql("attach_box"), {"source": source})
         try:
             scratch.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_CHECKS)
-            scratch.execute(sql("savepoint_box"))
-            try:
-                for relation in wanted:
-                    _copy_relation(scratch, relation, device_id)
-            except BaseException:
-                scratch.execute(sql("rollback_box"))
-                raise
-            finally:
-                scratch.execute(sql("release_box"))
+            with shadowed(scratch, "box") as database:
+                scratch.execute(sql("savepoint_box"))
+                try:
+                    for relation in wanted:
+                        _copy_relation(scratch, relation, database, device_id)
+                except BaseException:
+                    scratch.execute(sql("rollback_box"))
+                    raise
+                finally:
+                    scratch.execute(sql("release_box"))
         finally:
             scratch.set_progress_handler(None, 0)
             scratch.execute(sql("detach_box"))
 
 
-def _copy_relation(scratch: Connection, relation: Relation, device_id: str) -> None:
-    present = {name for name, _ in _columns(scratch, "box", relation.name)}
-    if not present:
-        return  # an older box without it
-    names = [name for name, _ in relation.columns if name in present]
+def _copy_relation(scratch: Connection, relation: Relation, database: str, device_id: str) -> None:
+    names = [each.name for each in relation.columns]
     targets, sources = [quoted(n) for n in names], [quoted(n) for n in names]
     if "device_id" not in names:
         targets.insert(0, "device_id")
         sources.insert(0, ":device_id")
     scratch.execute(
         f"INSERT INTO main.{quoted(relation.name)} ({', '.join(targets)}) "  # noqa: S608  (quoted)
-        f"SELECT {', '.join(sources)} FROM box.{quoted(relation.name)}",
+        f"SELECT {', '.join(sources)} FROM {database}.{quoted(relation.name)}",
         {"device_id": device_id},
     )
-
-
-def quoted(name: str) -> str:
-    """A name as SQL has it."""
-    return '"' + name.replace('"', '""') + '"'

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
-from edge_store.chain import ChainCheck, verify_chain
+from edge_store.chain import ChainCheck, check_links, verify_chain
 from edge_store.errors import (
     Corrupt,
     EdgeStoreError,
@@ -73,6 +73,7 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
     timeout_s: float,
     at: datetime | Txid | None = None,
     new_timeline: bool = False,
+    may_be_newer: bool = False,
     before_replacing: Callable[[Path], None] | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
     pace: Pace = unpaced,
@@ -84,6 +85,8 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
     on.
 
     ``new_timeline`` is for a copy that will be served: it hands out used ``seq`` numbers again.
+    ``may_be_newer`` is for one that is only read: of a newer schema, whose rows' digests cannot be
+    taken here, the chain over them is checked.
     With ``before_replacing`` the rename may take the place of an older copy: it is called with the
     new one once that is checked, on a thread, and what it raises leaves the older one there.
     ``on_progress`` is called now and then, on any thread; ``pace``: see ``Download``,
@@ -118,8 +121,9 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
                     cancelled = threading.Event()
                     try:
                         return await asyncio.to_thread(
-                            _finish, copy, device_id, began + timeout_s, cancelled, new_timeline
-                        )
+                            _finish, copy, device_id, began + timeout_s, cancelled,
+                            (new_timeline, may_be_newer),
+                        )  # fmt: skip
                     finally:
                         cancelled.set()
 
@@ -199,9 +203,13 @@ def _finish(
     device_id: DeviceId,
     deadline: float,
     cancelled: threading.Event,
-    new_timeline: bool,  # noqa: FBT001  (handed through to_thread)
+    purpose: tuple[bool, bool],
 ) -> ChainCheck:
-    """Check the copy and close it as one file. On a thread of its own; ends by the deadline."""
+    """Check the copy and close it as one file. On a thread of its own; ends by the deadline.
+
+    ``purpose``: ``new_timeline`` and ``may_be_newer``, see ``restore``.
+    """
+    new_timeline, may_be_newer = purpose
 
     def is_over() -> bool:
         return cancelled.is_set() or time.monotonic() > deadline
@@ -215,19 +223,19 @@ def _finish(
         ):
             checking_pages = threads.submit(_check_pages, copy, device_id, is_over)
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > SCHEMA_VERSION:
-                raise SchemaTooNew(
-                    f"{device_id} writes schema {version}; this edge-store knows {SCHEMA_VERSION}",
-                    hint="upgrade edge-store here first, then on the boxes",
-                )
+            is_newer = version > SCHEMA_VERSION
+            if is_newer and not may_be_newer:
+                raise _too_new(device_id, version)
             owner = read_device_id(connection)
             if owner != device_id:
                 raise VerifyFailed(
                     f"the replica of {device_id} holds the database of {owner}",
                     hint="two boxes have written under one id: give each its own",
                 )
-            check = verify_chain(connection)
+            check = check_links(connection) if is_newer else verify_chain(connection)
             if check.faults:
+                if is_newer:
+                    raise _too_new(device_id, version)
                 shown = "; ".join(check.faults[:FAULTS_SHOWN])
                 raise VerifyFailed(
                     f"the digest chain of {device_id} does not hold ({len(check.faults)} faults): "
@@ -243,6 +251,13 @@ def _finish(
     finally:
         connection.close()
     return check
+
+
+def _too_new(device_id: DeviceId, version: int) -> SchemaTooNew:
+    return SchemaTooNew(
+        f"{device_id} writes schema {version}; this edge-store knows {SCHEMA_VERSION}",
+        hint="upgrade edge-store here first, then on the boxes",
+    )
 
 
 def _check_pages(copy: Path, device_id: DeviceId, is_over: Callable[[], bool]) -> None:

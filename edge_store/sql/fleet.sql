@@ -1,11 +1,11 @@
 -- A box's copy beside the scratch database of a fleet query.
 
 -- name: select_relations
-SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
-ORDER BY name
+SELECT name, type, sql FROM sqlite_schema
+WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY rowid
 
 -- name: select_columns
-SELECT name, type FROM pragma_table_info(:relation, :database) ORDER BY cid
+SELECT name, type, dflt_value FROM pragma_table_info(:relation, :database) ORDER BY cid
 
 -- name: attach_box
 ATTACH DATABASE :source AS box

@@ -28,6 +28,7 @@ from edge_store.ids import DeviceId
 from edge_store.replica.heads import Heads, read_head
 from edge_store.replica.location import parse_location, read_credentials
 from edge_store.replica.objects import Objects
+from edge_store.schema import SCHEMA_VERSION
 
 DEADLINE_S = 60.0
 DAY_MS = 86_400_000
@@ -225,3 +226,34 @@ def test_box_whose_txids_go_back_in_one_timeline_is_flagged(tmp_path: Path) -> N
     box = report["boxes"]["box-a"]
     assert (box["how"], box["flags"], box["kept"]) == ("restored", ["txid_regressed"], None)
     assert contents(into / "box-a.db") == contents(database)
+
+
+def test_box_of_a_newer_schema_is_pulled_brought_forward_and_flagged(tmp_path: Path) -> None:
+    url, into, box = f"file://{tmp_path}/replicas", tmp_path / "fleet", tmp_path / "boxes" / "box-a"
+    box.mkdir(parents=True)
+    database = Database(box / "results.db", "box-a")
+    database.connection.execute("ALTER TABLE results ADD COLUMN later TEXT DEFAULT 'x'")
+    database.connection.execute("CREATE TABLE later (x)")
+    database.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    location = parse_location(url)
+    heads = Heads(Objects(location, None), DeviceId("box-a"))
+
+    async def grown() -> dict[str, Any]:
+        async with replicate(database.path, "box-a", url) as litestream:
+            database.write(3)
+            synced = await litestream.sync(20)
+            (seq,) = database.connection.execute("SELECT max(seq) FROM results").fetchone()
+            await heads.write(read_head(database.connection, database.boot, synced.txid, seq)[0])
+        done, report = await asyncio.to_thread(pulled, into, "--from", url)
+        assert done.exit_code == 0, done.output
+        found: dict[str, Any] = report["boxes"]["box-a"]
+        return found
+
+    first, second = asyncio.run(grown()), asyncio.run(grown())
+    database.close()
+    assert (first["how"], first["flags"]) == ("restored", ["schema_newer"])
+    assert (second["how"], second["flags"]) == ("advanced", ["schema_newer"])
+    assert contents(into / "box-a.db") == contents(database.path)
+    statement = "SELECT count(*) AS n, count(output_text) AS texts FROM generations"
+    asked = CliRunner().invoke(fleet, ["query", statement, "--in", str(into)])
+    assert json.loads(asked.stdout) == {"n": 6, "texts": 6}, asked.output

@@ -101,7 +101,7 @@ def test_endless_statement_is_stopped(fleet: Path) -> None:
         query_fleet(find_copies(fleet), endless, rows_max=10, timeout_s=0.2)
 
 
-def test_column_that_an_older_box_lacks_is_null(fleet: Path) -> None:
+def test_column_that_a_box_lacks_is_null_and_its_views_are_ours(fleet: Path) -> None:
     database = Database(fleet / "box-c.db", "box-c")
     database.write(1)
     database.connection.execute("ALTER TABLE annotations RENAME COLUMN value TO older")
@@ -111,7 +111,7 @@ def test_column_that_an_older_box_lacks_is_null(fleet: Path) -> None:
     )
     database.close()
     assert rows(fleet, "SELECT device_id, id, value FROM annotations") == [("box-c", "x", None)]
-    assert rows(fleet, "SELECT count(*) FROM v_openai") == [(5,)]
+    assert rows(fleet, "SELECT count(*) FROM v_openai") == [(6,)]
 
 
 def test_copy_that_cannot_be_read_is_named_and_the_others_answer(fleet: Path) -> None:

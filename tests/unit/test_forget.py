@@ -21,6 +21,7 @@ from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.transactions import in_transaction
 from edge_store.result import Result
+from edge_store.schema import SCHEMA_VERSION
 from edge_store.sqlite import Connection, open_copy, open_reader
 
 
@@ -71,6 +72,41 @@ def test_what_was_forgotten_goes_from_the_older_copies(tmp_path: Path) -> None:
     assert b"answer 2" in others.read_bytes()
     assert damaged.read_bytes() == b"damaged" * 1000
     assert forget_in_all(newest) == (0, (damaged,))
+
+
+def test_older_copy_of_an_older_schema_is_migrated_to_forget(tmp_path: Path) -> None:
+    newest, older = tmp_path / "box-a.db", tmp_path / "box-a.2026-11-01T000000Z.db"
+    all_ = results(3)
+    connection = box(older, *all_)
+    before_the_last(connection)
+    connection.close()
+    connection = box(newest, *all_)
+    assert forget_in_all(newest) == (0, ())
+    assert schema_of(older) == SCHEMA_VERSION - 1, "nothing is to be forgotten in it"
+    delete_results(connection, [2], Reason.FORGET)
+    connection.close()
+    assert forget_in_all(newest) == (1, ())
+    assert schema_of(older) == SCHEMA_VERSION
+    assert b"answer 2" not in older.read_bytes()
+
+
+def before_the_last(connection: Connection) -> None:
+    """Take the last migration back."""
+    for table in ("open_batches", "open_responses", "response_keys"):
+        connection.execute(f"DROP TABLE {table}")
+    for index in ("batches_by_tenant", "files_by_tenant", "files_by_expiry"):
+        connection.execute(f"DROP INDEX {index}")
+    connection.execute("DROP INDEX queued_requests_by_tenant")
+    connection.execute("CREATE INDEX responses_in_background ON responses (id)")
+    connection.execute("DELETE FROM _sqlite_migrations WHERE name = '0007_open'")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
+
+
+def schema_of(path: Path) -> Any:
+    reader = open_reader(path)
+    (version,) = reader.execute("PRAGMA user_version").fetchone()
+    reader.close()
+    return version
 
 
 def test_only_what_was_chosen_is_forgotten(tmp_path: Path) -> None:

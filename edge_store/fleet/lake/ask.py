@@ -30,7 +30,8 @@ from edge_store.fleet.lake.views import (
     needed_by,
     part_columns,
 )
-from edge_store.fleet.query import FleetAnswer, Unread, quoted
+from edge_store.fleet.query import FleetAnswer, Unread
+from edge_store.fleet.relations import quoted
 from edge_store.replica.extent import DEVICE_ID
 from edge_store.sql import sql, sql_of
 from edge_store.sqlite import translated

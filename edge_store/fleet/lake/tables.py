@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from edge_store.errors import Corrupt, NotAnEdgeStoreFile
+from edge_store.fleet.relations import columns
 from edge_store.identity import read_device_id
 from edge_store.ids import DeviceId
 from edge_store.schema import FILES, statements
@@ -115,8 +116,7 @@ def _selected(table: str) -> list[tuple[str, str]]:
 
 
 def _columns(connection: Connection, table: str) -> list[tuple[str, str]]:
-    found = connection.execute(sql("select_columns"), {"relation": table, "database": "main"})
-    return [(name, declared) for name, declared in found]
+    return [(each.name, each.declared) for each in columns(connection, "main", table)]
 
 
 def bucket_of(device_id: str, buckets: int) -> int:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from edge_store.errors import QueryRefused
 from edge_store.fleet.lake.session import Session
 from edge_store.fleet.lake.tables import TABLES, schema_of
-from edge_store.fleet.query import quoted, relations
+from edge_store.fleet.relations import quoted, relations
 from edge_store.sql import sql_of
 
 __all__ = [
@@ -62,7 +62,7 @@ def columns_of(table: str) -> Mapping[str, str]:
     """Names and types of a view on a table: in the order of the live one, then the lake's own."""
     known = {field.name: TYPES[field.type] for field in schema_of(table) if field.name != "bucket"}
     (relation,) = (each for each in relations() if each.name == table)
-    live = [name for name, _ in relation.columns]
+    live = [column.name for column in relation.columns]
     if "device_id" not in live:
         live.insert(0, "device_id")
     return {name: known[name] for name in (*live, *known)}
