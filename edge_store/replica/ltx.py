@@ -20,11 +20,9 @@ from edge_store.errors import RestoreFailed
 from edge_store.replica.points import LtxFile
 from edge_store.result import Record
 
-<<<<<<< HEAD
-__all__ = ["HEADER_BYTES", "LtxHeader", "apply_ltx", "assemble", "leads_to", "read_header"]
-=======
-__all__ = ["HEADER_BYTES", "MEND", "LtxHeader", "apply_ltx", "leads_to", "read_header"]
->>>>>>> rot
+__all__ = [
+    "HEADER_BYTES", "MEND", "LtxHeader", "apply_ltx", "assemble", "leads_to", "read_header",
+]  # fmt: skip
 
 MAGIC = b"LTX1"
 HEADER = struct.Struct(">4sIIIQQQ")  # magic, flags, page size, pages, first, last, time

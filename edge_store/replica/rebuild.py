@@ -19,11 +19,7 @@ from edge_store.ids import DeviceId
 from edge_store.replica.download import Download, Fetched, Pace, Vanished, lay_out, unpaced
 from edge_store.replica.litestream import find_litestream, render_config, spawn
 from edge_store.replica.location import Credentials, Location, Scheme
-<<<<<<< HEAD
-from edge_store.replica.ltx import assemble, leads_to
-=======
-from edge_store.replica.ltx import MEND, leads_to
->>>>>>> rot
+from edge_store.replica.ltx import MEND, assemble, leads_to
 from edge_store.replica.points import (
     LtxFile,
     Point,
