@@ -36,6 +36,7 @@ else:
 
 __all__ = [
     "APPLICATION_ID",
+    "NO_DATABASE",
     "PAGE_BYTES",
     "SQLITE_ERRORS",
     "Connection",
@@ -73,6 +74,10 @@ WRITER_PRAGMAS: tuple[tuple[str, int | str, str], ...] = (
 )
 
 MAPPED_BYTES_MAX = 2**40
+NO_DATABASE = (
+    "was there a box: is its disk mounted, was the file moved? bring it back, or `edge-store "
+    "replica restore` rebuilds it; --db names another; a new box: `edge-store init`"
+)
 RESTORE_HINT = "keep the file; `edge-store replica restore --to FILE` rebuilds it"
 STRICT_SINCE = (3, 37, 0)
 VULNERABLE_FROM, VULNERABLE_UNTIL = (3, 7, 0), (3, 51, 3)
@@ -232,7 +237,7 @@ def _open_reader(module: Any, path: Path, busy_timeout_ms: int) -> Connection:
     if not path.is_file():
         raise NotAnEdgeStoreFile(
             f"{path}: there is no such file",
-            hint="`edge-store init` creates one; --db names another",
+            hint=NO_DATABASE,
         )
     with translated(f"{path} cannot be read"):
         connection: Connection = module.connect(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_store.cli.output import bytes_text, time_text, write_rows
+from edge_store.cli.output import bytes_text, span_text, time_text, write_rows
 from edge_store.cli.values import AT_LEAST_ZERO
 
 if TYPE_CHECKING:
@@ -46,19 +46,22 @@ def price_options(command: Any) -> Any:
     "--stored-bytes", type=click.IntRange(min=0),
     help="What lies in the store; without it, the store is asked.",
 )  # fmt: skip
+@click.option("--early", is_flag=True, help="Even if less than an hour is counted.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def cost(
     config: str | None,
     prices_of: str | None,
     stored_bytes: int | None,
     *,
+    early: bool,
     as_json: bool,
     **own: float | None,
 ) -> None:
     """Say what the replica costs in a month like the days that this box has counted.
 
-    At most 30 days are counted. The daemon need not run. Prices are lists of vendors as of a date
-    that is shown, without their free shares; give yours where they differ.
+    At most 30 days are counted, and said; of less than an hour no month is told. The daemon need
+    not run. Prices are lists of vendors as of a date that is shown, without their free shares; give
+    yours where they differ.
 
     \b
     Example:
@@ -67,7 +70,7 @@ def cost(
     """
     from edge_store.config import load
     from edge_store.errors import ReplicaNotFound
-    from edge_store.replica.cost import bill
+    from edge_store.replica.cost import AGE_MIN_S, bill, counted_s
     from edge_store.replica.location import parse_location
     from edge_store.replica.traffic import read_usage
 
@@ -80,6 +83,13 @@ def cost(
             "nothing is counted yet: this box has not replicated anything",
             hint="start the daemon; it writes down what it counts every 30 s",
         )
+    span_s = counted_s(usage)
+    if span_s < AGE_MIN_S and not early:
+        raise ReplicaNotFound(
+            f"only {span_text(span_s)} are counted, from {time_text(usage.since)}: that tells "
+            "little of a month, and a box's first hour uploads everything",
+            hint="ask again when an hour is counted; --early shows it nevertheless",
+        )
     if stored_bytes is None:
         stored_bytes = _stored_bytes(settings, location)
     items = bill(usage, prices, stored_bytes)
@@ -89,6 +99,7 @@ def cost(
         "profile": settings.replica.profile.value,
         "counted_from": time_text(usage.since),
         "counted_to": time_text(usage.at),
+        "counted_s": round(span_s),
         "prices": prices.source,
         "bytes_stored_are_known": stored_bytes is not None,
     }
@@ -97,7 +108,8 @@ def cost(
         click.echo(json.dumps({**about, "month": lines, "usd": round(total, 4)}))
         return
     click.echo(f"{about['where']}, {about['profile']}")
-    click.echo(f"30 days like those from {about['counted_from']} to {about['counted_to']}")
+    span = f"{span_text(span_s)} from {about['counted_from']} to {about['counted_to']}"
+    click.echo(f"30 days like the {span}")
     click.echo(f"prices: {prices.source}{'' if is_listed else ', and as given'}")
     _write(items, total)
     if stored_bytes is None:

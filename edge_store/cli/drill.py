@@ -23,33 +23,27 @@ def drill(config: str | None, *, as_json: bool) -> None:
     The daemon does it, with low priority, and records it: receipts say `proven` then. A replica
     that fails is uploaded anew, and proven again; but where the database itself is damaged its
     replica is left as it is. While the daemon is stopped it is done here, and nothing is recorded
-    or mended. Exits 0 when the replica is proven, 65 when it is not.
+    or mended. Exits 0 when the replica is proven, 65 when it is not, 1 when nothing is known of it:
+    the store does not answer, the disk is full. With --json, that is `error` in place of `drills`.
 
     \b
     Example:
       edge-store replica drill --config mybox
     """
-    from edge_store.cli.change import follow
     from edge_store.config import load
-    from edge_store.errors import ReplicationError, StoreError
+    from edge_store.errors import EdgeStoreError, ReplicationError
     from edge_store.exits import CORRUPT
 
     settings = load(config).config
     if not settings.replica.enabled:
         raise ReplicationError("this box replicates nothing", hint="set replica.enabled = true")
-    lines = follow(Path(settings.store.path), "/drills")
-    found: dict[str, Any] | None = None
-    if lines is None:
-        found = _here(settings)
-    else:
-        for line in lines:
-            if "step" in line:
-                _say(line["step"])
-            found = line if line.keys() & {"drills", "error"} else found
-    if found is None:
-        raise StoreError("the daemon ended before the drill did", hint="see its log")
-    if "error" in found:
-        raise ReplicationError(found["error"]["message"], hint=found["error"]["hint"] or "")
+    try:
+        found = _carried_out(settings)
+    except EdgeStoreError as exc:
+        if as_json:
+            error = {"code": exc.code, "message": str(exc), "hint": exc.hint}
+            click.echo(json.dumps({"error": error}, ensure_ascii=False))
+        raise
     drills = found["drills"]
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
@@ -59,6 +53,30 @@ def drill(config: str | None, *, as_json: bool) -> None:
     last = drills[-1]["proof"]
     if last["failure"] or last["live"]:
         sys.exit(CORRUPT)
+
+
+def _carried_out(settings: "Config") -> dict[str, Any]:
+    """By the daemon; while it is stopped, here.
+
+    Raises:
+        EdgeStoreError: nothing is known of the replica.
+    """
+    from edge_store.cli.change import follow
+    from edge_store.errors import ReplicationError, StoreError
+
+    lines = follow(Path(settings.store.path), "/drills")
+    if lines is None:
+        return _here(settings)
+    found: dict[str, Any] | None = None
+    for line in lines:
+        if "step" in line:
+            _say(line["step"])
+        found = line if line.keys() & {"drills", "error"} else found
+    if found is None:
+        raise StoreError("the daemon ended before the drill did", hint="see its log")
+    if "error" in found:
+        raise ReplicationError(found["error"]["message"], hint=found["error"]["hint"] or "")
+    return found
 
 
 def _say(step: str) -> None:
@@ -85,16 +103,18 @@ def _here(settings: "Config") -> dict[str, Any]:
 
     from edge_store.errors import NotAnEdgeStoreFile, ReplicationError
     from edge_store.replica.compare import no_marks
+    from edge_store.replica.drill import UNKNOWN
     from edge_store.replica.heads import Heads
     from edge_store.replica.location import parse_location, read_credentials
     from edge_store.replica.objects import Objects
     from edge_store.replica.proof import Job, prove
+    from edge_store.sqlite import NO_DATABASE
     from edge_store.status import known_device_id
 
     device_id = known_device_id(settings)
     if device_id is None:
         raise NotAnEdgeStoreFile(
-            f"{settings.store.path}: there is no database of a box", hint="run `edge-store init`"
+            f"{settings.store.path}: there is no database of a box", hint=NO_DATABASE
         )
     location = parse_location(settings.replica.url)
     database = Path(settings.store.path)
@@ -113,6 +133,6 @@ def _here(settings: "Config") -> dict[str, Any]:
 
     proof = asyncio.run(carry_out())
     if proof.undecided is not None:
-        raise ReplicationError(f"nothing is known of the replica: {proof.undecided}")
+        raise ReplicationError(f"nothing is known of the replica: {proof.undecided}", hint=UNKNOWN)
     built = msgspec.to_builtins(proof)
     return {"drills": [{"drill_id": None, "cause": "asked", "proof": built}]}

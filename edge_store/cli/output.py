@@ -17,6 +17,7 @@ __all__ = [
     "bytes_text",
     "chosen_format",
     "output_options",
+    "span_text",
     "time_text",
     "write_json",
     "write_rows",
@@ -143,6 +144,14 @@ def bytes_text(count: int) -> str:
             return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def span_text(seconds: float) -> str:
+    """As 90 s, 45 min, 30 h or 12 d."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def time_text(milliseconds: int) -> str:

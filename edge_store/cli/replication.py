@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from edge_store.cli.output import bytes_text, time_text
+from edge_store.cli.output import bytes_text, span_text, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def _replicated(seen: dict[str, Any]) -> str:
     position = f"TXID {seen.get('replicated_txid') or 0} of {seen.get('txid') or 0}"
     if not seen["lag_s"]:
         return f"everything, when last seen: {last}; {position}"
-    return f"behind for {_duration(seen['lag_s'])}; everything, last: {last}; {position}"
+    return f"behind for {span_text(seen['lag_s'])}; everything, last: {last}; {position}"
 
 
 def _health(health: dict[str, Any]) -> "Iterator[Line]":
@@ -91,10 +91,3 @@ def _traffic(traffic: dict[str, Any]) -> str:
     requests = ", ".join(f"{count} {verb}" for verb, count in traffic["requests"].items())
     sent, read = (traffic["bytes"].get(verb, 0) for verb in ("PUT", "GET"))
     return f"{requests or 'nothing'}; {bytes_text(sent)} sent, {bytes_text(read)} read"
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

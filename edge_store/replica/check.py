@@ -76,13 +76,30 @@ async def check_location(
     if proxy:
         yield _ok("proxy", f"requests go through {proxy}")
     probe = _Probe(location, credentials)
+    absent = await asyncio.to_thread(_absent, location)
+    if absent:
+        yield _warning("folder", "it is not there, and is made for these checks only",
+                       "the daemon makes it; is its disk mounted?")  # fmt: skip
     try:
-        async for check in probe.run():
-            yield check
+        try:
+            async for check in probe.run():
+                yield check
+        finally:
+            await probe.clean()
+        if probe.is_writable:
+            yield await _litestream(location, credentials)
     finally:
-        await probe.clean()
-    if probe.is_writable:
-        yield await _litestream(location, credentials)
+        for folder in absent:
+            with suppress(OSError):  # it was never made, or is somebody's by now
+                await asyncio.to_thread(folder.rmdir)
+
+
+def _absent(location: Location) -> list[Path]:
+    """The folders that trying to write there makes, deepest first."""
+    if location.scheme is not Scheme.FILE:
+        return []
+    path = Path(location.path)
+    return [each for each in (path, *path.parents) if not each.exists()]
 
 
 class _Probe:
@@ -134,7 +151,7 @@ class _Probe:
         if isinstance(entries, Check):
             return entries
         if self._key.rpartition("/")[2] not in entries:
-            return _said("list", "what was written is not listed", "is it another bucket's key?")
+            return _said("list", "what was written is not listed", "is it another store's key?")
         return _ok("list", "what was written is listed")
 
     async def _part(self) -> Check:
@@ -182,7 +199,7 @@ class _Probe:
             return found
         if found is not None:
             return _warning("delete", "what was deleted is still there",
-                            "a lock or a versioned bucket: old snapshots may pile up")  # fmt: skip
+                            "a lock, or kept versions: old snapshots may pile up")  # fmt: skip
         return _ok("delete", "gone")
 
     async def clean(self) -> None:

@@ -14,13 +14,13 @@ from edge_store.replica.location import Location
 from edge_store.replica.traffic import VERBS, Usage
 from edge_store.result import Record
 
-__all__ = ["PRICES", "Item", "Prices", "bill", "class_of"]
+__all__ = ["AGE_MIN_S", "PRICES", "Item", "Prices", "bill", "class_of", "counted_s"]
 
 AWS = "https://s3.amazonaws.com"
 MONTH_S = 30 * 86400.0
 GB = 1e9
 THOUSAND = 1000
-AGE_MIN_S = 60.0  # of what is counted: less of it tells nothing of a month
+AGE_MIN_S = 3600.0  # of what is counted: less of it tells nothing of a month
 
 
 class Prices(Record, frozen=True, kw_only=True):
@@ -87,9 +87,14 @@ def class_of(location: Location) -> str | None:
     return None
 
 
+def counted_s(usage: Usage) -> float:
+    """How long was counted, in seconds; the box may have been off meanwhile."""
+    return (usage.at - usage.since) / 1000
+
+
 def bill(usage: Usage, prices: Prices, stored_bytes: int | None) -> list[Item]:
     """For 30 days like those that were counted. ``stored_bytes``: what lies in the store now."""
-    scale = MONTH_S / max((usage.at - usage.since) / 1000, AGE_MIN_S)
+    scale = MONTH_S / max(counted_s(usage), 1.0)
     return list(_items(usage, prices, scale, stored_bytes))
 
 

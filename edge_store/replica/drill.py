@@ -34,7 +34,7 @@ from edge_store.result import Boot, Record
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, translated
 
-__all__ = ["Cause", "Drilled", "Drills", "drilling"]
+__all__ = ["UNKNOWN", "Cause", "Drilled", "Drills", "drilling"]
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +47,7 @@ JITTER = 0.1
 SYNC_TIMEOUT_S = 300.0  # after a crash the path may have to be asked for first
 SYNC_AGAIN_S = 0.2
 LASTING = (ReplicaCause.TAKEN, ReplicaCause.SWAPPED, ReplicaCause.PAUSED)  # until somebody acts
+UNKNOWN = "`edge-store replica check` tries the store; then drill again: the replica may be good"
 HEAL_TIMEOUT_S = 3600.0  # the whole database is uploaded
 
 
@@ -203,7 +204,9 @@ class Drills:
         )
         proof = await prove_aside(job, say, idle_s=section.drill_idle_s)
         if proof.undecided is not None:
-            raise ReplicationError(f"nothing is known of the replica: {proof.undecided}")
+            raise ReplicationError(
+                f"nothing is known of the replica: {proof.undecided}", hint=UNKNOWN
+            )
         return await self._noted(cause, proof)
 
     async def _confirmed(self, timeout_s: float, say: Callable[[str], object]) -> None:

@@ -34,6 +34,7 @@ STATUSES: Final = {
     "503": "it is overloaded or not up yet: try again",
     "507": "it is full",
 }
+NO_FOLDER = "check the address, and that the disk is mounted"
 NO_STORE = "is it an object store? check the endpoint, its port, and the store's log"
 
 # S3's code -> (what is wrong, what to do).
@@ -110,6 +111,8 @@ def explained(exc: Exception, location: Location) -> ReplicationError:
     """What a failed request means. An error that explains itself is returned as it is."""
     if isinstance(exc, ReplicationError):
         return exc
+    if location.scheme is Scheme.FILE and isinstance(exc, (FileNotFoundError, NotADirectoryError)):
+        return ReplicaNotFound(f"{location}: there is no such folder", hint=NO_FOLDER)
     text = "TimedOut" if isinstance(exc, TimeoutError) else str(exc)
     status, code = status_of(text), code_of(text)
     if code is None and (status == "404" or isinstance(exc, FileNotFoundError)):
@@ -125,6 +128,7 @@ def explained(exc: Exception, location: Location) -> ReplicationError:
         what, hint = f"the answer is HTTP status {status}", STATUSES.get(status, NO_STORE)
     else:
         what, hint = _unconnected(text)
+        hint = NO_FOLDER if location.scheme is Scheme.FILE else hint
     return ReplicationError(f"{location}: {what}", hint=hint)
 
 

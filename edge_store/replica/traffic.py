@@ -39,6 +39,7 @@ log = structlog.get_logger(__name__)
 
 DAYS_KEPT = 62
 MONTH_DAYS = 30
+STEP_MS = 366 * 86_400_000  # of the clock: more than any box was switched off
 SIZES_MAX = 4096  # of files that Litestream has merged, and may read again
 LTX_KEY = re.compile(r"/0*([0-9a-f]+)/([0-9a-f]{16})-([0-9a-f]{16})\.ltx$")
 
@@ -188,7 +189,9 @@ class Ledger:
             log.warning("replica_traffic_not_kept", error=exc.strerror)
 
     def _keep(self) -> None:
-        now = now_ms()
+        now = max(now_ms(), self._before.at)  # without a battery a clock begins in 1970
+        if now - self._before.at > STEP_MS:  # it has begun there, and was set since
+            self._before = Sums(since=now, at=now)
         today = _date(now)
         requests, size = self._requests - self._kept[0], self._bytes - self._kept[1]
         days = {day: sums for day, sums in self._before.days.items() if day > _date(now, DAYS_KEPT)}

@@ -40,6 +40,22 @@ def test_folder_passes_and_is_left_as_it_was(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_folder_that_is_not_there_is_told_and_not_left_behind(tmp_path: Path) -> None:
+    checks = checked(f"file://{tmp_path}/backups/edge", {})
+    assert failures(checks) == []
+    assert checks["folder"].state is CheckState.WARNING
+    assert checks["litestream"].state is CheckState.OK
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failure_of_a_folder_speaks_of_no_bucket_and_no_network(tmp_path: Path) -> None:
+    (tmp_path / "backups").write_text("a file")
+    write = checked(f"file://{tmp_path}/backups/edge", {})["write"]
+    assert write.state is CheckState.FAILED
+    assert write.found.endswith("there is no such folder")
+    assert write.advice == "check the address, and that the disk is mounted"
+
+
 def test_store_with_conditions_passes_everything() -> None:
     with MotoServer() as moto:
         checks = checked(moto.url("fleet"), moto.environ)

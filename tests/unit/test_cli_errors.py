@@ -1,6 +1,7 @@
 """What the command prints, and exits with, when something went wrong."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 from edge_store import exits
 from edge_store.cli.main import cli, report
 from edge_store.cli.values import POSITIVE
-from edge_store.errors import ConfigError
+from edge_store.errors import ConfigError, NotAnEdgeStoreFile
 from edge_store.ids import new_result_id
 
 
@@ -62,3 +63,13 @@ def test_pause_of_no_such_length_is_refused_before_anybody_is_asked(span: str) -
     done = CliRunner().invoke(cli, ["replica", "pause", "--for", span])
     assert done.exit_code == click.UsageError.exit_code
     assert f"'{span}' is not" in done.output
+
+
+@pytest.mark.parametrize("command", [["query"], ["replica", "drill"]])
+def test_database_that_is_gone_is_first_looked_for(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "edge-store.toml").write_text("")
+    option = "--db" if command == ["query"] else "--config"
+    place = tmp_path / "results.db" if option == "--db" else tmp_path
+    done = CliRunner().invoke(cli, [*command, option, str(place)])
+    assert isinstance(done.exception, NotAnEdgeStoreFile)
+    assert str(done.exception.hint).startswith("was there a box: is its disk mounted")

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from edge_store.cli.main import cli
 from edge_store.config import PACES, Pace, ReplicaProfile, ReplicaSection
+from edge_store.errors import ReplicaNotFound
 from edge_store.replica import positions, traffic
 from edge_store.replica.childlog import ChildLog
 from edge_store.replica.control import Synced
@@ -116,6 +117,46 @@ def test_sums_go_on_over_restarts_and_days(tmp_path: Path, clock: Clock) -> None
     assert usage is not None
     assert usage.since == Clock.now
     assert usage.month.bytes == {"PUT": 300, "GET": 24}
+
+
+def test_a_clock_that_began_in_1970_stretches_no_bill(tmp_path: Path, clock: Clock) -> None:
+    database = tmp_path / "results.db"
+    clock.now = 0
+    ledger = Ledger(database)
+    ledger.add("PUT", 5, 100)
+    ledger.keep(NOTHING)
+    clock.now = 20_000 * DAY_MS
+    ledger.add("PUT", 7, 100)
+    ledger.keep(NOTHING)
+    clock.now += DAY_MS
+    ledger.keep(NOTHING)
+    assert (ledger.usage.since, ledger.usage.at) == (20_000 * DAY_MS, clock.now)
+    assert ledger.usage.month.requests == {"PUT": 7}
+    clock.now = 0  # the next start, until the time is set
+    again = Ledger(database)
+    again.add("PUT", 1, 1)
+    again.keep(NOTHING)
+    assert (again.usage.since, again.usage.at) == (20_000 * DAY_MS, 20_001 * DAY_MS)
+    assert again.usage.month.requests == {"PUT": 8}
+
+
+def test_a_month_is_told_of_an_hour_or_when_asked(tmp_path: Path, clock: Clock) -> None:
+    config = tmp_path / "edge-store.toml"
+    config.write_text(f"[store]\npath = '{tmp_path}/results.db'\n")
+    ledger = Ledger(tmp_path / "results.db")
+    ledger.add("PUT", 60, 100)
+    command = ["replica", "cost", "--config", str(config), "--stored-bytes", "0"]
+    clock.now += 30 * 60_000
+    ledger.keep(NOTHING)
+    done = CliRunner().invoke(cli, command)
+    assert isinstance(done.exception, ReplicaNotFound)
+    assert "only 30 min are counted" in str(done.exception)
+    early = CliRunner().invoke(cli, [*command, "--early"])
+    assert "30 days like the 30 min from" in early.stdout
+    assert "86400" in early.stdout  # 60 in half an hour
+    clock.now += 30 * 60_000
+    ledger.keep(NOTHING)
+    assert CliRunner().invoke(cli, command).exit_code == 0
 
 
 def test_what_is_older_than_a_month_is_in_no_bill_and_in_the_end_in_no_file(
