@@ -96,15 +96,14 @@ def _with_times(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lines(found: dict[str, Any]) -> "Iterator[tuple[str, str]]":
-    """What the daemon says in words; what lies in the store value by value."""
-    from edge_store.cli.replication import replication_lines
+    """What the daemon says, or what lies in the store, in words."""
+    from edge_store.cli.replication import replication_lines, stored_lines
 
-    if found.get("daemon") == "running":
-        yield "where", found["where"]
-        yield from replication_lines(found)
+    if "where" not in found:
+        yield "state", f"off: nothing is replicated; {found['hint']}"
         return
-    for name, value in found.items():
-        yield name, "-" if value is None else str(value)
+    yield "where", found["where"]
+    yield from replication_lines(found) if found["daemon"] == "running" else stored_lines(found)
 
 
 @replica.command()

@@ -7,7 +7,7 @@ from edge_store.cli.output import bytes_text, span_text, time_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["replication_lines"]
+__all__ = ["replication_lines", "stored_lines"]
 
 Line = tuple[str, str]
 
@@ -17,7 +17,8 @@ def replication_lines(seen: dict[str, Any]) -> "Iterator[Line]":
     from edge_store.replica.status import ReplicaState
 
     state = ReplicaState(seen["state"])
-    yield "state", f"{state.value}: {state.meaning}"
+    is_meant = seen.get("cause") == "paused"  # then nobody has to look
+    yield "state", state.value if is_meant else f"{state.value}: {state.meaning}"
     if seen.get("cause"):
         yield "cause", _cause(seen)
     if seen.get("error"):
@@ -26,34 +27,51 @@ def replication_lines(seen: dict[str, Any]) -> "Iterator[Line]":
     confirmed = seen.get("confirmed")
     if confirmed:
         at = time_text(confirmed["at"])
-        yield "confirmed", f"every result up to seq {confirmed['seq']}, at {at}"
+        what = f"every result up to seq {confirmed['seq']}" if confirmed["seq"] else "no result yet"
+        yield "confirmed", f"{what}, at {at}"
     proven = seen.get("proven")
     if proven:
         yield (
             "proven",
             f"every result up to seq {proven['seq']}, by a restore of TXID {proven['txid']}",
         )
-    elif confirmed:
+    elif confirmed and confirmed["seq"]:
         yield "proven", "not yet: `edge-store replica drill`"
     if seen.get("drill_failure"):
         yield "drill", f"the newest one failed, nothing later is proven: {seen['drill_failure']}"
     if seen.get("health"):
         yield from _health(seen["health"])
     if seen.get("usage"):
-        yield "asked today", _traffic(seen["usage"]["today"])
-        since = time_text(seen["usage"]["since"])
-        yield "asked", f"{_traffic(seen['usage']['month'])}, since {since}"
+        today, month = seen["usage"]["today"], seen["usage"]["month"]
+        if today != month:
+            yield "asked today", _traffic(today)
+        yield "asked", f"{_traffic(month)}, since {time_text(seen['usage']['since'])}"
+
+
+def stored_lines(found: dict[str, Any]) -> "Iterator[Line]":
+    """Of what lies in the store, where no daemon says anything of it."""
+    problem = f" ({found['problem']})" if found["problem"] else ""
+    yield "daemon", f"{found['daemon']}{problem}: what is not replicated yet is not known"
+    yield "device", found["device_id"]
+    if not found["files"]:
+        yield "stored", found.get("hint") or "nothing"
+        return
+    size = f"{found['files']} files, {bytes_text(found['bytes'])}"
+    yield "stored", f"TXID {found['txid']}, last written at {found['written_at']}; {size}"
 
 
 def _cause(seen: dict[str, Any]) -> str:
     from edge_store.replica.status import Cause
 
     until = seen.get("paused_until")
-    ends = f" {time_text(until)}; `edge-store replica resume` ends it" if until else ""
     try:
-        return f"{Cause(seen['cause']).meaning}{ends}"
+        cause = Cause(seen["cause"])
     except ValueError:  # a newer daemon's
         return str(seen["cause"])
+    if cause is Cause.PAUSED and until:
+        ends = f"until {time_text(until)}; `edge-store replica resume` ends it"
+        return f"{cause.meaning.partition(',')[0]}, {ends}"
+    return cause.meaning
 
 
 def _replicated(seen: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from edge_store.config.load import Loaded
 from edge_store.config.section import Section
-from edge_store.config.sections import Config
+from edge_store.config.sections import LEAST_S, Config
 
 __all__ = ["ShownSetting", "documented_settings", "render_toml", "shown_settings"]
 
@@ -84,8 +84,12 @@ def render_toml(values: Mapping[str, Any] | None = None) -> str:
 
 
 def shown_settings(loaded: Loaded) -> list[ShownSetting]:
-    """Every setting in force and where it was set; what could be a secret is hidden."""
+    """Every setting in force and where it was set; what could be a secret is hidden. A 0 that
+    stands for the profile's is shown as what that is.
+    """
     values = msgspec.to_builtins(loaded.config)
+    pace = msgspec.to_builtins(loaded.config.replica.pace)
+    of_profile = {f"replica.{name}": pace[name] for name in LEAST_S}
     settings = []
     for key, _, _ in documented_settings():
         value = values
@@ -93,6 +97,8 @@ def shown_settings(loaded: Loaded) -> list[ShownSetting]:
             value = value[part]
         origins = [o for k, o in loaded.origins.items() if k == key or k.startswith(f"{key}.")]
         origin = ", ".join(dict.fromkeys(origins)) or "default"
+        if not value and key in of_profile:
+            value, origin = of_profile[key], f"replica.profile = {loaded.config.replica.profile}"
         settings.append(ShownSetting(key, _without_secrets(key, value), origin))
     return settings
 

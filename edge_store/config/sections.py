@@ -144,6 +144,7 @@ class ReplicaMode(StrEnum):
     EXTERNAL = "external"
 
 
+# What a profile decides where it is 0, and the least that it may be else.
 LEAST_S = {"monitor_interval_s": 0.1, "snapshot_interval_s": 60.0, "snapshot_retention_s": 60.0}
 
 
@@ -282,8 +283,7 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
     @property
     def pace(self) -> Pace:
         """The profile's, with what is set by itself."""
-        names = ("monitor_interval_s", "snapshot_interval_s", "snapshot_retention_s")
-        own = {name: getattr(self, name) for name in names if getattr(self, name)}
+        own = {name: getattr(self, name) for name in LEAST_S if getattr(self, name)}
         return msgspec.structs.replace(PACES[self.profile], **own)
 
     def __post_init__(self) -> None:

@@ -140,7 +140,9 @@ def test_status_is_told_in_words(box: Box) -> None:
             assert "{" not in done.stdout, done.stdout
             return dict(line.split("  ", maxsplit=1) for line in done.stdout.splitlines())
 
-        shown = until(lambda: seen if "confirmed" in (seen := lines()) else None, "confirmed")
+        shown = until(
+            lambda: seen if "seq 1" in (seen := lines()).get("confirmed", "") else None, "confirmed"
+        )
     assert shown["confirmed"].lstrip().startswith("every result up to seq 1, at 20")
     assert shown["state"].strip() == f"ok: {ReplicaState.OK.meaning}"
     assert "free" in shown["disk"]

@@ -175,6 +175,16 @@ def test_rendered_values_are_read_back(tmp_path: Path) -> None:
     assert config.engine.sglang == values["engine.sglang"]
 
 
+def test_what_the_profile_decides_is_shown_with_its_value_and_why(tmp_path: Path) -> None:
+    text = "[replica]\nprofile = 'fast'\nsnapshot_interval_s = 7200.0\n"
+    path = write(tmp_path, text)
+    shown = {each.key: each for each in shown_settings(load(path, environ={}))}
+    monitor = shown["replica.monitor_interval_s"]
+    assert (monitor.value, monitor.origin) == (1.0, "replica.profile = fast")
+    snapshot = shown["replica.snapshot_interval_s"]
+    assert (snapshot.value, snapshot.origin) == (7200.0, str(tmp_path / "edge-store.toml"))
+
+
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
     text = """
     engine.upstream.base_url = "https://user:geheim@host"
