@@ -155,7 +155,11 @@ def drain(timeout: float, config: str | None) -> None:
     while True:
         daemon, problem = ask_daemon(settings.server, device_id)
         if daemon is None:
-            raise EdgeStoreError(f"the daemon does not answer ({problem})")
+            raise EdgeStoreError(
+                f"the daemon does not answer ({problem})",
+                hint="it is asked at server.host and server.port: if it was started with `serve "
+                "--port`, set EDGE_STORE_SERVER__PORT",
+            )
         found = daemon["queue"]
         if found["is_paused"] and not found["in_flight"]:
             click.echo("no line is in flight")

@@ -32,6 +32,7 @@ __all__ = [
     "list_files",
     "read_points",
     "snapshot_of",
+    "snapshots_in",
 ]
 
 Txid = NewType("Txid", int)
@@ -244,6 +245,11 @@ def _is_passed(file: LtxFile, without: Container[int]) -> bool:
 def snapshot_of(chosen: Sequence[LtxFile]) -> Txid | None:
     """Where the snapshot ends that a chain begins with."""
     return Txid(chosen[0].last) if chosen[0].level == SNAPSHOT_LEVEL else None
+
+
+def snapshots_in(files: Iterable[LtxFile]) -> set[int]:
+    """Where they end."""
+    return {file.last for file in files if file.level == SNAPSHOT_LEVEL}
 
 
 def counterpart(files: Iterable[LtxFile], chosen: Sequence[LtxFile]) -> LtxFile | None:

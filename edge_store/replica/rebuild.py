@@ -31,6 +31,7 @@ from edge_store.replica.points import (
     list_files,
     read_points,
     snapshot_of,
+    snapshots_in,
 )
 from edge_store.replica.scratch import Scratch
 from edge_store.result import Record
@@ -124,12 +125,12 @@ class Source:
                     raise failed or exc from None
                 continue  # a listing is of no one moment: a gap that is none is not there again
             snapshot = snapshot_of(chosen)
-            other = counterpart(files, chosen)
             try:
                 fetched, is_state = await self._make(
-                    scratch, copy, point, chosen, other, is_chosen=bool(passed_over)
+                    scratch, copy, point, chosen, files, is_chosen=bool(passed_over)
                 )
             except Vanished:
+                await asyncio.to_thread(_clear, copy)
                 continue
             except RestoreFailed as exc:
                 failed = failed or exc
@@ -150,23 +151,29 @@ class Source:
             f"{self._words} changes while it is read", hint="try again; is there more than one box?"
         )
 
+    async def _has_more_snapshots(self, files: Sequence[LtxFile]) -> bool:
+        """Whether one has come since the listing: Litestream, too, chooses the newest."""
+        now = await list_files(self._location, self._credentials, self._device_id)
+        return not snapshots_in(now) <= snapshots_in(files)
+
     async def _make(
         self,
         scratch: Scratch,
         copy: Path,
         point: Point,
         chosen: Sequence[LtxFile],
-        other: LtxFile | None,
+        files: Sequence[LtxFile],
         *,
         is_chosen: bool,
     ) -> tuple[Fetched, bool]:
-        """Write ``copy``, and compare it with what ``other`` leads to. Unless ``is_chosen``,
-        Litestream would choose the same files, and a replica that is a folder is read where it is.
+        """Write ``copy``, and look whether it is the state. Unless ``is_chosen``, Litestream would
+        choose the same of ``files``, and a replica that is a folder is read where it is.
 
         Raises:
-            Vanished: a file is not there any more.
+            Vanished: a file is not there any more, or there are others to choose.
             RestoreFailed: Litestream makes nothing of them.
         """
+        other = counterpart(files, chosen)
         wanted = [*chosen, other] if other is not None else chosen
         expected = sum(file.size for file in wanted)
         download = Download(
@@ -177,15 +184,20 @@ class Source:
         fetched = await download.fetch(wanted)
         if self._by_litestream or not await asyncio.to_thread(_assembled, chosen, download, copy):
             replica = Path(self._location.for_device(self._device_id))
-            if download.is_needed or is_chosen:
+            is_read_there = not (download.is_needed or is_chosen)
+            if not is_read_there:
                 replica = copy.with_name("replica")
                 await asyncio.to_thread(_lay_out_anew, chosen, download, replica)
             try:
                 await self._apply(replica, point, copy, database_bytes)
             except RestoreFailed as exc:
-                if not await asyncio.to_thread(download.has_all, chosen):
+                if not await asyncio.to_thread(download.has_all, chosen) or (
+                    is_read_there and await self._has_more_snapshots(files)
+                ):
                     raise Vanished from exc
                 raise
+            if is_read_there and await self._has_more_snapshots(files):
+                raise Vanished
         is_state = other is None or await asyncio.to_thread(_is_state, copy, download, other)
         return fetched, is_state
 

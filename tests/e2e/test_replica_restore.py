@@ -28,7 +28,7 @@ from edge_store.ids import DeviceId
 from edge_store.replica.compare import no_marks
 from edge_store.replica.location import parse_location
 from edge_store.replica.proof import Job, prove
-from edge_store.replica.restore import restore
+from edge_store.replica.restore import Progress, Stage, restore
 from edge_store.sqlite import open_reader
 
 DEVICE = DeviceId("box-a")
@@ -179,6 +179,34 @@ async def test_snapshot_of_a_damaged_wal_hides_nothing_that_was_replicated(
         assert contents(tmp_path / "later.db") == contents(database)
         assert not (tmp_path / "later.db.damaged").exists()
     writing.close()
+
+
+async def test_snapshot_that_arrives_during_the_restore_is_compared_too(tmp_path: Path) -> None:
+    """In a folder Litestream chooses for itself, of what is there by then."""
+    database, location = tmp_path / "results.db", parse_location(f"file://{tmp_path}/replica")
+    wal = tmp_path / "results.db-wal"
+    writing = Database(database, DEVICE)
+    async with replicate(database, DEVICE, f"file://{tmp_path}/replica") as litestream:
+        writing.write(1)
+        await litestream.sync(20)
+        second = wal.stat().st_size
+        writing.write(2)
+        newest = f"{(await litestream.sync(20)).txid:016x}"
+        synced = contents(database)
+        flip(wal, second + FRAME_CHECKSUM)
+        async with litestream.paused():
+            await litestream.snapshot()
+    writing.close()
+    (snapshot,) = (tmp_path / "replica").rglob(f"9/*-{newest}.ltx")
+    aside = snapshot.rename(tmp_path / "aside.ltx")
+
+    def arrive(progress: Progress) -> None:
+        if progress.stage is Stage.REBUILDING and aside.exists():
+            aside.rename(snapshot)
+
+    done = await restore(location, DEVICE, tmp_path / "copy.db", timeout_s=30, on_progress=arrive)
+    assert contents(tmp_path / "copy.db") == synced
+    assert (done.txid, done.passed_over) == (newest, (newest,))
 
 
 async def test_snapshot_of_a_damaged_page_is_passed_over(tmp_path: Path) -> None:
