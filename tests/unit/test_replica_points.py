@@ -1,13 +1,17 @@
 """Which states a listing of LTX files gives, and which files lead to one."""
 
+import asyncio
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
 
 from edge_store.errors import DiskFull, ReplicaNotFound, RestoreFailed
+from edge_store.ids import DeviceId
+from edge_store.replica.download import Download, lay_out
 from edge_store.replica.location import parse_location
 from edge_store.replica.points import (
     LtxFile,
@@ -17,10 +21,11 @@ from edge_store.replica.points import (
     chain_onwards,
     choose,
     counterpart,
+    list_files,
     read_points,
 )
 from edge_store.replica.rebuild import require_space
-from edge_store.replica.scratch import Scratch
+from edge_store.replica.scratch import Scratch, scratch_for
 
 START = datetime(2026, 1, 31, 8, tzinfo=UTC)
 
@@ -196,3 +201,21 @@ def test_download_is_used_again_only_if_the_store_has_the_same_version(tmp_path:
     places = {scratch.place(location, each) for each in (listed, *others)}
     places.add(scratch.place(parse_location("s3://other/fleet"), listed))
     assert len(places) == 5
+
+
+def test_files_of_a_folder_on_another_disk_are_copied_and_stay(tmp_path: Path) -> None:
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with TemporaryDirectory(dir=shared) as name:
+        name_of_file = "0000000000000001-0000000000000001.ltx"
+        there = Path(name, "box-a", "results.db", "ltx", "0", name_of_file)
+        there.parent.mkdir(parents=True)
+        there.write_bytes(b"content")
+        location = parse_location(f"file://{name}")
+        files = asyncio.run(list_files(location, None, DeviceId("box-a")))
+        with scratch_for(tmp_path / "copy.db") as scratch:
+            download = Download(location, None, scratch, lambda _bytes: None)
+            lay_out(files, download, tmp_path / "replica")
+        assert (tmp_path / "replica" / "ltx" / "0" / name_of_file).read_bytes() == b"content"
+        assert there.read_bytes() == b"content"
