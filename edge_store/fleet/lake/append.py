@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import ColumnProperties, WriterProperties, write_deltalake
 
-from edge_store.fleet.lake.store import Lake, Watermarks, commit_of, kept_since, lake_errors
+from edge_store.fleet.lake.store import Lake, Watermarks, kept_since, lake_errors, reached, said
 from edge_store.fleet.lake.tables import PARTITION, Point, Source, Step, schema_of
 
 __all__ = ["Appender", "properties"]
@@ -32,6 +32,7 @@ class Appender:
         self.delta = lake.make(table, buckets)
         self._schema = schema_of(table)
         self.marks = Watermarks(lake, {table: self.delta})
+        self.transactions = self.marks.transactions[table]
         self._since = kept_since(self.delta)
         self._batches: list[pa.RecordBatch] = []
         self._points: dict[tuple[str, str, int], Point] = {}
@@ -67,7 +68,7 @@ class Appender:
     def knows(self, device_id: str) -> bool:
         """Whether the table has rows of that box."""
         with lake_errors(self._lake):
-            return self.delta.transaction_version(f"box/{device_id}") is not None
+            return self.transactions.get(f"box/{device_id}") is not None
 
     def _slots(self, source: Source, known: Point | None) -> dict[str, int]:
         """Where the watermark of each timeline is kept: in the place of the one that the copy goes
@@ -99,6 +100,7 @@ class Appender:
         batches, points = self._batches, self._points
         self._batches, self._points, self._bytes = [], {}, 0
         rows = sum(batch.num_rows for batch in batches)
+        transactions = reached(points)
         with lake_errors(self._lake):
             write_deltalake(
                 self.delta,
@@ -106,8 +108,9 @@ class Appender:
                 mode="append",
                 schema_mode="merge" if self._differs() else None,
                 writer_properties=properties(self._schema),
-                commit_properties=commit_of(points, edge_store="export", rows=rows),
+                commit_properties=said("export", transactions, rows=rows),
             )
+        self.transactions.note(transactions)
         self.rows += rows
 
     def _differs(self) -> bool:

@@ -106,13 +106,14 @@ class _Filled:
         self.delta = marks.tables[table]
         self.since = kept_since(self.delta)
         self._lake = lake
-        self._forgetter = Forgetter(lake, table, self.delta, marks.buckets)
+        self._transactions = marks.transactions[table]
+        self._forgetter = Forgetter(lake, table, marks)
         self.due = self._forgetter.due
 
     def knows(self, device_id: str) -> bool:
         """Whether it has rows of that box."""
         with lake_errors(self._lake):
-            return self.delta.transaction_version(f"box/{device_id}") is not None
+            return self._transactions.get(f"box/{device_id}") is not None
 
 
 class _Asking:

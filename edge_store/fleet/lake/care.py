@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, Transaction
+from deltalake import DeltaTable
 
 from edge_store.fleet.lake.append import properties
 from edge_store.fleet.lake.store import EPOCH, KEPT_SINCE, Lake, kept_since, lake_errors, said
@@ -87,17 +87,17 @@ def expire(lake: Lake, table: str, days: int, today: Callable[[], datetime] | No
         known = kept_since(delta)
         if known is not None and known >= since:
             return 0
-        day = Transaction(KEPT_SINCE, (since - EPOCH).days)
+        day = {KEPT_SINCE: (since - EPOCH).days}
         done = delta.delete(
-            f"date < CAST('{since.isoformat()}' AS DATE)", commit_properties=said("expire", [day])
+            f"date < CAST('{since.isoformat()}' AS DATE)", commit_properties=said("expire", day)
         )
-        if delta.transaction_version(KEPT_SINCE) != day.version:  # nothing was that old
+        if delta.transaction_version(KEPT_SINCE) != day[KEPT_SINCE]:  # nothing was that old
             delta.create_write_transaction(
                 [],
                 mode="append",
                 schema=schema_of(table),
                 partition_by=["date", "bucket"],
-                commit_properties=said("expire", [day]),
+                commit_properties=said("expire", day),
             )
     return int(done["num_deleted_rows"] or 0)
 

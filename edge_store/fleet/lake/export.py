@@ -143,7 +143,7 @@ class _Table:
         )
 
     def _export(self, boxes: Sequence[Sequence[Path]], appender: Appender) -> None:
-        forgetter = Forgetter(self._lake, self._table, appender.delta, appender.marks.buckets)
+        forgetter = Forgetter(self._lake, self._table, appender.marks)
         for copies in boxes:
             for report in self._export_box(copies, appender, forgetter):
                 self._conflicts += len(report.conflicts)

@@ -10,9 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from deltalake import DeltaTable, Transaction
-
-from edge_store.fleet.lake.store import Lake, lake_errors, said
+from edge_store.fleet.lake.store import Lake, Watermarks, lake_errors, said
 from edge_store.fleet.lake.tables import PARTITION, Source, bucket_of, mark_of, schema_of
 from edge_store.ids import DeviceId
 from edge_store.sql import sql
@@ -56,11 +54,12 @@ def _mark(name: str, at: int) -> int:
 class Forgetter:
     """One table of a lake that is forgotten in. ``rows`` is how many went."""
 
-    def __init__(self, lake: Lake, table: str, delta: DeltaTable, buckets: int) -> None:
+    def __init__(self, lake: Lake, table: str, marks: Watermarks) -> None:
         self._lake = lake
         self._table = table
-        self._delta = delta
-        self._buckets = buckets
+        self._delta = marks.tables[table]
+        self._transactions = marks.transactions[table]
+        self._buckets = marks.buckets
         self._reached: dict[str, int] = {}
         self._is_due = False
         self.rows = 0
@@ -99,8 +98,8 @@ class Forgetter:
     def _known(self, source: Source, name: str, kind: str) -> int:
         """The number of the last tombstone that is carried out; 0 when it is not the copy's."""
         with lake_errors(self._lake):
-            number = self._delta.transaction_version(f"gone/{name}")
-            mark = self._delta.transaction_version(f"gone-mark/{name}")
+            number = self._transactions.get(f"gone/{name}")
+            mark = self._transactions.get(f"gone-mark/{name}")
         if number is None or (kind == "others" and not source.has("forgotten")):
             return 0
         with translated(f"{source.path} cannot be read"):
@@ -139,13 +138,12 @@ class Forgetter:
                     full=is_full,
                     commit_properties=said("forget"),
                 )
-            transactions = [Transaction(name, number) for name, number in self._reached.items()]
             self._delta.create_write_transaction(
                 [],
                 mode="append",
                 schema=schema_of(self._table),
                 partition_by=list(PARTITION),
-                commit_properties=said("forgotten", transactions),
+                commit_properties=said("forgotten", self._reached),
             )
 
 

@@ -7,17 +7,17 @@ bits of that result's digest (see ``tables.Point``), and each box of a commit is
 ``box/<device id>``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from edge_store.errors import ConfigError, LakeFailed, LakeOvertaken, NotFound
 from edge_store.fleet.lake.tables import BUCKETS_DEFAULT, PARTITION, Point, schema_of
+from edge_store.fleet.lake.transactions import Transactions
 from edge_store.replica.location import Location, Scheme, parse_location, read_credentials
 
 __all__ = [
@@ -25,9 +25,9 @@ __all__ = [
     "KEPT_SINCE",
     "Lake",
     "Watermarks",
-    "commit_of",
     "kept_since",
     "lake_errors",
+    "reached",
     "said",
     "watermarks",
 ]
@@ -146,6 +146,10 @@ class Watermarks:
     def __init__(self, lake: Lake, tables: Mapping[str, DeltaTable]) -> None:
         self._lake = lake
         self.tables = tables
+        with lake_errors(lake):
+            self.transactions = {
+                name: Transactions(delta, lake.options) for name, delta in tables.items()
+            }
         self.buckets = min(map(_buckets, tables.values()), default=BUCKETS_DEFAULT)
 
     def points(self, table: str, device_id: str, timeline: str) -> tuple[Point, ...]:
@@ -153,15 +157,15 @@ class Watermarks:
         return tuple(self._points(table, device_id, timeline))
 
     def _points(self, table: str, device_id: str, timeline: str) -> Iterator[Point]:
-        delta = self.tables.get(table)
-        if delta is None:
+        known = self.transactions.get(table)
+        if known is None:
             return
         with lake_errors(self._lake):
             for slot in range(SLOTS_MAX):
-                seq = delta.transaction_version(f"rows/{device_id}/{timeline}/{slot}")
+                seq = known.get(f"rows/{device_id}/{timeline}/{slot}")
                 if seq is None:
                     return
-                mark = delta.transaction_version(f"mark/{device_id}/{timeline}/{slot}")
+                mark = known.get(f"mark/{device_id}/{timeline}/{slot}")
                 yield Point(timeline, seq, mark or 0)
 
 
@@ -183,26 +187,21 @@ def kept_since(delta: DeltaTable) -> date | None:
     return None if day is None else EPOCH + timedelta(days=day)
 
 
-def commit_of(points: Mapping[tuple[str, str, int], Point], **said: Any) -> CommitProperties:
-    """A commit's watermarks by (device id, timeline, slot), and what it says of itself. Of two that
-    name one box, and know nothing of each other, Delta refuses the second.
+def reached(points: Mapping[tuple[str, str, int], Point]) -> dict[str, int]:
+    """The transactions of watermarks by (device id, timeline, slot). Of two commits that name one
+    box, and know nothing of each other, Delta refuses the second.
     """
-    boxes = {device_id: point.seq for (device_id, _, _), point in points.items()}
-    transactions = [Transaction(f"box/{device_id}", seq) for device_id, seq in boxes.items()]
+    found: dict[str, int] = {}
     for (device_id, timeline, slot), point in points.items():
         name = f"{device_id}/{timeline}/{slot}"
-        transactions += [
-            Transaction(f"rows/{name}", point.seq),
-            Transaction(f"mark/{name}", point.mark),
-        ]
-    return CommitProperties(
-        custom_metadata={name: str(value) for name, value in said.items()},
-        app_transactions=transactions,
-    )
+        found |= {f"rows/{name}": point.seq, f"mark/{name}": point.mark}
+        found[f"box/{device_id}"] = point.seq
+    return found
 
 
-def said(what: str, transactions: Iterable[Transaction] = ()) -> CommitProperties:
+def said(what: str, transactions: Mapping[str, int] | None = None, **more: int) -> CommitProperties:
     """A commit that says what it is."""
     return CommitProperties(
-        custom_metadata={"edge_store": what}, app_transactions=list(transactions) or None
+        custom_metadata={"edge_store": what, **{name: str(more[name]) for name in more}},
+        app_transactions=[Transaction(*each) for each in (transactions or {}).items()] or None,
     )
