@@ -280,7 +280,7 @@ def test_rows_that_are_exported_meanwhile_are_there_once(
 
 def test_interrupt_ends_a_statement_at_once(fleet: Fleet) -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
-    press = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
+    press = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
     press.start()
     with pytest.raises(KeyboardInterrupt):
         fleet.ask(endless)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import date, datetime, time
 from decimal import Decimal
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -27,6 +28,7 @@ MEMORY_MAX = "512MB"  # of DuckDB; beside it lie the Arrow batches that it reads
 THREADS = 2
 STREAM = "reading the stream registered as "
 INTERRUPT_EVERY_S = 0.05
+SIGNALS_EVERY_S = 0.2
 LIMITS = {
     "memory_limit": MEMORY_MAX,
     "threads": str(THREADS),
@@ -173,13 +175,16 @@ class Session:
         """
         with ThreadPoolExecutor(1, "query") as thread:
             future = thread.submit(work)
-            try:
-                done, _ = wait([future], timeout_s)
+            deadline = monotonic() + timeout_s
+            try:  # in steps: a signal that another thread was given wakes nobody
+                while not future.done() and (left := deadline - monotonic()) > 0:
+                    wait([future], min(left, SIGNALS_EVERY_S))
+                is_late = not future.done()
             finally:
                 while not future.done():
                     self.connection.interrupt()
                     wait([future], INTERRUPT_EVERY_S)
-        if not done:
+        if is_late:
             raise QueryRefused(
                 f"the query took longer than {timeout_s:g} s",
                 hint="narrow it, or raise --timeout",
