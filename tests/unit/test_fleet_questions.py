@@ -108,9 +108,11 @@ def day_of(each: dict[str, Any]) -> str:
     return f"2025-10-{9 + (each['created_at'] - BEGIN // DAY_MS * DAY_MS) // DAY_MS:02}"
 
 
-@pytest.mark.parametrize("lake", LAKES)
-@pytest.mark.parametrize("since", [0, BEGIN + DAY_MS])
-@pytest.mark.parametrize("by", list(By))
+@pytest.mark.parametrize("lake", ["none", "results"])
+@pytest.mark.parametrize(
+    ("by", "since"),
+    [*((by, 0) for by in By), (By.TENANT, BEGIN + DAY_MS), (By.DAY, BEGIN + DAY_MS)],
+)
 def test_a_row_of_stats_is_what_its_results_sum_up_to(
     boxes: Boxes, lake: str, since: int, by: By
 ) -> None:
@@ -133,7 +135,7 @@ def test_a_row_of_stats_is_what_its_results_sum_up_to(
     assert gaps == [100.0 if by in (By.DEVICE, By.DAY) else None] * len(gaps)
 
 
-@pytest.mark.parametrize("lake", LAKES)
+@pytest.mark.parametrize("lake", ["none", "results"])
 def test_stats_of_the_fleet_are_one_row(boxes: Boxes, lake: str) -> None:
     (row,) = fleet_stats(boxes.centre(lake), None, 0, timeout_s=30).result.rows
     assert list(row) == [*expected(boxes.told), 41, 0, 100.0]

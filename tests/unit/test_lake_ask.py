@@ -1,5 +1,7 @@
 """SQL over a lake and what the copies have beyond it gives what it gives over the copies."""
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,9 +11,9 @@ import pytest
 from support.lakes import exported
 from support.replicating import Database
 
-from edge_store.errors import QueryRefused
+from edge_store.errors import LakeFailed, QueryRefused
 from edge_store.fleet.lake.ask import ask_lake
-from edge_store.fleet.lake.store import Lake
+from edge_store.fleet.lake.store import Lake, Watermarks, watermarks
 from edge_store.fleet.lake.views import VIEWS, view_columns
 from edge_store.fleet.query import FleetAnswer, find_copies, query_fleet
 from edge_store.recorder.deletions import Reason, delete_results
@@ -244,3 +246,42 @@ def test_what_a_box_has_deleted_by_retention_stays(changing: Fleet) -> None:
     box.connection.execute("PRAGMA foreign_keys = ON")
     box.connection.execute("DELETE FROM results WHERE seq = 1")
     assert changing.ask("SELECT count(*) FROM results").result.rows == [(7,)]
+
+
+def test_file_that_vanishes_from_the_lake_is_the_lakes_fault(
+    changing: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken_then_vacuumed(lake: Lake) -> Watermarks:
+        marks = watermarks(lake)
+        for file in changing.folder.glob("lake/results/**/*.parquet"):
+            file.unlink()
+        return marks
+
+    monkeypatch.setattr(f"{ask_lake.__module__}.watermarks", taken_then_vacuumed)
+    with pytest.raises(LakeFailed) as failed:
+        changing.ask("SELECT max(id) FROM results")
+    assert "ask again" in failed.value.hint
+
+
+def test_rows_that_are_exported_meanwhile_are_there_once(
+    changing: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken_then_exported(lake: Lake) -> Watermarks:
+        marks = watermarks(lake)
+        exported(changing.folder, lake)
+        changing.boxes["box-b"].write(1)
+        return marks
+
+    monkeypatch.setattr(f"{ask_lake.__module__}.watermarks", taken_then_exported)
+    assert changing.ask("SELECT count(*), count(DISTINCT id) FROM generations").result.rows == [
+        (8, 8)
+    ]
+
+
+def test_interrupt_ends_a_statement_at_once(fleet: Fleet) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
+    press = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+    press.start()
+    with pytest.raises(KeyboardInterrupt):
+        fleet.ask(endless)
+    press.join()

@@ -9,25 +9,26 @@ Values come out as SQLite's kinds: integer, float, text, bytes, None.
 import json
 import re
 import tempfile
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import date, datetime, time
 from decimal import Decimal
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import duckdb
 
-from edge_store.errors import QueryRefused
+from edge_store.errors import EdgeStoreError, LakeFailed, QueryRefused
 from edge_store.query import SQL_CHARS_MAX, TIMEOUT_S_MAX, QueryResult, bounded, unique_names
 
 __all__ = ["Session", "refused"]
 
 MEMORY_MAX = "512MB"  # of DuckDB; beside it lie the Arrow batches that it reads
 THREADS = 2
+STREAM = "reading the stream registered as "
 INTERRUPT_EVERY_S = 0.05
+SIGNALS_EVERY_S = 0.2
 LIMITS = {
     "memory_limit": MEMORY_MAX,
     "threads": str(THREADS),
@@ -44,6 +45,7 @@ TABLE_FUNCTIONS = frozenset(
      "json_tree", "pragma_table_info", "range", "repeat", "unnest"}
 )  # fmt: skip
 WORD = re.compile(r"\w+")
+T = TypeVar("T")
 CALL = re.compile(r'(?:(\w+)|"([^"]+)")(?:\s|/\*.*?\*/|--[^\n]*\n)*\(', re.DOTALL)
 
 
@@ -93,11 +95,14 @@ class Session:
                 f"a time limit of {timeout_s} s is not between 0 and {TIMEOUT_S_MAX}"
             )
         text, given = self._checked(statement, dict(params or {}))
-        with self._limited(timeout_s):
+
+        def work() -> QueryResult:
             cursor = self.connection.execute(text, given or None)
             names = unique_names(column[0] for column in cursor.description or ())
             rows, is_cut = bounded(_rows(cursor), rows_max)
-        return QueryResult(columns=names, rows=rows, is_cut=is_cut)
+            return QueryResult(columns=names, rows=rows, is_cut=is_cut)
+
+        return self._limited(timeout_s, work)
 
     def scans(
         self, statement: str, params: Mapping[str, Any], timeout_s: float
@@ -105,10 +110,11 @@ class Session:
         """Which columns of which tables a statement reads; None where DuckDB does not tell."""
         text, given = self._checked(statement, dict(params))
         prefix = EXPLAIN.match(text)
+        explained = f"EXPLAIN (FORMAT json) {text[prefix.end() if prefix else 0 :]}"
         try:
-            with self._limited(timeout_s):
-                explained = f"EXPLAIN (FORMAT json) {text[prefix.end() if prefix else 0 :]}"
-                ((_, plan),) = self.connection.execute(explained, given or None).fetchall()
+            ((_, plan),) = self._limited(
+                timeout_s, lambda: self.connection.execute(explained, given or None).fetchall()
+            )
         except QueryRefused:
             # DESCRIBE and the like cannot be explained: what is wrong with others, they say alone
             self.run(statement, params, rows_max=1, timeout_s=timeout_s)
@@ -162,43 +168,41 @@ class Session:
             )
         return text, {name: value for name, value in params.items() if name in wanted}
 
-    @contextmanager
-    def _limited(self, timeout_s: float) -> Iterator[None]:
-        """Interrupt what runs for longer; again and again, as what comes before a statement, or
-        between two of its rows, is lost.
+    def _limited(self, timeout_s: float, work: Callable[[], T]) -> T:
+        """Do it on a thread of its own, as DuckDB hears no signal while it works, and end it after
+        that time, or when this thread is interrupted. An interrupt that comes before a statement
+        is lost, so it is given until all has ended.
         """
-        deadline = monotonic() + timeout_s
-        is_over = threading.Event()
-
-        def stop() -> None:
-            if is_over.wait(timeout_s):
-                return
-            while not is_over.is_set():
-                self.connection.interrupt()
-                is_over.wait(INTERRUPT_EVERY_S)
-
-        guard = threading.Thread(target=stop, name="query-timeout", daemon=True)
-        guard.start()
-        failure: Exception | None = None
-        try:
-            yield
-        except (duckdb.Error, UnicodeError, OverflowError, ValueError) as exc:
-            failure = exc
-        finally:
-            is_over.set()
-            guard.join()
-        if monotonic() > deadline:
+        with ThreadPoolExecutor(1, "query") as thread:
+            future = thread.submit(work)
+            deadline = monotonic() + timeout_s
+            try:  # in steps: a signal that another thread was given wakes nobody
+                while not future.done() and (left := deadline - monotonic()) > 0:
+                    wait([future], min(left, SIGNALS_EVERY_S))
+                is_late = not future.done()
+            finally:
+                while not future.done():
+                    self.connection.interrupt()
+                    wait([future], INTERRUPT_EVERY_S)
+        if is_late:
             raise QueryRefused(
                 f"the query took longer than {timeout_s:g} s",
                 hint="narrow it, or raise --timeout",
-            ) from failure
-        if failure is not None:
-            raise refused(failure) from failure
+            ) from future.exception()
+        try:
+            return future.result()
+        except (duckdb.Error, UnicodeError, OverflowError, ValueError) as exc:
+            raise refused(exc) from exc
 
 
-def refused(exc: Exception) -> QueryRefused:
+def refused(exc: Exception) -> EdgeStoreError:
     """DuckDB's error as ours: its first line, and what to do about it."""
     message = str(exc).partition("\n")[0].partition("Error: ")[2] or str(exc).partition("\n")[0]
+    if message.startswith(STREAM):  # there is no class of its own for it
+        return LakeFailed(
+            f"a file of the lake cannot be read: {message.removeprefix(STREAM)}",
+            hint="it may have been compacted, or something forgotten in it: ask again",
+        )
     match exc:
         case duckdb.OutOfMemoryException():
             return QueryRefused(
