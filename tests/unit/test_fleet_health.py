@@ -148,6 +148,12 @@ def test_a_wrong_clock_is_found_by_what_the_box_tells(offset_s: int, way: str) -
     assert names(box(head(machine=told))) == []
 
 
+def test_a_commit_just_before_its_head_does_not_hide_a_clock_that_is_behind() -> None:
+    told = msgspec.structs.replace(MACHINE, clock_offset_s=-70)
+    just_before = facts(here=HeadHere(seq=5, commit_id=3, at=NOW - MINUTE - 5000, digest="ab" * 32))
+    assert "70 s behind" in found(box(head(machine=told), just_before), "clock_off")
+
+
 def test_an_older_version_than_the_least_is_found() -> None:
     bounds = msgspec.structs.replace(BOUNDS, version_min="1.10.0")
     assert "1.2.0" in found(box(bounds=bounds), "outdated")
