@@ -69,6 +69,7 @@ class AlarmName(StrEnum):
     FLEET_CLOCK_OFF = "fleet_clock_off", "a box's clock and its store's differ"
     FLEET_OUTDATED = "fleet_outdated", "a box runs an older version than it should"
     FLEET_COPY_OLD = "fleet_copy_old", "what a box has replicated has not been pulled for too long"
+    FLEET_STORE_AWAY = "fleet_store_away", "a store does not answer: its boxes are not looked at"
     FLEET_COPY_UNREADABLE = "fleet_copy_unreadable", "the copy of a box cannot be read"
 
     @property

@@ -2,22 +2,23 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from edge_store.cli.output import write_rows
-from edge_store.cli.values import Finite, duration_s
+from edge_store.cli.values import Finite, duration_s, group_option
 
 if TYPE_CHECKING:
+    from edge_store.alerts.room import TargetState
     from edge_store.config import AlertsSection
-    from edge_store.fleet.health.alarms import FleetAlarms
+    from edge_store.fleet.find import Place
     from edge_store.fleet.health.findings import Bounds, BoxHealth
-    from edge_store.fleet.health.stores import Place
     from edge_store.fleet.health.summary import Summary, Textfile
     from edge_store.fleet.health.sweep import Look
+    from edge_store.fleet.registry import Registry
 
 __all__ = ["health"]
 
@@ -72,6 +73,7 @@ def bound_options(command: CommandT) -> CommandT:
     "--in", "folder", help="The fleet's folder: what `fleet pull` filled, to look at, too.",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
 )  # fmt: skip
+@group_option
 @bound_options
 @click.option(
     "--all", "is_all", is_flag=True, help="In the table, show the boxes that are well, too."
@@ -86,10 +88,11 @@ def bound_options(command: CommandT) -> CommandT:
     help="Write Prometheus' text format there, for node_exporter.",
 )  # fmt: skip
 @click.option("--alarms", is_flag=True, help="Tell people what is new, as a box does; needs --in.")
-def health(
+def health(  # noqa: PLR0913  (one parameter per option)
     *,
     urls: tuple[str, ...],
     folder: Path | None,
+    group: dict[str, str],
     is_all: bool,
     as_json: bool | None,
     textfile: Path | None,
@@ -100,8 +103,8 @@ def health(
 
     One LIST for each store, and a GET for each head that has changed since the last look. Findings:
     duplicate, tampered, head_unreadable, head_gone, dead, late, drill_failed, drill_old,
-    incomplete, disk_low, clock_off, outdated, copy_old, copy_unreadable. Without --in there are
-    those of heads alone.
+    incomplete, disk_low, clock_off, outdated, copy_old, copy_unreadable; and store_away, a store
+    that does not answer. Without --in there are those of heads alone.
 
     Exits 0 when all is well, 1 when something is wrong or could not be found out, 2 when an option
     is wrong, 78 when a setting is.
@@ -113,42 +116,38 @@ def health(
     """
     from edge_store.clock import now_ms
     from edge_store.fleet.health.sweep import Look
+    from edge_store.fleet.registry import Registry, load_registry
 
     if alarms and folder is None:
         raise click.UsageError("--alarms remembers in the fleet's folder: add --in")
-    places, alerts = _fleet(urls, folder)
+    registry = load_registry(folder) if folder is not None else Registry()
+    alerts = registry.alerts.section if alarms else None
     look = Look(
-        places=places,
+        places=_places(urls, registry),
         folder=folder and folder.absolute(),
         bounds=_bounds(bounds),
         now_ms=now_ms(),
+        chooses=lambda device_id: registry.is_labelled(device_id, group),
         is_telling=alarms,
     )
     if as_json is None:
         as_json = not sys.stdout.isatty()
-    summary = asyncio.run(
-        _looked(look, alerts if alarms else None, textfile, is_all=is_all, as_json=as_json)
-    )
-    if summary.wrong:
+    summary = asyncio.run(_looked(look, alerts, textfile, is_all=is_all, as_json=as_json))
+    if not summary.ok:
         sys.exit(1)
 
 
-def _fleet(urls: tuple[str, ...], folder: Path | None) -> "tuple[tuple[Place, ...], AlertsSection]":
-    """Where to look, and how people are told."""
-    from edge_store.fleet.health.stores import Place
-    from edge_store.fleet.registry import Registry, load_registry
+def _places(urls: tuple[str, ...], registry: "Registry") -> "list[Place]":
+    from edge_store.fleet.find import Place, places_of
     from edge_store.replica.location import parse_location
 
-    registry = load_registry(folder) if folder is not None else Registry()
-    places = [Place(str(location), location)
-              for location in (parse_location(url, key="--from") for url in urls)]  # fmt: skip
-    if not urls:
-        places = [Place(store.name, store.location(), store.takes) for store in registry.stores]
-    if not places:
+    if not urls and not registry.stores:
         raise click.UsageError(
             "no store to look at: give --from, or --in a folder whose fleet.toml names stores"
         )
-    return tuple(places), registry.alerts.section
+    if not urls:
+        return places_of(registry)
+    return [Place(location=parse_location(url, key="--from")) for url in urls]
 
 
 def _bounds(given: "dict[str, float | str | None]") -> "Bounds":
@@ -186,14 +185,15 @@ async def _looked(
     from edge_store.fleet.health.alarms import FleetAlarms, urls_of
     from edge_store.fleet.health.known import remembering
     from edge_store.fleet.health.summary import Counts, Textfile
-    from edge_store.fleet.health.sweep import sweep
+    from edge_store.fleet.health.sweep import Sweep
 
     told = urls_of(alerts) if alerts is not None else ()
     counts, found = Counts(look.now_ms), FleetAlarms()
     written = Textfile() if textfile is not None else None
     shown: list[tuple[str | int | None, ...]] = []
     with remembering(look.folder) as memory:
-        async for swept in sweep(look, memory):
+        sweep = Sweep(look, memory)
+        async for swept in sweep.boxes():
             counts.add(swept)
             found.add(swept)
             if written is not None:
@@ -202,9 +202,11 @@ async def _looked(
                 click.echo(msgspec.json.encode(swept.box).decode())
             elif is_all or not swept.box.ok:
                 shown.extend(_rows(swept.box))
-        summary = counts.summary()
+        summary = counts.summary(sweep.unlisted)
         if alerts is not None and look.folder is not None:
-            await _tell(found, told, alerts, look.folder)
+            found.add_away(sweep.unlisted)
+            sent = found.tell(told, alerts, look.folder, memory.others_told)
+            await _tell(sent)
     if written is not None and textfile is not None:
         _write(written, textfile, summary)
     if as_json:
@@ -214,14 +216,12 @@ async def _looked(
     return summary
 
 
-async def _tell(
-    found: "FleetAlarms", urls: tuple[str, ...], alerts: "AlertsSection", folder: Path
-) -> None:
+async def _tell(sent: "Awaitable[tuple[TargetState, ...]]") -> None:
     import structlog
 
     # What is raised is logged; standard output is for the boxes.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    for target in await found.tell(urls, alerts, folder):
+    for target in await sent:
         if target.failure is not None:
             click.echo(
                 f"edge-store: {target.label} was not reached, {target.waiting} wait for the next "
@@ -256,4 +256,6 @@ def _show(rows: list[tuple[str | int | None, ...]], summary: "Summary") -> None:
     wrong = "".join(f", {count} {name}" for name, count in summary.findings.items())
     click.echo(f"{summary.boxes - summary.wrong} of {summary.boxes} boxes are well{wrong}")
     versions = ", ".join(f"{count} run {name}" for name, count in summary.versions.items())
+    for each in summary.unlisted:
+        click.echo(f"edge-store: {each.store} was not looked at: {each.error}", err=True)
     click.echo(f"{summary.results} results in replicas; {versions or 'no versions are known'}")

@@ -7,16 +7,19 @@ from pathlib import Path
 from support.replicating import Database
 
 from edge_store.clock import now_ms
+from edge_store.fleet.copies import Standing, keep_standing
+from edge_store.fleet.find import Place
 from edge_store.fleet.heads import DEAD_AFTER_S, LATE_AFTER_S
 from edge_store.fleet.health.findings import Bounds, BoxHealth
 from edge_store.fleet.health.known import remembering
-from edge_store.fleet.health.stores import Place
 from edge_store.fleet.health.summary import Counts, Summary
-from edge_store.fleet.health.sweep import Look, Swept, sweep
+from edge_store.fleet.health.sweep import Look, Sweep, Swept
+from edge_store.fleet.registry import Store
 from edge_store.ids import BootId, DeviceId
 from edge_store.replica.heads import Head, Heads, read_head
 from edge_store.replica.location import parse_location
 from edge_store.replica.objects import Objects
+from edge_store.replica.points import Txid
 from edge_store.replica.refused import Refusal
 from edge_store.result import Boot
 
@@ -55,6 +58,8 @@ class Centre:
     def __init__(self, tmp_path: Path) -> None:
         self.folder = tmp_path / "fleet"
         self.folder.mkdir()
+        self.others_told: set[str] = set()
+        self.unlisted: list[str] = []
         self._stores = {}
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
@@ -101,21 +106,49 @@ class Centre:
 
     async def look(
         self,
-        *,
+        *stores: str,
         later_s: float = 0.0,
-        takes: Callable[[DeviceId], bool] = lambda _device_id: True,
+        chooses: Callable[[DeviceId], bool] = lambda _device_id: True,
+        exclude: tuple[str, ...] = (),
         is_telling: bool = False,
     ) -> list[Swept]:
-        """Look at both stores, so much later than it is."""
+        """Look at both stores, or some, so much later than it is."""
+        places = [
+            Place(location=store, store=Store(name=name, url=str(store), exclude=exclude))
+            for name, store in self._stores.items()
+            if name in (stores or self._stores)
+        ]
         look = Look(
-            places=[Place(name, store, takes) for name, store in self._stores.items()],
+            places=places,
             folder=self.folder,
             bounds=Bounds(late_after_s=LATE_AFTER_S, dead_after_s=DEAD_AFTER_S),
             now_ms=now_ms() + round(1000 * later_s),
+            chooses=chooses,
             is_telling=is_telling,
         )
         with remembering(self.folder) as memory:
-            return [swept async for swept in sweep(look, memory)]
+            sweep = Sweep(look, memory)
+            swept = [each async for each in sweep.boxes()]
+        self.others_told, self.unlisted = memory.others_told, [u.store for u in sweep.unlisted]
+        return swept
+
+    def pulled(self, copy: Path, store: str = "one") -> None:
+        """It lies in the folder, from there."""
+        path = copy.rename(self.folder / copy.name)
+        standing = Standing(
+            location=str(self._stores[store]),
+            txid=Txid(1),
+            witnesses=(),
+            results=1,
+            newest_at=None,
+            head=None,
+            head_version=None,
+        )
+        keep_standing(path, standing)
+
+    def remove_head(self, device_id: str, store: str = "one") -> None:
+        """Somebody does."""
+        (Path(self._stores[store].path) / "heads" / f"{device_id}.json").unlink()
 
     async def summary(self) -> Summary:
         """Look, and count."""

@@ -6,6 +6,7 @@ import pytest
 from support.fleet_health import Centre
 
 from edge_store.errors import AlreadyRunning, ConfigError
+from edge_store.fleet.find import Unlisted
 from edge_store.fleet.health.alarms import FleetAlarms, urls_of
 from edge_store.fleet.health.known import remembering
 from edge_store.fleet.registry import Registry, load_registry
@@ -55,11 +56,14 @@ async def test_boxes_that_people_know_of_are_not_new(tmp_path: Path) -> None:
 
 async def test_a_message_names_a_few_boxes_and_counts_the_others(tmp_path: Path) -> None:
     centre = Centre(tmp_path)
-    for number in range(7):
-        await centre.put_head(f"box-{number}", seq=1)
-    alarms = FleetAlarms()
-    for swept in await centre.look(later_s=3600):
-        alarms.add(swept)
+    for known in (True, False):
+        for number in range(5):
+            await centre.put_head(f"{'known' if known else 'new'}-{number}", seq=1)
+        alarms = FleetAlarms()
+        for swept in await centre.look(later_s=3600, is_telling=known):
+            alarms.add(swept)
     (text,) = alarms.texts.values()
-    assert text.count("no sign for") == 4
-    assert "and 3 more" in text
+    assert text.count("no sign for") == text.count("new-") == 4
+    assert "and 6 more" in text
+    alarms.add_away([Unlisted(store="one", error="no route", code="", hint="")])
+    assert "one: no route" in alarms.texts.values()

@@ -1,6 +1,7 @@
 """Each thing that can be wrong with a box is found by what shows it, and by nothing less."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -148,6 +149,12 @@ def test_a_wrong_clock_is_found_by_what_the_box_tells(offset_s: int, way: str) -
     assert names(box(head(machine=told))) == []
 
 
+def test_a_commit_just_before_its_head_does_not_hide_a_clock_that_is_behind() -> None:
+    told = msgspec.structs.replace(MACHINE, clock_offset_s=-70)
+    just_before = facts(here=HeadHere(seq=5, commit_id=3, at=NOW - MINUTE - 5000, digest="ab" * 32))
+    assert "70 s behind" in found(box(head(machine=told), just_before), "clock_off")
+
+
 def test_an_older_version_than_the_least_is_found() -> None:
     bounds = msgspec.structs.replace(BOUNDS, version_min="1.10.0")
     assert "1.2.0" in found(box(bounds=bounds), "outdated")
@@ -286,12 +293,47 @@ async def test_one_id_in_two_stores_is_a_duplicate(centre: Centre) -> None:
         centre.age("box-1", -100, older)
 
 
-async def test_a_store_s_boxes_that_are_not_ours_are_passed_over(centre: Centre) -> None:
+async def test_boxes_that_are_not_ours_or_not_chosen_are_passed_over(centre: Centre) -> None:
+    for name in ("box-1", "test-1", "test-2"):
+        await centre.put_head(name, seq=1)
+
+    async def looked_at(**options: Any) -> list[str]:
+        return [each.box.device_id for each in await centre.look(**options)]
+
+    assert await looked_at(exclude=("test-*",)) == ["box-1"]
+    assert await looked_at(chooses=lambda name: name == "test-2") == ["test-2"]
+
+
+async def test_boxes_that_are_not_looked_at_stay_as_they_are_known(centre: Centre) -> None:
     await centre.put_head("box-1", seq=1)
-    await centre.put_head("test-1", seq=1)
-    assert [each.box.device_id for each in await centre.look(takes=lambda i: i == "box-1")] == [
-        "box-1"
-    ]
+    await centre.put_head("box-2", seq=1, store="two")
+    await centre.look(later_s=3600, is_telling=True)
+
+    def first(name: DeviceId) -> bool:
+        return name == "box-1"
+
+    for stores, chooses in (((), first), (("one",), lambda _name: True)):
+        (swept,) = await centre.look(*stores, chooses=chooses, later_s=3600, is_telling=True)
+        assert centre.others_told == {"late"}, "so that is not over"
+        assert (swept.was_read, swept.new) == (False, frozenset())
+    both = await centre.look(later_s=3600, is_telling=True)
+    assert [(each.was_read, each.new) for each in both] == [(False, frozenset())] * 2
+    assert centre.others_told == set()
+
+
+async def test_a_store_that_is_away_keeps_no_other_from_being_looked_at(
+    centre: Centre, tmp_path: Path
+) -> None:
+    await centre.put_head("box-1", seq=1)
+    await centre.put_head("box-2", seq=1, store="two")
+    await centre.look()
+    (tmp_path / "one").rename(tmp_path / "away")
+    (tmp_path / "one").write_text("no folder")
+    (swept,) = await centre.look()
+    assert (swept.box.device_id, centre.unlisted) == ("box-2", ["one"])
+    (tmp_path / "one").unlink()
+    (tmp_path / "away").rename(tmp_path / "one")
+    assert [each.was_read for each in await centre.look()] == [False, False]
 
 
 async def test_a_copy_is_old_from_when_the_head_went_ahead_of_it(
@@ -316,11 +358,15 @@ async def test_a_copy_is_old_from_when_the_head_went_ahead_of_it(
 
 
 async def test_a_copy_whose_head_is_gone_is_shown(centre: Centre, copy: tuple[Path, Head]) -> None:
-    copy[0].rename(centre.folder / "box-1.db")
-    await centre.put_head("box-2", seq=1)
-    first, second = await centre.look()
-    assert names(first.box) == ["head_gone"]
-    assert second.box.ok
+    path, told = copy
+    centre.pulled(path)
+    full = msgspec.structs.replace(MACHINE, disk_free_bytes=0)
+    await centre.put(msgspec.structs.replace(told, machine=full))
+    assert [names(each.box) for each in await centre.look()] == [["disk_low"]]
+    centre.remove_head("box-1")
+    (gone,) = await centre.look()
+    assert names(gone.box) == ["head_gone"], "and no more of what it said"
+    assert await centre.look("two") == [], "it is from the other store"
 
 
 async def test_what_another_version_remembered_is_found_out_again(centre: Centre) -> None:

@@ -7,14 +7,16 @@ on, and when its last box is well again.
 """
 
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from edge_store.alerts.alarms import AlarmName, Alarms
+from edge_store.alerts.alarms import OF_FLEET, AlarmName, Alarms
 from edge_store.alerts.room import TargetState, alert_urls, opened
 from edge_store.alerts.spool import NAME
 from edge_store.config import AlertsSection
 from edge_store.errors import AlreadyRunning, ConfigError
 from edge_store.fleet.copies import FOLDER
+from edge_store.fleet.find import Unlisted
 from edge_store.fleet.health.sweep import Swept
 from edge_store.observability.metrics import Metrics
 
@@ -54,15 +56,27 @@ class FleetAlarms:
             if len(said[finding.alarm]) < NAMED_MAX:
                 said[finding.alarm].append(f"{swept.box.device_id}: {finding.message}")
 
+    def add_away(self, unlisted: Sequence[Unlisted]) -> None:
+        """Stores that do not answer."""
+        for each in unlisted[:NAMED_MAX]:
+            self._old[AlarmName.FLEET_STORE_AWAY].append(f"{each.store}: {each.error}")
+        if unlisted:
+            self._boxes[AlarmName.FLEET_STORE_AWAY] = len(unlisted)
+
     @property
     def texts(self) -> dict[AlarmName, str]:
         """What is said of each kind that was found."""
         return {name: self._text(name) for name in self._boxes}
 
     async def tell(
-        self, urls: tuple[str, ...], config: AlertsSection, folder: Path
+        self,
+        urls: tuple[str, ...],
+        config: AlertsSection,
+        folder: Path,
+        others_told: Collection[str] = (),
     ) -> tuple[TargetState, ...]:
-        """Raise and resolve, and have it sent. Returns how that went.
+        """Raise and resolve, and have it sent. Returns how that went. ``others_told``: what is
+        wrong with boxes that were not looked at; that is not over.
 
         Raises:
             AlreadyRunning: another process tells about this folder.
@@ -78,7 +92,7 @@ class FleetAlarms:
             for name in AlarmName:
                 if name in texts:
                     alarms.raise_(name, texts[name], boxes=self._boxes[name])
-                elif name.is_of_fleet:
+                elif name.is_of_fleet and name.value.removeprefix(OF_FLEET) not in others_told:
                     alarms.resolve(name)
             await told.tell_once([name for name in texts if self._new[name]])
             return told.state

@@ -5,7 +5,7 @@ other, so that no fleet is too large; the new file takes the old one's place at 
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -26,11 +26,13 @@ MODE = 0o640
 
 
 class Known(Record, frozen=True, kw_only=True):
-    """Of one box. ``version``: what the store knows its head by. ``behind_since``: when that was
-    first seen ahead of the copy here (UTC ms). ``told``: what is wrong, as far as people know.
+    """Of one box, whose head is in ``location``. ``version``: what the store knows that by.
+    ``behind_since``: when that was first seen ahead of the copy here (UTC ms). ``told``: what is
+    wrong, as far as people know.
     """
 
     device_id: DeviceId
+    location: str = ""
     version: str | None = None
     head: Head | None = None
     facts: Facts | None = None
@@ -39,19 +41,40 @@ class Known(Record, frozen=True, kw_only=True):
 
 
 class Memory:
-    """Asked and given in order of device id. Without files it remembers nothing."""
+    """Asked and given in order of device id. Without files it remembers nothing.
+
+    ``looks_at`` tells whether a box is looked at now: others stay as they are known, and what is
+    wrong with them is in ``others_told``.
+    """
 
     def __init__(self, old: BinaryIO | None = None, new: BinaryIO | None = None) -> None:
         self._lines: Iterator[bytes] = iter(old or ())
         self._new = new
         self._next = self._read()
+        self.looks_at: Callable[[Known], bool] = lambda _known: True
+        self.others_told: set[str] = set()
 
     def recall(self, device_id: DeviceId) -> Known | None:
-        """What is known of it. Those before it are passed over, and forgotten."""
+        """What is known of it; once. Those before it that are looked at are gone, and forgotten."""
         while self._next is not None and self._next.device_id < device_id:
-            self._next = self._read()
+            self._pass_over()
         found = self._next
-        return found if found is not None and found.device_id == device_id else None
+        if found is None or found.device_id != device_id:
+            return None
+        self._next = self._read()
+        return found
+
+    def finish(self) -> None:
+        """No other box is asked for."""
+        while self._next is not None:
+            self._pass_over()
+
+    def _pass_over(self) -> None:
+        assert self._next is not None
+        if not self.looks_at(self._next):
+            self.others_told.update(self._next.told)
+            self.keep(self._next)
+        self._next = self._read()
 
     def keep(self, known: Known) -> None:
         """For the next time."""

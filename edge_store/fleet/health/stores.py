@@ -4,43 +4,47 @@ refused a path. One LIST; then what is asked for, several at a time over few con
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 from edge_store.errors import ReplicationError
+from edge_store.fleet.find import Place
 from edge_store.fleet.heads import SUFFIX
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import Found, open_bucket
 from edge_store.replica.extent import DEVICE_ID, listed
 from edge_store.replica.heads import HEADS
-from edge_store.replica.location import Location, read_credentials
+from edge_store.replica.location import read_credentials
 from edge_store.replica.objects import Entry, Objects
 from edge_store.replica.owner import owner_key, read_owner
 from edge_store.replica.refused import Refused, device_of_refusal, read_refusal
 
-__all__ = ["Place", "Store"]
+__all__ = ["Store"]
 
 GETS_AT_A_TIME = 16
 
 
-class Place(NamedTuple):
-    """``takes``: whether a box that is found there is one of the fleet."""
-
-    name: str
-    location: Location
-    takes: Callable[[DeviceId], bool] = lambda _device_id: True
-
-
 class Store:
-    """Every call raises ``ReplicationError`` when it does not answer."""
+    """Every call raises ``ReplicationError`` when it does not answer. ``chooses``: which of its
+    boxes are looked at.
+    """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, chooses: Callable[[DeviceId], bool]) -> None:
         self.name = place.name
-        self._takes = place.takes
+        self._ours = place.store
+        self._chooses = chooses
         self._location = place.location
         credentials = read_credentials(place.location)
         self._objects = Objects(place.location, credentials)
         self._bucket = open_bucket(place.location, credentials)
         self._entries: dict[str, Entry] = {}
+
+    @property
+    def location(self) -> str:
+        """As a copy from there names it."""
+        return str(self._location)
+
+    def takes(self, device_id: DeviceId) -> bool:
+        """Whether a box that is found there is looked at."""
+        return (self._ours is None or self._ours.takes(device_id)) and self._chooses(device_id)
 
     async def look(self) -> None:
         """Learn what lies beside the heads."""
@@ -51,7 +55,7 @@ class Store:
         for name, entry in self._entries.items():
             device_id = DeviceId(name.removesuffix(SUFFIX))
             is_head = name.endswith(SUFFIX) and DEVICE_ID.fullmatch(device_id)
-            if is_head and self._takes(device_id):
+            if is_head and self.takes(device_id):
                 yield device_id, entry
 
     async def refused(self, since: int) -> list[tuple[DeviceId, str]]:
@@ -60,7 +64,7 @@ class Store:
             entry.key
             for name, entry in self._entries.items()
             if (device_id := device_of_refusal(name)) is not None
-            and self._takes(device_id)
+            and self.takes(device_id)
             and entry.written_at >= since
         ]
         found = [read_refusal(each.content) for each in await self.read(keys) if each is not None]

@@ -1,10 +1,12 @@
 """How a fleet is, in numbers: for a person, for JSON, and as Prometheus' text format in a file."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_store.alerts.alarms import OF_FLEET, AlarmName
+from edge_store.fleet.find import Unlisted
 from edge_store.fleet.heads import HeadState
 from edge_store.fleet.health.findings import BoxHealth
 from edge_store.fleet.health.sweep import Swept
@@ -17,10 +19,13 @@ __all__ = ["NAMES", "Counts", "Summary", "Textfile"]
 
 NAMES = tuple(name.value.removeprefix(OF_FLEET) for name in AlarmName if name.is_of_fleet)
 NO_HEAD = "no_head"
+STORE_AWAY = AlarmName.FLEET_STORE_AWAY.value.removeprefix(OF_FLEET)
 
 
 class Summary(Record, frozen=True, kw_only=True):
-    """``at`` is UTC ms. ``findings`` and ``states`` count boxes; ``results`` are in replicas."""
+    """``at`` is UTC ms. ``findings`` and ``states`` count boxes; ``results`` are in replicas;
+    ``unlisted`` are stores that do not answer: in ``findings`` they are ``store_away``.
+    """
 
     at: int
     boxes: int
@@ -31,6 +36,12 @@ class Summary(Record, frozen=True, kw_only=True):
     results: int
     missing: int
     heads_read: int
+    unlisted: tuple[Unlisted, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is well, as far as it could be found out: and all of it could."""
+        return not self.wrong and not self.unlisted
 
 
 class Counts:
@@ -56,8 +67,10 @@ class Counts:
         self._results += box.results or 0
         self._missing += box.missing or 0
 
-    def summary(self) -> Summary:
+    def summary(self, unlisted: Sequence[Unlisted] = ()) -> Summary:
         """Of those that were added."""
+        if unlisted:
+            self._findings[STORE_AWAY] = len(unlisted)
         return Summary(
             at=self._now_ms,
             boxes=self._boxes,
@@ -68,6 +81,7 @@ class Counts:
             results=self._results,
             missing=self._missing,
             heads_read=self._read,
+            unlisted=tuple(unlisted),
         )
 
 

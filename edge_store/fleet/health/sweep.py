@@ -4,39 +4,42 @@ for the lists themselves.
 """
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from edge_store.fleet.copies import copy_path, is_same
+from edge_store.errors import ReplicationError
+from edge_store.fleet.copies import copy_path, is_same, last_standing
+from edge_store.fleet.find import Place, Unlisted
 from edge_store.fleet.heads import LATE_AFTER_S
 from edge_store.fleet.health.facts import Facts, facts_of
 from edge_store.fleet.health.findings import Bounds, BoxHealth, Evidence, judge_box
 from edge_store.fleet.health.known import Known, Memory
-from edge_store.fleet.health.stores import Place, Store
+from edge_store.fleet.health.stores import Store
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import Found
 from edge_store.replica.extent import DEVICE_ID
 from edge_store.replica.heads import Head
 from edge_store.replica.objects import Entry
 
-__all__ = ["Look", "Swept", "sweep"]
+__all__ = ["Look", "Sweep", "Swept"]
 
 WINDOW = 256  # boxes
 NS_PER_MS = 1_000_000
 
 
 class Look(NamedTuple):
-    """What is looked at, when (UTC ms), and from where on something is wrong. ``is_telling``: what
-    is found is told to people now.
+    """What is looked at, when (UTC ms), and from where on something is wrong. ``chooses``: which
+    boxes of those that the registry takes. ``is_telling``: what is found is told to people now.
     """
 
     places: Sequence[Place]
     folder: Path | None
     bounds: Bounds
     now_ms: int
+    chooses: Callable[[DeviceId], bool] = lambda _device_id: True
     is_telling: bool = False
 
 
@@ -62,48 +65,78 @@ class Changed(NamedTuple):
     head: Head | None
 
 
-async def sweep(look: Look, memory: Memory) -> AsyncIterator[Swept]:
-    """Every box, in order of device id.
-
-    Raises:
-        ReplicationError: a store does not answer.
+class Sweep:
+    """One look at all boxes. ``unlisted`` are the stores that do not answer: their boxes stay as
+    they are known.
     """
-    heads: dict[DeviceId, Listed] = {}
-    others: dict[DeviceId, list[str]] = defaultdict(list)
-    refused_since = round(look.now_ms - 1000 * max(LATE_AFTER_S, look.bounds.late_after_s))
-    for place in look.places:
-        store = Store(place)
+
+    def __init__(self, look: Look, memory: Memory) -> None:
+        self._look = look
+        self._memory = memory
+        self._stores: dict[str, Store] = {}
+        self._heads: dict[DeviceId, Listed] = {}
+        self._others: dict[DeviceId, list[str]] = defaultdict(list)
+        self.unlisted: list[Unlisted] = []
+
+    async def boxes(self) -> AsyncIterator[Swept]:
+        """Every box, in order of device id."""
+        for place in self._look.places:
+            try:
+                await self._list(Store(place, self._look.chooses))
+            except ReplicationError as exc:
+                failed = Unlisted(store=place.name, error=str(exc), code=exc.code, hint=exc.hint)
+                self.unlisted.append(failed)
+        self._memory.looks_at = lambda known: self._is_ours(known.device_id, known.location)
+        names = sorted(self._heads.keys() | self._copied())
+        for start in range(0, len(names), WINDOW):
+            known = {name: self._memory.recall(name) for name in names[start : start + WINDOW]}
+            changed = await _changed(known, self._heads)
+            for device_id, before in known.items():
+                yield self._judged(device_id, before, changed.get(device_id))
+        self._memory.finish()
+
+    async def _list(self, store: Store) -> None:
+        look = self._look
+        since = round(look.now_ms - 1000 * max(LATE_AFTER_S, look.bounds.late_after_s))
         await store.look()
+        refused = await store.refused(since)
+        self._stores[store.location] = store
         for device_id, entry in store.heads():
-            other = heads.get(device_id)
+            other = self._heads.get(device_id)
             if other is not None:
-                others[device_id].append(
+                self._others[device_id].append(
                     f"it has a head in the store {other.store.name}, and one in {store.name}"
                 )
             if other is None or other.entry.written_at < entry.written_at:
-                heads[device_id] = Listed(store, entry)
-        for device_id, said in await store.refused(refused_since):
-            others[device_id].append(said)
-    names = sorted(heads.keys() | _copied(look.folder))
-    for start in range(0, len(names), WINDOW):
-        known = {name: memory.recall(name) for name in names[start : start + WINDOW]}
-        changed = await _changed(known, heads)
-        for device_id, before in known.items():
-            evidence, after = _seen(
-                device_id, heads.get(device_id), before, changed.get(device_id), look
-            )
-            evidence = msgspec.structs.replace(evidence, others=tuple(others.get(device_id, ())))
-            box = judge_box(evidence, look.bounds, look.now_ms)
-            found = tuple(each.name for each in box.findings)
-            memory.keep(msgspec.structs.replace(after, told=found) if look.is_telling else after)
-            yield Swept(box, frozenset(found) - frozenset(after.told), device_id in changed)
+                self._heads[device_id] = Listed(store, entry)
+        for device_id, said in refused:
+            self._others[device_id].append(said)
 
+    def _is_ours(self, device_id: DeviceId, location: str) -> bool:
+        """Whether it would be in a list if it were there."""
+        store = self._stores.get(location)
+        return store is not None and store.takes(device_id)
 
-def _copied(folder: Path | None) -> set[DeviceId]:
-    if folder is None:
-        return set()
-    stems = (path.stem for path in folder.glob("*.db"))
-    return {DeviceId(stem) for stem in stems if DEVICE_ID.fullmatch(stem)}
+    def _copied(self) -> set[DeviceId]:
+        """Boxes that are known by their copies from these stores alone."""
+        folder = self._look.folder
+        found: set[DeviceId] = set()
+        for path in folder.glob("*.db") if folder is not None else ():
+            device_id = DeviceId(path.stem)
+            if device_id not in self._heads and DEVICE_ID.fullmatch(device_id):
+                standing = last_standing(path)
+                if standing is not None and self._is_ours(device_id, standing.location):
+                    found.add(device_id)
+        return found
+
+    def _judged(self, device_id: DeviceId, before: Known | None, changed: Changed | None) -> Swept:
+        look, others = self._look, tuple(self._others.get(device_id, ()))
+        evidence, after = _seen(device_id, self._heads.get(device_id), before, changed, look)
+        evidence = msgspec.structs.replace(evidence, others=others)
+        box = judge_box(evidence, look.bounds, look.now_ms)
+        found = tuple(each.name for each in box.findings)
+        self._memory.keep(msgspec.structs.replace(after, told=found) if look.is_telling else after)
+        return Swept(box, frozenset(found) - frozenset(after.told), changed is not None)
 
 
 async def _changed(
@@ -160,6 +193,7 @@ def _seen(
     )
     after = Known(
         device_id=device_id,
+        location=listed.store.location if listed else known.location,
         version=version,
         head=head,
         facts=facts,
