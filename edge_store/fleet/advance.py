@@ -20,7 +20,7 @@ from typing import NamedTuple
 from edge_store.chain import SEQ_MAX, ChainCheck, check_links, check_rows, find_link
 from edge_store.errors import RestoreFailed, StoreError
 from edge_store.fleet.copies import Standing, witnesses_of
-from edge_store.fleet.history import is_continued
+from edge_store.fleet.history import holds, newest_of
 from edge_store.identity import read_device_id
 from edge_store.replica.download import Download, Pace, Vanished
 from edge_store.replica.heads import Head, holds_commit
@@ -155,6 +155,7 @@ def _advanced(
         with closing(open_reader(copy)) as connection, translated(f"{copy} cannot be read"):
             (page_size,) = connection.execute("PRAGMA page_size").fetchone()
             timeline, seq = connection.execute(sql("select_copy_extent")).fetchone()
+            newest = newest_of(connection)
         _clone(copy, new)
         descriptor = os.open(new, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -165,8 +166,8 @@ def _advanced(
         with closing(open_copy(new)) as connection, translated(f"{new} cannot be checked"):
             connection.set_progress_handler(is_over, STEPS_BETWEEN_CHECKS)
             check = _check(connection, head, timeline, seq)
-        if not is_continued(copy, new):
-            raise NotOnwards("the copy's newest commit is not in it")
+            if not holds(connection, newest):
+                raise NotOnwards("the copy's newest commit is not in it")
     except StoreError as exc:
         raise NotOnwards(f"what came of its files: {exc}") from exc
     return check
