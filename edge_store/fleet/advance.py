@@ -46,6 +46,9 @@ from edge_store.sqlite import Connection, check_integrity, open_copy, open_reade
 __all__ = ["Advanced", "Limits", "NotOnwards", "advance", "is_told"]
 
 FICLONE = 0x40049409  # Linux: share the blocks of another file
+# Format versions of a database that is not in WAL mode (sqlite.org/fileformat2.html): to have
+# SQLite change them takes a WAL, a journal and several flushes.
+NO_WAL, NO_WAL_AT = b"\x01\x01", 18
 
 
 class NotOnwards(Exception):
@@ -161,6 +164,7 @@ def _advanced(
         try:
             for path, file in files:
                 apply_ltx(path, file, descriptor, page_size)
+            os.pwrite(descriptor, NO_WAL, NO_WAL_AT)
         finally:
             os.close(descriptor)
         with closing(open_copy(new)) as connection, translated(f"{new} cannot be checked"):
