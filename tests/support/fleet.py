@@ -32,6 +32,7 @@ from edge_store.replica.objects import Objects
 from edge_store.replica.points import LtxFile, list_files, read_points
 from edge_store.replica.restore import restore
 from edge_store.result import Content, Output, Record, Status
+from edge_store.schema import SCHEMA_VERSION
 from edge_store.sqlite import open_reader
 
 __all__ = ["Box", "Fleet", "Truth", "result_rows", "truth_of"]
@@ -48,6 +49,7 @@ class Truth(Record, frozen=True, kw_only=True):
     """
 
     tables: dict[str, list[tuple[Any, ...]]]
+    schema: int
     results: dict[str, tuple[Any, ...]]
     forgotten: frozenset[str]
     expired: frozenset[str]  # or their content
@@ -65,8 +67,10 @@ def truth_of(path: Path) -> Truth:
             for (name,) in names
         }
         gone = connection.execute("SELECT reason, id FROM deletions").fetchall()
+        (schema,) = connection.execute("PRAGMA user_version").fetchone()
     return Truth(
         tables=tables,
+        schema=schema,
         results=result_rows(path),
         forgotten=frozenset(name for reason, name in gone if reason == "forget"),
         expired=frozenset(name for reason, name in gone if reason == "retention"),
@@ -160,8 +164,23 @@ class Box(Database):
             super().__init__(self.path, self.device_id)
         self.forget_replica()
 
+    def upgrade(self) -> None:
+        """Have the schema of a later edge-store, which adds a table and a column, for good."""
+        if not self.is_newer:
+            self.connection.execute("CREATE TABLE later (at INTEGER) STRICT")
+            self.connection.execute("INSERT INTO later VALUES (1)")
+            self.connection.execute("ALTER TABLE results ADD COLUMN later TEXT DEFAULT 'x'")
+            self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether only a later edge-store could open it again."""
+        return bool(self.connection.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION)
+
     def restart(self) -> None:
         """Another boot, on the same database."""
+        if self.is_newer:
+            return
         self.connection.close()
         with self._clock():
             super().__init__(self.path, self.device_id)
@@ -261,7 +280,7 @@ class Fleet:
     async def go_back(self, box: Box) -> None:
         """Restore it from a point of its replica, as an operator would who lost the machine."""
         files = await list_files(self._location, self._credentials, box.device_id)
-        told = {txid for txid, _ in box.published}
+        told = {txid for txid, truth in box.published if truth.schema == SCHEMA_VERSION}
         points = read_points(files, box.device_id).points
         earlier = [point.txid for point in points if point.txid in told]
         if not earlier:
