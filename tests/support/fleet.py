@@ -25,6 +25,7 @@ from support.replicating import Database
 from edge_store.forget.carry import forget_everywhere
 from edge_store.recorder.deletions import Reason, What, delete_results
 from edge_store.recorder.transactions import in_transaction
+from edge_store.replica.bucket import shared_buckets
 from edge_store.replica.heads import Heads, read_head
 from edge_store.replica.litestream import child_environment, find_litestream
 from edge_store.replica.location import parse_location, read_credentials
@@ -205,9 +206,14 @@ class Box(Database):
 
 
 class Fleet:
-    """``stored``: the folder in which, however deep, the store keeps its files."""
+    """``stored``: the folder in which, however deep, the store keeps its files. Unless it
+    ``keeps_truth``, nothing is kept of what was told, as where thousands of boxes are measured.
+    """
 
-    def __init__(self, folder: Path, url: str, stored: Path, seed: int) -> None:
+    def __init__(
+        self, folder: Path, url: str, stored: Path, seed: int, *, keeps_truth: bool = True
+    ) -> None:
+        self._keeps_truth = keeps_truth
         self.url = url
         self.boxes: dict[str, Box] = {}
         self.chances = random.Random(seed)
@@ -237,10 +243,11 @@ class Fleet:
         snapshot |= any(box.begins_anew for box in chosen)
         more = ("-force-snapshot", "-enforce-retention") if snapshot else ()
         await self._litestream(chosen, "-once", *more)
-        for box in chosen:
-            box.is_damaged &= not box.begins_anew
-            box.begins_anew = False
-            await self.tell(box)
+        with shared_buckets():
+            for box in chosen:
+                box.is_damaged &= not box.begins_anew
+                box.begins_anew = False
+                await self.tell(box)
 
     async def tell(self, box: Box) -> None:
         """Put its head, as of everything that it has committed."""
@@ -248,7 +255,8 @@ class Fleet:
         (seq,) = box.connection.execute("SELECT coalesce(max(seq), 0) FROM results").fetchone()
         head, _ = read_head(box.connection, box.boot, txid, seq)
         await Heads(Objects(self._location, self._credentials), box.device_id).write(head)
-        box.published.append((txid, truth_of(box.path)))
+        if self._keeps_truth:
+            box.published.append((txid, truth_of(box.path)))
 
     async def merge(self, names: Iterable[str] = (), *, keep: bool = False) -> None:
         """Let Litestream merge what these boxes have replicated, and remove what is merged, unless

@@ -155,7 +155,7 @@ def main() -> None:
             if arguments.folder:
                 stored = folder / "replicas"
                 stored.mkdir()
-            with Fleet(folder / "boxes", url, stored, 1) as fleet:
+            with Fleet(folder / "boxes", url, stored, 1, keeps_truth=False) as fleet:
                 (folder / "boxes").mkdir()
                 began = resource.getrusage(resource.RUSAGE_SELF).ru_utime
                 asyncio.run(make(fleet, arguments.boxes, arguments.results))
