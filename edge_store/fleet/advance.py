@@ -20,7 +20,7 @@ from typing import NamedTuple
 from edge_store.chain import SEQ_MAX, ChainCheck, check_links, check_rows, find_link
 from edge_store.errors import RestoreFailed, StoreError
 from edge_store.fleet.copies import Standing, witnesses_of
-from edge_store.fleet.history import is_continued
+from edge_store.fleet.history import holds, newest_of
 from edge_store.identity import read_device_id
 from edge_store.replica.download import Download, Pace, Vanished
 from edge_store.replica.heads import Head, holds_commit
@@ -46,6 +46,9 @@ from edge_store.sqlite import Connection, check_integrity, open_copy, open_reade
 __all__ = ["Advanced", "Limits", "NotOnwards", "advance", "is_told"]
 
 FICLONE = 0x40049409  # Linux: share the blocks of another file
+# Format versions of a database that is not in WAL mode (sqlite.org/fileformat2.html): to have
+# SQLite change them takes a WAL, a journal and several flushes.
+NO_WAL, NO_WAL_AT = b"\x01\x01", 18
 
 
 class NotOnwards(Exception):
@@ -155,18 +158,20 @@ def _advanced(
         with closing(open_reader(copy)) as connection, translated(f"{copy} cannot be read"):
             (page_size,) = connection.execute("PRAGMA page_size").fetchone()
             timeline, seq = connection.execute(sql("select_copy_extent")).fetchone()
+            newest = newest_of(connection)
         _clone(copy, new)
         descriptor = os.open(new, os.O_RDWR | os.O_CLOEXEC)
         try:
             for path, file in files:
                 apply_ltx(path, file, descriptor, page_size)
+            os.pwrite(descriptor, NO_WAL, NO_WAL_AT)
         finally:
             os.close(descriptor)
         with closing(open_copy(new)) as connection, translated(f"{new} cannot be checked"):
             connection.set_progress_handler(is_over, STEPS_BETWEEN_CHECKS)
             check = _check(connection, head, timeline, seq)
-        if not is_continued(copy, new):
-            raise NotOnwards("the copy's newest commit is not in it")
+            if not holds(connection, newest):
+                raise NotOnwards("the copy's newest commit is not in it")
     except StoreError as exc:
         raise NotOnwards(f"what came of its files: {exc}") from exc
     return check

@@ -12,9 +12,9 @@ from pathlib import Path
 from edge_store.errors import ReplicaBehind, StoreError
 from edge_store.result import Record
 from edge_store.sql import sql
-from edge_store.sqlite import open_reader, translated
+from edge_store.sqlite import Connection, open_reader, translated
 
-__all__ = ["is_continued", "settle", "timeline_of"]
+__all__ = ["holds", "newest_of", "settle", "timeline_of"]
 
 NAMES_MAX = 1000
 
@@ -40,26 +40,16 @@ def settle(old: Path, new: Path) -> Path | None:
         before = _newest(old)
     except StoreError:
         return _moved_aside(old, round(old.stat().st_mtime * 1000))
-    if before is None or _holds(new, before.digest):
+    if before is None or _holds(new, before):
         return None
     after = _newest(new)
-    if after is None or _holds(old, after.digest):
+    if after is None or _holds(old, after):
         raise ReplicaBehind(
             f"its replica ends at {_time(after.at) if after else 'no commit'}, "
             f"before the copy that is here, which is kept: it goes on to {_time(before.at)}",
             hint="the store was set back: see docs/operations.md",
         )
     return _moved_aside(old, before.at)
-
-
-def is_continued(old: Path, new: Path) -> bool:
-    """Whether the newest commit of ``old`` is one of ``new``.
-
-    Raises:
-        StoreError: one of them cannot be read.
-    """
-    before = _newest(old)
-    return before is None or _holds(new, before.digest)
 
 
 def timeline_of(path: Path) -> str | None:
@@ -69,25 +59,28 @@ def timeline_of(path: Path) -> str | None:
     return timeline
 
 
-def _newest(path: Path) -> Newest | None:
+def newest_of(connection: Connection) -> Newest | None:
     """None for a copy without commits."""
-    connection = open_reader(path)
-    try:
-        with translated(f"{path} cannot be read"):
-            row = connection.execute(sql("select_newest_commit")).fetchone()
-    finally:
-        connection.close()
+    row = connection.execute(sql("select_newest_commit")).fetchone()
     return Newest(at=row[0], digest=row[1]) if row else None
 
 
-def _holds(path: Path, digest: bytes) -> bool:
-    connection = open_reader(path)
-    try:
-        with translated(f"{path} cannot be read"):
-            found = connection.execute(sql("select_commit_by_digest"), {"digest": digest})
-            return found.fetchone() is not None
-    finally:
-        connection.close()
+def holds(connection: Connection, before: Newest | None) -> bool:
+    """Whether that is one of its commits."""
+    if before is None:
+        return True
+    found = connection.execute(sql("select_commit_by_digest"), {"digest": before.digest})
+    return found.fetchone() is not None
+
+
+def _newest(path: Path) -> Newest | None:
+    with closing(open_reader(path)) as connection, translated(f"{path} cannot be read"):
+        return newest_of(connection)
+
+
+def _holds(path: Path, newest: Newest) -> bool:
+    with closing(open_reader(path)) as connection, translated(f"{path} cannot be read"):
+        return holds(connection, newest)
 
 
 def _moved_aside(old: Path, at: int) -> Path:

@@ -25,6 +25,7 @@ from support.replicating import Database
 from edge_store.forget.carry import forget_everywhere
 from edge_store.recorder.deletions import Reason, What, delete_results
 from edge_store.recorder.transactions import in_transaction
+from edge_store.replica.bucket import shared_buckets
 from edge_store.replica.heads import Heads, read_head
 from edge_store.replica.litestream import child_environment, find_litestream
 from edge_store.replica.location import parse_location, read_credentials
@@ -32,6 +33,7 @@ from edge_store.replica.objects import Objects
 from edge_store.replica.points import LtxFile, list_files, read_points
 from edge_store.replica.restore import restore
 from edge_store.result import Content, Output, Record, Status
+from edge_store.schema import SCHEMA_VERSION
 from edge_store.sqlite import open_reader
 
 __all__ = ["Box", "Fleet", "Truth", "result_rows", "truth_of"]
@@ -48,6 +50,7 @@ class Truth(Record, frozen=True, kw_only=True):
     """
 
     tables: dict[str, list[tuple[Any, ...]]]
+    schema: int
     results: dict[str, tuple[Any, ...]]
     forgotten: frozenset[str]
     expired: frozenset[str]  # or their content
@@ -65,8 +68,10 @@ def truth_of(path: Path) -> Truth:
             for (name,) in names
         }
         gone = connection.execute("SELECT reason, id FROM deletions").fetchall()
+        (schema,) = connection.execute("PRAGMA user_version").fetchone()
     return Truth(
         tables=tables,
+        schema=schema,
         results=result_rows(path),
         forgotten=frozenset(name for reason, name in gone if reason == "forget"),
         expired=frozenset(name for reason, name in gone if reason == "retention"),
@@ -160,8 +165,23 @@ class Box(Database):
             super().__init__(self.path, self.device_id)
         self.forget_replica()
 
+    def upgrade(self) -> None:
+        """Have the schema of a later edge-store, which adds a table and a column, for good."""
+        if not self.is_newer:
+            self.connection.execute("CREATE TABLE later (at INTEGER) STRICT")
+            self.connection.execute("INSERT INTO later VALUES (1)")
+            self.connection.execute("ALTER TABLE results ADD COLUMN later TEXT DEFAULT 'x'")
+            self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether only a later edge-store could open it again."""
+        return bool(self.connection.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION)
+
     def restart(self) -> None:
         """Another boot, on the same database."""
+        if self.is_newer:
+            return
         self.connection.close()
         with self._clock():
             super().__init__(self.path, self.device_id)
@@ -186,9 +206,14 @@ class Box(Database):
 
 
 class Fleet:
-    """``stored``: the folder in which, however deep, the store keeps its files."""
+    """``stored``: the folder in which, however deep, the store keeps its files. Unless it
+    ``keeps_truth``, nothing is kept of what was told, as where thousands of boxes are measured.
+    """
 
-    def __init__(self, folder: Path, url: str, stored: Path, seed: int) -> None:
+    def __init__(
+        self, folder: Path, url: str, stored: Path, seed: int, *, keeps_truth: bool = True
+    ) -> None:
+        self._keeps_truth = keeps_truth
         self.url = url
         self.boxes: dict[str, Box] = {}
         self.chances = random.Random(seed)
@@ -218,10 +243,11 @@ class Fleet:
         snapshot |= any(box.begins_anew for box in chosen)
         more = ("-force-snapshot", "-enforce-retention") if snapshot else ()
         await self._litestream(chosen, "-once", *more)
-        for box in chosen:
-            box.is_damaged &= not box.begins_anew
-            box.begins_anew = False
-            await self.tell(box)
+        with shared_buckets():
+            for box in chosen:
+                box.is_damaged &= not box.begins_anew
+                box.begins_anew = False
+                await self.tell(box)
 
     async def tell(self, box: Box) -> None:
         """Put its head, as of everything that it has committed."""
@@ -229,7 +255,8 @@ class Fleet:
         (seq,) = box.connection.execute("SELECT coalesce(max(seq), 0) FROM results").fetchone()
         head, _ = read_head(box.connection, box.boot, txid, seq)
         await Heads(Objects(self._location, self._credentials), box.device_id).write(head)
-        box.published.append((txid, truth_of(box.path)))
+        if self._keeps_truth:
+            box.published.append((txid, truth_of(box.path)))
 
     async def merge(self, names: Iterable[str] = (), *, keep: bool = False) -> None:
         """Let Litestream merge what these boxes have replicated, and remove what is merged, unless
@@ -261,7 +288,7 @@ class Fleet:
     async def go_back(self, box: Box) -> None:
         """Restore it from a point of its replica, as an operator would who lost the machine."""
         files = await list_files(self._location, self._credentials, box.device_id)
-        told = {txid for txid, _ in box.published}
+        told = {txid for txid, truth in box.published if truth.schema == SCHEMA_VERSION}
         points = read_points(files, box.device_id).points
         earlier = [point.txid for point in points if point.txid in told]
         if not earlier:

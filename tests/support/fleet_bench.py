@@ -113,17 +113,23 @@ async def make(fleet: Fleet, boxes: int, results: int) -> None:
     await fleet.replicate()
 
 
+def every(names: list[str], wanted: int, turn: int) -> list[str]:
+    """So many of them, others in each turn."""
+    step = max(1, len(names) // wanted)
+    return names[turn % step :: step][:wanted]
+
+
 def measure(fleet: Fleet, into: Path, arguments: argparse.Namespace) -> None:
     location, names = parse_location(fleet.url), sorted(fleet.boxes)
     boxes, to = len(names), into.with_name("plain")
     for turn in range(arguments.rounds):
         shutil.rmtree(into, ignore_errors=True)
-        sample = names[turn :: max(1, boxes // arguments.sample)]
+        sample = every(names, arguments.sample, turn)
         plain = restore(location, sample, to)
         scaled = plain._replace(cpu_s=plain.cpu_s * boxes / len(sample))
         told("first pull", pull(fleet.url, into), boxes, scaled)
         told("nothing is new", pull(fleet.url, into), boxes)
-        changed = names[turn :: max(1, boxes // arguments.changed)][: arguments.changed]
+        changed = every(names, arguments.changed, turn)
         for name in changed:
             fleet.boxes[name].write(1, body_bytes=RESULT_BYTES)
         asyncio.run(fleet.replicate(changed))
@@ -149,7 +155,7 @@ def main() -> None:
             if arguments.folder:
                 stored = folder / "replicas"
                 stored.mkdir()
-            with Fleet(folder / "boxes", url, stored, 1) as fleet:
+            with Fleet(folder / "boxes", url, stored, 1, keeps_truth=False) as fleet:
                 (folder / "boxes").mkdir()
                 began = resource.getrusage(resource.RUSAGE_SELF).ru_utime
                 asyncio.run(make(fleet, arguments.boxes, arguments.results))

@@ -21,6 +21,7 @@ HAPPENING = st.tuples(
         (
             *("live",) * 9,
             *("forget", "expire", "restart") * 2,
+            "upgrade",
             "set_up_anew",
             "go_back",
             "lose",
@@ -76,6 +77,8 @@ class FleetMachine(RuleBasedStateMachine):
                 box.expire(chances.randrange(1, 4), chances)
             case "restart":
                 box.restart()
+            case "upgrade":
+                box.upgrade()
             case "set_up_anew":
                 box.begin_again()
             case "go_back" if box.published and not box.is_damaged:
