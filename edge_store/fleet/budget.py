@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from edge_store.errors import DiskBudgetSpent
-from edge_store.replica.extent import DEVICE_ID
+from edge_store.fleet.forget import all_older_copies
 from edge_store.result import Record
 
 __all__ = ["DiskBudget", "Evicted", "copies_bytes"]
@@ -66,8 +66,8 @@ def copies_bytes(folder: Path) -> int:
 
 def _oldest_first(folder: Path) -> list[Path]:
     """The older copies, by the time that is in their names."""
-    older = [path for path in folder.glob("*.*.db") if DEVICE_ID.fullmatch(path.name.split(".")[0])]
-    return sorted(older, key=lambda path: path.name.split(".", 1)[1])
+    older = [path for those in all_older_copies(folder).values() for path in those]
+    return sorted(older, key=lambda path: path.name.partition(".")[2])
 
 
 def _mb(count: int) -> str:
