@@ -38,13 +38,14 @@ LOCK_NAME = ".pull.lock"
 
 class PullPlan(Record, frozen=True, kw_only=True):
     """At most ``jobs`` boxes at a time, each tried at most ``attempts`` times. ``disk_max``: bytes
-    that the copies may take; None: as there is.
+    that the copies may take; None: as there is. ``may_go``: see ``DiskBudget``.
     """
 
     manner: Manner
     jobs: int = JOBS_DEFAULT
     attempts: int = ATTEMPTS_DEFAULT
     disk_max: int | None = None
+    may_go: Callable[[Path], bool] = lambda _path: True
 
 
 class Pulled(NamedTuple):
@@ -87,7 +88,9 @@ async def pull(
         return report
 
     with _exclusive(plan.manner.into), shared_buckets():
-        budget = None if plan.disk_max is None else DiskBudget(plan.manner.into, plan.disk_max)
+        budget = None
+        if plan.disk_max is not None:
+            budget = DiskBudget(plan.manner.into, plan.disk_max, plan.may_go)
         evicted = budget.make_room(0) if budget else []
         older = all_older_copies(plan.manner.into)
         async with asyncio.TaskGroup() as tasks:

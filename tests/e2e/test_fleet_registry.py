@@ -189,6 +189,11 @@ def test_older_copies_are_deleted_for_the_budget_and_told_of(tmp_path: Path) -> 
     assert (kept.exists(), Path(box["kept"]).exists()) == (False, True)
 
     before = contents(into / "box-a.db")
+    (into / "fleet.toml").write_text('lake = "lake"')  # that has nothing of the older copy
+    done, again = set_up_anew("--disk-max", f"{2.5 * size / 1000:.3f}kB")
+    assert (again["code"], Path(box["kept"]).exists()) == ("disk_budget_spent", True), done.output
+
+    (into / "fleet.toml").unlink()
     done, box = set_up_anew("--disk-max", f"{1.5 * size / 1000:.3f}kB")
     assert (done.exit_code, box["code"]) == (1, "disk_budget_spent")
     assert contents(into / "box-a.db") == before
