@@ -4,6 +4,7 @@ See pull.py for what holds for all of them, advance.py for how a copy is brought
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -101,7 +102,7 @@ class Manner(Record, frozen=True, kw_only=True):
 
 
 class BoxPull:
-    """One box of a pull."""
+    """One box of a pull. ``older``: its copies that are kept beside."""
 
     def __init__(
         self,
@@ -110,12 +111,14 @@ class BoxPull:
         credentials: Credentials | None,
         objects: Objects,
         budget: DiskBudget | None,
+        older: Sequence[Path] = (),
     ) -> None:
         self._box = box
         self._manner = manner
         self._credentials = credentials
         self._heads = Heads(objects, box.device_id)
         self._budget = budget
+        self._older = set(older)
         self._path = copy_path(manner.into, box.device_id)
         self._report = BoxReport(device_id=box.device_id, store=box.store)
 
@@ -176,7 +179,7 @@ class BoxPull:
             self._say(flags=(*self._report.flags, Flag.SCHEMA_NEWER))
             standing = msgspec.structs.replace(standing, restored_txid=Txid(0))  # not all checked
         keep_standing(self._path, standing)
-        forgotten, not_forgotten = forget_in_all(self._path)
+        forgotten, not_forgotten = forget_in_all(self._path, sorted(self._older))
         self._say(forgotten=forgotten, not_forgotten=not_forgotten)
 
     def _usable(self, here: Standing | None) -> tuple[str | None, Standing | None]:
@@ -274,6 +277,8 @@ class BoxPull:
         if is_same and here is not None and max(file.last for file in files) < here.txid:
             flags.append(Flag.TXID_REGRESSED)
         self._say(kept=kept, flags=tuple(flags))
+        if kept is not None:
+            self._older.add(kept)
 
     def _make_room(self, new: Path, kept: Path | None) -> None:
         """Have the new copy fit into what the folder may take. On a thread."""

@@ -1,12 +1,12 @@
 """What is known of each box without asking its store: its labels, its copy, older copies beside."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from edge_store.errors import NotFound
 from edge_store.fleet.copies import Standing, copy_path, last_standing
-from edge_store.fleet.forget import older_copies
+from edge_store.fleet.forget import all_older_copies, older_copies
 from edge_store.fleet.registry import Registry
 from edge_store.ids import DeviceId
 from edge_store.replica.extent import DEVICE_ID
@@ -44,9 +44,9 @@ def known_boxes(
 ) -> list[KnownBox]:
     """All of them, or those of a group, in order of name. No copy is opened."""
     copies = {DeviceId(path.stem) for path in folder.glob("*.db") if DEVICE_ID.fullmatch(path.stem)}
-    places = {str(store.location()): store.name for store in registry.stores}
+    places, older = _places(registry), all_older_copies(folder)
     return [
-        _known(folder, registry, places, device_id)
+        _known(folder, registry, places, device_id, older.get(device_id, []))
         for device_id in sorted(copies | set(registry.labels))
         if registry.is_labelled(device_id, group or {})
     ]
@@ -54,8 +54,8 @@ def known_boxes(
 
 def known_box(folder: Path, registry: Registry, device_id: DeviceId) -> KnownBox:
     """One of them. Raises ``NotFound``: nothing is known of it."""
-    places = {str(store.location()): store.name for store in registry.stores}
-    box = _known(folder, registry, places, device_id)
+    older = older_copies(copy_path(folder, device_id))
+    box = _known(folder, registry, _places(registry), device_id, older)
     if box.path is None and not box.labels:
         raise NotFound(
             f"{folder} has no copy of {device_id}, and fleet.toml no labels",
@@ -64,8 +64,17 @@ def known_box(folder: Path, registry: Registry, device_id: DeviceId) -> KnownBox
     return box
 
 
+def _places(registry: Registry) -> dict[str, str]:
+    """The names of the stores, by what a standing calls them."""
+    return {str(store.location()): store.name for store in registry.stores}
+
+
 def _known(
-    folder: Path, registry: Registry, places: Mapping[str, str], device_id: DeviceId
+    folder: Path,
+    registry: Registry,
+    places: Mapping[str, str],
+    device_id: DeviceId,
+    older: Sequence[Path],
 ) -> KnownBox:
     path = copy_path(folder, device_id)
     standing = last_standing(path)
@@ -75,7 +84,7 @@ def _known(
         store=places.get(standing.location) if standing else None,
         path=path if path.exists() else None,
         bytes=path.stat().st_size if path.exists() else 0,
-        older=tuple(older_copies(path)),
+        older=tuple(older),
         standing=standing,
     )
 

@@ -1,15 +1,16 @@
 """How much disk a folder of copies may take, and which older copies go to make room.
 
 A box's newest copy never goes. Of the older ones that are kept beside, the one whose newest commit
-is the oldest goes first, whichever box it is of; each that went is told of. Where none is left, a
-copy that would be too large is refused, and the box keeps the one that it has.
+is the oldest goes first, whichever box it is of; each that went is told of. Where none is left that
+may go, a copy that would be too large is refused, and the box keeps the one that it has.
 """
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from edge_store.errors import DiskBudgetSpent
-from edge_store.replica.extent import DEVICE_ID
+from edge_store.fleet.forget import all_older_copies
 from edge_store.result import Record
 
 __all__ = ["DiskBudget", "Evicted", "copies_bytes"]
@@ -23,10 +24,13 @@ class Evicted(Record, frozen=True, kw_only=True):
 
 
 class DiskBudget:
-    """Of one pull into ``folder``. For any thread."""
+    """Of one pull into ``folder``. For any thread. ``may_go`` tells which older copies may."""
 
-    def __init__(self, folder: Path, bytes_max: int) -> None:
+    def __init__(
+        self, folder: Path, bytes_max: int, may_go: Callable[[Path], bool] = lambda _path: True
+    ) -> None:
         self._folder = folder
+        self._may_go = may_go
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
         self._used = copies_bytes(folder)
@@ -41,7 +45,7 @@ class DiskBudget:
             over = self._used + more - self._bytes_max
             going: list[Evicted] = []
             for path in _oldest_first(self._folder) if over > 0 else ():
-                if path == spared:
+                if path == spared or not self._may_go(path):
                     continue
                 going.append(Evicted(path=path, bytes=path.stat().st_size))
                 if sum(each.bytes for each in going) >= over:
@@ -50,8 +54,9 @@ class DiskBudget:
             if over > 0 and freed < over and more > 0:
                 raise DiskBudgetSpent(
                     f"{self._folder} holds {_mb(self._used)} of {_mb(self._bytes_max)}, "
-                    f"{_mb(freed)} of it in older copies: {_mb(more)} more do not fit",
-                    hint="raise --disk-max, or pull fewer boxes into this folder",
+                    f"{_mb(freed)} of it in older copies that may go: {_mb(more)} more do not fit",
+                    hint="raise --disk-max, or have `edge-store fleet export` bring the older ones "
+                    "into the lake",
                 )
             for each in going:
                 each.path.unlink()
@@ -66,8 +71,8 @@ def copies_bytes(folder: Path) -> int:
 
 def _oldest_first(folder: Path) -> list[Path]:
     """The older copies, by the time that is in their names."""
-    older = [path for path in folder.glob("*.*.db") if DEVICE_ID.fullmatch(path.name.split(".")[0])]
-    return sorted(older, key=lambda path: path.name.split(".", 1)[1])
+    older = [path for those in all_older_copies(folder).values() for path in those]
+    return sorted(older, key=lambda path: path.name.partition(".")[2])
 
 
 def _mb(count: int) -> str:

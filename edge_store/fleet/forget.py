@@ -1,33 +1,48 @@
 """Carries what a box has forgotten out in the older copies that are kept beside its newest one."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
 from edge_store.errors import StoreError
 from edge_store.fleet.relations import open_compatible
 from edge_store.forget.carry import forget_everywhere
+from edge_store.ids import DeviceId
 from edge_store.recorder.transactions import in_transaction
+from edge_store.replica.extent import DEVICE_ID
 from edge_store.schema import SCHEMA_VERSION, migrate
 from edge_store.sql import sql
 from edge_store.sqlite import open_copy
 
-__all__ = ["forget_in_all"]
+__all__ = ["all_older_copies", "forget_in_all", "older_copies"]
 
 
-def forget_in_all(newest: Path) -> tuple[int, tuple[Path, ...]]:
+def forget_in_all(newest: Path, older: Iterable[Path]) -> tuple[int, tuple[Path, ...]]:
     """``forget_in`` each older copy: how many results, and the copies that could not be written."""
     count, failed = 0, []
-    for older in older_copies(newest):
+    for each in older:
         try:
-            count += forget_in(older, newest)
+            count += forget_in(each, newest)
         except StoreError:  # an older copy may be damaged: it is kept for what can be saved of it
-            failed.append(older)
+            if each.exists():  # else it went to make room
+                failed.append(each)
     return count, tuple(failed)
 
 
 def older_copies(path: Path) -> list[Path]:
-    """``<device id>.<time>.db`` beside ``<device id>.db``."""
+    """``<device id>.<time>.db`` beside ``<device id>.db``. Reads the whole folder."""
     return sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
+
+
+def all_older_copies(folder: Path) -> dict[DeviceId, list[Path]]:
+    """Those of every box that has any, in the order of their times."""
+    found: dict[DeviceId, list[Path]] = defaultdict(list)
+    for path in sorted(folder.glob("*.*.db")):
+        device_id = path.name.partition(".")[0]
+        if DEVICE_ID.fullmatch(device_id):
+            found[DeviceId(device_id)].append(path)
+    return dict(found)
 
 
 def forget_in(older: Path, newest: Path) -> int:

@@ -18,7 +18,7 @@ from edge_store.fleet.box import BoxReport, How
 from edge_store.fleet.budget import Evicted, copies_bytes
 from edge_store.fleet.find import Choice, Place, Unlisted, find_boxes, places_of
 from edge_store.fleet.pull import PullPlan, pull
-from edge_store.fleet.registry import load_registry
+from edge_store.fleet.registry import Registry, load_registry
 from edge_store.replica.location import Location
 from edge_store.result import Record
 
@@ -97,7 +97,7 @@ async def run_pass(
     ]
     for report in twice:
         on_report(report)
-    pulled = await pull(asked.plan, found.boxes, on_report)
+    pulled = await pull(_planned(asked.plan, registry), found.boxes, on_report)
     return PassReport(
         began_at=began_at,
         seconds=round(time.monotonic() - began, 3),
@@ -107,6 +107,15 @@ async def run_pass(
         evicted=tuple(pulled.evicted),
         copies_bytes=copies_bytes(into),
     )
+
+
+def _planned(plan: PullPlan, registry: Registry) -> PullPlan:
+    """Where there is a lake, only what it has goes to make room."""
+    if plan.disk_max is None or registry.lake is None:
+        return plan
+    from edge_store.fleet.lake.held import Held  # noqa: PLC0415  (an extra of its own)
+
+    return msgspec.structs.replace(plan, may_go=Held(registry.lake).has_all)
 
 
 async def watch(

@@ -22,6 +22,7 @@ from edge_store.errors import AlreadyRunning, ReplicationError, StoreError
 from edge_store.fleet.box import BoxPull, BoxReport, Manner
 from edge_store.fleet.budget import DiskBudget, Evicted
 from edge_store.fleet.find import FoundBox
+from edge_store.fleet.forget import all_older_copies
 from edge_store.replica.bucket import shared_buckets
 from edge_store.replica.location import Credentials, Location, read_credentials
 from edge_store.replica.objects import Objects
@@ -37,13 +38,14 @@ LOCK_NAME = ".pull.lock"
 
 class PullPlan(Record, frozen=True, kw_only=True):
     """At most ``jobs`` boxes at a time, each tried at most ``attempts`` times. ``disk_max``: bytes
-    that the copies may take; None: as there is.
+    that the copies may take; None: as there is. ``may_go``: see ``DiskBudget``.
     """
 
     manner: Manner
     jobs: int = JOBS_DEFAULT
     attempts: int = ATTEMPTS_DEFAULT
     disk_max: int | None = None
+    may_go: Callable[[Path], bool] = lambda _path: True
 
 
 class Pulled(NamedTuple):
@@ -78,15 +80,19 @@ async def pull(
     async def one(box: FoundBox, budget: DiskBudget | None) -> BoxReport:
         async with places:
             began = time.monotonic()
-            pulling = BoxPull(box, plan.manner, *stores[box.location], budget)
+            those = older.get(box.device_id, ())
+            pulling = BoxPull(box, plan.manner, *stores[box.location], budget, those)
             report = await _tried(pulling, plan.attempts)
             report = msgspec.structs.replace(report, seconds=round(time.monotonic() - began, 3))
         on_report(report)
         return report
 
     with _exclusive(plan.manner.into), shared_buckets():
-        budget = None if plan.disk_max is None else DiskBudget(plan.manner.into, plan.disk_max)
+        budget = None
+        if plan.disk_max is not None:
+            budget = DiskBudget(plan.manner.into, plan.disk_max, plan.may_go)
         evicted = budget.make_room(0) if budget else []
+        older = all_older_copies(plan.manner.into)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(one(box, budget)) for box in boxes]
     return Pulled([task.result() for task in running], evicted)

@@ -14,6 +14,7 @@ __all__ = ["code_of", "explained", "status_of"]
 
 STATUS = re.compile(r"status code: (\d{3})\b")  # as obstore says it
 BROKEN = re.compile(r"Error performing GET \S*/([^/\s]+) in .*IncompleteBody", re.DOTALL)
+KEY = re.compile(r"AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY|AZURE_STORAGE_ACCOUNT_KEY")
 CODE = re.compile(r"<Code>(\w+)</Code>")  # of S3's error document, and of Azure's
 REFUSED = "the store refuses the keys"
 REFUSAL_HINTS: Final = {
@@ -111,6 +112,12 @@ def explained(exc: Exception, location: Location) -> ReplicationError:
     """What a failed request means. An error that explains itself is returned as it is."""
     if isinstance(exc, ReplicationError):
         return exc
+    error = _explained(exc, location)
+    error.hint = KEY.sub(lambda found: location.variable(found[0]), error.hint)
+    return error
+
+
+def _explained(exc: Exception, location: Location) -> ReplicationError:
     if location.scheme is Scheme.FILE and isinstance(exc, (FileNotFoundError, NotADirectoryError)):
         return ReplicaNotFound(f"{location}: there is no such folder", hint=NO_FOLDER)
     text = "TimedOut" if isinstance(exc, TimeoutError) else str(exc)

@@ -97,6 +97,10 @@ class Location(Record, frozen=True, kw_only=True):
     def _host_and_port(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    def variable(self, name: str) -> str:
+        """What the variable ``name``, of a key, is called for this place."""
+        return f"{self.keys.upper().replace('-', '_')}_{name}" if self.keys else name
+
     def for_device(self, device_id: DeviceId) -> str:
         """The path of one box's replica: a folder, or a key prefix in the bucket."""
         return "/".join(part for part in (self.path, device_id, DATABASE_NAME) if part)
@@ -183,10 +187,6 @@ def _credential(location: Location, name: str) -> str:
     return f"{location.keys}-{name}" if location.keys else name
 
 
-def _variable(location: Location, name: str) -> str:
-    return f"{location.keys.upper().replace('-', '_')}_{name}" if location.keys else name
-
-
 def _credential_file(name: str, environ: Mapping[str, str]) -> str:
     """The file of a systemd credential; empty when there is none."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
@@ -219,7 +219,7 @@ def read_credentials(
             return Credentials(account_key=_read_keys(location, AZURE_KEY, environ)[0])
         case Scheme.GCS:
             variable, name = (
-                _variable(location, GCS_FILE[0]),
+                location.variable(GCS_FILE[0]),
                 _credential(location, GCS_FILE[1]),
             )
             file = _credential_file(name, environ) or environ.get(variable, "")
@@ -245,7 +245,7 @@ def _read_keys(
 ) -> list[str]:
     found = []
     for plain_variable, plain_name in names.items():
-        variable, name = _variable(location, plain_variable), _credential(location, plain_name)
+        variable, name = location.variable(plain_variable), _credential(location, plain_name)
         value = read_credential(name, variable, environ)
         if not value:
             raise ConfigError(

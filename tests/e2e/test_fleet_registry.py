@@ -23,6 +23,7 @@ from edge_store.clock import now_ms
 from edge_store.fleet.box import BoxReport, Manner
 from edge_store.fleet.copies import Standing
 from edge_store.fleet.find import FoundBox
+from edge_store.fleet.passes import Asked, run_pass
 from edge_store.fleet.pull import PullPlan, pull
 from edge_store.ids import DeviceId
 from edge_store.replica.heads import Heads, read_head
@@ -114,7 +115,8 @@ def test_registry_says_what_is_pulled_from_where(
 
 def test_box_is_tried_again_while_its_store_does_not_answer(tmp_path: Path, s3: S3Server) -> None:
     asyncio.run(replicated(tmp_path / "boxes", "box-a", s3.url("fleet")))
-    manner = Manner(into=tmp_path / "fleet", timeout_s=30)
+    arrived: list[int] = []
+    manner = Manner(into=tmp_path / "fleet", timeout_s=30, pace=arrived.append)
 
     async def refused_first(proxy: FlakyProxy) -> list[BoxReport]:
         proxy.refuses = True
@@ -129,8 +131,16 @@ def test_box_is_tried_again_while_its_store_does_not_answer(tmp_path: Path, s3: 
 
     with FlakyProxy(s3.port) as proxy:
         failed, done = asyncio.run(refused_first(proxy))
-    assert (failed.attempts, failed.code) == (1, "replication_error")
-    assert (done.attempts, done.error, done.results) == (2, None, 3)
+        assert (failed.attempts, failed.code) == (1, "replication_error")
+        assert (done.attempts, done.error, done.results) == (2, None, 3)
+        assert sum(arrived) == done.downloaded_bytes > 0, "--bandwidth is told of every byte"
+
+        asyncio.run(replicated(tmp_path / "boxes", "box-a", s3.url("fleet")))
+        arrived.clear()
+        location = parse_location(f"s3://{BUCKET}/fleet?endpoint={proxy.endpoint}")
+        asked = Asked(plan=PullPlan(manner=manner), location=location, group={}, since=None)
+        (again,) = asyncio.run(run_pass(asked)).boxes
+    assert (again.how, sum(arrived)) == ("advanced", again.downloaded_bytes)
 
 
 def test_copy_that_was_brought_forward_is_restored_when_its_days_are_over(tmp_path: Path) -> None:
@@ -179,6 +189,11 @@ def test_older_copies_are_deleted_for_the_budget_and_told_of(tmp_path: Path) -> 
     assert (kept.exists(), Path(box["kept"]).exists()) == (False, True)
 
     before = contents(into / "box-a.db")
+    (into / "fleet.toml").write_text('lake = "lake"')  # that has nothing of the older copy
+    done, again = set_up_anew("--disk-max", f"{2.5 * size / 1000:.3f}kB")
+    assert (again["code"], Path(box["kept"]).exists()) == ("disk_budget_spent", True), done.output
+
+    (into / "fleet.toml").unlink()
     done, box = set_up_anew("--disk-max", f"{1.5 * size / 1000:.3f}kB")
     assert (done.exit_code, box["code"]) == (1, "disk_budget_spent")
     assert contents(into / "box-a.db") == before

@@ -14,7 +14,7 @@ from support.lakes import exported, in_lake
 from support.replicating import Database
 
 from edge_store.errors import ReplicaBehind
-from edge_store.fleet.forget import forget_in_all
+from edge_store.fleet.forget import forget_in_all, older_copies
 from edge_store.fleet.history import settle
 from edge_store.fleet.lake.store import Lake
 from edge_store.identity import create_identity
@@ -71,7 +71,7 @@ class World:
         with suppress(ReplicaBehind):  # it only lacks commits
             settle(copy, new)
             new.rename(copy)
-            forget_in_all(copy)
+            forget_in_all(copy, older_copies(copy))
 
     def export(self, _number: int) -> None:
         if not list(self._fleet.iterdir()):

@@ -1,5 +1,6 @@
 """Parts of a pull: which boxes it is of, how fast, how much disk, and when all is restored."""
 
+import asyncio
 import os
 from collections import Counter
 from pathlib import Path
@@ -8,11 +9,12 @@ import click
 import pytest
 
 from edge_store.cli.values import SIZE
-from edge_store.errors import ConfigError, DiskBudgetSpent
+from edge_store.errors import ConfigError, DiskBudgetSpent, EdgeStoreError, ReplicationError
 from edge_store.fleet.budget import DiskBudget, copies_bytes
 from edge_store.fleet.copies import Standing, copy_path, is_restore_due
 from edge_store.fleet.find import Choice, Found, Place, find_boxes, places_of
 from edge_store.fleet.pace import Pace
+from edge_store.fleet.passes import watch
 from edge_store.fleet.registry import Registry, Store
 from edge_store.ids import DeviceId
 from edge_store.replica.location import parse_location
@@ -155,6 +157,25 @@ def test_pace_is_kept_over_all_who_download() -> None:
     assert pace.due_s(1) == pytest.approx(0.001), "what was not used is not saved up"
     pace.end()
     pace.wait(10**9)  # returns at once
+
+
+async def test_watch_goes_on_after_an_error_but_not_after_a_first_one() -> None:
+    outcomes: list[EdgeStoreError | None] = [None, ReplicationError("the store is away"), None]
+    told: list[str] = []
+
+    async def one_pass() -> None:
+        if not outcomes:
+            raise asyncio.CancelledError
+        if outcome := outcomes.pop(0):
+            raise outcome
+
+    with pytest.raises(asyncio.CancelledError):
+        await watch(1e-9, one_pass, lambda error: told.append(str(error)))
+    assert (told, outcomes) == (["the store is away"], [])
+
+    outcomes.append(ConfigError("fleet.toml is wrong"))
+    with pytest.raises(ConfigError):
+        await watch(1e-9, one_pass, lambda error: told.append(str(error)))
 
 
 @pytest.mark.parametrize(

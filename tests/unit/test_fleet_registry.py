@@ -7,6 +7,7 @@ import pytest
 from edge_store.errors import ConfigError
 from edge_store.fleet.registry import Registry, load_registry
 from edge_store.ids import DeviceId
+from edge_store.replica.explain import explained
 from edge_store.replica.location import read_credentials
 
 WHOLE = """
@@ -79,6 +80,12 @@ def test_keys_of_a_store_are_those_that_it_names(tmp_path: Path) -> None:
     found = read_credentials(location, environ)
     assert found is not None
     assert (found.access_key_id, found.secret_access_key) == ("own", "secret")
+
+
+def test_refused_keys_are_called_by_the_names_that_they_have(tmp_path: Path) -> None:
+    location = written(tmp_path, WHOLE).stores[0].location()
+    refused = explained(PermissionError("no"), location)
+    assert "check SITE_A_AWS_ACCESS_KEY_ID and SITE_A_AWS_SECRET_ACCESS_KEY" in refused.hint
 
 
 @pytest.mark.parametrize(

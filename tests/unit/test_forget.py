@@ -12,7 +12,7 @@ from support.records import make_result, new_database
 from edge_store.api.routes import GENERATING
 from edge_store.chain import verify_chain
 from edge_store.errors import InvalidRequest, StoreError
-from edge_store.fleet.forget import forget_in_all
+from edge_store.fleet.forget import forget_in_all, older_copies
 from edge_store.forget.carry import ForgetKept, ForgetResults, forget_kept, forget_results
 from edge_store.forget.choice import Choice, Who, choose, names_of
 from edge_store.forget.lines import Overwrite, Span, overwrite
@@ -60,7 +60,7 @@ def test_what_was_forgotten_goes_from_the_older_copies(tmp_path: Path) -> None:
     delete_results(connection, [3], Reason.RETENTION)
     connection.execute("INSERT INTO forgotten (at, what, id) VALUES (0, 'request', 'q-1')")
     connection.close()
-    assert forget_in_all(newest) == (1, (damaged,))
+    assert forget_in_all(newest, older_copies(newest)) == (1, (damaged,))
     reader = open_reader(older)
     assert [s for (s,) in reader.execute("SELECT seq FROM results ORDER BY seq")] == [1, 3]
     assert reader.execute("SELECT id, reason FROM deletions").fetchall() == [(all_[1].id, "forget")]
@@ -71,7 +71,7 @@ def test_what_was_forgotten_goes_from_the_older_copies(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(f"{older.name}-*"))  # it is one file that anyone can query
     assert b"answer 2" in others.read_bytes()
     assert damaged.read_bytes() == b"damaged" * 1000
-    assert forget_in_all(newest) == (0, (damaged,))
+    assert forget_in_all(newest, older_copies(newest)) == (0, (damaged,))
 
 
 def test_older_copy_of_an_older_schema_is_migrated_to_forget(tmp_path: Path) -> None:
@@ -81,11 +81,11 @@ def test_older_copy_of_an_older_schema_is_migrated_to_forget(tmp_path: Path) -> 
     before_the_last(connection)
     connection.close()
     connection = box(newest, *all_)
-    assert forget_in_all(newest) == (0, ())
+    assert forget_in_all(newest, older_copies(newest)) == (0, ())
     assert schema_of(older) == SCHEMA_VERSION - 1, "nothing is to be forgotten in it"
     delete_results(connection, [2], Reason.FORGET)
     connection.close()
-    assert forget_in_all(newest) == (1, ())
+    assert forget_in_all(newest, older_copies(newest)) == (1, ())
     assert schema_of(older) == SCHEMA_VERSION
     assert b"answer 2" not in older.read_bytes()
 

@@ -1,0 +1,35 @@
+"""Whether a lake has all of a copy: what may be deleted, since it can be asked for elsewhere."""
+
+from functools import cached_property
+from pathlib import Path
+
+from edge_store.errors import EdgeStoreError
+from edge_store.fleet.lake.store import Lake, Watermarks, watermarks
+from edge_store.fleet.lake.tables import rows_after
+
+__all__ = ["Held"]
+
+ALWAYS = ("results", "outputs")  # the bodies only where the lake has them of others, too
+
+
+class Held:
+    """Of the lake as it is when the first copy is asked about."""
+
+    def __init__(self, url: str) -> None:
+        self._lake = Lake(url, key="lake")
+
+    def has_all(self, copy: Path) -> bool:
+        """Whether every row of a copy is there. Not, where the copy or the lake cannot be read."""
+        try:
+            marks = self._marks
+            return not any(
+                batch.num_rows
+                for table in {*ALWAYS, *marks.tables}
+                for batch in rows_after(copy, table, marks)
+            )
+        except EdgeStoreError:
+            return False
+
+    @cached_property
+    def _marks(self) -> Watermarks:
+        return watermarks(self._lake)
