@@ -16,14 +16,17 @@ __all__ = ["drill"]
 
 @click.command()
 @click.option("--config", help="The box's edge-store.toml, or its folder.")
+@click.option("--full", "is_full", is_flag=True, help="Restore from nothing, whatever is kept.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def drill(config: str | None, *, as_json: bool) -> None:
+def drill(config: str | None, *, is_full: bool, as_json: bool) -> None:
     """Restore the replica to a scratch file, check all of it, and compare it with the database.
 
-    The daemon does it, with low priority, and records it: receipts say `proven` then. A replica
-    that fails is uploaded anew, and proven again; but where the database itself is damaged its
-    replica is left as it is. While the daemon is stopped it is done here, and nothing is recorded
-    or mended. Exits 0 when the replica is proven, 65 when it is not.
+    Where the last drill has left its copy, that is brought forward by what is new in the replica,
+    and checked no less; with --full it is not. The daemon does it, with low priority, and records
+    it: receipts say `proven` then. A replica that fails is uploaded anew, and proven again; but
+    where the database itself is damaged its replica is left as it is. While the daemon is stopped
+    a full one is done here, and nothing is recorded or mended. Exits 0 when the replica is proven,
+    65 when it is not.
 
     \b
     Example:
@@ -37,7 +40,7 @@ def drill(config: str | None, *, as_json: bool) -> None:
     settings = load(config).config
     if not settings.replica.enabled:
         raise ReplicationError("this box replicates nothing", hint="set replica.enabled = true")
-    lines = follow(Path(settings.store.path), "/drills")
+    lines = follow(Path(settings.store.path), f"/drills{'?full=true' if is_full else ''}")
     found: dict[str, Any] | None = None
     if lines is None:
         found = _here(settings)
@@ -108,6 +111,7 @@ def _here(settings: "Config") -> dict[str, Any]:
             database=str(database),
             marks=no_marks(head.seq if head is not None else 0),
             reserve_bytes=settings.store.disk_reserve_bytes,
+            is_full=True,  # how it was left, nobody knows
         )
         return await prove(job, _say)
 

@@ -33,6 +33,7 @@ from edge_store.replica.points import (
     snapshot_of,
 )
 from edge_store.replica.scratch import Scratch
+from edge_store.replica.traffic import Count, pages_of, uncounted
 from edge_store.result import Record
 
 __all__ = ["Progress", "Rebuilt", "Source", "Stage", "require_space"]
@@ -59,11 +60,12 @@ class Progress(Record, frozen=True, kw_only=True):
 
 
 class Rebuilt(Record, frozen=True, kw_only=True):
-    """Which state it is, and what it took. ``snapshot``: where the one ends that it was made of;
-    ``passed_over``: where those end that do not hold what they should.
+    """Which state it is, of which listing, and what it took. ``snapshot``: where the one ends that
+    it was made of; ``passed_over``: where those end that do not hold what they should.
     """
 
     point: Point
+    listed: tuple[LtxFile, ...]
     fetched: Fetched
     snapshot: Txid | None
     passed_over: tuple[Txid, ...]
@@ -71,16 +73,17 @@ class Rebuilt(Record, frozen=True, kw_only=True):
 
 class Source:
     """One box's replica. Not ``by_litestream``: its files are put together here, if none is odd,
-    which spares a process.
+    which spares a process. ``count`` is told of each request that is made of the store.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (each is the caller's to decide)
         self,
         location: Location,
         credentials: Credentials | None,
         device_id: DeviceId,
         on_progress: Callable[[Progress], None] = lambda _progress: None,
         pace: Pace = unpaced,
+        count: Count = uncounted,
         *,
         by_litestream: bool = True,
     ) -> None:
@@ -89,6 +92,7 @@ class Source:
         self._device_id = device_id
         self._on_progress = on_progress
         self._pace = pace
+        self._count = count
         self._by_litestream = by_litestream
         self._words = f"the replica of {device_id} at {location}"
 
@@ -116,6 +120,7 @@ class Source:
         failed: RestoreFailed | None = None
         for attempt in range(LISTINGS):
             files = await list_files(self._location, self._credentials, self._device_id)
+            self._count("LIST", pages_of(files), 0)
             try:
                 point = choose(read_points(files, self._words), at)
                 chosen = chain(files, point, passed_over)
@@ -139,6 +144,7 @@ class Source:
                 if is_state:
                     return Rebuilt(
                         point=point,
+                        listed=tuple(files),
                         fetched=fetched,
                         snapshot=snapshot,
                         passed_over=tuple(passed_over),
@@ -170,7 +176,12 @@ class Source:
         wanted = [*chosen, other] if other is not None else chosen
         expected = sum(file.size for file in wanted)
         download = Download(
-            self._location, self._credentials, scratch, self._downloading(expected), self._pace
+            self._location,
+            self._credentials,
+            scratch,
+            self._downloading(expected),
+            self._pace,
+            self._count,
         )
         database_bytes = await download.database_bytes(chosen[-1])
         require_space(scratch.folder, database_bytes, download.missing(wanted))
