@@ -55,7 +55,7 @@ def copy_bytes(database: Path) -> int:
 
 
 def read_kept(database: Path, location: str, device_id: DeviceId) -> Kept | None:
-    """What is known of the copy; None where there is none.
+    """What is known of the copy; None where there is none, or the machine was started since.
 
     Raises:
         NotOnwards: it is not the file that was kept, or of another replica.
@@ -67,24 +67,28 @@ def read_kept(database: Path, location: str, device_id: DeviceId) -> Kept | None
         file = _identity(_copy(database))
     except (OSError, msgspec.DecodeError):
         raise NotOnwards("nothing is known of the copy that was kept") from None
+    if kept.machine_boot != kernel_boot():
+        return None
     if (kept.location, kept.device_id) != (location, device_id):
         raise NotOnwards("the copy that was kept is of another replica")
-    if kept.machine_boot != kernel_boot():
-        raise NotOnwards("the machine was started since the copy was kept")
     if kept.file != file:
         raise NotOnwards("somebody has changed the copy that was kept")
     return kept
 
 
 def keep_copy(database: Path, copy: Path, kept: Kept) -> None:
-    """Move ``copy``, which nobody has open, there."""
+    """Move ``copy``, which nobody has open, there. Where that fails there is none: it was only to
+    spare the next drill something.
+    """
     discard_copy(database)
-    copy.chmod(MODE)
-    copy.replace(_copy(database))
-    kept = msgspec.structs.replace(
-        kept, machine_boot=kernel_boot(), file=_identity(_copy(database))
-    )
-    _known(database).write_bytes(msgspec.json.encode(kept))
+    try:
+        copy.chmod(MODE)
+        copy.replace(_copy(database))
+        file = _identity(_copy(database))
+        kept = msgspec.structs.replace(kept, machine_boot=kernel_boot(), file=file)
+        _known(database).write_bytes(msgspec.json.encode(kept))
+    except OSError:
+        discard_copy(database)
 
 
 def take(database: Path, to: Path) -> None:

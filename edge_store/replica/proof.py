@@ -128,28 +128,37 @@ async def prove(job: Job, say: Callable[[str], object], count: Count = uncounted
     on any thread.
     """
     began = time.monotonic()
-    asked: Counter[str] = Counter()
+    downloaded: Counter[str] = Counter()
 
     def counted(verb: str, requests: int, size: int) -> None:
-        asked[verb] += size
+        downloaded["bytes"] += size
         count(verb, requests, size)
+
+    def left() -> int | None:
+        return None if job.bytes_left is None else job.bytes_left - downloaded["bytes"]
 
     try:
         with scratch_for(scratch_of(Path(job.database)), is_lasting=False) as scratch:
-            proof = await Proving(job, scratch, say, counted).prove()
+            proof = await Proving(job, scratch, say, counted, left).prove()
     except (EdgeStoreError, OSError) as exc:
         proof = Proof(undecided=str(exc))
     duration_ms = round((time.monotonic() - began) * 1000, 3)
-    return msgspec.structs.replace(proof, duration_ms=duration_ms, bytes=asked["GET"])
+    return msgspec.structs.replace(proof, duration_ms=duration_ms, bytes=downloaded["bytes"])
 
 
 class Proving:
     """One drill in its scratch folder."""
 
     def __init__(
-        self, job: Job, scratch: Scratch, say: Callable[[str], object], count: Count
+        self,
+        job: Job,
+        scratch: Scratch,
+        say: Callable[[str], object],
+        count: Count,
+        left: Callable[[], int | None],
     ) -> None:
-        self._job, self._scratch, self._say, self._count = job, scratch, say, count
+        self._job, self._scratch = job, scratch
+        self._say, self._count, self._left = say, count, left
         self._database = Path(job.database)
         self._copy = scratch.work / COPY
         self._location: Location = parse_location(job.url)
@@ -266,7 +275,7 @@ class Proving:
             ReplicationError: it is more than may be downloaded.
             DiskFull: it would take what is kept for results.
         """
-        left, reserve = self._job.bytes_left, self._job.reserve_bytes
+        left, reserve = self._left(), self._job.reserve_bytes
         if left is not None and download > left:
             raise ReplicationError(
                 f"the drill downloads {download} bytes, of replica.bytes_per_day {left} are left"

@@ -186,7 +186,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str, bool]] = {
     "the copy is gone": (lambda folder: (folder / "box" / COPY).unlink(), "nothing is known", True),
     "it is of another place": (lambda folder: known(folder, location="x"), "another replica", True),
     "it is of another box": (lambda folder: known(folder, device_id="x"), "another replica", True),
-    "the machine was started": (lambda folder: known(folder, machine_boot="x"), "started", True),
+    "the machine was started": (lambda folder: known(folder, machine_boot="x"), "None", True),
     "the box has another timeline": (lambda folder: known(folder, timeline="x"), "timeline", True),
     "the replica is another": (lambda folder: known(folder, witnesses=[]), "history", True),
     "it is ahead": (lambda folder: known(folder, txid=1 << 40), "no files lead on", True),
