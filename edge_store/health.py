@@ -84,6 +84,11 @@ def _watch_last_look(metrics: Metrics, replica: Any) -> None:
         read(lambda found: found.results_behind),
     )
     metrics.watch(
+        "replica_drill_copy_bytes",
+        "The copy that the last restore drill has left for the next one",
+        read(lambda found: found.drill_copy_bytes),
+    )
+    metrics.watch(
         "replica_ltx_bytes",
         "Litestream's own files on this disk",
         read(lambda found: found.ltx_bytes),

@@ -270,9 +270,10 @@ def open_without_wal(path: Path) -> Connection:
         return driver.connect(uri, uri=True, isolation_level=None)
 
 
-def open_copy(path: Path) -> Connection:
+def open_copy(path: Path, *, is_lasting: bool = True) -> Connection:
     """Open a restored file that nobody else has open, and take it out of WAL mode, so that once it
-    is closed it is one file that anyone who can read it can query.
+    is closed it is one file that anyone who can read it can query. Unless it ``is_lasting``,
+    nothing is flushed.
 
     Raises:
         NotAnEdgeStoreFile: it is not a database of ours.
@@ -287,7 +288,7 @@ def open_copy(path: Path) -> Connection:
             if application_id != APPLICATION_ID:
                 raise NotAnEdgeStoreFile(f"{path} is a database, but not one of edge-store's")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if is_lasting else 'OFF'}")
             connection.execute("PRAGMA foreign_keys = ON")
             (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
             if mode != "delete":

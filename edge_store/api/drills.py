@@ -1,5 +1,5 @@
 """``POST /drills`` of the admin socket: a restore drill now, told step by step, one JSON object a
-line. Who leaves ends it.
+line. With ``?full=true`` it restores from nothing. Who leaves ends it.
 """
 
 import asyncio
@@ -22,17 +22,20 @@ BEAT_S = 5.0  # a line at least so often: the connection is alive
 def drill_routes(drills: Any) -> list[Route]:
     """``drills`` is ``replica.drill.Drills``, or None without a replica."""
 
-    async def drill(_request: Request) -> Response:
+    async def drill(request: Request) -> Response:
         if drills is None:
             raise NotFound("this box replicates nothing", hint="set replica.enabled = true")
-        return StreamingResponse(_lines(drills), media_type="application/jsonlines")
+        is_full = request.query_params.get("full") == "true"
+        return StreamingResponse(
+            _lines(drills, is_full=is_full), media_type="application/jsonlines"
+        )
 
     return [Route("/drills", drill, methods=["POST"])]
 
 
-async def _lines(drills: Any) -> AsyncIterator[bytes]:
+async def _lines(drills: Any, *, is_full: bool) -> AsyncIterator[bytes]:
     steps: asyncio.Queue[str] = asyncio.Queue()
-    running = asyncio.ensure_future(drills.drill_asked(steps.put_nowait))
+    running = asyncio.ensure_future(drills.drill_asked(steps.put_nowait, is_full=is_full))
     try:
         while not running.done():
             step = asyncio.ensure_future(steps.get())

@@ -1,4 +1,5 @@
-"""Restore drills against callers of the same daemon: how long one takes, and what callers notice.
+"""Restore drills, full and incremental ones, against callers of the same daemon: how long one
+takes, what it writes, and what callers notice.
 
 Beside callers there is always one: windows of a load in which it goes on and windows in which its
 processes are stopped take turns, short ones, so that what else the machine does is in both. The
@@ -26,6 +27,7 @@ from edge_store.bench.served import daemon_of
 from edge_store.bench.writer import prepare, sample_result
 from edge_store.errors import EdgeStoreError
 from edge_store.recorder.batch import read_head, write_batch
+from edge_store.replica.proof import Kind
 from edge_store.result import Boot, Record, Result
 from edge_store.socketpath import reachable_socket
 from edge_store.sqlite import open_writer
@@ -39,6 +41,7 @@ ROWS_PER_COMMIT = 512
 COMMITS_PER_CHECKPOINT = 8
 CALLERS = 4
 WINDOW_S = 2.0
+YEAR_S = 31_536_000
 POLL_S = 0.02
 START_TIMEOUT_S = 120.0  # of a drill's process, on a full machine
 DRILL_TIMEOUT_S = 7200.0
@@ -69,16 +72,19 @@ async def bench_drill(
         "store.path": str(database),
         "replica.enabled": True,
         "replica.url": f"file://{folder}/replica",
-        "replica.drill_interval_s": 0,
+        "replica.drill_interval_s": YEAR_S,  # a copy is kept, and none comes by itself
     }
     async with daemon_of(settings, folder / "daemon") as daemon, running_clients() as clients:
         with reachable_socket(database) as socket:
             drills = Drill(socket, rows)
             say("the first drill waits for the whole database to be replicated")
-            alone = [await drills.once() for _ in range(2)][-1]
-            say(f"a drill alone: {alone:.1f} s")
             callers = Callers(clients, daemon.pid, daemon.port, plan.offered_per_s)
-            return await _beside(drills, callers, plan, alone, say)
+            figures = []
+            for kind in Kind:
+                await drills.once(Kind.FULL)  # which leaves its copy
+                figures += await _alone(drills, kind, callers, plan, say)
+                figures += await _beside(drills, kind, callers, plan, say)
+            return figures
 
 
 class Drill:
@@ -88,22 +94,28 @@ class Drill:
         self._socket = socket
         self._rows = rows
 
-    async def once(self) -> float:
+    async def once(self, kind: Kind) -> float:
         """Its seconds.
 
         Raises:
-            EdgeStoreError: it did not pass, or proved less than there was.
+            EdgeStoreError: it did not pass, proved less than there was, or was of the other kind.
         """
+        query = "?full=true" if kind is Kind.FULL else ""
         transport = httpx.AsyncHTTPTransport(uds=str(self._socket))
         said: dict[str, Any] = {}
         async with (
             httpx.AsyncClient(transport=transport, timeout=DRILL_TIMEOUT_S) as client,
-            client.stream("POST", "http://daemon/drills") as answer,
+            client.stream("POST", f"http://daemon/drills{query}") as answer,
         ):
             async for line in answer.aiter_lines():
                 said = msgspec.json.decode(line) or said
         proof = said["drills"][-1]["proof"] if "drills" in said else None
-        if proof is None or proof["failure"] or proof["rows"] < self._rows:
+        if (
+            proof is None
+            or proof["failure"]
+            or proof["rows"] < self._rows
+            or proof["kind"] != kind.value
+        ):
             raise EdgeStoreError(f"a drill did not pass: {said}")
         return float(proof["duration_ms"]) / 1000
 
@@ -125,8 +137,9 @@ class Callers:
 class Beside:
     """Drills, one after the other, while it is entered; while ``stopped`` none goes on."""
 
-    def __init__(self, drills: Drill, daemon_pid: int) -> None:
+    def __init__(self, drills: Drill, kind: Kind, daemon_pid: int) -> None:
         self._drills = drills
+        self._kind = kind
         self._daemon_pid = daemon_pid
         self._may_begin = asyncio.Event()
         self._may_begin.set()
@@ -140,7 +153,7 @@ class Beside:
     async def _run(self) -> None:
         while True:
             await self._may_begin.wait()
-            await self._drills.once()
+            await self._drills.once(self._kind)
             self.ended += 1
 
     async def __aexit__(self, *_exc: object) -> None:
@@ -207,12 +220,28 @@ def _signal(processes: Iterable[int], number: signal.Signals) -> None:
             os.kill(process_id, number)
 
 
+async def _alone(
+    drills: Drill, kind: Kind, callers: Callers, plan: DrillPlan, say: Callable[[str], None]
+) -> list[Figure]:
+    """One without callers, after some results. What it wrote, its end adds to the daemon's sum."""
+    await callers.window()
+    before = written_bytes(callers.pid)
+    seconds = await drills.once(kind)
+    megabytes = (written_bytes(callers.pid) - before) / 1e6
+    say(f"{kind.value} drill alone: {seconds:.1f} s, {megabytes:.0f} MB written")
+    bound = DRILL_S_PER_GB_MAX * max(1.0, plan.megabytes / 1000)
+    return [
+        at_most(f"a drill of {plan.megabytes} MB alone, {kind.value}", seconds, bound, "s"),
+        Figure(name=f"what it wrote, {kind.value}", value=megabytes, unit="MB"),
+    ]
+
+
 async def _beside(
-    drills: Drill, callers: Callers, plan: DrillPlan, alone_s: float, say: Callable[[str], None]
+    drills: Drill, kind: Kind, callers: Callers, plan: DrillPlan, say: Callable[[str], None]
 ) -> list[Figure]:
     pairs: list[tuple[Slice, Slice]] = []
     shares: list[float] = []
-    async with Beside(drills, callers.pid) as beside:
+    async with Beside(drills, kind, callers.pid) as beside:
         for number in range(plan.pairs + 1):
             await beside.under_way()
             slices: dict[bool, Slice] = {}
@@ -224,7 +253,8 @@ async def _beside(
                     shares.append(more / (time.monotonic() - began))
             one, none = slices[False], slices[True]
             say(
-                f"pair {number}: {one.requests_per_s:.0f} and {none.requests_per_s:.0f} requests/s "
+                f"{kind.value}, pair {number}: "
+                f"{one.requests_per_s:.0f} and {none.requests_per_s:.0f} requests/s "
                 f"({one.requests_per_s / none.requests_per_s:.3f}); p50 {one.p50_ms:.2f} and "
                 f"{none.p50_ms:.2f} ms, p99 {one.p99_ms:.1f} and {none.p99_ms:.1f} ms; "
                 f"load average {os.getloadavg()[0]:.1f}"
@@ -234,16 +264,22 @@ async def _beside(
     rates = [one.requests_per_s / none.requests_per_s for one, none in pairs]
     p50s = [one.p50_ms / none.p50_ms for one, none in pairs]
     p99s = [one.p99_ms / none.p99_ms for one, none in pairs]
-    alone_max_s = DRILL_S_PER_GB_MAX * max(1.0, plan.megabytes / 1000)
+    drill = f"with {kind.value} drills ÷ without"
     return [
-        at_most(f"a drill of {plan.megabytes} MB alone", alone_s, alone_max_s, "s"),
-        at_least("callers' rate, with a drill ÷ without", median(rates), RATE_MIN),
+        at_least(f"callers' rate, {drill}", median(rates), RATE_MIN),
         Figure(name="the same, 95 % above", value=lower_bound(rates), unit="ratio"),
-        Figure(name="callers' p50, with a drill ÷ without", value=median(p50s), unit="ratio"),
-        Figure(name="callers' p99, with a drill ÷ without", value=median(p99s), unit="ratio"),
+        Figure(name=f"callers' p50, {drill}", value=median(p50s), unit="ratio"),
+        Figure(name=f"callers' p99, {drill}", value=median(p99s), unit="ratio"),
         Figure(name="what the drill took of one core", value=median(shares), unit="ratio"),
         Figure(name="drills that came to their end", value=beside.ended, unit=""),
     ]
+
+
+def written_bytes(process_id: int) -> int:
+    """Of the process and of those of its children that have ended."""
+    lines = Path(f"/proc/{process_id}/io").read_text(encoding="ascii").splitlines()
+    found = dict(line.split(": ") for line in lines)
+    return int(found["write_bytes"])
 
 
 def _fill(database: Path, megabytes: int, say: Callable[[str], None]) -> int:

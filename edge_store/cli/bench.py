@@ -220,7 +220,7 @@ def batch(pairs: int, lines: int, seconds: float, directory: Path | None) -> Non
 )  # fmt: skip
 @dir_option
 def drill(pairs: int, megabytes: int, rate: float | None, directory: Path | None) -> None:
-    """Measure a restore drill, and what callers notice of one.
+    """Measure restore drills, full and incremental, and what callers notice of one.
 
     \b
     Example:

@@ -16,15 +16,18 @@ __all__ = ["drill"]
 
 @click.command()
 @click.option("--config", help="The box's edge-store.toml, or its folder.")
+@click.option("--full", "is_full", is_flag=True, help="Restore from nothing, whatever is kept.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def drill(config: str | None, *, as_json: bool) -> None:
+def drill(config: str | None, *, is_full: bool, as_json: bool) -> None:
     """Restore the replica to a scratch file, check all of it, and compare it with the database.
 
-    The daemon does it, with low priority, and records it: receipts say `proven` then. A replica
-    that fails is uploaded anew, and proven again; but where the database itself is damaged its
-    replica is left as it is. While the daemon is stopped it is done here, and nothing is recorded
-    or mended. Exits 0 when the replica is proven, 65 when it is not, 1 when nothing is known of it:
-    the store does not answer, the disk is full. With --json, that is `error` in place of `drills`.
+    Where the last drill has left its copy, that is brought forward by what is new in the replica,
+    and checked no less; with --full it is not. The daemon does it, with low priority, and records
+    it: receipts say `proven` then. A replica that fails is uploaded anew, and proven again; but
+    where the database itself is damaged its replica is left as it is. While the daemon is stopped
+    a full one is done here, and nothing is recorded or mended. Exits 0 when the replica is proven,
+    65 when it is not, 1 when nothing is known of it: the store does not answer, the disk is full.
+    With --json, that is `error` in place of `drills`.
 
     \b
     Example:
@@ -38,7 +41,7 @@ def drill(config: str | None, *, as_json: bool) -> None:
     if not settings.replica.enabled:
         raise ReplicationError("this box replicates nothing", hint="set replica.enabled = true")
     try:
-        found = _carried_out(settings)
+        found = _carried_out(settings, is_full=is_full)
     except EdgeStoreError as exc:
         if as_json:
             error = {"code": exc.code, "message": str(exc), "hint": exc.hint}
@@ -55,7 +58,7 @@ def drill(config: str | None, *, as_json: bool) -> None:
         sys.exit(CORRUPT)
 
 
-def _carried_out(settings: "Config") -> dict[str, Any]:
+def _carried_out(settings: "Config", *, is_full: bool) -> dict[str, Any]:
     """By the daemon; while it is stopped, here.
 
     Raises:
@@ -64,7 +67,7 @@ def _carried_out(settings: "Config") -> dict[str, Any]:
     from edge_store.cli.change import follow
     from edge_store.errors import ReplicationError, StoreError
 
-    lines = follow(Path(settings.store.path), "/drills")
+    lines = follow(Path(settings.store.path), f"/drills{'?full=true' if is_full else ''}")
     if lines is None:
         return _here(settings)
     found: dict[str, Any] | None = None
@@ -128,6 +131,7 @@ def _here(settings: "Config") -> dict[str, Any]:
             database=str(database),
             marks=no_marks(head.seq if head is not None else 0),
             reserve_bytes=settings.store.disk_reserve_bytes,
+            is_full=True,  # how it was left, nobody knows
         )
         return await prove(job, _say)
 

@@ -90,6 +90,8 @@ def _health(health: dict[str, Any]) -> "Iterator[Line]":
     held = f"WAL {bytes_text(health['wal_bytes'])}, Litestream's files "
     held += f"{bytes_text(health['ltx_bytes'])}, of {bound} while the store is away"
     sizes = f"database {bytes_text(health['database_bytes'])}, "
+    if health.get("drill_copy_bytes"):
+        sizes += f"copy of the last drill {bytes_text(health['drill_copy_bytes'])}, "
     sizes += f"{bytes_text(health['disk_free_bytes'])} free"
     yield "disk", f"{held}; {sizes}"
     for each in health["foreign_writers"]:

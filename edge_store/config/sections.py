@@ -267,6 +267,17 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
             "asked.",
         ),
     ] = 86400.0
+    drill_full_interval_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="How long drills may be incremental: they bring the copy of the last one "
+            "forward by what is new in the replica. Then one restores from nothing again, as after "
+            "an unclean start and a failure. The copy lies beside the database, as large, while "
+            "`store.disk_reserve_bytes` are free besides. 0: each drill is a full one, and no copy "
+            "is kept.",
+        ),
+    ] = 604800.0
     drill_idle_s: Annotated[
         float,
         Meta(

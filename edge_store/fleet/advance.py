@@ -1,15 +1,13 @@
 """Brings a copy forward by those files of its replica that are newer than it, on a clone of it.
 
-A restore reads a whole database; most boxes have changed a few pages since the last pull. The files
-carry no checksum of the database. So it must be the replica that the copy is of: a file that lay
-there before still does. And what comes of them is checked as a whole: SQLite's integrity, the chain
-of digests on from the copy's newest commit, the rows that came, and the box's head. Whatever does
-not fit is ``NotOnwards``, and the caller restores.
+Which they are, and that they are of the same history, is ``replica/onwards.py``'s. What comes of
+them is checked as a whole: SQLite's integrity, the chain of digests on from the copy's newest
+commit, the rows that came, and the box's head. Whatever does not fit is ``NotOnwards``, and the
+caller restores.
 """
 
 import asyncio
 import fcntl
-import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -22,19 +20,11 @@ from edge_store.errors import RestoreFailed, StoreError
 from edge_store.fleet.copies import Standing, witnesses_of
 from edge_store.fleet.history import holds, newest_of
 from edge_store.identity import read_device_id
-from edge_store.replica.download import Download, Pace, Vanished
+from edge_store.replica.download import Download, Pace
 from edge_store.replica.heads import Head, holds_commit
 from edge_store.replica.location import Credentials, Location
-from edge_store.replica.ltx import apply_ltx
-from edge_store.replica.points import (
-    LtxFile,
-    Point,
-    Txid,
-    chain_onwards,
-    choose,
-    list_files,
-    read_points,
-)
+from edge_store.replica.onwards import NotOnwards, apply_onwards, find_onwards
+from edge_store.replica.points import LtxFile, Txid
 from edge_store.replica.rebuild import require_space
 from edge_store.replica.restore import STEPS_BETWEEN_CHECKS, publish
 from edge_store.replica.scratch import scratch_for
@@ -43,16 +33,9 @@ from edge_store.schema import SCHEMA_VERSION
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, check_integrity, open_copy, open_reader, translated
 
-__all__ = ["Advanced", "Limits", "NotOnwards", "advance", "is_told"]
+__all__ = ["Advanced", "Limits", "advance", "is_told"]
 
 FICLONE = 0x40049409  # Linux: share the blocks of another file
-# Format versions of a database that is not in WAL mode (sqlite.org/fileformat2.html): to have
-# SQLite change them takes a WAL, a journal and several flushes.
-NO_WAL, NO_WAL_AT = b"\x01\x01", 18
-
-
-class NotOnwards(Exception):
-    """Why a copy cannot be brought forward."""
 
 
 class Advanced(Record, frozen=True, kw_only=True):
@@ -96,30 +79,28 @@ async def advance(
     try:
         async with asyncio.timeout(limits.timeout_s):
             with scratch_for(copy) as scratch:
-                files = await list_files(location, credentials, device_id)
-                point = choose(read_points(files, f"the replica of {device_id}"), None)
-                if point.txid < head.txid:
+                onwards = await find_onwards(
+                    location, credentials, device_id, here.txid, here.witnesses
+                )
+                if onwards.point.txid < head.txid:
                     raise NotOnwards(f"its head tells of TXID {head.txid:016x}, which is not there")
-                chosen = _chosen(files, here, point)
                 download = Download(
                     location, credentials, scratch, lambda _bytes: None, limits.pace
                 )
-                size = await download.database_bytes(chosen[-1]) if chosen else 0
-                require_space(scratch.folder, size, download.missing(chosen))
-                fetched = await download.fetch(chosen)
+                size = await onwards.database_bytes(download)
+                require_space(scratch.folder, size, download.missing(onwards.chosen))
+                fetched = await onwards.fetch(download)
+                files = [(download.path(file), file) for file in onwards.chosen]
                 new = scratch.work / copy.name
                 cancelled = threading.Event()
                 try:
                     check = await asyncio.to_thread(
-                        _advanced, copy, new, [(download.path(f), f) for f in chosen], head,
-                        cancelled.is_set,
-                    )  # fmt: skip
+                        _advanced, copy, new, files, head, cancelled.is_set
+                    )
                 finally:
                     cancelled.set()
                 await asyncio.to_thread(limits.before_replacing, new)
                 publish(new, copy)
-    except Vanished:
-        raise NotOnwards("its files are merged while they are read") from None
     except RestoreFailed as exc:
         raise NotOnwards(str(exc)) from exc
     except TimeoutError:
@@ -128,22 +109,12 @@ async def advance(
             hint="raise --timeout, or check the network to the store; what has arrived is kept",
         ) from None
     return Advanced(
-        txid=point.txid,
+        txid=onwards.point.txid,
         downloaded_bytes=fetched.downloaded,
         results=check.results,
         newest_at=check.newest_at,
-        witnesses=witnesses_of(files, point.txid),
+        witnesses=witnesses_of(onwards.listed, onwards.point.txid),
     )
-
-
-def _chosen(files: Sequence[LtxFile], here: Standing, point: Point) -> Sequence[LtxFile]:
-    """Those that lead on from the copy."""
-    if not set(here.witnesses) & set(files):
-        raise NotOnwards("none of the files that were there before is: it may be another history")
-    chosen = chain_onwards(files, here.txid, point)
-    if chosen is None:
-        raise NotOnwards(f"no files lead on from {here.txid:016x} to {point.txid:016x}")
-    return chosen
 
 
 def _advanced(
@@ -156,17 +127,10 @@ def _advanced(
     """Make and check the new state at ``new``. On a thread; ends soon after ``is_over``."""
     try:
         with closing(open_reader(copy)) as connection, translated(f"{copy} cannot be read"):
-            (page_size,) = connection.execute("PRAGMA page_size").fetchone()
             timeline, seq = connection.execute(sql("select_copy_extent")).fetchone()
             newest = newest_of(connection)
         _clone(copy, new)
-        descriptor = os.open(new, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            for path, file in files:
-                apply_ltx(path, file, descriptor, page_size)
-            os.pwrite(descriptor, NO_WAL, NO_WAL_AT)
-        finally:
-            os.close(descriptor)
+        apply_onwards(new, files)
         with closing(open_copy(new)) as connection, translated(f"{new} cannot be checked"):
             connection.set_progress_handler(is_over, STEPS_BETWEEN_CHECKS)
             check = _check(connection, head, timeline, seq)

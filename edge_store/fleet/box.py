@@ -13,7 +13,7 @@ import msgspec
 
 from edge_store.clock import now_ms
 from edge_store.errors import DiskBudgetSpent, EdgeStoreError, ReplicaBehind, StoreError
-from edge_store.fleet.advance import Limits, NotOnwards, advance, is_told
+from edge_store.fleet.advance import Limits, advance, is_told
 from edge_store.fleet.boxes import look_inside
 from edge_store.fleet.budget import DiskBudget, Evicted
 from edge_store.fleet.copies import (
@@ -33,6 +33,7 @@ from edge_store.replica.download import Pace, unpaced
 from edge_store.replica.heads import Head, Heads
 from edge_store.replica.location import Credentials
 from edge_store.replica.objects import Objects
+from edge_store.replica.onwards import NotOnwards
 from edge_store.replica.points import LtxFile, Txid, list_files
 from edge_store.replica.restore import restore
 from edge_store.replica.scratch import discard_scratch

@@ -1,5 +1,6 @@
-"""How much room the database's disk has, and what is given up for it, in this order: the search
-index, which can be built again; the bodies of new results; new requests.
+"""How much room the database's disk has, and what is given up for it, in this order: the copy of
+the last restore drill, without which the next one restores from nothing; the search index, which
+can be built again; the bodies of new results; new requests.
 """
 
 import shutil
@@ -14,7 +15,9 @@ __all__ = ["Disk", "DiskLevel"]
 
 log = structlog.get_logger(__name__)
 
+DRILL_COPY = (".drill.kept.json", ".drill.kept.db")  # replica/kept.py
 SEARCH_INDEX = ("search.db", "search.db-wal", "search.db-shm")
+DROPPED = (("drill_copy_dropped", DRILL_COPY), ("search_index_dropped", SEARCH_INDEX))
 
 
 class DiskLevel(IntEnum):
@@ -44,10 +47,11 @@ class Disk:
         return shutil.disk_usage(self._folder).free
 
     def check(self) -> int:
-        """Measure, drop the search index if it must go, log a change. Returns the free bytes."""
+        """Measure, drop what must go, log a change. Returns the free bytes."""
         free, level = self.measure()
-        if level is not DiskLevel.OK and self._drop_search_index():
-            free, level = self.measure()
+        for event, names in DROPPED:
+            if level is not DiskLevel.OK and self._drop(event, names):
+                free, level = self.measure()
         if level is not self._level:
             tell = log.error if level > self._level else log.warning
             tell(
@@ -96,16 +100,16 @@ class Disk:
             return free, DiskLevel.NO_SEARCH
         return free, DiskLevel.NO_BODIES if 2 * free >= reserve else DiskLevel.REFUSING
 
-    def _drop_search_index(self) -> bool:
+    def _drop(self, event: str, names: tuple[str, ...]) -> bool:
         """Whether there was one and it is gone."""
-        found = [path for name in SEARCH_INDEX if (path := self._folder / name).exists()]
+        found = [path for name in names if (path := self._folder / name).exists()]
         try:
             dropped_bytes = sum(path.stat().st_size for path in found)
             for path in found:
                 path.unlink(missing_ok=True)
         except OSError as exc:  # a file system that has become read-only
-            log.error("search_index_not_dropped", error=str(exc))
+            log.error("not_dropped", of=event, error=str(exc))
             return False
         if found:
-            log.error("search_index_dropped", bytes=dropped_bytes)
+            log.error(event, bytes=dropped_bytes)
         return bool(found)

@@ -44,11 +44,12 @@ class Marks(Record, frozen=True, kw_only=True):
 
 class Compared(Record, frozen=True, kw_only=True):
     """``faults``: of the replica. ``live``: of the live file, where the replica is no worse. Never
-    both.
+    both. ``timeline``: the copy's newest.
     """
 
     seq_to: int
     rows: int
+    timeline: str | None = None
     faults: tuple[str, ...] = ()
     live: tuple[str, ...] = ()
 
@@ -83,7 +84,7 @@ def compare(copy: Path, live: Path, device_id: DeviceId, marks: Marks) -> Compar
         StoreError: ``live`` cannot be read, or ``copy`` not be opened.
     """
     try:
-        opened = open_copy(copy)
+        opened = open_copy(copy, is_lasting=False)
     except (Corrupt, NotAnEdgeStoreFile) as exc:
         return _bad(str(exc))
     with closing(opened) as restored:
@@ -97,12 +98,14 @@ def compare(copy: Path, live: Path, device_id: DeviceId, marks: Marks) -> Compar
                     return _bad(f"it is the database of {owner}")
                 chain = verify_chain(restored, faults_max=FAULTS_MAX)
                 (_, seq_to) = restored.execute(sql("select_extent")).fetchone()
+                timeline, _ = restored.execute(sql("select_copy_extent")).fetchone()
         except EdgeStoreError as exc:
             return _bad(str(exc))
         faults, its_own = _judge(restored, live, marks, chain.faults, seq_to)
     return Compared(
         seq_to=seq_to,
         rows=chain.results,
+        timeline=timeline,
         faults=tuple(faults[:FAULTS_SHOWN]),
         live=tuple(its_own[:FAULTS_SHOWN]),
     )

@@ -24,6 +24,7 @@ from edge_store.replica.location import Credentials, Location, Scheme
 from edge_store.replica.ltx import HEADER_BYTES, read_header
 from edge_store.replica.points import LtxFile
 from edge_store.replica.scratch import Scratch, fsync, part_of
+from edge_store.replica.traffic import Count, uncounted
 from edge_store.result import Record
 
 __all__ = ["Download", "Fetched", "Pace", "Vanished", "lay_out", "unpaced"]
@@ -54,7 +55,7 @@ class Fetched(Record, frozen=True, kw_only=True):
 class Download:
     """Files of one replica, into ``scratch``. ``on_bytes`` is told how many are there, on a thread,
     those of an earlier run included. ``pace`` is told of each part that arrived, on a thread, and
-    may take its time.
+    may take its time; ``count`` of what is asked of the store, as it is.
     """
 
     def __init__(
@@ -62,14 +63,16 @@ class Download:
         location: Location,
         credentials: Credentials | None,
         scratch: Scratch,
-        on_bytes: Callable[[int], None],
+        on_bytes: Callable[[int], None] = lambda _bytes: None,
         pace: Pace = unpaced,
+        count: Count = uncounted,
     ) -> None:
         self._location = location
         self._bucket = open_bucket(location, credentials, for_download=True)
         self._scratch = scratch
         self._on_bytes = on_bytes
         self._pace = pace
+        self._count = count
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._present = 0
@@ -123,7 +126,8 @@ class Download:
         finally:
             self._cancelled.set()
             threads.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(fsync, self._scratch.kept)
+        if self._scratch.is_lasting:
+            await asyncio.to_thread(fsync, self._scratch.kept)
         return Fetched(downloaded=sum(file.size for file in files) - reused, reused=reused)
 
     def _unwritten(self, exc: OSError) -> EdgeStoreError:
@@ -178,7 +182,7 @@ class Download:
             except BaseError as exc:
                 arrived = part.stat().st_size if part.exists() else 0
                 if "NotPartial" in str(exc):  # the store ignores ranges: from the start then
-                    self._count(-arrived)
+                    self._arrive(-arrived)
                     part.unlink(missing_ok=True)
                     continue
                 failures = 0 if arrived > furthest else failures + 1
@@ -189,7 +193,8 @@ class Download:
                 continue
             if self._cancelled.is_set():
                 return
-            fsync(part)
+            if self._scratch.is_lasting:
+                fsync(part)
             part.rename(here)
             return
 
@@ -201,7 +206,7 @@ class Download:
                 for chunk in self._stream(file, arrived):
                     writing.write(chunk)
                     arrived += len(chunk)
-                    self._count(len(chunk))
+                    self._arrive(len(chunk))
                     self._pace(len(chunk))
                     if self._cancelled.is_set():
                         return
@@ -215,10 +220,15 @@ class Download:
     def _stream(
         self, file: LtxFile, offset: int, chunk_bytes: int = CHUNK_BYTES
     ) -> Iterator[bytes]:
-        version = file.version if self.is_needed else None
-        return self._bucket.stream(file.key, offset, chunk_bytes, version)
+        if not self.is_needed:
+            yield from self._bucket.stream(file.key, offset, chunk_bytes, None)
+            return
+        self._count("GET", 1, 0)
+        for chunk in self._bucket.stream(file.key, offset, chunk_bytes, file.version):
+            self._count("GET", 0, len(chunk))
+            yield chunk
 
-    def _count(self, more: int) -> None:
+    def _arrive(self, more: int) -> None:
         with self._lock:
             self._present += more
             self._on_bytes(self._present)

@@ -1,10 +1,11 @@
 """Drills of a running box: on a schedule, after an unclean start, and when somebody asks.
 
-A drill restores the replica beside the database and compares (``proof.py``), leaves one row in
-``drills``, and so proves every result up to its position. A replica that fails is an alarm, is
-taken anew from the live file, and is proven again; where the live file itself is damaged, that is
-the alarm, and the replica is left as it is. What says nothing of the replica (its store does
-not answer, the disk is full) is tried again, and no row. Runs on the event loop.
+A drill restores the replica beside the database, or brings the copy of the last one forward, and
+compares (``proof.py``), leaves one row in ``drills``, and so proves every result up to its
+position. A replica that fails is an alarm, is taken anew from the live file, and is proven again;
+where the live file itself is damaged, that is the alarm, and the replica is left as it is. What
+says nothing of the replica (its store does not answer, the disk is full) is tried again, and no
+row. Runs on the event loop.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from edge_store.errors import EdgeStoreError, ReplicationError
 from edge_store.replica.anew import upload_anew
 from edge_store.replica.compare import read_marks
 from edge_store.replica.heads import Proven
+from edge_store.replica.kept import discard_copy
 from edge_store.replica.proof import Job, Proof
 from edge_store.replica.proving import prove_aside
 from edge_store.replica.room import Replica
@@ -38,7 +40,6 @@ __all__ = ["UNKNOWN", "Cause", "Drilled", "Drills", "drilling"]
 
 log = structlog.get_logger(__name__)
 
-DAY_MS = 86_400_000
 FIRST_AFTER_S = 300.0  # of a box that has never had one: so long until the first
 AFTER_UNCLEAN_S = 2.0  # Litestream takes up what the crash left
 AGAIN_S = 600.0  # after one that was undecided, and after one that no healing helped
@@ -58,6 +59,9 @@ class Cause(StrEnum):
     UNCLEAN_START = "unclean_start"
     ASKED = "asked"
     HEALED = "healed"
+
+
+FULL = (Cause.UNCLEAN_START, Cause.HEALED)  # what was true of the replica before says nothing
 
 
 class Drilled(Record, frozen=True, kw_only=True):
@@ -146,6 +150,7 @@ class Drills:
         boot_id = {"boot_id": self._boot.boot_id}
         (ended,) = _row(connection, "select_boot_before_ended", boot_id)
         if not ended:
+            discard_copy(Path(self._config.store.path))
             return AFTER_UNCLEAN_S, Cause.UNCLEAN_START
         if not interval_s:
             return None, Cause.SCHEDULE
@@ -156,7 +161,11 @@ class Drills:
         return max(AFTER_UNCLEAN_S, _jittered(interval_s) - since_s), Cause.SCHEDULE
 
     async def drill(
-        self, cause: Cause, say: Callable[[str], object] = lambda _step: None
+        self,
+        cause: Cause,
+        say: Callable[[str], object] = lambda _step: None,
+        *,
+        is_full: bool = False,
     ) -> list[Drilled]:
         """Drill; and if it fails, heal and drill again. ``say`` is told each step.
 
@@ -164,7 +173,7 @@ class Drills:
             EdgeStoreError: nothing is known of the replica.
         """
         async with self._one:
-            drilled = [await self._drill_once(cause, say)]
+            drilled = [await self._drill_once(cause, say, is_full=is_full)]
             if drilled[0].passed:
                 return drilled
             if drilled[0].proof.live is not None:  # the replica may be the last good copy
@@ -179,20 +188,22 @@ class Drills:
                 return drilled
             return [*drilled, await self._drill_once(Cause.HEALED, say)]
 
-    async def drill_asked(self, say: Callable[[str], object]) -> list[Drilled]:
+    async def drill_asked(
+        self, say: Callable[[str], object], *, is_full: bool = False
+    ) -> list[Drilled]:
         """One that somebody asks for now. Raises as ``drill`` does."""
-        return await self.drill(Cause.ASKED, say)
+        return await self.drill(Cause.ASKED, say, is_full=is_full)
 
-    async def _drill_once(self, cause: Cause, say: Callable[[str], object]) -> Drilled:
+    async def _drill_once(
+        self, cause: Cause, say: Callable[[str], object], *, is_full: bool = False
+    ) -> Drilled:
         section = self._config.replica
         marks = await self._reader.run(read_marks)
         say("waiting until all that is committed is in the replica")
         await self._confirmed(SYNC_TIMEOUT_S, say)
-        left = None
+        ledger, left = self._replica.ledger, None
         if section.bytes_per_day:
-            since = {"since": now_ms() - DAY_MS}
-            (used,) = await self._reader.run(_row, "select_drilled_bytes", since)
-            left = section.bytes_per_day - used
+            left = max(0, section.bytes_per_day - ledger.drilled_bytes)
         database = Path(self._config.store.path)
         job = Job(
             url=section.url,
@@ -201,8 +212,14 @@ class Drills:
             marks=marks,
             reserve_bytes=self._config.store.disk_reserve_bytes,
             bytes_left=left,
+            is_full=is_full or cause in FULL,
+            keeps=bool(section.drill_interval_s and section.drill_full_interval_s),
+            full_every_s=section.drill_full_interval_s,
         )
-        proof = await prove_aside(job, say, idle_s=section.drill_idle_s)
+        try:
+            proof = await prove_aside(job, say, ledger.add_drill, idle_s=section.drill_idle_s)
+        finally:  # one that was cut counts, too
+            ledger.keep(self._replica.ownership.traffic)
         if proof.undecided is not None:
             raise ReplicationError(
                 f"nothing is known of the replica: {proof.undecided}", hint=UNKNOWN
@@ -239,6 +256,8 @@ class Drills:
 
     async def _noted(self, cause: Cause, proof: Proof) -> Drilled:
         """Leave the row, and tell."""
+        if proof.because is not None:
+            log.warning("drill_not_incremental", because=proof.because)
         drill_id = None
         at = now_ms()
         try:

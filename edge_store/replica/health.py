@@ -19,6 +19,7 @@ from edge_store.clock import now_ms, rfc3339
 from edge_store.errors import ReplicationError, StoreError
 from edge_store.place import Place
 from edge_store.replica.foreign import Foreign, foreign_writers
+from edge_store.replica.kept import copy_bytes
 from edge_store.replica.local import Held, MayPause, has_outgrown, make_room, measure
 from edge_store.replica.pause import Paused
 from edge_store.replica.status import Cause, Health, ReplicaState, ReplicaStatus
@@ -83,6 +84,7 @@ class Watch:
             local_bytes_max=self._local_bytes_max,
             database_bytes=held.database_bytes,
             disk_free_bytes=free,
+            drill_copy_bytes=copy_bytes(self._path),
             results_behind=None if newest is None or known is None else max(0, newest - known),
             foreign_writers=foreign,
             gaps=self._gaps,

@@ -21,7 +21,8 @@ from edge_store.replica.points import LtxFile
 from edge_store.result import Record
 
 __all__ = [
-    "HEADER_BYTES", "MEND", "LtxHeader", "apply_ltx", "assemble", "leads_to", "read_header",
+    "HEADER_BYTES", "LEAST_BYTES", "MEND", "LtxHeader", "apply_ltx", "assemble", "leads_to",
+    "read_header",
 ]  # fmt: skip
 
 MAGIC = b"LTX1"
@@ -32,6 +33,7 @@ FRAME_BYTES, NUMBER_BYTES = 10, 6
 READ_BYTES = 256 << 10
 HAS_SIZE = 1
 INDEX_SIZE_BYTES, TRAILER_BYTES = 8, 16
+LEAST_BYTES = HEADER_BYTES + NUMBER_BYTES + INDEX_SIZE_BYTES + TRAILER_BYTES
 IS_CHECKSUM = 1 << 63
 LOCK_BYTE = 1 << 30  # SQLite never stores anything in the page that holds it
 MEND = (

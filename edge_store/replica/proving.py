@@ -23,7 +23,8 @@ import msgspec
 import structlog
 
 from edge_store.errors import ReplicationError
-from edge_store.replica.proof import Job, Proof
+from edge_store.replica.proof import Asked, Job, Proof
+from edge_store.replica.traffic import Count, uncounted
 
 __all__ = ["prove_aside"]
 
@@ -53,31 +54,41 @@ SMALL = Share(10, is_idle=False)
 
 
 class Line(msgspec.Struct, frozen=True):
-    """What it says: a step, or in the end the proof."""
+    """What it says: a step, what was asked of the store since, or in the end the proof."""
 
     step: str = ""
+    asked: Asked | None = None
     proof: Proof | None = None
 
 
-async def prove_aside(job: Job, say: Callable[[str], object], *, idle_s: float) -> Proof:
+async def prove_aside(
+    job: Job, say: Callable[[str], object], count: Count = uncounted, *, idle_s: float
+) -> Proof:
     """``proof.prove`` in a process that yields to all others: for ``idle_s`` wholly, then largely.
-    Safe to cancel: it is killed.
+    Safe to cancel: it is killed. ``count`` is told what it asks of the store, as it does.
 
     Call it on the main thread. Raises ``ReplicationError`` when it ends without a proof.
     """
     if idle_s:
         try:
-            return await _prove(job, say, LEFT_OVER, idle_s)
+            return await _prove(job, Ears(say, count), LEFT_OVER, idle_s)
         except TimeoutError:
             log.warning("drill_starved", idle_s=idle_s)
             say("the machine leaves it no time: it begins again with a small share")
     try:
-        return await _prove(job, say, SMALL, TIMEOUT_S)
+        return await _prove(job, Ears(say, count), SMALL, TIMEOUT_S)
     except TimeoutError:
         raise ReplicationError(f"the drill took over {TIMEOUT_S:g} s") from None
 
 
-async def _prove(job: Job, say: Callable[[str], object], share: Share, timeout_s: float) -> Proof:
+class Ears(NamedTuple):
+    """Who is told."""
+
+    say: Callable[[str], object]
+    add: Count
+
+
+async def _prove(job: Job, ears: Ears, share: Share, timeout_s: float) -> Proof:
     try:
         process = await asyncio.create_subprocess_exec(
             *(*share.before_it, sys.executable, "-P", "-m", "edge_store.replica.proof"),
@@ -101,9 +112,12 @@ async def _prove(job: Job, say: Callable[[str], object], share: Share, timeout_s
         async with asyncio.timeout(timeout_s):
             async for text in process.stdout:
                 line = msgspec.json.decode(text, type=Line)
-                if line.proof is not None:
+                if line.asked is not None:
+                    ears.add(*line.asked)
+                elif line.proof is not None:
                     return line.proof
-                say(line.step)
+                else:
+                    ears.say(line.step)
     except (msgspec.DecodeError, ConnectionError) as exc:
         raise ReplicationError(f"the drill's process cannot be talked to: {exc}") from exc
     finally:

@@ -6,6 +6,7 @@ files lead to is passed over: the state is made of those.
 """
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -34,9 +35,10 @@ from edge_store.replica.points import (
     snapshots_in,
 )
 from edge_store.replica.scratch import Scratch
+from edge_store.replica.traffic import Count, pages_of, uncounted
 from edge_store.result import Record
 
-__all__ = ["Progress", "Rebuilt", "Source", "Stage", "require_space"]
+__all__ = ["Progress", "Rebuilt", "Source", "Stage", "require_space", "send_to_disk"]
 
 LISTINGS = 4  # as often is a listing that is out of date read again
 LOOK_S = 0.2  # at how much of the database is there
@@ -60,11 +62,12 @@ class Progress(Record, frozen=True, kw_only=True):
 
 
 class Rebuilt(Record, frozen=True, kw_only=True):
-    """Which state it is, and what it took. ``snapshot``: where the one ends that it was made of;
-    ``passed_over``: where those end that do not hold what they should.
+    """Which state it is, of which listing, and what it took. ``snapshot``: where the one ends that
+    it was made of; ``passed_over``: where those end that do not hold what they should.
     """
 
     point: Point
+    listed: tuple[LtxFile, ...]
     fetched: Fetched
     snapshot: Txid | None
     passed_over: tuple[Txid, ...]
@@ -72,16 +75,17 @@ class Rebuilt(Record, frozen=True, kw_only=True):
 
 class Source:
     """One box's replica. Not ``by_litestream``: its files are put together here, if none is odd,
-    which spares a process.
+    which spares a process. ``count`` is told of each request that is made of the store.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (each is the caller's to decide)
         self,
         location: Location,
         credentials: Credentials | None,
         device_id: DeviceId,
         on_progress: Callable[[Progress], None] = lambda _progress: None,
         pace: Pace = unpaced,
+        count: Count = uncounted,
         *,
         by_litestream: bool = True,
     ) -> None:
@@ -90,6 +94,7 @@ class Source:
         self._device_id = device_id
         self._on_progress = on_progress
         self._pace = pace
+        self._count = count
         self._by_litestream = by_litestream
         self._words = f"the replica of {device_id} at {location}"
 
@@ -117,6 +122,7 @@ class Source:
         failed: RestoreFailed | None = None
         for attempt in range(LISTINGS):
             files = await list_files(self._location, self._credentials, self._device_id)
+            self._count("LIST", pages_of(files), 0)
             try:
                 point = choose(read_points(files, self._words), at)
                 chosen = chain(files, point, passed_over)
@@ -140,6 +146,7 @@ class Source:
                 if is_state:
                     return Rebuilt(
                         point=point,
+                        listed=tuple(files),
                         fetched=fetched,
                         snapshot=snapshot,
                         passed_over=tuple(passed_over),
@@ -177,7 +184,12 @@ class Source:
         wanted = [*chosen, other] if other is not None else chosen
         expected = sum(file.size for file in wanted)
         download = Download(
-            self._location, self._credentials, scratch, self._downloading(expected), self._pace
+            self._location,
+            self._credentials,
+            scratch,
+            self._downloading(expected),
+            self._pace,
+            self._count,
         )
         database_bytes = await download.database_bytes(chosen[-1])
         require_space(scratch.folder, database_bytes, download.missing(wanted))
@@ -189,7 +201,7 @@ class Source:
                 replica = copy.with_name("replica")
                 await asyncio.to_thread(_lay_out_anew, chosen, download, replica)
             try:
-                await self._apply(replica, point, copy, database_bytes)
+                await self._apply(replica, point, copy, database_bytes, scratch)
             except RestoreFailed as exc:
                 if not await asyncio.to_thread(download.has_all, chosen) or (
                     is_read_there and await self._has_more_snapshots(files)
@@ -207,7 +219,9 @@ class Source:
 
         return downloading
 
-    async def _apply(self, replica: Path, point: Point, copy: Path, database_bytes: int) -> None:
+    async def _apply(
+        self, replica: Path, point: Point, copy: Path, database_bytes: int, scratch: Scratch
+    ) -> None:
         """Run ``litestream restore`` on a folder; of more than one chain it chooses as we do."""
         program = await asyncio.to_thread(find_litestream)
         source = copy.with_name("source.db")  # a name in the configuration only: it is never made
@@ -235,7 +249,9 @@ class Source:
             stderr=asyncio.subprocess.PIPE,
             in_own_session=False,
         )
-        watching = asyncio.ensure_future(self._watch(copy, database_bytes))
+        watching = asyncio.ensure_future(
+            self._watch(copy, database_bytes, is_lasting=scratch.is_lasting)
+        )
         try:
             _stdout, stderr = await process.communicate()
         finally:
@@ -247,13 +263,17 @@ class Source:
         if process.returncode != 0:
             raise self._failure(stderr.decode(errors="replace"))
 
-    async def _watch(self, copy: Path, expected: int) -> None:
+    async def _watch(self, copy: Path, expected: int, *, is_lasting: bool) -> None:
         """Tell how much of the database is written, until cancelled."""
         writing = copy.with_name(f"{copy.name}.tmp")
+        sent = 0
         while True:
             for path in (writing, copy):
                 with suppress(FileNotFoundError):
-                    done = min(path.stat().st_size, expected)
+                    size = path.stat().st_size
+                    if not is_lasting and size > sent:
+                        sent = send_to_disk(path, sent, size)
+                    done = min(size, expected)
                     self._on_progress(
                         Progress(stage=Stage.REBUILDING, done=done, expected=expected)
                     )
@@ -302,6 +322,18 @@ def _is_state(copy: Path, download: Download, other: LtxFile) -> bool:
         raise Vanished from exc
     except RestoreFailed:
         return True
+
+
+def send_to_disk(path: Path, begin: int, end: int) -> int:
+    """Let the kernel begin to write what of a file is in memory only; returns ``end``. Litestream
+    flushes all of it in the end: in one piece that stands in the way of the daemon's commits.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+    return end
 
 
 def require_space(folder: Path, database: int, download: int) -> None:

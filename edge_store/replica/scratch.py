@@ -3,6 +3,9 @@
 It lies on the target's file system, so that a rename can publish from it. Downloaded files are
 named after what they are in the store, its place and version included: one of that name is that
 file, whichever run fetched it. One restore at a time works towards a target.
+
+What need not outlast the machine's own boot (a drill's) is not flushed: a flush makes the disk's
+other users wait. Then a later boot does not go on from it.
 """
 
 import asyncio
@@ -15,22 +18,45 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_store.errors import DiskFull, ReplicationError, RestoreFailed
+from edge_store.lock import kernel_boot
 from edge_store.replica.location import Location
 from edge_store.replica.points import LtxFile
 
 __all__ = ["Scratch", "discard_scratch", "fsync", "scratch_for"]
 
 SCRATCH_END = ".restoring"
+FILES = "files"
 PART_END = ".part"
 
 
 class Scratch:
-    """``work`` is empty at the start of each run; ``kept`` holds the downloads."""
+    """``work`` is empty at the start of each run; ``kept`` holds the downloads. Unless it
+    ``is_lasting``, nothing in it is flushed.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_lasting: bool = True) -> None:
         self.folder = folder
+        self.is_lasting = is_lasting
         self.work = folder / "work"
-        self.kept = folder / "files"
+        self.kept = folder / (FILES if is_lasting else f"{FILES}-{kernel_boot()}")
+
+    def begin(self) -> None:
+        """Make its folders, and remove what this run cannot go on from.
+
+        Raises:
+            OSError: another restore has just ended, and removed the folder.
+        """
+        shutil.rmtree(self.work, ignore_errors=True)
+        for path in self.folder.glob(f"{FILES}*"):
+            if path != self.kept:
+                shutil.rmtree(path, ignore_errors=True)
+        self.work.mkdir()
+        self.kept.mkdir(exist_ok=True)
+
+    def begin_again(self) -> None:
+        """Empty ``work``."""
+        shutil.rmtree(self.work)
+        self.work.mkdir()
 
     def place(self, location: Location, file: LtxFile) -> Path:
         """Where the download of ``file`` lies once it is whole."""
@@ -51,23 +77,21 @@ def part_of(place: Path) -> Path:
 
 
 @contextmanager
-def scratch_for(to: Path) -> Iterator[Scratch]:
+def scratch_for(to: Path, *, is_lasting: bool = True) -> Iterator[Scratch]:
     """The folder for ``to``. Afterwards it is gone, unless there are downloads and the restore was
     cut short: by a deadline, a cancellation, the store, a full disk; or killed.
 
     Raises:
         RestoreFailed: it cannot be made, or another restore works in it.
     """
-    scratch = Scratch(_folder(to))
+    scratch = Scratch(_folder(to), is_lasting=is_lasting)
     try:
         to.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         scratch.folder.mkdir(mode=0o700, exist_ok=True)
         lock = os.open(scratch.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(scratch.work, ignore_errors=True)
-            scratch.work.mkdir()  # fails if another restore has just ended, and removed the folder
-            scratch.kept.mkdir(exist_ok=True)
+            scratch.begin()
         except OSError:
             os.close(lock)
             raise

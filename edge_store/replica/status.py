@@ -87,6 +87,7 @@ class Confirmed(Record, frozen=True, kw_only=True):
 class Health(Record, frozen=True, kw_only=True):
     """What the last look at the box found. Bytes are those on this disk; ``at`` and ``gap_at`` are
     UTC ms. ``gaps``: how often unsent states were given up in this boot, to stay within the bound.
+    ``drill_copy_bytes``: of the copy that the last drill has left for the next one.
     """
 
     at: int
@@ -95,6 +96,7 @@ class Health(Record, frozen=True, kw_only=True):
     local_bytes_max: int
     database_bytes: int
     disk_free_bytes: int
+    drill_copy_bytes: int = 0
     results_behind: int | None = None  # committed, and not known to be in the replica
     foreign_writers: tuple[Foreign, ...] = ()
     gaps: int = 0

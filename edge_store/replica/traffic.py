@@ -6,11 +6,14 @@ what is billed as such: each step of an upload in parts. Bytes are of objects, w
 
 The sums lie in ``replica-traffic.json`` beside the database, which is not replicated: each write
 there would be. They are written every 30 s, so a crash loses so much of them.
+
+What restore drills download counts, whatever becomes of the drill, and is kept by the hour too, as
+``replica.bytes_per_day`` bounds it over any 24 hours, not over a date.
 """
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sized
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -25,13 +28,16 @@ from edge_store.result import Record
 __all__ = [
     "NOTHING",
     "VERBS",
+    "Count",
     "Ledger",
     "Reporting",
     "Reports",
     "Sums",
     "Traffic",
     "Usage",
+    "pages_of",
     "read_usage",
+    "uncounted",
 ]
 
 VERBS: Final = ("PUT", "LIST", "GET", "DELETE")
@@ -40,8 +46,21 @@ log = structlog.get_logger(__name__)
 DAYS_KEPT = 62
 MONTH_DAYS = 30
 STEP_MS = 366 * 86_400_000  # of the clock: more than any box was switched off
+HOUR_MS, DAY_HOURS = 3_600_000, 24
+LISTED_AT_ONCE = 1000  # objects that one LIST answers, in S3
 SIZES_MAX = 4096  # of files that Litestream has merged, and may read again
 LTX_KEY = re.compile(r"/0*([0-9a-f]+)/([0-9a-f]{16})-([0-9a-f]{16})\.ltx$")
+
+Count = Callable[[str, int, int], None]  # a verb, requests, bytes
+
+
+def uncounted(_verb: str, _requests: int, _size: int) -> None:
+    """The ``Count`` of what nobody asks for."""
+
+
+def pages_of(listed: Sized) -> int:
+    """How many LISTs these objects took."""
+    return 1 + max(0, len(listed) - 1) // LISTED_AT_ONCE
 
 
 class Traffic(Record, frozen=True, kw_only=True):
@@ -66,11 +85,14 @@ class Usage(Record, frozen=True, kw_only=True):
 
 
 class Sums(Record, frozen=True, kw_only=True):
-    """The file. ``days`` by date (UTC)."""
+    """The file. ``days`` by date (UTC); ``drilled``: bytes that drills have downloaded, by the hour
+    since 1970, of the last day.
+    """
 
     since: int
     at: int
     days: dict[str, Traffic] = msgspec.field(default_factory=dict)
+    drilled: dict[int, int] = msgspec.field(default_factory=dict)
 
 
 class Reports:
@@ -152,12 +174,28 @@ class Ledger:
         self._requests: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
         self._kept: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        self._drilled = Counter(self._before.drilled)
         self._objects = NOTHING
 
     def add(self, verb: str, requests: int, size: int) -> None:
         """Count what Litestream has asked for."""
         self._requests[verb] += requests
         self._bytes[verb] += size
+
+    def add_drill(self, verb: str, requests: int, size: int) -> None:
+        """Count what a restore drill has asked for."""
+        self.add(verb, requests, size)
+        self._drilled[now_ms() // HOUR_MS] += size
+
+    @property
+    def drilled_bytes(self) -> int:
+        """That drills have downloaded in the last 24 hours, to the hour: rather more than less."""
+        return sum(self._recently_drilled().values())
+
+    def _recently_drilled(self) -> dict[int, int]:
+        """Of an hour that is still to come the clock was wrong."""
+        hour = now_ms() // HOUR_MS
+        return {at: size for at, size in self._drilled.items() if hour - DAY_HOURS <= at <= hour}
 
     def _saw_objects(self, traffic: Traffic) -> None:
         for sums, now, seen in (
@@ -196,7 +234,8 @@ class Ledger:
         requests, size = self._requests - self._kept[0], self._bytes - self._kept[1]
         days = {day: sums for day, sums in self._before.days.items() if day > _date(now, DAYS_KEPT)}
         days[today] = _added([days.get(today, NOTHING), Traffic(requests=requests, bytes=size)])
-        sums = Sums(since=self._before.since, at=now, days=days)
+        self._drilled = Counter(self._recently_drilled())
+        sums = Sums(since=self._before.since, at=now, days=days, drilled=dict(self._drilled))
         new = self._path.with_name(f"{self._path.name}.new")
         new.write_bytes(msgspec.json.encode(sums))
         new.replace(self._path)

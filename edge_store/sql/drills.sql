@@ -34,9 +34,6 @@ WHERE passed = 1 AND failure IS NULL AND timeline = :timeline ORDER BY drill_id 
 -- name: select_last_drill
 SELECT at, passed, timeline, failure FROM drills ORDER BY drill_id DESC LIMIT 1
 
--- name: select_drilled_bytes
-SELECT coalesce(sum(bytes), 0) FROM drills WHERE at > :since
-
 -- name: select_boot_before_ended
 SELECT coalesce(
     (SELECT event = 'end' FROM boots WHERE boot_no < (

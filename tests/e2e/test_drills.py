@@ -82,9 +82,10 @@ def require_restorable(box: Box, copy: Path, txid: str) -> None:
     assert set(contents(copy)) <= set(contents(box.database))
 
 
-def drill(box: Box, code: int = 0) -> list[dict[str, Any]]:
+def drill(box: Box, code: int = 0, *, full: bool = False) -> list[dict[str, Any]]:
     """``edge-store replica drill``: its drills, each with its proof."""
-    done = box.run("replica", "drill", "--config", str(box.directory), "--json")
+    more = ["--full"] if full else []
+    done = box.run("replica", "drill", "--config", str(box.directory), "--json", *more)
     assert done.returncode == code, done.stderr
     drills: list[dict[str, Any]] = json.loads(done.stdout)["drills"]
     return drills
@@ -162,18 +163,33 @@ def test_a_drill_proves_what_was_committed_before_it(tmp_path: Path, s3: S3Serve
     assert box.scalar("SELECT count(*) FROM drills") == 1
 
 
-def test_an_unclean_start_is_followed_by_a_drill(tmp_path: Path) -> None:
-    box = replicated(tmp_path)
+def test_an_unclean_start_is_followed_by_a_full_drill(tmp_path: Path) -> None:
+    box = replicated(tmp_path, REPLICA__DRILL_INTERVAL_S="86400")
     with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        kept = box.directory / ".drill.kept.db"
+        for full in (False, True):  # that of the first would do for the second
+            assert drill(box, full=full)[0]["proof"]["kind"] == "full"
+            assert kept.exists()
         assert daemon.chat("hello").status_code == 200
         daemon.kill()
     with box.serve() as daemon:
-        assert daemon.logged("drill_passed")["cause"] == "unclean_start"
+        passed = daemon.logged("drill_passed")
+        assert (passed["cause"], passed["kind"]) == ("unclean_start", "full")
+        assert not [line for line in daemon.log if line["event"] == "drill_not_incremental"]
         assert daemon.stop() == 0
     with box.serve() as daemon:
         assert daemon.chat("hello").status_code == 200
+        assert drill(box)[0]["proof"]["kind"] == "incremental"
         assert daemon.stop() == 0
-        assert not [line for line in daemon.log if line["event"].startswith("drill_")]
+        causes = [line["cause"] for line in daemon.log if line["event"] == "drill_passed"]
+        assert causes == ["asked"]
+    assert box.rows("SELECT cause, kind, passed FROM drills ORDER BY drill_id") == [
+        ("asked", "full", 1),
+        ("asked", "full", 1),
+        ("unclean_start", "full", 1),
+        ("asked", "incremental", 1),
+    ]
 
 
 def test_a_drill_that_is_starved_begins_again_with_a_share(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ from support.scripted import DEADLINE_S, chat_body, read_results, recording, rep
 from edge_store.chain import verify_chain
 from edge_store.config import RecorderSection
 from edge_store.errors import DiskFull
+from edge_store.ids import DeviceId
 from edge_store.recorder.disk import Disk, DiskLevel
+from edge_store.replica.kept import Kept, keep_copy
+from edge_store.replica.points import Txid
 from edge_store.sqlite import driver, open_reader
 
 RESERVE = 1000
@@ -79,6 +82,28 @@ def test_the_search_index_goes_first_and_what_it_frees_counts(
     assert [path.name for path in tmp_path.iterdir()] == ["results.db"]
     ((event, dropped),) = [(line["event"], line["bytes"]) for line in logs]
     assert (event, dropped) == ("search_index_dropped", 900)
+
+
+def test_the_copy_of_a_drill_goes_before_the_search_index(
+    tmp_path: Path, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Kept(
+        location="", device_id=DeviceId("a"), timeline=None, txid=Txid(1), witnesses=(), full_s=0
+    )
+    (tmp_path / "new.db").write_bytes(b"x" * 300)
+    database = tmp_path / "results.db"
+    keep_copy(database, tmp_path / "new.db", kept)
+    (tmp_path / "search.db").write_bytes(b"")
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda folder: SimpleNamespace(free=1100 - 100 * len([*folder.iterdir()])),
+    )
+    assert room.free
+    with capture_logs() as logs:
+        Disk(database, RESERVE).check()
+    assert [path.name for path in tmp_path.iterdir()] == ["search.db"]
+    assert [line["event"] for line in logs] == ["drill_copy_dropped"]
 
 
 def test_each_change_is_told_once(tmp_path: Path, room: Room) -> None:

@@ -191,7 +191,7 @@ CREATE TABLE drills ( -- Restores done to prove the replica.
     rows INTEGER NOT NULL, -- results in the restored copy
     txid TEXT, -- Litestream's position
     cause TEXT NOT NULL DEFAULT 'schedule', -- `schedule`, `unclean_start`, `asked`, or `healed`: the one after a failure
-    kind TEXT NOT NULL DEFAULT 'full', -- `full`: by litestream restore
+    kind TEXT NOT NULL DEFAULT 'full', -- `full`: by litestream restore; `incremental`: by what is new since the last one
     bytes INTEGER NOT NULL DEFAULT 0, -- what was downloaded for it
     duration_ms REAL NOT NULL, -- how long it took
     passed INTEGER NOT NULL, -- 1 if the copy is what the live file is

@@ -6,14 +6,16 @@ import resource
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 from support.replicating import Database, wait_for
 
 from edge_store.alerts import Alarms
-from edge_store.config import Config
+from edge_store.config import Config, ReplicaSection, StoreSection
 from edge_store.errors import ReplicationError, StoreError
 from edge_store.ids import DeviceId
 from edge_store.observability.metrics import Metrics
@@ -21,8 +23,9 @@ from edge_store.replica import drill
 from edge_store.replica.compare import no_marks, read_marks
 from edge_store.replica.drill import Drills, Means
 from edge_store.replica.heads import Proven
-from edge_store.replica.proof import Job
+from edge_store.replica.proof import Job, Proof
 from edge_store.replica.proving import prove_aside
+from edge_store.replica.traffic import NOTHING, Count, Ledger
 from edge_store.sqlite import DatabaseThread, driver, open_reader
 
 
@@ -128,6 +131,48 @@ async def test_a_first_look_that_fails_is_followed_by_drills(
             await reader.close()
             database.close()
     assert {line["event"] for line in logs} == {"drill_postponed"}
+
+
+class Metered:
+    """A replica that has everything, and whose drills have downloaded something."""
+
+    def __init__(self, database: Path) -> None:
+        self.ledger = Ledger(database)
+        self.ownership = SimpleNamespace(traffic=NOTHING)
+
+    async def sync(self, _timeout_s: float) -> None:
+        pass
+
+
+async def test_what_drills_have_downloaded_leaves_less_for_the_next_even_if_they_were_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(tmp_path / "results.db", "box-1")
+    reader = await DatabaseThread.open(lambda: open_reader(database.path))
+    jobs: list[Job] = []
+
+    async def cut(job: Job, _say: object, count: Count, **_more: object) -> Proof:
+        jobs.append(job)
+        count("GET", 1, 600)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(drill, "prove_aside", cut)
+    section = ReplicaSection(bytes_per_day=1000)
+    config = msgspec.structs.replace(
+        Config(), replica=section, store=StoreSection(path=str(database.path))
+    )
+    try:
+        for _ in range(3):  # each as after a restart
+            replica: Any = Metered(database.path)
+            unused: Any = None
+            means = Means(reader, unused, unused)
+            drills = Drills(config, database.boot, replica, means, Alarms(Metrics()))
+            with pytest.raises(asyncio.CancelledError):
+                await drills.drill_asked(lambda _step: None)
+    finally:
+        await reader.close()
+        database.close()
+    assert [job.bytes_left for job in jobs] == [1000, 400, 0]
 
 
 class Told:

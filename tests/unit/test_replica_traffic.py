@@ -47,6 +47,35 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+def test_what_drills_download_counts_for_24_hours_and_over_restarts(
+    clock: Clock, tmp_path: Path
+) -> None:
+    database = tmp_path / "results.db"
+    ledger = Ledger(database)
+    ledger.add("GET", 1, 5)
+    ledger.add_drill("GET", 1, 100)
+    clock.now += DAY_MS // 2
+    ledger.add_drill("GET", 1, 10)
+    ledger.keep(NOTHING)
+    ledger = Ledger(database)
+    assert ledger.drilled_bytes == 110
+    assert ledger.usage.month.bytes == {"GET": 115}
+    clock.now += DAY_MS // 2 + DAY_MS // 12
+    assert ledger.drilled_bytes == 10
+    clock.now += DAY_MS // 2
+    assert ledger.drilled_bytes == 0
+
+
+def test_what_was_downloaded_while_the_clock_was_ahead_does_not_count_for_ever(
+    clock: Clock, tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path / "results.db")
+    clock.now += 1000 * DAY_MS
+    ledger.add_drill("GET", 1, 100)
+    clock.now -= 1000 * DAY_MS
+    assert ledger.drilled_bytes == 0
+
+
 @pytest.mark.parametrize(
     ("method", "url", "verb"),
     [
