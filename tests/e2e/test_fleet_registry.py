@@ -227,7 +227,7 @@ def test_box_whose_txids_go_back_in_one_timeline_is_flagged(tmp_path: Path) -> N
     url, into = f"file://{tmp_path}/replicas", tmp_path / "fleet"
 
     async def begun_anew() -> Path:
-        for _ in range(4):
+        for _ in range(2):
             await replicated(tmp_path / "boxes", "box-a", url)
         first = await asyncio.to_thread(pulled, into, "--from", url)
         assert first[1]["boxes"]["box-a"]["flags"] == []
@@ -268,6 +268,8 @@ def test_box_of_a_newer_schema_is_pulled_brought_forward_and_flagged(tmp_path: P
     database.close()
     assert (first["how"], first["flags"]) == ("restored", ["schema_newer"])
     assert (second["how"], second["flags"]) == ("advanced", ["schema_newer"])
+    known = msgspec.json.decode((into / ".pulled" / "box-a.json").read_bytes(), type=Standing)
+    assert known.restored_txid == 0, "it is restored again, when its rows may be checked"
     assert contents(into / "box-a.db") == contents(database.path)
     statement = "SELECT count(*) AS n, count(output_text) AS texts FROM generations"
     asked = CliRunner().invoke(fleet, ["query", statement, "--in", str(into)])

@@ -100,6 +100,7 @@ def test_first_label_makes_the_file(tmp_path: Path) -> None:
         'labels.box-1.site = "paris"\n',
         '[labels.box-1]\nsite = "paris"\n',
         "labels = {box-1 = {}}\n",
+        '[queries]\na = """\n[labels]\nselect 1\n[x]"""\n',
     ],
 )
 def test_labels_in_another_form_are_left_to_a_person(tmp_path: Path, text: str) -> None:
