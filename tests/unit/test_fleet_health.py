@@ -8,6 +8,7 @@ import pytest
 from support.fleet_health import DAY, MINUTE, NOW, Centre, found, make_copy, names
 
 from edge_store.alerts import AlarmName
+from edge_store.fleet.copies import is_same
 from edge_store.fleet.heads import DEAD_AFTER_S, LATE_AFTER_S, HeadState
 from edge_store.fleet.health.facts import Facts, Gap, HeadHere, facts_of
 from edge_store.fleet.health.findings import Bounds, BoxHealth, Evidence, Finding, judge_box
@@ -261,6 +262,18 @@ def test_gaps_drills_and_clocks_are_read_from_the_copy(tmp_path: Path) -> None:
     assert read.clock_synced in (True, False)
 
 
+@pytest.mark.parametrize(
+    ("listed", "known", "same"),
+    [("a", "a", True), ("a", '"a"', True), ("a", "b", False), (None, None, False)],
+)
+def test_an_object_is_as_it_was_whatever_quotes_its_etag_has(
+    listed: str | None,
+    known: str | None,
+    same: bool,  # noqa: FBT001  (a table)
+) -> None:
+    assert is_same(listed, known) is same
+
+
 async def test_heads_that_are_as_they_were_are_not_read_again(centre: Centre) -> None:
     for name in ("box-1", "box-2"):
         await centre.put_head(name, seq=1)
@@ -319,6 +332,15 @@ async def test_boxes_that_are_not_looked_at_stay_as_they_are_known(centre: Centr
     both = await centre.look(later_s=3600, is_telling=True)
     assert [(each.was_read, each.new) for each in both] == [(False, frozenset())] * 2
     assert centre.others_told == set()
+
+
+async def test_a_box_that_moved_to_another_store_is_known_once(centre: Centre) -> None:
+    await centre.put_head("box-1", seq=1)
+    await centre.look()
+    await centre.put_head("box-1", seq=2, store="two")
+    await centre.look("two")
+    (line,) = (centre.folder / ".pulled" / "health.jsonl").read_bytes().splitlines()
+    assert b"/two" in line
 
 
 async def test_a_store_that_is_away_keeps_no_other_from_being_looked_at(

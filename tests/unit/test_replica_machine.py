@@ -93,7 +93,9 @@ def test_the_clock_is_told_as_far_off_as_it_is_for_certain(
     def ahead(put_at: int, back_at: int, stored_at: int) -> int | None:
         monkeypatch.setattr(machine_module, "now_ms", lambda: back_at)
         offset.wrote("a", put_at)
+        before = offset.ahead_s
         offset.read("another", 5)
+        assert offset.ahead_s == before, "it is not ours"
         offset.read("a", stored_at)
         state = machine.look(None, drill_failed=False)
         assert state is not None
@@ -102,7 +104,8 @@ def test_the_clock_is_told_as_far_off_as_it_is_for_certain(
     state = machine.look(None, drill_failed=False)
     assert state is not None
     assert state.clock_offset_s is None, "nothing is known yet"
-    assert ahead(1_000_900, 1_001_000, 1_000_000) == 0, "the store cuts the second"
+    assert ahead(1_000_900, 1_001_000, 1_000_000) == 0
+    assert offset.ahead_s == 0, "the store cuts the second"
     assert ahead(1_000_000, 1_090_000, 1_080_000) == 0, "it took so long"
     assert ahead(1_100_000, 1_100_500, 1_000_000) == 100
     assert ahead(1_000_000, 1_000_500, 1_100_000) == -100
