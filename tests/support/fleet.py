@@ -92,7 +92,8 @@ def result_rows(path: Path) -> dict[str, tuple[Any, ...]]:
 class Box(Database):
     """One box. ``published``: its truths, oldest first, as they were when its head was put; with
     each the replica's position. ``is_damaged``: files of its replica are, which it does not know.
-    ``begins_anew``: the next snapshot is all that its replica needs.
+    ``begins_anew``: the next snapshot is all that its replica needs. ``is_merged``: what is merged
+    is not here any more.
     """
 
     def __init__(self, folder: Path, device_id: str, *, skew_s: float = 0.0) -> None:
@@ -102,6 +103,7 @@ class Box(Database):
         self.published: list[tuple[int, Truth]] = []
         self.is_damaged = False
         self.begins_anew = False
+        self.is_merged = False
         self._lives = 0
         with self._clock():
             super().__init__(folder / "results.db", device_id)
@@ -189,7 +191,7 @@ class Box(Database):
     def forget_replica(self) -> None:
         """Let Litestream look where its replica is, and upload everything behind that."""
         self._lives += 1
-        self.begins_anew = True
+        self.begins_anew, self.is_merged = True, False
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _some(self, results: int, chances: random.Random) -> list[tuple[int, str]]:
@@ -238,6 +240,8 @@ class Fleet:
         """Have these boxes, or all, replicated; put their heads; and keep their truths."""
         chosen = [self.boxes[name] for name in names or self.boxes]
         for box in chosen:
+            if box.is_merged and box.is_damaged:  # and mends a lost file only while it has it here
+                box.forget_replica()
             if box.begins_anew and box.is_damaged:  # Litestream goes on from no damaged file
                 self._empty(box)
         snapshot |= any(box.begins_anew for box in chosen)
@@ -278,6 +282,7 @@ class Fleet:
             process.terminate()
             await process.wait()
         for box in chosen:
+            box.is_merged = True
             await self.tell(box)
 
     def _is_merged(self, box: Box, *, keep: bool) -> bool:
