@@ -100,9 +100,9 @@ class Forgetter:
         """The number of the last tombstone that is carried out; 0 when it is not the copy's."""
         with lake_errors(self._lake):
             number = self._delta.transaction_version(f"gone/{name}")
+            if number is None or (kind == "others" and not source.has("forgotten")):
+                return 0
             mark = self._delta.transaction_version(f"gone-mark/{name}")
-        if number is None or (kind == "others" and not source.has("forgotten")):
-            return 0
         with translated(f"{source.path} cannot be read"):
             asked = {"number": number}
             row = source.connection.execute(sql(KINDS[kind][1]), asked).fetchone()
