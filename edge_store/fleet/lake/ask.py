@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from edge_store.errors import EdgeStoreError
-from edge_store.fleet.forget import older_copies
 from edge_store.fleet.lake.forget import Forgetter, forgotten_in
 from edge_store.fleet.lake.session import Session
 from edge_store.fleet.lake.store import Lake, Watermarks, kept_since, lake_errors, watermarks
@@ -145,21 +144,22 @@ class _Asking:
 
     def load(self, copies: Sequence[Path]) -> tuple[int, list[Unread]]:
         """Take from the copies what the lake lacks; how many boxes there are, and what failed."""
-        newest = [path for path in copies if DEVICE_ID.fullmatch(path.stem)]
+        older = {path for path in copies if not DEVICE_ID.fullmatch(path.stem)}
+        aside = {path.name.partition(".")[0] for path in older}
         boxes, unread = 0, []
-        for path in (*newest, *(path for path in copies if path not in newest)):
+        for path in sorted(copies, key=lambda path: path in older):
             self._connection.execute("BEGIN")
             try:
-                self._load_copy(path, is_older=path not in newest)
+                self._load_copy(path, is_older=path in older, has_older=path.stem in aside)
             except EdgeStoreError as exc:
                 self._connection.execute("ROLLBACK")
                 unread.append(Unread(path=path, error=str(exc)))
             else:
                 self._connection.execute("COMMIT")
-                boxes += path in newest
+                boxes += path not in older
         return boxes, unread
 
-    def _load_copy(self, path: Path, *, is_older: bool) -> None:
+    def _load_copy(self, path: Path, *, is_older: bool, has_older: bool) -> None:
         with Source(path) as source:
             for table, filled in self._filled.items():
                 known = source.known_point(table, self._marks)
@@ -170,7 +170,7 @@ class _Asking:
                     self._append(table, step.batch, is_older=is_older)
             if is_older:
                 return
-            self._forget(source, has_older=bool(older_copies(path)))
+            self._forget(source, has_older=has_older)
             for name in self._needed.keys() & LATE.keys():
                 self._append_late(name, source)
 
