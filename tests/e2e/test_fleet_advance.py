@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from support.replicating import ROOT, Database, contents, replicate
 from support.s3server import S3Server
@@ -23,6 +24,7 @@ from edge_store.replica.heads import Heads
 from edge_store.replica.heads import read_head as read_head_of_file
 from edge_store.replica.location import parse_location, read_credentials
 from edge_store.replica.ltx import apply_ltx, read_header
+from edge_store.replica.machine import MachineState
 from edge_store.replica.objects import Objects
 from edge_store.replica.points import LtxFile
 
@@ -47,13 +49,13 @@ class Replicated:
         self.database.write(results, body_bytes=body_bytes)
         await self.tell()
 
-    async def tell(self) -> None:
+    async def tell(self, machine: MachineState | None = None) -> None:
         """Replicate what is committed, and put the head."""
         synced = await self._litestream.sync(20)
         connection = self.database.connection
         (seq,) = connection.execute("SELECT coalesce(max(seq), 0) FROM results").fetchone()
         head, _ = read_head_of_file(connection, self.database.boot, synced.txid, seq)
-        await self._heads.write(head)
+        await self._heads.write(msgspec.structs.replace(head, machine=machine))
 
 
 @asynccontextmanager
@@ -136,6 +138,8 @@ async def test_copy_is_brought_forward_to_what_a_restore_gives(tmp_path: Path, u
         (left / "part").touch()
         assert pulled(url, into)["how"] == "unchanged"
         assert not left.exists()
+        await box.tell(MachineState(disk_bytes=100, disk_free_bytes=7, clock_synced=True))
+        assert pulled(url, into)["how"] == "unchanged"  # there is nothing new in the replica
 
         await box.write(20, 2000)
         box.database.connection.execute("CREATE TABLE grown (x)")
