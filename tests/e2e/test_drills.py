@@ -26,7 +26,7 @@ from edge_store.sqlite import open_writer
 
 INTERVAL_S = 1.0
 SYNC_S = 15.0  # beside a writer without a pause
-FOREIGN_S = 60.0  # mostly a second or two are enough
+FOREIGN_S = 12.0
 RESULT_ID = "x-edge-store-id"
 FOREIGN = """
 import os, sqlite3, sys, time
@@ -222,7 +222,7 @@ async def test_a_drill_takes_only_what_others_leave(tmp_path: Path) -> None:
     assert "there is no such folder" in proof.failure
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("kind", ["folder", "s3"])
 def test_what_a_foreign_writer_damages_is_caught_by_the_next_drill_and_healed(
     tmp_path: Path, kind: str, s3: S3Server
