@@ -149,3 +149,13 @@ def test_copy_that_cannot_be_read_makes_exit_code_1(folder: Path) -> None:
             assert answer.stdout or arguments == ["search", "x"]
     finally:
         bad.unlink()
+
+
+def test_lake_answers_without_copies(folder: Path, tmp_path: Path) -> None:
+    lake = ["--lake", str(folder / "lake")]
+    counted = run(tmp_path, "query", "select count(*) as n from results", *lake)
+    assert (counted.exit_code, counted.stdout) == (0, '{"n": 6}\n')
+    summed = json.loads(run(tmp_path, "stats", *lake).stdout)
+    assert (summed["requests"], summed["admitted"]) == (6, None)
+    found = run(tmp_path, "search", "grinning", *lake), run(tmp_path, "search", "answer", *lake)
+    assert [each.stdout.count("\n") for each in found] == [0, 4]

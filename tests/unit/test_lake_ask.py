@@ -219,8 +219,8 @@ def test_row_of_two_copies_and_the_lake_is_there_once(changing: Fleet) -> None:
     older = changing.folder / "box-a.2026-01-01T000000Z.db"
     box.connection.execute("VACUUM INTO ?", (str(older),))
     box.connection.execute("PRAGMA foreign_keys = ON")
-    box.connection.execute("DELETE FROM results WHERE seq > 2")
-    box.write(1)  # its seq is 5: the lake's point, 3, is in neither
+    box.connection.execute("DELETE FROM results WHERE seq = 3")
+    box.write(1)  # its seq is 5; the lake's point, 3, is in the older copy alone, 4 in both
     seqs = changing.ask("SELECT seq FROM results WHERE device_id = 'box-a' ORDER BY seq")
     assert [seq for (seq,) in seqs.result.rows] == [1, 2, 3, 4, 5]
     assert changing.ask("SELECT count(*) FROM outputs WHERE device_id = 'box-a'").result.rows == [
