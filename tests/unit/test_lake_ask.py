@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -280,7 +281,10 @@ def test_rows_that_are_exported_meanwhile_are_there_once(
 
 def test_interrupt_ends_a_statement_at_once(fleet: Fleet) -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
-    press = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+    began = time.monotonic()
+    fleet.ask("SELECT 1")
+    until_it_runs = 0.5 + 3 * (time.monotonic() - began)
+    press = threading.Timer(until_it_runs, signal.raise_signal, [signal.SIGINT])
     press.start()
     with pytest.raises(KeyboardInterrupt):
         fleet.ask(endless)
