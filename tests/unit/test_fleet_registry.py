@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from edge_store.errors import ConfigError
-from edge_store.fleet.registry import Registry, load_registry
+from edge_store.fleet.query import query_fleet
+from edge_store.fleet.registry import Registry, load_registry, parse_registry
 from edge_store.ids import DeviceId
 from edge_store.replica.explain import explained
 from edge_store.replica.location import read_credentials
@@ -118,3 +119,12 @@ def test_mistake_is_refused_with_its_place(tmp_path: Path, text: str, message: s
 def test_secret_in_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         written(tmp_path, '[[stores]]\nname = "a"\nurl = "s3://edge/x?secret_access_key=s"')
+
+
+def test_sample_in_the_docs_is_right_and_its_queries_can_be_asked() -> None:
+    page = Path(__file__).parents[2] / "docs" / "fleet.md"
+    sample = page.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
+    registry = parse_registry(sample, page)
+    assert registry.queries
+    for statement in registry.queries.values():
+        query_fleet([], statement, rows_max=1, timeout_s=10)
