@@ -6,7 +6,8 @@ question, and an abandoned one goes on inside it.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -36,6 +37,7 @@ async def watch_positions(
     none; or raises ``ReplicationError``. It asks earlier once more than
     ``waiting_max`` results have been committed since it asked.
     """
+    looks: deque[tuple[int, int | None]] = deque(maxlen=2)
     async with asyncio.TaskGroup() as questions:
         state = tracker.status.state
         asked: asyncio.Task[Synced | Cause | ReplicationError] | None = None
@@ -50,6 +52,9 @@ async def watch_positions(
             else:
                 seen, asked = asked.result(), None
                 if isinstance(seen, Synced):
+                    if _is_unread(looks, seen.txid, seq):
+                        tracker.unread(seen.txid)
+                    looks.append((seen.txid, seq))
                     tracker.saw(seen, seq)
                 elif isinstance(seen, Cause):
                     tracker.ended(seen)
@@ -69,6 +74,19 @@ def _are_more(newest: int | None, asked: int | None, waiting_max: int) -> bool:
     if newest is None or asked is None:
         return False
     return newest - asked > waiting_max
+
+
+def _is_unread(looks: Sequence[tuple[int, int | None]], txid: int, seq: int | None) -> bool:
+    """Whether Litestream has not seen a commit: its answers to the two questions before were this
+    TXID, too, and a result was committed since the second was asked. One before it could have been
+    in the first answer; one since, known of at once or nearly so, makes another TXID.
+
+    Seen with a damaged checksum in the WAL: Litestream takes what follows for the end of it.
+    """
+    if seq is None or len(looks) < 2 or any(each != txid for each, _seq in looks):
+        return False
+    before = looks[-1][1]
+    return before is not None and seq > before
 
 
 async def _asked(

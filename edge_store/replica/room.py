@@ -84,8 +84,8 @@ class Replica:
         """How far the replica is, as last seen."""
         status = self._litestream.status
         cause, error = self._obstacle(), status.error
-        if cause is None and status.state is ReplicaState.STALLED:
-            # a stall only if the store is known to have answered since
+        is_stalled = status.state is ReplicaState.STALLED and status.cause is not Cause.UNREAD
+        if cause is None and is_stalled:  # only if the store is known to have answered since
             stalled_s = max(0.0, status.lag_s - self._litestream.stalled_after_s)
             if self._store_answered_at < time.monotonic() - stalled_s:
                 cause = Cause.UNREACHABLE

@@ -66,6 +66,7 @@ class Cause(StrEnum):
     NOT_RUNNING = "not_running", ReplicaState.LAGGING, "the operator's Litestream does not answer"
     UNREACHABLE = "unreachable", ReplicaState.OFFLINE, "the store cannot be reached"
     UNMOVED = "unmoved", ReplicaState.STALLED, "Litestream runs and sends nothing"
+    UNREAD = "unread", ReplicaState.STALLED, "Litestream does not see commits: the WAL is damaged?"
     PAUSED = "paused", ReplicaState.STALLED, "it was paused by hand, until a time"
     STOPPED = "stopped", ReplicaState.STALLED, "Litestream does not run"
     TAKEN = "taken", ReplicaState.BROKEN, "another box writes to this box's replica"
@@ -140,6 +141,8 @@ class Tracker:
         self._cause: Cause | None = None
         self._error: str | None = None
         self._confirmed: Confirmed | None = None
+        self._confirmed_before: Confirmed | None = None  # at an earlier TXID
+        self._unread_at: int | None = None  # the TXID at which commits are not seen any more
         self._awaited: tuple[int, int] | None = None  # (seq, txid) of an earlier look
 
     def saw(self, positions: Synced, seq: int | None = None) -> None:
@@ -149,6 +152,11 @@ class Tracker:
         now = time.monotonic()
         if positions.replicated_txid < self._uploaded <= positions.txid:  # it has told so before
             positions = msgspec.structs.replace(positions, replicated_txid=self._uploaded)
+        if positions.txid == self._unread_at:
+            self._begin_lag()
+            self._cause = Cause.UNREAD
+            return
+        self._unread_at = None
         self._confirm(positions, seq)
         before = self._positions
         if before is None or positions.replicated_txid != before.replicated_txid:
@@ -160,6 +168,15 @@ class Tracker:
             self._error = None
         elif self._behind_since is None:
             self._behind_since = now
+
+    def unread(self, txid: int) -> None:
+        """Results were committed after Litestream had answered with this TXID, and it answers with
+        the same one: until it is another, nothing is confirmed, and what was at it is not any more.
+        """
+        self._unread_at = txid
+        if self._confirmed is not None and self._confirmed.txid >= txid:
+            self._confirmed = self._confirmed_before
+        self._awaited = None
 
     def uploaded(self, txid: int) -> None:
         """Litestream says that it has just sent this TXID, which is the newest there."""
@@ -173,24 +190,28 @@ class Tracker:
         begun anew, and of nothing is it known to be there.
         """
         if confirmed is None:
-            self._confirmed = self._awaited = None
+            self._confirmed = self._confirmed_before = self._awaited = None
         elif self._confirmed is None:
             self._confirmed = confirmed
 
     def _confirm(self, positions: Synced, seq: int | None) -> None:
         replicated = positions.replicated_txid
         if self._confirmed is not None and 0 < replicated < self._confirmed.txid:
-            self._confirmed = None  # it has gone back: who knows what it holds
+            self._confirmed = self._confirmed_before = None  # gone back: who knows what it holds
         if seq is not None and positions.is_replicated and replicated > 0:
-            self._confirmed = Confirmed(seq=seq, txid=replicated, at=now_ms())
-            self._awaited = None
+            self._note(Confirmed(seq=seq, txid=replicated, at=now_ms()))
             return
         if self._awaited is not None and replicated >= self._awaited[1]:
-            self._confirmed = Confirmed(seq=self._awaited[0], txid=replicated, at=now_ms())
-            self._awaited = None
+            self._note(Confirmed(seq=self._awaited[0], txid=replicated, at=now_ms()))
         # One at a time, until it is reached: under load no look finds everything replicated.
         if self._awaited is None and seq is not None and positions.txid > 0:
             self._awaited = (seq, positions.txid)
+
+    def _note(self, confirmed: Confirmed) -> None:
+        if self._confirmed is not None and self._confirmed.txid < confirmed.txid:
+            self._confirmed_before = self._confirmed
+        self._confirmed = confirmed
+        self._awaited = None
 
     def hung(self, error: str) -> None:
         """Litestream waits for the store and answers nothing about it."""
@@ -203,6 +224,7 @@ class Tracker:
         self._begin_lag()
         self._cause = cause
         self._uploaded = 0
+        self._unread_at = None
 
     def stopped(self, *, is_replicated: bool) -> None:
         """Replication has ended for good; whether the last commit is in the replica is known."""

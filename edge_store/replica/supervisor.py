@@ -226,7 +226,7 @@ class Litestream:
             return self.is_replicated
         try:
             await self.sync(timeout_s)
-            self.is_replicated = True
+            self.is_replicated = self.status.cause is not Cause.UNREAD
         except EdgeStoreError as exc:
             log.error("replica_left_behind", error=str(exc), **numbers(self.status))
         finally:

@@ -1,11 +1,14 @@
 """A status says what was seen: lag grows until everything is known to be replicated."""
 
+import asyncio
+import copy
 from pathlib import Path
 
 import pytest
 
 from edge_store.replica import status
 from edge_store.replica.control import Synced
+from edge_store.replica.positions import watch_positions
 from edge_store.replica.status import Cause, Confirmed, ReplicaState, Tracker
 
 
@@ -143,6 +146,44 @@ def test_what_is_passing_is_a_stall_once_it_lasts(clock: Clock) -> None:
     clock.now += status.STALLED_AFTER_S
     seen = tracker.status
     assert (seen.state, seen.cause) == (ReplicaState.STALLED, Cause.RESTARTING)
+
+
+async def watched(answers: list[tuple[int, int]], committed: list[int]) -> list[Tracker]:
+    """A tracker after each look; what was committed is asked for before each."""
+    tracker, seen, left = Tracker(), [], list(answers)
+    done = asyncio.Event()
+
+    async def ask() -> Synced:
+        if len(left) < len(answers):
+            seen.append(copy.copy(tracker))
+        if not left:
+            done.set()
+            await asyncio.Event().wait()
+        return at(*left.pop(0))
+
+    def newest() -> int:
+        return committed[min(len(answers) - len(left), len(committed) - 1)]
+
+    watching = asyncio.create_task(watch_positions(ask, tracker, newest, interval_s=0.001))
+    async with asyncio.timeout(5):
+        await done.wait()
+    watching.cancel()
+    return seen
+
+
+async def test_commits_that_litestream_does_not_see_are_not_confirmed() -> None:
+    looks = await watched([(2, 2), (3, 3), (3, 3), (3, 3), (3, 3), (4, 4)], [5, 7, 8, 9])
+    causes = [each.status.cause for each in looks]
+    assert causes == [None, None, None, Cause.UNREAD, Cause.UNREAD, None]
+    confirmed = [each.status.confirmed for each in looks]
+    seqs = [(each.seq, each.txid) for each in confirmed if each is not None]
+    assert seqs == [(5, 2), (7, 3), (8, 3), (5, 2), (5, 2), (9, 4)]
+    assert looks[3].status.state is ReplicaState.STALLED
+
+
+async def test_a_commit_that_an_earlier_answer_may_have_held_makes_no_stall() -> None:
+    looks = await watched([(3, 3), (3, 3), (3, 3), (3, 3)], [7, 8])
+    assert [each.status.cause for each in looks] == [None] * 4
 
 
 def test_states_are_ordered_from_good_to_bad() -> None:
