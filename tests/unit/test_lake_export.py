@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 from deltalake import CommitProperties, Transaction, write_deltalake
 from support.lakes import exported, in_copies, in_lake
@@ -182,6 +183,9 @@ def test_what_the_box_forgot_is_gone_with_its_bytes(
         assert in_lake(lake, table) == in_copies(now, table=table)
         files = {str(file) for file in Path(lake.uri(table)).rglob("*.parquet")}
         assert files == {uri.removeprefix("file://") for uri in lake.open(table).file_uris()}
+        dataset = lake.open(table).to_pyarrow_dataset()
+        assert dataset.count_rows(filter=pc.field("timeline") != "another") == 3
+        assert dataset.count_rows(filter=pc.field("id") == stays) == 1
     again, _ = exported(folder, lake)
     assert [each.forgotten for each in again] == [0, 0, 0]
     log = b"".join(file.read_bytes() for file in Path(lake.uri("results")).rglob("*.json"))
