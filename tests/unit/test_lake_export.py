@@ -193,6 +193,21 @@ def test_what_the_box_forgot_is_gone_with_its_bytes(
     assert len(gone) == 2
 
 
+def test_what_the_box_forgot_is_gone_from_tables_that_are_not_exported(
+    folder: Path, lake: Lake, box: Database, copy: Copy
+) -> None:
+    copy(box, "box-a")
+    exported(folder, lake)
+    box.write(1)
+    delete_results(box.connection, [2], Reason.FORGET)
+    copy(box, "box-a")
+    reports, _ = exported(folder, lake, tables=("results", "outputs"))
+    assert [(each.table, each.rows, each.forgotten) for each in reports] == [
+        ("results", 1, 1), ("outputs", 1, 1), ("requests", 0, 1),
+    ]  # fmt: skip
+    assert len(in_lake(lake, "requests")) == 4
+
+
 def test_what_was_forgotten_does_not_come_back_with_an_older_copy(
     folder: Path, lake: Lake, box: Database, copy: Copy, tmp_path: Path
 ) -> None:
