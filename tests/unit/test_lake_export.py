@@ -253,6 +253,21 @@ def test_a_copy_that_cannot_be_read_is_told_and_the_others_are_exported(
     assert in_lake(lake, "results") == in_copies(now, table="results")
 
 
+@pytest.mark.parametrize("at", [-1, 400_000_000_000_000, 10**16, 2**62])
+def test_a_copy_with_a_time_in_no_year_is_told_and_the_others_are_exported(
+    folder: Path, lake: Lake, box: Database, copy: Copy, at: int
+) -> None:
+    copy(box, "box-z")
+    box.connection.execute("UPDATE results SET created_at = ? WHERE seq = 5", (at,))
+    copy(box, "box-a")
+    (report,), said = exported(folder, lake, tables=("results",))
+    assert (report.failed, report.rows) == (1, 5)
+    assert [(each.copy.stem, each.code) for each in said if each.error] == [
+        ("box-a", "database_corrupt")
+    ]
+    assert len(in_lake(lake, "results")) == 5
+
+
 def test_an_older_lake_gets_the_columns_that_are_new(
     folder: Path, lake: Lake, box: Database, copy: Copy
 ) -> None:
