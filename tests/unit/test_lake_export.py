@@ -208,6 +208,37 @@ def test_what_the_box_forgot_is_gone_from_tables_that_are_not_exported(
     assert len(in_lake(lake, "requests")) == 4
 
 
+def test_a_writer_that_read_before_the_box_forgot_is_refused(
+    folder: Path, lake: Lake, box: Database, copy: Copy
+) -> None:
+    copy(box, "box-a")
+    exported(folder, lake)
+    box.write(1)
+    slow = Appender(lake, "results", 2)
+    with Source(copy(box, "box-a")) as source:
+        assert slow.append(source, frozenset()) == (1, ())
+    delete_results(box.connection, [6], Reason.FORGET)
+    copy(box, "box-a")
+    exported(folder, lake)
+    with pytest.raises(LakeOvertaken):
+        slow.flush()
+
+
+def test_a_writer_that_committed_since_sees_what_another_appended(
+    folder: Path, lake: Lake, box: Database, copy: Copy, tmp_path: Path
+) -> None:
+    slow = Appender(lake, "results", 2)
+    exported_by_another = copy(box, "box-a")
+    exported(folder, lake)
+    with closing(Database(tmp_path / "box-b.db", "box-b")) as other:
+        other.write(1)
+        with Source(other.path) as source:
+            slow.append(source, frozenset())
+    slow.flush()
+    with Source(exported_by_another) as source:
+        assert slow.append(source, frozenset()) == (0, ())
+
+
 def test_what_was_forgotten_does_not_come_back_with_an_older_copy(
     folder: Path, lake: Lake, box: Database, copy: Copy, tmp_path: Path
 ) -> None:

@@ -177,7 +177,9 @@ class _Table:
                     if self._table in self._plan.tables:
                         rows, conflicts = appender.append(source, forgotten)
                         report = replace(report, rows=rows, conflicts=conflicts)
-                    report = replace(report, forgotten=forgetter.forget(source))
+                    if forgetter.due(source):
+                        appender.flush()  # while rows wait, the open table must not move on
+                        report = replace(report, forgotten=forgetter.forget(source))
             except StoreError as exc:
                 report = replace(report, error=str(exc), code=exc.code)
             yield report

@@ -69,7 +69,8 @@ class Forgetter:
         self.rows = 0
 
     def forget(self, source: Source) -> int:
-        """Delete what the copy has new tombstones of; how many rows went.
+        """Delete what the copy has new tombstones of; how many rows went. Nothing waits to be
+        appended by the same table that is open here.
 
         Raises:
             StoreError: the copy cannot be read.
@@ -83,11 +84,29 @@ class Forgetter:
             if not new:
                 continue
             self._is_due = True
+            self._commit({f"box/{source.device_id}": new[-1].number})
             gone += self._delete(source.device_id, sorted({each.id for each in new}))
             self._reached[f"gone/{name}"] = new[-1].number
             self._reached[f"gone-mark/{name}"] = new[-1].mark
+        if self._is_due:
+            with lake_errors(self._lake):
+                self._transactions.look_again()
         self.rows += gone
         return gone
+
+    def _commit(self, transactions: dict[str, int]) -> None:
+        """No rows. Of a writer that has read an older copy of a box that is named, Delta refuses
+        the rows: it looks again, and finds the tombstones.
+        """
+        with lake_errors(self._lake):
+            self._delta.create_write_transaction(
+                [],
+                mode="append",
+                schema=schema_of(self._table),
+                partition_by=list(PARTITION),
+                commit_properties=said("forgotten", transactions),
+            )
+            self._delta.update_incremental()
 
     def due(self, source: Source) -> frozenset[str]:
         """The ids that the copy says are forgotten, and that are not carried out in the table."""
@@ -160,13 +179,7 @@ class Forgetter:
                     full=is_full,
                     commit_properties=said("forget"),
                 )
-            self._delta.create_write_transaction(
-                [],
-                mode="append",
-                schema=schema_of(self._table),
-                partition_by=list(PARTITION),
-                commit_properties=said("forgotten", self._reached),
-            )
+        self._commit(self._reached)
 
 
 def _quoted(text: str) -> str:
