@@ -253,6 +253,10 @@ class Source:
             arrays = [_array(values, field.type) for values, field in columns]
         except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeError) as exc:
             raise Corrupt(f"{self._what}: a value is not of its column's type: {exc}") from exc
+        boxes = pc.unique(arrays[schema.get_field_index("device_id")]).to_pylist()
+        if boxes != [self.device_id]:
+            others = ", ".join(sorted({*boxes} - {self.device_id}))
+            raise Corrupt(f"{self._what}: it is {self.device_id}'s and has results of {others}")
         created_at = arrays[schema.get_field_index("created_at")]
         span = pc.min_max(created_at).as_py()
         if not 0 <= span["min"] <= span["max"] <= CREATED_AT_MAX:
