@@ -79,6 +79,7 @@ def export(
     """Append to the lake what the copies have and it lacks; delete what boxes have forgotten.
 
     Without --table, that is results and outputs; `requests`, with the exact bodies, on request.
+    What is forgotten goes in every table that the lake has.
     Older copies that were kept aside are exported, too. What a box has deleted by its retention
     stays in the lake; what it has forgotten goes there too, with its bytes. May be stopped at any
     moment, and run again: no row is there twice. Exits 1 if a copy could not be read.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 from deltalake import CommitProperties, Transaction, write_deltalake
 from support.lakes import exported, in_copies, in_lake
@@ -182,11 +183,60 @@ def test_what_the_box_forgot_is_gone_with_its_bytes(
         assert in_lake(lake, table) == in_copies(now, table=table)
         files = {str(file) for file in Path(lake.uri(table)).rglob("*.parquet")}
         assert files == {uri.removeprefix("file://") for uri in lake.open(table).file_uris()}
+        dataset = lake.open(table).to_pyarrow_dataset()
+        assert dataset.count_rows(filter=pc.field("timeline") != "another") == 3
+        assert dataset.count_rows(filter=pc.field("id") == stays) == 1
     again, _ = exported(folder, lake)
     assert [each.forgotten for each in again] == [0, 0, 0]
     log = b"".join(file.read_bytes() for file in Path(lake.uri("results")).rglob("*.json"))
     assert stays.encode() in log, "or the next line proves nothing"
     assert len(gone) == 2
+
+
+def test_what_the_box_forgot_is_gone_from_tables_that_are_not_exported(
+    folder: Path, lake: Lake, box: Database, copy: Copy
+) -> None:
+    copy(box, "box-a")
+    exported(folder, lake)
+    box.write(1)
+    delete_results(box.connection, [2], Reason.FORGET)
+    copy(box, "box-a")
+    reports, _ = exported(folder, lake, tables=("results", "outputs"))
+    assert [(each.table, each.rows, each.forgotten) for each in reports] == [
+        ("results", 1, 1), ("outputs", 1, 1), ("requests", 0, 1),
+    ]  # fmt: skip
+    assert len(in_lake(lake, "requests")) == 4
+
+
+def test_a_writer_that_read_before_the_box_forgot_is_refused(
+    folder: Path, lake: Lake, box: Database, copy: Copy
+) -> None:
+    copy(box, "box-a")
+    exported(folder, lake)
+    box.write(1)
+    slow = Appender(lake, "results", 2)
+    with Source(copy(box, "box-a")) as source:
+        assert slow.append(source, frozenset()) == (1, ())
+    delete_results(box.connection, [6], Reason.FORGET)
+    copy(box, "box-a")
+    exported(folder, lake)
+    with pytest.raises(LakeOvertaken):
+        slow.flush()
+
+
+def test_a_writer_that_committed_since_sees_what_another_appended(
+    folder: Path, lake: Lake, box: Database, copy: Copy, tmp_path: Path
+) -> None:
+    slow = Appender(lake, "results", 2)
+    exported_by_another = copy(box, "box-a")
+    exported(folder, lake)
+    with closing(Database(tmp_path / "box-b.db", "box-b")) as other:
+        other.write(1)
+        with Source(other.path) as source:
+            slow.append(source, frozenset())
+    slow.flush()
+    with Source(exported_by_another) as source:
+        assert slow.append(source, frozenset()) == (0, ())
 
 
 def test_what_was_forgotten_does_not_come_back_with_an_older_copy(
@@ -232,6 +282,21 @@ def test_a_copy_that_cannot_be_read_is_told_and_the_others_are_exported(
     assert [each.failed for each in reports] == [1, 1, 1]
     assert [each.code for each in said if each.error] == ["not_an_edge_store_file"]
     assert in_lake(lake, "results") == in_copies(now, table="results")
+
+
+@pytest.mark.parametrize("at", [-1, 400_000_000_000_000, 10**16, 2**62])
+def test_a_copy_with_a_time_in_no_year_is_told_and_the_others_are_exported(
+    folder: Path, lake: Lake, box: Database, copy: Copy, at: int
+) -> None:
+    copy(box, "box-z")
+    box.connection.execute("UPDATE results SET created_at = ? WHERE seq = 5", (at,))
+    copy(box, "box-a")
+    (report,), said = exported(folder, lake, tables=("results",))
+    assert (report.failed, report.rows) == (1, 5)
+    assert [(each.copy.stem, each.code) for each in said if each.error] == [
+        ("box-a", "database_corrupt")
+    ]
+    assert len(in_lake(lake, "results")) == 5
 
 
 def test_an_older_lake_gets_the_columns_that_are_new(

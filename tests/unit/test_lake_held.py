@@ -1,5 +1,6 @@
 """An older copy may go to make room once the lake has all of it, and not before."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from edge_store.fleet.budget import DiskBudget
 from edge_store.fleet.lake.held import Held
 from edge_store.fleet.lake.store import Lake
 from edge_store.fleet.lake.tables import TABLES
+from edge_store.recorder.deletions import Reason, delete_results
+from edge_store.sqlite import open_writer
 
 
 @pytest.fixture
@@ -51,6 +54,16 @@ def test_bodies_count_where_the_lake_has_those_of_others(older: Path, tmp_path: 
     assert not Held(str(lake.location.path)).has_all(older)
     exported(older.parent, lake, tables=tuple(TABLES))
     assert Held(str(lake.location.path)).has_all(older)
+
+
+def test_copy_stays_until_what_it_says_is_forgotten_is_gone(older: Path, tmp_path: Path) -> None:
+    lake = str(tmp_path / "lake")
+    exported(older.parent, Lake(lake))
+    with closing(open_writer(older)) as connection:
+        delete_results(connection, [1], Reason.FORGET)
+    assert not Held(lake).has_all(older)
+    exported(older.parent, Lake(lake), tables=("results", "outputs"))
+    assert Held(lake).has_all(older)
 
 
 def test_copy_that_cannot_be_read_does_not_go(older: Path, tmp_path: Path) -> None:

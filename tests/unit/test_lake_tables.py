@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.replicating import Database
 
-from edge_store.errors import NotAnEdgeStoreFile
+from edge_store.errors import Corrupt, NotAnEdgeStoreFile
 from edge_store.fleet.lake.tables import (
     RESULTS_PER_STEP,
     TABLES,
@@ -106,6 +106,13 @@ def test_what_an_older_box_lacks_is_null(box: Database) -> None:
     assert {row["privacy"] for row in rows(box.path, "results", Lake())} == {None}
     assert {row["constraint_error"] for row in rows(box.path, "outputs", Lake())} == {None}
     assert len(rows(box.path, "results", Lake())) == 5
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_row_of_another_box_is_refused(box: Database, table: str) -> None:
+    box.write(1, device_id="box-victim")
+    with pytest.raises(Corrupt, match="box-a's and has results of box-victim"):
+        rows(box.path, table, Lake())
 
 
 def test_steps_are_consecutive_and_end_at_their_points(box: Database) -> None:

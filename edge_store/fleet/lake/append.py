@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import ColumnProperties, WriterProperties, write_deltalake
 
+from edge_store.errors import LakeOvertaken
 from edge_store.fleet.lake.store import Lake, Watermarks, kept_since, lake_errors, reached, said
 from edge_store.fleet.lake.tables import PARTITION, Point, Source, Step, schema_of
 
@@ -49,11 +50,11 @@ class Appender:
         """
         device_id = source.device_id
         if any(of == device_id for of, _, _ in self._points):
-            self.flush()  # a copy of the same box waits: it may hold the same rows
+            self._flush_alone()  # a copy of the same box waits: it may hold the same rows
         known = source.known_point(self._table, self.marks)
         is_compared = known is None and self.knows(device_id)
         if is_compared:
-            self.flush()
+            self._flush_alone()
         slots = self._slots(source, known)
         rows, conflicts = 0, list[str]()
         for step in source.steps(self._table, known.seq if known else 0, self.marks.buckets):
@@ -102,6 +103,7 @@ class Appender:
         rows = sum(batch.num_rows for batch in batches)
         transactions = reached(points)
         with lake_errors(self._lake):
+            before = self.delta.version()
             write_deltalake(
                 self.delta,
                 pa.RecordBatchReader.from_batches(self._schema, batches),
@@ -110,8 +112,24 @@ class Appender:
                 writer_properties=properties(self._schema),
                 commit_properties=said("export", transactions, rows=rows),
             )
-        self.transactions.note(transactions)
+            if self.delta.version() == before + 1:
+                self.transactions.note(transactions)
+            else:  # the table is open at what others wrote meanwhile: Delta would not refuse it
+                self.transactions.look_again()
         self.rows += rows
+
+    def _flush_alone(self) -> None:
+        """Commit what waits while a copy is open that has not been looked at yet.
+
+        Raises:
+            LakeOvertaken: another writer was in between, who may have seen a newer copy.
+        """
+        before, waits = self.delta.version(), bool(self._points)
+        self.flush()
+        if waits and self.delta.version() != before + 1:
+            raise LakeOvertaken(
+                f"the lake at {self._lake}: another writer was in between", hint="run it again"
+            )
 
     def _differs(self) -> bool:
         """Whether the table has other columns than are appended: it was made by another version."""

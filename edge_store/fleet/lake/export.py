@@ -1,6 +1,7 @@
 """Brings the lake up to the copies in a folder: what is new is appended, what is forgotten deleted.
 
-Table by table, and copy by copy, older ones that are kept aside included. Each table's commits have
+Table by table, and copy by copy, older ones that are kept aside included. In tables that the lake
+has and the plan does not name, it is forgotten only. Each table's commits have
 watermarks of their own, so an export that ends anywhere is gone on with by the next, and no row is
 there twice. A copy that cannot be read is reported; the others are exported.
 """
@@ -17,7 +18,7 @@ from edge_store.errors import LakeOvertaken, NotFound, StoreError
 from edge_store.fleet.lake.append import Appender
 from edge_store.fleet.lake.forget import Forgetter, forgotten_in
 from edge_store.fleet.lake.store import Lake
-from edge_store.fleet.lake.tables import BUCKETS_DEFAULT, TABLES_DEFAULT, Source, bucket_of
+from edge_store.fleet.lake.tables import BUCKETS_DEFAULT, TABLES, TABLES_DEFAULT, Source, bucket_of
 from edge_store.ids import DeviceId
 from edge_store.replica.extent import DEVICE_ID
 from edge_store.result import Record
@@ -79,7 +80,8 @@ def find_all_copies(folder: Path) -> tuple[Path, ...]:
 def export(
     plan: ExportPlan, lake: Lake, on_report: Callable[[CopyReport], None] = lambda _report: None
 ) -> list[TableReport]:
-    """Export each table. ``on_report`` is called for each copy that had something, or failed.
+    """Export each table; others are reported where something was forgotten in them, or failed.
+    ``on_report`` is called for each copy that had something, or failed.
 
     Raises:
         LakeFailed: the lake cannot be written. Tables and copies before that are exported.
@@ -87,9 +89,12 @@ def export(
     boxes, unread = _by_box(plan)
     for report in unread:
         on_report(report)
-    return [
-        _Table(plan, lake, table, on_report).export(boxes, len(unread)) for table in plan.tables
+    others = [table for table in TABLES if table not in plan.tables and lake.find(table)]
+    done = [
+        _Table(plan, lake, table, on_report).export(boxes, len(unread))
+        for table in (*plan.tables, *others)
     ]
+    return [each for each in done if each.table in plan.tables or each.forgotten or each.failed]
 
 
 def _by_box(plan: ExportPlan) -> tuple[list[list[Path]], list[CopyReport]]:
@@ -169,9 +174,12 @@ class _Table:
             try:
                 with Source(copy) as source:
                     report = replace(report, device_id=source.device_id)
-                    rows, conflicts = appender.append(source, forgotten)
-                    report = replace(report, rows=rows, conflicts=conflicts)
-                    report = replace(report, forgotten=forgetter.forget(source))
+                    if self._table in self._plan.tables:
+                        rows, conflicts = appender.append(source, forgotten)
+                        report = replace(report, rows=rows, conflicts=conflicts)
+                    if forgetter.due(source):
+                        appender.flush()  # while rows wait, the open table must not move on
+                        report = replace(report, forgotten=forgetter.forget(source))
             except StoreError as exc:
                 report = replace(report, error=str(exc), code=exc.code)
             yield report

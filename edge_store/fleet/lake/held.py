@@ -1,11 +1,12 @@
-"""Whether a lake has all of a copy: what may be deleted, since it can be asked for elsewhere."""
+"""Whether a lake has taken in all of a copy: what may be deleted, as it can be asked for there."""
 
 from functools import cached_property
 from pathlib import Path
 
 from edge_store.errors import EdgeStoreError
+from edge_store.fleet.lake.forget import Forgetter
 from edge_store.fleet.lake.store import Lake, Watermarks, watermarks
-from edge_store.fleet.lake.tables import rows_after
+from edge_store.fleet.lake.tables import Source, rows_after
 
 __all__ = ["Held"]
 
@@ -19,9 +20,14 @@ class Held:
         self._lake = Lake(url, key="lake")
 
     def has_all(self, copy: Path) -> bool:
-        """Whether every row of a copy is there. Not, where the copy or the lake cannot be read."""
+        """Whether every row of a copy is there, and nothing that it says is forgotten. Not, where
+        the copy or the lake cannot be read.
+        """
         try:
             marks = self._marks
+            with Source(copy) as source:
+                if any(Forgetter(self._lake, table, marks).due(source) for table in marks.tables):
+                    return False
             return not any(
                 batch.num_rows
                 for table in {*ALWAYS, *marks.tables}

@@ -55,6 +55,7 @@ TABLES_DEFAULT = ("results", "outputs")
 PARTITION = ("date", "bucket")
 BUCKETS_DEFAULT = 4
 DAY_MS = 86_400_000
+CREATED_AT_MAX = 253_402_300_799_999  # the last of the year 9999: no date is later
 RESULTS_PER_STEP = 2048  # at 700 bytes a result 1.4 MB; with 256 a row takes a quarter more
 STEP_BYTES = 8 * 2**20  # a step that was larger makes the next one smaller
 RESULTS_AT_FIRST = 64  # 64 results of 1 MB are 64 MB
@@ -252,7 +253,15 @@ class Source:
             arrays = [_array(values, field.type) for values, field in columns]
         except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeError) as exc:
             raise Corrupt(f"{self._what}: a value is not of its column's type: {exc}") from exc
+        boxes = pc.unique(arrays[schema.get_field_index("device_id")]).to_pylist()
+        if boxes != [self.device_id]:
+            others = ", ".join(sorted({*boxes} - {self.device_id}))
+            raise Corrupt(f"{self._what}: it is {self.device_id}'s and has results of {others}")
         created_at = arrays[schema.get_field_index("created_at")]
+        span = pc.min_max(created_at).as_py()
+        if not 0 <= span["min"] <= span["max"] <= CREATED_AT_MAX:
+            worst = span["min"] if span["min"] < 0 else span["max"]
+            raise Corrupt(f"{self._what}: a result's created_at is {worst}, which is in no year")
         arrays.append(pc.divide(created_at, DAY_MS).cast(pa.int32()).cast(pa.date32()))
         arrays.append(pa.repeat(pa.scalar(bucket, pa.int32()), len(rows)))
         return pa.RecordBatch.from_arrays(arrays, schema=schema)

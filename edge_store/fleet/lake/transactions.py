@@ -21,7 +21,7 @@ LOG = "_delta_log"
 
 
 class Transactions:
-    """The transactions of a table as it is open; what is committed later is noted."""
+    """The transactions of a table as it was open; what is committed later is noted."""
 
     def __init__(self, delta: DeltaTable, options: Mapping[str, str]) -> None:
         self._delta = delta
@@ -34,6 +34,10 @@ class Transactions:
         if self._all is None:
             return self._delta.transaction_version(app_id)
         return self._all.get(app_id)
+
+    def look_again(self) -> None:
+        """At the table as it is open now: others may have committed, too."""
+        self._all = self._read(self._delta.version())
 
     def note(self, committed: Mapping[str, int]) -> None:
         """These are committed now."""
