@@ -133,6 +133,8 @@ class BoxPull:
         except (EdgeStoreError, OSError) as exc:
             code = exc.code if isinstance(exc, EdgeStoreError) else StoreError.code
             self._say(error=str(exc), code=code)
+        except (ValueError, OverflowError) as exc:  # of something odd that the box has written
+            self._say(error=f"what it has written cannot be taken in: {exc}", code=StoreError.code)
         return self._report
 
     def _say(self, **of_it: object) -> None:

@@ -6,9 +6,9 @@ before; then both are kept.
 """
 
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 
+from edge_store.clock import utc_text
 from edge_store.errors import ReplicaBehind, StoreError
 from edge_store.result import Record
 from edge_store.sql import sql
@@ -45,8 +45,8 @@ def settle(old: Path, new: Path) -> Path | None:
     after = _newest(new)
     if after is None or _holds(old, after):
         raise ReplicaBehind(
-            f"its replica ends at {_time(after.at) if after else 'no commit'}, "
-            f"before the copy that is here, which is kept: it goes on to {_time(before.at)}",
+            f"its replica ends at {utc_text(after.at) if after else 'no commit'}, "
+            f"before the copy that is here, which is kept: it goes on to {utc_text(before.at)}",
             hint="the store was set back: see docs/operations.md",
         )
     return _moved_aside(old, before.at)
@@ -85,14 +85,9 @@ def _holds(path: Path, newest: Newest) -> bool:
 
 def _moved_aside(old: Path, at: int) -> Path:
     """Rename to ``<device id>.<time of its newest commit>.db``. Replaces nothing."""
-    stem = f"{old.stem}.{_time(at).replace(':', '')}"
+    stem = f"{old.stem}.{utc_text(at).replace(':', '')}"
     for number in range(1, NAMES_MAX):
         kept = old.with_name(f"{stem}{f'-{number}' if number > 1 else ''}{old.suffix}")
         if not kept.exists():
             return old.rename(kept)
     raise StoreError(f"{old.parent} holds {NAMES_MAX} older copies of {stem}")
-
-
-def _time(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
