@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from edge_store.clock import now_ms
-from edge_store.errors import DiskBudgetSpent, EdgeStoreError, ReplicaBehind, StoreError
+from edge_store.errors import EdgeStoreError, ReplicaBehind, StoreError
 from edge_store.fleet.advance import Limits, advance, is_told
 from edge_store.fleet.boxes import look_inside
 from edge_store.fleet.budget import DiskBudget, Evicted
@@ -27,7 +27,7 @@ from edge_store.fleet.copies import (
 )
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.forget import forget_in_all
-from edge_store.fleet.history import settle, timeline_of
+from edge_store.fleet.history import drop_twin, settle, timeline_of
 from edge_store.ids import DeviceId
 from edge_store.replica.download import Pace, unpaced
 from edge_store.replica.heads import Head, Heads
@@ -142,6 +142,7 @@ class BoxPull:
 
     async def _pull(self) -> None:
         listed = self._box.head
+        self._drop_twins()
         here = read_standing(self._path, str(self._box.location))
         because, usable = self._usable(here)
         if usable is not None and listed and is_same(listed.version, usable.head_version):
@@ -213,7 +214,7 @@ class BoxPull:
             limits=Limits(
                 timeout_s=self._manner.timeout_s,
                 pace=self._manner.pace,
-                before_replacing=lambda new: self._make_room(new, None),
+                before_replacing=lambda new: self._make_room(new, is_kept=False),
             ),
         )
         self._say(
@@ -234,16 +235,19 @@ class BoxPull:
         """Make the copy anew. ``here``: what is known of the one that is there."""
         location, device_id = self._box.location, self._box.device_id
         files = await list_files(location, self._credentials, device_id)
-        restored = await restore(
-            location,
-            device_id,
-            self._path,
-            timeout_s=self._manner.timeout_s,
-            may_be_newer=True,
-            before_replacing=lambda new: self._settle(new, here, files),
-            pace=self._manner.pace,
-            by_litestream=self._manner.is_full or self._path.exists(),  # nothing odd is known
-        )
+        try:
+            restored = await restore(
+                location,
+                device_id,
+                self._path,
+                timeout_s=self._manner.timeout_s,
+                may_be_newer=True,
+                before_replacing=lambda new: self._settle(new, here, files),
+                pace=self._manner.pace,
+                by_litestream=self._manner.is_full or self._path.exists(),  # nothing odd is known
+            )
+        finally:
+            self._drop_twins()  # the new one may not have taken its place
         txid = Txid(int(restored.txid, 16))
         self._say(
             how=How.RESTORED,
@@ -265,34 +269,47 @@ class BoxPull:
         )
 
     def _settle(self, new: Path, here: Standing | None, files: list[LtxFile]) -> None:
-        """Make room for the new copy, on a thread: the older one goes, or is kept beside."""
+        """Make room for the new copy, on a thread: the older one will go, or is kept beside."""
         before = None
         with suppress(StoreError):  # it may be damaged
             before = timeline_of(self._path) if self._path.exists() else None
         is_same = before is not None and before == timeline_of(new)
-        kept = settle(self._path, new)
-        try:
-            self._make_room(new, kept)
-        except DiskBudgetSpent:
-            if kept is not None:
-                kept.rename(self._path)
-            raise
+        if self._budget is None:
+            kept = settle(self._path, new)
+        else:
+            kept = self._budget.settled(lambda: settle(self._path, new))
+        self._say(kept=kept)
+        if kept is not None:
+            self._older.add(kept)
+        self._make_room(new, is_kept=kept is not None)
         flags = []
         if is_same and kept is not None:
             flags.append(Flag.FORKED)
         if is_same and here is not None and max(file.last for file in files) < here.txid:
             flags.append(Flag.TXID_REGRESSED)
-        self._say(kept=kept, flags=tuple(flags))
-        if kept is not None:
-            self._older.add(kept)
+        self._say(flags=tuple(flags))
 
-    def _make_room(self, new: Path, kept: Path | None) -> None:
+    def _drop_twins(self) -> None:
+        """Of what was kept aside when the pull ended before the new copy took the older's place."""
+        kept = self._report.kept
+        for older in [*self._older]:
+            if (older == kept or _is_same_file(older, self._path)) and drop_twin(older, self._path):
+                self._older.remove(older)
+                self._say(kept=None if older == kept else kept)
+        if kept is not None and self._budget is not None:
+            self._budget.release(kept)
+
+    def _make_room(self, new: Path, *, is_kept: bool) -> None:
         """Have the new copy fit into what the folder may take. On a thread."""
         if self._budget is None:
             return
-        gone = self._path.stat().st_size if kept is None and self._path.exists() else 0
-        evicted = self._budget.make_room(new.stat().st_size - gone, spared=kept)
+        gone = self._path.stat().st_size if not is_kept and self._path.exists() else 0
+        evicted = self._budget.make_room(new.stat().st_size - gone)
         self._say(evicted=(*self._report.evicted, *evicted))
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _holds(copy: Path, head: Head) -> bool:

@@ -1,17 +1,24 @@
 """What one box has written, or where its copy lies, never harms another box or the newest copy."""
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.replicating import Database
 
 from edge_store.clock import utc_text
+from edge_store.errors import DiskBudgetSpent
+from edge_store.fleet import box as box_module
 from edge_store.fleet.box import BoxPull, BoxReport, Manner
+from edge_store.fleet.budget import DiskBudget
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.history import settle
 from edge_store.fleet.pull import PullPlan, pull
 from edge_store.ids import DeviceId
 from edge_store.replica.location import parse_location
+from edge_store.replica.objects import Objects
 
 NO_CALENDAR_MS = 10**17
 
@@ -68,3 +75,63 @@ async def test_report_that_cannot_be_told_does_not_end_the_other_boxes(tmp_path:
     with pytest.raises(BrokenPipeError):
         await pull(plan(tmp_path / "into"), found, tell)
     assert told == ["box-a", "box-b"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("bytes_max", [None, 1])
+async def test_pull_that_ends_before_the_rename_leaves_the_newest_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_links: bool, bytes_max: int | None
+) -> None:
+    current, new = copy(tmp_path / "into"), copy(tmp_path / "new")
+    seen: list[int] = []
+
+    async def nothing(*_: object) -> list[object]:
+        return []
+
+    async def full(*_: object, before_replacing: Any, **__: object) -> None:
+        before_replacing(new.path)
+        seen.append(len([*current.path.parent.glob("box-a*.db")]))
+        raise OSError(errno.ENOSPC, "no room")
+
+    def no_links(*_: object) -> None:
+        raise PermissionError
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(box_module, "list_files", nothing)
+    monkeypatch.setattr(box_module, "restore", full)
+    into = current.path.parent
+    budget = DiskBudget(into, bytes_max) if bytes_max else None
+    (found,) = boxes(tmp_path / "replicas", "box-a")
+    content = current.path.read_bytes()
+    for _ in range(2):
+        pulling = BoxPull(found, plan(into).manner, None, Objects(found.location, None), budget)
+        report = await pulling.pull()
+        assert report.code == ("disk_budget_spent" if bytes_max else "store_error"), report
+        assert report.kept is None
+        assert current.path.read_bytes() == content
+        assert [path.name for path in into.iterdir()] == ["box-a.db"]
+    assert seen == ([] if bytes_max else [2, 2])
+
+
+def test_twin_of_a_killed_pull_is_taken_for_the_copy_that_it_is(tmp_path: Path) -> None:
+    old, new = copy(tmp_path / "old"), copy(tmp_path / "new")
+    kept = settle(old.path, new.path)
+    assert kept is not None
+    assert kept == settle(old.path, new.path)
+    size = old.path.stat().st_size
+    assert DiskBudget(tmp_path / "old", size).make_room(0) == []
+    new.path.replace(old.path)
+    assert settle(old.path, kept) not in (None, kept)
+
+
+def test_copy_that_was_just_set_aside_does_not_go_for_another_box(tmp_path: Path) -> None:
+    for name in ("box-a.db", "box-b.db", "box-a.2026-01-01T000000Z.db"):
+        (tmp_path / name).write_bytes(bytes(100))
+    kept = tmp_path / "box-a.2026-01-01T000000Z.db"
+    budget = DiskBudget(tmp_path, 350)
+    budget.settled(lambda: kept)
+    with pytest.raises(DiskBudgetSpent):
+        budget.make_room(100)
+    budget.release(kept)
+    assert [each.path for each in budget.make_room(100)] == [kept]
