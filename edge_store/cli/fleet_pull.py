@@ -200,7 +200,7 @@ def _progress(
     from edge_store.fleet.box import How
 
     def write(report: "BoxReport") -> None:
-        if all_lines or report.how is not How.UNCHANGED:
+        if all_lines or report.how is not How.UNCHANGED or report.not_forgotten:
             click.echo(line(report))
 
     if not sys.stderr.isatty():
@@ -235,6 +235,7 @@ def _line(report: "BoxReport") -> str:
         line += f"; {report.forgotten} forgotten results deleted in older copies"
     for older in report.not_forgotten:
         line += f"; {older} cannot be written: what the box has forgotten may be in it"
+        line += ", remove it when nothing of it is needed"
     for evicted in report.evicted:
         line += f"; deleted for --disk-max: {evicted.path}"
     return line

@@ -22,6 +22,7 @@ from edge_store.fleet.copies import (
     is_restore_due,
     is_same,
     keep_standing,
+    last_standing,
     read_standing,
     witnesses_of,
 )
@@ -146,7 +147,7 @@ class BoxPull:
         here = read_standing(self._path, str(self._box.location))
         because, usable = self._usable(here)
         if usable is not None and listed and is_same(listed.version, usable.head_version):
-            self._leave(usable)
+            await asyncio.to_thread(self._leave, usable)
             return
         found = await self._heads.find() if listed else None
         content = found[0].content.decode() if found else None
@@ -154,7 +155,7 @@ class BoxPull:
             version = found[0].version.get("e_tag")
             usable = msgspec.structs.replace(usable, head=content, head_version=version)
             await asyncio.to_thread(keep_standing, self._path, usable)
-            self._leave(usable)
+            await asyncio.to_thread(self._leave, usable)
             return
         standing, is_behind = None, False
         if usable is not None and found is not None:
@@ -185,9 +186,22 @@ class BoxPull:
         if look_inside(self._path).schema_version > SCHEMA_VERSION:
             self._say(flags=(*self._report.flags, Flag.SCHEMA_NEWER))
             standing = msgspec.structs.replace(standing, restored_txid=Txid(0))  # not all checked
+        before = last_standing(self._path)
+        names = {*(before.not_forgotten if before else ()), *(path.name for path in self._older)}
+        standing = msgspec.structs.replace(standing, not_forgotten=tuple(sorted(names)))
         keep_standing(self._path, standing)
-        forgotten, not_forgotten = forget_in_all(self._path, sorted(self._older))
-        self._say(forgotten=forgotten, not_forgotten=not_forgotten)
+        self._forget(standing)
+
+    def _forget(self, here: Standing) -> None:
+        """In the older copies where that is still to be done; what fails is for the next pull."""
+        if not here.not_forgotten:
+            return
+        older = [self._path.with_name(name) for name in here.not_forgotten]
+        forgotten, failed = forget_in_all(self._path, older)
+        self._say(forgotten=forgotten, not_forgotten=failed)
+        left = tuple(path.name for path in failed)
+        if left != here.not_forgotten:
+            keep_standing(self._path, msgspec.structs.replace(here, not_forgotten=left))
 
     def _usable(self, here: Standing | None) -> tuple[str | None, Standing | None]:
         """What may be gone on from; and why not, where there is a reason."""
@@ -200,8 +214,10 @@ class BoxPull:
         return None, here
 
     def _leave(self, here: Standing) -> None:
+        """On a thread."""
         discard_scratch(self._path)
         self._say(how=How.UNCHANGED, results=here.results, newest_at=here.newest_at)
+        self._forget(here)
 
     async def _advanced(self, here: Standing, head: Head) -> Standing:
         """Bring the copy forward. Raises ``NotOnwards``."""

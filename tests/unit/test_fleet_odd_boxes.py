@@ -5,20 +5,23 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from support.replicating import Database
 
 from edge_store.clock import utc_text
 from edge_store.errors import DiskBudgetSpent
 from edge_store.fleet import box as box_module
-from edge_store.fleet.box import BoxPull, BoxReport, Manner
+from edge_store.fleet.box import BoxPull, BoxReport, How, Manner
 from edge_store.fleet.budget import DiskBudget
+from edge_store.fleet.copies import Standing, keep_standing
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.history import settle
 from edge_store.fleet.pull import PullPlan, pull
 from edge_store.ids import DeviceId
 from edge_store.replica.location import parse_location
-from edge_store.replica.objects import Objects
+from edge_store.replica.objects import Entry, Objects
+from edge_store.replica.points import Txid
 
 NO_CALENDAR_MS = 10**17
 
@@ -135,3 +138,28 @@ def test_copy_that_was_just_set_aside_does_not_go_for_another_box(tmp_path: Path
         budget.make_room(100)
     budget.release(kept)
     assert [each.path for each in budget.make_room(100)] == [kept]
+
+
+async def test_what_could_not_be_forgotten_is_tried_again_by_each_pull(tmp_path: Path) -> None:
+    database = copy(tmp_path / "into")
+    older = database.path.with_name("box-a.2026-01-01T000000Z.db")
+    older.write_bytes(b"damaged" * 1000)
+    (found,) = boxes(tmp_path / "replicas", "box-a")
+    standing = Standing(
+        location=str(found.location), txid=Txid(1), witnesses=(), results=1, newest_at=1, head=None,
+        head_version="v1", restored_at=1, restored_txid=Txid(1), not_forgotten=(older.name,),
+    )  # fmt: skip
+    keep_standing(database.path, standing)
+    head = Entry(key="heads/box-a.json", size=1, written_at=1, version="v1")
+    found = msgspec.structs.replace(found, head=head)
+
+    async def pulled() -> BoxReport:
+        (report,) = (await pull(plan(database.path.parent), [found])).reports
+        assert (report.how, report.error) == (How.UNCHANGED, None)
+        return report
+
+    assert [(await pulled()).not_forgotten for _ in range(2)] == [(older,)] * 2
+    older.write_bytes(database.path.read_bytes())
+    assert (await pulled()).not_forgotten == ()
+    older.write_bytes(b"damaged" * 1000)
+    assert (await pulled()).not_forgotten == (), "that was done"
