@@ -200,7 +200,7 @@ def _progress(
     from edge_store.fleet.box import How
 
     def write(report: "BoxReport") -> None:
-        if all_lines or report.how is not How.UNCHANGED or report.not_forgotten:
+        if all_lines or report.how is not How.UNCHANGED or report.not_forgotten or report.removed:
             click.echo(line(report))
 
     if not sys.stderr.isatty():
@@ -236,6 +236,8 @@ def _line(report: "BoxReport") -> str:
     for older in report.not_forgotten:
         line += f"; {older} cannot be written: what the box has forgotten may be in it"
         line += ", remove it when nothing of it is needed"
+    if report.removed is not None:
+        line += f"; removed {report.removed}, which an earlier pull had found damaged"
     for evicted in report.evicted:
         line += f"; deleted for --disk-max: {evicted.path}"
     return line

@@ -36,7 +36,7 @@ from edge_store.replica.location import Credentials
 from edge_store.replica.objects import Objects
 from edge_store.replica.onwards import NotOnwards
 from edge_store.replica.points import LtxFile, Txid, list_files
-from edge_store.replica.restore import restore
+from edge_store.replica.restore import damaged_path, restore
 from edge_store.replica.scratch import discard_scratch
 from edge_store.result import Record
 from edge_store.schema import SCHEMA_VERSION
@@ -69,7 +69,8 @@ class BoxReport(Record, frozen=True, kw_only=True):
     ``kept`` is where the older copy lies, when the new one does not continue it. ``forgotten``
     results were deleted in such copies, as the box has forgotten them; ``not_forgotten`` are those
     that could not be written. ``because``: why an older copy was not brought forward. ``evicted``
-    are older copies, of any box, that were deleted so that this one fits.
+    are older copies, of any box, that were deleted so that this one fits. ``removed``: the copy
+    that an earlier pull found damaged, as there is a good one now.
     """
 
     device_id: DeviceId
@@ -84,6 +85,7 @@ class BoxReport(Record, frozen=True, kw_only=True):
     forgotten: int = 0
     not_forgotten: tuple[Path, ...] = ()
     evicted: tuple[Evicted, ...] = ()
+    removed: Path | None = None
     attempts: int = 1
     seconds: float = 0.0
     error: str | None = None
@@ -194,6 +196,10 @@ class BoxPull:
 
     def _forget(self, here: Standing) -> None:
         """In the older copies where that is still to be done; what fails is for the next pull."""
+        damaged = damaged_path(self._path)
+        if damaged.exists():  # it holds what the box has forgotten, too
+            damaged.unlink()
+            self._say(removed=damaged)
         if not here.not_forgotten:
             return
         older = [self._path.with_name(name) for name in here.not_forgotten]

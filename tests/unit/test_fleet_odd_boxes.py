@@ -140,26 +140,41 @@ def test_copy_that_was_just_set_aside_does_not_go_for_another_box(tmp_path: Path
     assert [each.path for each in budget.make_room(100)] == [kept]
 
 
-async def test_what_could_not_be_forgotten_is_tried_again_by_each_pull(tmp_path: Path) -> None:
-    database = copy(tmp_path / "into")
-    older = database.path.with_name("box-a.2026-01-01T000000Z.db")
-    older.write_bytes(b"damaged" * 1000)
-    (found,) = boxes(tmp_path / "replicas", "box-a")
+def known_copy(folder: Path) -> tuple[Path, FoundBox]:
+    """A copy that is up to date, and its box."""
+    path = copy(folder / "into").path
+    (found,) = boxes(folder / "replicas", "box-a")
     standing = Standing(
         location=str(found.location), txid=Txid(1), witnesses=(), results=1, newest_at=1, head=None,
-        head_version="v1", restored_at=1, restored_txid=Txid(1), not_forgotten=(older.name,),
+        head_version="v1", restored_at=1, restored_txid=Txid(1),
+        not_forgotten=("box-a.2026-01-01T000000Z.db",),
     )  # fmt: skip
-    keep_standing(database.path, standing)
+    keep_standing(path, standing)
     head = Entry(key="heads/box-a.json", size=1, written_at=1, version="v1")
-    found = msgspec.structs.replace(found, head=head)
+    return path, msgspec.structs.replace(found, head=head)
 
-    async def pulled() -> BoxReport:
-        (report,) = (await pull(plan(database.path.parent), [found])).reports
-        assert (report.how, report.error) == (How.UNCHANGED, None)
-        return report
 
-    assert [(await pulled()).not_forgotten for _ in range(2)] == [(older,)] * 2
-    older.write_bytes(database.path.read_bytes())
-    assert (await pulled()).not_forgotten == ()
+async def unchanged(path: Path, found: FoundBox) -> BoxReport:
+    (report,) = (await pull(plan(path.parent), [found])).reports
+    assert (report.how, report.error) == (How.UNCHANGED, None)
+    return report
+
+
+async def test_what_could_not_be_forgotten_is_tried_again_by_each_pull(tmp_path: Path) -> None:
+    path, found = known_copy(tmp_path)
+    older = path.with_name("box-a.2026-01-01T000000Z.db")
     older.write_bytes(b"damaged" * 1000)
-    assert (await pulled()).not_forgotten == (), "that was done"
+    assert [(await unchanged(path, found)).not_forgotten for _ in range(2)] == [(older,)] * 2
+    older.write_bytes(path.read_bytes())
+    assert (await unchanged(path, found)).not_forgotten == ()
+    older.write_bytes(b"damaged" * 1000)
+    assert (await unchanged(path, found)).not_forgotten == (), "that was done"
+
+
+async def test_good_pull_removes_the_copy_that_was_found_damaged(tmp_path: Path) -> None:
+    path, found = known_copy(tmp_path)
+    damaged = path.with_name("box-a.db.damaged")
+    damaged.write_bytes(b"forgotten")
+    assert (await unchanged(path, found)).removed == damaged
+    assert not damaged.exists()
+    assert (await unchanged(path, found)).removed is None
