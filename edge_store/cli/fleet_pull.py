@@ -148,18 +148,19 @@ async def _pulled(
     report_path: Path | None,
 ) -> bool:
     """Whether all is well: of a watch, that it was stopped."""
-    from edge_store.fleet.passes import keep_report, run_pass, watch
+    from edge_store.fleet.passes import disk_errors, keep_report, run_pass, watch
 
     async def one_pass() -> "PassReport":
         with _progress(line, all_lines=every_s is None) as (on_found, on_report):
             report = await run_pass(asked, on_found, on_report)
+        _say_total(report, asked.plan.manner.into)
         if report_path is not None:
             await asyncio.to_thread(keep_report, report, report_path)
-        _say_total(report, asked.plan.manner.into)
         return report
 
     if every_s is None:
-        return (await one_pass()).is_good
+        with disk_errors(asked.plan.manner.into):
+            return (await one_pass()).is_good
 
     async def again() -> None:
         await one_pass()
