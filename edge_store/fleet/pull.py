@@ -77,7 +77,10 @@ async def pull(
     for box in boxes:
         if box.location not in stores:
             credentials = read_credentials(box.location)
-            stores[box.location] = credentials, Objects(box.location, credentials)
+            stores[box.location] = (
+                credentials,
+                Objects(box.location, credentials, makes_folder=False),
+            )
 
     async def one(box: FoundBox, budget: DiskBudget | None) -> BoxReport:
         async with places:
