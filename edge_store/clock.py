@@ -4,7 +4,7 @@ import ctypes
 import time
 from datetime import UTC, datetime
 
-__all__ = ["is_clock_synced", "now_ms", "rfc3339"]
+__all__ = ["is_clock_synced", "now_ms", "rfc3339", "utc_text"]
 
 STA_UNSYNC = 0x0040  # linux/timex.h
 TIMEX_BYTES = 208  # sizeof(struct timex) on 64-bit Linux
@@ -20,6 +20,15 @@ def rfc3339(milliseconds: int) -> str:
     """UTC milliseconds as text: 2026-01-31T08:00:00.000Z."""
     moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc_text(milliseconds: int, form: str = "%Y-%m-%dT%H:%M:%SZ") -> str:
+    """For people. A time that no calendar has, as a box may write it, is its number: 9…9ms."""
+    try:
+        moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{milliseconds}ms"
+    return moment.strftime(form)
 
 
 def is_clock_synced() -> bool:

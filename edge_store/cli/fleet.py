@@ -66,7 +66,9 @@ def heads(url: str, folder: Path | None, dead_after: float, fmt: str | None) -> 
     from edge_store.replica.objects import Objects
 
     location = parse_location(url, key="--from")
-    seen = asyncio.run(read_heads(Objects(location, read_credentials(location))))
+    seen = asyncio.run(
+        read_heads(Objects(location, read_credentials(location), makes_folder=False))
+    )
     judged = judged_heads(seen, now_ms(), folder, 3600 * dead_after)
     columns = ("device_id", "state", "pulse_age_s", "seq", "rows", "txid", "version", "message")
     rows = [

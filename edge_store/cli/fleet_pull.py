@@ -148,18 +148,19 @@ async def _pulled(
     report_path: Path | None,
 ) -> bool:
     """Whether all is well: of a watch, that it was stopped."""
-    from edge_store.fleet.passes import keep_report, run_pass, watch
+    from edge_store.fleet.passes import disk_errors, keep_report, run_pass, watch
 
     async def one_pass() -> "PassReport":
         with _progress(line, all_lines=every_s is None) as (on_found, on_report):
             report = await run_pass(asked, on_found, on_report)
+        _say_total(report, asked.plan.manner.into)
         if report_path is not None:
             await asyncio.to_thread(keep_report, report, report_path)
-        _say_total(report, asked.plan.manner.into)
         return report
 
     if every_s is None:
-        return (await one_pass()).is_good
+        with disk_errors(asked.plan.manner.into):
+            return (await one_pass()).is_good
 
     async def again() -> None:
         await one_pass()
@@ -200,7 +201,7 @@ def _progress(
     from edge_store.fleet.box import How
 
     def write(report: "BoxReport") -> None:
-        if all_lines or report.how is not How.UNCHANGED:
+        if all_lines or report.how is not How.UNCHANGED or report.not_forgotten or report.removed:
             click.echo(line(report))
 
     if not sys.stderr.isatty():
@@ -235,6 +236,9 @@ def _line(report: "BoxReport") -> str:
         line += f"; {report.forgotten} forgotten results deleted in older copies"
     for older in report.not_forgotten:
         line += f"; {older} cannot be written: what the box has forgotten may be in it"
+        line += ", remove it when nothing of it is needed"
+    if report.removed is not None:
+        line += f"; removed {report.removed}, which an earlier pull had found damaged"
     for evicted in report.evicted:
         line += f"; deleted for --disk-max: {evicted.path}"
     return line

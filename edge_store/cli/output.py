@@ -6,11 +6,11 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, TextIO, TypeVar
 
 import click
 
+from edge_store.clock import utc_text
 from edge_store.query import QueryResult
 
 __all__ = [
@@ -155,6 +155,5 @@ def span_text(seconds: float) -> str:
 
 
 def time_text(milliseconds: int) -> str:
-    """UTC milliseconds as RFC 3339."""
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+    """UTC milliseconds as RFC 3339, or the number where no calendar has the time."""
+    return utc_text(milliseconds)

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from edge_store.clock import now_ms
-from edge_store.errors import DiskBudgetSpent, EdgeStoreError, ReplicaBehind, StoreError
+from edge_store.errors import EdgeStoreError, ReplicaBehind, StoreError
 from edge_store.fleet.advance import Limits, advance, is_told
 from edge_store.fleet.boxes import look_inside
 from edge_store.fleet.budget import DiskBudget, Evicted
@@ -22,12 +22,13 @@ from edge_store.fleet.copies import (
     is_restore_due,
     is_same,
     keep_standing,
+    last_standing,
     read_standing,
     witnesses_of,
 )
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.forget import forget_in_all
-from edge_store.fleet.history import settle, timeline_of
+from edge_store.fleet.history import drop_twin, settle, timeline_of
 from edge_store.ids import DeviceId
 from edge_store.replica.download import Pace, unpaced
 from edge_store.replica.heads import Head, Heads
@@ -35,7 +36,7 @@ from edge_store.replica.location import Credentials
 from edge_store.replica.objects import Objects
 from edge_store.replica.onwards import NotOnwards
 from edge_store.replica.points import LtxFile, Txid, list_files
-from edge_store.replica.restore import restore
+from edge_store.replica.restore import damaged_path, restore
 from edge_store.replica.scratch import discard_scratch
 from edge_store.result import Record
 from edge_store.schema import SCHEMA_VERSION
@@ -68,7 +69,8 @@ class BoxReport(Record, frozen=True, kw_only=True):
     ``kept`` is where the older copy lies, when the new one does not continue it. ``forgotten``
     results were deleted in such copies, as the box has forgotten them; ``not_forgotten`` are those
     that could not be written. ``because``: why an older copy was not brought forward. ``evicted``
-    are older copies, of any box, that were deleted so that this one fits.
+    are older copies, of any box, that were deleted so that this one fits. ``removed``: the copy
+    that an earlier pull found damaged, as there is a good one now.
     """
 
     device_id: DeviceId
@@ -83,6 +85,7 @@ class BoxReport(Record, frozen=True, kw_only=True):
     forgotten: int = 0
     not_forgotten: tuple[Path, ...] = ()
     evicted: tuple[Evicted, ...] = ()
+    removed: Path | None = None
     attempts: int = 1
     seconds: float = 0.0
     error: str | None = None
@@ -133,6 +136,8 @@ class BoxPull:
         except (EdgeStoreError, OSError) as exc:
             code = exc.code if isinstance(exc, EdgeStoreError) else StoreError.code
             self._say(error=str(exc), code=code)
+        except (ValueError, OverflowError) as exc:  # of something odd that the box has written
+            self._say(error=f"what it has written cannot be taken in: {exc}", code=StoreError.code)
         return self._report
 
     def _say(self, **of_it: object) -> None:
@@ -140,10 +145,11 @@ class BoxPull:
 
     async def _pull(self) -> None:
         listed = self._box.head
+        self._drop_twins()
         here = read_standing(self._path, str(self._box.location))
         because, usable = self._usable(here)
         if usable is not None and listed and is_same(listed.version, usable.head_version):
-            self._leave(usable)
+            await asyncio.to_thread(self._leave, usable)
             return
         found = await self._heads.find() if listed else None
         content = found[0].content.decode() if found else None
@@ -151,7 +157,7 @@ class BoxPull:
             version = found[0].version.get("e_tag")
             usable = msgspec.structs.replace(usable, head=content, head_version=version)
             await asyncio.to_thread(keep_standing, self._path, usable)
-            self._leave(usable)
+            await asyncio.to_thread(self._leave, usable)
             return
         standing, is_behind = None, False
         if usable is not None and found is not None:
@@ -182,9 +188,26 @@ class BoxPull:
         if look_inside(self._path).schema_version > SCHEMA_VERSION:
             self._say(flags=(*self._report.flags, Flag.SCHEMA_NEWER))
             standing = msgspec.structs.replace(standing, restored_txid=Txid(0))  # not all checked
+        before = last_standing(self._path)
+        names = {*(before.not_forgotten if before else ()), *(path.name for path in self._older)}
+        standing = msgspec.structs.replace(standing, not_forgotten=tuple(sorted(names)))
         keep_standing(self._path, standing)
-        forgotten, not_forgotten = forget_in_all(self._path, sorted(self._older))
-        self._say(forgotten=forgotten, not_forgotten=not_forgotten)
+        self._forget(standing)
+
+    def _forget(self, here: Standing) -> None:
+        """In the older copies where that is still to be done; what fails is for the next pull."""
+        damaged = damaged_path(self._path)
+        if damaged.exists():  # it holds what the box has forgotten, too
+            damaged.unlink()
+            self._say(removed=damaged)
+        if not here.not_forgotten:
+            return
+        older = [self._path.with_name(name) for name in here.not_forgotten]
+        forgotten, failed = forget_in_all(self._path, older)
+        self._say(forgotten=forgotten, not_forgotten=failed)
+        left = tuple(path.name for path in failed)
+        if left != here.not_forgotten:
+            keep_standing(self._path, msgspec.structs.replace(here, not_forgotten=left))
 
     def _usable(self, here: Standing | None) -> tuple[str | None, Standing | None]:
         """What may be gone on from; and why not, where there is a reason."""
@@ -197,8 +220,10 @@ class BoxPull:
         return None, here
 
     def _leave(self, here: Standing) -> None:
+        """On a thread."""
         discard_scratch(self._path)
         self._say(how=How.UNCHANGED, results=here.results, newest_at=here.newest_at)
+        self._forget(here)
 
     async def _advanced(self, here: Standing, head: Head) -> Standing:
         """Bring the copy forward. Raises ``NotOnwards``."""
@@ -211,7 +236,7 @@ class BoxPull:
             limits=Limits(
                 timeout_s=self._manner.timeout_s,
                 pace=self._manner.pace,
-                before_replacing=lambda new: self._make_room(new, None),
+                before_replacing=lambda new: self._make_room(new, is_kept=False),
             ),
         )
         self._say(
@@ -232,16 +257,19 @@ class BoxPull:
         """Make the copy anew. ``here``: what is known of the one that is there."""
         location, device_id = self._box.location, self._box.device_id
         files = await list_files(location, self._credentials, device_id)
-        restored = await restore(
-            location,
-            device_id,
-            self._path,
-            timeout_s=self._manner.timeout_s,
-            may_be_newer=True,
-            before_replacing=lambda new: self._settle(new, here, files),
-            pace=self._manner.pace,
-            by_litestream=self._manner.is_full or self._path.exists(),  # nothing odd is known
-        )
+        try:
+            restored = await restore(
+                location,
+                device_id,
+                self._path,
+                timeout_s=self._manner.timeout_s,
+                may_be_newer=True,
+                before_replacing=lambda new: self._settle(new, here, files),
+                pace=self._manner.pace,
+                by_litestream=self._manner.is_full or self._path.exists(),  # nothing odd is known
+            )
+        finally:
+            self._drop_twins()  # the new one may not have taken its place
         txid = Txid(int(restored.txid, 16))
         self._say(
             how=How.RESTORED,
@@ -263,34 +291,47 @@ class BoxPull:
         )
 
     def _settle(self, new: Path, here: Standing | None, files: list[LtxFile]) -> None:
-        """Make room for the new copy, on a thread: the older one goes, or is kept beside."""
+        """Make room for the new copy, on a thread: the older one will go, or is kept beside."""
         before = None
         with suppress(StoreError):  # it may be damaged
             before = timeline_of(self._path) if self._path.exists() else None
         is_same = before is not None and before == timeline_of(new)
-        kept = settle(self._path, new)
-        try:
-            self._make_room(new, kept)
-        except DiskBudgetSpent:
-            if kept is not None:
-                kept.rename(self._path)
-            raise
+        if self._budget is None:
+            kept = settle(self._path, new)
+        else:
+            kept = self._budget.settled(lambda: settle(self._path, new))
+        self._say(kept=kept)
+        if kept is not None:
+            self._older.add(kept)
+        self._make_room(new, is_kept=kept is not None)
         flags = []
         if is_same and kept is not None:
             flags.append(Flag.FORKED)
         if is_same and here is not None and max(file.last for file in files) < here.txid:
             flags.append(Flag.TXID_REGRESSED)
-        self._say(kept=kept, flags=tuple(flags))
-        if kept is not None:
-            self._older.add(kept)
+        self._say(flags=tuple(flags))
 
-    def _make_room(self, new: Path, kept: Path | None) -> None:
+    def _drop_twins(self) -> None:
+        """Of what was kept aside when the pull ended before the new copy took the older's place."""
+        kept = self._report.kept
+        for older in [*self._older]:
+            if (older == kept or _is_same_file(older, self._path)) and drop_twin(older, self._path):
+                self._older.remove(older)
+                self._say(kept=None if older == kept else kept)
+        if kept is not None and self._budget is not None:
+            self._budget.release(kept)
+
+    def _make_room(self, new: Path, *, is_kept: bool) -> None:
         """Have the new copy fit into what the folder may take. On a thread."""
         if self._budget is None:
             return
-        gone = self._path.stat().st_size if kept is None and self._path.exists() else 0
-        evicted = self._budget.make_room(new.stat().st_size - gone, spared=kept)
+        gone = self._path.stat().st_size if not is_kept and self._path.exists() else 0
+        evicted = self._budget.make_room(new.stat().st_size - gone)
         self._say(evicted=(*self._report.evicted, *evicted))
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _holds(copy: Path, head: Head) -> bool:

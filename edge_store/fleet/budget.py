@@ -34,9 +34,23 @@ class DiskBudget:
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
         self._used = copies_bytes(folder)
+        self._spared: set[Path] = set()
 
-    def make_room(self, more: int, spared: Path | None = None) -> list[Evicted]:
-        """Have ``more`` bytes fit, and count them. An older copy at ``spared`` does not go.
+    def settled(self, settle: Callable[[], Path | None]) -> Path | None:
+        """What ``settle`` keeps aside: until it is ``released`` it goes for no other box."""
+        with self._lock:
+            kept = settle()
+            if kept is not None:
+                self._spared.add(kept)
+            return kept
+
+    def release(self, kept: Path) -> None:
+        """It is an older copy as any other is, or not there any more."""
+        with self._lock:
+            self._spared.discard(kept)
+
+    def make_room(self, more: int) -> list[Evicted]:
+        """Have ``more`` bytes fit, and count them.
 
         Raises:
             DiskBudgetSpent: they do not fit. Nothing was deleted.
@@ -45,7 +59,7 @@ class DiskBudget:
             over = self._used + more - self._bytes_max
             going: list[Evicted] = []
             for path in _oldest_first(self._folder) if over > 0 else ():
-                if path == spared or not self._may_go(path):
+                if path in self._spared or not self._may_go(path):
                     continue
                 going.append(Evicted(path=path, bytes=path.stat().st_size))
                 if sum(each.bytes for each in going) >= over:
@@ -65,8 +79,9 @@ class DiskBudget:
 
 
 def copies_bytes(folder: Path) -> int:
-    """What the copies of a folder take, older and damaged ones included."""
-    return sum(path.stat().st_size for path in folder.glob("*.db*") if path.is_file())
+    """What the copies of a folder take, older and damaged ones included; a twin counts once."""
+    found = [path.stat() for path in folder.glob("*.db*") if path.is_file()]
+    return sum({(state.st_dev, state.st_ino): state.st_size for state in found}.values())
 
 
 def _oldest_first(folder: Path) -> list[Path]:

@@ -27,6 +27,7 @@ class Standing(Record, frozen=True, kw_only=True):
     replica that lay there before, of up to that position. ``head``: the object as it was before;
     ``head_version`` is what the store knows it by. ``newest_at``: UTC ms. ``restored_at`` (UTC ms)
     and ``restored_txid``: when all of a copy was last made and checked by a restore, and its state.
+    ``not_forgotten``: names of older copies that may hold what the box has forgotten.
     """
 
     location: str
@@ -39,6 +40,7 @@ class Standing(Record, frozen=True, kw_only=True):
     restored_at: int = 0
     restored_txid: Txid = Txid(0)
     renewed_at: int = 0  # UTC ms
+    not_forgotten: tuple[str, ...] = ()
     size: int = 0
     modified_ns: int = 0
 

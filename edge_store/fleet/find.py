@@ -110,7 +110,7 @@ async def find_boxes(places: Sequence[Place], choice: Choice) -> Found:
 async def _listed(place: Place, choice: Choice) -> tuple[list[FoundBox], int]:
     """The chosen boxes of one place, and how many others there are."""
     credentials = read_credentials(place.location)
-    heads = await list_heads(Objects(place.location, credentials))
+    heads = await list_heads(Objects(place.location, credentials, makes_folder=False))
     if choice.since is None:
         devices = await list_devices(place.location, credentials, heads)
     else:

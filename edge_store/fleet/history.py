@@ -5,16 +5,20 @@ own. A box that was set up anew, or restored from an earlier point, contradicts 
 before; then both are kept.
 """
 
-from contextlib import closing
-from datetime import UTC, datetime
+import filecmp
+import os
+import shutil
+from contextlib import closing, suppress
 from pathlib import Path
 
+from edge_store.clock import utc_text
 from edge_store.errors import ReplicaBehind, StoreError
+from edge_store.replica.scratch import fsync
 from edge_store.result import Record
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader, translated
 
-__all__ = ["holds", "newest_of", "settle", "timeline_of"]
+__all__ = ["drop_twin", "holds", "newest_of", "settle", "timeline_of"]
 
 NAMES_MAX = 1000
 
@@ -27,29 +31,38 @@ class Newest(Record, frozen=True, kw_only=True):
 
 
 def settle(old: Path, new: Path) -> Path | None:
-    """Make room at ``old`` for ``new``. Returns where the older copy lies now, if it was kept.
+    """Have ``new`` fit to take the place of ``old``. Returns where the older copy lies, too, if it
+    is to be kept: it stays at ``old`` until ``new`` is renamed over it. See ``drop_twin``.
 
     An older copy that cannot be read is kept too: it may be all there is of its commits.
 
     Raises:
-        ReplicaBehind: ``new`` only lacks commits; ``old`` stays where it is.
+        ReplicaBehind: ``new`` only lacks commits.
     """
     if not old.exists():
         return None
     try:
         before = _newest(old)
     except StoreError:
-        return _moved_aside(old, round(old.stat().st_mtime * 1000))
+        return _kept_aside(old, round(old.stat().st_mtime * 1000))
     if before is None or _holds(new, before):
         return None
     after = _newest(new)
     if after is None or _holds(old, after):
         raise ReplicaBehind(
-            f"its replica ends at {_time(after.at) if after else 'no commit'}, "
-            f"before the copy that is here, which is kept: it goes on to {_time(before.at)}",
+            f"its replica ends at {utc_text(after.at) if after else 'no commit'}, "
+            f"before the copy that is here, which is kept: it goes on to {utc_text(before.at)}",
             hint="the store was set back: see docs/operations.md",
         )
-    return _moved_aside(old, before.at)
+    return _kept_aside(old, before.at)
+
+
+def drop_twin(kept: Path, current: Path) -> bool:
+    """Remove what ``settle`` has kept, where nothing took the place of ``current`` after it."""
+    if not (kept.exists() and current.exists() and _is_twin(kept, current)):
+        return False
+    kept.unlink()
+    return True
 
 
 def timeline_of(path: Path) -> str | None:
@@ -83,16 +96,35 @@ def _holds(path: Path, newest: Newest) -> bool:
         return holds(connection, newest)
 
 
-def _moved_aside(old: Path, at: int) -> Path:
-    """Rename to ``<device id>.<time of its newest commit>.db``. Replaces nothing."""
-    stem = f"{old.stem}.{_time(at).replace(':', '')}"
+def _kept_aside(old: Path, at: int) -> Path:
+    """As ``<device id>.<time of its newest commit>.db``, too. Replaces nothing."""
+    stem = f"{old.stem}.{utc_text(at).replace(':', '')}"
     for number in range(1, NAMES_MAX):
         kept = old.with_name(f"{stem}{f'-{number}' if number > 1 else ''}{old.suffix}")
-        if not kept.exists():
-            return old.rename(kept)
+        if kept.exists():
+            if _is_twin(kept, old):  # of a pull that was killed before it went on
+                return kept
+            continue
+        try:
+            os.link(old, kept)
+        except OSError:  # the file system has no links
+            _copy(old, kept)
+        fsync(old.parent)
+        return kept
     raise StoreError(f"{old.parent} holds {NAMES_MAX} older copies of {stem}")
 
 
-def _time(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+def _is_twin(kept: Path, current: Path) -> bool:
+    return kept.samefile(current) or filecmp.cmp(kept, current, shallow=False)
+
+
+def _copy(old: Path, kept: Path) -> None:
+    part = kept.with_name(f".{kept.name}.part")
+    try:
+        shutil.copy2(old, part)
+        fsync(part)
+        part.rename(kept)
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise

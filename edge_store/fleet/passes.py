@@ -7,13 +7,14 @@ that a store that is away or a mistake in ``fleet.toml`` is told of, and the nex
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from edge_store.clock import now_ms
-from edge_store.errors import EdgeStoreError, NotFound
+from edge_store.errors import EdgeStoreError, NotFound, StoreError
 from edge_store.fleet.box import BoxReport, How
 from edge_store.fleet.budget import Evicted, copies_bytes
 from edge_store.fleet.find import Choice, Place, Unlisted, find_boxes, places_of
@@ -22,7 +23,7 @@ from edge_store.fleet.registry import Registry, load_registry
 from edge_store.replica.location import Location
 from edge_store.result import Record
 
-__all__ = ["Asked", "PassReport", "keep_report", "run_pass", "watch"]
+__all__ = ["Asked", "PassReport", "disk_errors", "keep_report", "run_pass", "watch"]
 
 
 class Asked(Record, frozen=True, kw_only=True):
@@ -131,7 +132,8 @@ async def watch(
     while True:
         began = time.monotonic()
         try:
-            await one_pass()
+            with disk_errors("the pull"):
+                await one_pass()
         except EdgeStoreError as exc:
             if is_first:
                 raise
@@ -140,8 +142,29 @@ async def watch(
         await asyncio.sleep(max(0.0, every_s - (time.monotonic() - began)))
 
 
+@contextmanager
+def disk_errors(what: str | Path) -> Iterator[None]:
+    """Raises ``StoreError`` for what the operating system refuses, with the file's name or
+    ``what``; but not that the reader of standard output has left.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise StoreError(
+            f"{exc.filename or what}: {exc.strerror or exc}",
+            hint="check its disk's space (`df`), its owner and mode; then pull again",
+        ) from exc
+
+
 def keep_report(report: PassReport, path: Path) -> None:
-    """Write it as JSON, in the place of the one before."""
+    """Write it as JSON, in the place of the one before. Raises ``StoreError``: it cannot."""
     writing = path.with_name(f".{path.name}.{os.getpid()}.part")
-    writing.write_bytes(msgspec.json.encode(report, enc_hook=str) + b"\n")
-    writing.replace(path)
+    with disk_errors(path):
+        try:
+            writing.write_bytes(msgspec.json.encode(report, enc_hook=str) + b"\n")
+            writing.replace(path)
+        except OSError as exc:
+            writing.unlink(missing_ok=True)
+            raise OSError(exc.errno, exc.strerror, str(path)) from exc

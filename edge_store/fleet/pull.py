@@ -62,7 +62,8 @@ async def pull(
 ) -> Pulled:
     """Bring every one of ``boxes`` up to date.
 
-    ``on_report`` is called as each one ends. The reports are in the order of ``boxes``. Safe to
+    ``on_report`` is called as each one ends; the first error that it raises is raised at the end,
+    when all boxes are done. The reports are in the order of ``boxes``. Safe to
     cancel: copies that are done stay, the others are as they were.
 
     Raises:
@@ -71,11 +72,15 @@ async def pull(
         ConfigError: there are no keys for a store.
     """
     places = asyncio.Semaphore(plan.jobs)
+    untold: list[Exception] = []
     stores: dict[Location, tuple[Credentials | None, Objects]] = {}
     for box in boxes:
         if box.location not in stores:
             credentials = read_credentials(box.location)
-            stores[box.location] = credentials, Objects(box.location, credentials)
+            stores[box.location] = (
+                credentials,
+                Objects(box.location, credentials, makes_folder=False),
+            )
 
     async def one(box: FoundBox, budget: DiskBudget | None) -> BoxReport:
         async with places:
@@ -84,7 +89,10 @@ async def pull(
             pulling = BoxPull(box, plan.manner, *stores[box.location], budget, those)
             report = await _tried(pulling, plan.attempts)
             report = msgspec.structs.replace(report, seconds=round(time.monotonic() - began, 3))
-        on_report(report)
+        try:
+            on_report(report)
+        except Exception as exc:  # noqa: BLE001  (it is not the other boxes')
+            untold.append(exc)
         return report
 
     with _exclusive(plan.manner.into), shared_buckets():
@@ -95,6 +103,8 @@ async def pull(
         older = all_older_copies(plan.manner.into)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(one(box, budget)) for box in boxes]
+    if untold:
+        raise untold[0]
     return Pulled([task.result() for task in running], evicted)
 
 

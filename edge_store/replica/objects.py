@@ -26,13 +26,17 @@ T = TypeVar("T")
 
 
 class Objects:
-    """Reads and writes whole objects. ``traffic`` is what was asked for since the start.
+    """Reads and writes whole objects. ``traffic`` is what was asked for since the start. Who only
+    reads is not to make a folder where a disk is not mounted: ``makes_folder``.
 
     Every call raises ``ReplicationError`` when the store does not answer or refuses the keys.
     """
 
-    def __init__(self, location: Location, credentials: Credentials | None) -> None:
+    def __init__(
+        self, location: Location, credentials: Credentials | None, *, makes_folder: bool = True
+    ) -> None:
         self._location = location
+        self._makes_folder = makes_folder
         self._credentials = credentials
         self._prefix = location.key_prefix()
         self._requests: Counter[str] = Counter()
@@ -90,7 +94,9 @@ class Objects:
         self._requests[verb] += 1
 
         def asked() -> T:
-            return ask(open_bucket(self._location, self._credentials, make_folder=True))
+            return ask(
+                open_bucket(self._location, self._credentials, make_folder=self._makes_folder)
+            )
 
         try:
             async with asyncio.timeout(TIMEOUT_S):

@@ -37,7 +37,15 @@ from edge_store.result import Record
 from edge_store.schema import SCHEMA_VERSION
 from edge_store.sqlite import check_integrity, open_copy, translated
 
-__all__ = ["STEPS_BETWEEN_CHECKS", "Progress", "Restored", "Stage", "publish", "restore"]
+__all__ = [
+    "STEPS_BETWEEN_CHECKS",
+    "Progress",
+    "Restored",
+    "Stage",
+    "damaged_path",
+    "publish",
+    "restore",
+]
 
 STEPS_BETWEEN_CHECKS = 100_000  # SQLite virtual machine steps; about 10 ms
 FAULTS_SHOWN = 3
@@ -279,12 +287,17 @@ def _check_pages(copy: Path, device_id: DeviceId, is_over: Callable[[], bool]) -
 
 def _kept(copy: Path, to: Path, exc: Exception) -> VerifyFailed:
     """Keep the damaged copy for whoever must find out why."""
-    damaged = to.with_name(f"{to.name}.damaged")
+    damaged = damaged_path(to)
     copy.chmod(COPY_MODE)
     copy.replace(damaged)
     return VerifyFailed(
         f"{exc}", hint=f"the copy is kept as {damaged}; {getattr(exc, 'hint', '')}".rstrip("; ")
     )
+
+
+def damaged_path(to: Path) -> Path:
+    """Where a restore to ``to`` leaves a copy that does not hold."""
+    return to.with_name(f"{to.name}.damaged")
 
 
 def publish(copy: Path, to: Path) -> None:

@@ -116,3 +116,14 @@ def test_label_that_the_registry_would_refuse_is_not_written(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="is no device id"):
         label_boxes(tmp_path, [DeviceId("Box 1")], {"site": "berlin"})
     assert not (tmp_path / "fleet.toml").exists()
+
+
+@pytest.mark.parametrize("command", [["pull", "--into", "copies"], ["heads"], ["health"]])
+def test_folder_that_is_not_there_is_an_error_and_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(*command, "--from", str(tmp_path / "disk" / "replicas"))
+    assert done.exit_code == 1
+    assert "there is no such folder" in f"{done.output} {done.exception}"
+    assert not (tmp_path / "disk").exists()

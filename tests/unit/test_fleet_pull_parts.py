@@ -1,6 +1,7 @@
 """Parts of a pull: which boxes it is of, how fast, how much disk, and when all is restored."""
 
 import asyncio
+import errno
 import os
 from collections import Counter
 from pathlib import Path
@@ -9,12 +10,12 @@ import click
 import pytest
 
 from edge_store.cli.values import SIZE
-from edge_store.errors import ConfigError, DiskBudgetSpent, EdgeStoreError, ReplicationError
+from edge_store.errors import ConfigError, DiskBudgetSpent, ReplicationError, StoreError
 from edge_store.fleet.budget import DiskBudget, copies_bytes
 from edge_store.fleet.copies import Standing, copy_path, is_restore_due
 from edge_store.fleet.find import Choice, Found, Place, find_boxes, places_of
 from edge_store.fleet.pace import Pace
-from edge_store.fleet.passes import watch
+from edge_store.fleet.passes import PassReport, keep_report, watch
 from edge_store.fleet.registry import Registry, Store
 from edge_store.ids import DeviceId
 from edge_store.replica.location import parse_location
@@ -115,8 +116,10 @@ def test_newest_copies_stay_whatever_the_budget_is(tmp_path: Path) -> None:
     with pytest.raises(DiskBudgetSpent, match=r"more do not fit"):
         budget.make_room(51)
     assert older.exists(), "nothing is deleted in vain"
+    budget.settled(lambda: older)
     with pytest.raises(DiskBudgetSpent):
-        budget.make_room(1, spared=older)
+        budget.make_room(1)
+    budget.release(older)
     assert [each.path for each in budget.make_room(0)] == [older]
     assert newest.exists()
 
@@ -160,7 +163,8 @@ def test_pace_is_kept_over_all_who_download() -> None:
 
 
 async def test_watch_goes_on_after_an_error_but_not_after_a_first_one() -> None:
-    outcomes: list[EdgeStoreError | None] = [None, ReplicationError("the store is away"), None]
+    full = OSError(errno.ENOSPC, "no space left", "report.json")
+    outcomes: list[Exception | None] = [None, ReplicationError("the store is away"), full, None]
     told: list[str] = []
 
     async def one_pass() -> None:
@@ -171,11 +175,22 @@ async def test_watch_goes_on_after_an_error_but_not_after_a_first_one() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await watch(1e-9, one_pass, lambda error: told.append(str(error)))
-    assert (told, outcomes) == (["the store is away"], [])
+    assert (told, outcomes) == (["the store is away", "report.json: no space left"], [])
 
     outcomes.append(ConfigError("fleet.toml is wrong"))
     with pytest.raises(ConfigError):
         await watch(1e-9, one_pass, lambda error: told.append(str(error)))
+
+
+def test_report_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    report = PassReport(
+        began_at=0, seconds=0.0, boxes=(), others=0, unlisted=(), evicted=(), copies_bytes=0
+    )
+    (tmp_path / "report.json").mkdir()
+    with pytest.raises(StoreError, match=r"report\.json: ") as caught:
+        keep_report(report, tmp_path / "report.json")
+    assert caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
 @pytest.mark.parametrize(

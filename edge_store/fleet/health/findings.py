@@ -5,10 +5,10 @@ Times of heads are the store's, those inside copies the box's, "now" is ours.
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from edge_store.alerts.alarms import OF_FLEET, AlarmName
 from edge_store.chain import Link
+from edge_store.clock import utc_text
 from edge_store.fleet.heads import Copy, HeadState, Judged, Seen, judge_head
 from edge_store.fleet.health.facts import Facts
 from edge_store.ids import DeviceId
@@ -264,4 +264,4 @@ def _parts(version: str) -> tuple[int, ...]:
 
 
 def _time(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return utc_text(at_ms, "%Y-%m-%d %H:%M UTC")

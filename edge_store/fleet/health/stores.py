@@ -33,7 +33,7 @@ class Store:
         self._chooses = chooses
         self._location = place.location
         credentials = read_credentials(place.location)
-        self._objects = Objects(place.location, credentials)
+        self._objects = Objects(place.location, credentials, makes_folder=False)
         self._bucket = open_bucket(place.location, credentials)
         self._entries: dict[str, Entry] = {}
 

@@ -1,0 +1,180 @@
+"""What one box has written, or where its copy lies, never harms another box or the newest copy."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from support.replicating import Database
+
+from edge_store.clock import utc_text
+from edge_store.errors import DiskBudgetSpent
+from edge_store.fleet import box as box_module
+from edge_store.fleet.box import BoxPull, BoxReport, How, Manner
+from edge_store.fleet.budget import DiskBudget
+from edge_store.fleet.copies import Standing, keep_standing
+from edge_store.fleet.find import FoundBox
+from edge_store.fleet.history import settle
+from edge_store.fleet.pull import PullPlan, pull
+from edge_store.ids import DeviceId
+from edge_store.replica.location import parse_location
+from edge_store.replica.objects import Entry, Objects
+from edge_store.replica.points import Txid
+
+NO_CALENDAR_MS = 10**17
+
+
+def plan(into: Path) -> PullPlan:
+    return PullPlan(manner=Manner(into=into, timeout_s=10.0), jobs=1, attempts=1)
+
+
+def boxes(folder: Path, *names: str) -> list[FoundBox]:
+    """Without a replica: they fail."""
+    folder.mkdir(exist_ok=True)
+    location = parse_location(str(folder))
+    return [FoundBox(device_id=DeviceId(name), location=location) for name in names]
+
+
+def copy(folder: Path, results: int = 1) -> Database:
+    folder.mkdir(exist_ok=True)
+    database = Database(folder / "box-a.db", "box-a")
+    database.write(results)
+    database.connection.execute("PRAGMA journal_mode = DELETE")
+    return database
+
+
+@pytest.mark.parametrize("at", [NO_CALENDAR_MS, -NO_CALENDAR_MS, 10**30, 2**63])
+def test_time_that_no_calendar_has_is_its_number(at: int) -> None:
+    assert utc_text(at) == f"{at}ms"
+    assert utc_text(1_800_000_000_999) == "2027-01-15T08:00:00Z"
+
+
+def test_copy_of_a_box_with_such_a_clock_is_kept_beside(tmp_path: Path) -> None:
+    old, new = copy(tmp_path / "old"), copy(tmp_path / "new")
+    old.connection.execute("UPDATE commits SET at = ?", (NO_CALENDAR_MS,))
+    assert settle(old.path, new.path) == tmp_path / "old" / f"box-a.{NO_CALENDAR_MS}ms.db"
+
+
+async def test_odd_box_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def odd(self: BoxPull) -> None:
+        raise ValueError("year 3170843 is out of range")
+
+    monkeypatch.setattr(BoxPull, "_pull", odd)
+    found = boxes(tmp_path / "replicas", "box-a", "box-b")
+    done = await pull(plan(tmp_path / "into"), found)
+    assert [report.code for report in done.reports] == ["store_error"] * 2
+
+
+async def test_report_that_cannot_be_told_does_not_end_the_other_boxes(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def tell(report: BoxReport) -> None:
+        told.append(report.device_id)
+        raise BrokenPipeError
+
+    found = boxes(tmp_path / "replicas", "box-a", "box-b")
+    with pytest.raises(BrokenPipeError):
+        await pull(plan(tmp_path / "into"), found, tell)
+    assert told == ["box-a", "box-b"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("bytes_max", [None, 1])
+async def test_pull_that_ends_before_the_rename_leaves_the_newest_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_links: bool, bytes_max: int | None
+) -> None:
+    current, new = copy(tmp_path / "into"), copy(tmp_path / "new")
+    seen: list[int] = []
+
+    async def nothing(*_: object) -> list[object]:
+        return []
+
+    async def full(*_: object, before_replacing: Any, **__: object) -> None:
+        before_replacing(new.path)
+        seen.append(len([*current.path.parent.glob("box-a*.db")]))
+        raise OSError(errno.ENOSPC, "no room")
+
+    def no_links(*_: object) -> None:
+        raise PermissionError
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(box_module, "list_files", nothing)
+    monkeypatch.setattr(box_module, "restore", full)
+    into = current.path.parent
+    budget = DiskBudget(into, bytes_max) if bytes_max else None
+    (found,) = boxes(tmp_path / "replicas", "box-a")
+    content = current.path.read_bytes()
+    for _ in range(2):
+        pulling = BoxPull(found, plan(into).manner, None, Objects(found.location, None), budget)
+        report = await pulling.pull()
+        assert report.code == ("disk_budget_spent" if bytes_max else "store_error"), report
+        assert report.kept is None
+        assert current.path.read_bytes() == content
+        assert [path.name for path in into.iterdir()] == ["box-a.db"]
+    assert seen == ([] if bytes_max else [2, 2])
+
+
+def test_twin_of_a_killed_pull_is_taken_for_the_copy_that_it_is(tmp_path: Path) -> None:
+    old, new = copy(tmp_path / "old"), copy(tmp_path / "new")
+    kept = settle(old.path, new.path)
+    assert kept is not None
+    assert kept == settle(old.path, new.path)
+    size = old.path.stat().st_size
+    assert DiskBudget(tmp_path / "old", size).make_room(0) == []
+    new.path.replace(old.path)
+    assert settle(old.path, kept) not in (None, kept)
+
+
+def test_copy_that_was_just_set_aside_does_not_go_for_another_box(tmp_path: Path) -> None:
+    for name in ("box-a.db", "box-b.db", "box-a.2026-01-01T000000Z.db"):
+        (tmp_path / name).write_bytes(bytes(100))
+    kept = tmp_path / "box-a.2026-01-01T000000Z.db"
+    budget = DiskBudget(tmp_path, 350)
+    budget.settled(lambda: kept)
+    with pytest.raises(DiskBudgetSpent):
+        budget.make_room(100)
+    budget.release(kept)
+    assert [each.path for each in budget.make_room(100)] == [kept]
+
+
+def known_copy(folder: Path) -> tuple[Path, FoundBox]:
+    """A copy that is up to date, and its box."""
+    path = copy(folder / "into").path
+    (found,) = boxes(folder / "replicas", "box-a")
+    standing = Standing(
+        location=str(found.location), txid=Txid(1), witnesses=(), results=1, newest_at=1, head=None,
+        head_version="v1", restored_at=1, restored_txid=Txid(1),
+        not_forgotten=("box-a.2026-01-01T000000Z.db",),
+    )  # fmt: skip
+    keep_standing(path, standing)
+    head = Entry(key="heads/box-a.json", size=1, written_at=1, version="v1")
+    return path, msgspec.structs.replace(found, head=head)
+
+
+async def unchanged(path: Path, found: FoundBox) -> BoxReport:
+    (report,) = (await pull(plan(path.parent), [found])).reports
+    assert (report.how, report.error) == (How.UNCHANGED, None)
+    return report
+
+
+async def test_what_could_not_be_forgotten_is_tried_again_by_each_pull(tmp_path: Path) -> None:
+    path, found = known_copy(tmp_path)
+    older = path.with_name("box-a.2026-01-01T000000Z.db")
+    older.write_bytes(b"damaged" * 1000)
+    assert [(await unchanged(path, found)).not_forgotten for _ in range(2)] == [(older,)] * 2
+    older.write_bytes(path.read_bytes())
+    assert (await unchanged(path, found)).not_forgotten == ()
+    older.write_bytes(b"damaged" * 1000)
+    assert (await unchanged(path, found)).not_forgotten == (), "that was done"
+
+
+async def test_good_pull_removes_the_copy_that_was_found_damaged(tmp_path: Path) -> None:
+    path, found = known_copy(tmp_path)
+    damaged = path.with_name("box-a.db.damaged")
+    damaged.write_bytes(b"forgotten")
+    assert (await unchanged(path, found)).removed == damaged
+    assert not damaged.exists()
+    assert (await unchanged(path, found)).removed is None
