@@ -8,7 +8,9 @@ import pytest
 from support.replicating import Database
 
 from edge_store.errors import NotFound, QueryRefused
+from edge_store.fleet.centre import Centre
 from edge_store.fleet.query import FleetAnswer, find_copies, query_fleet
+from edge_store.fleet.search import Wanted, search_fleet
 from edge_store.sqlite import open_copy
 
 
@@ -138,3 +140,28 @@ def test_damaged_copy_adds_none_of_its_rows(tmp_path: Path) -> None:
 def test_folder_without_copies_says_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no copies"):
         find_copies(tmp_path)
+
+
+def test_stray_copy_of_a_box_is_not_counted_again(fleet: Path) -> None:
+    database = Database(fleet / "box-zz.db", "box-b")
+    database.write(3)
+    database.close()
+    answer = ask(fleet, "SELECT count(*) FROM results")
+    assert answer.result.rows == [(5,)]
+    assert [each.error for each in answer.unread] == [
+        f"{fleet}/box-zz.db is box-b's, not box-zz's: move it away"
+    ]
+    found = search_fleet(Centre(folder=fleet), Wanted(text="answer"), timeout_s=10)
+    assert (len(found.result.rows), len(found.unread)) == (5, 1)
+
+
+def test_box_that_speaks_for_another_is_not_counted(fleet: Path) -> None:
+    database = Database(fleet / "box-c.db", "box-c")
+    database.write(1, device_id="box-a")
+    database.close()
+    for statement in ("SELECT count(*) FROM results", "SELECT count(*) FROM generations"):
+        answer = ask(fleet, statement)
+        assert answer.result.rows == [(5,)]
+        assert "holds rows of box-a, and is box-c's" in answer.unread[0].error
+    found = search_fleet(Centre(folder=fleet), Wanted(text="answer"), timeout_s=10)
+    assert (len(found.result.rows), len(found.unread)) == (5, 1)

@@ -289,3 +289,13 @@ def test_interrupt_ends_a_statement_at_once(fleet: Fleet) -> None:
     with pytest.raises(KeyboardInterrupt):
         fleet.ask(endless)
     press.join()
+
+
+def test_copies_that_speak_for_other_boxes_are_not_counted(changing: Fleet) -> None:
+    stray = changing.folder / "box-zz.db"
+    changing.boxes["box-a"].connection.execute("VACUUM INTO ?", (str(stray),))
+    changing.boxes["box-d"] = Database(changing.folder / "box-d.db", "box-d")
+    changing.boxes["box-d"].write(1, device_id="box-a")
+    answer = changing.ask("SELECT count(*) FROM results")
+    assert answer.result.rows == [(7,)]
+    assert [each.path.stem for each in answer.unread] == ["box-d", "box-zz"]
