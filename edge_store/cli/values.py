@@ -13,7 +13,7 @@ import click
 
 __all__ = [
     "AT_LEAST_ZERO", "LABEL_NAME", "POSITIVE", "SIZE", "Finite", "bound", "duration_s",
-    "group_option", "value_options",
+    "group_option", "tell_unused", "value_options",
 ]  # fmt: skip
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -94,6 +94,12 @@ def _group(_ctx: click.Context, option: click.Parameter, given: Iterable[str]) -
 def bound(params: Given, texts: Given) -> dict[str, str | int | float]:
     """Each name with its value."""
     return {**{name: _value(text) for name, text in params}, **dict(texts)}
+
+
+def tell_unused(names: Iterable[str]) -> None:
+    """Name the values that the SQL does not ask for: mistyped, as a rule."""
+    for name in names:
+        click.echo(f"edge-store: -p {name} is not used: the SQL has no :{name}", err=True)
 
 
 def _value(text: str) -> str | int | float:

@@ -97,6 +97,13 @@ def test_statement_that_does_more_than_read_is_refused(fleet: Path, statement: s
         ask(fleet, statement)
 
 
+def test_value_that_is_missing_or_not_used_is_named(fleet: Path) -> None:
+    with pytest.raises(QueryRefused, match=r"^:ms has no value$") as caught:
+        ask(fleet, "SELECT 1 FROM results WHERE seq > :ms", sm=1)
+    assert caught.value.hint == "give it one: -p ms VALUE"
+    assert ask(fleet, "SELECT :ms", ms=1, sm=1).result.unused == ("sm",)
+
+
 def test_endless_statement_is_stopped(fleet: Path) -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
     with pytest.raises(QueryRefused, match="longer than"):

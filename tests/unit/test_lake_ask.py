@@ -135,8 +135,9 @@ def test_values_are_bound_by_their_names(fleet: Fleet) -> None:
         ("", "no statement"),
         ("-- nothing", "no statement"),
         ("SELEC 1", "syntax error"),
-        ("SELECT :unbound", "syntax error"),
-        ("SELECT $unbound", "unbound has no value"),
+        ("SELECT :unbound", "^:unbound has no value"),
+        ("SELECT $unbound", "^:unbound has no value"),
+        ("SELECT :unbound FROM", "syntax error"),
         ("SELECT '" + 100_000 * "x" + "'", "characters"),
     ],
 )

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal
 from time import monotonic
@@ -20,7 +21,14 @@ from typing import Any, Self, TypeVar
 import duckdb
 
 from edge_store.errors import EdgeStoreError, LakeFailed, QueryRefused
-from edge_store.query import SQL_CHARS_MAX, TIMEOUT_S_MAX, QueryResult, bounded, unique_names
+from edge_store.query import (
+    SQL_CHARS_MAX,
+    TIMEOUT_S_MAX,
+    QueryResult,
+    bounded,
+    unique_names,
+    without_value,
+)
 
 __all__ = ["Session", "refused"]
 
@@ -45,6 +53,7 @@ TABLE_FUNCTIONS = frozenset(
      "json_tree", "pragma_table_info", "range", "repeat", "unnest"}
 )  # fmt: skip
 WORD = re.compile(r"\w+")
+NAMED = re.compile(r":(\w+)")
 T = TypeVar("T")
 CALL = re.compile(r'(?:(\w+)|"([^"]+)")(?:\s|/\*.*?\*/|--[^\n]*\n)*\(', re.DOTALL)
 
@@ -100,7 +109,8 @@ class Session:
             cursor = self.connection.execute(text, given or None)
             names = unique_names(column[0] for column in cursor.description or ())
             rows, is_cut = bounded(_rows(cursor), rows_max)
-            return QueryResult(columns=names, rows=rows, is_cut=is_cut)
+            unused = tuple(sorted((params or {}).keys() - given.keys()))
+            return QueryResult(columns=names, rows=rows, is_cut=is_cut, unused=unused)
 
         return self._limited(timeout_s, work)
 
@@ -139,6 +149,8 @@ class Session:
                 "SELECT function_name FROM duckdb_functions() WHERE function_type = 'table'"
             ).fetchall()
         except (duckdb.Error, UnicodeError) as exc:
+            if isinstance(exc, duckdb.ParserException):
+                self._require_values(statement, params)
             raise refused(exc) from exc
         if not parsed:
             raise QueryRefused(
@@ -160,13 +172,17 @@ class Session:
                     hint="only the fleet's views are read, and no file",
                 )
         wanted = parsed[0].named_parameters
-        missing = sorted(wanted - params.keys())
-        if missing:
-            raise QueryRefused(
-                f"the query is refused: {', '.join(missing)} has no value",
-                hint="give each :NAME in it a value",
-            )
+        for name in sorted(wanted - params.keys()):
+            raise without_value(name)
         return text, {name: value for name, value in params.items() if name in wanted}
+
+    def _require_values(self, statement: str, params: Mapping[str, Any]) -> None:
+        """Refuse a statement that would parse if each ``:name`` of it had a value."""
+        others = dict.fromkeys(NAMED.findall(statement))
+        with suppress(duckdb.Error):
+            for each in self.connection.extract_statements(_with_dollars(statement, others)):
+                for name in sorted(each.named_parameters - params.keys()):
+                    raise without_value(name)
 
     def _limited(self, timeout_s: float, work: Callable[[], T]) -> T:
         """Do it on a thread of its own, as DuckDB hears no signal while it works, and end it after
