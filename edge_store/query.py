@@ -161,6 +161,8 @@ def _refusal(exc: Exception, timeout_s: float) -> QueryRefused:
             return QueryRefused(
                 f"the query is refused: {exc}", hint="only statements that read are allowed"
             )
+        case None if isinstance(exc, UnicodeError):
+            return QueryRefused("the query is refused: it is not a text in UTF-8")
         case None:  # the driver's own: it never reached SQLite
             return QueryRefused(
                 f"the query is refused: {exc}",

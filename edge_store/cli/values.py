@@ -92,7 +92,18 @@ def _group(_ctx: click.Context, option: click.Parameter, given: Iterable[str]) -
 
 
 def bound(params: Given, texts: Given) -> dict[str, str | int | float]:
-    """Each name with its value."""
+    """Each name with its value.
+
+    Raises:
+        BadParameter: one is not UTF-8.
+    """
+    params, texts = list(params), list(texts)
+    for name, text in (*params, *texts):
+        try:
+            f"{name}{text}".encode()
+        except UnicodeEncodeError:
+            shown = ascii(text.encode(errors="surrogateescape"))[1:]
+            raise click.BadParameter(f"the value of {name!a} is not UTF-8: {shown}") from None
     return {**{name: _value(text) for name, text in params}, **dict(texts)}
 
 

@@ -148,6 +148,14 @@ def test_statement_that_does_more_than_read_is_refused(
         fleet.ask(statement)
 
 
+def test_error_of_the_engine_does_not_pass_for_a_statement_that_writes(fleet: Fleet) -> None:
+    with pytest.raises(QueryRefused, match=r"^the query failed: ") as caught:
+        fleet.ask("SELECT error('x')")
+    assert caught.value.hint == ""
+    with pytest.raises(QueryRefused, match="refused: it is not a text in UTF-8"):
+        fleet.ask("SELECT '\udcff'")
+
+
 @pytest.mark.parametrize(
     ("statement", "hint"),
     [

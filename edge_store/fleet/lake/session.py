@@ -52,6 +52,7 @@ TABLE_FUNCTIONS = frozenset(
     {"duckdb_columns", "duckdb_functions", "duckdb_views", "generate_series", "json_each",
      "json_tree", "pragma_table_info", "range", "repeat", "unnest"}
 )  # fmt: skip
+FENCE = "only the fleet's views are read, and no file"
 WORD = re.compile(r"\w+")
 NAMED = re.compile(r":(\w+)")
 T = TypeVar("T")
@@ -141,6 +142,7 @@ class Session:
                 f"the SQL has {len(statement)} characters; {SQL_CHARS_MAX} are allowed"
             )
         try:
+            statement.encode()  # the tokenizer's error says nothing
             text = _with_dollars(statement, params)
             parsed = self.connection.extract_statements(text)
             prefix = EXPLAIN.match(text)
@@ -169,7 +171,7 @@ class Session:
             if name in barred:
                 raise QueryRefused(
                     f"the query is refused: it calls {name}",
-                    hint="only the fleet's views are read, and no file",
+                    hint=FENCE,
                 )
         wanted = parsed[0].named_parameters
         for name in sorted(wanted - params.keys()):
@@ -227,10 +229,10 @@ def refused(exc: Exception) -> EdgeStoreError:
             )
         case duckdb.InterruptException():
             return QueryRefused("the query was interrupted")
-        case duckdb.PermissionException() | duckdb.InvalidInputException():
-            return QueryRefused(
-                f"the query is refused: {message}", hint="only statements that read are allowed"
-            )
+        case duckdb.PermissionException():
+            return QueryRefused(f"the query is refused: {message}", hint=FENCE)
+        case UnicodeError():
+            return QueryRefused("the query is refused: it is not a text in UTF-8")
         case _:
             return QueryRefused(f"the query failed: {message}")
 
