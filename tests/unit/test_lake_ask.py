@@ -130,6 +130,12 @@ def test_values_are_bound_by_their_names(fleet: Fleet) -> None:
         ("SELECT * FROM '/etc/passwd'", "passwd"),
         ("SELECT * FROM query('SELECT 1')", "calls query"),
         ("SELECT * FROM arrow_scan(1, 2, 3)", "calls arrow_scan"),
+        ("FROM query_table--\r('results')", "calls query_table"),
+        ("FROM range(1), LATERAL (FROM \"Query_Table\"('results')) AS x", "calls query_table"),
+        ("FROM query_table\u200b('results')", "query_table"),
+        ("FROM query_table\ufeff('results')", "query_table"),
+        ("EXPLAIN SELECT (SELECT count(*) FROM main.Glob('*'))", "calls glob"),
+        ("SELECT query_table" + "/**/" * 5_000, "query_table"),
         ("SELECT * FROM fleet", "fleet"),
         ("SELECT 1; SELECT 2", "more than one"),
         ("", "no statement"),
@@ -146,6 +152,11 @@ def test_statement_that_does_more_than_read_is_refused(
 ) -> None:
     with pytest.raises(QueryRefused, match=said):
         fleet.ask(statement)
+
+
+def test_deep_statement_is_answered(fleet: Fleet) -> None:
+    statement = f"SELECT {'+'.join('1' * 900)} FROM range(1)"
+    assert fleet.ask(statement).result.rows == [(900,)]
 
 
 def test_error_of_the_engine_does_not_pass_for_a_statement_that_writes(fleet: Fleet) -> None:
