@@ -157,7 +157,7 @@ async def _serve(
         keys = await database.run(keys_at_start)
         require_guarded(listener, config.server, has_keys=bool(keys))
         access = Access(keys, admin_key)
-        lock.note_open()
+        lock.note_open(device_id)
         async with build_engine(config.engine, stopping.received) as engine:
             boot = await database.run(
                 begin_boot,

@@ -4,6 +4,7 @@
 was last open for writing, in which boot of the kernel. Only a file that was never open may be
 missing; only in the same boot is the WAL's index known to be no newer than the WAL. A third line
 names a file that was found damaged: what showed that, the index, is gone once somebody reads it.
+A fourth holds the box's id, to find its replica by when the database is gone.
 """
 
 import fcntl
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Self
 
 from edge_store.errors import AlreadyRunning
+from edge_store.ids import DeviceId
 
-__all__ = ["DatabaseLock", "kernel_boot"]
+__all__ = ["DatabaseLock", "kernel_boot", "noted_device_id"]
 
+NAME = "edge-store.lock"
 ORPHAN_TIMEOUT_S = 10.0  # the kernel kills it with its daemon: milliseconds
 ORPHAN_POLL_S = 0.02
 HOLDER_BYTES = 16  # the first line: a process id, filled up with blanks
@@ -33,7 +36,7 @@ class DatabaseLock:
     """
 
     def __init__(self, database: Path, *, orphan_timeout_s: float = ORPHAN_TIMEOUT_S) -> None:
-        self.path = database.with_name("edge-store.lock")
+        self.path = database.with_name(NAME)
         self._name = database.name
         self._orphan_timeout_s = orphan_timeout_s
         self._descriptor: int | None = None
@@ -54,18 +57,19 @@ class DatabaseLock:
         """Whether it was, since the kernel booted: no power cut lies between."""
         return self._noted() == (kernel_boot(), self._name)
 
-    def note_open(self) -> None:
-        """The database is whole, and will now be written."""
-        note = f"{kernel_boot()} {self._name}\n".encode()
-        with suppress(OSError):  # a full disk: without the note less is noticed, no more
-            os.pwrite(self.descriptor, note, HOLDER_BYTES)
-            os.ftruncate(self.descriptor, HOLDER_BYTES + len(note))
+    def note_open(self, device_id: DeviceId) -> None:
+        """The database, which is that box's, is whole, and will now be written."""
+        self._note(f"{kernel_boot()} {self._name}", "", device_id)
 
     def note_damage(self, database: Path, reason: str) -> None:
         """``database``, as it lies there, was found damaged; forgotten by ``note_open``."""
         said = " ".join(reason.split())[:REASON_CHARS_MAX]
-        note = f"{self._lines()[0]}\n{_state_of(database)} {said}\n".encode()
-        with suppress(OSError):
+        opened, _, device_id = self._lines()
+        self._note(opened, f"{_state_of(database)} {said}", device_id)
+
+    def _note(self, *lines: str) -> None:
+        note = "".join(f"{line}\n" for line in lines).encode()
+        with suppress(OSError):  # a full disk: without the note less is noticed, no more
             os.pwrite(self.descriptor, note, HOLDER_BYTES)
             os.ftruncate(self.descriptor, HOLDER_BYTES + len(note))
 
@@ -79,10 +83,8 @@ class DatabaseLock:
         boot, _, name = self._lines()[0].partition(" ")
         return boot, name
 
-    def _lines(self) -> tuple[str, str]:
-        note = os.pread(self.descriptor, NOTE_BYTES_MAX, HOLDER_BYTES).decode(errors="replace")
-        opened, _, damaged = note.partition("\n")
-        return opened, damaged.rstrip("\n")
+    def _lines(self) -> tuple[str, str, str]:
+        return _parts(os.pread(self.descriptor, NOTE_BYTES_MAX, HOLDER_BYTES))
 
     def __enter__(self) -> Self:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -122,6 +124,23 @@ class DatabaseLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def noted_device_id(database: Path) -> DeviceId | None:
+    """The box whose file was last open there for writing; None where nothing tells."""
+    try:
+        note = database.with_name(NAME).read_bytes()[HOLDER_BYTES:]
+    except OSError:
+        return None
+    opened, _, device_id = _parts(note)
+    is_its = opened.partition(" ")[2] == database.name
+    return DeviceId(device_id) if device_id and is_its else None
+
+
+def _parts(note: bytes) -> tuple[str, str, str]:
+    """When which file was opened, what is damaged, whose it is; empty where that is not said."""
+    opened, damaged, device_id, *_ = [*note.decode(errors="replace").split("\n"), "", "", ""]
+    return opened, damaged, device_id
 
 
 def _is_alive(process_id: str) -> bool:

@@ -12,7 +12,10 @@ from edge_store.errors import QueryRefused
 from edge_store.result import Record
 from edge_store.sqlite import Connection, driver
 
-__all__ = ["SQL_CHARS_MAX", "TIMEOUT_S_MAX", "QueryResult", "bounded", "run_query", "unique_names"]
+__all__ = [
+    "SQL_CHARS_MAX", "TIMEOUT_S_MAX", "QueryResult", "bounded", "run_query", "unique_names",
+    "without_value",
+]  # fmt: skip
 
 STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps; about a millisecond
 SQL_CHARS_MAX = 100_000
@@ -43,11 +46,33 @@ READING_PRAGMAS = frozenset(
 
 
 class QueryResult(Record, frozen=True, kw_only=True):
-    """Column names, rows in order, and whether rows beyond the cap were left out."""
+    """Column names, rows in order, and whether rows beyond the cap were left out. ``unused``: names
+    of values that the statement does not ask for.
+    """
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     is_cut: bool
+    unused: tuple[str, ...] = ()
+
+
+class Values(dict[str, Any]):
+    """The values of ``:NAME``, by name. The driver asks it for each that a statement has."""
+
+    def __init__(self, params: Mapping[str, Any] | None) -> None:
+        super().__init__(params or {})
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.asked.add(name)
+        if name not in self:
+            raise without_value(name)
+        return super().__getitem__(name)
+
+
+def without_value(name: str) -> QueryRefused:
+    """A statement asks for a value that it was not given."""
+    return QueryRefused(f":{name} has no value", hint=f"give it one: -p {name} VALUE")
 
 
 def _authorize(
@@ -83,7 +108,8 @@ def run_query(
     connection.set_authorizer(_authorize)
     connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_CHECKS)
     try:
-        cursor = connection.execute(statement, dict(params or {}))
+        values = Values(params)
+        cursor = connection.execute(statement, values)
         if cursor.description is None:
             raise QueryRefused(
                 "the SQL holds no statement", hint='as in "select * from generations"'
@@ -97,7 +123,8 @@ def run_query(
     finally:
         connection.set_progress_handler(None, 0)
         connection.set_authorizer(None)
-    return QueryResult(columns=columns, rows=rows, is_cut=is_cut)
+    unused = tuple(sorted(values.keys() - values.asked))
+    return QueryResult(columns=columns, rows=rows, is_cut=is_cut, unused=unused)
 
 
 def bounded(cursor: Iterable[tuple[Any, ...]], rows_max: int) -> tuple[list[tuple[Any, ...]], bool]:
@@ -134,6 +161,8 @@ def _refusal(exc: Exception, timeout_s: float) -> QueryRefused:
             return QueryRefused(
                 f"the query is refused: {exc}", hint="only statements that read are allowed"
             )
+        case None if isinstance(exc, UnicodeError):
+            return QueryRefused("the query is refused: it is not a text in UTF-8")
         case None:  # the driver's own: it never reached SQLite
             return QueryRefused(
                 f"the query is refused: {exc}",

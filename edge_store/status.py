@@ -16,6 +16,7 @@ from edge_store.config import Config, ServerSection
 from edge_store.errors import EdgeStoreError, StoreError
 from edge_store.identity import read_device_id
 from edge_store.ids import DeviceId
+from edge_store.lock import noted_device_id
 from edge_store.query import run_query
 from edge_store.recorder.disk import Disk
 from edge_store.result import Record
@@ -133,7 +134,9 @@ def read_stored(path: Path) -> Stored:
 
 
 def known_device_id(config: Config) -> DeviceId | None:
-    """The device id that the database holds; when that is lost or damaged, the configuration's."""
+    """The device id that the database holds; when that is lost or damaged, the configuration's, or
+    what the lock beside it has noted.
+    """
     path = Path(config.store.path)
     try:
         connection = open_reader(path)
@@ -144,7 +147,7 @@ def known_device_id(config: Config) -> DeviceId | None:
             connection.close()
     except EdgeStoreError:
         found = None
-    return found or (DeviceId(config.device.id) if config.device.id else None)
+    return found or DeviceId(config.device.id) or noted_device_id(path)
 
 
 def has_never_run(config: Config) -> bool:

@@ -10,7 +10,7 @@ import click
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.query import ROWS_MAX
-from edge_store.cli.values import POSITIVE, bound, value_options
+from edge_store.cli.values import POSITIVE, bound, tell_unused, value_options
 
 if TYPE_CHECKING:
     from edge_store.fleet.query import Unread
@@ -101,6 +101,7 @@ def query(  # noqa: PLR0913  (one parameter per option)
             timeout_s=timeout,
         )
     write_rows(answer.result, chosen_format(fmt, sys.stdout), sys.stdout)
+    tell_unused(answer.result.unused)
     if answer.result.is_cut:
         click.echo(
             f"edge-store: only the first {len(answer.result.rows)} rows; narrow it, or raise "

@@ -8,7 +8,7 @@ import click
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.target import chosen_database, target_options
-from edge_store.cli.values import POSITIVE, bound, value_options
+from edge_store.cli.values import POSITIVE, bound, tell_unused, value_options
 
 __all__ = ["query"]
 
@@ -66,6 +66,7 @@ def query(  # noqa: PLR0913  (one parameter per option)
     finally:
         connection.close()
     write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
+    tell_unused(result.unused)
     if result.is_cut:
         click.echo(
             f"edge-store: only the first {len(result.rows)} rows; narrow it, or raise --limit "

@@ -42,8 +42,10 @@ def serve(config: str | None, host: str | None, port: int | None, *, restart: bo
     from edge_store.cli.main import report
     from edge_store.config import load
     from edge_store.errors import Corrupt, EngineCrashed, NotAnEdgeStoreFile, SchemaTooNew
+    from edge_store.lock import noted_device_id
     from edge_store.observability.logging import configure_logging
     from edge_store.recorder.damage import recovery
+    from edge_store.status import known_device_id
 
     environ = dict(os.environ)  # before SGLang adds to it
     os.umask(0o027)  # the results are for their owner and group; -wal and -shm too
@@ -56,7 +58,11 @@ def serve(config: str | None, host: str | None, port: int | None, *, restart: bo
         if isinstance(error, Corrupt | NotAnEdgeStoreFile | SchemaTooNew):
             replica = loaded.config.replica
             url = replica.url if replica.enabled else None
-            error.hint = recovery(error, Path(loaded.config.store.path), loaded.path, url)
+            # what lies there may be another box's
+            whose = noted_device_id(Path(loaded.config.store.path)) or known_device_id(
+                loaded.config
+            )
+            error.hint = recovery(error, Path(loaded.config.store.path), loaded.path, url, whose)
         return error
 
     def announce(url: str) -> None:

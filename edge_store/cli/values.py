@@ -13,7 +13,7 @@ import click
 
 __all__ = [
     "AT_LEAST_ZERO", "LABEL_NAME", "POSITIVE", "SIZE", "Finite", "bound", "duration_s",
-    "group_option", "value_options",
+    "group_option", "tell_unused", "value_options",
 ]  # fmt: skip
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -92,8 +92,25 @@ def _group(_ctx: click.Context, option: click.Parameter, given: Iterable[str]) -
 
 
 def bound(params: Given, texts: Given) -> dict[str, str | int | float]:
-    """Each name with its value."""
+    """Each name with its value.
+
+    Raises:
+        BadParameter: one is not UTF-8.
+    """
+    params, texts = list(params), list(texts)
+    for name, text in (*params, *texts):
+        try:
+            f"{name}{text}".encode()
+        except UnicodeEncodeError:
+            shown = ascii(text.encode(errors="surrogateescape"))[1:]
+            raise click.BadParameter(f"the value of {name!a} is not UTF-8: {shown}") from None
     return {**{name: _value(text) for name, text in params}, **dict(texts)}
+
+
+def tell_unused(names: Iterable[str]) -> None:
+    """Name the values that the SQL does not ask for: mistyped, as a rule."""
+    for name in names:
+        click.echo(f"edge-store: -p {name} is not used: the SQL has no :{name}", err=True)
 
 
 def _value(text: str) -> str | int | float:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_store.errors import Corrupt, NotAnEdgeStoreFile
 from edge_store.ids import DeviceId
 from edge_store.replica.points import LtxFile, Txid
 from edge_store.replica.scratch import fsync
@@ -16,7 +17,7 @@ from edge_store.result import Record
 
 __all__ = [
     "FOLDER", "Standing", "copy_path", "is_restore_due", "is_same", "keep_standing",
-    "last_standing", "read_standing", "witnesses_of",
+    "last_standing", "read_standing", "require_named", "require_own", "witnesses_of",
 ]  # fmt: skip
 
 FOLDER = ".pulled"
@@ -48,6 +49,32 @@ class Standing(Record, frozen=True, kw_only=True):
 def copy_path(into: Path, device_id: DeviceId) -> Path:
     """Where the copy of a box lies."""
     return into / f"{device_id}.db"
+
+
+def require_named(copy: Path, device_id: DeviceId | None) -> DeviceId:
+    """``device_id``, which is in the copy: it must be the box that its name says. Of another one it
+    would be counted twice.
+
+    Raises:
+        NotAnEdgeStoreFile: it is not.
+    """
+    named = copy.name.partition(".")[0]
+    if device_id is None:
+        raise NotAnEdgeStoreFile(f"{copy} belongs to no box: it was never set up")
+    if device_id != named:
+        raise NotAnEdgeStoreFile(f"{copy} is {device_id}'s, not {named}'s: move it away")
+    return device_id
+
+
+def require_own(copy: Path, device_id: DeviceId, said: Iterable[object]) -> None:
+    """Each of what rows of a copy say of whose they are must be the box itself.
+
+    Raises:
+        Corrupt: it is not: a box speaks of itself only.
+    """
+    for other in said:
+        if other != device_id:
+            raise Corrupt(f"{copy} holds rows of {other}, and is {device_id}'s: none is counted")
 
 
 def read_standing(copy: Path, location: str) -> Standing | None:

@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from edge_store.errors import EdgeStoreError, NotAnEdgeStoreFile, NotFound
+from edge_store.errors import EdgeStoreError, NotFound
+from edge_store.fleet.copies import require_named, require_own
 from edge_store.fleet.relations import Relation, quoted, relations, shadowed
 from edge_store.identity import read_device_id
 from edge_store.query import QueryResult, run_query
@@ -149,7 +150,8 @@ def _wanted(
             columns=tuple(
                 each
                 for each in relation.columns
-                if (relation.name, each.name) in read
+                if each.name == "device_id"
+                or (relation.name, each.name) in read
                 or each.name.lower() in text
                 or "natural" in words
             ),
@@ -171,8 +173,7 @@ def _copy_box(scratch: Connection, path: Path, wanted: list[Relation]) -> None:
             device_id = read_device_id(reader)
     finally:
         reader.close()
-    if device_id is None:
-        raise NotAnEdgeStoreFile(f"{path} belongs to no box: it was never set up")
+    device_id = require_named(path, device_id)
     deadline = time.monotonic() + COPY_TIMEOUT_S
     with translated(f"{path} cannot be read"):
         source = f"file:{quote(str(path.absolute()))}?mode=ro"
@@ -183,7 +184,8 @@ def _copy_box(scratch: Connection, path: Path, wanted: list[Relation]) -> None:
                 scratch.execute(sql("savepoint_box"))
                 try:
                     for relation in wanted:
-                        _copy_relation(scratch, relation, database, device_id)
+                        others = _copy_relation(scratch, relation, database, device_id)
+                        require_own(path, device_id, others)
                 except BaseException:
                     scratch.execute(sql("rollback_box"))
                     raise
@@ -194,14 +196,25 @@ def _copy_box(scratch: Connection, path: Path, wanted: list[Relation]) -> None:
             scratch.execute(sql("detach_box"))
 
 
-def _copy_relation(scratch: Connection, relation: Relation, database: str, device_id: str) -> None:
+def _copy_relation(
+    scratch: Connection, relation: Relation, database: str, device_id: str
+) -> list[str]:
+    """Returns another box that one of the rows names, if any does."""
+    name = quoted(relation.name)
+    ((before,),) = scratch.execute(f"SELECT coalesce(max(rowid), 0) FROM main.{name}")  # noqa: S608
     names = [each.name for each in relation.columns]
     targets, sources = [quoted(n) for n in names], [quoted(n) for n in names]
     if "device_id" not in names:
         targets.insert(0, "device_id")
         sources.insert(0, ":device_id")
     scratch.execute(
-        f"INSERT INTO main.{quoted(relation.name)} ({', '.join(targets)}) "  # noqa: S608  (quoted)
-        f"SELECT {', '.join(sources)} FROM {database}.{quoted(relation.name)}",
+        f"INSERT INTO main.{name} ({', '.join(targets)}) "  # noqa: S608  (quoted)
+        f"SELECT {', '.join(sources)} FROM {database}.{name}",
         {"device_id": device_id},
     )
+    others = scratch.execute(
+        f"SELECT device_id FROM main.{name} "  # noqa: S608  (quoted)
+        "WHERE rowid > :before AND device_id <> :device_id LIMIT 1",
+        {"before": before, "device_id": device_id},
+    )
+    return [other for (other,) in others]

@@ -12,11 +12,13 @@ from typing import Any
 from edge_store.clock import rfc3339
 from edge_store.errors import EdgeStoreError, InvalidRequest, NotFound, QueryRefused
 from edge_store.fleet.centre import Centre
+from edge_store.fleet.copies import require_named, require_own
 from edge_store.fleet.query import Unread, find_copies
+from edge_store.identity import read_device_id
 from edge_store.query import QueryResult, run_query
 from edge_store.result import Record
 from edge_store.sql import sql, sql_of
-from edge_store.sqlite import open_reader
+from edge_store.sqlite import open_reader, translated
 
 __all__ = ["Found", "Wanted", "search_fleet"]
 
@@ -111,9 +113,12 @@ def _in_copies(
         left = max(deadline - time.monotonic(), 0.001)
         try:
             with closing(open_reader(path)) as reader:
+                with translated(f"{path} cannot be read"):
+                    device_id = require_named(path, read_device_id(reader))
                 found = run_query(
                     reader, sql("search_box"), params, rows_max=wanted.limit, timeout_s=left
                 )
+            require_own(path, device_id, (row[1] for row in found.rows))
         except QueryRefused:
             raise
         except EdgeStoreError as exc:

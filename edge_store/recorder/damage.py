@@ -20,6 +20,7 @@ import structlog
 from edge_store.chain import is_as_written
 from edge_store.errors import Corrupt, EdgeStoreError, NotAnEdgeStoreFile, SchemaTooNew, StoreError
 from edge_store.identity import read_device_id
+from edge_store.ids import DeviceId
 from edge_store.lock import DatabaseLock
 from edge_store.schema import SCHEMA_VERSION, require_schema
 from edge_store.sql import sql
@@ -41,6 +42,7 @@ LINKS_TIMEOUT_S = 1.0
 QUICK_CHECK_TIMEOUT_S = 3.0  # of a file in the page cache, about 1 GB
 STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps
 LEFT_BY_A_DATABASE = ("-wal", "-shm")
+WHICH = "the restore lists them: give it --device ID"
 FILES = ("", *LEFT_BY_A_DATABASE, "-journal")
 
 # The head of the WAL's index, twice, and how much of the WAL has been moved into the database
@@ -104,7 +106,13 @@ def examine(path: Path, lock: DatabaseLock, *, index_was_held: bool) -> None:
         raise
 
 
-def recovery(error: EdgeStoreError, database: Path, config: Path | None, url: str | None) -> str:
+def recovery(
+    error: EdgeStoreError,
+    database: Path,
+    config: Path | None,
+    url: str | None,
+    device_id: DeviceId | None,
+) -> str:
     """What to do about ``error``, with the commands for this box. ``url``: of its replica."""
     if isinstance(error, SchemaTooNew):
         return error.hint
@@ -115,11 +123,13 @@ def recovery(error: EdgeStoreError, database: Path, config: Path | None, url: st
     if url is None:
         mine = "put the newest copy that you have in its place"
         return f"{kept}\n  there is no replica (replica.enabled = false): {mine}"
-    commands = " &&\n    ".join(_commands(database.absolute(), config))
+    commands = " &&\n    ".join(_commands(database.absolute(), config, device_id))
+    if device_id is None:
+        kept += f"\n  nothing here tells the box's id: if other boxes replicate there too, {WHICH}"
     return f"{kept}\n  if it is lost, this puts the replica of {url} in its place:\n    {commands}"
 
 
-def _commands(database: Path, config: Path | None) -> list[str]:
+def _commands(database: Path, config: Path | None, device_id: DeviceId | None) -> list[str]:
     """Each for the case that the one before it succeeded. The folder for what is there bears the
     time: it is the evidence, and a second damage must not overwrite that of the first.
     """
@@ -134,6 +144,7 @@ def _commands(database: Path, config: Path | None) -> list[str]:
         ["mv", restored, database],
     ]
     commands[0] += ["--config", config.absolute()] if config else []
+    commands[0] += ["--device", device_id] if device_id else []
     commands[0] += ["--to", restored]
     if not there:
         del commands[1:3]

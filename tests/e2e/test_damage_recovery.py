@@ -13,9 +13,12 @@ from support.daemon import Box
 def test_the_commands_of_a_refused_start_bring_the_box_back(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "my box", REPLICA__ENABLED="true")
     with box.serve() as daemon:
+        copied = box.scalar("SELECT device_id FROM device")
         ids = [daemon.chat(f"question {n}").json()["id"] for n in range(5)]
         assert daemon.stop() == 0
         assert daemon.logged("litestream_stopped")["is_replicated"] is True
+    (replica,) = (path for path in tmp_path.rglob(copied) if path.is_dir())
+    shutil.copytree(replica, replica.with_name("box-other"))  # now the prefix has two boxes
     for byte in (b"\xa5", b"\x5a"):  # again, when the evidence of the first is there
         damaged = byte * box.database.stat().st_size
         box.database.write_bytes(damaged)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from edge_store import exits
 from edge_store.cli.main import cli, report
-from edge_store.cli.values import POSITIVE
+from edge_store.cli.values import POSITIVE, bound
 from edge_store.errors import ConfigError, NotAnEdgeStoreFile
 from edge_store.ids import new_result_id
 
@@ -56,6 +56,11 @@ def test_seconds_are_a_positive_number(given: str) -> None:
     with pytest.raises(click.BadParameter):
         POSITIVE.convert(given, None, None)
     assert POSITIVE.convert("0.5", None, None) == 0.5
+
+
+def test_value_that_is_not_utf8_is_named() -> None:
+    with pytest.raises(click.BadParameter, match=r"the value of 'a' is not UTF-8: '\\xff'"):
+        bound([("a", "\udcff")], [])
 
 
 @pytest.mark.parametrize("span", ["8d", "0s", "8x"])

@@ -8,7 +8,9 @@ import pytest
 from support.replicating import Database
 
 from edge_store.errors import NotFound, QueryRefused
+from edge_store.fleet.centre import Centre
 from edge_store.fleet.query import FleetAnswer, find_copies, query_fleet
+from edge_store.fleet.search import Wanted, search_fleet
 from edge_store.sqlite import open_copy
 
 
@@ -95,6 +97,13 @@ def test_statement_that_does_more_than_read_is_refused(fleet: Path, statement: s
         ask(fleet, statement)
 
 
+def test_value_that_is_missing_or_not_used_is_named(fleet: Path) -> None:
+    with pytest.raises(QueryRefused, match=r"^:ms has no value$") as caught:
+        ask(fleet, "SELECT 1 FROM results WHERE seq > :ms", sm=1)
+    assert caught.value.hint == "give it one: -p ms VALUE"
+    assert ask(fleet, "SELECT :ms", ms=1, sm=1).result.unused == ("sm",)
+
+
 def test_endless_statement_is_stopped(fleet: Path) -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
     with pytest.raises(QueryRefused, match="longer than"):
@@ -138,3 +147,28 @@ def test_damaged_copy_adds_none_of_its_rows(tmp_path: Path) -> None:
 def test_folder_without_copies_says_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no copies"):
         find_copies(tmp_path)
+
+
+def test_stray_copy_of_a_box_is_not_counted_again(fleet: Path) -> None:
+    database = Database(fleet / "box-zz.db", "box-b")
+    database.write(3)
+    database.close()
+    answer = ask(fleet, "SELECT count(*) FROM results")
+    assert answer.result.rows == [(5,)]
+    assert [each.error for each in answer.unread] == [
+        f"{fleet}/box-zz.db is box-b's, not box-zz's: move it away"
+    ]
+    found = search_fleet(Centre(folder=fleet), Wanted(text="answer"), timeout_s=10)
+    assert (len(found.result.rows), len(found.unread)) == (5, 1)
+
+
+def test_box_that_speaks_for_another_is_not_counted(fleet: Path) -> None:
+    database = Database(fleet / "box-c.db", "box-c")
+    database.write(1, device_id="box-a")
+    database.close()
+    for statement in ("SELECT count(*) FROM results", "SELECT count(*) FROM generations"):
+        answer = ask(fleet, statement)
+        assert answer.result.rows == [(5,)]
+        assert "holds rows of box-a, and is box-c's" in answer.unread[0].error
+    found = search_fleet(Centre(folder=fleet), Wanted(text="answer"), timeout_s=10)
+    assert (len(found.result.rows), len(found.unread)) == (5, 1)

@@ -130,13 +130,20 @@ def test_values_are_bound_by_their_names(fleet: Fleet) -> None:
         ("SELECT * FROM '/etc/passwd'", "passwd"),
         ("SELECT * FROM query('SELECT 1')", "calls query"),
         ("SELECT * FROM arrow_scan(1, 2, 3)", "calls arrow_scan"),
+        ("FROM query_table--\r('results')", "calls query_table"),
+        ("FROM range(1), LATERAL (FROM \"Query_Table\"('results')) AS x", "calls query_table"),
+        ("FROM query_table\u200b('results')", "query_table"),
+        ("FROM query_table\ufeff('results')", "query_table"),
+        ("EXPLAIN SELECT (SELECT count(*) FROM main.Glob('*'))", "calls glob"),
+        ("SELECT query_table" + "/**/" * 5_000, "query_table"),
         ("SELECT * FROM fleet", "fleet"),
         ("SELECT 1; SELECT 2", "more than one"),
         ("", "no statement"),
         ("-- nothing", "no statement"),
         ("SELEC 1", "syntax error"),
-        ("SELECT :unbound", "syntax error"),
-        ("SELECT $unbound", "unbound has no value"),
+        ("SELECT :unbound", "^:unbound has no value"),
+        ("SELECT $unbound", "^:unbound has no value"),
+        ("SELECT :unbound FROM", "syntax error"),
         ("SELECT '" + 100_000 * "x" + "'", "characters"),
     ],
 )
@@ -145,6 +152,19 @@ def test_statement_that_does_more_than_read_is_refused(
 ) -> None:
     with pytest.raises(QueryRefused, match=said):
         fleet.ask(statement)
+
+
+def test_deep_statement_is_answered(fleet: Fleet) -> None:
+    statement = f"SELECT {'+'.join('1' * 900)} FROM range(1)"
+    assert fleet.ask(statement).result.rows == [(900,)]
+
+
+def test_error_of_the_engine_does_not_pass_for_a_statement_that_writes(fleet: Fleet) -> None:
+    with pytest.raises(QueryRefused, match=r"^the query failed: ") as caught:
+        fleet.ask("SELECT error('x')")
+    assert caught.value.hint == ""
+    with pytest.raises(QueryRefused, match="refused: it is not a text in UTF-8"):
+        fleet.ask("SELECT '\udcff'")
 
 
 @pytest.mark.parametrize(
@@ -289,3 +309,13 @@ def test_interrupt_ends_a_statement_at_once(fleet: Fleet) -> None:
     with pytest.raises(KeyboardInterrupt):
         fleet.ask(endless)
     press.join()
+
+
+def test_copies_that_speak_for_other_boxes_are_not_counted(changing: Fleet) -> None:
+    stray = changing.folder / "box-zz.db"
+    changing.boxes["box-a"].connection.execute("VACUUM INTO ?", (str(stray),))
+    changing.boxes["box-d"] = Database(changing.folder / "box-d.db", "box-d")
+    changing.boxes["box-d"].write(1, device_id="box-a")
+    answer = changing.ask("SELECT count(*) FROM results")
+    assert answer.result.rows == [(7,)]
+    assert [each.path.stem for each in answer.unread] == ["box-d", "box-zz"]

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from edge_store.errors import EdgeStoreError
+from edge_store.fleet.copies import require_named, require_own
 from edge_store.fleet.lake.forget import Forgetter, forgotten_in
 from edge_store.fleet.lake.session import Session
 from edge_store.fleet.lake.store import Lake, Watermarks, kept_since, lake_errors, watermarks
@@ -161,12 +162,15 @@ class _Asking:
 
     def _load_copy(self, path: Path, *, is_older: bool, has_older: bool) -> None:
         with Source(path) as source:
+            require_named(path, source.device_id)
             for table, filled in self._filled.items():
                 known = source.known_point(table, self._marks)
                 if known is None and filled and filled.knows(source.device_id):
                     self._forked[table].add(source.device_id)
                 after = known.seq if known else 0
                 for step in source.steps(table, after, self._marks.buckets):
+                    said = pc.unique(step.batch["device_id"]).to_pylist()
+                    require_own(path, source.device_id, said)
                     self._append(table, step.batch, is_older=is_older)
             if is_older:
                 return

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal
 from time import monotonic
@@ -20,7 +21,14 @@ from typing import Any, Self, TypeVar
 import duckdb
 
 from edge_store.errors import EdgeStoreError, LakeFailed, QueryRefused
-from edge_store.query import SQL_CHARS_MAX, TIMEOUT_S_MAX, QueryResult, bounded, unique_names
+from edge_store.query import (
+    SQL_CHARS_MAX,
+    TIMEOUT_S_MAX,
+    QueryResult,
+    bounded,
+    unique_names,
+    without_value,
+)
 
 __all__ = ["Session", "refused"]
 
@@ -44,9 +52,14 @@ TABLE_FUNCTIONS = frozenset(
     {"duckdb_columns", "duckdb_functions", "duckdb_views", "generate_series", "json_each",
      "json_tree", "pragma_table_info", "range", "repeat", "unnest"}
 )  # fmt: skip
+PARSED = '{"error":false'
+TABLE_FUNCTION = re.compile(
+    r'''"type":"TABLE_FUNCTION".*?"function_name":"((?:[^"\\]|\\.)*)"''', re.DOTALL
+)
+FENCE = "only the fleet's views are read, and no file"
 WORD = re.compile(r"\w+")
+NAMED = re.compile(r":(\w+)")
 T = TypeVar("T")
-CALL = re.compile(r'(?:(\w+)|"([^"]+)")(?:\s|/\*.*?\*/|--[^\n]*\n)*\(', re.DOTALL)
 
 
 class Session:
@@ -100,7 +113,8 @@ class Session:
             cursor = self.connection.execute(text, given or None)
             names = unique_names(column[0] for column in cursor.description or ())
             rows, is_cut = bounded(_rows(cursor), rows_max)
-            return QueryResult(columns=names, rows=rows, is_cut=is_cut)
+            unused = tuple(sorted((params or {}).keys() - given.keys()))
+            return QueryResult(columns=names, rows=rows, is_cut=is_cut, unused=unused)
 
         return self._limited(timeout_s, work)
 
@@ -131,14 +145,18 @@ class Session:
                 f"the SQL has {len(statement)} characters; {SQL_CHARS_MAX} are allowed"
             )
         try:
+            statement.encode()  # the tokenizer's error says nothing
             text = _with_dollars(statement, params)
             parsed = self.connection.extract_statements(text)
             prefix = EXPLAIN.match(text)
             inner = self.connection.extract_statements(text[prefix.end() :]) if prefix else parsed
-            functions = self.connection.execute(
-                "SELECT function_name FROM duckdb_functions() WHERE function_type = 'table'"
+            asked = {"statement": text[prefix.end() :] if prefix else text}
+            ((tree,),) = self.connection.execute(
+                "SELECT CAST(json_serialize_sql($statement) AS VARCHAR)", asked
             ).fetchall()
         except (duckdb.Error, UnicodeError) as exc:
+            if isinstance(exc, duckdb.ParserException):
+                self._require_values(statement, params)
             raise refused(exc) from exc
         if not parsed:
             raise QueryRefused(
@@ -151,22 +169,20 @@ class Session:
                 f"the query is refused: it is of the kind {parsed[0].type.name}",
                 hint="only statements that read are allowed",
             )
-        barred = {name for (name,) in functions} - TABLE_FUNCTIONS
-        for match in CALL.finditer(text):
-            name = (match[1] or match[2]).lower()
-            if name in barred:
-                raise QueryRefused(
-                    f"the query is refused: it calls {name}",
-                    hint="only the fleet's views are read, and no file",
-                )
+        for name in sorted(_table_functions(tree) - TABLE_FUNCTIONS):
+            raise QueryRefused(f"the query is refused: it calls {name}", hint=FENCE)
         wanted = parsed[0].named_parameters
-        missing = sorted(wanted - params.keys())
-        if missing:
-            raise QueryRefused(
-                f"the query is refused: {', '.join(missing)} has no value",
-                hint="give each :NAME in it a value",
-            )
+        for name in sorted(wanted - params.keys()):
+            raise without_value(name)
         return text, {name: value for name, value in params.items() if name in wanted}
+
+    def _require_values(self, statement: str, params: Mapping[str, Any]) -> None:
+        """Refuse a statement that would parse if each ``:name`` of it had a value."""
+        others = dict.fromkeys(NAMED.findall(statement))
+        with suppress(duckdb.Error):
+            for each in self.connection.extract_statements(_with_dollars(statement, others)):
+                for name in sorted(each.named_parameters - params.keys()):
+                    raise without_value(name)
 
     def _limited(self, timeout_s: float, work: Callable[[], T]) -> T:
         """Do it on a thread of its own, as DuckDB hears no signal while it works, and end it after
@@ -211,12 +227,21 @@ def refused(exc: Exception) -> EdgeStoreError:
             )
         case duckdb.InterruptException():
             return QueryRefused("the query was interrupted")
-        case duckdb.PermissionException() | duckdb.InvalidInputException():
-            return QueryRefused(
-                f"the query is refused: {message}", hint="only statements that read are allowed"
-            )
+        case duckdb.PermissionException():
+            return QueryRefused(f"the query is refused: {message}", hint=FENCE)
+        case UnicodeError():
+            return QueryRefused("the query is refused: it is not a text in UTF-8")
         case _:
             return QueryRefused(f"the query failed: {message}")
+
+
+def _table_functions(tree: str) -> set[str]:
+    """The functions that a statement takes tables from, as DuckDB's own parser has it. The tree may
+    be deeper than Python reads JSON; a quote in a text of it is escaped.
+    """
+    if not tree.startswith(PARSED):  # every SELECT is; what is not, nobody has looked into
+        raise QueryRefused("the query is refused: it cannot be looked into", hint=FENCE)
+    return {json.loads(f'"{name}"').lower() for name in TABLE_FUNCTION.findall(tree)}
 
 
 def _with_dollars(statement: str, params: Mapping[str, Any]) -> str:
