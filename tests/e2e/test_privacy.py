@@ -60,7 +60,7 @@ def test_a_rule_that_is_none_is_refused_at_the_start(box: Box) -> None:
     settings.write_text(settings.read_text().replace("[privacy.rules]", "[privacy.rules]\nx = '('"))
     done = box.run("config", "show", "--config", str(box.directory))
     assert done.returncode == 78
-    assert "privacy.rules.x is no regular expression" in done.stderr
+    assert "privacy.rules.x = '(' is no regular expression" in done.stderr
 
 
 def test_a_key_bounds_what_is_recorded(box: Box) -> None:
