@@ -135,6 +135,8 @@ def _copy_line(report: "CopyReport") -> str:
         line += f" {report.rows} rows"
     if report.forgotten:
         line += f" {report.forgotten} forgotten rows deleted"
+    if report.too_old:
+        line += f" {report.too_old} rows left out: the lake keeps none of days that old"
     if report.conflicts:
         line += (
             f"; the lake has {len(report.conflicts)} of these ids with other content, and both "
@@ -149,6 +151,8 @@ def _table_line(report: "TableReport") -> str:
     line = f"{report.table}: {report.rows} rows appended"
     if report.forgotten:
         line += f", {report.forgotten} forgotten rows deleted"
+    if report.too_old:
+        line += f", {report.too_old} too old"
     return f"{line}, {report.seconds:.1f} s, {report.cpu_seconds:.1f} CPU-s"
 
 
