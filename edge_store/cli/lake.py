@@ -20,6 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 NAMES = ("results", "outputs", "requests")
 MIB = 2**20
 DAY_S, HOUR_S = 86_400, 3_600
+VACUUM_HOURS_MIN = 24  # an export takes less from a file's writing to its commit
 
 
 def lake_option(command: F) -> F:
@@ -278,6 +279,8 @@ def vacuum(
 ) -> None:
     """Remove files that no commit has in force, and those of exports that were killed.
 
+    Those of the last 24 hours stay, as an export may be writing them.
+
     \b
     Example:
       edge-store fleet lake vacuum --lake lake --older-than 2d
@@ -285,6 +288,10 @@ def vacuum(
     from edge_store.fleet.lake.care import vacuum as vacuum_table
 
     hours = int(_seconds(older_than, "--older-than") // HOUR_S)
+    if hours < VACUUM_HOURS_MIN:
+        raise click.UsageError(
+            f"--older-than is at least {VACUUM_HOURS_MIN}h: what an export is writing would go, too"
+        )
     where = _lake(url, folder, only_writer=only_writer)
     for table in _tables(where, tables):
         click.echo(f"{table}: {vacuum_table(where, table, hours)} files removed")
