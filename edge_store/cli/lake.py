@@ -104,9 +104,10 @@ def export(
 
 def _lake(url: str | None, folder: Path | None, *, only_writer: bool) -> "Lake":
     """The lake, to be written."""
-    from edge_store.fleet.lake.writers import require_conditions
+    from edge_store.fleet.lake.writers import require_conditions, require_ranges
 
     found = _place(url, folder)
+    require_ranges(found)
     if not only_writer:
         require_conditions(found)
     return found
