@@ -184,6 +184,8 @@ def ls(*, url: str | None, folder: Path | None, fmt: str | None) -> None:
 
     where = _place(url, folder)
     found = states(where, dict(watermarks(where).tables))
+    if not found:
+        click.echo(f"there is no lake at {where}: `edge-store fleet export` makes it", err=True)
     columns = ("table", "version", "rows", "files", "bytes", "bytes_per_row", "first_day",
                "last_day", "buckets", "kept_since")  # fmt: skip
     rows = [

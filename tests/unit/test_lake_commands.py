@@ -66,3 +66,9 @@ def test_what_names_no_lake_or_no_span_that_fits_is_a_usage_error(
     arguments: tuple[str, ...],
 ) -> None:
     assert run(*arguments).exit_code == 2
+
+
+def test_a_place_without_a_lake_is_told(tmp_path: Path) -> None:
+    done = run("lake", "ls", "--lake", str(tmp_path / "nolake"))
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert f"there is no lake at file://{tmp_path / 'nolake'}:" in done.stderr
