@@ -20,6 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 NAMES = ("results", "outputs", "requests")
 MIB = 2**20
 DAY_S, HOUR_S = 86_400, 3_600
+VACUUM_HOURS_MIN = 24  # an export takes less from a file's writing to its commit
 
 
 def lake_option(command: F) -> F:
@@ -103,9 +104,10 @@ def export(
 
 def _lake(url: str | None, folder: Path | None, *, only_writer: bool) -> "Lake":
     """The lake, to be written."""
-    from edge_store.fleet.lake.writers import require_conditions
+    from edge_store.fleet.lake.writers import require_conditions, require_ranges
 
     found = _place(url, folder)
+    require_ranges(found)
     if not only_writer:
         require_conditions(found)
     return found
@@ -135,6 +137,8 @@ def _copy_line(report: "CopyReport") -> str:
         line += f" {report.rows} rows"
     if report.forgotten:
         line += f" {report.forgotten} forgotten rows deleted"
+    if report.too_old:
+        line += f" {report.too_old} rows left out: the lake keeps none of days that old"
     if report.conflicts:
         line += (
             f"; the lake has {len(report.conflicts)} of these ids with other content, and both "
@@ -149,6 +153,8 @@ def _table_line(report: "TableReport") -> str:
     line = f"{report.table}: {report.rows} rows appended"
     if report.forgotten:
         line += f", {report.forgotten} forgotten rows deleted"
+    if report.too_old:
+        line += f", {report.too_old} too old"
     return f"{line}, {report.seconds:.1f} s, {report.cpu_seconds:.1f} CPU-s"
 
 
@@ -178,6 +184,8 @@ def ls(*, url: str | None, folder: Path | None, fmt: str | None) -> None:
 
     where = _place(url, folder)
     found = states(where, dict(watermarks(where).tables))
+    if not found:
+        click.echo(f"there is no lake at {where}: `edge-store fleet export` makes it", err=True)
     columns = ("table", "version", "rows", "files", "bytes", "bytes_per_row", "first_day",
                "last_day", "buckets", "kept_since")  # fmt: skip
     rows = [
@@ -274,6 +282,8 @@ def vacuum(
 ) -> None:
     """Remove files that no commit has in force, and those of exports that were killed.
 
+    Those of the last 24 hours stay, as an export may be writing them.
+
     \b
     Example:
       edge-store fleet lake vacuum --lake lake --older-than 2d
@@ -281,6 +291,10 @@ def vacuum(
     from edge_store.fleet.lake.care import vacuum as vacuum_table
 
     hours = int(_seconds(older_than, "--older-than") // HOUR_S)
+    if hours < VACUUM_HOURS_MIN:
+        raise click.UsageError(
+            f"--older-than is at least {VACUUM_HOURS_MIN}h: what an export is writing would go, too"
+        )
     where = _lake(url, folder, only_writer=only_writer)
     for table in _tables(where, tables):
         click.echo(f"{table}: {vacuum_table(where, table, hours)} files removed")

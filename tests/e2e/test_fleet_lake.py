@@ -14,9 +14,10 @@ from support.motoserver import MotoServer
 from support.replicating import ROOT, Database
 from support.s3server import S3Server
 
+from edge_store.errors import ConfigError
 from edge_store.fleet.lake.store import Lake
 from edge_store.fleet.lake.tables import TABLES_DEFAULT
-from edge_store.fleet.lake.writers import require_conditions
+from edge_store.fleet.lake.writers import require_conditions, require_ranges
 
 DEADLINE_S = 60.0
 KILLS = 4
@@ -93,15 +94,28 @@ def test_lake_in_a_bucket_with_conditions_is_the_union(
             monkeypatch.setenv(name, value)
         lake = Lake(server.url("some/lake"))
         require_conditions(lake)
+        require_ranges(lake)
         for _ in range(2):
             exported(tmp_path / "fleet", lake, tables=TABLES_DEFAULT)
         for table in TABLES_DEFAULT:
             assert in_lake(lake, table) == in_copies(*copies, table=table)
 
 
-def test_a_bucket_without_conditions_wants_the_operators_word(tmp_path: Path) -> None:
+def test_a_bucket_without_conditions_wants_the_operators_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with S3Server(tmp_path / "s3") as server:
+        for name, value in server.environ.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ConfigError) as refused:
+            require_conditions(Lake(server.url("lake")))
+    assert "--only-writer" in refused.value.hint
+
+
+def test_a_bucket_that_gives_no_parts_of_objects_is_refused(tmp_path: Path) -> None:
     make_fleet(tmp_path / "fleet", 3)
     with S3Server(tmp_path / "s3") as server:
-        arguments = ["export", "--in", str(tmp_path / "fleet"), "--lake", server.url("lake")]
-        code, output = run(*arguments, environ=server.environ)
-    assert (code, "--only-writer" in output) == (78, True), output
+        place = ("--in", str(tmp_path / "fleet"), "--lake", server.url("lake"))
+        code, output = run("export", *place, "--only-writer", environ=server.environ)
+        assert (code, "Range" in output) == (78, True), output
+        assert files_of(server.folder) == 0

@@ -39,8 +39,8 @@ def test_lake_of_the_folder_is_exported_to_shown_and_cared_for(folder: Path) -> 
     assert "0 files are 0 now" in run("lake", "compact", *place, "--table", "results").stdout
     expired = run("lake", "expire", *place, "--table", "outputs", "--older-than", "30d")
     assert expired.stdout == "outputs: 3 rows deleted\n"
-    vacuumed = run("lake", "vacuum", "--lake", str(folder / "lake"), "--older-than", "0s")
-    assert vacuumed.stdout == "results: 0 files removed\noutputs: 1 files removed\n"
+    vacuumed = run("lake", "vacuum", "--lake", str(folder / "lake"), "--older-than", "1d")
+    assert vacuumed.stdout == "results: 0 files removed\noutputs: 0 files removed\n"
     assert "results: 0 rows appended" in run("export", *place).stdout
 
 
@@ -58,7 +58,17 @@ def test_a_copy_that_fails_is_told_and_the_exit_code_says_so(folder: Path) -> No
         ("lake", "ls"),
         ("lake", "expire", "--lake", "l", "--older-than", "soon"),
         ("lake", "expire", "--lake", "l", "--older-than", "5h"),
+        ("lake", "vacuum", "--lake", "l", "--older-than", "30min"),
+        ("lake", "vacuum", "--lake", "l", "--older-than", "23h"),
     ],
 )
-def test_what_names_no_lake_or_no_span_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+def test_what_names_no_lake_or_no_span_that_fits_is_a_usage_error(
+    arguments: tuple[str, ...],
+) -> None:
     assert run(*arguments).exit_code == 2
+
+
+def test_a_place_without_a_lake_is_told(tmp_path: Path) -> None:
+    done = run("lake", "ls", "--lake", str(tmp_path / "nolake"))
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert f"there is no lake at file://{tmp_path / 'nolake'}:" in done.stderr

@@ -216,7 +216,7 @@ def test_a_writer_that_read_before_the_box_forgot_is_refused(
     box.write(1)
     slow = Appender(lake, "results", 2)
     with Source(copy(box, "box-a")) as source:
-        assert slow.append(source, frozenset()) == (1, ())
+        assert slow.append(source, frozenset()) == (1, (), 0)
     delete_results(box.connection, [6], Reason.FORGET)
     copy(box, "box-a")
     exported(folder, lake)
@@ -236,7 +236,7 @@ def test_a_writer_that_committed_since_sees_what_another_appended(
             slow.append(source, frozenset())
     slow.flush()
     with Source(exported_by_another) as source:
-        assert slow.append(source, frozenset()) == (0, ())
+        assert slow.append(source, frozenset()) == (0, (), 0)
 
 
 def test_what_was_forgotten_does_not_come_back_with_an_older_copy(

@@ -9,6 +9,7 @@ from support.replicating import Database
 
 from edge_store.errors import DiskBudgetSpent
 from edge_store.fleet.budget import DiskBudget
+from edge_store.fleet.lake import care
 from edge_store.fleet.lake.held import Held
 from edge_store.fleet.lake.store import Lake
 from edge_store.fleet.lake.tables import TABLES
@@ -64,6 +65,17 @@ def test_copy_stays_until_what_it_says_is_forgotten_is_gone(older: Path, tmp_pat
     assert not Held(lake).has_all(older)
     exported(older.parent, Lake(lake), tables=("results", "outputs"))
     assert Held(lake).has_all(older)
+
+
+def test_copy_whose_rows_came_too_late_for_the_lake_does_not_go(
+    older: Path, tmp_path: Path
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    lake.make("results", 2)
+    care.expire(lake, "results", 1)
+    reports, said = exported(older.parent, lake, tables=("results", "outputs"))
+    assert [each.too_old for each in reports] == [each.too_old for each in said] == [2, 0]
+    assert not Held(str(lake.location.path)).has_all(older)
 
 
 def test_copy_that_cannot_be_read_does_not_go(older: Path, tmp_path: Path) -> None:

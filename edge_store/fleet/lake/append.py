@@ -6,22 +6,41 @@ has overtaken, with rows of the same box, is refused by Delta, as both write tha
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import ColumnProperties, WriterProperties, write_deltalake
 
 from edge_store.errors import LakeOvertaken
-from edge_store.fleet.lake.store import Lake, Watermarks, kept_since, lake_errors, reached, said
+from edge_store.fleet.lake.store import (
+    LEFT_OUT,
+    Lake,
+    Watermarks,
+    kept_since,
+    lake_errors,
+    reached,
+    said,
+)
 from edge_store.fleet.lake.tables import PARTITION, Point, Source, Step, schema_of
 
-__all__ = ["Appender", "properties"]
+__all__ = ["Appended", "Appender", "properties"]
 
 GROUP_BYTES = 64 * 2**20  # as Arrow holds them; some 90,000 rows of results
 ROWS_PER_GROUP = 131_072  # of a file of Parquet
 # A dictionary of values that are all different only costs.
 DIFFERENT = ("id", "seq", "boot_seq", "digest", "request_fingerprint", "output_text", "latency_ms",
              "input_text", "request_body", "response_body", "response_id", "trace_id")  # fmt: skip
+
+
+class Appended(NamedTuple):
+    """What became of a copy's rows: how many were appended; the ids that the table has with other
+    content, appended all the same; how many were older than the table keeps, and left out.
+    """
+
+    rows: int
+    conflicts: tuple[str, ...]
+    too_old: int
 
 
 class Appender:
@@ -37,12 +56,12 @@ class Appender:
         self._since = kept_since(self.delta)
         self._batches: list[pa.RecordBatch] = []
         self._points: dict[tuple[str, str, int], Point] = {}
+        self._left_out: dict[str, int] = {}
         self._bytes = 0
         self.rows = 0
 
-    def append(self, source: Source, forgotten: frozenset[str]) -> tuple[int, tuple[str, ...]]:
-        """All rows of the copy that the table lacks, but those that are forgotten: how many, and
-        the ids that the table has with other content, which are appended all the same.
+    def append(self, source: Source, forgotten: frozenset[str]) -> Appended:
+        """All rows of the copy that the table lacks, but those that are forgotten or too old.
 
         Raises:
             StoreError: the copy cannot be read on. What was read before that is appended.
@@ -56,15 +75,19 @@ class Appender:
         if is_compared:
             self._flush_alone()
         slots = self._slots(source, known)
-        rows, conflicts = 0, list[str]()
+        rows, conflicts, too_old = 0, list[str](), 0
         for step in source.steps(self._table, known.seq if known else 0, self.marks.buckets):
-            batch = self._kept(step.batch, forgotten)
+            young = self._young(step.batch)
+            if young.num_rows < step.batch.num_rows:
+                too_old += step.batch.num_rows - young.num_rows
+                self._left_out[f"{LEFT_OUT}/{device_id}"] = step.upto.seq
+            batch = _without(young, forgotten)
             if is_compared and batch.num_rows:
                 batch, others = self._unknown(device_id, batch)
                 conflicts += others
             self._take(device_id, Step(batch, step.upto), slots)
             rows += batch.num_rows
-        return rows, tuple(dict.fromkeys(conflicts))
+        return Appended(rows, tuple(dict.fromkeys(conflicts)), too_old)
 
     def knows(self, device_id: str) -> bool:
         """Whether the table has rows of that box."""
@@ -101,7 +124,8 @@ class Appender:
         batches, points = self._batches, self._points
         self._batches, self._points, self._bytes = [], {}, 0
         rows = sum(batch.num_rows for batch in batches)
-        transactions = reached(points)
+        transactions = reached(points) | self._left_out
+        self._left_out = {}
         with lake_errors(self._lake):
             before = self.delta.version()
             write_deltalake(
@@ -135,16 +159,11 @@ class Appender:
         """Whether the table has other columns than are appended: it was made by another version."""
         return {field.name for field in self.delta.schema().fields} != set(self._schema.names)
 
-    def _kept(self, batch: pa.RecordBatch, forgotten: frozenset[str]) -> pa.RecordBatch:
-        """Without what is forgotten, and what is older than the table keeps."""
-        if not batch.num_rows:
+    def _young(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Without what is older than the table keeps."""
+        if self._since is None or not batch.num_rows:
             return batch
-        if self._since is not None:
-            batch = batch.filter(pc.greater_equal(batch["date"], pa.scalar(self._since)))
-        if forgotten:
-            ids = batch["id"].to_pylist()
-            batch = batch.filter(pa.array([each not in forgotten for each in ids], pa.bool_()))
-        return batch
+        return batch.filter(pc.greater_equal(batch["date"], pa.scalar(self._since)))
 
     def _unknown(self, device_id: str, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[str]]:
         """The rows that the table does not have, and the ids of those that it has another of."""
@@ -177,6 +196,13 @@ class Appender:
         if self._table == "results":
             return ["id", "digest"]
         return [name for name in self._schema.names if name not in PARTITION]
+
+
+def _without(batch: pa.RecordBatch, forgotten: frozenset[str]) -> pa.RecordBatch:
+    if not forgotten or not batch.num_rows:
+        return batch
+    ids = batch["id"].to_pylist()
+    return batch.filter(pa.array([each not in forgotten for each in ids], pa.bool_()))
 
 
 def _tuples(rows: "pa.Table | pa.RecordBatch") -> Iterator[tuple[object, ...]]:

@@ -39,7 +39,8 @@ class ExportPlan(Record, frozen=True, kw_only=True):
 class CopyReport(Record, frozen=True, kw_only=True):
     """What became of one copy for one table; without a table, it could not be opened.
     ``conflicts``: ids of which the lake had a row with other content; both are there.
-    ``forgotten``: rows that were deleted.
+    ``forgotten``: rows that were deleted. ``too_old``: rows that were left out, as they are older
+    than the table keeps.
     """
 
     copy: Path
@@ -48,17 +49,19 @@ class CopyReport(Record, frozen=True, kw_only=True):
     rows: int = 0
     conflicts: tuple[str, ...] = ()
     forgotten: int = 0
+    too_old: int = 0
     error: str | None = None
     code: str | None = None
 
 
 class TableReport(Record, frozen=True, kw_only=True):
-    """What became of one table: rows that were appended and deleted, and copies that failed."""
+    """What became of one table: rows appended, deleted and left out; copies that failed."""
 
     table: str
     rows: int
     forgotten: int
     conflicts: int
+    too_old: int
     failed: int
     seconds: float
     cpu_seconds: float
@@ -121,13 +124,13 @@ class _Table:
         self._lake = lake
         self._table = table
         self._on_report = on_report
-        self._rows = self._forgotten = self._conflicts = self._failed = 0
+        self._rows = self._forgotten = self._conflicts = self._too_old = self._failed = 0
 
     def export(self, boxes: Sequence[Sequence[Path]], failed: int) -> TableReport:
         """Export it. Whoever is overtaken by another writer looks again at what the lake has."""
         began, cpu = time.monotonic(), time.process_time()
         for attempt in range(1, ATTEMPTS + 1):
-            self._conflicts, self._failed = 0, failed
+            self._conflicts, self._too_old, self._failed = 0, 0, failed
             appender = Appender(self._lake, self._table, self._plan.buckets)
             try:
                 self._export(boxes, appender)
@@ -142,6 +145,7 @@ class _Table:
             rows=self._rows,
             forgotten=self._forgotten,
             conflicts=self._conflicts,
+            too_old=self._too_old,
             failed=self._failed,
             seconds=round(time.monotonic() - began, 3),
             cpu_seconds=round(time.process_time() - cpu, 3),
@@ -152,9 +156,10 @@ class _Table:
         for copies in boxes:
             for report in self._export_box(copies, appender, forgetter):
                 self._conflicts += len(report.conflicts)
+                self._too_old += report.too_old
                 self._failed += report.error is not None
                 self._forgotten += report.forgotten
-                if report.rows or report.forgotten or report.error:
+                if report.rows or report.forgotten or report.too_old or report.error:
                     self._on_report(report)
         appender.flush()
         forgetter.finish()
@@ -175,8 +180,8 @@ class _Table:
                 with Source(copy) as source:
                     report = replace(report, device_id=source.device_id)
                     if self._table in self._plan.tables:
-                        rows, conflicts = appender.append(source, forgotten)
-                        report = replace(report, rows=rows, conflicts=conflicts)
+                        appended = appender.append(source, forgotten)
+                        report = replace(report, **appended._asdict())
                     if forgetter.due(source):
                         appender.flush()  # while rows wait, the open table must not move on
                         report = replace(report, forgotten=forgetter.forget(source))

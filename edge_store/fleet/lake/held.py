@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edge_store.errors import EdgeStoreError
 from edge_store.fleet.lake.forget import Forgetter
-from edge_store.fleet.lake.store import Lake, Watermarks, watermarks
+from edge_store.fleet.lake.store import LEFT_OUT, Lake, Watermarks, watermarks
 from edge_store.fleet.lake.tables import Source, rows_after
 
 __all__ = ["Held"]
@@ -21,13 +21,15 @@ class Held:
 
     def has_all(self, copy: Path) -> bool:
         """Whether every row of a copy is there, and nothing that it says is forgotten. Not, where
-        the copy or the lake cannot be read.
+        the copy or the lake cannot be read, or rows of its box came too late for the lake.
         """
         try:
             marks = self._marks
             with Source(copy) as source:
-                if any(Forgetter(self._lake, table, marks).due(source) for table in marks.tables):
-                    return False
+                for table in marks.tables:
+                    left_out = marks.transactions[table].get(f"{LEFT_OUT}/{source.device_id}")
+                    if left_out is not None or Forgetter(self._lake, table, marks).due(source):
+                        return False
             return not any(
                 batch.num_rows
                 for table in {*ALWAYS, *marks.tables}

@@ -23,6 +23,7 @@ from edge_store.replica.location import Location, Scheme, parse_location, read_c
 __all__ = [
     "EPOCH",
     "KEPT_SINCE",
+    "LEFT_OUT",
     "Lake",
     "Watermarks",
     "kept_since",
@@ -35,6 +36,7 @@ __all__ = [
 SLOTS_MAX = 64  # forks of one timeline: each is a box that was set back without saying so
 BUCKETS_KEY = "edge_store.buckets"
 KEPT_SINCE = "kept-since"  # days from 1970: what is older was let go, and does not come again
+LEFT_OUT = "too-old"  # …/<device id>: rows of it came too late, and were left out
 EPOCH = date(1970, 1, 1)
 CONFIGURATION = {
     # of the others statistics would only make the log long
