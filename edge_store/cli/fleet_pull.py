@@ -107,6 +107,7 @@ def pull(  # noqa: PLR0913  (one parameter per option)
     from edge_store.fleet.pace import Pace
     from edge_store.fleet.passes import Asked
     from edge_store.fleet.pull import PullPlan
+    from edge_store.fleet.waits import Waits
     from edge_store.replica.download import unpaced
     from edge_store.replica.location import parse_location
 
@@ -125,6 +126,7 @@ def pull(  # noqa: PLR0913  (one parameter per option)
             jobs=jobs,
             attempts=attempts,
             disk_max=disk_max,
+            waits=Waits() if every_s else None,
         ),
         location=parse_location(url, key="--from") if url else None,
         group=group,
@@ -224,7 +226,7 @@ def _progress(
 def _line(report: "BoxReport") -> str:
     name = f"{report.device_id:<24}"
     if report.error is not None:
-        return f"{name} failed  {report.code}: {report.error}"
+        return f"{name} failed  {report.code}: {report.error}{_next(report)}"
     line = f"{name} {report.how:<9} {_extent(report)}, {_bytes(report)}{report.seconds:.1f} s"
     if report.because is not None:
         line += f"; restored, as {report.because}"
@@ -241,7 +243,11 @@ def _line(report: "BoxReport") -> str:
         line += f"; removed {report.removed}, which an earlier pull had found damaged"
     for evicted in report.evicted:
         line += f"; deleted for --disk-max: {evicted.path}"
-    return line
+    return line + _next(report)
+
+
+def _next(report: "BoxReport") -> str:
+    return f"; asked for again at {time_text(report.next_at)}" if report.next_at else ""
 
 
 def _json_line(report: "BoxReport") -> str:
