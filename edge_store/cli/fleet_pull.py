@@ -231,7 +231,9 @@ def _line(report: "BoxReport") -> str:
     if report.because is not None:
         line += f"; restored, as {report.because}"
     if report.kept is not None:
-        line += f"; it does not continue the older copy, which is kept as {report.kept}"
+        is_damaged = report.kept.suffix == ".damaged"
+        line += "; the older copy was" if is_damaged else "; it does not continue the older copy,"
+        line += f" {'damaged, and' if is_damaged else 'which'} is kept as {report.kept}"
     if report.flags:
         line += f"; to be looked at: {', '.join(report.flags)}"
     if report.forgotten:

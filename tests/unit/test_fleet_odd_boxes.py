@@ -18,8 +18,10 @@ from edge_store.fleet.box import BoxPull, BoxReport, Flag, How, Manner
 from edge_store.fleet.budget import DiskBudget
 from edge_store.fleet.copies import Standing, keep_standing
 from edge_store.fleet.find import FoundBox
+from edge_store.fleet.forget import all_older_copies
 from edge_store.fleet.history import settle
 from edge_store.fleet.pull import PullPlan, pull
+from edge_store.fleet.query import find_copies
 from edge_store.fleet.waits import Waits
 from edge_store.ids import DeviceId
 from edge_store.replica.location import parse_location
@@ -250,3 +252,13 @@ async def test_head_that_is_none_is_flagged(
     found = msgspec.structs.replace(found, head=entry)
     (report,) = (await pull(plan(path.parent), [found])).reports
     assert (report.error, report.flags) == (None, (Flag.HEAD_UNREADABLE,))
+
+
+def test_damaged_copy_is_kept_under_a_name_that_is_no_copys(tmp_path: Path) -> None:
+    old, new = tmp_path / "box-a.db", copy(tmp_path / "new").path
+    old.write_bytes(b"damaged" * 1000)
+    kept = settle(old, new)
+    assert kept is not None
+    assert kept.name.endswith("Z.db.damaged")
+    assert find_copies(tmp_path) == [old]
+    assert all_older_copies(tmp_path) == {}
