@@ -177,6 +177,8 @@ async def _pulled(
 def _say_total(report: "PassReport", into: Path) -> None:
     for evicted in report.evicted:
         click.echo(f"edge-store: deleted for --disk-max: {evicted.path}", err=True)
+    if report.over_disk_max is not None:
+        click.echo(f"edge-store: {report.over_disk_max}", err=True)
     for store in report.unlisted:
         click.echo(f"edge-store: {store.store}: {store.error}", err=True)
         if store.hint:

@@ -52,10 +52,13 @@ class PullPlan(Record, frozen=True, kw_only=True):
 
 
 class Pulled(NamedTuple):
-    """``evicted``: older copies that were deleted at the beginning, as the folder held too much."""
+    """``evicted``: older copies that were deleted at the beginning, as the folder held too much.
+    ``over``: that it still does at the end, and why.
+    """
 
     reports: list[BoxReport]
     evicted: list[Evicted]
+    over: str | None = None
 
 
 async def pull(
@@ -110,9 +113,10 @@ async def pull(
         older = all_older_copies(plan.manner.into)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(one(box, budget)) for box in boxes]
+        over = await asyncio.to_thread(budget.over) if budget else None
     if untold:
         raise untold[0]
-    return Pulled([task.result() for task in running], evicted)
+    return Pulled([task.result() for task in running], evicted, over)
 
 
 async def _tried(pulling: BoxPull, attempts: int) -> BoxReport:
