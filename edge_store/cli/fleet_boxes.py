@@ -18,6 +18,7 @@ from edge_store.cli.values import LABEL_NAME, group_option
 
 if TYPE_CHECKING:
     from edge_store.fleet.boxes import KnownBox
+    from edge_store.ids import DeviceId
 
 __all__ = ["label", "ls", "show"]
 
@@ -74,6 +75,16 @@ def _flat(box: "KnownBox") -> dict[str, Any]:
     }
 
 
+def _device_id(word: str) -> "DeviceId":
+    """As files are named after it, a path or a pattern is none."""
+    from edge_store.ids import DeviceId
+    from edge_store.replica.extent import DEVICE_ID
+
+    if not DEVICE_ID.fullmatch(word):
+        raise click.UsageError(f"{word!r} is no device id: lower-case letters, digits and hyphens")
+    return DeviceId(word)
+
+
 def _moment(milliseconds: int | None) -> str | None:
     return time_text(milliseconds) if milliseconds else None
 
@@ -91,9 +102,8 @@ def show(*, device_id: str, folder: Path, as_json: bool) -> None:
     """
     from edge_store.fleet.boxes import known_box, look_inside
     from edge_store.fleet.registry import load_registry
-    from edge_store.ids import DeviceId
 
-    box = known_box(folder, load_registry(folder), DeviceId(device_id))
+    box = known_box(folder, load_registry(folder), _device_id(device_id))
     inside = look_inside(box.path) if box.path else None
     shown: dict[str, Any] = {
         **_flat(box),
@@ -131,9 +141,8 @@ def label(*, words: tuple[str, ...], folder: Path) -> None:
     """
     from edge_store.fleet.boxes import known_box
     from edge_store.fleet.labels import label_boxes
-    from edge_store.ids import DeviceId
 
-    boxes = [DeviceId(word) for word in words if "=" not in word]
+    boxes = [_device_id(word) for word in words if "=" not in word]
     pairs = [word.partition("=") for word in words if "=" in word]
     if not boxes or not pairs:
         raise click.UsageError("name boxes and labels, as in: box-1 site=berlin")

@@ -107,6 +107,7 @@ def pull(  # noqa: PLR0913  (one parameter per option)
     from edge_store.fleet.pace import Pace
     from edge_store.fleet.passes import Asked
     from edge_store.fleet.pull import PullPlan
+    from edge_store.fleet.waits import Waits
     from edge_store.replica.download import unpaced
     from edge_store.replica.location import parse_location
 
@@ -125,6 +126,7 @@ def pull(  # noqa: PLR0913  (one parameter per option)
             jobs=jobs,
             attempts=attempts,
             disk_max=disk_max,
+            waits=Waits() if every_s else None,
         ),
         location=parse_location(url, key="--from") if url else None,
         group=group,
@@ -175,6 +177,8 @@ async def _pulled(
 def _say_total(report: "PassReport", into: Path) -> None:
     for evicted in report.evicted:
         click.echo(f"edge-store: deleted for --disk-max: {evicted.path}", err=True)
+    if report.over_disk_max is not None:
+        click.echo(f"edge-store: {report.over_disk_max}", err=True)
     for store in report.unlisted:
         click.echo(f"edge-store: {store.store}: {store.error}", err=True)
         if store.hint:
@@ -224,12 +228,14 @@ def _progress(
 def _line(report: "BoxReport") -> str:
     name = f"{report.device_id:<24}"
     if report.error is not None:
-        return f"{name} failed  {report.code}: {report.error}"
+        return f"{name} failed  {report.code}: {report.error}{_next(report)}"
     line = f"{name} {report.how:<9} {_extent(report)}, {_bytes(report)}{report.seconds:.1f} s"
     if report.because is not None:
         line += f"; restored, as {report.because}"
     if report.kept is not None:
-        line += f"; it does not continue the older copy, which is kept as {report.kept}"
+        is_damaged = report.kept.suffix == ".damaged"
+        line += "; the older copy was" if is_damaged else "; it does not continue the older copy,"
+        line += f" {'damaged, and' if is_damaged else 'which'} is kept as {report.kept}"
     if report.flags:
         line += f"; to be looked at: {', '.join(report.flags)}"
     if report.forgotten:
@@ -241,7 +247,11 @@ def _line(report: "BoxReport") -> str:
         line += f"; removed {report.removed}, which an earlier pull had found damaged"
     for evicted in report.evicted:
         line += f"; deleted for --disk-max: {evicted.path}"
-    return line
+    return line + _next(report)
+
+
+def _next(report: "BoxReport") -> str:
+    return f"; asked for again at {time_text(report.next_at)}" if report.next_at else ""
 
 
 def _json_line(report: "BoxReport") -> str:

@@ -60,6 +60,7 @@ class Flag(StrEnum):
 
     TXID_REGRESSED = "txid_regressed"  # in one timeline: its replica was begun anew, or set back
     FORKED = "forked"  # in one timeline: the box goes on from an earlier state, as of a snapshot
+    HEAD_UNREADABLE = "head_unreadable"  # so that nothing tells whether there is anything new
     SCHEMA_NEWER = "schema_newer"  # than this edge-store's: the digests of its rows were not taken
 
 
@@ -70,7 +71,8 @@ class BoxReport(Record, frozen=True, kw_only=True):
     results were deleted in such copies, as the box has forgotten them; ``not_forgotten`` are those
     that could not be written. ``because``: why an older copy was not brought forward. ``evicted``
     are older copies, of any box, that were deleted so that this one fits. ``removed``: the copy
-    that an earlier pull found damaged, as there is a good one now.
+    that an earlier pull found damaged, as there is a good one now. ``next_at``: when a watch asks
+    for the box again, UTC ms, where that is not with the next pass.
     """
 
     device_id: DeviceId
@@ -86,6 +88,7 @@ class BoxReport(Record, frozen=True, kw_only=True):
     not_forgotten: tuple[Path, ...] = ()
     evicted: tuple[Evicted, ...] = ()
     removed: Path | None = None
+    next_at: int | None = None
     attempts: int = 1
     seconds: float = 0.0
     error: str | None = None
@@ -170,6 +173,8 @@ class BoxPull:
             if found is not None:
                 is_behind = standing.txid < found[1].txid
                 is_behind = is_behind or not await asyncio.to_thread(_holds, self._path, found[1])
+        if listed and found is None:
+            self._say(flags=(*self._report.flags, Flag.HEAD_UNREADABLE))
         standing = msgspec.structs.replace(standing, renewed_at=now_ms())
         if found is not None and not is_behind:  # else the next pull looks again
             version = found[0].version.get("e_tag")

@@ -77,6 +77,22 @@ class DiskBudget:
             self._used += more - freed
             return going
 
+    def over(self) -> str | None:
+        """That the folder holds more than it may, and why nothing goes for it."""
+        with self._lock:
+            used = copies_bytes(self._folder)
+            if used <= self._bytes_max:
+                return None
+            waiting = [path for path in _oldest_first(self._folder) if not self._may_go(path)]
+            damaged = sum(1 for _ in self._folder.glob("*.db.damaged"))
+        said = f"{self._folder} holds {_mb(used)}, over --disk-max {_mb(self._bytes_max)}: "
+        said += "the newest copy of a box never goes"
+        if waiting:
+            said += f"; {len(waiting)} older ones may once `edge-store fleet export` has run"
+        if damaged:
+            said += f"; {damaged} damaged ones (*.db.damaged) are left to you"
+        return said
+
 
 def copies_bytes(folder: Path) -> int:
     """What the copies of a folder take, older and damaged ones included; a twin counts once."""

@@ -21,6 +21,7 @@ from edge_store.sqlite import Connection, open_reader, translated
 __all__ = ["drop_twin", "holds", "newest_of", "settle", "timeline_of"]
 
 NAMES_MAX = 1000
+DAMAGED = ".damaged"
 
 
 class Newest(Record, frozen=True, kw_only=True):
@@ -34,7 +35,8 @@ def settle(old: Path, new: Path) -> Path | None:
     """Have ``new`` fit to take the place of ``old``. Returns where the older copy lies, too, if it
     is to be kept: it stays at ``old`` until ``new`` is renamed over it. See ``drop_twin``.
 
-    An older copy that cannot be read is kept too: it may be all there is of its commits.
+    An older copy that cannot be read is kept too: it may be all there is of its commits. Its name
+    ends in ``.damaged``, so that no command takes it for a copy.
 
     Raises:
         ReplicaBehind: ``new`` only lacks commits.
@@ -44,7 +46,7 @@ def settle(old: Path, new: Path) -> Path | None:
     try:
         before = _newest(old)
     except StoreError:
-        return _kept_aside(old, round(old.stat().st_mtime * 1000))
+        return _kept_aside(old, round(old.stat().st_mtime * 1000), DAMAGED)
     if before is None or _holds(new, before):
         return None
     after = _newest(new)
@@ -96,11 +98,11 @@ def _holds(path: Path, newest: Newest) -> bool:
         return holds(connection, newest)
 
 
-def _kept_aside(old: Path, at: int) -> Path:
+def _kept_aside(old: Path, at: int, end: str = "") -> Path:
     """As ``<device id>.<time of its newest commit>.db``, too. Replaces nothing."""
     stem = f"{old.stem}.{utc_text(at).replace(':', '')}"
     for number in range(1, NAMES_MAX):
-        kept = old.with_name(f"{stem}{f'-{number}' if number > 1 else ''}{old.suffix}")
+        kept = old.with_name(f"{stem}{f'-{number}' if number > 1 else ''}{old.suffix}{end}")
         if kept.exists():
             if _is_twin(kept, old):  # of a pull that was killed before it went on
                 return kept

@@ -40,7 +40,8 @@ class Asked(Record, frozen=True, kw_only=True):
 class PassReport(Record, frozen=True, kw_only=True):
     """What a pass came to; times are UTC ms. ``others``: boxes that were there and not asked for.
     ``unlisted``: stores that did not answer. ``evicted`` at the beginning; boxes tell of theirs.
-    ``copies_bytes``: what the folder's copies take at the end.
+    ``copies_bytes``: what the folder's copies take at the end; ``over_disk_max``: that this is more
+    than they may, and why.
     """
 
     began_at: int
@@ -50,6 +51,7 @@ class PassReport(Record, frozen=True, kw_only=True):
     unlisted: tuple[Unlisted, ...]
     evicted: tuple[Evicted, ...]
     copies_bytes: int
+    over_disk_max: str | None = None
 
     @property
     def failed(self) -> int:
@@ -107,6 +109,7 @@ async def run_pass(
         unlisted=found.unlisted,
         evicted=tuple(pulled.evicted),
         copies_bytes=copies_bytes(into),
+        over_disk_max=pulled.over,
     )
 
 

@@ -23,6 +23,7 @@ from edge_store.fleet.box import BoxPull, BoxReport, Manner
 from edge_store.fleet.budget import DiskBudget, Evicted
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.forget import all_older_copies
+from edge_store.fleet.waits import Waits
 from edge_store.replica.bucket import shared_buckets
 from edge_store.replica.location import Credentials, Location, read_credentials
 from edge_store.replica.objects import Objects
@@ -38,7 +39,8 @@ LOCK_NAME = ".pull.lock"
 
 class PullPlan(Record, frozen=True, kw_only=True):
     """At most ``jobs`` boxes at a time, each tried at most ``attempts`` times. ``disk_max``: bytes
-    that the copies may take; None: as there is. ``may_go``: see ``DiskBudget``.
+    that the copies may take; None: as there is. ``may_go``: see ``DiskBudget``. ``waits``: those
+    of a watch.
     """
 
     manner: Manner
@@ -46,13 +48,17 @@ class PullPlan(Record, frozen=True, kw_only=True):
     attempts: int = ATTEMPTS_DEFAULT
     disk_max: int | None = None
     may_go: Callable[[Path], bool] = lambda _path: True
+    waits: Waits | None = None
 
 
 class Pulled(NamedTuple):
-    """``evicted``: older copies that were deleted at the beginning, as the folder held too much."""
+    """``evicted``: older copies that were deleted at the beginning, as the folder held too much.
+    ``over``: that it still does at the end, and why.
+    """
 
     reports: list[BoxReport]
     evicted: list[Evicted]
+    over: str | None = None
 
 
 async def pull(
@@ -83,12 +89,16 @@ async def pull(
             )
 
     async def one(box: FoundBox, budget: DiskBudget | None) -> BoxReport:
-        async with places:
-            began = time.monotonic()
-            those = older.get(box.device_id, ())
-            pulling = BoxPull(box, plan.manner, *stores[box.location], budget, those)
-            report = await _tried(pulling, plan.attempts)
-            report = msgspec.structs.replace(report, seconds=round(time.monotonic() - began, 3))
+        report = plan.waits.still(box) if plan.waits else None
+        if report is None:
+            async with places:
+                began = time.monotonic()
+                those = older.get(box.device_id, ())
+                pulling = BoxPull(box, plan.manner, *stores[box.location], budget, those)
+                report = await _tried(pulling, plan.attempts)
+                seconds = round(time.monotonic() - began, 3)
+            report = msgspec.structs.replace(report, seconds=seconds)
+            report = plan.waits.note(box, report) if plan.waits else report
         try:
             on_report(report)
         except Exception as exc:  # noqa: BLE001  (it is not the other boxes')
@@ -103,9 +113,10 @@ async def pull(
         older = all_older_copies(plan.manner.into)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(one(box, budget)) for box in boxes]
+        over = await asyncio.to_thread(budget.over) if budget else None
     if untold:
         raise untold[0]
-    return Pulled([task.result() for task in running], evicted)
+    return Pulled([task.result() for task in running], evicted, over)
 
 
 async def _tried(pulling: BoxPull, attempts: int) -> BoxReport:

@@ -258,9 +258,12 @@ async def test_unreadable_older_copy_is_kept_beside_the_new_one(tmp_path: Path) 
     (into / "box-a.db").write_bytes(b"damaged" * 1000)
     await replicated(tmp_path, "box-a", url, 2)
 
-    assert pulled(url, into).returncode == 0
+    done = pulled(url, into)
 
-    (kept,) = into.glob("box-a.*.db")
+    assert done.returncode == 0
+    (kept,) = into.glob("box-a.*.db*")
+    assert kept.name.endswith("Z.db.damaged")
+    assert f"the older copy was damaged, and is kept as {kept}" in done.stdout
     assert kept.read_bytes() == b"damaged" * 1000
     assert count(into) == 2
 

@@ -127,3 +127,12 @@ def test_folder_that_is_not_there_is_an_error_and_is_not_made(
     assert done.exit_code == 1
     assert "there is no such folder" in f"{done.output} {done.exception}"
     assert not (tmp_path / "disk").exists()
+
+
+@pytest.mark.parametrize("word", ["../x", "*", "box-[1]", "Box", ""])
+def test_word_that_is_no_device_id_reaches_no_file(tmp_path: Path, word: str) -> None:
+    folder = fleet_of(tmp_path)
+    for command in (["show", word], ["label", word, "site=berlin"]):
+        done = run(*command, "--in", str(folder))
+        assert (done.exit_code, "is no device id" in done.output) == (2, True), done.output
+    assert (folder / "fleet.toml").read_text() == WRITTEN

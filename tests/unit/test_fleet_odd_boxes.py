@@ -2,7 +2,9 @@
 
 import errno
 import os
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,12 +14,15 @@ from support.replicating import Database
 from edge_store.clock import utc_text
 from edge_store.errors import DiskBudgetSpent
 from edge_store.fleet import box as box_module
-from edge_store.fleet.box import BoxPull, BoxReport, How, Manner
+from edge_store.fleet.box import BoxPull, BoxReport, Flag, How, Manner
 from edge_store.fleet.budget import DiskBudget
 from edge_store.fleet.copies import Standing, keep_standing
 from edge_store.fleet.find import FoundBox
+from edge_store.fleet.forget import all_older_copies
 from edge_store.fleet.history import settle
 from edge_store.fleet.pull import PullPlan, pull
+from edge_store.fleet.query import find_copies
+from edge_store.fleet.waits import Waits
 from edge_store.ids import DeviceId
 from edge_store.replica.location import parse_location
 from edge_store.replica.objects import Entry, Objects
@@ -178,3 +183,82 @@ async def test_good_pull_removes_the_copy_that_was_found_damaged(tmp_path: Path)
     assert (await unchanged(path, found)).removed == damaged
     assert not damaged.exists()
     assert (await unchanged(path, found)).removed is None
+
+
+def test_watch_waits_longer_and_longer_for_what_is_restored_in_vain(tmp_path: Path) -> None:
+    now = 0.0
+    waits = Waits(lambda: now)
+    (box,) = boxes(tmp_path, "box-a")
+    headless = BoxReport(device_id=box.device_id, how=How.RESTORED, downloaded_bytes=9)
+    tried = []
+    for now in range(0, 20_000, 60):
+        still = waits.still(box)
+        if still is None:
+            tried.append(now)
+            assert waits.note(box, headless).next_at
+        else:
+            assert (still.how, still.downloaded_bytes) == (How.UNCHANGED, 0)
+    assert [after - before for before, after in pairwise(tried)] == [
+        60, 120, 240, 480, 960, 1920, 3600, 3600, 3600, 3600,
+    ]  # fmt: skip
+
+
+def test_wait_ends_with_a_new_head_and_needs_a_reason(tmp_path: Path) -> None:
+    waits = Waits(lambda: 0.0)
+    (none,) = boxes(tmp_path, "box-a")
+    entry = Entry(key="heads/box-a.json", size=1, written_at=1, version="v1")
+    box = msgspec.structs.replace(none, head=entry)
+    good = BoxReport(device_id=box.device_id, how=How.RESTORED)
+    behind = msgspec.structs.replace(good, error="it ends before", code="replica_behind")
+    away = msgspec.structs.replace(good, error="no answer", code="replication_error")
+    odd = msgspec.structs.replace(good, flags=(Flag.HEAD_UNREADABLE,))
+    for report, waits_for in ((good, False), (behind, True), (odd, True), (good, False)):
+        waits.note(box, report)
+        still = waits.still(box)
+        assert (still is not None) == waits_for
+        assert still is None or (still.error, still.flags) == (report.error, report.flags)
+    waits.note(box, away)
+    assert waits.still(box) is None
+    waits.note(box, behind)
+    newer = msgspec.structs.replace(entry, version="v2")
+    assert waits.still(msgspec.structs.replace(box, head=newer)) is None
+
+
+async def test_box_that_waits_is_not_pulled_and_its_failure_is_told(tmp_path: Path) -> None:
+    found = boxes(tmp_path / "replicas", "box-a")
+    watching = msgspec.structs.replace(plan(tmp_path / "into"), waits=Waits())
+    (first,) = (await pull(watching, found)).reports
+    (second,) = (await pull(watching, found)).reports
+    assert first.code is not None
+    assert (second.code, second.next_at, second.attempts) == (first.code, first.next_at, 0)
+
+
+async def test_head_that_is_none_is_flagged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*_: object) -> list[object]:
+        return []
+
+    async def restored(*_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(txid="01", downloaded_bytes=1, results=1, newest_at=1)
+
+    path, found = known_copy(tmp_path)
+    head = tmp_path / "replicas" / "heads" / "box-a.json"
+    head.parent.mkdir()
+    head.write_text("{}")
+    monkeypatch.setattr(box_module, "list_files", nothing)
+    monkeypatch.setattr(box_module, "restore", restored)
+    entry = Entry(key="heads/box-a.json", size=2, written_at=1, version="v2")
+    found = msgspec.structs.replace(found, head=entry)
+    (report,) = (await pull(plan(path.parent), [found])).reports
+    assert (report.error, report.flags) == (None, (Flag.HEAD_UNREADABLE,))
+
+
+def test_damaged_copy_is_kept_under_a_name_that_is_no_copys(tmp_path: Path) -> None:
+    old, new = tmp_path / "box-a.db", copy(tmp_path / "new").path
+    old.write_bytes(b"damaged" * 1000)
+    kept = settle(old, new)
+    assert kept is not None
+    assert kept.name.endswith("Z.db.damaged")
+    assert find_copies(tmp_path) == [old]
+    assert all_older_copies(tmp_path) == {}

@@ -7,15 +7,18 @@ from collections import Counter
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 
 from edge_store.cli.values import SIZE
 from edge_store.errors import ConfigError, DiskBudgetSpent, ReplicationError, StoreError
+from edge_store.fleet.box import Manner
 from edge_store.fleet.budget import DiskBudget, copies_bytes
 from edge_store.fleet.copies import Standing, copy_path, is_restore_due
 from edge_store.fleet.find import Choice, Found, Place, find_boxes, places_of
 from edge_store.fleet.pace import Pace
 from edge_store.fleet.passes import PassReport, keep_report, watch
+from edge_store.fleet.pull import PullPlan, pull
 from edge_store.fleet.registry import Registry, Store
 from edge_store.ids import DeviceId
 from edge_store.replica.location import parse_location
@@ -122,6 +125,18 @@ def test_newest_copies_stay_whatever_the_budget_is(tmp_path: Path) -> None:
     budget.release(older)
     assert [each.path for each in budget.make_room(0)] == [older]
     assert newest.exists()
+
+
+async def test_folder_that_stays_over_its_bound_is_told_of(tmp_path: Path) -> None:
+    kept(tmp_path, "box-a.db", 3_000_000)
+    kept(tmp_path, "box-a.2026-03-01T000000Z.db", 2_000_000)
+    kept(tmp_path, "box-a.2026-04-01T000000Z.db.damaged", 1_000_000)
+    plan = PullPlan(manner=Manner(into=tmp_path, timeout_s=1.0), disk_max=4_000_000)
+    held = msgspec.structs.replace(plan, may_go=lambda _path: False)
+    said = (await pull(held, [])).over or ""
+    assert "6.0 MB, over --disk-max 4.0 MB: the newest copy of a box never goes; 1 older" in said
+    assert "1 damaged ones" in said
+    assert (await pull(plan, [])).over is None
 
 
 def standing(*, restored_at: int, is_advanced: bool = True) -> Standing:
