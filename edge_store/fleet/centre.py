@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edge_store.errors import NotFound
 from edge_store.fleet.query import FleetAnswer, find_copies, query_fleet
 from edge_store.fleet.registry import Registry
@@ -50,9 +52,10 @@ class Centre(Record, frozen=True, kw_only=True):
             )
             if answer is not None:
                 return answer
-        return query_fleet(
+        answer = query_fleet(
             find_copies(self.folder), asked(False), params, rows_max=rows_max, timeout_s=timeout_s
         )
+        return msgspec.structs.replace(answer, absent_lake=self.lake_url)
 
     def lake_tables(self) -> frozenset[str]:
         """The tables that the lake has; none where there is no lake yet."""

@@ -44,11 +44,14 @@ class Unread(Record, frozen=True, kw_only=True):
 
 
 class FleetAnswer(Record, frozen=True, kw_only=True):
-    """The rows, how many boxes they are from, and the boxes that are missing."""
+    """The rows, how many boxes they are from, and the boxes that are missing. ``absent_lake``: the
+    one that was to be asked, where there is none, so that the copies answered.
+    """
 
     result: QueryResult
     boxes: int
     unread: tuple[Unread, ...]
+    absent_lake: str | None = None
 
 
 def find_copies(folder: Path) -> list[Path]:

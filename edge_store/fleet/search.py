@@ -41,6 +41,7 @@ class Found(Record, frozen=True, kw_only=True):
 
     result: QueryResult
     unread: tuple[Unread, ...]
+    absent_lake: str | None = None  # as a FleetAnswer has it
 
 
 def search_fleet(centre: Centre, wanted: Wanted, *, timeout_s: float) -> Found:
@@ -78,7 +79,11 @@ def search_fleet(centre: Centre, wanted: Wanted, *, timeout_s: float) -> Found:
     ordered = sorted(once.values(), key=lambda row: row[1:3])
     ordered.sort(key=lambda row: row[0], reverse=True)
     result = QueryResult(columns=COLUMNS, rows=ordered[: wanted.limit], is_cut=False)
-    return Found(result=result, unread=tuple(sorted(unread, key=lambda each: each.path)))
+    return Found(
+        result=result,
+        unread=tuple(sorted(unread, key=lambda each: each.path)),
+        absent_lake=centre.lake_url if name is None else None,
+    )
 
 
 def _lake_statement(centre: Centre) -> str | None:
