@@ -195,6 +195,18 @@ def test_search_beyond_its_time_is_stopped(boxes: Boxes) -> None:
         search_fleet(boxes.centre("requests"), Wanted(text="x"), timeout_s=0.000_001)
 
 
+@pytest.mark.parametrize("lake", LAKES)
+def test_search_of_a_box_that_nobody_knows_names_those_that_are_known(
+    boxes: Boxes, lake: str
+) -> None:
+    with pytest.raises(NotFound, match="no box nosuch") as caught:
+        search_fleet(boxes.centre(lake), Wanted(text="x", device_id="nosuch"), timeout_s=20)
+    assert caught.value.hint == "it has box-a, box-b"
+    in_lake = Centre(folder=boxes.folder / "nothing", lake_url=boxes.lake)
+    wanted = Wanted(text="nowhere", device_id="box-a")
+    assert search_fleet(in_lake, wanted, timeout_s=20).result.rows == []
+
+
 def test_lake_that_is_not_there_is_named(boxes: Boxes) -> None:
     absent = Centre(folder=boxes.folder, lake_url=f"{boxes.folder}/nolake")
     answers: list[FleetAnswer | FleetStats | Found] = [
