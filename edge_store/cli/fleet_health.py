@@ -217,7 +217,8 @@ def _write(written: "Textfile", path: Path, summary: "Summary") -> None:
     try:
         written.write(path, summary)
     except OSError as exc:
-        raise click.ClickException(f"{path} cannot be written: {exc.strerror}") from exc
+        click.echo(f"edge-store: {path} cannot be written: {exc.strerror}", err=True)
+        sys.exit(1)
 
 
 def _rows(box: "BoxHealth") -> list[tuple[str | int | None, ...]]:
