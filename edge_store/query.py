@@ -13,8 +13,8 @@ from edge_store.result import Record
 from edge_store.sqlite import Connection, driver
 
 __all__ = [
-    "SQL_CHARS_MAX", "TIMEOUT_S_MAX", "QueryResult", "bounded", "run_query", "unique_names",
-    "without_value",
+    "LISTED", "SQL_CHARS_MAX", "TIMEOUT_S_MAX", "QueryResult", "bounded", "run_query",
+    "unique_names", "without_value",
 ]  # fmt: skip
 
 STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps; about a millisecond
@@ -43,6 +43,7 @@ READING_PRAGMAS = frozenset(
         "user_version",
     }
 )
+LISTED = '`edge-store query "select name from sqlite_schema"` lists tables and views'
 
 
 class QueryResult(Record, frozen=True, kw_only=True):
@@ -171,5 +172,5 @@ def _refusal(exc: Exception, timeout_s: float) -> QueryRefused:
         case _:
             return QueryRefused(
                 f"the query failed: {exc}",
-                hint='`edge-store query "select name from sqlite_schema"` lists tables and views',
+                hint=LISTED,
             )

@@ -70,4 +70,6 @@ def _answer(connection: Connection, query: Query) -> bytes:
         rows_max=query.rows_max,
         timeout_s=query.timeout_s,
     )
-    return msgspec.json.encode({"object": "query_result", **msgspec.structs.asdict(found)})
+    shown = msgspec.structs.asdict(found)
+    del shown["unused"]
+    return msgspec.json.encode({"object": "query_result", **shown})

@@ -14,7 +14,7 @@ from edge_store.cli.fleet_query import query
 from edge_store.cli.fleet_stats import search, stats
 from edge_store.cli.lake import export, lake
 from edge_store.cli.output import chosen_format, output_options, write_rows
-from edge_store.cli.values import POSITIVE
+from edge_store.cli.values import SPAN
 
 if TYPE_CHECKING:
     from edge_store.replica.heads import Head
@@ -44,7 +44,7 @@ for command in (pull, export, lake, query, stats, search, ls, show, label, healt
     type=click.Path(path_type=Path, exists=True, file_okay=False),
 )  # fmt: skip
 @click.option(
-    "--dead-after", type=POSITIVE, default=24.0, show_default=True, help="Hours without a sign.",
+    "--dead-after", type=SPAN, default="1d", show_default=True, help="Without a sign.",
 )  # fmt: skip
 @output_options
 def heads(url: str, folder: Path | None, dead_after: float, fmt: str | None) -> None:
@@ -52,7 +52,7 @@ def heads(url: str, folder: Path | None, dead_after: float, fmt: str | None) -> 
 
     A box whose replica holds everything renews its head every five minutes. `alive` and `idle`: it
     did, and there is more than in the copy here, or not. `late`: not for eleven minutes; it has no
-    network, or its replica is stuck. `dead`: not for so many hours. `tampered`: its head and the
+    network, or its replica is stuck. `dead`: not for so long. `tampered`: its head and the
     copy here contradict each other. Exits 1 if any is dead, tampered or unreadable.
 
     \b
@@ -69,7 +69,7 @@ def heads(url: str, folder: Path | None, dead_after: float, fmt: str | None) -> 
     seen = asyncio.run(
         read_heads(Objects(location, read_credentials(location), makes_folder=False))
     )
-    judged = judged_heads(seen, now_ms(), folder, 3600 * dead_after)
+    judged = judged_heads(seen, now_ms(), folder, dead_after)
     columns = ("device_id", "state", "pulse_age_s", "seq", "rows", "txid", "version", "message")
     rows = [
         (each.device_id, each.state.value, each.pulse_age_s, *_of_head(each.head), each.message)

@@ -1,6 +1,7 @@
 """``edge-store fleet ls``, ``show`` and ``label``: what a centre knows of its boxes."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,11 @@ def ls(*, folder: Path, group: dict[str, str], fmt: str | None) -> None:
 
     boxes = [_flat(box) for box in known_boxes(folder, load_registry(folder), group)]
     columns = tuple(_flat_names())
+    chosen = chosen_format(fmt, sys.stdout)
+    if chosen not in ("json", "nl"):
+        boxes = [{**box, "labels": _shown(box["labels"])} for box in boxes]
     rows = [tuple(box[name] for name in columns) for box in boxes]
-    result = QueryResult(columns=columns, rows=rows, is_cut=False)
-    write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
+    write_rows(QueryResult(columns=columns, rows=rows, is_cut=False), chosen, sys.stdout)
 
 
 def _flat_names() -> tuple[str, ...]:
@@ -64,7 +67,7 @@ def _flat(box: "KnownBox") -> dict[str, Any]:
     standing = box.standing
     return {
         "device_id": box.device_id,
-        "labels": " ".join(f"{name}={value}" for name, value in box.labels.items()),
+        "labels": dict(box.labels),
         "store": box.store or (standing.location if standing else None),
         "results": standing.results if standing else None,
         "newest_at": _moment(standing.newest_at if standing else None),
@@ -83,6 +86,10 @@ def _device_id(word: str) -> "DeviceId":
     if not DEVICE_ID.fullmatch(word):
         raise click.UsageError(f"{word!r} is no device id: lower-case letters, digits and hyphens")
     return DeviceId(word)
+
+
+def _shown(labels: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in labels.items())
 
 
 def _moment(milliseconds: int | None) -> str | None:
@@ -107,7 +114,6 @@ def show(*, device_id: str, folder: Path, as_json: bool) -> None:
     inside = look_inside(box.path) if box.path else None
     shown: dict[str, Any] = {
         **_flat(box),
-        "labels": dict(box.labels),
         "location": box.standing.location if box.standing else None,
         "txid": f"{box.standing.txid:016x}" if box.standing else None,
         "path": str(box.path) if box.path else None,
@@ -119,7 +125,7 @@ def show(*, device_id: str, folder: Path, as_json: bool) -> None:
     if as_json:
         write_json(shown, sys.stdout)
         return
-    shown["labels"] = _flat(box)["labels"]
+    shown["labels"] = _shown(box.labels)
     shown["bytes"] = bytes_text(box.bytes)
     older = [f"{each['path']}, {bytes_text(each['bytes'])}" for each in shown.pop("older")]
     for name, value in (*shown.items(), *(("older", each) for each in older)):
@@ -156,4 +162,4 @@ def label(*, words: tuple[str, ...], folder: Path) -> None:
             continue
         box = known_box(folder, registry, device_id)
         there = "" if box.path else "  (no copy of it is here yet)"
-        click.echo(f"{device_id}: {_flat(box)['labels']}{there}")
+        click.echo(f"{device_id}: {_shown(box.labels)}{there}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edge_store.cli.output import write_rows
-from edge_store.cli.values import Finite, duration_s, group_option
+from edge_store.cli.values import SPAN, Finite, group_option
 
 if TYPE_CHECKING:
     from edge_store.alerts.room import TargetState
@@ -23,23 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["health"]
 
 
-class Span(click.ParamType[float]):
-    """Seconds, as in 90s, 30min, 2h or 1d."""
-
-    name = "span"
-
-    def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        seconds = duration_s(value)
-        if seconds is None:
-            self.fail(f"{value!r} is no span, as 90s, 30min, 2h or 1d are.", param, ctx)
-        return seconds
-
-
-SPAN = Span()
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
@@ -234,7 +217,8 @@ def _write(written: "Textfile", path: Path, summary: "Summary") -> None:
     try:
         written.write(path, summary)
     except OSError as exc:
-        raise click.ClickException(f"{path} cannot be written: {exc.strerror}") from exc
+        click.echo(f"edge-store: {path} cannot be written: {exc.strerror}", err=True)
+        sys.exit(1)
 
 
 def _rows(box: "BoxHealth") -> list[tuple[str | int | None, ...]]:

@@ -13,8 +13,10 @@ from edge_store.cli.query import ROWS_MAX
 from edge_store.cli.values import POSITIVE, bound, tell_unused, value_options
 
 if TYPE_CHECKING:
-    from edge_store.fleet.query import Unread
+    from edge_store.fleet.query import FleetAnswer
     from edge_store.fleet.registry import Registry
+    from edge_store.fleet.search import Found
+    from edge_store.fleet.stats import FleetStats
 
 __all__ = ["chosen_lake", "leave_if_unread", "query", "source_options"]
 
@@ -108,12 +110,18 @@ def query(  # noqa: PLR0913  (one parameter per option)
             f"--limit (now {limit})",
             err=True,
         )
-    leave_if_unread(answer.unread)
+    leave_if_unread(answer)
 
 
-def leave_if_unread(unread: "tuple[Unread, ...]") -> None:
-    """Name the copies that are missing from an answer, and exit 1 if any is."""
-    for each in unread:
+def leave_if_unread(answer: "FleetAnswer | FleetStats | Found") -> None:
+    """Name the lake and the copies that are missing from an answer, and exit 1 if a copy is."""
+    if answer.absent_lake is not None:
+        click.echo(
+            f"edge-store: there is no lake at {answer.absent_lake}: the copies answered, as with "
+            "--live",
+            err=True,
+        )
+    for each in answer.unread:
         click.echo(f"edge-store: not in this answer: {each.error}", err=True)
-    if unread:
+    if answer.unread:
         sys.exit(1)

@@ -63,7 +63,7 @@ def stats(  # noqa: PLR0913  (one parameter per option)
     with interruptible():
         found = fleet_stats(centre, By(by) if by else None, _since(since), timeout_s=timeout)
     write_rows(found.result, chosen_format(fmt, sys.stdout), sys.stdout)
-    leave_if_unread(found.unread)
+    leave_if_unread(found)
 
 
 @click.command()
@@ -105,7 +105,7 @@ def search(  # noqa: PLR0913  (one parameter per option)
     with interruptible():
         found = search_fleet(centre, wanted, timeout_s=timeout)
     write_rows(found.result, chosen_format(fmt, sys.stdout), sys.stdout)
-    leave_if_unread(found.unread)
+    leave_if_unread(found)
 
 
 def _centre(folder: Path, lake_url: str | None, *, live: bool) -> "Centre":

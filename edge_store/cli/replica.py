@@ -11,7 +11,7 @@ from edge_store.cli.cost import cost
 from edge_store.cli.drill import drill
 from edge_store.cli.replica_check import check
 from edge_store.cli.restoring import only_device, points, restore, rfc3339
-from edge_store.cli.values import duration_s
+from edge_store.cli.values import SPANS, duration_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def _seconds(_context: click.Context, option: click.Parameter, text: str) -> flo
 
     seconds = duration_s(text)
     if seconds is None:
-        raise click.BadParameter(f"{text!r} is not like 90s, 30min, 2h or 1d", param=option)
+        raise click.BadParameter(f"{text!r} is not like {SPANS}", param=option)
     if not 0 < seconds <= PAUSE_S_MAX:
         raise click.BadParameter(
             f"{text!r} is not from 1s to 7d; for longer, set replica.enabled = false", param=option

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edge_store.cli.values import POSITIVE, duration_s
+from edge_store.cli.values import POSITIVE, SPANS, duration_s
 
 if TYPE_CHECKING:
     from edge_store.ids import DeviceId
@@ -54,7 +54,9 @@ def moment(_context: click.Context, option: click.Parameter, text: str | None) -
     except ValueError:
         found = None
     if found is None or found.tzinfo is None:
-        raise click.BadParameter(f"{text!r} is not like 2026-01-31T08:00:00Z or 2h", param=option)
+        raise click.BadParameter(
+            f"{text!r} is not like 2026-01-31T08:00:00Z, nor a time ago: {SPANS}", param=option
+        )
     return found
 
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import click
 
 __all__ = [
-    "AT_LEAST_ZERO", "LABEL_NAME", "POSITIVE", "SIZE", "Finite", "bound", "duration_s",
-    "group_option", "tell_unused", "value_options",
+    "AT_LEAST_ZERO", "LABEL_NAME", "POSITIVE", "SIZE", "SPAN", "SPANS", "Finite", "bound",
+    "duration_s", "group_option", "tell_unused", "value_options",
 ]  # fmt: skip
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -21,8 +21,9 @@ Given = Iterable[tuple[str, str]]
 
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
 BROKEN = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
-DURATION = re.compile(r"([0-9]{1,6})(s|min|h|d)", re.ASCII)
-UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+DURATION = re.compile(r"([0-9]{1,6})(s|m|min|h|d)", re.ASCII)
+UNITS_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+SPANS = "90s, 30min (or 30m), 2h or 1d"
 SIZE_TEXT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(|k|M|G|T)(i?)B", re.ASCII)
 POWERS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
 LABEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)  # as fleet.toml takes it
@@ -52,7 +53,23 @@ class Size(click.ParamType[int]):
         return round(float(found[1]) * unit)
 
 
-SIZE = Size()
+class Span(click.ParamType[float]):
+    """Seconds, as in 90s, 30min (or 30m), 2h or 1d."""
+
+    name = "span"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        seconds = duration_s(value)
+        if seconds is None:
+            self.fail(f"{value!r} is not like {SPANS}.", param, ctx)
+        return seconds
+
+
+SIZE, SPAN = Size(), Span()
 POSITIVE = Finite(min=0, min_open=True)
 AT_LEAST_ZERO = Finite(min=0)
 
@@ -120,6 +137,6 @@ def _value(text: str) -> str | int | float:
 
 
 def duration_s(text: str) -> float | None:
-    """The seconds of 90s, 30min, 2h or 1d."""
+    """The seconds of 90s, 30min (or 30m), 2h or 1d."""
     found = DURATION.fullmatch(text)
     return float(found[1]) * UNITS_S[found[2]] if found else None

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edge_store.errors import NotFound
 from edge_store.fleet.query import FleetAnswer, find_copies, query_fleet
 from edge_store.fleet.registry import Registry
@@ -11,6 +13,8 @@ from edge_store.replica.extent import DEVICE_ID
 from edge_store.result import Record
 
 __all__ = ["Centre", "saved_query"]
+
+SHOWN = 10  # boxes that are named
 
 
 class Centre(Record, frozen=True, kw_only=True):
@@ -50,9 +54,10 @@ class Centre(Record, frozen=True, kw_only=True):
             )
             if answer is not None:
                 return answer
-        return query_fleet(
+        answer = query_fleet(
             find_copies(self.folder), asked(False), params, rows_max=rows_max, timeout_s=timeout_s
         )
+        return msgspec.structs.replace(answer, absent_lake=self.lake_url)
 
     def lake_tables(self) -> frozenset[str]:
         """The tables that the lake has; none where there is no lake yet."""
@@ -61,6 +66,29 @@ class Centre(Record, frozen=True, kw_only=True):
         from edge_store.fleet.lake.store import Lake, watermarks  # noqa: PLC0415
 
         return frozenset(watermarks(Lake(self.lake_url)).tables)
+
+    def require_known(self, device_id: str) -> None:
+        """Refuse a box that nothing here is of.
+
+        Raises:
+            NotFound: there is neither a copy of it, nor a row in the lake.
+        """
+        known = sorted({path.name.partition(".")[0] for path in self._all_copies()})
+        if device_id in known or self._is_in_lake(device_id):
+            return
+        shown = ", ".join(known[:SHOWN]) + (" …" if len(known) > SHOWN else "")
+        raise NotFound(
+            f"{self.folder} has no box {device_id}" + (", nor has the lake" * bool(self.lake_url)),
+            hint=f"it has {shown}" if known else "it has no copy: `fleet stats --by device`",
+        )
+
+    def _is_in_lake(self, device_id: str) -> bool:
+        if self.lake_url is None:
+            return False
+        from edge_store.fleet.lake.store import Lake, watermarks  # noqa: PLC0415
+
+        tables = watermarks(Lake(self.lake_url)).transactions.values()
+        return any(each.get(f"box/{device_id}") is not None for each in tables)
 
     def _all_copies(self) -> list[Path]:
         """Those that are kept aside, too."""

@@ -17,11 +17,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from edge_store.errors import EdgeStoreError, NotFound
+from edge_store.errors import EdgeStoreError, NotFound, QueryRefused
 from edge_store.fleet.copies import require_named, require_own
 from edge_store.fleet.relations import Relation, quoted, relations, shadowed
 from edge_store.identity import read_device_id
-from edge_store.query import QueryResult, run_query
+from edge_store.query import LISTED, QueryResult, run_query
 from edge_store.replica.extent import DEVICE_ID
 from edge_store.result import Record
 from edge_store.sql import sql
@@ -31,6 +31,9 @@ __all__ = ["FleetAnswer", "Unread", "find_copies", "query_fleet"]
 
 COPY_TIMEOUT_S = 600.0  # of one box's rows
 STEPS_BETWEEN_CHECKS = 100_000  # SQLite virtual machine steps; about 10 ms
+FLEET_LISTED = (
+    '`edge-store fleet query --in DIR --live "select name from sqlite_schema"` lists them'
+)
 WORD = re.compile(r"\w+")
 # Of the temporary file of one query, which is gone after it; never of a box's file or a copy.
 SCRATCH_PRAGMAS = ("journal_mode = MEMORY", "synchronous = OFF", "temp_store = FILE")
@@ -44,11 +47,14 @@ class Unread(Record, frozen=True, kw_only=True):
 
 
 class FleetAnswer(Record, frozen=True, kw_only=True):
-    """The rows, how many boxes they are from, and the boxes that are missing."""
+    """The rows, how many boxes they are from, and the boxes that are missing. ``absent_lake``: the
+    one that was to be asked, where there is none, so that the copies answered.
+    """
 
     result: QueryResult
     boxes: int
     unread: tuple[Unread, ...]
+    absent_lake: str | None = None
 
 
 def find_copies(folder: Path) -> list[Path]:
@@ -101,6 +107,9 @@ def query_fleet(
                     unread.append(Unread(path=path, error=str(exc)))
             scratch.execute("PRAGMA query_only = 1")
             result = run_query(scratch, statement, params, rows_max=rows_max, timeout_s=timeout_s)
+        except QueryRefused as exc:
+            exc.hint = FLEET_LISTED if exc.hint == LISTED else exc.hint
+            raise
         finally:
             scratch.close()
     return FleetAnswer(result=result, boxes=boxes, unread=tuple(unread))

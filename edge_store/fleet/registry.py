@@ -202,13 +202,13 @@ def parse_registry(text: str, path: Path) -> Registry:
     try:
         return msgspec.convert(tree, Registry)
     except msgspec.ValidationError as exc:
-        raise _explained(exc, path) from exc
+        raise _explained(exc, path, tree) from exc
 
 
-def _explained(exc: msgspec.ValidationError, path: Path) -> ConfigError:
+def _explained(exc: msgspec.ValidationError, path: Path, tree: dict[str, Any]) -> ConfigError:
     """The message, which ends with the path, with that before it."""
     text, _, place = str(exc).partition(" - at `$")
-    key = place.rstrip("`").lstrip(".")
+    key = _named(place.rstrip("`").lstrip("."), tree)
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
     if unknown:
         known: Any = Store if key else Registry
@@ -217,6 +217,21 @@ def _explained(exc: msgspec.ValidationError, path: Path) -> ConfigError:
         key = f"{key}.{unknown[1]}".lstrip(".")
         return ConfigError(f"{path}: {key}: there is no such key{meant}", hint=HINT)
     return ConfigError(f"{path}: {f'{key}: ' if key else ''}{text}", hint=HINT)
+
+
+def _named(place: str, tree: dict[str, Any]) -> str:
+    """The path of what is wrong, with the names of the person's own that msgspec leaves out: of a
+    box in ``[labels]``, of its label, of a query.
+    """
+    table, *steps = place.split("[...]")
+    for name, value in tree[table].items() if steps else ():
+        if len(steps) == 2 and isinstance(value, dict):
+            wrong = next((own for own, each in value.items() if not isinstance(each, str)), None)
+            if wrong is not None:
+                return f"{table}.{name}.{wrong}"
+        elif len(steps) == 1 and not isinstance(value, dict if table == "labels" else str):
+            return f"{table}.{name}"
+    return place
 
 
 def _require_name(name: str, where: str) -> None:

@@ -41,6 +41,7 @@ class Found(Record, frozen=True, kw_only=True):
 
     result: QueryResult
     unread: tuple[Unread, ...]
+    absent_lake: str | None = None  # as a FleetAnswer has it
 
 
 def search_fleet(centre: Centre, wanted: Wanted, *, timeout_s: float) -> Found:
@@ -49,7 +50,7 @@ def search_fleet(centre: Centre, wanted: Wanted, *, timeout_s: float) -> Found:
     Raises:
         InvalidRequest: the text is empty.
         QueryRefused: it takes too long.
-        NotFound: there are neither copies nor a lake.
+        NotFound: there are neither copies nor a lake, or nothing of the box.
     """
     if not wanted.text:
         raise InvalidRequest("the text to search for is empty", hint="give some letters of it")
@@ -74,11 +75,17 @@ def search_fleet(centre: Centre, wanted: Wanted, *, timeout_s: float) -> Found:
         except NotFound:
             if name is None:
                 raise
+    if wanted.device_id is not None and not rows and not unread:
+        centre.require_known(wanted.device_id)
     once = {(row[1], row[2]): row for row in reversed(rows)}  # of two the lake's
     ordered = sorted(once.values(), key=lambda row: row[1:3])
     ordered.sort(key=lambda row: row[0], reverse=True)
     result = QueryResult(columns=COLUMNS, rows=ordered[: wanted.limit], is_cut=False)
-    return Found(result=result, unread=tuple(sorted(unread, key=lambda each: each.path)))
+    return Found(
+        result=result,
+        unread=tuple(sorted(unread, key=lambda each: each.path)),
+        absent_lake=centre.lake_url if name is None else None,
+    )
 
 
 def _lake_statement(centre: Centre) -> str | None:

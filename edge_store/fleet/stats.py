@@ -37,6 +37,7 @@ class FleetStats(Record, frozen=True, kw_only=True):
 
     result: QueryResult
     unread: tuple[Unread, ...]
+    absent_lake: str | None = None  # as a FleetAnswer has it
 
 
 def fleet_stats(centre: Centre, by: By | None, since_ms: int, *, timeout_s: float) -> FleetStats:
@@ -84,7 +85,7 @@ def fleet_stats(centre: Centre, by: By | None, since_ms: int, *, timeout_s: floa
         names = names[1:]
     unread = tuple(sorted(found, key=lambda each: each.path))
     result = QueryResult(columns=names, rows=rows, is_cut=use.result.is_cut)
-    return FleetStats(result=result, unread=unread)
+    return FleetStats(result=result, unread=unread, absent_lake=use.absent_lake)
 
 
 def _gap(admitted: int, in_flight: int, missing: int) -> tuple[int, int, float]:

@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from edge_store import exits
+from edge_store.cli.fleet import fleet
 from edge_store.cli.main import cli, report
-from edge_store.cli.values import POSITIVE, bound
+from edge_store.cli.values import POSITIVE, SPAN, SPANS, bound
 from edge_store.errors import ConfigError, NotAnEdgeStoreFile
 from edge_store.ids import new_result_id
 
@@ -56,6 +57,15 @@ def test_seconds_are_a_positive_number(given: str) -> None:
     with pytest.raises(click.BadParameter):
         POSITIVE.convert(given, None, None)
     assert POSITIVE.convert("0.5", None, None) == 0.5
+
+
+def test_spans_are_the_same_for_all_and_told_where_one_is_refused() -> None:
+    given = {"90s": 90, "10m": 600, "10min": 600, "2h": 7200, "1d": 86400}
+    assert {text: SPAN.convert(text, None, None) for text in given} == given
+    for arguments in (["stats", "--since"], ["heads", "--dead-after"], ["health", "--dead-after"]):
+        option = "--from" if arguments[0] != "stats" else "--in"
+        done = CliRunner().invoke(fleet, [*arguments, "10x", option, "."])
+        assert (done.exit_code, SPANS in " ".join(done.stderr.split())) == (2, True), done.stderr
 
 
 def test_value_that_is_not_utf8_is_named() -> None:

@@ -60,6 +60,8 @@ def test_boxes_are_listed_with_their_copies_and_labels(tmp_path: Path) -> None:
         ("box-2", None, None),
     ]
     assert (lines[0]["older"], lines[0]["restored_at"]) == (1, "2027-01-15T08:00:01Z")
+    assert lines[1]["labels"] == {"site": "paris"}
+    assert "box-2,site=paris," in run("ls", "--in", str(tmp_path), "--csv").output
     only = run("ls", "--in", str(tmp_path), "--group", "site=paris").output
     assert json.loads(only)["device_id"] == "box-2"
 

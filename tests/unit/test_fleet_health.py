@@ -5,9 +5,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from support.fleet_health import DAY, MINUTE, NOW, Centre, found, make_copy, names
 
 from edge_store.alerts import AlarmName
+from edge_store.cli.fleet_health import health
 from edge_store.fleet.copies import is_same
 from edge_store.fleet.heads import DEAD_AFTER_S, LATE_AFTER_S, HeadState
 from edge_store.fleet.health.facts import Facts, Gap, HeadHere, facts_of
@@ -118,6 +120,8 @@ def test_requests_without_a_row_are_found_while_their_boots_are_young() -> None:
 def test_a_drill_that_failed_is_found_by_the_head_or_by_the_copy() -> None:
     failed = head(machine=msgspec.structs.replace(MACHINE, drill_failed=True))
     assert names(box(failed)) == ["drill_failed"]
+    assert "no copy here" in found(box(failed), "drill_failed")
+    assert "the copy here is from before" in found(box(failed, facts()), "drill_failed")
     assert found(box(failed, facts(drill_failure="two rows")), "drill_failed") == "two rows"
     told_by_copy = facts(drill_failure="two rows")
     assert names(box(head(machine=None), told_by_copy)) == ["drill_failed"]
@@ -421,3 +425,10 @@ def test_every_finding_has_an_alarm_and_every_alarm_of_the_fleet_a_finding() -> 
     assert {Finding(name=name, message="").alarm for name in NAMES} == {
         name for name in AlarmName if name.is_of_fleet
     }
+
+
+def test_textfile_that_cannot_be_written_is_said_as_all_errors_are(tmp_path: Path) -> None:
+    arguments = ["--from", str(tmp_path), "--textfile", str(tmp_path / "nowhere" / "x.prom")]
+    done = CliRunner().invoke(health, arguments)
+    assert (done.exit_code, done.stderr.count("edge-store: ")) == (1, 1), done.stderr
+    assert "x.prom cannot be written: No such file" in done.stderr

@@ -104,6 +104,13 @@ def test_value_that_is_missing_or_not_used_is_named(fleet: Path) -> None:
     assert ask(fleet, "SELECT :ms", ms=1, sm=1).result.unused == ("sm",)
 
 
+def test_wrong_name_is_answered_with_the_command_of_the_fleet(fleet: Path) -> None:
+    with pytest.raises(QueryRefused, match="no such table") as caught:
+        ask(fleet, "SELECT * FROM nosuch")
+    assert "fleet query --in DIR --live" in caught.value.hint
+    assert ("completeness",) in rows(fleet, "SELECT name FROM sqlite_schema")
+
+
 def test_endless_statement_is_stopped(fleet: Path) -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
     with pytest.raises(QueryRefused, match="longer than"):

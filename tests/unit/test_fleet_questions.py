@@ -14,9 +14,10 @@ from support.replicating import Database
 from edge_store.errors import InvalidRequest, NotFound, QueryRefused
 from edge_store.fleet.centre import Centre, saved_query
 from edge_store.fleet.lake.store import Lake
+from edge_store.fleet.query import FleetAnswer
 from edge_store.fleet.registry import Registry
 from edge_store.fleet.search import Found, Wanted, search_fleet
-from edge_store.fleet.stats import By, fleet_stats
+from edge_store.fleet.stats import By, FleetStats, fleet_stats
 from edge_store.result import Content, JsonState, Operation, Output, Status
 
 DAY_MS = 86_400_000
@@ -192,6 +193,30 @@ def test_search_for_nothing_is_refused(boxes: Boxes) -> None:
 def test_search_beyond_its_time_is_stopped(boxes: Boxes) -> None:
     with pytest.raises(QueryRefused, match="longer than"):
         search_fleet(boxes.centre("requests"), Wanted(text="x"), timeout_s=0.000_001)
+
+
+@pytest.mark.parametrize("lake", LAKES)
+def test_search_of_a_box_that_nobody_knows_names_those_that_are_known(
+    boxes: Boxes, lake: str
+) -> None:
+    with pytest.raises(NotFound, match="no box nosuch") as caught:
+        search_fleet(boxes.centre(lake), Wanted(text="x", device_id="nosuch"), timeout_s=20)
+    assert caught.value.hint == "it has box-a, box-b"
+    in_lake = Centre(folder=boxes.folder / "nothing", lake_url=boxes.lake)
+    wanted = Wanted(text="nowhere", device_id="box-a")
+    assert search_fleet(in_lake, wanted, timeout_s=20).result.rows == []
+
+
+def test_lake_that_is_not_there_is_named(boxes: Boxes) -> None:
+    absent = Centre(folder=boxes.folder, lake_url=f"{boxes.folder}/nolake")
+    answers: list[FleetAnswer | FleetStats | Found] = [
+        absent.ask("SELECT 1", rows_max=1, timeout_s=20),
+        fleet_stats(absent, By.MODEL, 0, timeout_s=20),
+        search_fleet(absent, Wanted(text="x"), timeout_s=20),
+    ]
+    assert [each.absent_lake for each in answers] == [absent.lake_url] * 3
+    there = boxes.centre("results").ask("SELECT 1", rows_max=1, timeout_s=20)
+    assert there.absent_lake is None
 
 
 def test_saved_query_is_found_by_its_name() -> None:

@@ -213,9 +213,8 @@ def _of_drills(
     machine = head.machine if head is not None else None
     failure = facts.drill_failure if facts is not None else None
     if machine.drill_failed if machine is not None else failure is not None:
-        yield Finding(
-            name="drill_failed", message=failure or "its head says so; it has no copy here"
-        )
+        here = "the copy here is from before that" if facts else "it has no copy here"
+        yield Finding(name="drill_failed", message=failure or f"its head says so; {here}")
     if facts is None or bounds.drill_after_s <= 0 or (judged and judged.state is HeadState.DEAD):
         return
     proven = head.proven.seq if head is not None and head.proven else 0

@@ -14,7 +14,7 @@ try:
 except ImportError as exc:
     raise ConfigError(
         f"the lake needs the package {exc.name}, which is not installed",
-        hint='pip install "edge-store[fleet]"',
+        hint="pip install \"edge-store[fleet]\"; from a checkout, pip install -e '.[fleet]'",
     ) from exc
 
 __all__: list[str] = []
