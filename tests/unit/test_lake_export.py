@@ -8,13 +8,14 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 from deltalake import CommitProperties, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError
 from support.lakes import exported, in_copies, in_lake
 from support.replicating import Database
 
-from edge_store.errors import ConfigError, LakeOvertaken, NotFound
+from edge_store.errors import ConfigError, LakeFailed, LakeOvertaken, NotFound
 from edge_store.fleet.lake import append, care
 from edge_store.fleet.lake.append import Appender
-from edge_store.fleet.lake.store import Lake, watermarks
+from edge_store.fleet.lake.store import Lake, lake_errors, watermarks
 from edge_store.fleet.lake.tables import TABLES, Source, rows_after, schema_of
 from edge_store.identity import create_identity
 from edge_store.recorder.deletions import Reason, delete_results
@@ -394,6 +395,12 @@ def test_expired_days_do_not_come_back(
     exported(folder, lake)
     assert in_lake(lake, "results") == []
     assert len(in_lake(lake, "outputs")) == 7
+
+
+def test_an_error_of_the_store_is_one_plain_line(lake: Lake) -> None:
+    with pytest.raises(LakeFailed) as failed, lake_errors(lake):
+        raise DeltaError("of S3\n   \x1b[31m↳\x1b[0m no answer\n")
+    assert str(failed.value) == f"the lake at {lake}: of S3 ↳ no answer"
 
 
 def test_a_place_that_is_no_lake_is_refused(lake: Lake) -> None:

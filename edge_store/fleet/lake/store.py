@@ -7,6 +7,7 @@ bits of that result's digest (see ``tables.Point``), and each box of a commit is
 ``box/<device id>``.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -38,6 +39,7 @@ BUCKETS_KEY = "edge_store.buckets"
 KEPT_SINCE = "kept-since"  # days from 1970: what is older was let go, and does not come again
 LEFT_OUT = "too-old"  # …/<device id>: rows of it came too late, and were left out
 EPOCH = date(1970, 1, 1)
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CONFIGURATION = {
     # of the others statistics would only make the log long
     "delta.dataSkippingStatsColumns": "device_id,timeline,seq,id,created_at",
@@ -134,12 +136,18 @@ def lake_errors(lake: Lake) -> Iterator[None]:
         yield
     except CommitFailedError as exc:
         raise LakeOvertaken(
-            f"the lake at {lake}: another writer was faster: {exc}", hint="run it again"
+            f"the lake at {lake}: another writer was faster: {_plain(exc)}", hint="run it again"
         ) from exc
     except (DeltaError, OSError) as exc:
         raise LakeFailed(
-            f"the lake at {lake}: {exc}", hint="see docs/operations.md; it may be tried again"
+            f"the lake at {lake}: {_plain(exc)}",
+            hint="see docs/operations.md; it may be tried again",
         ) from exc
+
+
+def _plain(exc: Exception) -> str:
+    """What it says, in one line: Delta's errors have several, in colours."""
+    return " ".join(COLOUR.sub("", str(exc)).split())
 
 
 class Watermarks:
