@@ -300,6 +300,18 @@ def test_a_copy_with_a_time_in_no_year_is_told_and_the_others_are_exported(
     assert len(in_lake(lake, "results")) == 5
 
 
+def test_a_copy_with_a_row_that_is_refused_forgets_all_the_same(
+    folder: Path, lake: Lake, box: Database, copy: Copy
+) -> None:
+    copy(box, "box-a")
+    exported(folder, lake, tables=("results",))
+    delete_results(box.connection, [1], Reason.FORGET)
+    box.write(1, created_at=2**62)
+    copy(box, "box-a")
+    (report,), _ = exported(folder, lake, tables=("results",))
+    assert (report.failed, report.forgotten) == (1, 1)
+
+
 def test_an_older_lake_gets_the_columns_that_are_new(
     folder: Path, lake: Lake, box: Database, copy: Copy
 ) -> None:

@@ -179,9 +179,12 @@ class _Table:
             try:
                 with Source(copy) as source:
                     report = replace(report, device_id=source.device_id)
-                    if self._table in self._plan.tables:
-                        appended = appender.append(source, forgotten)
-                        report = replace(report, **appended._asdict())
+                    try:
+                        if self._table in self._plan.tables:
+                            appended = appender.append(source, forgotten)
+                            report = replace(report, **appended._asdict())
+                    except StoreError as exc:  # what it says is forgotten goes all the same
+                        report = replace(report, error=str(exc), code=exc.code)
                     if forgetter.due(source):
                         appender.flush()  # while rows wait, the open table must not move on
                         report = replace(report, forgotten=forgetter.forget(source))
