@@ -6,7 +6,6 @@ files lead to is passed over: the state is made of those.
 """
 
 import asyncio
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -38,7 +37,7 @@ from edge_store.replica.scratch import Scratch
 from edge_store.replica.traffic import Count, pages_of, uncounted
 from edge_store.result import Record
 
-__all__ = ["Progress", "Rebuilt", "Source", "Stage", "require_space", "send_to_disk"]
+__all__ = ["Progress", "Rebuilt", "Source", "Stage", "require_space"]
 
 LISTINGS = 4  # as often is a listing that is out of date read again
 LOOK_S = 0.2  # at how much of the database is there
@@ -201,7 +200,7 @@ class Source:
                 replica = copy.with_name("replica")
                 await asyncio.to_thread(_lay_out_anew, chosen, download, replica)
             try:
-                await self._apply(replica, point, copy, database_bytes, scratch)
+                await self._apply(replica, point, copy, database_bytes)
             except RestoreFailed as exc:
                 if not await asyncio.to_thread(download.has_all, chosen) or (
                     is_read_there and await self._has_more_snapshots(files)
@@ -219,9 +218,7 @@ class Source:
 
         return downloading
 
-    async def _apply(
-        self, replica: Path, point: Point, copy: Path, database_bytes: int, scratch: Scratch
-    ) -> None:
+    async def _apply(self, replica: Path, point: Point, copy: Path, database_bytes: int) -> None:
         """Run ``litestream restore`` on a folder; of more than one chain it chooses as we do."""
         program = await asyncio.to_thread(find_litestream)
         source = copy.with_name("source.db")  # a name in the configuration only: it is never made
@@ -249,9 +246,7 @@ class Source:
             stderr=asyncio.subprocess.PIPE,
             in_own_session=False,
         )
-        watching = asyncio.ensure_future(
-            self._watch(copy, database_bytes, is_lasting=scratch.is_lasting)
-        )
+        watching = asyncio.ensure_future(self._watch(copy, database_bytes))
         try:
             _stdout, stderr = await process.communicate()
         finally:
@@ -263,17 +258,13 @@ class Source:
         if process.returncode != 0:
             raise self._failure(stderr.decode(errors="replace"))
 
-    async def _watch(self, copy: Path, expected: int, *, is_lasting: bool) -> None:
+    async def _watch(self, copy: Path, expected: int) -> None:
         """Tell how much of the database is written, until cancelled."""
         writing = copy.with_name(f"{copy.name}.tmp")
-        sent = 0
         while True:
             for path in (writing, copy):
                 with suppress(FileNotFoundError):
-                    size = path.stat().st_size
-                    if not is_lasting and size > sent:
-                        sent = send_to_disk(path, sent, size)
-                    done = min(size, expected)
+                    done = min(path.stat().st_size, expected)
                     self._on_progress(
                         Progress(stage=Stage.REBUILDING, done=done, expected=expected)
                     )
@@ -322,18 +313,6 @@ def _is_state(copy: Path, download: Download, other: LtxFile) -> bool:
         raise Vanished from exc
     except RestoreFailed:
         return True
-
-
-def send_to_disk(path: Path, begin: int, end: int) -> int:
-    """Let the kernel begin to write what of a file is in memory only; returns ``end``. Litestream
-    flushes all of it in the end: in one piece that stands in the way of the daemon's commits.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
-    return end
 
 
 def require_space(folder: Path, database: int, download: int) -> None:
