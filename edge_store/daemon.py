@@ -36,6 +36,7 @@ from edge_store.api.server import (
     url_of,
 )
 from edge_store.api.services import Services
+from edge_store.beside import working_beside
 from edge_store.config import Config, EngineKind, EngineSection, read_credential
 from edge_store.engine import Engine
 from edge_store.errors import (
@@ -46,20 +47,20 @@ from edge_store.errors import (
     StoreError,
 )
 from edge_store.health import read_health, watch
-from edge_store.identity import create_identity
-from edge_store.ids import DeviceId
 from edge_store.keys import keys_at_start
 from edge_store.lock import DatabaseLock
 from edge_store.observability.looplag import measured_lag
 from edge_store.observability.metrics import Metrics
 from edge_store.queue.room import Queue, running
 from edge_store.recorder.app import Recorder
+from edge_store.recorder.around import Around
 from edge_store.recorder.boot import begin_boot
 from edge_store.recorder.damage import examine
 from edge_store.recorder.disk import Disk
 from edge_store.recording import (
     drills_of,
     let_go,
+    prepare,
     queue_beside,
     reading,
     recording,
@@ -67,19 +68,14 @@ from edge_store.recording import (
     sharing_readers,
 )
 from edge_store.result import Boot
-from edge_store.schema import migrate
-from edge_store.sql import sql
 from edge_store.sqlite import (
-    Connection,
     DatabaseThread,
     is_index_held,
     open_writer,
     require_safe_sqlite,
-    translated,
 )
 from edge_store.stopping import Drain, Stopping
 from edge_store.systemd import notify
-from edge_store.wal import checkpoint
 from edge_store.watching import Watched, watching
 
 __all__ = ["build_engine", "serve"]
@@ -152,7 +148,7 @@ async def _serve(
         database = await DatabaseThread.open(
             lambda: open_writer(path, busy_timeout_ms=config.store.busy_timeout_ms), path
         )
-        device_id = await database.run(_prepare, config.device.id, index_was_held=index_was_held)
+        device_id = await database.run(prepare, config.device.id, index_was_held=index_was_held)
         alarms.device = device_id
         keys = await database.run(keys_at_start)
         require_guarded(listener, config.server, has_keys=bool(keys))
@@ -233,7 +229,13 @@ async def _answer(
         reading(box.path) as queries,
         in_background(recorder, reader, config, shut_out) as background,
         drills_of(config, box.boot, replica, box.database, recorder.change, box.alarms) as drills,
-    ):
+        working_beside(
+            Around(
+                config, box.path, box.boot, recorder.commits, recorder.change, disk, metrics,
+                box.alarms, replica,
+            )
+        ),
+    ):  # fmt: skip
         watch(metrics, box.path, disk, recorder, replica, drills)
         up = Up(recorder, queue, replica, drills, damaged)
         services = Services(
@@ -381,20 +383,3 @@ async def _loaded(loaded: asyncio.Future[None], stopping: Stopping) -> bool:
         return False
     await loaded
     return True
-
-
-def _prepare(connection: Connection, device_id: str, *, index_was_held: bool) -> DeviceId:
-    with translated("the database cannot be prepared"):
-        migrate(connection)
-        (ended,) = connection.execute(sql("select_last_boot_ended")).fetchone()
-    if index_was_held and not ended:
-        # The replica may hold a commit that this file does not (see is_index_held). An empty WAL
-        # makes Litestream upload the whole database, and so forget it.
-        log.warning("wal_emptied", consequence="the replica is uploaded anew")
-        if not checkpoint(connection):
-            raise StoreError(
-                "another process reads the database since before the crash, and does not let go",
-                hint="end it (`fuser -v` on the -shm file names it), then start again",
-            )
-    with translated("the database cannot be prepared"):
-        return create_identity(connection, device_id)

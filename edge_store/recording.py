@@ -21,7 +21,9 @@ from edge_store.alerts import Alarms
 from edge_store.api.inside import Inside
 from edge_store.config import Config, ReplicaMode
 from edge_store.engine import Engine
-from edge_store.errors import EdgeStoreError
+from edge_store.errors import EdgeStoreError, StoreError
+from edge_store.identity import create_identity
+from edge_store.ids import DeviceId
 from edge_store.jsonrepair import JsonWorkers
 from edge_store.lock import DatabaseLock
 from edge_store.observability.metrics import Metrics
@@ -38,12 +40,16 @@ from edge_store.recorder.slots import Slots
 from edge_store.recorder.waits import Waits
 from edge_store.recorder.writer import Writer
 from edge_store.result import Boot
-from edge_store.sqlite import DatabaseThread, open_reader
+from edge_store.schema import migrate
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, DatabaseThread, open_reader, translated
 from edge_store.systemd import feed_watchdog
+from edge_store.wal import checkpoint
 
 __all__ = [
     "drills_of",
     "let_go",
+    "prepare",
     "queue_beside",
     "reading",
     "recording",
@@ -195,3 +201,25 @@ def queue_beside(
         refusal_of=disk.refusal_of,
         metrics=metrics,
     )
+
+
+def prepare(connection: Connection, device_id: str, *, index_was_held: bool) -> DeviceId:
+    """The newest schema, and whose file it is; before there is a boot.
+
+    Raises:
+        StoreError: a process from before a crash holds the database, or it cannot be written.
+    """
+    with translated("the database cannot be prepared"):
+        migrate(connection)
+        (ended,) = connection.execute(sql("select_last_boot_ended")).fetchone()
+    if index_was_held and not ended:
+        # The replica may hold a commit that this file does not (see is_index_held). An empty WAL
+        # makes Litestream upload the whole database, and so forget it.
+        log.warning("wal_emptied", consequence="the replica is uploaded anew")
+        if not checkpoint(connection):
+            raise StoreError(
+                "another process reads the database since before the crash, and does not let go",
+                hint="end it (`fuser -v` on the -shm file names it), then start again",
+            )
+    with translated("the database cannot be prepared"):
+        return create_identity(connection, device_id)

@@ -6,13 +6,15 @@ written as a number is bound as one. What has a leading zero or an exponent may 
 
 import math
 import re
+import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
 
 __all__ = [
-    "AT_LEAST_ZERO", "LABEL_NAME", "POSITIVE", "SIZE", "SPAN", "SPANS", "Finite", "bound",
+    "AT_LEAST_ZERO", "LABEL_NAME", "MOMENT", "POSITIVE", "SIZE", "SPAN", "SPANS", "Finite", "bound",
     "duration_s", "group_option", "tell_unused", "value_options",
 ]  # fmt: skip
 
@@ -24,6 +26,7 @@ BROKEN = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
 DURATION = re.compile(r"([0-9]{1,6})(s|m|min|h|d)", re.ASCII)
 UNITS_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 SPANS = "90s, 30min (or 30m), 2h or 1d"
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 SIZE_TEXT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(|k|M|G|T)(i?)B", re.ASCII)
 POWERS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
 LABEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)  # as fleet.toml takes it
@@ -69,7 +72,35 @@ class Span(click.ParamType[float]):
         return seconds
 
 
-SIZE, SPAN = Size(), Span()
+class Moment(click.ParamType[int]):
+    """UTC milliseconds: a time ago, as a span; a day, from its beginning in UTC; or a time with its
+    zone: without one it would be taken for another zone's.
+    """
+
+    name = "time"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        ago_s = duration_s(value.removesuffix("ago").rstrip())
+        if ago_s is not None:
+            return time.time_ns() // 1_000_000 - round(ago_s * 1000)
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            found = None
+        if found is None or (found.tzinfo is None and not DAY.fullmatch(value)):
+            self.fail(
+                f"{value!r} is not like 2026-01-31, 2026-01-31T08:00Z, nor a time ago: {SPANS}",
+                param,
+                ctx,
+            )
+        return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+SIZE, SPAN, MOMENT = Size(), Span(), Moment()
 POSITIVE = Finite(min=0, min_open=True)
 AT_LEAST_ZERO = Finite(min=0)
 

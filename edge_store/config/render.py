@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, get_type_hints
 import msgspec
 
 from edge_store.config.load import Loaded
+from edge_store.config.replica import LEAST_S
 from edge_store.config.section import Section
-from edge_store.config.sections import LEAST_S, Config
+from edge_store.config.sections import Config
 
 __all__ = ["ShownSetting", "documented_settings", "render_toml", "shown_settings"]
 

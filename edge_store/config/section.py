@@ -1,8 +1,10 @@
 """What every section is."""
 
+from pathlib import Path
+
 import msgspec
 
-__all__ = ["KIB", "MIB", "Section"]
+__all__ = ["KIB", "MIB", "Section", "absolute"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -10,3 +12,8 @@ MIB = 1024 * KIB
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One table of the TOML file."""
+
+
+def absolute(directory: Path, path: str) -> str:
+    """A path of the file's folder; empty stays empty."""
+    return str((directory / path).absolute()) if path else ""

@@ -18,7 +18,7 @@ import pytest
 from support.replicating import ROOT
 
 from edge_store.chain import verify_chain
-from edge_store.daemon import _prepare
+from edge_store.recording import prepare
 from edge_store.sqlite import Connection, is_index_held, open_writer
 from edge_store.wal import wal_bytes
 
@@ -145,7 +145,7 @@ def test_index_held_by_another_process_hides_it_and_start_empties_the_wal(
         assert stored(connection) == FIRST, "it is hidden: else this test proves nothing"
         assert wal_bytes(path) > 0
 
-        assert _prepare(connection, DEVICE, index_was_held=True) == DEVICE
+        assert prepare(connection, DEVICE, index_was_held=True) == DEVICE
 
         assert wal_bytes(path) == 0
         assert stored(connection) == FIRST

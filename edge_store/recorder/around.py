@@ -1,0 +1,32 @@
+"""What a room that works beside requests is given: it follows what is committed, and owns nothing
+that a request waits for.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edge_store.alerts import Alarms
+from edge_store.config import Config
+from edge_store.observability.metrics import Metrics
+from edge_store.recorder.commits import Commits
+from edge_store.recorder.disk import Disk
+from edge_store.result import Boot
+
+__all__ = ["Around"]
+
+
+class Around(NamedTuple):
+    """``path`` is the database's: a room opens its own reader. ``change`` is ``Recorder.change``:
+    the one way to write there. ``replica`` is None where there is none.
+    """
+
+    config: Config
+    path: Path
+    boot: Boot
+    commits: Commits
+    change: Callable[..., Awaitable[Any]]
+    disk: Disk
+    metrics: Metrics
+    alarms: Alarms
+    replica: Any
