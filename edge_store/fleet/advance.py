@@ -35,6 +35,7 @@ from edge_store.sqlite import Connection, check_integrity, open_copy, open_reade
 
 __all__ = ["Advanced", "Limits", "advance", "is_told"]
 
+AT_ONCE_BYTES = 1 << 20  # files of so many are fetched before the database's size is known
 FICLONE = 0x40049409  # Linux: share the blocks of another file
 
 
@@ -46,6 +47,7 @@ class Advanced(Record, frozen=True, kw_only=True):
     results: int
     newest_at: int | None
     witnesses: tuple[LtxFile, ...]
+    schema_version: int
 
 
 class Limits(NamedTuple):
@@ -87,14 +89,16 @@ async def advance(
                 download = Download(
                     location, credentials, scratch, lambda _bytes: None, limits.pace
                 )
-                size = await onwards.database_bytes(download)
-                require_space(scratch.folder, size, download.missing(onwards.chosen))
+                if sum(file.size for file in onwards.chosen) > AT_ONCE_BYTES:
+                    size = await onwards.database_bytes(download)  # asks for the last one's head
+                    require_space(scratch.folder, size, download.missing(onwards.chosen))
                 fetched = await onwards.fetch(download)
+                require_space(scratch.folder, await onwards.database_bytes(download), 0)
                 files = [(download.path(file), file) for file in onwards.chosen]
                 new = scratch.work / copy.name
                 cancelled = threading.Event()
                 try:
-                    check = await asyncio.to_thread(
+                    check, version = await asyncio.to_thread(
                         _advanced, copy, new, files, head, cancelled.is_set
                     )
                 finally:
@@ -114,6 +118,7 @@ async def advance(
         results=check.results,
         newest_at=check.newest_at,
         witnesses=witnesses_of(onwards.listed, onwards.point.txid),
+        schema_version=version,
     )
 
 
@@ -123,8 +128,10 @@ def _advanced(
     files: Sequence[tuple[Path, LtxFile]],
     head: Head,
     is_over: Callable[[], bool],
-) -> ChainCheck:
-    """Make and check the new state at ``new``. On a thread; ends soon after ``is_over``."""
+) -> tuple[ChainCheck, int]:
+    """Make and check the new state at ``new``; its schema's version, too. On a thread; ends soon
+    after ``is_over``.
+    """
     try:
         with closing(open_reader(copy)) as connection, translated(f"{copy} cannot be read"):
             timeline, seq = connection.execute(sql("select_copy_extent")).fetchone()
@@ -133,20 +140,23 @@ def _advanced(
         apply_onwards(new, files)
         with closing(open_copy(new)) as connection, translated(f"{new} cannot be checked"):
             connection.set_progress_handler(is_over, STEPS_BETWEEN_CHECKS)
-            check = _check(connection, head, timeline, seq)
+            (version,) = connection.execute(sql("select_schema_version")).fetchone()
+            check = _check(connection, head, version, (timeline, seq))
             if not holds(connection, newest):
                 raise NotOnwards("the copy's newest commit is not in it")
     except StoreError as exc:
         raise NotOnwards(f"what came of its files: {exc}") from exc
-    return check
+    return check, version
 
 
-def _check(connection: Connection, head: Head, timeline: str | None, seq: int) -> ChainCheck:
-    """``timeline`` and ``seq`` are those of the copy that it came of."""
+def _check(
+    connection: Connection, head: Head, version: int, extent: tuple[str | None, int]
+) -> ChainCheck:
+    """``extent``: the timeline and the newest seq of the copy that it came of."""
+    timeline, seq = extent
     found = check_integrity(connection, full=True)
     if found != "ok":
         raise NotOnwards(f"what came of its files is damaged: {found}")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
     if read_device_id(connection) != head.device_id:
         raise NotOnwards("it is another box's")
     after, _seq = connection.execute(sql("select_copy_extent")).fetchone()

@@ -128,12 +128,14 @@ class BoxPull:
         self._older = set(older)
         self._path = copy_path(manner.into, box.device_id)
         self._report = BoxReport(device_id=box.device_id, store=box.store)
+        self._schema_version: int | None = None  # of the copy as this pull has made it
 
     async def pull(self) -> BoxReport:
         """Bring its copy up to date. Raises nothing of its own: what failed is in the report. It
         may be called again after a failure.
         """
         self._say(error=None, code=None, flags=())
+        self._schema_version = None
         try:
             await self._pull()
         except (EdgeStoreError, OSError) as exc:
@@ -190,7 +192,8 @@ class BoxPull:
 
     def _keep(self, standing: Standing) -> None:
         """What follows from a copy that is in its place. On a thread."""
-        if look_inside(self._path).schema_version > SCHEMA_VERSION:
+        version = self._schema_version or look_inside(self._path).schema_version
+        if version > SCHEMA_VERSION:
             self._say(flags=(*self._report.flags, Flag.SCHEMA_NEWER))
             standing = msgspec.structs.replace(standing, restored_txid=Txid(0))  # not all checked
         before = last_standing(self._path)
@@ -244,6 +247,7 @@ class BoxPull:
                 before_replacing=lambda new: self._make_room(new, is_kept=False),
             ),
         )
+        self._schema_version = done.schema_version
         self._say(
             how=How.ADVANCED,
             downloaded_bytes=done.downloaded_bytes,

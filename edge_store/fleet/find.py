@@ -3,12 +3,13 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from edge_store.errors import BoxFoundTwice, ConfigError, EdgeStoreError
+from edge_store.fleet.headless import boxes_of
 from edge_store.fleet.heads import list_heads
 from edge_store.fleet.registry import Registry, Store
 from edge_store.ids import DeviceId
-from edge_store.replica.extent import list_devices
 from edge_store.replica.location import Location, read_credentials
 from edge_store.replica.objects import Entry, Objects
 from edge_store.result import Record
@@ -76,8 +77,9 @@ def places_of(registry: Registry) -> list[Place]:
     return [Place(location=store.location(), store=store) for store in registry.stores]
 
 
-async def find_boxes(places: Sequence[Place], choice: Choice) -> Found:
-    """Ask all of them. One that does not answer is told of, and does not keep the others.
+async def find_boxes(places: Sequence[Place], choice: Choice, into: Path | None = None) -> Found:
+    """Ask all of them. One that does not answer is told of, and does not keep the others. ``into``:
+    the folder of the copies.
 
     Raises:
         ConfigError: there are no keys for one.
@@ -85,7 +87,7 @@ async def find_boxes(places: Sequence[Place], choice: Choice) -> Found:
     chosen: dict[DeviceId, list[FoundBox]] = defaultdict(list)
     unlisted, others = [], 0
     answers = await asyncio.gather(
-        *(_listed(place, choice) for place in places), return_exceptions=True
+        *(_listed(place, choice, into) for place in places), return_exceptions=True
     )
     for place, answer in zip(places, answers, strict=True):
         if isinstance(answer, EdgeStoreError) and not isinstance(answer, ConfigError):
@@ -107,12 +109,12 @@ async def find_boxes(places: Sequence[Place], choice: Choice) -> Found:
     )
 
 
-async def _listed(place: Place, choice: Choice) -> tuple[list[FoundBox], int]:
+async def _listed(place: Place, choice: Choice, into: Path | None) -> tuple[list[FoundBox], int]:
     """The chosen boxes of one place, and how many others there are."""
     credentials = read_credentials(place.location)
     heads = await list_heads(Objects(place.location, credentials, makes_folder=False))
     if choice.since is None:
-        devices = await list_devices(place.location, credentials, heads)
+        devices = await boxes_of(place.location, credentials, heads, into)
     else:
         devices = sorted(heads)
     boxes = [

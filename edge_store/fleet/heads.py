@@ -15,9 +15,8 @@ from edge_store.errors import EdgeStoreError
 from edge_store.fleet.copies import copy_path
 from edge_store.ids import DeviceId
 from edge_store.replica.extent import DEVICE_ID
-from edge_store.replica.heads import HEADS, Head, Heads, holds_commit
+from edge_store.replica.heads import HEADS, HEARTBEAT_S, Head, Heads, holds_commit
 from edge_store.replica.objects import Entry, Objects
-from edge_store.replica.telling import HEARTBEAT_S
 from edge_store.result import Record
 from edge_store.sql import sql
 from edge_store.sqlite import open_reader, translated

@@ -86,7 +86,7 @@ async def run_pass(
     registry = load_registry(into)
     places = [Place(location=asked.location)] if asked.location else places_of(registry)
     choice = Choice(registry=registry, group=asked.group, since=asked.since)
-    found = await find_boxes(places, choice)
+    found = await find_boxes(places, choice, into)
     if asked.group and asked.since is None and not (found.boxes or found.twice or found.unlisted):
         labels = ", ".join(f"{name}={value}" for name, value in asked.group.items())
         raise NotFound(

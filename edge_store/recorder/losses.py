@@ -3,16 +3,19 @@
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import structlog
 
 from edge_store.clock import now_ms
 from edge_store.errors import EdgeStoreError
 from edge_store.ids import BootId, ResultId
-from edge_store.observability.metrics import Metrics
 from edge_store.result import Record, Result
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
+
+if TYPE_CHECKING:  # a pull of many boxes forgets in their copies, and starts often
+    from edge_store.observability.metrics import Metrics
 
 __all__ = ["Loss", "Losses", "insert_losses"]
 
@@ -37,7 +40,7 @@ class Loss(Record, frozen=True, kw_only=True):
 class Losses:
     """Those that no COMMIT has carried yet. One past the bound is only logged and counted."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: "Metrics") -> None:
         self._metrics = metrics
         self._waiting: deque[Loss] = deque()
 

@@ -21,6 +21,7 @@ from edge_store.sqlite import Connection, driver, translated
 
 __all__ = [
     "HEADS",
+    "HEARTBEAT_S",
     "Counted",
     "Head",
     "Heads",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 HEADS = "heads"
+HEARTBEAT_S = 300.0  # while nothing changes, the same bytes are put there again after so long
 
 
 class Proven(Record, frozen=True, kw_only=True, forbid_unknown_fields=False):

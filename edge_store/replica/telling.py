@@ -15,19 +15,26 @@ import msgspec
 import structlog
 
 from edge_store.errors import EdgeStoreError
-from edge_store.replica.heads import Counted, Head, Heads, Proven, is_of_file, read_head
+from edge_store.replica.heads import (
+    HEARTBEAT_S,
+    Counted,
+    Head,
+    Heads,
+    Proven,
+    is_of_file,
+    read_head,
+)
 from edge_store.replica.machine import Machine
 from edge_store.replica.objects import Objects
 from edge_store.replica.refused import Refusal
 from edge_store.replica.status import Cause, Confirmed, ReplicaStatus
 from edge_store.sqlite import DatabaseThread
 
-__all__ = ["HEARTBEAT_S", "Telling"]
+__all__ = ["Telling"]
 
 log = structlog.get_logger(__name__)
 
 LOOK_S = 1.0
-HEARTBEAT_S = 300.0
 LAST_S = 5.0  # the store took the last sync just now
 
 

@@ -12,16 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
-from sqlite_utils import Database, Migrations
 
 from edge_store.errors import Corrupt, SchemaTooNew
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, complete_statement, driver
 
-__all__ = ["SCHEMA_VERSION", "altered", "migrate", "migrations", "require_schema", "statements"]
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+__all__ = ["SCHEMA_VERSION", "altered", "migrate", "require_schema", "statements"]
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +43,6 @@ DROP = {
 }  # blocks of damage.sql
 MISSING_SHOWN = 3  # of a dropped table each column is missing too
 
-migrations = Migrations("edge_store")
-
 
 def statements(name: str) -> Iterator[str]:
     """The SQL statements of one migration file, in order."""
@@ -53,20 +53,6 @@ def statements(name: str) -> Iterator[str]:
             yield pending.strip()
             pending = ""
     assert not pending.strip(), f"{name} ends inside a statement"
-
-
-def _migration(version: int, name: str) -> Callable[[Database], None]:
-    # Statement by statement: executescript() would commit the migration's transaction.
-    def apply(db: Database) -> None:
-        for statement in statements(name):
-            db.conn.execute(statement)
-        db.conn.execute(f"PRAGMA user_version = {version}")
-
-    return apply
-
-
-for _version, _name in enumerate(FILES, start=1):
-    migrations(name=_name.removesuffix(".sql"))(_migration(_version, _name))
 
 
 def migrate(connection: Connection) -> None:
@@ -86,7 +72,23 @@ def migrate(connection: Connection) -> None:
 
 
 def _apply(connection: Connection) -> None:
+    # imported here: who only reads a database starts in half the time
+    from sqlite_utils import Database, Migrations  # noqa: PLC0415
+
+    migrations = Migrations("edge_store")
+    for version, name in enumerate(FILES, start=1):
+        migrations(name=name.removesuffix(".sql"))(_migration(version, name))
     migrations.apply(Database(connection, recursive_triggers=False))
+
+
+def _migration(version: int, name: str) -> Callable[["Database"], None]:
+    # Statement by statement: executescript() would commit the migration's transaction.
+    def apply(db: "Database") -> None:
+        for statement in statements(name):
+            db.conn.execute(statement)
+        db.conn.execute(f"PRAGMA user_version = {version}")
+
+    return apply
 
 
 class Derived(NamedTuple):

@@ -12,6 +12,7 @@ import pytest
 
 from edge_store.cli.values import SIZE
 from edge_store.errors import ConfigError, DiskBudgetSpent, ReplicationError, StoreError
+from edge_store.fleet import headless
 from edge_store.fleet.box import Manner
 from edge_store.fleet.budget import DiskBudget, copies_bytes
 from edge_store.fleet.copies import Standing, copy_path, is_restore_due
@@ -220,3 +221,33 @@ def test_size_has_its_unit(text: str, size: int) -> None:
 def test_size_without_a_unit_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         SIZE.convert(text, None, None)
+
+
+async def test_folders_of_a_store_are_listed_once_an_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, asked, now = ["box-a", "box-b"], 0, 1_000_000
+
+    async def list_devices(*_: object) -> list[str]:
+        nonlocal asked
+        asked += 1
+        return there
+
+    monkeypatch.setattr(headless, "list_devices", list_devices)
+    monkeypatch.setattr(headless, "now_ms", lambda: now)
+    place = parse_location("s3://edge/fleet?endpoint=http://127.0.0.1:9")
+
+    async def boxes(*heads: str) -> tuple[list[DeviceId], int]:
+        found = await headless.boxes_of(place, None, {*map(DeviceId, heads)}, tmp_path / "into")
+        return found, asked
+
+    assert await boxes("box-a", "box-gone") == (["box-a", "box-b"], 1)
+    assert await boxes("box-a", "box-gone", "box-new") == (["box-a", "box-b", "box-new"], 1)
+    other = parse_location("s3://edge/other?endpoint=http://127.0.0.1:9")
+    await headless.boxes_of(other, None, {DeviceId("box-a")}, tmp_path / "into")
+    assert asked == 2
+    there = ["box-a", "box-c"]
+    now += headless.FRESH_MS
+    assert await boxes("box-a") == (["box-a", "box-c"], 3)
+    now -= 1  # a clock that was set back proves nothing
+    assert await boxes("box-a") == (["box-a", "box-c"], 4)
