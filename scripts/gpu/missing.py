@@ -8,11 +8,11 @@ SGLang's own needs are not followed: most of them are of models and backends tha
 
 import sys
 import tomllib
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 TESTS = ("openai", "pytest", "pytest-asyncio", "pytest-randomly", "pytest-timeout")
 # pip: sqlite-utils runs it for `sqlite-utils install`, which nobody calls; tqdm comes with torch.
@@ -21,10 +21,22 @@ MARKERS = {"python_version": "3.12", "python_full_version": "3.12.3", "extra": "
 
 
 def main(site: str, pyproject: str) -> int:
-    """Follow the requirements from edge-store down."""
+    """Print what SITE lacks."""
     here = {canonicalize_name(found.name): found for found in distributions(path=[site])}
+    faults = lacking(here, needs(pyproject))
+    sys.stdout.write("\n".join(faults or ["nothing is missing"]) + "\n")
+    return 1 if faults else 0
+
+
+def needs(pyproject: str) -> list[str]:
+    """What edge-store and its tests of the engine say that they need."""
     project = tomllib.loads(Path(pyproject).read_text(encoding="utf-8"))["project"]
-    left = [(text, "edge-store") for text in (*project["dependencies"], *TESTS)]
+    return [*project["dependencies"], *TESTS]
+
+
+def lacking(here: dict[NormalizedName, Distribution], needed: list[str]) -> list[str]:
+    """Follow the requirements from edge-store down."""
+    left = [(text, "edge-store") for text in needed]
     faults, seen = [], set()
     while left:
         text, by = left.pop()
@@ -40,8 +52,7 @@ def main(site: str, pyproject: str) -> int:
         elif name not in seen:
             seen.add(name)
             left += [(each, name) for each in found.requires or ()]
-    sys.stdout.write("\n".join(faults or [f"{len(seen)} packages, nothing missing"]) + "\n")
-    return 1 if faults else 0
+    return faults
 
 
 if __name__ == "__main__":
