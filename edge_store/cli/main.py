@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "serve",
     "keys": "keys",
     "query": "query",
+    "export": "export",
     "batch": "batch",
     "queue": "queue",
     "ledger": "ledger",

@@ -7,7 +7,8 @@
     ├ EngineError           the GPU or the upstream: 502, 503, 504
     ├ StoreError            the disk or the file: 5xx; some exit codes forbid a restart
     ├ ReplicationError      the replica or its program
-    └ LakeFailed            the fleet's lake or its store
+    ├ LakeFailed            the fleet's lake or its store
+    └ ExportFailed · ImportFailed   the other end of an export or an import
 
 Each leaf has a stable ``code``: the ``error_type`` of a row, the ``code`` of an HTTP error, and a
 heading of docs/operations.md. A foreign exception is translated once, where it enters.
@@ -23,7 +24,9 @@ from edge_store.errors.box import (
     EngineError,
     EngineRefused,
     EngineStartFailed,
+    ExportFailed,
     GenerationTimeout,
+    ImportFailed,
     LakeFailed,
     LakeOvertaken,
     LitestreamUnavailable,
@@ -79,9 +82,9 @@ __all__ = [
     "AddressTaken", "AdmissionClosed", "AlreadyRunning", "BoxFoundTwice", "Cancelled",
     "ClientDisconnected", "ConcurrencyLimited", "ConfigError", "ConversationLocked", "Corrupt",
     "DiskBudgetSpent", "DiskFull", "EdgeStoreError", "EngineCrashed", "EngineError",
-    "EngineRefused", "EngineStartFailed", "Forbidden", "GenerationTimeout",
-    "IdempotencyConflict", "InvalidRequest", "KeyExpired", "KeyRevoked", "LakeFailed",
-    "LakeOvertaken", "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer",
+    "EngineRefused", "EngineStartFailed", "ExportFailed", "Forbidden", "GenerationTimeout",
+    "IdempotencyConflict", "ImportFailed", "InvalidRequest", "KeyExpired", "KeyRevoked",
+    "LakeFailed", "LakeOvertaken", "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer",
     "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge",
     "QueryRefused", "QueueFull", "RateLimited", "RecorderFull", "ReplicaBehind", "ReplicaNotFound",
     "ReplicationError", "RequestError", "RequestTimeout", "ResponseTooLarge", "RestoreFailed",

@@ -13,7 +13,9 @@ __all__ = [
     "EngineError",
     "EngineRefused",
     "EngineStartFailed",
+    "ExportFailed",
     "GenerationTimeout",
+    "ImportFailed",
     "LakeFailed",
     "LakeOvertaken",
     "LitestreamUnavailable",
@@ -211,3 +213,16 @@ class LakeOvertaken(LakeFailed):
     """Another writer committed rows of the same boxes first."""
 
     code = "lake_overtaken"
+
+
+class ExportFailed(EdgeStoreError):
+    """Where an export goes does not take it; what it took before is there."""
+
+    code = "export_failed"
+    retryable = True
+
+
+class ImportFailed(EdgeStoreError):
+    """What is to be imported cannot be read; what was taken before is in."""
+
+    code = "import_failed"

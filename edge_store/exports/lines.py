@@ -1,0 +1,211 @@
+"""A result as one line of JSON, with all that its box says of it: what ``import`` takes back.
+
+A column that holds JSON stands as JSON where every reader takes it, else as a string that holds its
+text: either way the text comes back as it was. Bodies are strings where they are UTF-8, else base64
+under a name of their own.
+"""
+
+from collections.abc import Iterator
+from types import GenericAlias
+from typing import Any
+
+import msgspec
+
+from edge_store.result import Content, Output, Recorded, Result
+from edge_store.rows import load_recorded
+from edge_store.sql import sql
+from edge_store.sqlite import Connection
+
+__all__ = ["FORMAT", "LineOf", "Said", "line_of", "said_of"]
+
+FORMAT = "edge-store/1"
+JSON_COLUMNS = ("params", "metadata", "privacy", "tool_calls", "output_json", "value")
+NESTING_MAX = 100
+BODIES = ("request_body", "response_body")
+NESTED = ("outputs", "content")
+
+Json = dict[str, Any]
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What was said of a result later: rows of ``annotations`` and ``repairs``, as they are."""
+
+    annotations: list[Json]
+    repairs: list[Json]
+
+
+def said_of(connection: Connection, result_id: str) -> Said:
+    """Reads it."""
+    return Said(
+        _rows(connection, "select_export_annotations", result_id),
+        _rows(connection, "select_export_repairs", result_id),
+    )
+
+
+def _rows(connection: Connection, block: str, result_id: str) -> list[Json]:
+    cursor = connection.execute(sql(block), {"id": result_id})
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def line_of(recorded: Recorded, said: Said, *, bodies: bool) -> bytes:
+    """The line, with its end."""
+    result = recorded.result
+    line: Json = {"format": FORMAT, "seq": recorded.seq, "timeline": recorded.timeline}
+    line |= _shown(result)
+    line["digest"] = recorded.digest.hex()
+    line["outputs"] = [_shown(output) for output in result.outputs]
+    line["input_text"] = result.content.input_text
+    if bodies:
+        for name in BODIES:
+            line |= _body(name, getattr(result.content, name))
+    for name in ("annotations", "repairs"):
+        if rows := getattr(said, name):
+            line[name] = [_with_json(row) for row in rows]
+    return msgspec.json.encode(line) + b"\n"
+
+
+def _shown(record: Result | Output) -> Json:
+    fields = {name: getattr(record, name) for name in record.__struct_fields__}
+    return _with_json({name: fields[name] for name in fields if name not in NESTED})
+
+
+def _with_json(row: Json) -> Json:
+    return {
+        name: _json(value) if name in JSON_COLUMNS and value is not None else value
+        for name, value in row.items()
+    }
+
+
+def _json(text: str) -> Any:
+    """As JSON, where that is sure to be read; an array or an object, as a string is a text."""
+    if text[:1] not in "{[" or "\n" in text or "\r" in text or "\\u" in text:
+        return text
+    if text.count("[") + text.count("{") > NESTING_MAX:  # it may be too deep
+        return text
+    return msgspec.Raw(text.encode())
+
+
+def _body(name: str, body: bytes) -> Json:
+    try:
+        return {name: body.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": body}
+
+
+def _text(raw: msgspec.Raw) -> str | None:
+    """What ``_json`` was given."""
+    text = bytes(raw)
+    if text == b"null":
+        return None
+    return msgspec.json.decode(text, type=str) if text.startswith(b'"') else text.decode()
+
+
+def _reader(record: type[msgspec.Struct], name: str, *more: tuple[str, Any, Any]) -> Any:
+    """The type of what ``_shown`` makes of such a record."""
+    fields: list[Any] = []
+    for field in msgspec.structs.fields(record):
+        if field.name in NESTED:
+            continue
+        if field.name in JSON_COLUMNS:
+            fields.append((field.name, msgspec.Raw, msgspec.Raw(b"null")))
+        elif field.required:
+            fields.append((field.name, field.type))
+        else:
+            fields.append((field.name, field.type, field.default))
+    return msgspec.defstruct(name, [*fields, *more], kw_only=True, frozen=True)
+
+
+OutputOf = _reader(Output, "OutputOf")
+
+
+class AnnotationOf(msgspec.Struct, frozen=True):
+    """A row of ``annotations``."""
+
+    at: int
+    kind: str
+    value: msgspec.Raw
+
+
+class RepairOf(msgspec.Struct, frozen=True):
+    """A row of ``repairs``."""
+
+    at: int
+    choice_index: int
+    json_state: str
+    repairer: str
+    output_json: msgspec.Raw = msgspec.Raw(b"null")
+    schema_valid: int | None = None
+    schema_error: str | None = None
+    repair_log: str | None = None
+
+
+LineFields = _reader(
+    Result,
+    "LineFields",
+    ("format", str, ""),
+    ("outputs", GenericAlias(list, OutputOf), msgspec.field(default_factory=list)),
+    ("input_text", str | None, None),
+    ("request_body", str | None, None),
+    ("response_body", str | None, None),
+    ("request_body_base64", bytes, b""),
+    ("response_body_base64", bytes, b""),
+    ("annotations", list[AnnotationOf], msgspec.field(default_factory=list)),
+    ("repairs", list[RepairOf], msgspec.field(default_factory=list)),
+)
+
+
+class LineOf:
+    """Reads lines back."""
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.json.Decoder(LineFields)
+
+    def __call__(self, line: bytes) -> tuple[Result, Said]:
+        """Raises ``ValueError``: it is not a result's line."""
+        found = self._decoder.decode(line)
+        if found.format != FORMAT:
+            raise ValueError(f"its format is {found.format!r}, not {FORMAT!r}")
+        content = Content(
+            input_text=found.input_text,
+            **{name: _body_of(found, name) for name in BODIES},
+        )
+        outputs = tuple(Output(**_read(each, Output)) for each in found.outputs)
+        fields = _read(found, Result)
+        fields["params"] = fields["params"] or "{}"
+        result = Result(**fields, outputs=outputs, content=content)
+        return result, Said([_row(each) for each in found.annotations],
+                            [_row(each) for each in found.repairs])  # fmt: skip
+
+
+def _read(found: Any, record: type[msgspec.Struct]) -> Json:
+    return {
+        name: _text(getattr(found, name)) if name in JSON_COLUMNS else getattr(found, name)
+        for name in record.__struct_fields__
+        if name not in NESTED
+    }
+
+
+def _row(found: msgspec.Struct) -> Json:
+    return {
+        name: _text(value) if name in JSON_COLUMNS else value
+        for name, value in msgspec.structs.asdict(found).items()
+    }
+
+
+def _body_of(found: Any, name: str) -> bytes:
+    text: str | None = getattr(found, name)
+    body: bytes = getattr(found, f"{name}_base64")
+    return body if text is None else text.encode()
+
+
+def recorded_rows(
+    connection: Connection, statement: str, values: Json
+) -> Iterator[tuple[int, int, tuple[Recorded, Said]]]:
+    """Of each result its seq, about its bytes, and the result with what was said of it."""
+    for recorded in load_recorded(connection, connection.execute(statement, values)):
+        content = recorded.result.content
+        size = 1024 + len(content.request_body) + len(content.response_body)
+        size += len(content.input_text or "")
+        size += sum(len(output.output_text) for output in recorded.result.outputs)
+        yield recorded.seq, size, (recorded, said_of(connection, recorded.result.id))

@@ -1,0 +1,86 @@
+"""How far an export has come: a small file beside it, replaced whole once what it speaks of is on
+the disk. What lies behind a mark is cut when the export goes on, so a kill leaves neither holes nor
+doubles.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from edge_store.errors import InvalidRequest
+from edge_store.result import Record
+from edge_store.selection import Selection
+
+__all__ = ["Mark", "mark_beside", "read_mark", "sync_folder", "write_mark", "written"]
+
+
+class Mark(Record, frozen=True, kw_only=True):
+    """Up to which result, of which box and timeline, the output holds what was wanted.
+
+    ``offset`` is the length of a file that ends there. ``skipped`` says why some are not in it.
+    """
+
+    format: str
+    device_id: str
+    seq: int
+    timeline: str = ""
+    digest: str = ""
+    offset: int = 0
+    rows: int = 0
+    skipped: dict[str, int] = msgspec.field(default_factory=dict)
+    selection: Selection
+    bodies: bool = False
+
+
+def mark_beside(target: Path) -> Path:
+    """Where the mark of an export to a file or a folder is."""
+    return target.with_name(f"{target.name}.state.json")
+
+
+def read_mark(path: Path) -> Mark | None:
+    """None where there is none.
+
+    Raises:
+        InvalidRequest: it is no mark.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Mark)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InvalidRequest(
+            f"{path} is not the state of an export: {exc}", hint="export anew, with --force"
+        ) from exc
+
+
+def write_mark(path: Path, mark: Mark) -> None:
+    """Replace it, at once and for good."""
+    with written(path) as made:
+        made.write_bytes(msgspec.json.format(msgspec.json.encode(mark), indent=1) + b"\n")
+    sync_folder(path.parent)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A file to write that becomes ``path`` once it is on the disk."""
+    made = path.with_name(f".{path.name}.tmp")
+    try:
+        yield made
+        with made.open("rb") as file:
+            os.fsync(file.fileno())
+        made.replace(path)
+    except BaseException:
+        made.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Have its entries on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

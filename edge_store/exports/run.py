@@ -1,0 +1,108 @@
+"""An export from its beginning, or from its mark, to the newest result of now."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from edge_store.errors import InvalidRequest
+from edge_store.exports.files import STDOUT
+from edge_store.exports.kinds import Export, Job, opened
+from edge_store.exports.mark import Mark, mark_beside, read_mark, write_mark
+from edge_store.exports.pages import Place, Source
+
+__all__ = ["begun", "export"]
+
+Progress = Callable[[int, int], None]
+
+
+def begun(job: Job, source: Source, state: Path | None, *, resume: bool, after: int) -> Mark:
+    """Where to begin: the mark at ``state`` with ``resume``, else behind ``after``.
+
+    Raises:
+        InvalidRequest: there is an export already, or not this one.
+    """
+    found = read_mark(state) if resume and state is not None else None
+    if found is not None:
+        if found.format != job.kind:
+            raise InvalidRequest(
+                f"{state} is of an export to {found.format}, not to {job.kind}",
+                hint="name another target, or begin anew with --force",
+            )
+        given = (job.selection, job.bodies)
+        if given != (type(job.selection)(), False) and given != (found.selection, found.bodies):
+            raise InvalidRequest(
+                "an export goes on with the filters that it began with",
+                hint="leave them, or begin anew with --force",
+            )
+        source.require_continues(found)
+        return found
+    if not job.restart:
+        _require_new(job, state)
+    return Mark(
+        format=job.kind,
+        device_id=source.device_id,
+        seq=after,
+        selection=job.selection,
+        bodies=job.bodies,
+    )
+
+
+def _require_new(job: Job, state: Path | None) -> None:
+    """Raises ``InvalidRequest`` where something would be lost."""
+    if "://" in job.target or job.target == STDOUT:
+        there = state if state is not None and state.exists() else None
+    else:
+        path = Path(job.target)
+        beside = mark_beside(path)
+        is_there = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+        there = path if is_there else beside if beside.exists() else None
+    if there is not None:
+        raise InvalidRequest(
+            f"{there} is there already",
+            hint="--resume goes on with an export, --force begins it anew over what is there",
+        )
+
+
+def export(
+    job: Job, source: Source, mark: Mark, state: Path | None, progress: Progress | None = None
+) -> Mark:
+    """Write what is wanted after the mark; the mark that it came to.
+
+    Raises:
+        EdgeStoreError: it cannot be written or read. ``state`` tells how far it came.
+    """
+    if state is not None:  # before anything is made that it speaks of
+        write_mark(state, mark)
+    job = job._replace(selection=mark.selection, bodies=mark.bodies)
+    target = opened(job, mark)
+    try:
+        return _written(target, source, mark, state, progress or (lambda _seq, _rows: None))
+    finally:
+        target.close()
+
+
+def _written(
+    target: Export, source: Source, mark: Mark, state: Path | None, progress: Progress
+) -> Mark:
+    skipped = Counter(mark.skipped)
+    rows, place = mark.rows, Place(mark.seq, mark.timeline, mark.digest)
+
+    def marked() -> Mark:
+        offset = target.sync()
+        made = msgspec.structs.replace(
+            mark,
+            **{**place._asdict(), "offset": offset, "rows": rows, "skipped": dict(skipped)},
+        )
+        if state is not None:
+            write_mark(state, made)
+        return made
+
+    for page in source.pages(mark.seq, target.fetch):
+        rows += target.write(page, skipped)
+        place = page.upto
+        progress(place.seq, rows)
+        if target.is_due():
+            marked()
+    return marked()

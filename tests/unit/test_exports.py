@@ -1,0 +1,315 @@
+"""Exports: what each kind holds, and how one goes on where it ended."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow.parquet as pq
+import pytest
+from support.exporting import DAY_MS, NOON, box_of, chat, exported, receiver, store
+from support.records import new_database
+
+from edge_store.errors import ExportFailed, InvalidRequest
+from edge_store.exports import otlp, pages, parquet
+from edge_store.exports.lines import LineOf
+from edge_store.exports.mark import mark_beside, read_mark
+from edge_store.result import Boot, Content, Operation, Output, Status
+from edge_store.rows import load_recorded
+from edge_store.selection import Selection
+from edge_store.sql import sql
+from edge_store.sqlite import Connection
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[tuple[Path, Connection, Boot]]:
+    path = tmp_path / "results.db"
+    connection, boot = box_of(path, 250)
+    yield path, connection, boot
+    connection.close()
+
+
+def lines(path: Path) -> list[Json]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_a_line_holds_all_of_a_result(box: tuple[Path, Connection, Boot], tmp_path: Path) -> None:
+    path, connection, _ = box
+    target = tmp_path / "all.jsonl"
+    mark = exported(path, target, "jsonl", bodies=True)
+
+    cursor = connection.execute(sql("select_result_by_id"), {"id": lines(target)[7]["id"]})
+    (recorded,) = load_recorded(connection, cursor)
+    read = LineOf()
+    assert read(target.read_bytes().splitlines()[7])[0] == recorded.result
+    assert (mark.rows, mark.seq, mark.skipped) == (250, 250, {})
+    assert mark.offset == target.stat().st_size
+    assert [line["seq"] for line in lines(target)] == list(range(1, 251))
+
+
+def test_without_bodies_a_line_has_the_prompt_and_no_bytes(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    exported(box[0], tmp_path / "x", "jsonl")
+    first = lines(tmp_path / "x")[0]
+    assert first["input_text"] == "q1"
+    assert "request_body" not in first
+
+
+def test_a_selection_narrows_an_export(box: tuple[Path, Connection, Boot], tmp_path: Path) -> None:
+    chosen = Selection(since=NOON + DAY_MS, until=NOON + 2 * DAY_MS)
+    mark = exported(box[0], tmp_path / "x", "jsonl", selection=chosen)
+    assert [line["seq"] for line in lines(tmp_path / "x")] == list(range(100, 200))
+    assert (mark.rows, mark.seq) == (100, 250)
+
+
+def test_an_export_does_not_overwrite_unless_it_is_forced(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    target = tmp_path / "x"
+    target.write_text("mine")
+    with pytest.raises(InvalidRequest, match="is there already"):
+        exported(box[0], target, "jsonl")
+    assert target.read_text() == "mine"
+    exported(box[0], target, "jsonl", restart=True)
+    assert len(lines(target)) == 250
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_what_is_behind_the_mark_is_cut_and_written_again(
+    box: tuple[Path, Connection, Boot], tmp_path: Path, kind: str
+) -> None:
+    path, connection, boot = box
+    whole, target = tmp_path / "whole", tmp_path / "cut"
+    exported(path, target, kind)
+    with target.open("ab") as file:
+        file.write(b'{"half a line')
+    store(connection, boot, [chat(n, boot) for n in range(251, 260)])
+    exported(path, target, kind, resume=True)
+    exported(path, whole, kind)
+    assert target.read_bytes() == whole.read_bytes()
+
+
+def test_another_boxs_export_is_not_gone_on_with(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    exported(box[0], tmp_path / "x", "jsonl")
+    other, boot = new_database(tmp_path / "other.db", box[2].device_id)
+    store(other, boot, [chat(n, boot) for n in range(1, 260)])
+    other.close()
+    with pytest.raises(InvalidRequest, match="restored from before"):
+        exported(tmp_path / "other.db", tmp_path / "x", "jsonl", resume=True)
+    third, _ = new_database(tmp_path / "third.db", type(boot.device_id)("box-third"))
+    third.close()
+    with pytest.raises(InvalidRequest, match="third"):
+        exported(tmp_path / "third.db", tmp_path / "x", "jsonl", resume=True)
+
+
+def test_an_export_goes_on_with_its_own_filters_only(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    exported(box[0], tmp_path / "x", "jsonl", selection=Selection(model="demo"))
+    with pytest.raises(InvalidRequest, match="filters"):
+        exported(box[0], tmp_path / "x", "jsonl", resume=True, selection=Selection(model="other"))
+    assert exported(box[0], tmp_path / "x", "jsonl", resume=True).selection.model == "demo"
+
+
+def test_a_page_holds_a_bounded_number_of_bytes(
+    box: tuple[Path, Connection, Boot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE_BYTES", 10_000)
+    sizes: list[int] = []
+    took = pages.Source._page
+
+    def noted(self: pages.Source, after: int, fetch: pages.Fetch) -> pages.Page | None:
+        assert not self.connection.in_transaction, "the page before is still being read"
+        page = took(self, after, fetch)
+        sizes.append(len(page.rows) if page else 0)
+        return page
+
+    monkeypatch.setattr(pages.Source, "_page", noted)
+    exported(box[0], tmp_path / "x", "jsonl")
+    assert max(sizes) < 12
+    assert sum(sizes) == len(lines(tmp_path / "x")) == 250
+
+
+def test_csv_is_the_view_with_its_names(box: tuple[Path, Connection, Boot], tmp_path: Path) -> None:
+    path, connection, _ = box
+    exported(path, tmp_path / "x.csv", "csv")
+    with (tmp_path / "x.csv").open(newline="") as file:
+        found = list(csv.reader(file))
+    cursor = connection.execute("SELECT * FROM generations ORDER BY seq")
+    assert found[0] == [column[0] for column in cursor.description]
+    shown = [["" if value is None else str(value) for value in row] for row in cursor]
+    assert found[1:] == shown
+
+
+def test_parquet_lies_by_date_and_goes_on_without_doubles(
+    box: tuple[Path, Connection, Boot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, connection, boot = box
+    monkeypatch.setattr(parquet, "ROWS_PER_PART", 64)
+    monkeypatch.setattr(pages, "RESULTS_PER_PAGE", 32)
+    lake = tmp_path / "lake"
+    exported(path, lake, "parquet", bodies=True)
+    state = mark_beside(lake)
+    marked = state.read_bytes()
+    store(connection, boot, [chat(n, boot) for n in range(251, 300)])
+    exported(path, lake, "parquet", resume=True)
+    state.write_bytes(marked)  # a kill after the parts, before their mark
+    (lake / "date=2025-10-09" / ".part-1.parquet.tmp").write_bytes(b"half")
+    exported(path, lake, "parquet", resume=True)
+
+    parts = sorted(lake.rglob("*.parquet*"))
+    assert len(parts) > 4
+    rows = [row for part in parts for row in pq.ParquetFile(part).read().to_pylist()]
+    assert sorted(row["seq"] for row in rows) == list(range(1, 300))
+    assert {part.parent.name for part in parts} == {f"date=2025-10-{d:02}" for d in (9, 10, 11)}
+    assert all(f"date={row['created_at']:%Y-%m-%d}" == "date=2025-10-09" for row in rows[:64])
+    assert rows[0]["request_body"].startswith(b'{"model"')
+    assert pq.ParquetFile(parts[0]).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+ASKED = {
+    "tools": TOOLS,
+    "messages": [
+        {"role": "developer", "content": "be kind"},
+        {"role": "user", "content": [{"type": "text", "text": "你好"}]},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": "42"},
+    ],
+}
+
+
+class Kinds:
+    """One result of each kind that a chat export has to decide on."""
+
+    given: ClassVar[dict[str, Json]] = {
+        "tools": {"content": ASKED},
+        "calls": {"outputs": {"output_text": "", "tool_calls": json.dumps([CALL])}},
+        "cut": {"outputs": {"output_text": "a", "finish_reason": "length"}},
+        "failed": {"status": Status.FAILED},
+        "embedding": {"operation": Operation.EMBEDDINGS},
+        "gone": {"content": None},
+        "image": {"content": {"messages": [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": "data:x"}}]}]}},
+        "empty": {"outputs": {"output_text": ""}},
+        "odd": {"content": {"messages": [{"role": "king", "content": "x"}]}},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    path = tmp_path / "chats.db"
+    connection, boot = new_database(path)
+    for number, changes in enumerate(Kinds.given.values(), 1):
+        found = dict(changes)
+        if "outputs" in found:
+            found["outputs"] = (Output(choice_index=0, **found["outputs"]),)
+        if "content" in found:
+            body = json.dumps(found["content"]).encode() if found["content"] else b""
+            found["content"] = Content(input_text="x", request_body=body, response_body=b"")
+        store(connection, boot, [chat(number, boot, **found)])
+    connection.close()
+    return path
+
+
+def test_a_chat_to_train_on_has_its_tools_and_ends_with_the_answer(
+    chats: Path, tmp_path: Path
+) -> None:
+    mark = exported(chats, tmp_path / "x", "openai")
+    tools, calls, image = lines(tmp_path / "x")
+    assert tools["tools"] == TOOLS
+    assert [m["role"] for m in tools["messages"]] == (
+        ["system", "user", "assistant", "tool", "assistant"]
+    )
+    assert tools["messages"][1]["content"] == "你好"
+    assert tools["messages"][-1] == {"role": "assistant", "content": "a1"}
+    assert calls["messages"][-1] == {"role": "assistant", "tool_calls": [CALL]}
+    assert image["messages"][0]["content"][0]["type"] == "image_url"
+    assert mark.skipped == {
+        "its finish_reason is length": 1,
+        "its status is failed": 1,
+        "not a chat, but embeddings": 1,
+        "its request is not stored": 1,
+        "its answer is empty": 1,
+        "a message has a role that is no chat's": 1,
+    }
+
+
+def test_sharegpt_names_who_spoke(chats: Path, tmp_path: Path) -> None:
+    mark = exported(chats, tmp_path / "x", "sharegpt")
+    tools, calls = lines(tmp_path / "x")
+    assert [turn["from"] for turn in tools["conversations"]] == (
+        ["system", "human", "function_call", "observation", "gpt"]
+    )
+    assert json.loads(tools["conversations"][2]["value"]) == {"name": "f", "arguments": {"a": 1}}
+    assert json.loads(tools["tools"]) == [TOOLS[0]["function"]]
+    assert calls["conversations"][-1]["from"] == "function_call"
+    assert mark.skipped["a message has an image, audio or a file: ShareGPT holds texts"] == 1
+
+
+def test_spans_have_the_times_of_then_and_ids_that_stay(
+    box: tuple[Path, Connection, Boot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otlp, "PAUSE_S", 0.01)
+    path, connection, boot = box
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    failed = chat(251, boot, status=Status.FAILED, error_type="timeout", trace_id=trace)
+    store(connection, boot, [failed])
+    with receiver() as server:
+        server.refusals = [503, 429]
+        exported(path, server.url, "otlp", state=tmp_path / "s", headers={"x-key": "k"})
+        assert [header["x-key"] for header in server.headers] == ["k"]
+        first = server.spans
+        again = exported(path, server.url, "otlp", state=tmp_path / "s2", bodies=True)
+        second = server.spans[len(first) :]
+        nothing = exported(path, server.url, "otlp", state=tmp_path / "s", resume=True)
+    assert (again.rows, nothing.rows, len(server.spans)) == (251, 251, 502)
+    ids = [(span["traceId"], span["spanId"]) for span in first]
+    assert ids == [(span["traceId"], span["spanId"]) for span in second]
+    assert len(set(ids)) == 251
+    assert all(len(bytes.fromhex(a)) == 16 and len(bytes.fromhex(b)) == 8 for a, b in ids)
+    assert first[0]["startTimeUnixNano"] == str(NOON * 1_000_000)
+    named = {each["key"]: each["value"] for each in first[0]["attributes"]}
+    assert named["gen_ai.usage.input_tokens"] == {"intValue": "3"}
+    assert named["gen_ai.response.finish_reasons"] == (
+        {"arrayValue": {"values": [{"stringValue": "stop"}]}}
+    )
+    assert (first[-1]["traceId"], first[-1]["status"]["code"]) == (trace, 2)
+    names = connection.execute("SELECT * FROM v_otel").description
+    shown = {name for (name, *_) in names if "." in name}
+    told = {each["key"] for span in first for each in span["attributes"]} | {"host.name"}
+    assert shown - told == {"gen_ai.conversation.id", "gen_ai.server.time_to_first_token"}
+    texts = {each["key"]: each["value"] for each in second[0]["attributes"]}
+    asked = json.loads(texts["gen_ai.input.messages"]["stringValue"])
+    assert asked == [{"role": "user", "parts": [{"type": "text", "content": "q1"}]}]
+
+
+def test_an_endpoint_that_refuses_ends_the_export_at_its_mark(
+    box: tuple[Path, Connection, Boot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "RESULTS_PER_PAGE", 100)
+    with receiver() as server:
+        server.refusals = [200, 200, 401]
+        with pytest.raises(ExportFailed, match="401"):
+            exported(box[0], server.url, "otlp", state=tmp_path / "s")
+        mark = read_mark(tmp_path / "s")
+        assert mark is not None
+        assert mark.seq == 200
+        exported(box[0], server.url, "otlp", state=tmp_path / "s", resume=True)
+        assert len(server.spans) == 250
+
+
+def test_spans_that_the_endpoint_drops_are_counted(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    with receiver() as server:
+        server.answer = b'{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too old"}}'
+        mark = exported(box[0], server.url, "otlp", state=tmp_path / "s")
+    assert (mark.rows, mark.skipped) == (247, {"refused: too old": 3})
