@@ -26,6 +26,7 @@ from edge_store.api.app import own_routes
 from edge_store.api.background import in_background
 from edge_store.api.drills import drill_routes
 from edge_store.api.gate import Gate
+from edge_store.api.imports import import_routes
 from edge_store.api.replica import replica_routes
 from edge_store.api.server import (
     HttpServer,
@@ -57,6 +58,7 @@ from edge_store.recorder.around import Around
 from edge_store.recorder.boot import begin_boot
 from edge_store.recorder.damage import examine
 from edge_store.recorder.disk import Disk
+from edge_store.recorder.intake import Intake
 from edge_store.recording import (
     drills_of,
     let_go,
@@ -296,6 +298,7 @@ async def _listen(
         *alert_routes(box.alarms, box.told),
         *replica_routes(up.replica),
         *drill_routes(up.drills),
+        *import_routes(Intake(recorder, box.boot, box.disk)),
     ]
     admin = HttpServer(admin_routes(queue.change_noticed, box.access, rooms), ADMIN_CONNECTIONS_MAX)
     died = asyncio.ensure_future(engine.until_dead())

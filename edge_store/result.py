@@ -7,6 +7,7 @@ never change; the writer adds what only it knows (``Recorded``).
 
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 import msgspec
 
@@ -25,6 +26,7 @@ __all__ = [
     "Receipt",
     "Recorded",
     "Result",
+    "Said",
     "Status",
 ]
 
@@ -162,6 +164,14 @@ class Recorded(Record, frozen=True, kw_only=True):
     timeline: str
     digest: bytes
     result: Result
+
+
+class Said(Record, frozen=True, kw_only=True):
+    """What was said of a result later: rows of ``annotations`` and ``repairs``, by column."""
+
+    id: str
+    annotations: tuple[dict[str, Any], ...] = ()
+    repairs: tuple[dict[str, Any], ...] = ()
 
 
 class NotReplicated(StrEnum):

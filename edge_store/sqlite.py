@@ -47,6 +47,7 @@ __all__ = [
     "is_index_held",
     "is_vulnerable",
     "open_copy",
+    "open_foreign",
     "open_reader",
     "open_scanner",
     "open_without_wal",
@@ -268,6 +269,12 @@ def open_without_wal(path: Path) -> Connection:
     uri = f"file:{quote(str(path.absolute()))}?immutable=1"
     with translated(f"{path} cannot be read"):
         return driver.connect(uri, uri=True, isolation_level=None)
+
+
+def open_foreign(path: Path) -> Connection:
+    """Open another application's database read-only."""
+    with translated(f"{path} cannot be read"):
+        return driver.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
 
 
 def open_copy(path: Path, *, is_lasting: bool = True) -> Connection:

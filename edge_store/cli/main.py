@@ -23,6 +23,7 @@ COMMANDS = {
     "keys": "keys",
     "query": "query",
     "export": "export",
+    "import": "import_",
     "batch": "batch",
     "queue": "queue",
     "ledger": "ledger",
@@ -42,6 +43,9 @@ COMMANDS = {
 }
 
 
+MODULES = {"import": "imports"}  # where Python keeps the command's name to itself
+
+
 class LazyGroup(click.Group):
     """A group whose commands are modules beside this one."""
 
@@ -51,7 +55,7 @@ class LazyGroup(click.Group):
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"edge_store.cli.{cmd_name}")
+        module = importlib.import_module(f"edge_store.cli.{MODULES.get(cmd_name, cmd_name)}")
         command = getattr(module, COMMANDS[cmd_name])
         assert isinstance(command, click.Command)
         return command

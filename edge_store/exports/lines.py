@@ -5,18 +5,20 @@ text: either way the text comes back as it was. Bodies are strings where they ar
 under a name of their own.
 """
 
+import json
 from collections.abc import Iterator
+from contextlib import suppress
 from types import GenericAlias
 from typing import Any
 
 import msgspec
 
-from edge_store.result import Content, Output, Recorded, Result
+from edge_store.result import Content, Output, Recorded, Result, Said
 from edge_store.rows import load_recorded
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 
-__all__ = ["FORMAT", "LineOf", "Said", "line_of", "said_of"]
+__all__ = ["FORMAT", "LineOf", "line_of", "said_of"]
 
 FORMAT = "edge-store/1"
 JSON_COLUMNS = ("params", "metadata", "privacy", "tool_calls", "output_json", "value")
@@ -27,25 +29,19 @@ NESTED = ("outputs", "content")
 Json = dict[str, Any]
 
 
-class Said(msgspec.Struct, frozen=True):
-    """What was said of a result later: rows of ``annotations`` and ``repairs``, as they are."""
-
-    annotations: list[Json]
-    repairs: list[Json]
-
-
 def said_of(connection: Connection, result_id: str) -> Said:
     """Reads it."""
     return Said(
-        _rows(connection, "select_export_annotations", result_id),
-        _rows(connection, "select_export_repairs", result_id),
+        id=result_id,
+        annotations=_rows(connection, "select_export_annotations", result_id),
+        repairs=_rows(connection, "select_export_repairs", result_id),
     )
 
 
-def _rows(connection: Connection, block: str, result_id: str) -> list[Json]:
+def _rows(connection: Connection, block: str, result_id: str) -> tuple[Json, ...]:
     cursor = connection.execute(sql(block), {"id": result_id})
     names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]
+    return tuple(dict(zip(names, row, strict=True)) for row in cursor)
 
 
 def line_of(recorded: Recorded, said: Said, *, bodies: bool) -> bytes:
@@ -98,7 +94,16 @@ def _text(raw: msgspec.Raw) -> str | None:
     text = bytes(raw)
     if text == b"null":
         return None
-    return msgspec.json.decode(text, type=str) if text.startswith(b'"') else text.decode()
+    if not text.startswith(b'"'):
+        return text.decode()
+    found = msgspec.json.decode(text, type=str)
+    with suppress(RecursionError):  # as deep as only SQLite reads it
+        json.loads(found, parse_constant=_refused)
+    return found
+
+
+def _refused(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _reader(record: type[msgspec.Struct], name: str, *more: tuple[str, Any, Any]) -> Any:
@@ -174,8 +179,12 @@ class LineOf:
         fields = _read(found, Result)
         fields["params"] = fields["params"] or "{}"
         result = Result(**fields, outputs=outputs, content=content)
-        return result, Said([_row(each) for each in found.annotations],
-                            [_row(each) for each in found.repairs])  # fmt: skip
+        said = Said(
+            id=result.id,
+            annotations=tuple(map(_row, found.annotations)),
+            repairs=tuple(map(_row, found.repairs)),
+        )
+        return result, said
 
 
 def _read(found: Any, record: type[msgspec.Struct]) -> Json:

@@ -83,6 +83,7 @@ class Recorder:
         self._engine = engine
         self._engine_timeout_s = engine_timeout_s
         self._writer = writer
+        self.enqueue = writer.enqueue  # for results of elsewhere: recorder/intake.py
         self._structured = Structured(json_workers)
         self.idempotency = idempotency
         self.redacting = Redacting(privacy or PrivacySection(), json_workers)

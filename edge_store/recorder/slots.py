@@ -93,6 +93,11 @@ class Slots:
         self.held_bytes = 0
 
     @property
+    def total(self) -> int:
+        """Slots that there are."""
+        return self._config.slots
+
+    @property
     def in_flight(self) -> int:
         """Slots taken now."""
         return self._config.slots - self._free

@@ -1,0 +1,119 @@
+"""Takes what a source yields in batches of bounded size, and counts what became of each row."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from edge_store.errors import ImportFailed
+from edge_store.imports.sourced import Fault, Sourced, named
+from edge_store.recorder.intake import Take, Taken, size_of
+from edge_store.result import Result, Said
+
+__all__ = ["Counts", "Importing"]
+
+ROWS_PER_BATCH = 256
+BATCH_BYTES = 8 * 2**20
+TOLD_MAX = 20  # malformed rows that are named one by one
+
+Progress = Callable[[int, int], None]
+
+
+class Counts(msgspec.Struct):
+    """Rows by what became of them."""
+
+    read: int = 0
+    taken: int = 0
+    known: int = 0
+    deleted: int = 0
+    refused: int = 0
+    faults: int = 0
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """For people and programs."""
+        return msgspec.structs.asdict(self)
+
+
+class Importing:
+    """``take`` commits a batch; ``redacted`` is what is written of a result; ``said`` tells."""
+
+    def __init__(
+        self,
+        take: Callable[[Take], Taken],
+        redacted: Callable[[Result], Result],
+        *,
+        tenant: str | None,
+        faults_max: int,
+        said: Callable[[str], object],
+    ) -> None:
+        self._take = take
+        self._redacted = redacted
+        self._tenant = tenant
+        self._faults_max = faults_max
+        self._say = said
+        self.counts = Counts()
+        self._batch: list[Result] = []
+        self._said: list[Said] = []
+        self._numbers: dict[str, int] = {}
+        self._bytes = 0
+
+    def run(self, rows: Iterable[Sourced | Fault], progress: Progress) -> Counts:
+        """All of them.
+
+        Raises:
+            ImportFailed: more are malformed than may be, or the source cannot be read on.
+            EdgeStoreError: a batch was not taken; those before it are in.
+        """
+        for row in rows:
+            self.counts.read += 1
+            if isinstance(row, Fault):
+                self._fault(row)
+                continue
+            try:
+                result = named(row.result, self._tenant)
+            except ValueError as exc:
+                self._fault(Fault(row.number, str(exc)))
+                continue
+            self._add(row, self._redacted(result))
+            if len(self._batch) >= ROWS_PER_BATCH or self._bytes >= BATCH_BYTES:
+                self._flush()
+                progress(self.counts.read, self.counts.taken)
+        self._flush()
+        progress(self.counts.read, self.counts.taken)
+        return self.counts
+
+    def _add(self, row: Sourced, result: Result) -> None:
+        self._batch.append(result)
+        self._numbers[result.id] = row.number
+        self._bytes += size_of((result,))
+        if row.said is not None and (row.said.annotations or row.said.repairs):
+            self._said.append(row.said)
+
+    def _fault(self, fault: Fault) -> None:
+        self.counts.faults += 1
+        self._tell(fault.number, fault.why, self.counts.faults)
+        if self.counts.faults > self._faults_max:
+            self._flush()
+            raise ImportFailed(
+                f"{self.counts.faults} rows are malformed, the last one is row {fault.number}",
+                hint="is it the right --from? --faults-max lets more of them pass",
+            )
+
+    def _flush(self) -> None:
+        if not self._batch:
+            return
+        taken = self._take(Take(results=tuple(self._batch), said=tuple(self._said)))
+        self.counts.taken += taken.taken
+        self.counts.known += taken.known
+        self.counts.deleted += taken.deleted
+        for name, why in taken.refused:
+            self.counts.refused += 1
+            self._tell(self._numbers[name], why, self.counts.refused)
+        self._batch, self._said, self._numbers, self._bytes = [], [], {}, 0
+
+    def _tell(self, number: int, why: str, count: int) -> None:
+        if count <= TOLD_MAX:
+            self._say(f"row {number}: {why}")
+        elif count == TOLD_MAX + 1:
+            self._say("more rows like these are only counted")

@@ -1,0 +1,177 @@
+"""What every source gives: results with the times of then, or why a row is none; and how a result
+is made of what a source has.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from edge_store.ids import BootId, DeviceId, ResultId
+from edge_store.result import Content, JsonState, Operation, Output, Result, Said, Status
+
+__all__ = [
+    "Fault", "Source", "Sourced", "chat_body", "made", "moment", "named", "number", "outputs_of",
+    "result_id",
+]  # fmt: skip
+
+IMPORTED = "import:"  # before the engine: this box did not ask it
+CREATED_AT_MAX = 253_402_300_799_999  # the last of the year 9999
+ID_TIME_MAX = 2**48 - 1
+CHAT = "/v1/chat/completions"
+
+Json = dict[str, Any]
+
+
+class Sourced(NamedTuple):
+    """A row of the source, by its number, as a result."""
+
+    number: int
+    result: Result
+    said: Said | None = None
+
+
+class Fault(NamedTuple):
+    """A row that is none, by its number, and why."""
+
+    number: int
+    why: str
+
+
+class Source(NamedTuple):
+    """``total`` is how many rows there are, where that is known. ``rows`` is read once."""
+
+    total: int | None
+    rows: Iterator[Sourced | Fault]
+    close: Callable[[], object] = lambda: None
+
+
+def result_id(kind: str, source_id: str, created_at: int) -> ResultId:
+    """A UUIDv7 of the time of then, the same each time: the rest is a hash of what the source calls
+    it.
+    """
+    digest = hashlib.sha256(f"{kind}\0{source_id}".encode()).digest()
+    rest = int.from_bytes(digest[:10], "big")
+    number = created_at << 80 | (rest >> 62 & 0xFFF) << 64 | 0x7 << 76 | 0b10 << 62
+    digits = f"{number | rest & (1 << 62) - 1:032x}"
+    return ResultId(f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}")
+
+
+def named(result: Result, tenant: str | None) -> Result:
+    """As it is written: its engine tells that it was imported. ``tenant`` is whose it becomes, if
+    it is nobody's.
+
+    Raises:
+        ValueError: it has a time or an id that no result has.
+    """
+    if not 0 <= result.created_at <= CREATED_AT_MAX:
+        raise ValueError(f"its time, {result.created_at}, is in no year from 1970 to 9999")
+    if not _is_uuid(result.id):
+        raise ValueError(f"its id, {result.id[:40]!r}, is no UUID")
+    engine = result.engine if result.engine.startswith(IMPORTED) else IMPORTED + result.engine
+    whose = tenant if result.tenant is None else result.tenant
+    return msgspec.structs.replace(result, engine=engine, tenant=whose)
+
+
+def _is_uuid(text: str) -> bool:
+    parts = text.split("-")
+    digits = "".join(parts)
+    return (
+        [len(part) for part in parts] == [8, 4, 4, 4, 12]
+        and digits == digits.lower()
+        and all(character in "0123456789abcdef" for character in digits)
+    )
+
+
+def made(kind: str, source_id: str, *, created_at: int, body: bytes, **fields: Any) -> Result:
+    """A result of what a source has: ``kind`` becomes its engine, what is not given is not known.
+
+    Raises:
+        ValueError: its time is none.
+    """
+    if not 0 <= created_at <= min(CREATED_AT_MAX, ID_TIME_MAX):
+        raise ValueError(f"its time, {created_at}, is in no year from 1970 to 9999")
+    metadata = {"source": kind, "source_id": source_id, **fields.pop("metadata", {})}
+    input_text, response_body = fields.pop("input_text", None), fields.pop("response_body", b"")
+    latency_ms = fields.pop("latency_ms", 0.0)
+    return Result(
+        id=result_id(kind, source_id, created_at),
+        device_id=DeviceId(""),
+        boot_id=BootId(""),
+        boot_seq=0,
+        engine=kind,
+        engine_version=fields.pop("engine_version", ""),
+        created_at=created_at,
+        completed_at=created_at + round(latency_ms),
+        latency_ms=float(latency_ms),
+        queue_ms=0.0,
+        clock_synced=False,
+        metadata=msgspec.json.encode(metadata).decode(),
+        request_fingerprint=hashlib.sha256(body).digest(),
+        http_status=fields.pop("http_status", 200),
+        stream=fields.pop("stream", False),
+        operation=fields.pop("operation", Operation.CHAT),
+        endpoint=fields.pop("endpoint", CHAT),
+        status=fields.pop("status", Status.COMPLETED),
+        content=Content(input_text=input_text, request_body=body, response_body=response_body),
+        **fields,
+    )
+
+
+def chat_body(model: str | None, messages: list[Json], **more: Any) -> bytes:
+    """The request that a chat would have been."""
+    given = {name: value for name, value in more.items() if value}
+    return msgspec.json.encode({"model": model, "messages": messages, **given})
+
+
+def outputs_of(text: str, *, is_json: bool = False, **fields: Any) -> tuple[Output, ...]:
+    """One choice. ``is_json``: JSON was asked for."""
+    if is_json:
+        try:
+            msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            fields["json_state"] = JsonState.INVALID
+        else:
+            fields |= {"json_state": JsonState.VALID, "output_json": text}
+    return (Output(choice_index=0, output_text=text, **fields),)
+
+
+def moment(value: Any) -> int:
+    """UTC milliseconds of a time as databases write it; without a zone it is UTC.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise ValueError(f"{value[:40]!r} is no time") from None
+    if not isinstance(value, datetime):
+        raise ValueError(f"{value!r} is no time")  # noqa: TRY004  (one kind of fault)
+    at = value if value.tzinfo else value.replace(tzinfo=UTC)
+    return (at - EPOCH) // MILLISECOND
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = EPOCH.replace(microsecond=1000) - EPOCH
+
+
+def number(value: Any, of: str) -> float | None:
+    """A number of at least 0, also where it is written as a text; None where there is none.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if value is None or value == "":
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not 0 <= found < 2**63:
+        raise ValueError(f"its {of}, {str(value)[:40]!r}, is no number of at least 0")
+    return found
