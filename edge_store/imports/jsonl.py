@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
 from edge_store.errors import ImportFailed
 from edge_store.exports.lines import LineOf
-from edge_store.imports.sourced import Fault, Source, Sourced
+from edge_store.imports.sourced import FAULTS, Fault, Source, Sourced, fault
 
 __all__ = ["lines_of", "open_source"]
 
@@ -52,5 +50,5 @@ def _rows(file: BinaryIO) -> Iterator[Sourced | Fault]:
     for number, line in lines_of(file):
         try:
             yield Sourced(number, *read(line))
-        except (ValueError, RecursionError, msgspec.DecodeError) as exc:
-            yield Fault(number, str(exc) or "it is no line of an export")
+        except FAULTS as exc:
+            yield fault(number, exc)

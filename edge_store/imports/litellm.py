@@ -15,10 +15,12 @@ from edge_store.imports.jsonl import lines_of, opened
 from edge_store.imports.postgres import is_url, table_source
 from edge_store.imports.sourced import (
     CHAT,
+    FAULTS,
     Fault,
     Source,
     Sourced,
     chat_body,
+    fault,
     made,
     moment,
     number,
@@ -59,8 +61,8 @@ def _lines(file: BinaryIO) -> Iterator[Sourced | Fault]:
     for place, line in lines_of(file):
         try:
             yield _sourced(place, msgspec.json.decode(line, type=Json))
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-            yield Fault(place, str(exc))
+        except FAULTS as exc:
+            yield fault(place, exc)
 
 
 def _csv(file: TextIO) -> Iterator[Sourced | Fault]:
@@ -77,8 +79,8 @@ def _csv(file: TextIO) -> Iterator[Sourced | Fault]:
 def _sourced(place: int, row: Json) -> Sourced | Fault:
     try:
         return Sourced(place, _made(row))
-    except (ValueError, TypeError, AttributeError, KeyError, msgspec.DecodeError) as exc:
-        return Fault(place, f"{exc.args[0] if exc.args else exc!r}")
+    except FAULTS as exc:
+        return fault(place, exc)
 
 
 def _made(row: Json) -> Any:

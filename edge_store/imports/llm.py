@@ -14,10 +14,12 @@ import msgspec
 
 from edge_store.errors import ImportFailed, StoreError
 from edge_store.imports.sourced import (
+    FAULTS,
     Fault,
     Source,
     Sourced,
     chat_body,
+    fault,
     made,
     moment,
     number,
@@ -60,8 +62,8 @@ def _counted(rows: Iterator[Any]) -> Iterator[Sourced | Fault]:
     for place, (make, *row) in enumerate(rows, 1):
         try:
             yield Sourced(place, make(*row))
-        except (ValueError, KeyError, TypeError, msgspec.DecodeError, *SQLITE_ERRORS) as exc:
-            yield Fault(place, f"{exc.args[0] if exc.args else exc!r}")
+        except (*FAULTS, *SQLITE_ERRORS) as exc:
+            yield fault(place, exc)
 
 
 def _rows(connection: Connection, block: str, **values: Any) -> list[Json]:

@@ -12,10 +12,12 @@ import msgspec
 
 from edge_store.errors import ConfigError, ImportFailed
 from edge_store.imports.sourced import (
+    FAULTS,
     Fault,
     Source,
     Sourced,
     chat_body,
+    fault,
     made,
     moment,
     number,
@@ -110,8 +112,8 @@ def _rows(run: Any, cursor: Any, make: Callable[[Json], Any]) -> Iterator[Source
             place += 1
             try:
                 yield Sourced(place, make(dict(row)))
-            except (ValueError, TypeError, AttributeError, KeyError, msgspec.DecodeError) as exc:
-                yield Fault(place, f"{exc.args[0] if exc.args else exc!r}")
+            except FAULTS as exc:
+                yield fault(place, exc)
 
 
 def _made(row: Json) -> Any:

@@ -14,8 +14,8 @@ from edge_store.ids import BootId, DeviceId, ResultId
 from edge_store.result import Content, JsonState, Operation, Output, Result, Said, Status
 
 __all__ = [
-    "Fault", "Source", "Sourced", "chat_body", "made", "moment", "named", "number", "outputs_of",
-    "result_id",
+    "FAULTS", "Fault", "Source", "Sourced", "chat_body", "fault", "made", "moment", "named",
+    "number", "outputs_of", "result_id",
 ]  # fmt: skip
 
 IMPORTED = "import:"  # before the engine: this box did not ask it
@@ -39,6 +39,17 @@ class Fault(NamedTuple):
 
     number: int
     why: str
+
+
+# what a row can make of a source's code: its own fault, not ours
+FAULTS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def fault(number: int, exc: Exception) -> Fault:
+    """Why, in words."""
+    if isinstance(exc, KeyError):
+        return Fault(number, f"it has no {exc.args[0]}")
+    return Fault(number, str(exc) or type(exc).__name__)
 
 
 class Source(NamedTuple):

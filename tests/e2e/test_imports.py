@@ -1,0 +1,129 @@
+"""Imports by the commands: beside a daemon that answers, and from a real PostgreSQL."""
+
+import asyncio
+import json
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from support.daemon import Box, DaemonProcess
+from support.exporting import box_of
+from support.postgres import postgres
+
+CREATED = datetime(2026, 5, 1, 10, tzinfo=UTC).replace(tzinfo=None)  # as the column has it
+ARTICLE = """CREATE TABLE sglang_inference_results (
+    id SERIAL PRIMARY KEY, request_id TEXT UNIQUE NOT NULL, model_name TEXT, prompt TEXT,
+    output_data JSONB, generated_tokens INTEGER, latency_ms DOUBLE PRECISION,
+    created_at TIMESTAMP DEFAULT now())"""
+SPENT = """CREATE TABLE "LiteLLM_SpendLogs" (
+    request_id TEXT PRIMARY KEY, call_type TEXT NOT NULL, spend DOUBLE PRECISION,
+    prompt_tokens INTEGER, completion_tokens INTEGER, "startTime" TIMESTAMP(3),
+    "endTime" TIMESTAMP(3), "completionStartTime" TIMESTAMP(3), model TEXT, messages JSONB,
+    response JSONB, metadata JSONB)"""
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box.init(tmp_path / "box")
+
+
+def lines(tmp_path: Path, number: int) -> str:
+    """The export of another box."""
+    connection, _ = box_of(tmp_path / "other.db", number)
+    connection.close()
+    target = tmp_path / "all.jsonl"
+    done = Box(tmp_path).run("export", "--db", str(tmp_path / "other.db"), "--bodies", str(target))
+    assert done.returncode == 0, done.stderr
+    return str(target)
+
+
+def imported(box: Box, *arguments: str) -> dict[str, Any]:
+    done = box.run("import", *arguments, "--config", str(box.directory))
+    assert done.returncode == 0, done.stderr
+    counts: dict[str, Any] = json.loads(done.stdout)
+    return counts
+
+
+def percents(box: Box) -> list[tuple[Any, ...]]:
+    return box.rows("SELECT state, percent FROM completeness ORDER BY boot_no")
+
+
+def test_an_import_beside_requests_is_the_daemons_own_and_all_is_counted(
+    box: Box, tmp_path: Path
+) -> None:
+    source = lines(tmp_path, 300)
+    answered: list[int] = []
+    stopped = threading.Event()
+
+    def ask(daemon: DaemonProcess) -> None:
+        while not stopped.is_set():
+            answered.append(daemon.chat("beside").status_code)
+
+    with box.serve() as daemon:
+        caller = threading.Thread(target=ask, args=(daemon,))
+        caller.start()
+        try:
+            counts = imported(box, source)
+            again = imported(box, source)
+        finally:
+            stopped.set()
+            caller.join()
+        assert (counts["taken"], again["taken"], again["known"]) == (300, 0, 300)
+        assert daemon.stop() == 0
+    assert set(answered) == {200}
+    assert box.scalar("SELECT count(*) FROM results WHERE engine = 'import:demo'") == 300
+    assert box.scalar("SELECT count(*) FROM results") == 300 + len(answered)
+    assert box.scalar("SELECT count(*) FROM losses") == 0
+    assert percents(box) == [("ended", 100.0)]
+    box.proven()
+
+
+def test_the_pipelines_postgresql_becomes_results_once(box: Box) -> None:
+    async def fill(url: str) -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(ARTICLE)
+            await connection.execute(SPENT)
+            await connection.executemany(
+                "INSERT INTO sglang_inference_results (request_id, model_name, prompt, "
+                "output_data, generated_tokens, latency_ms, created_at) "
+                "VALUES ($1, 'qwen', $2, $3, $4, $5, $6)",
+                [(f"r{n}", f"你好 {n}", json.dumps({"n": n}), n, n / 8, CREATED)
+                 for n in range(600)],
+            )  # fmt: skip
+            await connection.execute(
+                "INSERT INTO sglang_inference_results (request_id, generated_tokens) "
+                "VALUES ('odd', -1)"
+            )
+            await connection.execute(
+                """INSERT INTO "LiteLLM_SpendLogs" VALUES ('s1', 'acompletion', 0.5, 3, 4,
+                '2026-05-01 10:00:00.5', '2026-05-01 10:00:01', NULL, 'gpt',
+                '[{"role": "user", "content": "hi"}]', '{"choices": [{"message": {"content": "ho"},
+                "finish_reason": "stop"}]}', '{}')"""
+            )
+        finally:
+            await connection.close()
+
+    with postgres() as url:
+        asyncio.run(fill(url))
+        found = box.run("import", "--from", "postgres", url, "--config", str(box.directory))
+        assert found.returncode == 1
+        assert "row 601: its generated_tokens, '-1', is no number" in found.stderr
+        assert json.loads(found.stdout)["taken"] == 600
+        looked = imported(box, "--from", "litellm", url, "--dry-run")
+        spent = imported(box, "--from", "litellm", url)
+        assert (looked["taken"], spent["read"], spent["taken"]) == (1, 1, 1)
+        named = ("--from", "postgres", "--table", "no", "--config", str(box.directory))
+        absent = box.run("import", url, *named)
+        assert (absent.returncode, '"no" does not exist' in absent.stderr) == (1, True)
+    row = box.rows(
+        "SELECT model_name, prompt, output_data, generated_tokens, latency_ms, created_at "
+        "FROM sglang_inference_results WHERE generated_tokens = 5 ORDER BY 1 DESC")[0]  # fmt: skip
+    assert row == ("qwen", "你好 5", '{"n": 5}', 5, 0.625, "2026-05-01T10:00:00.000Z")
+    assert box.rows("SELECT prompt, output_data FROM sglang_inference_results "
+                    "WHERE model_name = 'gpt'") == [("hi", "ho")]  # fmt: skip
+    assert percents(box) == [("ended", 100.0)] * 2
+    box.proven()
