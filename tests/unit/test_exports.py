@@ -85,11 +85,16 @@ def test_what_is_behind_the_mark_is_cut_and_written_again(
     path, connection, boot = box
     whole, target = tmp_path / "whole", tmp_path / "cut"
     exported(path, target, kind)
+    exported(path, whole, kind)
+    with target.open("ab") as file:
+        file.write(b'{"half a line')
+    exported(path, target, kind, resume=True)
+    assert target.read_bytes() == whole.read_bytes()
     with target.open("ab") as file:
         file.write(b'{"half a line')
     store(connection, boot, [chat(n, boot) for n in range(251, 260)])
     exported(path, target, kind, resume=True)
-    exported(path, whole, kind)
+    exported(path, whole, kind, restart=True)
     assert target.read_bytes() == whole.read_bytes()
 
 
@@ -160,14 +165,15 @@ def test_parquet_lies_by_date_and_goes_on_without_doubles(
     store(connection, boot, [chat(n, boot) for n in range(251, 300)])
     exported(path, lake, "parquet", resume=True)
     state.write_bytes(marked)  # a kill after the parts, before their mark
+    store(connection, boot, [chat(n, boot) for n in range(300, 305)])
     (lake / "date=2025-10-09" / ".part-1.parquet.tmp").write_bytes(b"half")
     exported(path, lake, "parquet", resume=True)
 
     parts = sorted(lake.rglob("*.parquet*"))
     assert len(parts) > 4
     rows = [row for part in parts for row in pq.ParquetFile(part).read().to_pylist()]
-    assert sorted(row["seq"] for row in rows) == list(range(1, 300))
-    assert {part.parent.name for part in parts} == {f"date=2025-10-{d:02}" for d in (9, 10, 11)}
+    assert sorted(row["seq"] for row in rows) == list(range(1, 305))
+    assert {part.parent.name for part in parts} == {f"date=2025-10-{d:02}" for d in (9, 10, 11, 12)}
     assert all(f"date={row['created_at']:%Y-%m-%d}" == "date=2025-10-09" for row in rows[:64])
     assert rows[0]["request_body"].startswith(b'{"model"')
     assert pq.ParquetFile(parts[0]).metadata.row_group(0).column(0).compression == "ZSTD"

@@ -5,7 +5,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.exporting import box_of, chat, exported, store
@@ -20,7 +20,7 @@ from edge_store.imports.sourced import Fault, Source, Sourced, made, moment, nam
 from edge_store.recorder.boot import end_boot
 from edge_store.recorder.deletions import Reason, What, delete_here
 from edge_store.recorder.disk import Disk
-from edge_store.recorder.intake import BootOfItsOwn, Take
+from edge_store.recorder.intake import BootOfItsOwn, Intake, Take
 from edge_store.recorder.transactions import in_transaction
 from edge_store.result import JsonState, Operation, Result, Status
 from edge_store.sqlite import Connection, check_integrity
@@ -186,6 +186,25 @@ def test_an_import_leaves_the_room_that_is_reserved_for_results(
         boot.take(Take(results=tuple(results_of(jsonl.open_source(str(lines), None)))[:5]))
     boot.end()
     assert len(rows_of(connection)) == 3
+
+
+async def test_a_daemon_leaves_the_room_that_is_reserved_for_results(
+    box: tuple[Path, Connection], lines: Path
+) -> None:
+    asked = Take(results=tuple(results_of(jsonl.open_source(str(lines), None)))[:5])
+    refused = Intake(cast("Any", None), cast("Any", None), Disk(box[0], 2**62))
+    with pytest.raises(DiskFull):
+        await refused.take(asked)
+
+
+def test_a_row_that_a_source_has_twice_is_taken_once(
+    box: tuple[Path, Connection], lines: Path
+) -> None:
+    first = lines.read_bytes().splitlines(keepends=True)[0]
+    lines.write_bytes(2 * first)
+    counts, _ = take_all(box, jsonl.open_source(str(lines), None))
+    assert (counts.taken, counts.known) == (1, 1)
+    assert completeness(box[1])[1] == ("ended", 1, 1, 100.0)
 
 
 def test_a_line_of_a_batch_is_completed_once(tmp_path: Path) -> None:
