@@ -81,6 +81,18 @@ def test_an_import_beside_requests_is_the_daemons_own_and_all_is_counted(
     box.proven()
 
 
+def test_what_is_imported_is_redacted_as_what_is_recorded(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box", PRIVACY__DETECTORS='["email"]')
+    source = Path(lines(tmp_path, 3))
+    source.write_bytes(source.read_bytes().replace(b"q2", b"ann@example.com"))
+    assert imported(box, str(source))["taken"] == 3
+    prompts = box.rows("SELECT input_text, CAST(request_body AS TEXT) FROM requests ORDER BY seq")
+    assert ["example.com" in "".join(row) for row in prompts] == [False] * 3
+    assert "ann" not in prompts[1][0]
+    assert "q3" in prompts[2][0]
+    box.proven()
+
+
 def test_the_pipelines_postgresql_becomes_results_once(box: Box) -> None:
     async def fill(url: str) -> None:
         connection = await asyncpg.connect(url)
