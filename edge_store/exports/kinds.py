@@ -1,7 +1,7 @@
 """What every kind of export is, and where each kind is: one file of this room each."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
@@ -22,7 +22,7 @@ KINDS = {
     "otlp": "otlp",
 }
 
-Fetched = Iterator[tuple[int, int, Any]]
+Fetched = Generator[tuple[int, int, Any]]
 
 
 class Skipped(Exception):

@@ -6,7 +6,7 @@ under a name of their own.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from types import GenericAlias
 from typing import Any
@@ -210,7 +210,7 @@ def _body_of(found: Any, name: str) -> bytes:
 
 def recorded_rows(
     connection: Connection, statement: str, values: Json
-) -> Iterator[tuple[int, int, tuple[Recorded, Said]]]:
+) -> Generator[tuple[int, int, tuple[Recorded, Said]]]:
     """Of each result its seq, about its bytes, and the result with what was said of it."""
     for recorded in load_recorded(connection, connection.execute(statement, values)):
         content = recorded.result.content

@@ -2,7 +2,8 @@
 WAL of a live box can be checkpointed meanwhile, and holds a bounded number of bytes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -19,7 +20,7 @@ RESULTS_PER_PAGE = 2048  # looked at: a selection may take few of them
 PAGE_BYTES = 8 * 2**20  # and one row
 
 # (connection, span) -> of each row its seq, about its bytes, and the row
-Fetch = Callable[[Connection, dict[str, Any]], Iterator[tuple[int, int, Any]]]
+Fetch = Callable[[Connection, dict[str, Any]], Generator[tuple[int, int, Any]]]
 
 
 class Place(NamedTuple):
@@ -106,12 +107,14 @@ class Source:
                     return None
                 rows: list[Any] = []
                 left = PAGE_BYTES
-                for seq, size, row in fetch(self.connection, {"after": after, "upto": upto}):
-                    rows.append(row)
-                    left -= size
-                    if left < 0:
-                        upto = seq
-                        break
+                span = {"after": after, "upto": upto}
+                with closing(fetch(self.connection, span)) as found:  # else it reads on
+                    for seq, size, row in found:
+                        rows.append(row)
+                        left -= size
+                        if left < 0:
+                            upto = seq
+                            break
                 timeline, digest = self.connection.execute(
                     sql("select_export_place"), {"seq": upto}
                 ).fetchone()

@@ -20,6 +20,7 @@ from edge_store.rows import load_recorded
 from edge_store.selection import Selection
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
+from edge_store.wal import checkpoint
 
 Json = dict[str, Any]
 
@@ -122,21 +123,23 @@ def test_an_export_goes_on_with_its_own_filters_only(
     assert exported(box[0], tmp_path / "x", "jsonl", resume=True).selection.model == "demo"
 
 
-def test_a_page_holds_a_bounded_number_of_bytes(
+def test_a_page_is_bounded_and_does_not_hold_the_wal(
     box: tuple[Path, Connection, Boot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    path, connection, boot = box
     monkeypatch.setattr(pages, "PAGE_BYTES", 10_000)
     sizes: list[int] = []
     took = pages.Source._page
 
     def noted(self: pages.Source, after: int, fetch: pages.Fetch) -> pages.Page | None:
-        assert not self.connection.in_transaction, "the page before is still being read"
+        store(connection, boot, [chat(1000 + len(sizes), boot)])
+        assert checkpoint(connection), "the page before is still being read"
         page = took(self, after, fetch)
         sizes.append(len(page.rows) if page else 0)
         return page
 
     monkeypatch.setattr(pages.Source, "_page", noted)
-    exported(box[0], tmp_path / "x", "jsonl")
+    exported(path, tmp_path / "x", "jsonl")
     assert max(sizes) < 12
     assert sum(sizes) == len(lines(tmp_path / "x")) == 250
 
