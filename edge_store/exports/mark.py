@@ -24,6 +24,7 @@ class Mark(Record, frozen=True, kw_only=True):
     """
 
     format: str
+    target: str  # a URL; of a path the name
     device_id: str
     seq: int
     timeline: str = ""

@@ -25,9 +25,9 @@ def begun(job: Job, source: Source, state: Path | None, *, resume: bool, after: 
     """
     found = read_mark(state) if resume and state is not None else None
     if found is not None:
-        if found.format != job.kind:
+        if (found.format, found.target) != (job.kind, _name(job)):
             raise InvalidRequest(
-                f"{state} is of an export to {found.format}, not to {job.kind}",
+                f"{state} is of an export to {found.format}, {found.target}",
                 hint="name another target, or begin anew with --force",
             )
         given = (job.selection, job.bodies)
@@ -42,11 +42,16 @@ def begun(job: Job, source: Source, state: Path | None, *, resume: bool, after: 
         _require_new(job, state)
     return Mark(
         format=job.kind,
+        target=_name(job),
         device_id=source.device_id,
         seq=after,
         selection=job.selection,
         bodies=job.bodies,
     )
+
+
+def _name(job: Job) -> str:
+    return job.target if "://" in job.target else Path(job.target).name
 
 
 def _require_new(job: Job, state: Path | None) -> None:

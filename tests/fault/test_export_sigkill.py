@@ -13,7 +13,7 @@ from support.daemon import DEADLINE_S, ROOT, Box, environment
 from support.exporting import box_of
 
 CHILD = ROOT / "tests" / "support" / "export_child.py"
-RESULTS = 800
+RESULTS = 500
 KILLS = 2
 
 

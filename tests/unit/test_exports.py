@@ -123,6 +123,16 @@ def test_an_export_goes_on_with_its_own_filters_only(
     assert exported(box[0], tmp_path / "x", "jsonl", resume=True).selection.model == "demo"
 
 
+def test_an_export_goes_on_to_where_it_went(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    state = tmp_path / "s"
+    exported(box[0], tmp_path / "x", "jsonl", state=state)
+    for target, kind in (("y", "jsonl"), ("x", "csv")):
+        with pytest.raises(InvalidRequest, match="is of an export to jsonl, x"):
+            exported(box[0], tmp_path / target, kind, resume=True, state=state)
+
+
 def test_a_page_is_bounded_and_does_not_hold_the_wal(
     box: tuple[Path, Connection, Boot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

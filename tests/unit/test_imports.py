@@ -89,7 +89,7 @@ def llm_log(tmp_path: Path, version: str) -> Path:
 @pytest.fixture
 def lines(tmp_path: Path) -> Path:
     """An export of another box, with a pin and a deletion."""
-    connection, _ = box_of(tmp_path / "other.db", 600)
+    connection, _ = box_of(tmp_path / "other.db", 300)
     (name,) = connection.execute("SELECT id FROM results WHERE seq = 7").fetchone()
     for at, value in ((5, "true"), (6, "false"), (7, "true")):
         connection.execute("INSERT INTO annotations (at, id, kind, value) VALUES (?, ?, 'pin', ?)",
@@ -108,8 +108,8 @@ def test_an_import_is_a_boot_of_its_own_and_the_box_stays_true(
     _, connection = box
     counts, _ = take_all(box, jsonl.open_source(str(lines), None))
 
-    assert (counts.read, counts.taken, counts.known) == (600, 600, 0)
-    assert completeness(connection) == [("ended", 3, 3, 100.0), ("ended", 600, 600, 100.0)]
+    assert (counts.read, counts.taken, counts.known) == (300, 300, 0)
+    assert completeness(connection) == [("ended", 3, 3, 100.0), ("ended", 300, 300, 100.0)]
     boots = connection.execute("SELECT engine, engine_version FROM boots ORDER BY boot_no")
     assert boots.fetchall()[2:] == [("import", "test")] * 2
     assert verify_chain(connection).faults == ()
@@ -124,7 +124,7 @@ def test_a_second_time_takes_nothing_and_makes_no_boot(
     take_all(box, jsonl.open_source(str(lines), None))
     before = everything(connection)
     counts, _ = take_all(box, jsonl.open_source(str(lines), None))
-    assert (counts.taken, counts.known) == (0, 600)
+    assert (counts.taken, counts.known) == (0, 300)
     assert everything(connection) == before
 
 
@@ -147,7 +147,7 @@ def test_what_was_deleted_here_does_not_come_back(
     gone = rows_of(connection)[10]
     in_transaction(connection, delete_here, [gone["seq"]], Reason.FORGET, What.RESULT)
     counts, _ = take_all(box, jsonl.open_source(str(lines), None))
-    assert (counts.taken, counts.known, counts.deleted) == (0, 599, 1)
+    assert (counts.taken, counts.known, counts.deleted) == (0, 299, 1)
     assert verify_chain(connection).faults == ()
 
 
@@ -166,9 +166,9 @@ def test_a_malformed_row_is_told_with_its_number_and_the_others_are_taken(
     }
     lines.write_bytes(b"".join(faults.get(n, line) for n, line in enumerate(good, 1)))
     counts, told = take_all(box, jsonl.open_source(str(lines), None))
-    assert (counts.taken, counts.faults) == (594, 6)
+    assert (counts.taken, counts.faults) == (294, 6)
     assert [text.partition(":")[0] for text in told] == [f"row {n}" for n in faults]
-    assert completeness(box[1])[1] == ("ended", 594, 594, 100.0)
+    assert completeness(box[1])[1] == ("ended", 294, 294, 100.0)
 
 
 def test_too_many_malformed_rows_end_an_import(box: tuple[Path, Connection]) -> None:
