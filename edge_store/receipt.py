@@ -35,6 +35,7 @@ class State(StrEnum):
 
     COMMITTED = "committed"
     CHANGED = "changed"  # it is here, but not as it was committed
+    ARCHIVED = "archived"  # retention deleted it; a file of the archive has it
     DELETED = "deleted"
     LOST = "lost"
     UNKNOWN = "unknown"  # nothing says that it ever was
@@ -87,13 +88,17 @@ class Proven(Record, frozen=True, kw_only=True):
 
 
 class Gone(Record, frozen=True, kw_only=True):
-    """Why it is not here. ``reason``: of a deletion; ``code``, ``message``: of a loss."""
+    """Why it is not here. ``reason``: of a deletion; ``code``, ``message``: of a loss; ``store``,
+    ``file``: of what is archived.
+    """
 
     at: str | None = None
     reason: str | None = None
     code: str | None = None
     message: str | None = None
     boot_no: int | None = None
+    store: str | None = None
+    file: str | None = None
 
 
 class Receipt(Record, frozen=True, kw_only=True):
@@ -190,14 +195,19 @@ def _read(
         )
     row = connection.execute(sql("select_deletion_by_id"), wanted).fetchone()
     if row is not None:
-        *found, at, reason = row
+        *found, at, reason, store, file = row
         committed, _at = _committed(connection, Place(*found))
+        said = f"deleted on {rfc3339(at)} because of {reason}"
+        if file is not None:
+            said = (
+                f"archived: {file} in {store} has it since {rfc3339(at)}, when it was deleted here"
+            )
         return Receipt(
             id=result_id,
-            state=State.DELETED,
-            message=f"deleted on {rfc3339(at)} because of {reason}",
+            state=State.DELETED if file is None else State.ARCHIVED,
+            message=said,
             committed=committed,
-            gone=Gone(at=rfc3339(at), reason=reason),
+            gone=Gone(at=rfc3339(at), reason=reason, store=store, file=file),
         )
     if of_tenant is not None:  # nothing says whose it was that is lost
         return None

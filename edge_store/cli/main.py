@@ -31,6 +31,8 @@ COMMANDS = {
     "verify": "verify",
     "repair": "repair",
     "forget": "forget",
+    "retention": "retention",
+    "archive": "archive",
     "index": "index",
     "status": "status",
     "doctor": "doctor",

@@ -18,6 +18,7 @@ from edge_store.config.sections import (
     ReplicaProfile,
     ReplicaSection,
     ResponsesSection,
+    RetentionSection,
     ServerSection,
     StoreSection,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "ReplicaProfile",
     "ReplicaSection",
     "ResponsesSection",
+    "RetentionSection",
     "ServerSection",
     "ShownSetting",
     "StoreSection",

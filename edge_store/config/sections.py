@@ -16,6 +16,7 @@ from edge_store.config.alerts import AlertsSection
 from edge_store.config.engines import EngineSection
 from edge_store.config.privacy import PrivacySection
 from edge_store.config.replica import ReplicaMode, ReplicaProfile, ReplicaSection
+from edge_store.config.retention import RetentionSection
 from edge_store.config.section import KIB, MIB, Section, absolute
 from edge_store.config.server import ServerSection
 from edge_store.config.working import QueueSection, RepairSection, ResponsesSection
@@ -31,6 +32,7 @@ __all__ = [
     "ReplicaProfile",
     "ReplicaSection",
     "ResponsesSection",
+    "RetentionSection",
     "ServerSection",
     "StoreSection",
 ]
@@ -175,6 +177,7 @@ class Config(Section, frozen=True, kw_only=True):
     privacy: PrivacySection = PrivacySection()
     responses: ResponsesSection = ResponsesSection()
     replica: ReplicaSection = ReplicaSection()
+    retention: RetentionSection = RetentionSection()
     alerts: AlertsSection = AlertsSection()
     device: DeviceSection = DeviceSection()
     log: LogSection = LogSection()
@@ -210,6 +213,7 @@ class Config(Section, frozen=True, kw_only=True):
             engine=msgspec.structs.replace(self.engine, sglang=sglang),
             store=msgspec.structs.replace(self.store, path=str(path)),
             replica=self.replica.resolved(directory, path),
+            retention=self.retention.resolved(directory),
             alerts=msgspec.structs.replace(
                 self.alerts, urls_file=absolute(directory, self.alerts.urls_file)
             ),

@@ -8,6 +8,7 @@
     ├ StoreError            the disk or the file: 5xx; some exit codes forbid a restart
     ├ ReplicationError      the replica or its program
     ├ LakeFailed            the fleet's lake or its store
+    ├ ArchiveFailed         the archive of retention, or its store
     └ ExportFailed · ImportFailed   the other end of an export or an import
 
 Each leaf has a stable ``code``: the ``error_type`` of a row, the ``code`` of an HTTP error, and a
@@ -16,6 +17,7 @@ heading of docs/operations.md. A foreign exception is translated once, where it 
 
 from edge_store.errors.box import (
     AlreadyRunning,
+    ArchiveFailed,
     BoxFoundTwice,
     Corrupt,
     DiskBudgetSpent,
@@ -79,7 +81,7 @@ from edge_store.errors.root import (
 )
 
 __all__ = [
-    "AddressTaken", "AdmissionClosed", "AlreadyRunning", "BoxFoundTwice", "Cancelled",
+    "AddressTaken", "AdmissionClosed", "AlreadyRunning", "ArchiveFailed", "BoxFoundTwice", "Cancelled",
     "ClientDisconnected", "ConcurrencyLimited", "ConfigError", "ConversationLocked", "Corrupt",
     "DiskBudgetSpent", "DiskFull", "EdgeStoreError", "EngineCrashed", "EngineError",
     "EngineRefused", "EngineStartFailed", "ExportFailed", "Forbidden", "GenerationTimeout",

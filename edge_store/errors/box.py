@@ -5,6 +5,7 @@ from edge_store.errors.root import EdgeStoreError, may_pass
 
 __all__ = [
     "AlreadyRunning",
+    "ArchiveFailed",
     "BoxFoundTwice",
     "Corrupt",
     "DiskBudgetSpent",
@@ -226,3 +227,10 @@ class ImportFailed(EdgeStoreError):
     """What is to be imported cannot be read; what was taken before is in."""
 
     code = "import_failed"
+
+
+class ArchiveFailed(EdgeStoreError):
+    """The archive could not be written or read; nothing of it was deleted."""
+
+    code = "archive_failed"
+    retryable = True

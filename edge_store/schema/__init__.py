@@ -34,6 +34,7 @@ FILES = (
     "0004_responses.sql",
     "0006_privacy.sql",
     "0007_open.sql",
+    "0009_archives.sql",
 )
 SCHEMA_VERSION = len(FILES)
 DROP = {

@@ -6,8 +6,10 @@ FROM results AS r LEFT JOIN timelines AS t ON t.timeline = r.timeline
 WHERE r.id = :id AND (:of_tenant IS NULL OR r.tenant = :of_tenant)
 
 -- name: select_deletion_by_id
-SELECT d.seq, d.timeline, d.boot_id, d.digest, t.timeline_no, d.at, d.reason
+SELECT d.seq, d.timeline, d.boot_id, d.digest, t.timeline_no, d.at, d.reason, f.store, f.file
 FROM deletions AS d JOIN timelines AS t ON t.timeline = d.timeline
+LEFT JOIN archived AS a ON a.deletion_id = d.deletion_id
+LEFT JOIN archives AS f ON f.archive_no = a.archive_no
 WHERE d.id = :id AND d.what = 'result' AND (:of_tenant IS NULL OR d.tenant = :of_tenant)
 ORDER BY d.reason LIMIT 1
 

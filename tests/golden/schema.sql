@@ -1,5 +1,9 @@
 CREATE INDEX annotations_by_result ON annotations (id, kind, annotation_id);
 
+CREATE INDEX archives_by_seq ON archives (seq_from, seq_to);
+
+CREATE INDEX archives_under_way ON archives (archive_no) WHERE emptied_at IS NULL OR stale IS NOT NULL;
+
 CREATE INDEX batch_events_by_batch ON batch_events (batch_id, event_no);
 
 CREATE INDEX batches_by_tenant ON batches (tenant);
@@ -12,11 +16,15 @@ CREATE INDEX deletions_by_id ON deletions (id);
 
 CREATE UNIQUE INDEX deletions_by_seq ON deletions (seq, what, timeline, reason);
 
+CREATE INDEX deletions_forgotten ON deletions (seq) WHERE reason = 'forget';
+
 CREATE INDEX files_by_expiry ON files (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE INDEX files_by_sha256 ON files (sha256);
 
 CREATE INDEX files_by_tenant ON files (tenant);
+
+CREATE UNIQUE INDEX holds_in_force ON holds (name) WHERE ended_at IS NULL;
 
 CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
     ON "_sqlite_migrations" ("migration_set", "name");
@@ -86,6 +94,31 @@ CREATE TABLE api_keys ( -- Who may ask, and what. A key itself is nowhere: its S
     created_at INTEGER NOT NULL, -- UTC ms
     expires_at INTEGER, -- UTC ms; NULL: never
     revoked_at INTEGER -- UTC ms; NULL: it is not
+) STRICT;
+
+CREATE TABLE archived ( -- Which deletion has left its result, or its bodies, in which file.
+    deletion_id INTEGER PRIMARY KEY REFERENCES deletions (deletion_id) ON DELETE CASCADE, -- the deletion
+    archive_no INTEGER NOT NULL REFERENCES archives (archive_no) ON DELETE CASCADE -- the file
+) STRICT;
+
+CREATE TABLE archives ( -- Files of results that retention has put away, or is about to.
+    archive_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    at INTEGER NOT NULL, -- UTC ms: when it was begun, before anything was written
+    what TEXT NOT NULL CHECK (what IN ('result', 'content')), -- whole results, or bodies only
+    store TEXT NOT NULL, -- the address, without keys
+    file TEXT NOT NULL, -- its name there
+    timeline TEXT NOT NULL, -- the timeline that was in force
+    seqs TEXT NOT NULL CHECK (json_valid(seqs)), -- which results are in it: JSON, an array of [first seq, last seq]
+    seq_from INTEGER NOT NULL, -- the first of them
+    seq_to INTEGER NOT NULL, -- the last
+    completed_from INTEGER NOT NULL, -- UTC ms: the earliest end of an answer in it
+    completed_to INTEGER NOT NULL, -- and the latest
+    rows INTEGER NOT NULL, -- how many results
+    bytes INTEGER, -- size of the file; NULL until it is verified
+    sha256 TEXT, -- of the file
+    verified_at INTEGER, -- UTC ms: it was read back and is what it should be; only then anything is deleted. NULL: it is not there, or not whole
+    emptied_at INTEGER, -- UTC ms: all of them that may be deleted are; NULL: that goes on
+    stale TEXT -- a file that this one replaces and that is still to be removed: it holds what was forgotten
 ) STRICT;
 
 CREATE TABLE batch_events ( -- What became of a batch. Rows are only added.
@@ -215,6 +248,15 @@ CREATE TABLE forgotten ( -- Goes to every copy, as the rows of deletions with th
     at INTEGER NOT NULL, -- UTC ms
     what TEXT NOT NULL CHECK (what IN ('request', 'response', 'conversation', 'lines')), -- a queued request, a response without a result, a conversation with its items, lines of an uploaded or made file
     id TEXT NOT NULL -- its id; of a file the SHA-256 that it is named by
+) STRICT;
+
+CREATE TABLE holds ( -- What nobody may delete until the hold ends: results that a selection names, those to come too.
+    hold_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    at INTEGER NOT NULL, -- UTC ms: when it began
+    name TEXT NOT NULL, -- its name
+    selection TEXT NOT NULL CHECK (json_valid(selection)), -- which results, JSON: the filters of `--since`, `--tenant` and so on; {} is all of them
+    note TEXT NOT NULL, -- why, in the operator's words
+    ended_at INTEGER -- UTC ms; NULL while it is in force
 ) STRICT;
 
 CREATE TABLE line_marks ( -- What is said of a line beside its results. The newest counts.
@@ -437,7 +479,7 @@ FROM (
         ORDER BY m.boot_no LIMIT 1)
     WHERE s.event = 'start');
 
-CREATE VIEW completeness AS -- Per boot: what was admitted and what became of it.
+CREATE VIEW completeness AS -- Per boot: what was admitted and what became of it; of what retention deleted, how much is archived.
 WITH
 outcomes AS (
     SELECT x.boot_no,
@@ -452,9 +494,11 @@ gone AS (
     SELECT boot_id,
         count(*) AS deleted,
         count(*) FILTER (WHERE reason = 'forget') AS deleted_forget,
-        count(*) FILTER (WHERE reason = 'retention') AS deleted_retention
+        count(*) FILTER (WHERE reason = 'retention') AS deleted_retention,
+        count(*) FILTER (WHERE reason = 'retention' AND is_archived) AS archived
     FROM (
-        SELECT boot_id, min(reason) AS reason FROM deletions WHERE what = 'result'
+        SELECT boot_id, min(reason) AS reason, count(a.archive_no) > 0 AS is_archived
+        FROM deletions AS d LEFT JOIN archived AS a USING (deletion_id) WHERE what = 'result'
         GROUP BY boot_id, boot_seq)
     GROUP BY boot_id),
 given_up AS (
@@ -471,6 +515,7 @@ counted AS (
         coalesce(g.deleted, 0) AS deleted,
         coalesce(g.deleted_forget, 0) AS deleted_forget,
         coalesce(g.deleted_retention, 0) AS deleted_retention,
+        coalesce(g.archived, 0) AS archived,
         coalesce(l.lost, 0) AS lost,
         coalesce(m.admitted_upto, 0) - coalesce(o.recorded, 0) - coalesce(g.deleted, 0)
             - coalesce(l.lost, 0) AS missing,
@@ -502,7 +547,7 @@ SELECT
     strftime('%Y-%m-%dT%H:%M:%fZ', ended_at / 1000.0, 'unixepoch') AS ended_at,
     strftime('%Y-%m-%dT%H:%M:%fZ', last_mark_at / 1000.0, 'unixepoch') AS last_mark_at,
     admitted, completed, incomplete, failed, cancelled,
-    deleted, deleted_forget, deleted_retention, lost,
+    deleted, deleted_forget, deleted_retention, archived, lost,
     in_flight, interrupted, not_stored,
     CASE WHEN state <> 'ended'
          THEN strftime('%Y-%m-%dT%H:%M:%fZ', last_mark_at / 1000.0, 'unixepoch') END AS unknown_after,
@@ -518,8 +563,8 @@ FROM named;
 CREATE VIEW completeness_by_day AS -- Per UTC day of admission: the same; what has no row counts on the day of its boot's last mark.
 WITH
 parts (
-    day, completed, incomplete, failed, cancelled, deleted_forget, deleted_retention, lost,
-    in_flight, interrupted, not_stored, cuts
+    day, completed, incomplete, failed, cancelled, deleted_forget, deleted_retention, archived,
+    lost, in_flight, interrupted, not_stored, cuts
 ) AS (
     SELECT
         date(created_at / 1000, 'unixepoch') AS day,
@@ -527,7 +572,7 @@ parts (
         count(*) FILTER (WHERE status = 'incomplete'),
         count(*) FILTER (WHERE status = 'failed'),
         count(*) FILTER (WHERE status = 'cancelled'),
-        0, 0, 0, 0, 0, 0, 0
+        0, 0, 0, 0, 0, 0, 0, 0
     FROM results GROUP BY day
     UNION ALL
     SELECT
@@ -535,17 +580,19 @@ parts (
         0, 0, 0, 0,
         count(*) FILTER (WHERE reason = 'forget'),
         count(*) FILTER (WHERE reason = 'retention'),
+        count(*) FILTER (WHERE reason = 'retention' AND is_archived),
         0, 0, 0, 0, 0
     FROM (
-        SELECT created_at, min(reason) AS reason FROM deletions WHERE what = 'result'
+        SELECT created_at, min(reason) AS reason, count(a.archive_no) > 0 AS is_archived
+        FROM deletions AS d LEFT JOIN archived AS a USING (deletion_id) WHERE what = 'result'
         GROUP BY boot_id, boot_seq)
     GROUP BY day
     UNION ALL
-    SELECT date(at / 1000, 'unixepoch') AS day, 0, 0, 0, 0, 0, 0, count(*), 0, 0, 0, 0
+    SELECT date(at / 1000, 'unixepoch') AS day, 0, 0, 0, 0, 0, 0, 0, count(*), 0, 0, 0, 0
     FROM losses GROUP BY day
     UNION ALL
     SELECT
-        date(coalesce(last_mark_at, started_at)) AS day, 0, 0, 0, 0, 0, 0, 0,
+        date(coalesce(last_mark_at, started_at)) AS day, 0, 0, 0, 0, 0, 0, 0, 0,
         sum(in_flight), sum(interrupted), sum(not_stored),
         count(*) FILTER (WHERE state = 'interrupted')
     FROM completeness GROUP BY day),
@@ -555,6 +602,7 @@ summed AS (
         sum(completed) AS completed, sum(incomplete) AS incomplete,
         sum(failed) AS failed, sum(cancelled) AS cancelled,
         sum(deleted_forget) AS deleted_forget, sum(deleted_retention) AS deleted_retention,
+        sum(archived) AS archived,
         sum(lost) AS lost, sum(in_flight) AS in_flight,
         sum(interrupted) AS interrupted, sum(not_stored) AS not_stored, sum(cuts) AS cuts
     FROM parts GROUP BY day),
@@ -565,8 +613,8 @@ named AS (
     FROM summed)
 SELECT
     day, admitted, completed, incomplete, failed, cancelled,
-    deleted_forget + deleted_retention AS deleted, deleted_forget, deleted_retention, lost,
-    in_flight, interrupted, not_stored, cuts,
+    deleted_forget + deleted_retention AS deleted, deleted_forget, deleted_retention, archived,
+    lost, in_flight, interrupted, not_stored, cuts,
     CASE WHEN admitted > in_flight
          THEN (1000000 * (admitted - in_flight - interrupted - not_stored - lost)
                / (admitted - in_flight)) / 10000.0

@@ -14,6 +14,7 @@ from edge_store.recorder.redacting import DOCUMENTS, OUTPUT_DOCUMENTS, OUTPUT_TE
 OURS = {
     "annotations": "id kind",
     "api_keys": "key_id name tenant scopes record_max sha256",
+    "archives": "what store file timeline seqs sha256 stale",
     "batch_events": "batch_id event",
     "batches": "batch_id tenant caller endpoint input_file_id input_sha256 completion_window",
     "boots": "boot_id event timeline device_id version sqlite_version engine engine_version",
@@ -25,6 +26,7 @@ OURS = {
     "drills": "cause kind timeline txid failure",
     "files": "file_id tenant purpose sha256",
     "forgotten": "what id",
+    "holds": "name selection note",
     "line_marks": "batch_id mark code",
     "losses": "boot_id id code message",  # of a COMMIT that failed: SQLite's words, without values
     "outputs": "finish_reason json_state repairer constraint_kind",

@@ -1,0 +1,95 @@
+"""Where the files of the archive lie: a folder or an object store, by ``retention.archive``.
+
+The calls block, on a thread of the caller's. In a folder a file is flushed to its disk before it
+counts as written: what it holds is deleted after that.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from obstore.exceptions import BaseError
+
+from edge_store.errors import ArchiveFailed, ConfigError, EdgeStoreError
+from edge_store.replica.bucket import open_bucket
+from edge_store.replica.explain import explained
+from edge_store.replica.location import Scheme, parse_location, read_credentials
+
+__all__ = ["ArchiveStore"]
+
+KEY = "retention.archive"
+KEYS = "archive"  # the names of its own keys begin with it
+
+
+class ArchiveStore:
+    """The files below one address, by name.
+
+    Raises:
+        ConfigError: it is no address, or a key is missing.
+        ArchiveFailed: its folder cannot be made. So do all calls where the store does not answer.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._location = parse_location(url, key=KEY, keys=KEYS)
+        try:
+            credentials = read_credentials(self._location)
+        except ConfigError:
+            self._location = parse_location(url, key=KEY)
+            credentials = read_credentials(self._location)
+        self._prefix = self._location.key_prefix()
+        with self._asked():
+            self._bucket = open_bucket(
+                self._location, credentials, make_folder=True, for_download=True
+            )
+
+    def __str__(self) -> str:
+        return str(self._location)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write it, and in a folder on this machine to the disk."""
+        with self._asked():
+            self._bucket.put(self._key(name), content, "overwrite")
+            if self._location.scheme is Scheme.FILE:
+                self._flush(Path(self._location.path) / name)
+
+    def get(self, name: str) -> bytes | None:
+        """The file; None where there is none."""
+        with self._asked():
+            found = self._bucket.get(self._key(name))
+        return None if found is None else found.content
+
+    def delete(self, name: str) -> None:
+        """Remove it, if it is there."""
+        with self._asked():
+            self._bucket.delete(self._key(name))
+
+    def names(self, folder: str) -> list[str]:
+        """What is there below ``folder``."""
+        with self._asked():
+            found = [entry.key for entry in self._bucket.entries(self._key(folder))]
+        start = f"{self._prefix}/" if self._prefix else ""
+        return sorted(key.removeprefix(start) for key in found)
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}/{name}" if self._prefix else name
+
+    def _flush(self, path: Path) -> None:
+        for each in (path, *path.parents):
+            if not each.is_relative_to(self._location.path):
+                return
+            descriptor = os.open(each, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        try:
+            yield
+        except (BaseError, OSError, EdgeStoreError) as exc:
+            if isinstance(exc, ConfigError):
+                raise
+            said = explained(exc, self._location)
+            raise ArchiveFailed(f"the archive {said}", hint=said.hint) from exc

@@ -1,0 +1,206 @@
+"""``edge-store archive``: what retention has put away as Parquet."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_store.cli.interrupt import interruptible
+from edge_store.cli.output import chosen_format, output_options, time_text, write_rows
+from edge_store.cli.values import MOMENT, POSITIVE, bound, tell_unused, value_options
+
+if TYPE_CHECKING:
+    from edge_store.config import Config
+
+__all__ = ["archive"]
+
+COLUMNS = ("no", "what", "rows", "bytes", "from", "to", "state", "file")
+
+config_option = click.option("--config", help="The box's edge-store.toml, or its folder.")
+since_option = click.option(
+    "--since", type=MOMENT, help="Answers that ended from then on: 2h (ago), 2026-11-01."
+)
+until_option = click.option("--until", type=MOMENT, help="Answers that ended before then.")
+
+
+@click.group()
+def archive() -> None:
+    """What retention has put away as Parquet before it deleted it.
+
+    \b
+    Example:
+      edge-store archive ls
+      edge-store archive query "select count(*) from generations" --since 2026-01-01
+      edge-store archive restore --to old.db --until 2026-02-01
+    """
+
+
+def _settings(config: str | None) -> "Config":
+    from edge_store.config import load
+    from edge_store.errors import ConfigError
+
+    settings = load(config).config
+    if not settings.retention.archive:
+        raise ConfigError(
+            "this box has no archive", hint="retention.archive names a folder or an object store"
+        )
+    return settings
+
+
+@archive.command("ls")
+@config_option
+@output_options
+def ls(config: str | None, fmt: str | None) -> None:
+    """List the files, the oldest first.
+
+    \b
+    Example:
+      edge-store archive ls --json
+    """
+    from contextlib import closing
+
+    from edge_store.archive.ledger import read_archives
+    from edge_store.config import load
+    from edge_store.query import QueryResult
+    from edge_store.sqlite import open_reader
+
+    with closing(open_reader(Path(load(config).config.store.path))) as connection:
+        rows = [
+            (
+                each.archive_no, each.what, each.rows, each.bytes, time_text(each.completed_from),
+                time_text(each.completed_to), _state(each.verified_at, each.emptied_at), each.file,
+            )
+            for each in read_archives(connection)
+        ]  # fmt: skip
+    result = QueryResult(columns=COLUMNS, rows=rows, is_cut=False)
+    write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
+
+
+def _state(verified_at: int | None, emptied_at: int | None) -> str:
+    if verified_at is None:
+        return "not whole"
+    return "verified" if emptied_at is None else "done"
+
+
+@archive.command()
+@config_option
+def verify(config: str | None) -> None:
+    """Read every file and take the digest of every result in it again.
+
+    Exits 1 when one is not there, or is not as it was written. What is there and no row of the
+    database names, as after a restore to an earlier state, is told, too.
+
+    \b
+    Example:
+      edge-store archive verify
+    """
+    from contextlib import closing
+
+    from edge_store.archive.ledger import read_archives
+    from edge_store.archive.store import ArchiveStore
+    from edge_store.archive.work import read_file
+    from edge_store.errors import ArchiveFailed
+    from edge_store.identity import read_device_id
+    from edge_store.sqlite import open_reader
+
+    settings = _settings(config)
+    store = ArchiveStore(settings.retention.archive)
+    with closing(open_reader(Path(settings.store.path))) as connection:
+        device = read_device_id(connection) or ""
+        files = [each for each in read_archives(connection) if each.verified_at is not None]
+    rows = bad = 0
+    with interruptible():
+        for each in files:
+            if not each.rows:
+                continue
+            try:
+                rows += len(read_file(store, each))
+            except ArchiveFailed as exc:
+                bad += 1
+                click.echo(f"edge-store: {exc}", err=True)
+        unknown = set(store.names(device)) - {each.file for each in files}
+    for name in sorted(unknown):
+        click.echo(f"edge-store: {name} is there, and no row of `archives` names it", err=True)
+    click.echo(f"{len(files) - bad} files, {rows} results: as they were committed")
+    sys.exit(1 if bad else 0)
+
+
+@archive.command()
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path), required=True, help="A file that is new."
+)
+@since_option
+@until_option
+@config_option
+def restore(target: Path, since: int | None, until: int | None, config: str | None) -> None:
+    """Put archived results into a database of their own, each as it was committed.
+
+    Never into the live one: its chain says that they are deleted. What was forgotten stays gone.
+
+    \b
+    Example:
+      edge-store archive restore --to old.db --since 2026-01-01 --until 2026-02-01
+      edge-store query --db old.db "select count(*) from generations"
+    """
+    from edge_store.archive.loading import restore as put_back
+
+    settings = _settings(config)
+    with interruptible():
+        rows = put_back(
+            Path(settings.store.path), settings.retention.archive, target, (since, until)
+        )
+    click.echo(f"{rows} results in {target}, each as it was committed")
+
+
+@archive.command()
+@click.argument("statement", metavar="SQL")
+@since_option
+@until_option
+@value_options
+@click.option("--limit", type=click.IntRange(min=1), default=10_000, show_default=True,
+              help="Most rows to print.")  # fmt: skip
+@click.option(
+    "--timeout", type=POSITIVE, default=60.0, show_default=True, help="Most seconds to run."
+)
+@config_option
+@output_options
+def query(  # noqa: PLR0913  (one parameter per option)
+    statement: str,
+    since: int | None,
+    until: int | None,
+    params: tuple[tuple[str, str], ...],
+    texts: tuple[tuple[str, str], ...],
+    limit: int,
+    timeout: float,
+    config: str | None,
+    fmt: str | None,
+) -> None:
+    """Run one read-only SQL statement over what is archived: the same tables and views.
+
+    The files of that time are fetched and loaded into a temporary database first, so narrow it by
+    --since and --until. `edge-store query --with-archive` asks the live results, too.
+
+    \b
+    Example:
+      edge-store archive query "select model, count(*) from generations group by 1"
+      edge-store archive query "select id from results" --since 2026-01-01 --until 2026-01-08
+    """
+    from contextlib import closing
+
+    from edge_store.archive.loading import scratch
+    from edge_store.query import run_query
+    from edge_store.sqlite import open_reader
+
+    settings = _settings(config)
+    path = Path(settings.store.path)
+    with (
+        interruptible(),
+        scratch(path, settings.retention.archive, (since, until)) as made,
+        closing(open_reader(made)) as connection,
+    ):
+        result = run_query(
+            connection, statement, bound(params, texts), rows_max=limit, timeout_s=timeout
+        )
+    write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
+    tell_unused(result.unused)

@@ -1,0 +1,142 @@
+"""What is to go, by which rule, in order; by reading alone.
+
+Results are looked at in the order of their commits. A rule of age ends at the first one that is
+younger: so a clock that was wrong for a while deletes nothing early. One that claims to be from the
+future is passed over. The rules of size take the oldest bodies first, then the oldest results.
+"""
+
+import shutil
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from edge_store.clock import now_ms
+from edge_store.config import RetentionSection
+from edge_store.recorder.deletions import What
+from edge_store.recorder.holds import held, pinned
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, translated
+
+__all__ = ["Kept", "Limits", "Page", "Rule", "Size", "Step", "excess", "kept", "measure", "pages",
+           "steps"]  # fmt: skip
+
+DAY_MS = 86_400_000
+AHEAD_MS = DAY_MS  # of our clock; more is a clock that was wrong
+PAGE_ROWS = 256
+SEQ_MAX = 2**63 - 1
+
+
+class Rule(StrEnum):
+    """The setting that wants it gone."""
+
+    KEEP_DAYS = "keep_days"
+    CONTENT_DAYS = "content_days"
+    KEEP_BYTES = "keep_bytes"
+    DISK_FLOOR = "disk_floor_bytes"
+
+
+class Step(NamedTuple):
+    """``before``: UTC ms; what ended then or later stays. None where size decides."""
+
+    rule: Rule | None
+    what: What
+    before: int | None
+
+
+class Limits(NamedTuple):
+    """Results up to ``upto`` may go; ``now`` is UTC ms."""
+
+    upto: int
+    now: int
+
+
+class Kept(NamedTuple):
+    """Of some results, those that stay, by why."""
+
+    pinned: set[int]
+    held: set[int]
+    needed: set[int]
+
+    @property
+    def all(self) -> set[int]:
+        return self.pinned | self.held | self.needed
+
+
+class Page(NamedTuple):
+    """``rows``: seq, UTC ms of its end, bytes; those that may go. ``last``: the last looked at."""
+
+    rows: list[tuple[int, int, int]]
+    kept: Kept
+    last: int
+
+
+class Size(NamedTuple):
+    """Bytes. ``used``: of the file, less what is free inside it."""
+
+    used: int
+    inside: int
+    disk_free: int
+
+
+def measure(connection: Connection, path: Path) -> Size:
+    """The database and its disk, as of now."""
+    with translated("the database's size cannot be read"):
+        pages_all, free, page = connection.execute(sql("select_pages")).fetchone()
+    return Size((pages_all - free) * page, free * page, shutil.disk_usage(path.parent).free)
+
+
+def excess(config: RetentionSection, size: Size) -> tuple[int, Rule | None]:
+    """How many bytes are too many, and for which rule; at most 0 where none are."""
+    over: list[tuple[int, Rule | None]] = [(0, None)]
+    if config.keep_bytes:
+        over.append((size.used - config.keep_bytes, Rule.KEEP_BYTES))
+    if config.disk_floor_bytes:
+        free = size.disk_free + size.inside
+        over.append((min(config.disk_floor_bytes - free, size.used), Rule.DISK_FLOOR))
+    return max(over, key=lambda each: each[0])
+
+
+def steps(config: RetentionSection, now: int | None = None) -> Iterator[Step]:
+    """In the order in which they are taken."""
+    now = now_ms() if now is None else now
+    if config.keep_days:
+        yield Step(Rule.KEEP_DAYS, What.RESULT, now - round(config.keep_days * DAY_MS))
+    if config.content_days:
+        yield Step(Rule.CONTENT_DAYS, What.CONTENT, now - round(config.content_days * DAY_MS))
+    if config.keep_bytes or config.disk_floor_bytes:
+        yield Step(None, What.CONTENT, None)
+        yield Step(None, What.RESULT, None)
+
+
+def kept(connection: Connection, seqs: list[int]) -> Kept:
+    """Those of ``seqs`` that nobody may delete."""
+    chosen = {"seqs": msgspec.json.encode(seqs).decode()}
+    needed = {seq for (seq,) in connection.execute(sql("select_needed"), chosen)}
+    return Kept(pinned(connection, seqs), held(connection, seqs), needed)
+
+
+def pages(
+    connection: Connection, step: Step, limits: Limits, after: int = 0, rows: int = PAGE_ROWS
+) -> Iterator[Page]:
+    """The candidates of a step with a seq after ``after``, some at a time."""
+    block = "select_oldest_results" if step.what is What.RESULT else "select_oldest_contents"
+    before = step.before if step.before is not None else limits.now + AHEAD_MS
+    while True:
+        with translated("what is to be deleted cannot be read"):
+            found = connection.execute(
+                sql(block), {"after": after, "upto": limits.upto, "rows": rows}
+            ).fetchall()
+            end = next(
+                (n for n, (_, at, _) in enumerate(found) if before <= at <= limits.now + AHEAD_MS),
+                None,
+            )
+            chosen = [row for row in found[:end] if row[1] <= limits.now + AHEAD_MS]
+            stays = kept(connection, [row[0] for row in chosen])
+        if found[:end]:
+            after = found[:end][-1][0]
+            yield Page([row for row in chosen if row[0] not in stays.all], stays, after)
+        if end is not None or len(found) < rows:
+            return

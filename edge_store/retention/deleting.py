@@ -1,0 +1,52 @@
+"""The deletion of what was chosen: changes, each a short transaction on the writer's thread.
+
+A change looks again: what was pinned, held or forgotten meanwhile is passed over.
+"""
+
+import time
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from edge_store.recorder.deletions import Reason, What, delete_here, last_tombstones
+from edge_store.result import Record
+from edge_store.retention.choice import PAGE_ROWS, kept
+from edge_store.sql import sql
+from edge_store.sqlite import Connection
+
+__all__ = ["DeleteOld", "Deleted", "delete_old"]
+
+
+class DeleteOld(Record, frozen=True, kw_only=True):
+    """Parameters of ``retention.delete``. ``archive_no``: of the verified file that has them."""
+
+    seqs: Annotated[tuple[int, ...], Meta(max_length=PAGE_ROWS)]
+    what: What
+    archive_no: int | None = None
+
+
+class Deleted(Record, frozen=True, kw_only=True):
+    """How many went, how many stay, and how long it took before its COMMIT."""
+
+    count: int
+    kept: int
+    took_s: float
+
+
+def delete_old(connection: Connection, params: DeleteOld) -> Deleted:
+    """Delete those that are here and that nothing keeps."""
+    started = time.monotonic()
+    stay = kept(connection, list(params.seqs)).all
+    seqs = [seq for seq in params.seqs if seq not in stay]
+    after, _ = last_tombstones(connection)
+    count = delete_here(connection, seqs, Reason.RETENTION, params.what)
+    if params.archive_no is not None and count:
+        chosen = {
+            "archive_no": params.archive_no,
+            "seqs": msgspec.json.encode(seqs).decode(),
+            "what": params.what.value,
+            "after": after,
+        }
+        connection.execute(sql("note_archived"), chosen)
+    return Deleted(count=count, kept=len(stay), took_s=time.monotonic() - started)

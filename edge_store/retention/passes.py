@@ -1,0 +1,302 @@
+"""One pass: settle what a cut one left, carry out what was forgotten, then rule by rule put away
+and delete. It blocks, on a thread of its own; what it changes it asks for, one short transaction
+at a time, and rests after each.
+
+A cut anywhere loses nothing: a file is begun in the database before it is written, and counts only
+once it was read back; its results are deleted after that, and what is left of them by the next
+pass.
+"""
+
+import fcntl
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from edge_store.archive.aside import Aside
+from edge_store.archive.ledger import (
+    Archived,
+    Begin,
+    Checked,
+    Numbered,
+    expand,
+    forgotten_in,
+    ranges,
+    read_archives,
+)
+from edge_store.archive.store import ArchiveStore
+from edge_store.archive.work import Job, Rewrite, Write, Written
+from edge_store.clock import now_ms
+from edge_store.config import RetentionSection
+from edge_store.errors import AlreadyRunning, ArchiveFailed
+from edge_store.identity import read_device_id
+from edge_store.recorder.deletions import What
+from edge_store.result import Record
+from edge_store.retention.choice import DAY_MS, Limits, Step, excess, measure, pages, steps
+from edge_store.retention.deleting import DeleteOld
+from edge_store.sqlite import Connection, open_reader
+
+__all__ = ["Done", "Make", "Pass", "Rest", "alone_at_it"]
+
+log = structlog.get_logger(__name__)
+
+PART_ROWS = 4096  # of a file
+PART_BYTES = 16 * 1024 * 1024  # of their values: the process holds some five times that
+CHANGE_ROWS = (1, 64)  # of a transaction
+CHANGE_S = 0.003  # what a transaction should take: callers wait behind it
+LOCK = "retention.lock"
+
+Make = Callable[[str, Record], Any]  # has a named change made, and waits for its COMMIT
+Rest = Callable[[float], None]  # after a change that took so long
+Row = tuple[int, int, int]
+
+
+class Done(Record, frozen=True, kw_only=True):
+    """``odd``: results that are not as they were committed, and so stay."""
+
+    results: int = 0
+    contents: int = 0
+    files: int = 0
+    bytes: int = 0
+    kept: int = 0
+    odd: int = 0
+    rewritten: int = 0
+
+
+@contextmanager
+def alone_at_it(database: Path) -> Iterator[None]:
+    """One pass at a time, of the daemon or of a command.
+
+    Raises:
+        AlreadyRunning: another is under way.
+    """
+    descriptor = os.open(database.with_name(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(
+                "retention is at work already", hint="see the daemon's log; try again later"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Pass:
+    """``aside`` does the jobs of the archive: in a process, where it is not given."""
+
+    def __init__(
+        self,
+        path: Path,
+        config: RetentionSection,
+        make: Make,
+        rest: Rest,
+        stop: threading.Event | None = None,
+        aside: Callable[[Job], Written] | None = None,
+    ) -> None:
+        self._path = path
+        self._config = config
+        self._make = make
+        self._rest = rest
+        self._stop = stop or threading.Event()
+        self._aside = aside or Aside(self._stop)
+        self._rows = CHANGE_ROWS[1]
+        self._over = 0  # bytes that are too many
+        self._counts = dict.fromkeys(Done.__struct_fields__, 0)
+
+    @property
+    def done(self) -> Done:
+        """So far."""
+        return Done(**self._counts)
+
+    def run(self, upto: int) -> Done:
+        """Do all of it; results after the seq ``upto`` stay. It ends early when ``stop`` is set.
+
+        Raises:
+            ArchiveFailed: the archive; what is not in it stays.
+            EdgeStoreError: what a change met.
+        """
+        with alone_at_it(self._path), closing(open_reader(self._path)) as connection:
+            self.settle(connection)
+            limits = Limits(upto, now_ms())
+            after = {What.RESULT: 0, What.CONTENT: 0}
+            for step in steps(self._config, limits.now):
+                after[step.what] = self._take(connection, step, limits, after[step.what])
+            self.rewrite_forgotten(connection)
+        return self.done
+
+    def settle(self, connection: Connection) -> None:
+        """Finish what a cut pass left, or take it back."""
+        for each in read_archives(connection, unsettled=True):
+            if not self._reaches(each):
+                continue
+            number = Numbered(archive_no=each.archive_no)
+            if each.verified_at is None:
+                self._remove(each.file)
+                self._make("archive.drop", number)
+                continue
+            if each.stale is not None:
+                self._remove(each.stale)
+                self._make(
+                    "archive.clear_stale", Numbered(archive_no=each.archive_no, file=each.stale)
+                )
+            if each.emptied_at is None:
+                self._delete(each.what, expand(each.seqs), each.archive_no)
+                if not self._stop.is_set():
+                    self._make("archive.end", number)
+
+    def rewrite_forgotten(self, connection: Connection) -> None:
+        """Write files anew without what was forgotten since, and remove the old ones."""
+        forgotten = forgotten_in(connection)
+        for each in read_archives(connection) if forgotten else ():
+            seqs = forgotten.get(each.archive_no)
+            if seqs and not self._stop.is_set() and self._reaches(each):
+                self._rewrite(each, sorted(seqs))
+
+    def _rewrite(self, archive: Archived, seqs: list[int]) -> None:
+        file = _renamed(archive.file)
+        self._make("archive.intend_rewrite", Numbered(archive_no=archive.archive_no, file=file))
+        job = Rewrite(url=self._config.archive, archive=archive, file=file, seqs=tuple(seqs))
+        written = self._aside(Job(rewrite=job))
+        new = Checked(
+            archive_no=archive.archive_no,
+            file=file,
+            seqs=written.seqs,
+            bytes=written.bytes,
+            sha256=written.sha256,
+        )
+        self._make("archive.end_rewrite", new)
+        self._remove(archive.file)
+        self._make(
+            "archive.clear_stale", Numbered(archive_no=archive.archive_no, file=archive.file)
+        )
+        self._counts["rewritten"] += 1
+
+    def _take(self, connection: Connection, step: Step, limits: Limits, after: int) -> int:
+        """Returns the seq of the last result that was looked at."""
+        parts = self._parts(connection, step, limits, after)
+        while not self._stop.is_set():
+            self._over = excess(self._config, measure(connection, self._path))[0]
+            if step.rule is None and self._over <= 0:
+                break
+            part, after = next(parts, ([], after))
+            if not part:
+                break
+            self._put_away(connection, step.what, part)
+        return after
+
+    def _parts(
+        self, connection: Connection, step: Step, limits: Limits, after: int
+    ) -> Iterator[tuple[list[Row], int]]:
+        """What goes into one file: of one day, so many, so large. With the last seq looked at."""
+        part: list[Row] = []
+        size = 0
+        for page in pages(connection, step, limits, after):
+            for row in page.rows:
+                is_full = len(part) >= PART_ROWS or size + row[2] > PART_BYTES
+                is_full = is_full or (step.rule is None and size >= self._over)
+                if part and (is_full or part[0][1] // DAY_MS != row[1] // DAY_MS):
+                    yield part, part[-1][0]
+                    part, size = [], 0
+                part.append(row)
+                size += row[2]
+            after = page.last
+        if part:
+            yield part, after
+
+    def _put_away(self, connection: Connection, what: What, part: Sequence[Row]) -> None:
+        seqs = [row[0] for row in part]
+        if not self._config.archive:
+            self._delete(what, seqs, None)
+            return
+        device = read_device_id(connection)
+        first = min(row[1] for row in part)
+        file = (
+            f"{device}/{what.value}s/date={datetime.fromtimestamp(first / 1000, UTC):%Y-%m-%d}/"
+            f"{seqs[0]:012d}-{seqs[-1]:012d}-{secrets.token_hex(4)}.parquet"
+        )
+        begun = Begin(
+            what=what,
+            store=str(ArchiveStore(self._config.archive)),
+            file=file,
+            seqs=ranges(seqs),
+            completed_from=first,
+            completed_to=max(row[1] for row in part),
+        )
+        number = self._make("archive.begin", begun)
+        self._write(number, file, what, seqs)
+
+    def _write(self, number: int, file: str, what: What, seqs: Sequence[int]) -> None:
+        job = Write(
+            database=str(self._path),
+            url=self._config.archive,
+            file=file,
+            what=what,
+            seqs=tuple(seqs),
+        )
+        try:
+            written = self._aside(Job(write=job))
+        except ArchiveFailed:
+            with suppress(ArchiveFailed):  # then the next pass takes it back
+                self._remove(file)
+                self._make("archive.drop", Numbered(archive_no=number))
+            raise
+        if written.odd:
+            log.error("results_not_archived", count=len(written.odd), first_seq=written.odd[0])
+            self._counts["odd"] += len(written.odd)
+        if not written.seqs:
+            self._make("archive.drop", Numbered(archive_no=number))
+            return
+        checked = Checked(
+            archive_no=number,
+            file=file,
+            seqs=written.seqs,
+            bytes=written.bytes,
+            sha256=written.sha256,
+        )
+        self._make("archive.verified", checked)
+        self._counts["files"] += 1
+        self._counts["bytes"] += written.bytes
+        self._delete(what, expand(written.seqs), number)
+        if not self._stop.is_set():
+            self._make("archive.end", Numbered(archive_no=number))
+
+    def _delete(self, what: What, seqs: Sequence[int], archive_no: int | None) -> None:
+        place = 0
+        while place < len(seqs) and not self._stop.is_set():
+            some = tuple(seqs[place : place + self._rows])
+            place += len(some)
+            started = time.monotonic()
+            answer = self._make(
+                "retention.delete", DeleteOld(seqs=some, what=what, archive_no=archive_no)
+            )
+            took_s = time.monotonic() - started
+            self._counts["results" if what is What.RESULT else "contents"] += answer["count"]
+            self._counts["kept"] += answer["kept"]
+            fits = self._rows * CHANGE_S / max(answer["took_s"], 1e-6)
+            low, high = CHANGE_ROWS
+            self._rows = round(min(max(fits, low, self._rows / 2), high, self._rows * 2))
+            self._rest(took_s)
+
+    def _reaches(self, archive: Archived) -> bool:
+        """Whether it lies where files are put now."""
+        if self._config.archive and str(ArchiveStore(self._config.archive)) == archive.store:
+            return True
+        log.warning("archive_elsewhere", archive_no=archive.archive_no, store=archive.store)
+        return False
+
+    def _remove(self, file: str) -> None:
+        ArchiveStore(self._config.archive).delete(file)
+
+
+def _renamed(file: str) -> str:
+    """The name of what takes its place: its last part says which writing it is."""
+    return f"{file.removesuffix('.parquet')[:-8]}{secrets.token_hex(4)}.parquet"

@@ -1,0 +1,106 @@
+"""Retention beside requests: a pass now and then, on a thread. What it deletes it asks of the
+writer, and rests longer while others do, too.
+"""
+
+import asyncio
+import threading
+from contextlib import closing
+from typing import Any
+
+import msgspec
+import structlog
+
+from edge_store.alerts import AlarmName
+from edge_store.errors import AlreadyRunning, EdgeStoreError
+from edge_store.recorder.around import Around
+from edge_store.result import Record
+from edge_store.retention.changes import RETENTION_CHANGES
+from edge_store.retention.choice import SEQ_MAX, excess, measure
+from edge_store.retention.passes import Done, Pass
+from edge_store.sqlite import open_reader
+
+__all__ = ["replicated_upto", "retain"]
+
+log = structlog.get_logger(__name__)
+
+FIRST_S = 30.0  # a start has other things to do
+LOOK_S = 30.0  # at the file's size
+REST_BUSY, REST_IDLE = 9.0, 1.0  # times what a change took: a tenth of the writer's time, or half
+REST_S_MAX = 1.0
+
+
+async def retain(around: Around) -> None:
+    """Until cancelled; at once where nothing is ever to be deleted."""
+    config = around.config.retention
+    if not config.is_on and not config.archive:
+        return
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(min(FIRST_S, config.interval_s))
+    next_at = loop.time()
+    while True:
+        if loop.time() >= next_at or await asyncio.to_thread(_over, around) > 0:
+            await _pass(around)
+            next_at = loop.time() + config.interval_s
+            await asyncio.sleep(min(config.interval_s, LOOK_S))
+        else:
+            await asyncio.sleep(min(LOOK_S, max(0.0, next_at - loop.time())))
+
+
+def replicated_upto(around: Around) -> int:
+    """Results after this seq are in no other place yet: they stay."""
+    if around.config.retention.archive or around.replica is None:
+        return SEQ_MAX
+    confirmed = around.replica.status.confirmed
+    return 0 if confirmed is None else int(confirmed.seq)
+
+
+async def _pass(around: Around) -> None:
+    stop = threading.Event()
+    work = asyncio.create_task(asyncio.to_thread(_run, around, stop, asyncio.get_running_loop()))
+    try:
+        done = await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait([work])
+        raise
+    except AlreadyRunning:  # a command is at it
+        return
+    except EdgeStoreError as exc:
+        around.alarms.raise_(AlarmName.RETENTION_FAILING, str(exc), code=exc.code)
+        return
+    if any(msgspec.structs.astuple(done)):
+        log.info("retention_passed", **msgspec.structs.asdict(done))
+    over = await asyncio.to_thread(_over, around)
+    if over > 0:
+        around.alarms.raise_(
+            AlarmName.RETENTION_FAILING,
+            f"{over} bytes more than retention allows are pinned, held, or not yet in the replica",
+            bytes=over,
+        )
+    else:
+        around.alarms.resolve(AlarmName.RETENTION_FAILING)
+
+
+def _over(around: Around) -> int:
+    with closing(open_reader(around.path)) as connection:
+        return excess(around.config.retention, measure(connection, around.path))[0]
+
+
+def _run(around: Around, stop: threading.Event, loop: asyncio.AbstractEventLoop) -> Done:
+    def make(name: str, params: Record) -> Any:
+        carry_out = RETENTION_CHANGES[name][1]
+
+        async def asked() -> Any:
+            return await around.change(carry_out, params)
+
+        return msgspec.to_builtins(asyncio.run_coroutine_threadsafe(asked(), loop).result())
+
+    seen = around.commits.seq
+
+    def rest(took_s: float) -> None:
+        nonlocal seen
+        factor = REST_IDLE if around.commits.seq == seen else REST_BUSY
+        seen = around.commits.seq
+        stop.wait(min(factor * took_s, REST_S_MAX))
+
+    return Pass(around.path, around.config.retention, make, rest, stop).run(replicated_upto(around))

@@ -1,0 +1,238 @@
+"""What is archived is verified before it is deleted, and comes back as it was, or not at all."""
+
+import base64
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from support.records import make_result
+from support.retaining import DAY_MS, IMAGE, Box, stored_rows
+
+from edge_store.archive.ledger import read_archives
+from edge_store.archive.loading import restore, scratch, together
+from edge_store.archive.store import ArchiveStore
+from edge_store.archive.work import Job, Written, carry_out, read_file
+from edge_store.chain import verify_chain
+from edge_store.clock import now_ms
+from edge_store.errors import ArchiveFailed
+from edge_store.query import run_query
+from edge_store.receipt import State, read_receipt
+from edge_store.recorder.batch import read_head, write_batch
+from edge_store.recorder.deletions import Reason, delete_results
+from edge_store.result import Content, Output
+from edge_store.sqlite import open_reader
+
+AGES = (9, 9, 8, 3, 2, 1)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    box = Box(tmp_path, AGES)
+    yield box
+    box.close()
+
+
+def files_of(box: Box) -> list[str]:
+    return ArchiveStore(str(box.archive)).names("box-test")
+
+
+def odd_result(box: Box) -> None:
+    """Values that are easily lost: NUL, emoji, several outputs, an image, no input text."""
+    box.admitted += 1
+    image = base64.b64encode(IMAGE).decode()
+    body = msgspec.json.encode({"url": f"data:image/png;base64,{image}", "a": "\x00"})
+    at = now_ms() - 9 * DAY_MS
+    result = make_result(
+        box.admitted, box.boot.boot_id, created_at=at, completed_at=at, latency_ms=0.1 + 0.2,
+        error_message="a\x00b", request_model=None, idempotency_key_hash=b"\x00\xff",
+        outputs=(
+            Output(choice_index=0, output_text="a\x00b 😀", schema_valid=True, tool_calls="[9e9]"),
+            Output(choice_index=1, output_text="", reasoning="因為"),
+        ),
+        content=Content(input_text=None, request_body=body, response_body=b""),
+    )  # fmt: skip
+    write_batch(box.connection, box.boot, read_head(box.connection), box.admitted, [result])
+
+
+def test_archived_results_come_back_as_they_were(tmp_path: Path) -> None:
+    box = Box(tmp_path, AGES[:3])
+    odd_result(box)
+    box.add(AGES[3:])
+    box.connection.execute(
+        "INSERT INTO annotations (at, id, kind, value) VALUES (0, ?, 'metadata', '{}')",
+        (box.id_of(1),),
+    )
+    before = stored_rows(box.connection)
+    done = box.put_away(keep_days=5)
+    assert (done.results, done.files, box.seqs()) == (4, 3, [5, 6, 7])
+    assert box.account()["archived"] == box.account()["deleted_retention"] == 4
+    assert verify_chain(box.connection).faults == ()
+    target = tmp_path / "old.db"
+    assert restore(box.path, str(box.archive), target, (None, None)) == 4
+    with closing(open_reader(target)) as old:
+        assert stored_rows(old) == {seq: before[seq] for seq in (1, 2, 3, 4)}
+        assert old.execute("SELECT value FROM annotations").fetchall() == [("{}",)]
+        assert old.execute("SELECT count(*) FROM generations").fetchone() == (4,)
+    box.close()
+
+
+def test_bodies_and_their_results_meet_again(box: Box, tmp_path: Path) -> None:
+    before = stored_rows(box.connection)
+    assert box.put_away(content_days=2.5).contents == 4
+    assert box.put_away(keep_days=5).results == 3
+    target = tmp_path / "old.db"
+    assert restore(box.path, str(box.archive), target, (None, None)) == 4
+    with closing(open_reader(target)) as old:
+        assert stored_rows(old) == {seq: before[seq] for seq in (1, 2, 3, 4)}
+
+
+def test_results_alone_come_back_where_their_bodies_are_gone(box: Box, tmp_path: Path) -> None:
+    box.run(content_days=5)
+    box.put_away(keep_days=5)
+    target = tmp_path / "old.db"
+    assert restore(box.path, str(box.archive), target, (None, None)) == 3
+
+
+def test_live_and_archived_results_answer_together(box: Box) -> None:
+    box.put_away(keep_days=5, content_days=2.5)
+    sums = "SELECT count(*), count(input_text) FROM generations"
+
+    def asked(connection: Any, statement: str = sums) -> Any:
+        return run_query(connection, statement, rows_max=9, timeout_s=9).rows
+
+    assert asked(box.connection) == [(3, 2)]
+    with together(box.path, str(box.archive)) as both:
+        assert asked(both) == [(6, 6)]
+        assert asked(both, "SELECT sum(requests) FROM usage_by_day") == [(6,)]
+        assert asked(both, "SELECT completed, archived FROM completeness") == [(3, 3)]
+    with scratch(box.path, str(box.archive), (None, None)) as path, closing(open_reader(path)) as r:
+        assert asked(r) == [(3, 3)]
+    since = now_ms() - round(8.5 * DAY_MS)
+    with together(box.path, str(box.archive), (since, None)) as both:
+        assert asked(both) == [(4, 4)]
+
+
+def test_receipt_says_in_which_file_and_since_when(box: Box) -> None:
+    name = box.id_of(1)
+    box.put_away(keep_days=5)
+    receipt = read_receipt(box.connection, name, None)
+    assert receipt.state is State.ARCHIVED
+    assert receipt.gone is not None
+    assert receipt.gone.file == files_of(box)[0]
+    assert receipt.gone.store == f"file://{box.archive}"
+    assert receipt.committed is not None
+    box.make("archive.forget", _forget([1]))
+    assert read_receipt(box.connection, name, None).state is State.DELETED
+
+
+def _forget(seqs: list[int]) -> Any:
+    from edge_store.archive.forgetting import ForgetArchived  # noqa: PLC0415
+
+    return ForgetArchived(seqs=tuple(seqs))
+
+
+def test_forgotten_results_leave_their_files_and_never_come_back(box: Box, tmp_path: Path) -> None:
+    box.put_away(keep_days=5)
+    before = files_of(box)
+    assert box.make("archive.forget", _forget([1, 3])) == 2
+    target = tmp_path / "early.db"
+    assert restore(box.path, str(box.archive), target, (None, None)) == 1  # before it is rewritten
+    assert box.put_away().rewritten == 2
+    after = files_of(box)
+    assert (len(before), len(after)) == (2, 1)
+    assert not set(before) & set(after)
+    text = b"".join((box.archive / name).read_bytes() for name in after)
+    assert b"question 1" not in text
+    store = ArchiveStore(str(box.archive))
+    left = [each for each in read_archives(box.connection) if each.rows]
+    assert [row["seq"] for each in left for row in read_file(store, each)] == [2]
+    assert box.account()["deleted_forget"] == 2
+    assert verify_chain(box.connection).faults == ()
+    assert box.put_away().rewritten == 0
+
+
+def test_live_result_that_is_forgotten_loses_its_archived_bodies(box: Box) -> None:
+    box.put_away(content_days=5)
+    delete_results(box.connection, [2], Reason.FORGET)
+    assert box.put_away().rewritten == 1
+    store = ArchiveStore(str(box.archive))
+    rows = [r["seq"] for a in read_archives(box.connection) if a.rows for r in read_file(store, a)]
+    assert rows == [1, 3]
+
+
+def test_nothing_is_deleted_when_the_file_is_not_what_was_written(box: Box) -> None:
+    def spoiled(job: Job) -> Written:
+        written = carry_out(job)
+        raise ArchiveFailed(f"the disk lost {written.bytes} bytes")
+
+    with pytest.raises(ArchiveFailed):
+        box.put_away(keep_days=5, aside=spoiled)
+    assert (box.seqs(), files_of(box)) == ([1, 2, 3, 4, 5, 6], [])
+    assert read_archives(box.connection) == []
+
+
+def test_file_that_was_changed_is_refused(box: Box, tmp_path: Path) -> None:
+    box.put_away(keep_days=5)
+    (name, *_) = files_of(box)
+    path = box.archive / name
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ArchiveFailed, match="not as it was written"):
+        restore(box.path, str(box.archive), tmp_path / "old.db", (None, None))
+
+
+def test_result_that_was_changed_in_the_database_stays_there(box: Box) -> None:
+    box.connection.execute("UPDATE results SET user_id = 'x' WHERE seq = 2")
+    done = box.put_away(keep_days=5)
+    assert (done.odd, done.results, box.seqs()) == (1, 2, [2, 4, 5, 6])
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_pass_that_is_cut_anywhere_loses_nothing_and_is_finished(box: Box, cut: int) -> None:
+    calls = 0
+
+    def make(name: str, params: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == cut:
+            raise KeyboardInterrupt(name)
+        return box.make(name, params)
+
+    try:
+        box.put_away(keep_days=5, make=make)
+    except KeyboardInterrupt as exc:
+        assert str(exc)  # noqa: PT017
+    account = box.account()
+    assert account["completed"] + account["deleted_retention"] == 6
+    assert account["archived"] == account["deleted_retention"]
+    box.put_away(keep_days=5)
+    store = ArchiveStore(str(box.archive))
+    files = read_archives(box.connection)
+    rows = sorted(row["seq"] for each in files for row in read_file(store, each))
+    assert (rows, box.seqs()) == ([1, 2, 3], [4, 5, 6])
+    assert sorted(each.file for each in files) == files_of(box)
+    assert all(each.emptied_at for each in files)
+
+
+@pytest.mark.parametrize("cut", range(1, 4))
+def test_rewrite_that_is_cut_anywhere_leaves_nothing_forgotten(box: Box, cut: int) -> None:
+    box.put_away(keep_days=5)
+    box.make("archive.forget", _forget([1]))
+    calls = 0
+
+    def make(name: str, params: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == cut:
+            raise KeyboardInterrupt(name)
+        return box.make(name, params)
+
+    with pytest.raises(KeyboardInterrupt):
+        box.put_away(make=make)
+    box.put_away()
+    files = read_archives(box.connection)
+    store = ArchiveStore(str(box.archive))
+    assert sorted(row["seq"] for each in files for row in read_file(store, each)) == [2, 3]
+    assert sorted(each.file for each in files) == files_of(box)

@@ -1,0 +1,141 @@
+"""What is old or too much goes, oldest first; what is pinned, held or needed stays; all counts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.retaining import Box
+
+from edge_store.chain import verify_chain
+from edge_store.clock import now_ms
+from edge_store.errors import AlreadyRunning, InvalidRequest, NotFound
+from edge_store.recorder.holds import AddHold, EndHold, read_holds
+from edge_store.retention.choice import Rule
+from edge_store.retention.passes import alone_at_it
+from edge_store.selection import Selection
+
+AGES = (9, 8, 7, 3, 2, 1)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    box = Box(tmp_path, AGES)
+    yield box
+    box.close()
+
+
+def is_whole(box: Box) -> bool:
+    return verify_chain(box.connection).faults == ()
+
+
+def test_nothing_goes_unless_the_owner_says_so(box: Box) -> None:
+    assert box.run().results == 0
+    assert box.seqs() == [1, 2, 3, 4, 5, 6]
+    assert box.plan().steps == ()
+
+
+def test_what_is_older_than_keep_days_goes_and_stays_counted(box: Box) -> None:
+    plan = box.plan(keep_days=5)
+    done = box.run(keep_days=5)
+    assert box.seqs() == box.seqs("requests") == [4, 5, 6]
+    assert (done.results, plan.steps[0].rows, plan.steps[0].rule) == (3, 3, Rule.KEEP_DAYS)
+    assert plan.steps[0].bytes > 3 * 600
+    assert box.account() == {
+        "admitted": 6, "completed": 3, "deleted_forget": 0, "deleted_retention": 3, "archived": 0,
+        "in_flight": 0, "percent": 100.0,
+    }  # fmt: skip
+    assert is_whole(box)
+
+
+def test_bodies_go_before_their_results(box: Box) -> None:
+    done = box.run(content_days=5)
+    assert (done.contents, done.results) == (3, 0)
+    assert (box.seqs(), box.seqs("requests")) == ([1, 2, 3, 4, 5, 6], [4, 5, 6])
+    assert is_whole(box)
+    assert box.run(keep_days=5).results == 3
+    assert is_whole(box)
+
+
+def test_pinned_and_held_results_stay_until_they_are_not(box: Box) -> None:
+    box.pin(1)
+    params = AddHold(name="case", selection=Selection(until=now_ms() - 7 * 86_400_000))
+    box.make("retention.hold", params)
+    plan = box.plan(keep_days=5)
+    assert (plan.steps[0].rows, plan.steps[0].pinned, plan.steps[0].held) == (0, 1, 3)
+    assert box.run(keep_days=5).results == 0
+    box.make("retention.unhold", EndHold(name="case"))
+    assert box.run(keep_days=5).results == 2
+    assert box.seqs() == [1, 4, 5, 6]
+    box.pin(1, "false")
+    box.run(keep_days=5)
+    assert box.seqs() == [4, 5, 6]
+
+
+def test_hold_that_begins_during_a_pass_keeps_what_was_chosen(box: Box) -> None:
+    def make(name: str, params: Any) -> Any:
+        if not read_holds(box.connection):
+            box.make("retention.hold", AddHold(name="late", selection=Selection()))
+        return box.make(name, params)
+
+    assert box.run(make=make, keep_days=5).kept == 3
+    assert box.seqs() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_name_holds_once_and_ends_once(box: Box) -> None:
+    box.make("retention.hold", AddHold(name="a", selection=Selection(tenant="t")))
+    with pytest.raises(InvalidRequest, match="already"):
+        box.make("retention.hold", AddHold(name="a", selection=Selection()))
+    box.make("retention.unhold", EndHold(name="a"))
+    with pytest.raises(NotFound):
+        box.make("retention.unhold", EndHold(name="a"))
+    box.make("retention.hold", AddHold(name="a", selection=Selection()))
+    assert len(read_holds(box.connection)) == 1
+    assert len(read_holds(box.connection, ended=True)) == 2
+
+
+def test_lines_of_a_batch_that_has_not_ended_stay(box: Box, tmp_path: Path) -> None:
+    box.add([0], batch_id="batch_1", custom_id="a")
+    box.connection.execute(
+        "INSERT INTO batches (batch_id, created_at, tenant, caller, endpoint, input_file_id, "
+        "input_sha256, completion_window) "
+        "VALUES ('batch_1', 0, NULL, '{}', '', '', '', '24h')"
+    )
+    box.connection.execute("INSERT INTO open_batches SELECT batch_no FROM batches")
+    assert box.run(keep_bytes=1).results == 6
+    assert box.seqs() == [7]
+    assert box.plan(keep_bytes=1).steps[-1].needed == 1
+
+
+def test_a_clock_that_was_wrong_deletes_nothing_early(tmp_path: Path) -> None:
+    box = Box(tmp_path, [9, 1, 8, -4000, 9])
+    assert box.run(keep_days=5).results == 1
+    assert box.seqs() == [2, 3, 4, 5]
+    box.close()
+
+
+def test_results_not_in_the_replica_yet_stay(box: Box) -> None:
+    assert box.run(keep_days=5, upto=2).results == 2
+    assert box.plan(keep_days=5, upto=2).steps[0].rows == 0
+    assert box.seqs() == [3, 4, 5, 6]
+
+
+def test_too_large_a_file_loses_its_oldest_bodies_first(tmp_path: Path) -> None:
+    box = Box(tmp_path, [1.0] * 300)
+    large = box.plan(keep_bytes=1).used_bytes
+    kept = large - 100_000
+    plan = box.plan(keep_bytes=kept)
+    done = box.run(keep_bytes=kept)
+    assert (done.results, plan.steps[0].rule) == (0, Rule.KEEP_BYTES)
+    assert 0 < done.contents < 300
+    assert box.seqs("requests") == list(range(done.contents + 1, 301))
+    assert box.plan(keep_bytes=1).used_bytes <= kept
+    done = box.run(keep_bytes=large // 2)
+    assert (done.results > 0, box.seqs("requests")) == (True, [])
+    assert is_whole(box)
+    box.close()
+
+
+def test_one_pass_at_a_time(box: Box) -> None:
+    with alone_at_it(box.path), pytest.raises(AlreadyRunning):
+        box.run(keep_days=5)
