@@ -2,17 +2,21 @@
 writes the files anew without it.
 """
 
+import tempfile
+from contextlib import closing
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
 
 from edge_store.clock import now_ms
+from edge_store.forget.choice import Away, Turn, Who, asked_for
 from edge_store.recorder.deletions import Reason, What
 from edge_store.result import Record
 from edge_store.sql import sql
-from edge_store.sqlite import Connection
+from edge_store.sqlite import Connection, open_reader
 
-__all__ = ["ForgetArchived", "forget_archived"]
+__all__ = ["ForgetArchived", "find_archived", "forget_archived"]
 
 PAGE = 256
 
@@ -36,3 +40,31 @@ def forget_archived(connection: Connection, params: ForgetArchived) -> int:
         noted = connection.execute(sql("note_forgotten_again"), chosen).rowcount
         count += noted if what is What.RESULT else 0
     return count
+
+
+def find_archived(database: Path, url: str, who: Who) -> Away:
+    """What of the archive ``who`` names; file by file, each loaded into a database of its own.
+
+    Raises:
+        ArchiveFailed: a file cannot be read: what is in it nobody knows.
+        InvalidRequest, QueryRefused: as ``choose``.
+    """
+    from edge_store.archive.loading import chosen_files, load_file  # noqa: PLC0415  (no daemon)
+    from edge_store.archive.store import ArchiveStore  # noqa: PLC0415
+
+    away = Away({}, [])
+    with closing(open_reader(database)) as live:
+        files = chosen_files(live, (None, None))
+        if not files:
+            return away
+        store = ArchiveStore(url)
+        for archive in files:
+            if archive.what is not What.RESULT:
+                continue
+            with tempfile.TemporaryDirectory(prefix="edge-store-archive-") as folder:
+                path = Path(folder, "archive.db")
+                load_file(path, live, store, archive)
+                with closing(open_reader(path)) as connection:
+                    away.asked.update(asked_for(connection, who))
+                    away.turns.extend(Turn(*row) for row in connection.execute(sql("select_turns")))
+    return away

@@ -1,5 +1,5 @@
 """The rows of ``archives``: read, and changed one step at a time. Each change is a transaction, and
-may be repeated: one that finds its step done changes nothing.
+may be repeated: one that finds its step done changes nothing. Each answers the number of its file.
 """
 
 from collections.abc import Iterable, Sequence
@@ -103,7 +103,7 @@ def begin(connection: Connection, params: Begin) -> int:
     return int(number)
 
 
-def verified(connection: Connection, params: Checked) -> None:
+def verified(connection: Connection, params: Checked) -> int:
     """From now on it counts.
 
     Raises:
@@ -112,35 +112,41 @@ def verified(connection: Connection, params: Checked) -> None:
     row = {**msgspec.structs.asdict(params), **_span(params.seqs), "at": now_ms()}
     if connection.execute(sql("verify_archive"), row).rowcount != 1:
         raise StoreError(f"archive {params.archive_no} is not under way: did two passes run?")
+    return params.archive_no
 
 
-def end(connection: Connection, params: Numbered) -> None:
+def end(connection: Connection, params: Numbered) -> int:
     """All of its results that may be deleted are."""
     connection.execute(sql("end_archive"), {"archive_no": params.archive_no, "at": now_ms()})
+    return params.archive_no
 
 
-def drop(connection: Connection, params: Numbered) -> None:
+def drop(connection: Connection, params: Numbered) -> int:
     """It was not written, or is removed again."""
     connection.execute(sql("drop_archive"), {"archive_no": params.archive_no})
+    return params.archive_no
 
 
-def intend_rewrite(connection: Connection, params: Numbered) -> None:
+def intend_rewrite(connection: Connection, params: Numbered) -> int:
     """``file`` is about to be written in its place."""
     row = msgspec.structs.asdict(params)
     if connection.execute(sql("intend_rewrite"), row).rowcount != 1:
         raise StoreError(f"archive {params.archive_no} is being written anew already")
+    return params.archive_no
 
 
-def end_rewrite(connection: Connection, params: Checked) -> None:
+def end_rewrite(connection: Connection, params: Checked) -> int:
     """``file`` is in its place; what was there is to be removed."""
     row = {**msgspec.structs.asdict(params), **_span(params.seqs)}
     if connection.execute(sql("end_rewrite"), row).rowcount != 1:
         raise StoreError(f"archive {params.archive_no} is not being written anew")
+    return params.archive_no
 
 
-def clear_stale(connection: Connection, params: Numbered) -> None:
+def clear_stale(connection: Connection, params: Numbered) -> int:
     """That file is removed."""
     connection.execute(sql("clear_stale"), msgspec.structs.asdict(params))
+    return params.archive_no
 
 
 def read_archives(connection: Connection, *, unsettled: bool = False) -> list[Archived]:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from edge_store.archive.ledger import Archived, forgotten_in, read_archives
-from edge_store.archive.parquet import LATER
+from edge_store.archive.parquet import LATER, Packed
 from edge_store.archive.store import ArchiveStore
 from edge_store.archive.work import read_file
 from edge_store.blobs import split
@@ -27,7 +27,7 @@ from edge_store.schema import migrate
 from edge_store.sql import sql, sql_of
 from edge_store.sqlite import Connection, open_reader, open_writer, translated
 
-__all__ = ["Span", "chosen_files", "restore", "scratch", "together"]
+__all__ = ["Span", "chosen_files", "load_file", "restore", "scratch", "together"]
 
 OWN_COUNT = ("boot_extents", "completeness", "completeness_by_day")  # views of what happened
 UNITED = ("results", "outputs", "requests", "request_blobs", "blobs", *LATER)
@@ -126,14 +126,9 @@ def _fill(
     if not files:
         raise NotFound("nothing of that time is archived", hint="`edge-store archive ls`")
     for archive in files:
-        if archive.store != str(store):
-            raise ArchiveFailed(
-                f"{archive.file} is in {archive.store}, and retention.archive is {store}",
-                hint="set retention.archive to that address for this command",
-            )
         rows = [
             row
-            for row in read_file(store, archive)
+            for row in _rows_of(store, archive)
             if row["seq"] not in gone.get(archive.archive_no, ()) and _is_of(row, span)
         ]
         made.execute(sql("begin"))
@@ -147,6 +142,26 @@ def _fill(
                     _copy_result(made, live, row["seq"])
                 _insert_content(made, row)
         made.execute(sql("commit"))
+
+
+def load_file(path: Path, live: Connection, store: ArchiveStore, archive: Archived) -> None:
+    """Make a database of one file of whole results, but for what was forgotten or is live."""
+    gone = forgotten_in(live).get(archive.archive_no, set())
+    with closing(_new(path, live)) as made:
+        made.execute(sql("begin"))
+        for row in _rows_of(store, archive):
+            if row["seq"] not in gone and not _is_live(live, row["seq"]):
+                _insert(made, row)
+        made.execute(sql("commit"))
+
+
+def _rows_of(store: ArchiveStore, archive: Archived) -> list[Packed]:
+    if archive.store != str(store):
+        raise ArchiveFailed(
+            f"{archive.file} is in {archive.store}, not in retention.archive = {store}",
+            hint="set retention.archive to that address for this command",
+        )
+    return read_file(store, archive)
 
 
 def _is_of(row: Mapping[str, Any], span: Span) -> bool:

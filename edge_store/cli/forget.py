@@ -30,6 +30,7 @@ __all__ = ["forget"]
 @click.option("--dry-run", is_flag=True, help="Count, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--even-pinned", is_flag=True, help="Results that are pinned, too.")
+@click.option("--even-held", is_flag=True, help="Results that are held (`retention hold`), too.")
 @click.option(
     "--timeout",
     type=POSITIVE,
@@ -78,6 +79,12 @@ def forget(
             f"{choice.pinned[0]} is: nothing was deleted",
             hint="--even-pinned forgets them too",
         )
+    if choice.held and not flags["even_held"]:
+        raise InvalidRequest(
+            f"{len(choice.held)} of {len(choice.results)} results are held, as {choice.held[0]} "
+            "is: nothing was deleted",
+            hint="`edge-store retention hold ls`; --even-held forgets them too",
+        )
     if not flags["yes"]:
         if not sys.stdin.isatty():
             raise click.UsageError("there is no terminal to ask: give --yes, or --dry-run")
@@ -94,14 +101,18 @@ def forget(
         ):
             for name, params in bar:
                 make(name, params)
-        write_json({**said, "dry_run": False, "remains": _remains(settings)}, sys.stdout)
+        remains = _remains(settings)
+        if _has_archive(settings):
+            remains["archive"] = _rewritten(settings, make)
+        write_json({**said, "dry_run": False, "remains": remains}, sys.stdout)
 
     changes(settings, carry_out)
 
 
 def _choose(settings: "Config", who: "Who") -> "tuple[Choice, list[Span], list[Line]]":
     from edge_store.api.routes import GENERATING
-    from edge_store.forget.choice import choose, names_of
+    from edge_store.archive.forgetting import find_archived
+    from edge_store.forget.choice import NOTHING_AWAY, choose, names_of
     from edge_store.forget.lines import find_spans
     from edge_store.queue.files import FOLDER
     from edge_store.sqlite import open_reader
@@ -110,18 +121,47 @@ def _choose(settings: "Config", who: "Who") -> "tuple[Choice, list[Span], list[L
     names = names_of(who.user, GENERATING) if who.user else None
     connection = open_reader(path)
     try:
-        choice = choose(connection, who, names)
+        away = NOTHING_AWAY
+        if _has_archive(settings):
+            away = find_archived(path, settings.retention.archive, who)
+        choice = choose(connection, who, names, away)
         spans, lines = find_spans(connection, path.with_name(FOLDER), choice.lines, names)
     finally:
         connection.close()
     return choice, spans, lines
 
 
+def _has_archive(settings: "Config") -> bool:
+    """Whether something is in the archive."""
+    from contextlib import closing
+
+    from edge_store.archive.ledger import read_archives
+    from edge_store.sqlite import open_reader
+
+    with closing(open_reader(Path(settings.store.path))) as connection:
+        return any(each.rows for each in read_archives(connection))
+
+
+def _rewritten(settings: "Config", make: Any) -> str:
+    """Have the files written anew without what was forgotten; what is to be said of it."""
+    from edge_store.errors import EdgeStoreError
+    from edge_store.retention.passes import Pass
+
+    work = Pass(Path(settings.store.path), settings.retention, make, lambda _took: None)
+    try:
+        count = work.forget()
+    except EdgeStoreError as exc:
+        return f"pending: {exc}; nothing brings it back, and each pass of retention tries again"
+    return f"nothing: {count} files were written anew" if count else "nothing"
+
+
 def _counted(choice: "Choice", spans: "list[Span]") -> dict[str, int]:
     return {
         "results": len(choice.results),
+        "archived": len(choice.archived),
         "following": choice.following,
         "pinned": len(choice.pinned),
+        "held": len(choice.held),
         "requests": len(choice.requests),
         "responses": len(choice.responses),
         "conversations": len(choice.conversations),
@@ -133,6 +173,7 @@ def _changes(
     choice: "Choice", spans: "list[Span]", lines: "list[Line]"
 ) -> "list[tuple[str, Record]]":
     """The results come last: what is left of a run that was cut is found by them."""
+    from edge_store.archive.forgetting import ForgetArchived
     from edge_store.forget.carry import ForgetKept, ForgetResults
     from edge_store.forget.choice import pages
     from edge_store.forget.lines import Overwrite
@@ -143,6 +184,7 @@ def _changes(
     made += [("forget.kept", ForgetKept(lines=tuple(page))) for page in pages(lines)]
     ids = choice.requests + choice.responses + choice.conversations
     made += [("forget.kept", ForgetKept(ids=tuple(page))) for page in pages(ids)]
+    made += [("archive.forget", ForgetArchived(seqs=tuple(p))) for p in pages(choice.archived)]
     for page in pages(choice.results.items()):
         seqs, names = tuple(seq for seq, _ in page), tuple(name for _, name in page)
         made.append(("forget.results", ForgetResults(seqs=seqs, ids=names)))

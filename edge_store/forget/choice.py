@@ -16,11 +16,12 @@ import msgspec
 from edge_store.errors import InvalidRequest, StoreError
 from edge_store.query import run_query
 from edge_store.queue.held import FOLDER as HELD
+from edge_store.recorder.holds import held
 from edge_store.recorder.transcript import Dialect
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 
-__all__ = ["Choice", "NamesUser", "Who", "choose", "names_of", "pages"]
+__all__ = ["Away", "Choice", "NamesUser", "Turn", "Who", "asked_for", "choose", "names_of", "pages"]
 
 T = TypeVar("T")
 
@@ -44,12 +45,15 @@ class Who(NamedTuple):
 class Choice(NamedTuple):
     """``results`` by seq with their ids; ``following`` of them only hold the text of others.
 
-    ``requests`` are queued, ``responses`` have no result, ``lines`` are of batches.
+    ``requests`` are queued, ``responses`` have no result, ``lines`` are of batches; ``archived``
+    results are only in the archive.
     """
 
     results: dict[int, str]
+    archived: dict[int, str]
     following: int
     pinned: list[str]
+    held: list[str]
     requests: list[str]
     responses: list[str]
     conversations: list[str]
@@ -63,6 +67,18 @@ class Turn(NamedTuple):
     id: str
     previous_id: str | None
     conversation_id: str | None
+
+
+class Away(NamedTuple):
+    """Of results that are only in the archive: those that were asked for, and all that are turns
+    of a conversation.
+    """
+
+    asked: dict[int, str]
+    turns: list[Turn]
+
+
+NOTHING_AWAY = Away({}, [])
 
 
 def pages(items: Iterable[T]) -> Iterator[list[T]]:
@@ -90,14 +106,16 @@ def names_of(user: str, dialects: Mapping[str, Dialect]) -> NamesUser:
     return names
 
 
-def choose(connection: Connection, who: Who, names: NamesUser | None) -> Choice:
+def choose(
+    connection: Connection, who: Who, names: NamesUser | None, away: Away = NOTHING_AWAY
+) -> Choice:
     """Everything that is to go. ``names`` is given with a user.
 
     Raises:
         InvalidRequest: ``where`` is no expression.
         QueryRefused: it does not parse, would write, or took too long.
     """
-    asked = _asked_for(connection, who)
+    asked = asked_for(connection, who)
     with translated("what is to be forgotten cannot be read"):
         results = dict(asked)
         lines = _lines_of(connection, results)
@@ -113,14 +131,22 @@ def choose(connection: Connection, who: Who, names: NamesUser | None) -> Choice:
         }
         turns = [Turn(*row) for row in connection.execute(sql("select_turns"))]
         turns += [Turn(UNANSWERED, *row[:3]) for row in unanswered]
-        ids = {*results.values(), *named}
-        reached = _reached(turns, ids)
-        results |= {t.place: t.id for t in reached if t.place != UNANSWERED}
+        ids = {*results.values(), *named, *away.asked.values()}
+        reached = _reached(turns + away.turns, ids)
+        there = {turn.place for turn in away.turns}
+        archived = away.asked | {t.place: t.id for t in reached if t.place in there}
+        results |= {
+            t.place: t.id for t in reached if t.place != UNANSWERED and t.place not in there
+        }
         queued = connection.execute(sql("select_queued_bodies")).fetchall()
         return Choice(
             results=dict(sorted(results.items())),
-            following=len(results) - len(asked),
+            archived=dict(sorted(archived.items())),
+            following=len(results) + len(archived) - len(asked) - len(away.asked),
             pinned=_pinned(connection, results),
+            held=[
+                results[seq] for page in pages(results) for seq in sorted(held(connection, page))
+            ],
             requests=[
                 name
                 for name, endpoint, body, is_held in queued
@@ -149,7 +175,8 @@ def sent(connection: Connection, name: str, left: bytes, *, is_held: bool) -> by
         raise StoreError(f"{HELD}/{name} cannot be read: {exc.strerror}") from exc
 
 
-def _asked_for(connection: Connection, who: Who) -> list[tuple[int, str]]:
+def asked_for(connection: Connection, who: Who) -> list[tuple[int, str]]:
+    """The results of a database that ``who`` names, by seq and id. Raises as ``choose``."""
     statement = sql("select_results_of_user")
     params: dict[str, Any] = {"user": who.user}
     if who.where is not None:

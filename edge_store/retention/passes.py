@@ -133,6 +133,18 @@ class Pass:
             self.rewrite_forgotten(connection)
         return self.done
 
+    def forget(self) -> int:
+        """Only what concerns what was forgotten; how many files were written anew. Raises as
+        ``run``; it is pending then.
+        """
+        with alone_at_it(self._path), closing(open_reader(self._path)) as connection:
+            self.settle(connection)
+            self.rewrite_forgotten(connection)
+            left = forgotten_in(connection)
+        if left:
+            raise ArchiveFailed(f"{len(left)} files are where retention.archive does not lead")
+        return self.done.rewritten
+
     def settle(self, connection: Connection) -> None:
         """Finish what a cut pass left, or take it back."""
         for each in read_archives(connection, unsettled=True):

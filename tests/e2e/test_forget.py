@@ -99,8 +99,8 @@ def test_of_a_forgotten_user_nothing_is_left(box: Box) -> None:
         ask(daemon, CHAT, body(BOB, KEPT), **LATER)
 
         counts = {
-            "results": 13, "following": 2, "pinned": 0, "requests": 1, "responses": 0,
-            "conversations": 1, "lines": 8,
+            "results": 13, "archived": 0, "following": 2, "pinned": 0, "held": 0, "requests": 1,
+            "responses": 0, "conversations": 1, "lines": 8,
         }  # fmt: skip
         assert forget(box, "--user", ADA, "--dry-run") == {**counts, "dry_run": True}
         assert everywhere(box).count(SECRET.encode()) > 20

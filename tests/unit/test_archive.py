@@ -11,6 +11,7 @@ import pytest
 from support.records import make_result
 from support.retaining import DAY_MS, IMAGE, Box, stored_rows
 
+from edge_store.archive.forgetting import ForgetArchived, find_archived
 from edge_store.archive.ledger import read_archives
 from edge_store.archive.loading import restore, scratch, together
 from edge_store.archive.store import ArchiveStore
@@ -18,6 +19,7 @@ from edge_store.archive.work import Job, Written, carry_out, read_file
 from edge_store.chain import verify_chain
 from edge_store.clock import now_ms
 from edge_store.errors import ArchiveFailed
+from edge_store.forget.choice import Who, choose
 from edge_store.query import run_query
 from edge_store.receipt import State, read_receipt
 from edge_store.recorder.batch import read_head, write_batch
@@ -129,8 +131,6 @@ def test_receipt_says_in_which_file_and_since_when(box: Box) -> None:
 
 
 def _forget(seqs: list[int]) -> Any:
-    from edge_store.archive.forgetting import ForgetArchived  # noqa: PLC0415
-
     return ForgetArchived(seqs=tuple(seqs))
 
 
@@ -236,3 +236,14 @@ def test_rewrite_that_is_cut_anywhere_leaves_nothing_forgotten(box: Box, cut: in
     store = ArchiveStore(str(box.archive))
     assert sorted(row["seq"] for each in files for row in read_file(store, each)) == [2, 3]
     assert sorted(each.file for each in files) == files_of(box)
+
+
+def test_who_is_forgotten_is_found_in_the_archive(tmp_path: Path) -> None:
+    box = Box(tmp_path, [9, 8], user_id="ada")
+    box.add([7], previous_id=box.id_of(2))
+    box.add([6, 1])
+    box.put_away(keep_days=5)
+    away = find_archived(box.path, str(box.archive), Who("ada", None, 9.0))
+    choice = choose(box.connection, Who("ada", None, 9.0), None, away)
+    assert (list(choice.archived), list(choice.results), choice.following) == ([1, 2, 3], [], 1)
+    box.close()

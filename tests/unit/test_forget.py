@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.transactions import in_transaction
 from edge_store.result import Result
-from edge_store.schema import SCHEMA_VERSION
-from edge_store.sqlite import Connection, open_copy, open_reader
+from edge_store.schema import FILES, SCHEMA_VERSION, statements
+from edge_store.sqlite import Connection, driver, open_copy, open_reader
 
 
 def box(path: Path, *results: Result) -> Connection:
@@ -91,15 +92,28 @@ def test_older_copy_of_an_older_schema_is_migrated_to_forget(tmp_path: Path) -> 
 
 
 def before_the_last(connection: Connection) -> None:
-    """Take the last migration back."""
-    for table in ("open_batches", "open_responses", "response_keys"):
-        connection.execute(f"DROP TABLE {table}")
-    for index in ("batches_by_tenant", "files_by_tenant", "files_by_expiry"):
-        connection.execute(f"DROP INDEX {index}")
-    connection.execute("DROP INDEX queued_requests_by_tenant")
-    connection.execute("CREATE INDEX responses_in_background ON responses (id)")
-    connection.execute("DELETE FROM _sqlite_migrations WHERE name = '0007_open'")
+    """Take the last migration back, of a file without rows in what it made."""
+    with closing(driver.connect(":memory:", isolation_level=None)) as old:
+        for file in FILES[:-1]:
+            for statement in statements(file):
+                old.execute(statement)
+        before, now = made_in(old), made_in(connection)
+    for kind, name in sorted(now, reverse=True):  # views come first
+        if now[kind, name] != before.get((kind, name)):
+            connection.execute(f'DROP {kind} IF EXISTS "{name}"')
+    for made in before.keys() - made_in(connection).keys():
+        connection.execute(before[made])
+    last = FILES[-1].removesuffix(".sql")
+    connection.execute("DELETE FROM _sqlite_migrations WHERE name = ?", (last,))
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
+
+
+def made_in(connection: Connection) -> dict[tuple[str, str], str]:
+    rows = connection.execute(
+        "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL "
+        "AND name NOT LIKE 'sqlite%' AND name NOT LIKE '_sqlite%'"
+    )
+    return {(kind, name): text for kind, name, text in rows}
 
 
 def schema_of(path: Path) -> Any:

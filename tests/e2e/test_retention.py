@@ -1,0 +1,68 @@
+"""Retention of a running box: into an object store, beside requests, over a kill, and forgotten."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.daemon import Box, DaemonProcess, rows, until
+from support.s3server import S3Server
+
+SECOND = str(1 / 86400)
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Any:
+    with S3Server(tmp_path / "s3") as server:
+        yield server
+
+
+def ids_of(daemon: DaemonProcess, count: int, user: str) -> list[str]:
+    return [
+        str(daemon.chat(f"{user} {n}", user=user).headers["x-edge-store-id"]) for n in range(count)
+    ]
+
+
+def run(box: Box, *arguments: str) -> str:
+    done = box.run(*arguments, "--config", str(box.directory))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_results_move_to_the_store_and_are_forgotten_there(s3: S3Server, tmp_path: Path) -> None:
+    box = Box.init(
+        tmp_path / "box",
+        RETENTION__KEEP_DAYS=SECOND,
+        RETENTION__INTERVAL_S="1",
+        RETENTION__ARCHIVE=s3.url("archive"),
+    )
+    box.environ.update(s3.environ)
+    with box.serve() as daemon:
+        mine, others = ids_of(daemon, 5, "ada"), ids_of(daemon, 5, "bob")
+        run(box, "retention", "hold", "add", "one", "--user", "nobody")
+        assert box.run("retention", "hold", "add", "two").returncode == 2
+        until(lambda: not box.scalar("SELECT count(*) FROM results"), "all is archived", 30)
+        receipt = daemon.get(f"/v1/results/{mine[0]}/receipt").json()
+        assert receipt["state"] == "archived"
+        assert box.scalar("SELECT archived FROM completeness") == 10
+        asked = run(box, "archive", "query", "select id from generations order by seq", "--nl")
+        assert [json.loads(line)["id"] for line in asked.splitlines()] == mine + others
+        said = json.loads(run(box, "forget", "--user", "ada", "--yes"))
+        assert (said["results"], said["archived"]) == (0, 5)
+        assert said["remains"]["archive"].startswith("nothing")
+        assert daemon.get(f"/v1/results/{mine[0]}/receipt").json()["state"] == "deleted"
+        assert "as they were committed" in run(box, "archive", "verify")
+        assert not [path for path in s3.folder.rglob("*.parquet") if b"ada 1" in path.read_bytes()]
+        s3.stop()
+        ids_of(daemon, 1, "eve")
+        daemon.logged("alarm_raised", 30)
+        assert box.scalar("SELECT count(*) FROM results") == 1
+        s3.start()
+        until(lambda: not box.scalar("SELECT count(*) FROM results"), "the store is back", 30)
+        daemon.logged("alarm_resolved", 30)
+    run(box, "archive", "restore", "--to", str(tmp_path / "old.db"))
+    restored = {name for (name,) in rows(tmp_path / "old.db", "SELECT id FROM results")}
+    assert len(restored) == 6
+    assert set(others) < restored
+    box.proven()
