@@ -1,5 +1,7 @@
-"""Has a job of the archive done in a process of its own, which has only the processor time that
-nothing else wants, and dies with us.
+"""Has a job of the archive done in a process of its own, which has a small share of the processor,
+about a tenth beside others that are busy, and dies with us.
+
+Not only what nothing else wants: on a box that is busy for days that is none, and its disk fills.
 """
 
 import os
@@ -20,11 +22,11 @@ __all__ = ["Aside"]
 
 TIMEOUT_S = 3600.0  # 30 MB over 100 kbit/s
 LOOK_S = 0.5
+NICE = 10
 BEFORE = (
     ("setpriv", "--pdeathsig", "KILL", "--"),
     ("ionice", "-c", "3"),
-    ("nice", "-n", "19"),
-    ("chrt", "--idle", "0"),
+    ("nice", "-n", f"{NICE}"),
 )
 
 
@@ -54,7 +56,7 @@ class Aside:
         except OSError as exc:
             raise ArchiveFailed(f"the archive's process does not start: {exc}") from exc
         with suppress(OSError):  # sched(7): where sessions share alike, nice counts within one only
-            Path(f"/proc/{process.pid}/autogroup").write_text("19")
+            Path(f"/proc/{process.pid}/autogroup").write_text(f"{NICE}")
         said = self._communicate(process, msgspec.json.encode(job))
         try:
             answer = msgspec.json.decode(said, type=Answer)

@@ -25,7 +25,7 @@ from edge_store.recorder.deletions import Reason, What
 from edge_store.rows import OUTPUT_COLUMNS, RESULT_COLUMNS, insert_blobs
 from edge_store.schema import migrate
 from edge_store.sql import sql, sql_of
-from edge_store.sqlite import Connection, open_reader, open_writer, translated
+from edge_store.sqlite import Connection, open_copy, open_reader, open_writer, translated
 
 __all__ = ["Span", "chosen_files", "load_file", "restore", "scratch", "together"]
 
@@ -60,12 +60,18 @@ def restore(database: Path, url: str, target: Path, span: Span) -> int:
     """
     if target.exists():
         raise ArchiveFailed(f"{target} is there already", hint="name a new file")
-    with closing(open_reader(database)) as live, closing(_new(target, live)) as made:
-        _fill(made, live, ArchiveStore(url), span, with_live=True)
-        low, high, rows = made.execute(sql("select_result_span")).fetchone()
-        faults = check_rows(made, low, high) if rows else []
-    if faults:
-        raise ArchiveFailed(f"what was restored is not as it was committed: {faults[0]}")
+    try:
+        with closing(open_reader(database)) as live, closing(_new(target, live)) as made:
+            _fill(made, live, ArchiveStore(url), span, with_live=True)
+            low, high, rows = made.execute(sql("select_result_span")).fetchone()
+            faults = check_rows(made, low, high) if rows else []
+        if faults:
+            raise ArchiveFailed(f"what was restored is not as it was committed: {faults[0]}")
+        open_copy(target).close()  # one file, which anyone who can read it can query
+    except BaseException:
+        for ending in ("", "-wal", "-shm"):
+            target.with_name(f"{target.name}{ending}").unlink(missing_ok=True)
+        raise
     return int(rows)
 
 

@@ -8,6 +8,7 @@ from edge_store.bench.overload import OverloadPlan, bench_overload
 from edge_store.bench.query import bench_query
 from edge_store.bench.recorder import bench_recorder
 from edge_store.bench.report import keep_logs, write_report
+from edge_store.bench.retention import RetentionPlan, bench_retention
 from edge_store.bench.shares import bench_shares
 from edge_store.bench.verify import bench_verify
 from edge_store.bench.writer import bench_writer
@@ -18,6 +19,7 @@ __all__ = [
     "EnginePlan",
     "EngineRun",
     "OverloadPlan",
+    "RetentionPlan",
     "bench_batch",
     "bench_drill",
     "bench_engine",
@@ -25,6 +27,7 @@ __all__ = [
     "bench_overload",
     "bench_query",
     "bench_recorder",
+    "bench_retention",
     "bench_shares",
     "bench_verify",
     "bench_writer",

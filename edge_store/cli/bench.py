@@ -233,6 +233,24 @@ def drill(pairs: int, megabytes: int, rate: float | None, directory: Path | None
 
 
 @bench.command()
+@pairs_option
+@click.option("--rows", type=AT_LEAST_ONE, default=100_000, help="Results that are to go.")
+@click.option("--rate", type=AT_LEAST_ONE, default=100, help="Requests a second of all callers.")
+@dir_option
+def retention(pairs: int, rows: int, rate: int, directory: Path | None) -> None:
+    """Measure retention with an archive: what callers and COMMITs notice of it, and its rate.
+
+    \b
+    Example:
+      edge-store bench retention --rows 1000000 --pairs 20
+    """
+    from edge_store.bench import RetentionPlan, bench_retention
+
+    plan = RetentionPlan(pairs=pairs, rows=rows, offered_per_s=rate)
+    _measure(directory, lambda folder: bench_retention(folder, plan, say=_say))
+
+
+@bench.command()
 @click.option("--model", help="Folder of the model that SGLang loads.")
 @click.option(
     "--sglang", "arguments", multiple=True, metavar="KEY=VALUE",

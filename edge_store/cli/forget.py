@@ -147,7 +147,7 @@ def _rewritten(settings: "Config", make: Any) -> str:
     from edge_store.errors import EdgeStoreError
     from edge_store.retention.passes import Pass
 
-    work = Pass(Path(settings.store.path), settings.retention, make, lambda _took: None)
+    work = Pass(Path(settings.store.path), settings.retention, make)
     try:
         count = work.forget()
     except EdgeStoreError as exc:

@@ -124,8 +124,6 @@ def apply(config: str | None, *, yes: bool) -> None:
       edge-store retention apply
       edge-store retention apply --yes
     """
-    import threading
-
     from edge_store.cli.change import changes
     from edge_store.config import load
     from edge_store.retention.passes import Pass
@@ -138,16 +136,9 @@ def apply(config: str | None, *, yes: bool) -> None:
         counts = ", ".join(f"{step.rows} {step.what}s ({step.rule})" for step in made.steps)
         click.confirm(f"Delete {counts or 'nothing'}?", abort=True, err=True)
     upto, waits_for = _upto(settings)
-    stop = threading.Event()
 
     def carry_out(make: Any) -> None:
-        work = Pass(
-            Path(settings.store.path),
-            settings.retention,
-            make,
-            lambda took: _rest(stop, took),
-            stop,
-        )
+        work = Pass(Path(settings.store.path), settings.retention, make)
         with interruptible():
             done = work.run(upto)
         write_json(done, sys.stdout)
@@ -155,10 +146,6 @@ def apply(config: str | None, *, yes: bool) -> None:
             click.echo(f"edge-store: {waits_for}", err=True)
 
     changes(settings, carry_out)
-
-
-def _rest(stop: Any, took_s: float) -> None:
-    stop.wait(min(took_s, 1.0))  # half of the writer's time: callers share the rest
 
 
 @retention.command()

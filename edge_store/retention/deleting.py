@@ -27,11 +27,12 @@ class DeleteOld(Record, frozen=True, kw_only=True):
 
 
 class Deleted(Record, frozen=True, kw_only=True):
-    """How many went, how many stay, and how long it took before its COMMIT."""
+    """How many went, how many stay, how long it took before its COMMIT, and the newest result."""
 
     count: int
     kept: int
     took_s: float
+    newest: int
 
 
 def delete_old(connection: Connection, params: DeleteOld) -> Deleted:
@@ -49,4 +50,6 @@ def delete_old(connection: Connection, params: DeleteOld) -> Deleted:
             "after": after,
         }
         connection.execute(sql("note_archived"), chosen)
-    return Deleted(count=count, kept=len(stay), took_s=time.monotonic() - started)
+    (newest,) = connection.execute(sql("select_newest_seq")).fetchone()
+    took_s = time.monotonic() - started
+    return Deleted(count=count, kept=len(stay), took_s=took_s, newest=newest)

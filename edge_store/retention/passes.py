@@ -43,7 +43,7 @@ from edge_store.retention.choice import DAY_MS, Limits, Step, excess, measure, p
 from edge_store.retention.deleting import DeleteOld
 from edge_store.sqlite import Connection, open_reader
 
-__all__ = ["Done", "Make", "Pass", "Rest", "alone_at_it"]
+__all__ = ["Done", "Make", "Pass", "alone_at_it"]
 
 log = structlog.get_logger(__name__)
 
@@ -51,10 +51,11 @@ PART_ROWS = 4096  # of a file
 PART_BYTES = 16 * 1024 * 1024  # of their values: the process holds some five times that
 CHANGE_ROWS = (1, 64)  # of a transaction
 CHANGE_S = 0.003  # what a transaction should take: callers wait behind it
+REST_BUSY, REST_IDLE = 9.0, 1.0  # times what a change took: a tenth of the writer's time, or half
+REST_S_MAX = 1.0
 LOCK = "retention.lock"
 
 Make = Callable[[str, Record], Any]  # has a named change made, and waits for its COMMIT
-Rest = Callable[[float], None]  # after a change that took so long
 Row = tuple[int, int, int]
 
 
@@ -98,18 +99,17 @@ class Pass:
         path: Path,
         config: RetentionSection,
         make: Make,
-        rest: Rest,
         stop: threading.Event | None = None,
         aside: Callable[[Job], Written] | None = None,
     ) -> None:
         self._path = path
         self._config = config
         self._make = make
-        self._rest = rest
         self._stop = stop or threading.Event()
         self._aside = aside or Aside(self._stop)
         self._rows = CHANGE_ROWS[1]
         self._over = 0  # bytes that are too many
+        self._newest = 0  # result, when the last change was made
         self._counts = dict.fromkeys(Done.__struct_fields__, 0)
 
     @property
@@ -296,7 +296,12 @@ class Pass:
             fits = self._rows * CHANGE_S / max(answer["took_s"], 1e-6)
             low, high = CHANGE_ROWS
             self._rows = round(min(max(fits, low, self._rows / 2), high, self._rows * 2))
-            self._rest(took_s)
+            self._rest(took_s, is_busy=answer["newest"] != self._newest)
+            self._newest = answer["newest"]
+
+    def _rest(self, took_s: float, *, is_busy: bool) -> None:
+        """The longer while others write."""
+        self._stop.wait(min(took_s * (REST_BUSY if is_busy else REST_IDLE), REST_S_MAX))
 
     def _reaches(self, archive: Archived) -> bool:
         """Whether it lies where files are put now."""

@@ -25,8 +25,6 @@ log = structlog.get_logger(__name__)
 
 FIRST_S = 30.0  # a start has other things to do
 LOOK_S = 30.0  # at the file's size
-REST_BUSY, REST_IDLE = 9.0, 1.0  # times what a change took: a tenth of the writer's time, or half
-REST_S_MAX = 1.0
 
 
 async def retain(around: Around) -> None:
@@ -95,12 +93,4 @@ def _run(around: Around, stop: threading.Event, loop: asyncio.AbstractEventLoop)
 
         return msgspec.to_builtins(asyncio.run_coroutine_threadsafe(asked(), loop).result())
 
-    seen = around.commits.seq
-
-    def rest(took_s: float) -> None:
-        nonlocal seen
-        factor = REST_IDLE if around.commits.seq == seen else REST_BUSY
-        seen = around.commits.seq
-        stop.wait(min(factor * took_s, REST_S_MAX))
-
-    return Pass(around.path, around.config.retention, make, rest, stop).run(replicated_upto(around))
+    return Pass(around.path, around.config.retention, make, stop).run(replicated_upto(around))

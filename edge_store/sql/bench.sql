@@ -43,3 +43,6 @@ DROP INDEX results_by_model_and_hour
 
 -- name: bench_drop_stored
 DROP INDEX results_stored
+
+-- name: bench_deleted
+SELECT count(*) FROM deletions WHERE what = 'result' AND reason = 'retention'

@@ -54,3 +54,6 @@ SELECT count(*) FROM results AS r WHERE :condition
 
 -- name: vacuum
 VACUUM
+
+-- name: select_newest_seq
+SELECT coalesce(max(seq), 0) FROM results

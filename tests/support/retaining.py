@@ -72,7 +72,7 @@ class Box:
         **settings: Any,
     ) -> Done:
         config = RetentionSection(**settings)
-        work = Pass(self.path, config, make or self.make, lambda _took: None, self.stop, aside)
+        work = Pass(self.path, config, make or self.make, self.stop, aside)
         return work.run(upto)
 
     def plan(self, upto: int = SEQ_MAX, **settings: Any) -> Plan:
