@@ -56,6 +56,7 @@ def restore(database: Path, url: str, target: Path, span: Span) -> int:
 
     Raises:
         ArchiveFailed: a file is not there or not as it was; or ``target`` is there already.
+        NotFound: nothing of that time is archived.
         StoreError: the disk.
     """
     if target.exists():
@@ -63,6 +64,8 @@ def restore(database: Path, url: str, target: Path, span: Span) -> int:
     try:
         with closing(open_reader(database)) as live, closing(_new(target, live)) as made:
             _fill(made, live, ArchiveStore(url), span, with_live=True)
+            if not chosen_files(live, span):
+                raise NotFound("nothing of that time is archived", hint="`edge-store archive ls`")
             low, high, rows = made.execute(sql("select_result_span")).fetchone()
             faults = check_rows(made, low, high) if rows else []
         if faults:
@@ -128,10 +131,7 @@ def _fill(
     made: Connection, live: Connection, store: ArchiveStore, span: Span, *, with_live: bool
 ) -> None:
     gone = forgotten_in(live)
-    files = chosen_files(live, span)
-    if not files:
-        raise NotFound("nothing of that time is archived", hint="`edge-store archive ls`")
-    for archive in files:
+    for archive in chosen_files(live, span):
         rows = [
             row
             for row in _rows_of(store, archive)

@@ -77,6 +77,7 @@ async def bench_retention(
         beside = await Applying.begin(database, folder / "archive")
         try:
             measured = Measured(clients, daemon.pid, daemon.port, database, plan.offered_per_s)
+            await _begun(measured, beside)
             figures = await _pairs(measured, beside, plan, say)
             figures += await _alone(measured, beside, say)
         finally:
@@ -199,6 +200,12 @@ def _p99_ms(counts: dict[float, float]) -> float:
             return 1000 * (low + share * (min(bound, 2 * low + 1) - low))
         low, below = bound, counts[bound]
     raise AssertionError("the last bucket has all")
+
+
+async def _begun(measured: Measured, beside: Applying) -> None:
+    """Wait until the first file is verified."""
+    while not measured.deleted() and not beside.is_over:  # noqa: ASYNC110  (another process)
+        await asyncio.sleep(POLL_S)
 
 
 async def _pairs(

@@ -1,6 +1,7 @@
 """``edge-store archive``: what retention has put away as Parquet."""
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,12 @@ from edge_store.cli.output import chosen_format, output_options, time_text, writ
 from edge_store.cli.values import MOMENT, POSITIVE, bound, tell_unused, value_options
 
 if TYPE_CHECKING:
-    from edge_store.config import Config
+    from collections.abc import Iterator
 
-__all__ = ["archive"]
+    from edge_store.config import Config
+    from edge_store.sqlite import Connection
+
+__all__ = ["archive", "beside_archive"]
 
 COLUMNS = ("no", "what", "rows", "bytes", "from", "to", "state", "file")
 
@@ -34,6 +38,16 @@ def archive() -> None:
       edge-store archive query "select count(*) from generations" --since 2026-01-01
       edge-store archive restore --to old.db --until 2026-02-01
     """
+
+
+@contextmanager
+def beside_archive(config: str | None) -> "Iterator[Connection]":
+    """A reader of the box's results, live and archived; see ``archive.loading.together``."""
+    from edge_store.archive.loading import together
+
+    settings = _settings(config)
+    with together(Path(settings.store.path), settings.retention.archive) as connection:
+        yield connection
 
 
 def _settings(config: str | None) -> "Config":

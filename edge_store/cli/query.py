@@ -1,10 +1,12 @@
 """``edge-store query``: read-only SQL on the live database, or on any restored or pulled file."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import click
 
+from edge_store.cli.archive import beside_archive
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.target import chosen_database, target_options
@@ -26,6 +28,9 @@ ROWS_MAX = 10_000_000
 @click.option(
     "--timeout", type=POSITIVE, default=10.0, show_default=True, help="Most seconds to run."
 )
+@click.option(
+    "--with-archive", is_flag=True, help="Also what retention has archived: docs/retention.md."
+)
 @output_options
 def query(  # noqa: PLR0913  (one parameter per option)
     statement: str | None,
@@ -36,6 +41,8 @@ def query(  # noqa: PLR0913  (one parameter per option)
     limit: int,
     timeout: float,
     fmt: str | None,
+    *,
+    with_archive: bool,
 ) -> None:
     """Run one read-only SQL statement. Without SQL: the newest results.
 
@@ -53,9 +60,15 @@ def query(  # noqa: PLR0913  (one parameter per option)
     from edge_store.sql import sql
     from edge_store.sqlite import open_reader
 
-    connection = open_reader(chosen_database(db, config))
-    try:
-        with interruptible():
+    if with_archive and db is not None:
+        raise click.UsageError("--with-archive is for a box's own database: give --config")
+    with interruptible():
+        opened = (
+            beside_archive(config)
+            if with_archive
+            else closing(open_reader(chosen_database(db, config)))
+        )
+        with opened as connection:
             result = run_query(
                 connection,
                 sql("select_newest") if statement is None else statement,
@@ -63,8 +76,6 @@ def query(  # noqa: PLR0913  (one parameter per option)
                 rows_max=limit,
                 timeout_s=timeout,
             )
-    finally:
-        connection.close()
     write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
     tell_unused(result.unused)
     if result.is_cut:

@@ -11,7 +11,6 @@ import fcntl
 import os
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
@@ -53,6 +52,7 @@ CHANGE_ROWS = (1, 64)  # of a transaction
 CHANGE_S = 0.003  # what a transaction should take: callers wait behind it
 REST_BUSY, REST_IDLE = 9.0, 1.0  # times what a change took: a tenth of the writer's time, or half
 REST_S_MAX = 1.0
+COMMIT_S = 0.002  # of it, the disk's flush
 LOCK = "retention.lock"
 
 Make = Callable[[str, Record], Any]  # has a named change made, and waits for its COMMIT
@@ -286,17 +286,15 @@ class Pass:
         while place < len(seqs) and not self._stop.is_set():
             some = tuple(seqs[place : place + self._rows])
             place += len(some)
-            started = time.monotonic()
             answer = self._make(
                 "retention.delete", DeleteOld(seqs=some, what=what, archive_no=archive_no)
             )
-            took_s = time.monotonic() - started
             self._counts["results" if what is What.RESULT else "contents"] += answer["count"]
             self._counts["kept"] += answer["kept"]
             fits = self._rows * CHANGE_S / max(answer["took_s"], 1e-6)
             low, high = CHANGE_ROWS
             self._rows = round(min(max(fits, low, self._rows / 2), high, self._rows * 2))
-            self._rest(took_s, is_busy=answer["newest"] != self._newest)
+            self._rest(answer["took_s"] + COMMIT_S, is_busy=answer["newest"] != self._newest)
             self._newest = answer["newest"]
 
     def _rest(self, took_s: float, *, is_busy: bool) -> None:

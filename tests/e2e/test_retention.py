@@ -48,6 +48,8 @@ def test_results_move_to_the_store_and_are_forgotten_there(s3: S3Server, tmp_pat
         assert box.scalar("SELECT archived FROM completeness") == 10
         asked = run(box, "archive", "query", "select id from generations order by seq", "--nl")
         assert [json.loads(line)["id"] for line in asked.splitlines()] == mine + others
+        both = run(box, "query", "select count(*) as n from generations", "--with-archive", "--nl")
+        assert json.loads(both) == {"n": 10}
         said = json.loads(run(box, "forget", "--user", "ada", "--yes"))
         assert (said["results"], said["archived"]) == (0, 5)
         assert said["remains"]["archive"].startswith("nothing")
