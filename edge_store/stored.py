@@ -19,6 +19,7 @@ from edge_store.indexes import JsonPath
 from edge_store.paging import Paging
 from edge_store.recorder.caller import Caller
 from edge_store.recorder.deletions import Reason, delete_here
+from edge_store.recorder.holds import require_free
 from edge_store.result import Output, Record, Recorded, Result, Status
 from edge_store.rows import load_recorded
 from edge_store.sql import sql
@@ -390,7 +391,8 @@ def delete_completion(connection: Connection, caller: Caller, result_id: str) ->
 
     Raises:
         NotFound: it is no stored completion that this caller sees.
-        Forbidden: it is another tenant's.
+        Forbidden: it is another tenant's, pinned or held.
     """
     found = _own_completion(connection, caller, result_id)
+    require_free(connection, [found.seq])
     delete_here(connection, [found.seq], Reason.FORGET)

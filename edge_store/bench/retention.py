@@ -19,7 +19,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_store.bench.clients import Clients, Load, Slice, running_clients
-from edge_store.bench.figures import Figure, at_most, median
+from edge_store.bench.figures import Figure, at_most, cpu_seconds, median
 from edge_store.bench.order import Mode
 from edge_store.bench.served import daemon_of
 from edge_store.bench.writer import prepare, sample_result
@@ -127,6 +127,14 @@ class Applying:
                 pages = Path(f"/proc/{number}/statm").read_text(encoding="ascii").split()[1]
                 self.peak_bytes = max(self.peak_bytes, int(pages) * os.sysconf("SC_PAGE_SIZE"))
 
+    def cpu_seconds(self) -> float:
+        """Of all that it started."""
+        total = 0.0
+        for number in self.processes():
+            with suppress(OSError):
+                total += cpu_seconds(number, with_ended=True)
+        return total
+
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to delete."""
@@ -161,14 +169,14 @@ class Measured:
         self, clients: Clients, pid: int, port: int, database: Path, offered_per_s: float
     ) -> None:
         self._clients = clients
-        self._pid, self._port = pid, port
+        self.pid, self._port = pid, port
         self._database = database
         self._load = Load(connections=CALLERS, mode=Mode.PLAIN, offered_per_s=offered_per_s)
 
     async def window(self) -> Window:
         """One."""
         before, gone = self._commits(), self.deleted()
-        found, _ = await self._clients.slice(self._pid, self._port, self._load, WINDOW_S)
+        found, _ = await self._clients.slice(self.pid, self._port, self._load, WINDOW_S)
         after = self._commits()
         counts = {bound: after[bound] - before[bound] for bound in after}
         return Window(slice=found, commit_p99_ms=_p99_ms(counts), deleted=self.deleted() - gone)
@@ -258,13 +266,21 @@ async def _pairs(
 
 async def _alone(measured: Measured, beside: Applying, say: Callable[[str], None]) -> list[Figure]:
     before, began = measured.deleted(), time.monotonic()
+    spent = beside.cpu_seconds() + cpu_seconds(measured.pid, with_ended=True)
     while time.monotonic() - began < ALONE_S and not beside.is_over:
         await asyncio.sleep(POLL_S)
         beside.look()
-    rate = (measured.deleted() - before) / (time.monotonic() - began)
+    deleted = measured.deleted() - before
+    rate = deleted / (time.monotonic() - began)
+    spent = beside.cpu_seconds() + cpu_seconds(measured.pid, with_ended=True) - spent
     say(f"alone: {rate:.0f} results/s; load average {os.getloadavg()[0]:.1f}")
     return [
         Figure(name="the same without callers", value=rate, unit="1/s"),
+        Figure(
+            name="CPU of it and of the daemon, a result",
+            value=1e6 * spent / max(deleted, 1),
+            unit="µs",
+        ),
         Figure(name="largest process of it", value=beside.peak_bytes / MIB, unit="MiB"),
     ]
 

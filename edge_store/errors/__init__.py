@@ -68,6 +68,7 @@ from edge_store.errors.callers import (
     RecorderFull,
     RequestError,
     RequestTimeout,
+    ResultHeld,
     ShutDown,
     TenantOverShare,
     TimelineChanged,
@@ -81,16 +82,16 @@ from edge_store.errors.root import (
 )
 
 __all__ = [
-    "AddressTaken", "AdmissionClosed", "AlreadyRunning", "ArchiveFailed", "BoxFoundTwice", "Cancelled",
-    "ClientDisconnected", "ConcurrencyLimited", "ConfigError", "ConversationLocked", "Corrupt",
-    "DiskBudgetSpent", "DiskFull", "EdgeStoreError", "EngineCrashed", "EngineError",
+    "AddressTaken", "AdmissionClosed", "AlreadyRunning", "ArchiveFailed", "BoxFoundTwice",
+    "Cancelled", "ClientDisconnected", "ConcurrencyLimited", "ConfigError", "ConversationLocked",
+    "Corrupt", "DiskBudgetSpent", "DiskFull", "EdgeStoreError", "EngineCrashed", "EngineError",
     "EngineRefused", "EngineStartFailed", "ExportFailed", "Forbidden", "GenerationTimeout",
     "IdempotencyConflict", "ImportFailed", "InvalidRequest", "KeyExpired", "KeyRevoked",
     "LakeFailed", "LakeOvertaken", "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer",
-    "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge",
-    "QueryRefused", "QueueFull", "RateLimited", "RecorderFull", "ReplicaBehind", "ReplicaNotFound",
+    "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge", "QueryRefused",
+    "QueueFull", "RateLimited", "RecorderFull", "ReplicaBehind", "ReplicaNotFound",
     "ReplicationError", "RequestError", "RequestTimeout", "ResponseTooLarge", "RestoreFailed",
-    "SchemaTooNew", "ShutDown", "StoreError", "TenantOverShare", "TimelineChanged",
+    "ResultHeld", "SchemaTooNew", "ShutDown", "StoreError", "TenantOverShare", "TimelineChanged",
     "Unauthorized", "UpstreamError", "VerifyFailed", "VulnerableSQLite", "WriterStopped",
     "may_pass",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ __all__ = [
     "RecorderFull",
     "RequestError",
     "RequestTimeout",
+    "ResultHeld",
     "ShutDown",
     "TenantOverShare",
     "TimelineChanged",
@@ -70,6 +71,12 @@ class Forbidden(RequestError):
 
     code = "forbidden"
     http_status = 403
+
+
+class ResultHeld(Forbidden):
+    """The result is pinned or held: nobody deletes it."""
+
+    code = "result_held"
 
 
 class NotFound(RequestError):

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from edge_store.clock import now_ms
-from edge_store.errors import InvalidRequest, NotFound
+from edge_store.errors import InvalidRequest, NotFound, ResultHeld
 from edge_store.result import Record
 from edge_store.selection import Selection
 from edge_store.sql import sql
@@ -28,6 +28,7 @@ __all__ = [
     "held",
     "pinned",
     "read_holds",
+    "require_free",
 ]
 
 HOLDS_MAX = 100  # each is asked about whatever is to go
@@ -127,6 +128,19 @@ def held(connection: Connection, seqs: Sequence[int]) -> set[int]:
 def pinned(connection: Connection, seqs: Sequence[int]) -> set[int]:
     """Those of ``seqs`` that are pinned."""
     return _chosen(connection, PINNED, seqs)
+
+
+def require_free(connection: Connection, seqs: Sequence[int]) -> None:
+    """Raises ``ResultHeld`` where one of them is pinned or held."""
+    if held(connection, seqs):
+        raise ResultHeld(
+            "a hold is over this result: it cannot be deleted",
+            hint="who runs the box may end it: `edge-store retention hold ls`",
+        )
+    if pinned(connection, seqs):
+        raise ResultHeld(
+            "this result is pinned: it cannot be deleted", hint="take the pin away first"
+        )
 
 
 def _chosen(connection: Connection, selection: Selection, seqs: Sequence[int]) -> set[int]:

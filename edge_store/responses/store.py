@@ -18,6 +18,7 @@ from edge_store.ids import ResultId
 from edge_store.recorder.caller import Caller
 from edge_store.recorder.deletions import Reason, delete_here
 from edge_store.recorder.entry import Key
+from edge_store.recorder.holds import require_free
 from edge_store.responses.events import Event, items_of, outputs_of
 from edge_store.result import Record, Recorded, Status
 from edge_store.rows import insert_blobs, load_recorded
@@ -222,7 +223,13 @@ def start(connection: Connection, result_id: str, number: int) -> None:
 
 
 def remove(connection: Connection, result_id: str) -> None:
-    """Delete a response: what was asked, and its result, which leaves its line in ``deletions``."""
+    """Delete a response: what was asked, and its result, which leaves its line in ``deletions``.
+
+    Raises:
+        ResultHeld: it is pinned or held.
+    """
+    rows = connection.execute(sql("select_result_seq"), {"id": result_id}).fetchall()
+    seqs = [seq for (seq,) in rows]
+    require_free(connection, seqs)
     connection.execute(sql("delete_response"), {"id": result_id})
-    seqs = connection.execute(sql("select_result_seq"), {"id": result_id}).fetchall()
-    delete_here(connection, [seq for (seq,) in seqs], Reason.FORGET)
+    delete_here(connection, seqs, Reason.FORGET)

@@ -68,3 +68,23 @@ def test_results_move_to_the_store_and_are_forgotten_there(s3: S3Server, tmp_pat
     assert len(restored) == 6
     assert set(others) < restored
     box.proven()
+
+
+@pytest.mark.slow
+def test_compacted_file_is_replicated_and_proven(tmp_path: Path) -> None:
+    box = Box.init(
+        tmp_path / "box", REPLICA__ENABLED="true", REPLICA__URL=f"file://{tmp_path}/replica",
+        REPLICA__DRILL_IDLE_S="0", REPLICA__DRILL_INTERVAL_S="0", RETENTION__KEEP_DAYS=SECOND,
+        RETENTION__INTERVAL_S="1",
+    )  # fmt: skip
+    with box.serve() as daemon:
+        ids_of(daemon, 60, "ada")
+        until(lambda: not box.scalar("SELECT count(*) FROM results"), "replicated, and gone", 60)
+        assert daemon.stop() == 0
+    given = json.loads(run(box, "retention", "compact", "--yes"))
+    assert given["given_back_bytes"] > 50_000
+    box.environ["EDGE_STORE_RETENTION__KEEP_DAYS"] = "0"
+    with box.serve() as daemon:
+        ids_of(daemon, 5, "bob")
+        run(box, "replica", "drill", "--full")
+    box.proven()

@@ -9,11 +9,15 @@ from support.retaining import Box
 
 from edge_store.chain import verify_chain
 from edge_store.clock import now_ms
-from edge_store.errors import AlreadyRunning, InvalidRequest, NotFound
-from edge_store.recorder.holds import AddHold, EndHold, read_holds
-from edge_store.retention.choice import Rule
+from edge_store.errors import AlreadyRunning, InvalidRequest, NotFound, ResultHeld
+from edge_store.recorder.caller import EVERYBODY
+from edge_store.recorder.holds import AddHold, EndHold, read_holds, require_free
+from edge_store.responses.store import remove
+from edge_store.retention.choice import Rule, measure
+from edge_store.retention.compact import compact
 from edge_store.retention.passes import alone_at_it
 from edge_store.selection import Selection
+from edge_store.stored import delete_completion
 
 AGES = (9, 8, 7, 3, 2, 1)
 
@@ -139,3 +143,31 @@ def test_too_large_a_file_loses_its_oldest_bodies_first(tmp_path: Path) -> None:
 def test_one_pass_at_a_time(box: Box) -> None:
     with alone_at_it(box.path), pytest.raises(AlreadyRunning):
         box.run(keep_days=5)
+
+
+def test_what_is_pinned_or_held_is_deleted_by_nobody(box: Box) -> None:
+    box.pin(1)
+    box.make("retention.hold", AddHold(name="all", selection=Selection(user="u")))
+    box.add([0.0], user_id="u")
+    require_free(box.connection, [2])
+    for seq in (1, 7):
+        with pytest.raises(ResultHeld):
+            require_free(box.connection, [seq])
+    with pytest.raises(ResultHeld):
+        delete_completion(box.connection, EVERYBODY, box.id_of(7))
+    with pytest.raises(ResultHeld):
+        remove(box.connection, box.id_of(1))
+    assert len(box.seqs()) == 7
+
+
+def test_compacting_gives_back_what_is_free_inside(tmp_path: Path) -> None:
+    box = Box(tmp_path, [9.0] * 200 + [0.0] * 3)
+    box.run(keep_days=5)
+    before = measure(box.connection, box.path)
+    compact(box.connection, box.path)
+    after = measure(box.connection, box.path)
+    assert before.inside > 20_000
+    assert after.inside == 0
+    assert after.used < before.used + before.inside // 2
+    assert is_whole(box)
+    box.close()
