@@ -31,6 +31,7 @@ async def retain(around: Around) -> None:
     """Until cancelled; at once where nothing is ever to be deleted."""
     config = around.config.retention
     if not config.is_on and not config.archive:
+        around.alarms.resolve(AlarmName.RETENTION_FAILING)  # of a boot with other settings
         return
     loop = asyncio.get_running_loop()
     await asyncio.sleep(min(FIRST_S, config.interval_s))
