@@ -64,6 +64,13 @@ class ArchiveStore:
         with self._asked():
             self._bucket.delete(self._key(name))
 
+    def is_away(self, name: str) -> bool:
+        """Whether it is a folder in which this file, which was written there, is not: then its disk
+        is not mounted, and what is written now would lie under it.
+        """
+        is_folder = self._location.scheme is Scheme.FILE
+        return is_folder and not Path(self._location.path, name).is_file()
+
     def names(self, folder: str) -> list[str]:
         """What is there below ``folder``."""
         with self._asked():

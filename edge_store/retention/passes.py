@@ -125,6 +125,7 @@ class Pass:
             EdgeStoreError: what a change met.
         """
         with alone_at_it(self._path), closing(open_reader(self._path)) as connection:
+            self._require_mounted(connection)
             self.settle(connection)
             limits = Limits(upto, now_ms())
             after = {What.RESULT: 0, What.CONTENT: 0}
@@ -300,6 +301,17 @@ class Pass:
     def _rest(self, took_s: float, *, is_busy: bool) -> None:
         """The longer while others write."""
         self._stop.wait(min(took_s * (REST_BUSY if is_busy else REST_IDLE), REST_S_MAX))
+
+    def _require_mounted(self, connection: Connection) -> None:
+        for each in reversed(read_archives(connection) if self._config.archive else ()):
+            if each.verified_at is None or not each.rows or not self._reaches(each):
+                continue
+            if ArchiveStore(self._config.archive).is_away(each.file):
+                raise ArchiveFailed(
+                    f"{each.file} is not in the archive {each.store}",
+                    hint="is its disk mounted? nothing is archived or deleted until it is there",
+                )
+            return
 
     def _reaches(self, archive: Archived) -> bool:
         """Whether it lies where files are put now."""

@@ -247,3 +247,33 @@ def test_who_is_forgotten_is_found_in_the_archive(tmp_path: Path) -> None:
     choice = choose(box.connection, Who("ada", None, 9.0), None, away)
     assert (list(choice.archived), list(choice.results), choice.following) == ([1, 2, 3], [], 1)
     box.close()
+
+
+def test_file_that_reads_back_otherwise_deletes_nothing(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = ArchiveStore.put
+
+    def lossy(self: ArchiveStore, name: str, content: bytes) -> None:
+        put(self, name, content[:-1] + b"x")
+
+    monkeypatch.setattr(ArchiveStore, "put", lossy)
+    with pytest.raises(ArchiveFailed, match="not as it was written"):
+        box.put_away(keep_days=5)
+    assert (box.seqs(), files_of(box)) == ([1, 2, 3, 4, 5, 6], [])
+
+
+def test_folder_that_cannot_be_written_deletes_nothing(box: Box) -> None:
+    box.archive.write_text("a file")
+    with pytest.raises(ArchiveFailed):
+        box.put_away(keep_days=5)
+    assert box.seqs() == [1, 2, 3, 4, 5, 6]
+
+
+def test_disk_that_is_not_mounted_gets_no_files(box: Box, tmp_path: Path) -> None:
+    box.put_away(keep_days=8.5)
+    box.archive.rename(tmp_path / "unmounted")
+    box.archive.mkdir()
+    with pytest.raises(ArchiveFailed, match="is not in the archive"):
+        box.put_away(keep_days=5)
+    assert (box.seqs(), files_of(box)) == ([3, 4, 5, 6], [])
