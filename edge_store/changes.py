@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from edge_store.forget.carry import ForgetKept, ForgetResults, forget_kept, forget_results
 from edge_store.forget.lines import Overwrite, overwrite
 from edge_store.keys import CreateKey, RevokeKey, create_key, revoke_key
+from edge_store.logs.pins import Pin, pin
 from edge_store.queue.entries import Retry, Switch, retry_lines, set_switch
 from edge_store.repair import ApplyRepairs, apply_repairs
 from edge_store.result import Record
@@ -28,6 +29,7 @@ CHANGES: Mapping[str, Change] = {
     "forget.results": Change(ForgetResults, forget_results),
     "keys.create": Change(CreateKey, create_key),
     "keys.revoke": Change(RevokeKey, revoke_key),
+    "logs.pin": Change(Pin, pin),
     "repair.apply": Change(ApplyRepairs, apply_repairs),
     "queue.retry": Change(Retry, retry_lines),
     "queue.switch": Change(Switch, set_switch),

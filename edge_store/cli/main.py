@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "serve",
     "keys": "keys",
     "query": "query",
+    "logs": "logs",
     "export": "export",
     "import": "import_",
     "batch": "batch",

@@ -1,0 +1,151 @@
+"""What is committed from now on, as it comes: by looking at the file again and again.
+
+It needs no daemon, and outlives one: also a file that is away for a while, or that a restore has
+put another in the place of. There seqs begin again where the restored copy ended, under a new
+timeline; what was shown before is not shown again, what is new under an old seq is. Reads only, and
+holds no transaction between two looks. Blocks.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from edge_store.errors import EdgeStoreError
+from edge_store.logs.newest import lines_of
+from edge_store.selection import Selection
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, driver, open_reader, translated
+
+__all__ = ["Follower"]
+
+POLL_S = 0.1
+SEQS_AT_ONCE = 2000  # looked at in one step: what a filter leaves of them is shown at once
+
+
+class Follower:
+    """Follows one path. ``say`` is told what a person may wonder about."""
+
+    def __init__(
+        self, path: Path, selection: Selection, say: Callable[[str], object] = lambda _: None
+    ) -> None:
+        """Begin behind what is there now.
+
+        Raises:
+            EdgeStoreError: there is no database of ours.
+        """
+        self._path = path
+        self._condition, self._values = selection.condition, selection.values
+        self._say = say
+        self._is_away = False
+        self._after: int
+        self._version = -1  # of the data, as this connection last saw it
+        self._connection: Connection | None = open_reader(path)
+        self._file = self._identity()
+        with translated(f"{path} cannot be read"):
+            self._after, self._timeline = self._connection.execute(sql("log_head")).fetchone()
+
+    @property
+    def after(self) -> int:
+        """The newest seq that was looked at."""
+        return self._after
+
+    def looks(self) -> Iterator[list[tuple[object, ...]]]:
+        """What each look finds, for ever. After one that found something comes the next at once."""
+        while True:
+            found = self.look()
+            yield found
+            if not found:
+                time.sleep(POLL_S)
+
+    def look(self) -> list[tuple[object, ...]]:
+        """What has come since the last look, as rows of ``newest.COLUMNS``, oldest first; nothing
+        while there is no file.
+        """
+        found: list[tuple[object, ...]] = []
+        try:
+            if self._identity() != self._file or self._connection is None:
+                self._reopen()
+            connection = self._connection
+            if connection is None:
+                return []
+            with translated(f"{self._path} cannot be read"):
+                (version,) = connection.execute("PRAGMA data_version").fetchone()
+                if version == self._version:
+                    return []
+                found = self._step(connection)
+                if len(found) == 0 or self._is_level(connection):
+                    self._version = version
+        except EdgeStoreError as exc:
+            self._lost(str(exc))
+        return found
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _step(self, connection: Connection) -> list[tuple[object, ...]]:
+        """One consistent view: all rows up to the newest are there by then."""
+        found: list[tuple[object, ...]] = []
+        connection.execute(sql("begin_reading"))
+        try:
+            head, timeline = connection.execute(sql("log_head")).fetchone()
+            if timeline != self._timeline:
+                self._branch(connection, head, timeline)
+            while self._after < head and not found:
+                upto = min(head, self._after + SEQS_AT_ONCE)
+                params = {**self._values, "after": self._after, "upto": upto}
+                statement = sql("log_after").replace(":condition", self._condition)
+                seqs = [seq for (seq,) in connection.execute(statement, params)]
+                found = lines_of(connection, seqs) if seqs else []
+                self._after = upto
+        finally:
+            with suppress(driver.Error):  # the failure may have ended it by itself
+                connection.execute(sql("rollback"))
+        return found
+
+    def _is_level(self, connection: Connection) -> bool:
+        head, _ = connection.execute(sql("log_head")).fetchone()
+        return bool(head <= self._after)
+
+    def _branch(self, connection: Connection, head: int, timeline: str) -> None:
+        """Go on where the file's history left the one that was followed."""
+        row = connection.execute(sql("log_branch"), {"timeline": self._timeline}).fetchone()
+        if row is None:
+            self._say(f"{self._path} is another database now: going on with what comes")
+            self._after = head
+        else:
+            left_at = head if row[1] is None else row[1]  # None: nothing was begun on it yet
+            if left_at < self._after:
+                self._say(f"restored: results after seq {left_at} come again under their numbers")
+                self._after = left_at
+        self._timeline = timeline
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _reopen(self) -> None:
+        """Take the file that is there now, if one is."""
+        self.close()
+        self._file = self._identity()
+        if self._file is None:
+            self._lost("there is no such file")
+            return
+        self._connection = open_reader(self._path)
+        self._version = -1
+        if self._is_away:
+            self._is_away = False
+            self._say(f"{self._path} is back")
+
+    def _lost(self, why: str) -> None:
+        """Say so once, and open it anew at the next look."""
+        self.close()
+        if not self._is_away:
+            self._is_away = True
+            self._say(f"waiting for {self._path}: {why}")
