@@ -23,6 +23,7 @@ COMMANDS = {
     "keys": "keys",
     "query": "query",
     "logs": "logs",
+    "stats": "stats",
     "export": "export",
     "import": "import_",
     "batch": "batch",
