@@ -135,7 +135,6 @@ def _delays(history: History, seconds: float) -> list[Figure]:
             time.sleep(ROWS_PER_COMMIT / PER_S / 2)
     leaving.set()
     thread.join()
-    follower.close()
     cores = (time.process_time() - spent) / (time.monotonic() - started)
     waits = [(shown[seq] - at) * 1e3 for seq, at in committed.items() if seq in shown]
     lost = len(committed) - len(waits)

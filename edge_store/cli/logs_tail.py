@@ -52,16 +52,13 @@ def tail(
             click.echo(show(dict(zip(COLUMNS, row, strict=True))))
 
     follower = Follower(chosen_database(db, config), selection, _say)
-    try:
-        if count:
-            with opened(db, config) as connection:
-                last = newest(connection, selection, count).rows
-            write(sorted(row for row in last if row[0] <= follower.after))
-        if follow:
-            for rows in follower.looks():
-                write(rows)
-    finally:
-        follower.close()
+    if count:
+        with opened(db, config) as connection:
+            last = newest(connection, selection, count).rows
+        write(sorted(row for row in last if row[0] <= follower.after))
+    if follow:
+        for rows in follower.looks():
+            write(rows)
 
 
 def _say(text: str) -> None:

@@ -3,12 +3,13 @@
 It needs no daemon, and outlives one: also a file that is away for a while, or that a restore has
 put another in the place of. There seqs begin again where the restored copy ended, under a new
 timeline; what was shown before is not shown again, what is new under an old seq is. Reads only, and
-holds no transaction between two looks. Blocks.
+has the file open while it looks alone: who held it over a crash of the daemon would hold what that
+has left in memory (see ``sqlite.is_index_held``). Blocks.
 """
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from edge_store.errors import EdgeStoreError
@@ -21,6 +22,11 @@ __all__ = ["Follower"]
 
 POLL_S = 0.1
 SEQS_AT_ONCE = 2000  # looked at in one step: what a filter leaves of them is shown at once
+# Two changes within one tick of the file system's clock look like one, so what has just changed is
+# read again until a change would be seen.
+SETTLED_NS = 2_000_000_000
+
+Traces = tuple[tuple[int, int, int] | None, ...]
 
 
 class Follower:
@@ -34,16 +40,15 @@ class Follower:
         Raises:
             EdgeStoreError: there is no database of ours.
         """
+        self._files = (path, path.with_name(f"{path.name}-wal"))
         self._path = path
         self._condition, self._values = selection.condition, selection.values
         self._say = say
         self._is_away = False
+        self._seen: Traces | None = None  # of the files, where there is nothing more in them
         self._after: int
-        self._version = -1  # of the data, as this connection last saw it
-        self._connection: Connection | None = open_reader(path)
-        self._file = self._identity()
-        with translated(f"{path} cannot be read"):
-            self._after, self._timeline = self._connection.execute(sql("log_head")).fetchone()
+        with closing(open_reader(path)) as connection, translated(f"{path} cannot be read"):
+            self._after, self._timeline = connection.execute(sql("log_head")).fetchone()
 
     @property
     def after(self) -> int:
@@ -62,29 +67,25 @@ class Follower:
         """What has come since the last look, as rows of ``newest.COLUMNS``, oldest first; nothing
         while there is no file.
         """
-        found: list[tuple[object, ...]] = []
+        traces = tuple(map(_trace, self._files))  # before it is read: else a change is missed
+        if traces == self._seen:
+            return []
         try:
-            if self._identity() != self._file or self._connection is None:
-                self._reopen()
-            connection = self._connection
-            if connection is None:
-                return []
-            with translated(f"{self._path} cannot be read"):
-                (version,) = connection.execute("PRAGMA data_version").fetchone()
-                if version == self._version:
-                    return []
+            cannot = translated(f"{self._path} cannot be read")
+            with closing(open_reader(self._path)) as connection, cannot:
                 found = self._step(connection)
-                if len(found) == 0 or self._is_level(connection):
-                    self._version = version
         except EdgeStoreError as exc:
-            self._lost(str(exc))
+            if not self._is_away:
+                self._say(f"waiting for {self._path}: {exc}")
+            self._is_away = True
+            return []
+        if self._is_away:
+            self._say(f"{self._path} is back")
+        self._is_away = False
+        changed_at = max((trace[2] for trace in traces if trace is not None), default=0)
+        if not found and time.time_ns() - changed_at > SETTLED_NS:
+            self._seen = traces
         return found
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
     def _step(self, connection: Connection) -> list[tuple[object, ...]]:
         """One consistent view: all rows up to the newest are there by then."""
@@ -106,10 +107,6 @@ class Follower:
                 connection.execute(sql("rollback"))
         return found
 
-    def _is_level(self, connection: Connection) -> bool:
-        head, _ = connection.execute(sql("log_head")).fetchone()
-        return bool(head <= self._after)
-
     def _branch(self, connection: Connection, head: int, timeline: str) -> None:
         """Go on where the file's history left the one that was followed."""
         row = connection.execute(sql("log_branch"), {"timeline": self._timeline}).fetchone()
@@ -123,29 +120,11 @@ class Follower:
                 self._after = left_at
         self._timeline = timeline
 
-    def _identity(self) -> tuple[int, int] | None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
 
-    def _reopen(self) -> None:
-        """Take the file that is there now, if one is."""
-        self.close()
-        self._file = self._identity()
-        if self._file is None:
-            self._lost("there is no such file")
-            return
-        self._connection = open_reader(self._path)
-        self._version = -1
-        if self._is_away:
-            self._is_away = False
-            self._say(f"{self._path} is back")
-
-    def _lost(self, why: str) -> None:
-        """Say so once, and open it anew at the next look."""
-        self.close()
-        if not self._is_away:
-            self._is_away = True
-            self._say(f"waiting for {self._path}: {why}")
+def _trace(path: Path) -> tuple[int, int, int] | None:
+    """What is another after a change of the file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,18 +1,23 @@
 """What `edge-store logs` shows: the newest of a selection, one result, what comes, what differs."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.records import make_result, new_database
+from support.terminal import on_terminal
 
 from edge_store.cli.logs_text import printable
 from edge_store.errors import InvalidRequest, NotFound
 from edge_store.forget.choice import Who, choose
 from edge_store.ids import ResultId
+from edge_store.logs import follow
 from edge_store.logs.compare import differences, differing_answers
 from edge_store.logs.find import find_id, is_pinned, load, repaired, short_ids
 from edge_store.logs.follow import Follower
@@ -222,6 +227,26 @@ def test_control_characters_do_not_reach_a_terminal() -> None:
     )
 
 
+def test_what_a_model_wrote_does_not_reach_a_terminal_as_an_escape(
+    connection: Connection, tmp_path: Path
+) -> None:
+    evil = "\x1b]0;owned\x07 and \x1b[2J"
+    outputs = (Output(choice_index=0, output_text=evil, reasoning=evil),)
+    messages = [{"role": "user", "content": evil}]
+    store(connection, make_result(1, outputs=outputs, content=asked(messages=messages)))
+    command = f"{sys.executable} -m edge_store logs"
+    code, shown = on_terminal(
+        ["sh", "-c", f"{command} show 01 --db $0 && {command} tail --db $0",
+         str(tmp_path / "results.db")],
+        {**os.environ, "TERM": "xterm"},
+        columns=120,
+    )  # fmt: skip
+    assert code == 0, shown
+    assert shown.count("owned") == 4
+    assert "\x1b]" not in shown
+    assert "\x1b[2J" not in shown
+
+
 def followed(path: Path, selection: Selection = EVERYTHING) -> tuple[Follower, list[str]]:
     said: list[str] = []
     return Follower(path, selection, said.append), said
@@ -250,7 +275,6 @@ def test_what_comes_is_followed_once(connection: Connection, tmp_path: Path) -> 
     store(connection, make_result(2), make_result(3), first=2)
     assert texts(follower) == ["answer 2", "answer 3"]
     assert texts(follower) == []
-    follower.close()
 
 
 def test_what_is_not_selected_is_passed_over(connection: Connection, tmp_path: Path) -> None:
@@ -259,7 +283,39 @@ def test_what_is_not_selected_is_passed_over(connection: Connection, tmp_path: P
     store(connection, make_result(7, status=Status.FAILED), first=2100)
     assert texts(follower) == ["answer 7"]
     assert follower.after == 2100
-    follower.close()
+
+
+def test_nothing_is_held_between_two_looks(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    connection, _ = new_database(path)
+    connection.close()
+    ask = "from edge_store.sqlite import is_index_held; from pathlib import Path; import sys; "
+    ask += "print(is_index_held(Path(sys.argv[1])))"
+
+    def told() -> str:  # by a process that is not this one
+        command = [sys.executable, "-c", ask, str(path)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    reader = open_reader(path)
+    reader.execute("SELECT 1 FROM results").fetchone()
+    assert told() == "True"
+    reader.close()
+    follower, _ = followed(path)
+    follower.look()
+    assert told() == "False"
+
+
+def test_a_file_that_has_settled_is_not_read_again(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "SETTLED_NS", -1)
+    follower, _ = followed(tmp_path / "results.db")
+    assert follower.look() == []
+    monkeypatch.setattr(follow, "open_reader", None)
+    assert follower.look() == []
+    monkeypatch.undo()
+    store(connection, make_result(1))
+    assert texts(follower) == ["answer 1"]
 
 
 def test_in_a_restored_file_the_new_timeline_is_followed(tmp_path: Path) -> None:
@@ -287,9 +343,8 @@ def test_in_a_restored_file_the_new_timeline_is_followed(tmp_path: Path) -> None
     restored.close()
     assert texts(follower) == ["answer 30"]
     assert [text.partition(":")[0].replace(str(path), "FILE") for text in said] == [
-        "waiting for FILE", "FILE is back", "restored",
+        "waiting for FILE", "restored", "FILE is back",
     ]  # fmt: skip
-    follower.close()
 
 
 def test_another_boxs_file_is_followed_from_its_end(tmp_path: Path) -> None:
@@ -308,7 +363,6 @@ def test_another_boxs_file_is_followed_from_its_end(tmp_path: Path) -> None:
     store(writer, make_result(4), first=4, timeline=boot.timeline)
     writer.close()
     assert texts(follower) == ["answer 4"]
-    follower.close()
 
 
 def test_a_pin_is_said_once_and_taken_back(connection: Connection) -> None:
