@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edge_store.errors import EdgeStoreError
 from edge_store.logs.newest import lines_of
+from edge_store.result import Operation
 from edge_store.selection import Selection
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, driver, open_reader, translated
@@ -42,7 +43,9 @@ class Follower:
         """
         self._files = (path, path.with_name(f"{path.name}-wal"))
         self._path = path
-        self._condition, self._values = selection.condition, selection.values
+        self._condition = selection.condition
+        is_without_output = selection.operation is Operation.PREFIX_CACHE
+        self._values = {**selection.values, "is_without_output": is_without_output}
         self._say = say
         self._is_away = False
         self._seen: Traces | None = None  # of the files, where there is nothing more in them

@@ -61,7 +61,8 @@ SELECT (SELECT max(id) FROM results WHERE id < :id), (SELECT min(id) FROM result
 
 -- name: log_after
 SELECT r.seq FROM results AS r
-WHERE r.seq > :after AND r.seq <= :upto AND r.operation <> 'prefix_cache' AND (:condition)
+WHERE r.seq > :after AND r.seq <= :upto AND (r.operation = 'prefix_cache') = :is_without_output
+    AND (:condition)
 ORDER BY r.seq
 
 -- name: log_head

@@ -17,7 +17,7 @@ from edge_store.cli.logs import logs
 from edge_store.cli.stats import stats
 from edge_store.sqlite import driver, open_reader
 
-ANSWERS = 150  # to one caller, in each of two runs of the daemon
+ANSWERS = 60  # to one caller, in each of two runs of the daemon
 MANY = 1200  # to as many callers as keep the daemon busy: some 300 a second of an idle machine
 
 
@@ -151,10 +151,6 @@ def test_a_pinned_result_survives_what_deletes(box: Box) -> None:
             assert "1 of 2 results are pinned" in refused.stderr
         assert run(box, "rm", "--not-pinned", "--yes").returncode == 0
         assert box.rows("SELECT id FROM results") == [(kept,)]
-        assert run(box, "unpin", kept).stdout == "1 unpinned\n"
-        assert run(box, "rm", kept).returncode == 2  # nobody is there to say yes
-        assert run(box, "rm", kept, "--yes").returncode == 0
-        assert box.scalar("SELECT count(*) FROM results") == 0
 
 
 def examples(command: click.Command) -> list[str]:

@@ -285,6 +285,15 @@ def test_what_is_not_selected_is_passed_over(connection: Connection, tmp_path: P
     assert follower.after == 2100
 
 
+def test_what_made_no_output_is_followed_when_it_is_asked_for(
+    connection: Connection, tmp_path: Path
+) -> None:
+    every, _ = followed(tmp_path / "results.db")
+    empty, _ = followed(tmp_path / "results.db", Selection(operation=Operation.PREFIX_CACHE))
+    store(connection, make_result(1, operation=Operation.PREFIX_CACHE), make_result(2))
+    assert (texts(every), texts(empty)) == (["answer 2"], ["answer 1"])
+
+
 def test_nothing_is_held_between_two_looks(tmp_path: Path) -> None:
     path = tmp_path / "results.db"
     connection, _ = new_database(path)
