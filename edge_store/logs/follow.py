@@ -79,7 +79,7 @@ class Follower:
                 found = self._step(connection)
         except EdgeStoreError as exc:
             if not self._is_away:
-                self._say(f"waiting for {self._path}: {exc}")
+                self._say(f"waiting: {exc}")
             self._is_away = True
             return []
         if self._is_away:

@@ -352,7 +352,7 @@ def test_in_a_restored_file_the_new_timeline_is_followed(tmp_path: Path) -> None
     restored.close()
     assert texts(follower) == ["answer 30"]
     assert [text.partition(":")[0].replace(str(path), "FILE") for text in said] == [
-        "waiting for FILE", "restored", "FILE is back",
+        "waiting", "restored", "FILE is back",
     ]  # fmt: skip
 
 
