@@ -35,6 +35,7 @@ COMMANDS = {
     "status": "status",
     "doctor": "doctor",
     "alerts": "alerts",
+    "sinks": "sinks",
     "config": "config",
     "replica": "replica",
     "fleet": "fleet",

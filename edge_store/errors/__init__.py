@@ -9,6 +9,7 @@
     ├ ReplicationError      the replica or its program
     ├ LakeFailed            the fleet's lake or its store
     └ ExportFailed · ImportFailed   the other end of an export or an import
+    └ SinkFailed · SinkRefused   what results are pushed to
 
 Each leaf has a stable ``code``: the ``error_type`` of a row, the ``code`` of an HTTP error, and a
 heading of docs/operations.md. A foreign exception is translated once, where it enters.
@@ -38,6 +39,8 @@ from edge_store.errors.box import (
     ResponseTooLarge,
     RestoreFailed,
     SchemaTooNew,
+    SinkFailed,
+    SinkRefused,
     StoreError,
     UpstreamError,
     VerifyFailed,
@@ -88,7 +91,7 @@ __all__ = [
     "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge",
     "QueryRefused", "QueueFull", "RateLimited", "RecorderFull", "ReplicaBehind", "ReplicaNotFound",
     "ReplicationError", "RequestError", "RequestTimeout", "ResponseTooLarge", "RestoreFailed",
-    "SchemaTooNew", "ShutDown", "StoreError", "TenantOverShare", "TimelineChanged",
-    "Unauthorized", "UpstreamError", "VerifyFailed", "VulnerableSQLite", "WriterStopped",
-    "may_pass",
+    "SchemaTooNew", "ShutDown", "SinkFailed", "SinkRefused", "StoreError", "TenantOverShare",
+    "TimelineChanged", "Unauthorized", "UpstreamError", "VerifyFailed", "VulnerableSQLite",
+    "WriterStopped", "may_pass",
 ]  # fmt: skip
