@@ -29,6 +29,8 @@ COMMANDS = {
     "ledger": "ledger",
     "receipt": "receipt",
     "verify": "verify",
+    "backup": "backup",
+    "restore": "restore",
     "repair": "repair",
     "forget": "forget",
     "index": "index",

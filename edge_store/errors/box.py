@@ -5,6 +5,7 @@ from edge_store.errors.root import EdgeStoreError, may_pass
 
 __all__ = [
     "AlreadyRunning",
+    "BackupFailed",
     "BoxFoundTwice",
     "Corrupt",
     "DiskBudgetSpent",
@@ -228,6 +229,12 @@ class ImportFailed(EdgeStoreError):
     """What is to be imported cannot be read; what was taken before is in."""
 
     code = "import_failed"
+
+
+class BackupFailed(EdgeStoreError):
+    """No backup was written, or read."""
+
+    code = "backup_failed"
 
 
 class SinkFailed(EdgeStoreError):
