@@ -36,6 +36,7 @@ COMMANDS = {
     "index": "index",
     "status": "status",
     "doctor": "doctor",
+    "support-bundle": "support_bundle",
     "alerts": "alerts",
     "sinks": "sinks",
     "config": "config",
@@ -46,7 +47,8 @@ COMMANDS = {
 }
 
 
-MODULES = {"import": "imports"}  # where Python keeps the command's name to itself
+# where it has another name than the command: Python keeps one to itself
+MODULES = {"import": "imports", "support-bundle": "support"}
 
 
 class LazyGroup(click.Group):
