@@ -69,9 +69,7 @@ class Mqtt:
     async def deliver(self, events: Sequence[Event]) -> None:
         """Publish them in order; they are taken when the broker has acknowledged each."""
         sent = [
-            self._client.publish(
-                topic_of(self._config.topic, event), msgspec.json.encode(event.shown()), qos=1
-            )
+            self._client.publish(topic_of(self._config.topic, event), event.json, qos=1)
             for event in events
         ]
         try:

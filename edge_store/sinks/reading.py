@@ -5,18 +5,18 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edge_store.config import SinkSection
-from edge_store.result import Content, Operation, Output, Recorded, Status
+from edge_store.result import Content, Operation, Recorded, Status
 from edge_store.rows import load_recorded
 from edge_store.selection import Selection
 from edge_store.sinks.orders import Letter, Standing, letters_of, standing_of
-from edge_store.sinks.sink import Event
+from edge_store.sinks.sink import Event, event_of
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 
 __all__ = ["Looked", "Next", "look", "next_events", "resent"]
 
 WINDOW = 20_000  # seqs looked through at once; some 20 ms without a hit
-BATCH_BYTES_MAX = 4 * 1024 * 1024  # of texts; one result alone may have more
+BATCH_BYTES_MAX = 4 * 1024 * 1024  # of JSON; one result alone may have more
 LETTERS_AT_ONCE = 100
 
 
@@ -57,7 +57,7 @@ def next_events(connection: Connection, config: SinkSection, after: int) -> Next
         try:
             for recorded in load_recorded(connection, cursor, with_content=False):
                 event = _event(connection, recorded, has_bodies=config.bodies)
-                size += _size(event)
+                size += len(event.json)
                 if events and size > BATCH_BYTES_MAX:
                     upto = events[-1].recorded.seq
                     break
@@ -105,16 +105,4 @@ def _event(connection: Connection, recorded: Recorded, *, has_bodies: bool) -> E
         text = row[0] if row else None
         changes["content"] = Content(input_text=text, request_body=b"", response_body=b"")
     result = msgspec.structs.replace(recorded.result, **changes)
-    return Event(msgspec.structs.replace(recorded, result=result), has_bodies)
-
-
-def _size(event: Event) -> int:
-    if not event.has_bodies:
-        return 0
-    texts = [event.result.content.input_text, *map(_texts, event.result.outputs)]
-    return sum(len(text) for text in texts if text)
-
-
-def _texts(output: Output) -> str:
-    said = (output.output_text, output.reasoning, output.tool_calls, output.output_json)
-    return "".join(text for text in said if text)
+    return event_of(msgspec.structs.replace(recorded, result=result), has_bodies=has_bodies)

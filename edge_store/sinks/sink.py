@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
+
+import msgspec
 
 from edge_store.config import SinkSection, read_secrets, require_scheme
 from edge_store.errors import ConfigError, SinkFailed
 from edge_store.result import Recorded, Result
 from edge_store.shown import public
 
-__all__ = ["Event", "Place", "Sink", "place_of", "reach"]
+__all__ = ["Event", "Place", "Sink", "event_of", "place_of", "reach"]
 
 # Of an output without bodies: what is known of it, and nothing that it says.
 KNOWN = ("choice_index", "finish_reason", "json_state", "schema_valid", "constraint_holds")
@@ -17,26 +19,29 @@ KNOWN = ("choice_index", "finish_reason", "json_state", "schema_valid", "constra
 
 class Event(NamedTuple):
     """A result on its way, as it is stored: what was redacted there is not here either. Its id is
-    the result's, the same however often it is sent.
+    the result's, the same however often it is sent. ``json`` is it as a whole, made where it was
+    read: a batch of them would hold up the event loop.
     """
 
     recorded: Recorded
     has_bodies: bool
+    json: bytes
 
     @property
     def result(self) -> Result:
         """The result itself; its bodies' bytes are left out."""
         return self.recorded.result
 
-    def shown(self) -> dict[str, Any]:
-        """As JSON has it: what ``GET /v1/results/{id}`` answers, with the prompt as text."""
-        shown = public(self.recorded)
-        if self.has_bodies:
-            shown["input_text"] = self.result.content.input_text
-            return shown
+
+def event_of(recorded: Recorded, *, has_bodies: bool) -> Event:
+    """Its JSON is what ``GET /v1/results/{id}`` answers, and the prompt as text. On any thread."""
+    shown = public(recorded)
+    if has_bodies:
+        shown["input_text"] = recorded.result.content.input_text
+    else:
         del shown["error_message"], shown["metadata"]
         shown["outputs"] = [{name: each[name] for name in KNOWN} for each in shown["outputs"]]
-        return shown
+    return Event(recorded, has_bodies, msgspec.json.encode(shown))
 
 
 class Place(NamedTuple):
