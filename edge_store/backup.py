@@ -292,7 +292,7 @@ def is_backup(file: Path) -> bool:
     """Whether it is compressed, or has a manifest. A live database is not opened for that."""
     if manifest_path(file).is_file():
         return True
-    if file.with_name(f"{file.name}-wal").exists():
+    if not file.is_file() or file.with_name(f"{file.name}-wal").exists():
         return False
     with file.open("rb") as opened:
         return opened.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC

@@ -31,9 +31,7 @@ def _digest(_context: click.Context, option: click.Parameter, text: str | None) 
 
 
 @click.command()
-@click.argument(
-    "file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False
-)
+@click.argument("file", type=click.Path(path_type=Path), required=False)
 @target_options
 @click.option(
     "--head", metavar="DIGEST", callback=_digest,
@@ -61,7 +59,7 @@ def verify(
     from edge_store.verify import verify_file
 
     if file is not None and (db is not None or config is not None):
-        raise click.UsageError("give FILE, --db or --config: each names a database")
+        raise click.UsageError("give FILE, --db or --config, not both: each names a database")
     path = chosen_database(file or db, config)
     with interruptible():
         check = verify_file(path, head=head) if file is None else _check_backup(file, head)

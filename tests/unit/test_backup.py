@@ -53,6 +53,7 @@ def test_what_is_committed_meanwhile_is_not_in_it_and_checkpoints_wait_for_the_c
 
 
 def test_what_is_not_as_it_was_written_is_found(tmp_path: Path, database: Path) -> None:
+    packed = b""
     for name, compress in (("a.db.zst", True), ("b.db", False)):
         file = tmp_path / name
         backup(database, file, compress=compress, on_progress=quiet)
@@ -60,6 +61,7 @@ def test_what_is_not_as_it_was_written_is_found(tmp_path: Path, database: Path) 
         with pytest.raises(BackupFailed, match="there already"):
             backup(database, file, compress=compress, on_progress=quiet)
         whole = file.read_bytes()
+        packed = whole if compress else packed
         broken = bytearray(whole)
         broken[len(whole) // 2] ^= 1
         for bad in (bytes(broken), whole[:-100], whole + b"x"):
@@ -68,6 +70,11 @@ def test_what_is_not_as_it_was_written_is_found(tmp_path: Path, database: Path) 
                 check_backup(file, head=None, on_progress=quiet)
             with pytest.raises(VerifyFailed):
                 restore_backup(file, tmp_path / "new.db", on_progress=quiet)
+    other = zstandard.compress(zstandard.decompress(packed), level=1)  # as good, but another
+    file = tmp_path / "a.db.zst"
+    file.write_bytes(other)
+    with pytest.raises(VerifyFailed, match="sha256"):
+        check_backup(file, head=None, on_progress=quiet)
     file = tmp_path / "c.db.zst"  # without a manifest
     for bad in (zstandard.compress(whole)[:-100], zstandard.compress(b"no database")):
         file.write_bytes(bad)
