@@ -93,7 +93,7 @@ class Follower:
         await self._begin()
         try:
             while not await self._has_followed():
-                await self._begin()
+                await self._resume()
         finally:
             await self._close()
             with suppress(EdgeStoreError, OrderedError):  # the writer has ended
@@ -112,6 +112,16 @@ class Follower:
         self._now = self._saved = await self._around.change(
             begin_sink, self._config.name, is_from_beginning
         )
+
+    async def _resume(self) -> None:
+        """As an operator has set it; what was taken and is not written yet stays taken."""
+        before, saved = self._now, self._saved
+        await self._begin()
+        if self._saved.seq == saved.seq:
+            self._change(
+                seq=before.seq, timeline=before.timeline,
+                delivered=before.delivered, skipped=before.skipped,
+            )  # fmt: skip
 
     async def _follow(self) -> None:
         loop, commits = asyncio.get_running_loop(), self._around.commits

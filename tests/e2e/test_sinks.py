@@ -73,10 +73,11 @@ def test_sigkill_under_load_loses_nothing_while_another_sink_hangs(tmp_path: Pat
             until(lambda: sum(each.done() for each in done) > 20, "a third is answered")
             daemon.kill()
         acked = sum(each.exception() is None and each.result().is_success for each in done)
-        with box.serve():
+        with box.serve() as daemon:
             stored = in_order(box)
             assert len(stored) >= acked > 0
             ids = hook.wait(len(stored))
             assert hangs.requests
             assert hangs.ids == []
+            assert daemon.stop() == 0, "nor does it hold up a stop"
         assert list(dict.fromkeys(ids)) == stored

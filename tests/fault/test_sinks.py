@@ -71,6 +71,7 @@ async def test_what_is_refused_for_what_it_is_is_kept_and_can_be_sent_again(
             assert await flow.change(retry_sink, RetrySink(name="hook")) == 1
             await eventually(lambda: bad in hook.ids, "it is taken")
             await eventually(lambda: not flow.around.alarms.active, "the alarm is over")
+            assert hook.ids == [*ids, last, bad], "and nothing came twice"
             assert await flow.rows("SELECT count(*) FROM sink_letters") == [(0,)]
 
 
