@@ -27,7 +27,6 @@ from edge_store.errors import BackupFailed, DiskFull, EdgeStoreError, SchemaTooN
 from edge_store.identity import create_identity, read_device_id
 from edge_store.replica.rebuild import Progress, Stage
 from edge_store.replica.restore import publish
-from edge_store.replica.scratch import fsync
 from edge_store.result import Record
 from edge_store.schema import SCHEMA_VERSION
 from edge_store.sql import sql
@@ -130,8 +129,7 @@ def _copy(source: Connection, copy: Path, on_progress: OnProgress) -> None:
         target.execute("PRAGMA journal_mode = OFF")  # it is flushed, or thrown away, whole
         target.execute("PRAGMA synchronous = OFF")
         source.execute(sql("begin_reading"))
-        source.execute("PRAGMA schema_version").fetchone()  # now it has begun
-        source.execute(sql("select_extent")).fetchone()
+        source.execute(sql("select_extent")).fetchone()  # now it has begun
         source.backup(target, pages=PAGES_AT_ONCE, progress=show, sleep=0)
         source.execute(sql("rollback"))
 
@@ -379,8 +377,8 @@ def restore_backup(file: Path, to: Path, *, on_progress: OnProgress) -> ChainChe
         VerifyFailed, SchemaTooNew: the backup does not hold, or is of a newer edge-store.
         DiskFull: there is too little room.
     """
-    beside = (to.with_name(f"{to.name}{end}") for end in SIDECARS)
-    _refuse_what_is_there(to, *beside)  # a WAL would be played into the new file
+    # A WAL that lies beside would be played into the new file.
+    _refuse_what_is_there(to, *(to.with_name(f"{to.name}{end}") for end in SIDECARS))
     with unpacked(file, to.parent, on_progress) as (copy, _manifest):
         on_progress(Progress(stage=Stage.CHECKING))
         try:
@@ -398,5 +396,4 @@ def restore_backup(file: Path, to: Path, *, on_progress: OnProgress) -> ChainChe
             create_identity(connection, state.device_id, reason="restored")
         _refuse_what_is_there(to)
         publish(copy, to)
-    fsync(to.parent)
     return check
