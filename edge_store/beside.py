@@ -10,6 +10,7 @@ import structlog
 
 from edge_store.errors import EdgeStoreError
 from edge_store.recorder.around import Around
+from edge_store.sinks.room import push
 
 __all__ = ["working_beside"]
 
@@ -19,7 +20,7 @@ PAUSES_S = (1.0, 5.0, 30.0, 120.0)  # after each failure; the last one again and
 SOUND_FOR_S = 600.0  # after this long, a failure counts as the first
 
 # Each runs until it is cancelled.
-ROOMS: dict[str, Callable[[Around], Awaitable[None]]] = {}
+ROOMS: dict[str, Callable[[Around], Awaitable[None]]] = {"sinks": push}
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from edge_store.logs.pins import Pin, pin
 from edge_store.queue.entries import Retry, Switch, retry_lines, set_switch
 from edge_store.repair import ApplyRepairs, apply_repairs
 from edge_store.result import Record
+from edge_store.sinks.orders import RetrySink, SkipSink, retry_sink, skip_sink
 
 __all__ = ["CHANGES", "Change"]
 
@@ -33,4 +34,6 @@ CHANGES: Mapping[str, Change] = {
     "repair.apply": Change(ApplyRepairs, apply_repairs),
     "queue.retry": Change(Retry, retry_lines),
     "queue.switch": Change(Switch, set_switch),
+    "sinks.retry": Change(RetrySink, retry_sink),
+    "sinks.skip": Change(SkipSink, skip_sink),
 }

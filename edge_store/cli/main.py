@@ -31,12 +31,16 @@ COMMANDS = {
     "ledger": "ledger",
     "receipt": "receipt",
     "verify": "verify",
+    "backup": "backup",
+    "restore": "restore",
     "repair": "repair",
     "forget": "forget",
     "index": "index",
     "status": "status",
     "doctor": "doctor",
+    "support-bundle": "support_bundle",
     "alerts": "alerts",
+    "sinks": "sinks",
     "config": "config",
     "replica": "replica",
     "fleet": "fleet",
@@ -45,7 +49,8 @@ COMMANDS = {
 }
 
 
-MODULES = {"import": "imports"}  # where Python keeps the command's name to itself
+# where it has another name than the command: Python keeps one to itself
+MODULES = {"import": "imports", "support-bundle": "support"}
 
 
 class LazyGroup(click.Group):

@@ -21,6 +21,7 @@ from edge_store.config.sections import (
     ServerSection,
     StoreSection,
 )
+from edge_store.config.sinks import SinkBegin, SinkKind, SinkSection, require_scheme
 
 __all__ = [
     "PACES",
@@ -44,6 +45,9 @@ __all__ = [
     "ResponsesSection",
     "ServerSection",
     "ShownSetting",
+    "SinkBegin",
+    "SinkKind",
+    "SinkSection",
     "StoreSection",
     "UpstreamSection",
     "config_path",
@@ -51,5 +55,6 @@ __all__ = [
     "read_credential",
     "read_secrets",
     "render_toml",
+    "require_scheme",
     "shown_settings",
 ]

@@ -8,7 +8,9 @@
     ├ StoreError            the disk or the file: 5xx; some exit codes forbid a restart
     ├ ReplicationError      the replica or its program
     ├ LakeFailed            the fleet's lake or its store
-    └ ExportFailed · ImportFailed   the other end of an export or an import
+    ├ ExportFailed · ImportFailed   the other end of an export or an import
+    ├ BackupFailed          a backup, or where it is to be
+    └ SinkFailed · SinkRefused   what results are pushed to
 
 Each leaf has a stable ``code``: the ``error_type`` of a row, the ``code`` of an HTTP error, and a
 heading of docs/operations.md. A foreign exception is translated once, where it enters.
@@ -16,6 +18,7 @@ heading of docs/operations.md. A foreign exception is translated once, where it 
 
 from edge_store.errors.box import (
     AlreadyRunning,
+    BackupFailed,
     BoxFoundTwice,
     Corrupt,
     DiskBudgetSpent,
@@ -38,6 +41,8 @@ from edge_store.errors.box import (
     ResponseTooLarge,
     RestoreFailed,
     SchemaTooNew,
+    SinkFailed,
+    SinkRefused,
     StoreError,
     UpstreamError,
     VerifyFailed,
@@ -79,16 +84,16 @@ from edge_store.errors.root import (
 )
 
 __all__ = [
-    "AddressTaken", "AdmissionClosed", "AlreadyRunning", "BoxFoundTwice", "Cancelled",
-    "ClientDisconnected", "ConcurrencyLimited", "ConfigError", "ConversationLocked", "Corrupt",
-    "DiskBudgetSpent", "DiskFull", "EdgeStoreError", "EngineCrashed", "EngineError",
+    "AddressTaken", "AdmissionClosed", "AlreadyRunning", "BackupFailed", "BoxFoundTwice",
+    "Cancelled", "ClientDisconnected", "ConcurrencyLimited", "ConfigError", "ConversationLocked",
+    "Corrupt", "DiskBudgetSpent", "DiskFull", "EdgeStoreError", "EngineCrashed", "EngineError",
     "EngineRefused", "EngineStartFailed", "ExportFailed", "Forbidden", "GenerationTimeout",
     "IdempotencyConflict", "ImportFailed", "InvalidRequest", "KeyExpired", "KeyRevoked",
     "LakeFailed", "LakeOvertaken", "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer",
-    "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge",
-    "QueryRefused", "QueueFull", "RateLimited", "RecorderFull", "ReplicaBehind", "ReplicaNotFound",
+    "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge", "QueryRefused",
+    "QueueFull", "RateLimited", "RecorderFull", "ReplicaBehind", "ReplicaNotFound",
     "ReplicationError", "RequestError", "RequestTimeout", "ResponseTooLarge", "RestoreFailed",
-    "SchemaTooNew", "ShutDown", "StoreError", "TenantOverShare", "TimelineChanged",
-    "Unauthorized", "UpstreamError", "VerifyFailed", "VulnerableSQLite", "WriterStopped",
-    "may_pass",
+    "SchemaTooNew", "ShutDown", "SinkFailed", "SinkRefused", "StoreError", "TenantOverShare",
+    "TimelineChanged", "Unauthorized", "UpstreamError", "VerifyFailed", "VulnerableSQLite",
+    "WriterStopped", "may_pass",
 ]  # fmt: skip

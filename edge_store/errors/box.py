@@ -1,10 +1,11 @@
-"""The engine, the disk, the replica and the lake."""
+"""The engine, the disk, the replica, the lake and the sinks."""
 
 from edge_store import exits
 from edge_store.errors.root import EdgeStoreError, may_pass
 
 __all__ = [
     "AlreadyRunning",
+    "BackupFailed",
     "BoxFoundTwice",
     "Corrupt",
     "DiskBudgetSpent",
@@ -27,6 +28,8 @@ __all__ = [
     "ResponseTooLarge",
     "RestoreFailed",
     "SchemaTooNew",
+    "SinkFailed",
+    "SinkRefused",
     "StoreError",
     "UpstreamError",
     "VerifyFailed",
@@ -226,3 +229,26 @@ class ImportFailed(EdgeStoreError):
     """What is to be imported cannot be read; what was taken before is in."""
 
     code = "import_failed"
+
+
+class BackupFailed(EdgeStoreError):
+    """No backup was written, or read."""
+
+    code = "backup_failed"
+
+
+class SinkFailed(EdgeStoreError):
+    """A sink takes nothing at present. ``str`` has no secret, and nothing of a result."""
+
+    code = "sink_failed"
+    retryable = True
+
+    def __init__(self, message: str, *, hint: str = "", after_s: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.after_s = after_s  # it asked for so long a pause
+
+
+class SinkRefused(EdgeStoreError):
+    """A sink does not take these results, for what they are."""
+
+    code = "sink_refused"

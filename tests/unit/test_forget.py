@@ -92,13 +92,9 @@ def test_older_copy_of_an_older_schema_is_migrated_to_forget(tmp_path: Path) -> 
 
 def before_the_last(connection: Connection) -> None:
     """Take the last migration back."""
-    for table in ("open_batches", "open_responses", "response_keys"):
+    for table in ("sinks", "sink_letters"):
         connection.execute(f"DROP TABLE {table}")
-    for index in ("batches_by_tenant", "files_by_tenant", "files_by_expiry"):
-        connection.execute(f"DROP INDEX {index}")
-    connection.execute("DROP INDEX queued_requests_by_tenant")
-    connection.execute("CREATE INDEX responses_in_background ON responses (id)")
-    connection.execute("DELETE FROM _sqlite_migrations WHERE name = '0007_open'")
+    connection.execute("DELETE FROM _sqlite_migrations WHERE name = '0010_sinks'")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
 
 
