@@ -11,6 +11,7 @@ import structlog
 from edge_store.errors import EdgeStoreError
 from edge_store.recorder.around import Around
 from edge_store.retention.room import retain
+from edge_store.sinks.room import push
 
 __all__ = ["working_beside"]
 
@@ -20,7 +21,10 @@ PAUSES_S = (1.0, 5.0, 30.0, 120.0)  # after each failure; the last one again and
 SOUND_FOR_S = 600.0  # after this long, a failure counts as the first
 
 # Each runs until it is cancelled.
-ROOMS: dict[str, Callable[[Around], Awaitable[None]]] = {"retention": retain}
+ROOMS: dict[str, Callable[[Around], Awaitable[None]]] = {
+    "retention": retain,
+    "sinks": push,
+}
 
 
 @asynccontextmanager

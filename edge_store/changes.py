@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 from edge_store.forget.carry import ForgetKept, ForgetResults, forget_kept, forget_results
 from edge_store.forget.lines import Overwrite, overwrite
 from edge_store.keys import CreateKey, RevokeKey, create_key, revoke_key
+from edge_store.logs.pins import Pin, pin
 from edge_store.queue.entries import Retry, Switch, retry_lines, set_switch
 from edge_store.repair import ApplyRepairs, apply_repairs
 from edge_store.result import Record
 from edge_store.retention.changes import RETENTION_CHANGES
+from edge_store.sinks.orders import RetrySink, SkipSink, retry_sink, skip_sink
 
 __all__ = ["CHANGES", "Change"]
 
@@ -29,8 +31,11 @@ CHANGES: Mapping[str, Change] = {
     "forget.results": Change(ForgetResults, forget_results),
     "keys.create": Change(CreateKey, create_key),
     "keys.revoke": Change(RevokeKey, revoke_key),
+    "logs.pin": Change(Pin, pin),
     "repair.apply": Change(ApplyRepairs, apply_repairs),
     "queue.retry": Change(Retry, retry_lines),
     "queue.switch": Change(Switch, set_switch),
     **{name: Change(*change) for name, change in RETENTION_CHANGES.items()},
+    "sinks.retry": Change(RetrySink, retry_sink),
+    "sinks.skip": Change(SkipSink, skip_sink),
 }

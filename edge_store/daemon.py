@@ -37,6 +37,7 @@ from edge_store.api.server import (
     url_of,
 )
 from edge_store.api.services import Services
+from edge_store.api.sinks import sink_routes
 from edge_store.beside import working_beside
 from edge_store.config import Config, EngineKind, EngineSection, read_credential
 from edge_store.engine import Engine
@@ -299,6 +300,7 @@ async def _listen(
         *replica_routes(up.replica),
         *drill_routes(up.drills),
         *import_routes(Intake(recorder, box.boot, box.disk)),
+        *sink_routes(config, box.boot.device_id),
     ]
     admin = HttpServer(admin_routes(queue.change_noticed, box.access, rooms), ADMIN_CONNECTIONS_MAX)
     died = asyncio.ensure_future(engine.until_dead())

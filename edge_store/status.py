@@ -32,6 +32,7 @@ __all__ = [
     "has_never_run",
     "is_held",
     "known_device_id",
+    "read_metrics",
     "read_status",
     "read_stored",
     "url_of_daemon",
@@ -39,6 +40,7 @@ __all__ = [
 
 ANSWER_TIMEOUT_S = 5.0  # the daemon itself gives its engine 2 s to say whether it is ready
 ANSWER_BYTES_MAX = 64 * 1024
+METRICS_BYTES_MAX = 4 * 1024 * 1024
 SUMMARY_TIMEOUT_S = 10.0  # counting 10 million rows takes about one
 
 
@@ -186,6 +188,26 @@ def ask_daemon(
     elif device_id is not None and state.get("device_id") != device_id:
         problem = f"another box answers there: {state.get('device_id')}, and this is {device_id}"
     return None if problem else state, problem
+
+
+def read_metrics(config: ServerSection) -> bytes:
+    """What ``GET /metrics`` answers.
+
+    Raises:
+        StoreError: there is no answer, or another one.
+    """
+    connection = _connection(config)
+    try:
+        connection.request("GET", "/metrics", headers={"Connection": "close"})
+        response = connection.getresponse()
+        text = response.read(METRICS_BYTES_MAX)
+    except (OSError, http.client.HTTPException) as exc:
+        raise StoreError(f"the daemon does not answer: {exc}") from exc
+    finally:
+        connection.close()
+    if response.status != http.HTTPStatus.OK:
+        raise StoreError(f"the daemon answered {response.status} to GET /metrics")
+    return text
 
 
 def url_of_daemon(config: ServerSection) -> str:

@@ -55,6 +55,8 @@ class AlarmName(StrEnum):
     RETENTION_FAILING = "retention_failing", "what is to go cannot be archived or deleted"
     FOREIGN_WRITER = "foreign_writer", "another program has the database open for writing", True
     DRILL_FAILED = "drill_failed", "a restore of the replica was tried, and does not hold", True
+    SINK_BEHIND = "sink_behind", "results have waited for a sink for too long"
+    SINK_LETTERS = "sink_letters", "a sink has refused results"
 
     # Those of a centre, about its boxes.
     FLEET_DUPLICATE = "fleet_duplicate", "two boxes go by one device id", True

@@ -1,4 +1,4 @@
-"""Which results a caller asks for, a page of them in the order of ``seq``, and how JSON shows one.
+"""Which results a caller asks for, and a page of them in the order of ``seq``.
 
 Only ``seq`` is an index here: a page is looked for in windows of it, and ends early when that takes
 long, with the place to go on from. The reader's thread and the memory are the daemon's.
@@ -6,18 +6,18 @@ long, with the place to go on from. The reader's thread and the memory are the d
 
 import time
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from starlette.requests import Request
 
 from edge_store.api.answers import choice_parameter, metadata_parameter
 from edge_store.api.described import choice, pairs, text
-from edge_store.clock import rfc3339
 from edge_store.errors import InvalidRequest
 from edge_store.recorder.caller import Caller
 from edge_store.result import Operation, Output, Record, Recorded, Status
 from edge_store.rows import load_recorded
+from edge_store.shown import JSON_TEXT_FIELDS, TIME_FIELDS, public
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 from edge_store.stored import newest_metadata
@@ -41,8 +41,6 @@ WINDOW = 20_000  # seqs; some 20 ms without a hit
 SEQ_MAX = 2**63 - 1
 
 TEXT_FILTERS = ("model", "tenant", "user", "conversation_id", "batch_id")
-JSON_TEXT_FIELDS = ("params", "metadata", "privacy")
-TIME_FIELDS = ("created_at", "first_token_at", "completed_at")
 FILTERS = (
     choice("status", tuple(Status)),
     choice("operation", tuple(Operation)),
@@ -191,39 +189,3 @@ class Search:
 def _size(output: Output) -> int:
     texts = (output.output_text, output.reasoning, output.tool_calls, output.output_json)
     return sum(len(text) for text in texts if text)
-
-
-def public(recorded: Recorded, *, with_content: bool = False) -> dict[str, Any]:
-    """A result as JSON shows it: RFC 3339 times, JSON values unfolded, digests in hex."""
-    result = msgspec.structs.asdict(recorded.result)
-    outputs, content = result.pop("outputs"), result.pop("content")
-    for name in JSON_TEXT_FIELDS:
-        result[name] = _unfolded(result[name])
-    for name in TIME_FIELDS:
-        result[name] = None if result[name] is None else rfc3339(result[name])
-    for name in ("request_fingerprint", "idempotency_key_hash"):
-        result[name] = result[name].hex() if result[name] else None
-    shown = {
-        "object": "result",
-        "seq": recorded.seq,
-        "timeline": recorded.timeline,
-        "digest": recorded.digest.hex(),
-        **result,
-        "outputs": [
-            {
-                **msgspec.structs.asdict(output),
-                "tool_calls": _unfolded(output.tool_calls),
-                "output_json": _unfolded(output.output_json),
-            }
-            for output in outputs
-        ],
-    }
-    if with_content:
-        shown["input_text"] = content.input_text
-        shown["request_body"] = content.request_body.decode(errors="backslashreplace")
-        shown["response_body"] = content.response_body.decode(errors="backslashreplace")
-    return shown
-
-
-def _unfolded(text: str | None) -> msgspec.Raw | None:
-    return None if text is None else msgspec.Raw(text.encode())

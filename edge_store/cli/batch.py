@@ -16,7 +16,7 @@ from edge_store.cli.output import chosen_format, output_options, time_text, writ
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["batch"]
+__all__ = ["KEY_VARIABLE", "asked", "batch", "daemon_at", "daemon_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,9 +67,9 @@ def submit(
       edge-store batch submit requests.jsonl
       edge-store batch submit texts.jsonl --endpoint /v1/embeddings --wait
     """
-    with _daemon(url, config) as daemon:
+    with daemon_at(url, config) as daemon:
         with file.open("rb") as opened:
-            uploaded = _asked(
+            uploaded = asked(
                 daemon.post("/v1/files", files={"file": opened}, data={"purpose": "batch"})
             )
         body = {
@@ -77,11 +77,11 @@ def submit(
             "endpoint": endpoint,
             "completion_window": window,
         }
-        found = _asked(daemon.post("/v1/batches", json=body))
+        found = asked(daemon.post("/v1/batches", json=body))
         click.echo(found["id"])
         while wait and found["status"] not in ENDED:
             time.sleep(POLL_S)
-            found = _asked(daemon.get(f"/v1/batches/{found['id']}"))
+            found = asked(daemon.get(f"/v1/batches/{found['id']}"))
     if wait:
         click.echo(_line(found), err=True)
         for error in (found["errors"] or {}).get("data", ()):
@@ -102,8 +102,8 @@ def ls(url: str | None, config: str | None, fmt: str | None) -> None:
     """
     from edge_store.query import QueryResult
 
-    with _daemon(url, config) as daemon:
-        found = _asked(daemon.get("/v1/batches", params={"limit": SHOWN_MAX}))
+    with daemon_at(url, config) as daemon:
+        found = asked(daemon.get("/v1/batches", params={"limit": SHOWN_MAX}))
     rows = [
         (
             one["id"],
@@ -129,8 +129,8 @@ def show(batch_id: str, url: str | None, config: str | None) -> None:
     Example:
       edge-store batch show batch_0190d3e1-7c1f-7a5e-9d4c-0a4b6f2f7c55
     """
-    with _daemon(url, config) as daemon:
-        write_json(_asked(daemon.get(f"/v1/batches/{batch_id}")), sys.stdout)
+    with daemon_at(url, config) as daemon:
+        write_json(asked(daemon.get(f"/v1/batches/{batch_id}")), sys.stdout)
 
 
 @batch.command()
@@ -143,8 +143,8 @@ def cancel(batch_id: str, url: str | None, config: str | None) -> None:
     Example:
       edge-store batch cancel batch_0190d3e1-7c1f-7a5e-9d4c-0a4b6f2f7c55
     """
-    with _daemon(url, config) as daemon:
-        click.echo(_line(_asked(daemon.post(f"/v1/batches/{batch_id}/cancel"))))
+    with daemon_at(url, config) as daemon:
+        click.echo(_line(asked(daemon.post(f"/v1/batches/{batch_id}/cancel"))))
 
 
 @batch.command()
@@ -164,8 +164,8 @@ def fetch(
     Example:
       edge-store batch fetch batch_0190d3e1-7c1f-7a5e-9d4c-0a4b6f2f7c55 --to answers.jsonl
     """
-    with _daemon(url, config) as daemon:
-        found = _asked(daemon.get(f"/v1/batches/{batch_id}"))
+    with daemon_at(url, config) as daemon:
+        found = asked(daemon.get(f"/v1/batches/{batch_id}"))
         file_id = found["error_file_id" if errors else "output_file_id"]
         if file_id is None:
             click.echo(f"no such file: {_line(found)}", err=True)
@@ -173,7 +173,7 @@ def fetch(
         with daemon.stream("GET", f"/v1/files/{file_id}/content") as answer:
             if answer.is_error:
                 answer.read()
-                _asked(answer)
+                asked(answer)
             if target is None:
                 sys.stdout.flush()
                 for piece in answer.iter_bytes():
@@ -195,7 +195,14 @@ def _line(found: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _daemon(url: str | None, config: str | None) -> "Iterator[httpx.Client]":
+def daemon_at(
+    url: str | None, config: str | None, *, key: str | None = None, timeout_s: float = TIMEOUT_S
+) -> "Iterator[httpx.Client]":
+    """A client of the daemon, with this API key, else the environment's.
+
+    Raises:
+        StoreError: it does not answer.
+    """
     import httpx
 
     from edge_store.errors import StoreError
@@ -205,11 +212,11 @@ def _daemon(url: str | None, config: str | None) -> "Iterator[httpx.Client]":
         from edge_store.status import url_of_daemon
 
         url = url_of_daemon(load(config).config.server)
-    key = os.environ.get(KEY_VARIABLE)
+    key = key or os.environ.get(KEY_VARIABLE)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         with httpx.Client(
-            base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False
+            base_url=url, headers=headers, timeout=timeout_s, trust_env=False
         ) as client:
             yield client
     except httpx.TransportError as exc:
@@ -218,7 +225,7 @@ def _daemon(url: str | None, config: str | None) -> "Iterator[httpx.Client]":
         ) from exc
 
 
-def _asked(answer: "httpx.Response") -> Any:
+def asked(answer: "httpx.Response") -> Any:
     """The decoded answer.
 
     Raises:

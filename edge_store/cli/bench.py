@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_store.cli.bench_logs import logs
+
 if TYPE_CHECKING:
     from edge_store.bench.figures import Figure
 
-__all__ = ["bench"]
+__all__ = ["bench", "measure", "say"]
 
 AT_LEAST_ONE = click.IntRange(min=1)
 
@@ -31,8 +33,8 @@ dir_option = click.option(
 
 @click.group()
 def bench() -> None:
-    """Measure the writer, recording, queries, checks, memory, overload, batches, drills, an engine,
-    a lake.
+    """Measure the writer, recording, queries, logs, checks, memory, overload, batches, drills, an
+    engine, a lake.
 
     Figures are medians over interleaved pairs. Exits 1 when one misses its bound.
 
@@ -56,7 +58,7 @@ def writer(pairs: int, rows: int, directory: Path | None) -> None:
     """
     from edge_store.bench import bench_writer
 
-    _measure(directory, lambda folder: bench_writer(folder, pairs=pairs, slice_rows=rows))
+    measure(directory, lambda folder: bench_writer(folder, pairs=pairs, slice_rows=rows))
 
 
 @bench.command()
@@ -78,9 +80,9 @@ def recorder(pairs: int, rows: int, *, shares: bool, directory: Path | None) -> 
     from edge_store.bench import bench_recorder, bench_shares
 
     if shares:
-        _measure(directory, lambda folder: bench_shares(folder, rounds=pairs, requests=rows))
+        measure(directory, lambda folder: bench_shares(folder, rounds=pairs, requests=rows))
         return
-    _measure(directory, lambda folder: bench_recorder(folder, pairs=pairs, slice_requests=rows))
+    measure(directory, lambda folder: bench_recorder(folder, pairs=pairs, slice_requests=rows))
 
 
 @bench.command()
@@ -99,7 +101,7 @@ def query(pairs: int, rows: int, directory: Path | None) -> None:
     """
     from edge_store.bench import bench_query
 
-    _measure(directory, lambda folder: bench_query(folder, rows=rows, pairs=pairs, say=_say))
+    measure(directory, lambda folder: bench_query(folder, rows=rows, pairs=pairs, say=say))
 
 
 @bench.command()
@@ -120,7 +122,7 @@ def verify(rows: int, rounds: int, directory: Path | None) -> None:
     """
     from edge_store.bench import bench_verify
 
-    _measure(directory, lambda folder: bench_verify(folder, rows=rows, rounds=rounds))
+    measure(directory, lambda folder: bench_verify(folder, rows=rows, rounds=rounds))
 
 
 @bench.command()
@@ -141,7 +143,7 @@ def lake(boxes: int, rows: int, directory: Path | None) -> None:
     """
     from edge_store.bench.lake import bench_lake
 
-    _measure(directory, lambda folder: bench_lake(folder, boxes=boxes, rows=rows, say=_say))
+    measure(directory, lambda folder: bench_lake(folder, boxes=boxes, rows=rows, say=say))
 
 
 @bench.command()
@@ -158,7 +160,7 @@ def memory(requests: int, directory: Path | None) -> None:
     """
     from edge_store.bench import bench_memory
 
-    _measure(directory, lambda folder: bench_memory(folder, requests=requests))
+    measure(directory, lambda folder: bench_memory(folder, requests=requests))
 
 
 @bench.command()
@@ -182,7 +184,7 @@ def overload(pairs: int, seconds: float, directory: Path | None) -> None:
     from edge_store.bench import OverloadPlan, bench_overload
 
     plan = OverloadPlan(pairs=pairs, seconds=seconds)
-    _measure(directory, lambda folder: bench_overload(folder, plan, say=_say))
+    measure(directory, lambda folder: bench_overload(folder, plan, say=say))
 
 
 @bench.command()
@@ -205,7 +207,7 @@ def batch(pairs: int, lines: int, seconds: float, directory: Path | None) -> Non
     from edge_store.bench import BatchPlan, bench_batch
 
     plan = BatchPlan(pairs=pairs, lines=lines, seconds=seconds)
-    _measure(directory, lambda folder: bench_batch(folder, plan, say=_say))
+    measure(directory, lambda folder: bench_batch(folder, plan, say=say))
 
 
 @bench.command()
@@ -229,7 +231,7 @@ def drill(pairs: int, megabytes: int, rate: float | None, directory: Path | None
     from edge_store.bench import DrillPlan, bench_drill
 
     plan = DrillPlan(pairs=pairs, megabytes=megabytes, offered_per_s=rate)
-    _measure(directory, lambda folder: bench_drill(folder, plan, say=_say))
+    measure(directory, lambda folder: bench_drill(folder, plan, say=say))
 
 
 @bench.command()
@@ -247,7 +249,7 @@ def retention(pairs: int, rows: int, rate: int, directory: Path | None) -> None:
     from edge_store.bench import RetentionPlan, bench_retention
 
     plan = RetentionPlan(pairs=pairs, rows=rows, offered_per_s=rate)
-    _measure(directory, lambda folder: bench_retention(folder, plan, say=_say))
+    measure(directory, lambda folder: bench_retention(folder, plan, say=say))
 
 
 @bench.command()
@@ -346,15 +348,15 @@ def engine(  # noqa: PLR0913  (one parameter per option)
 
     async def measured(folder: Path) -> "list[Figure]":
         try:
-            return (await bench_engine(folder, plan, say=_say, keep=keep)).figures
+            return (await bench_engine(folder, plan, say=say, keep=keep)).figures
         finally:
             if report is not None:
                 keep_logs(folder, report)
 
-    _measure(directory, measured)
+    measure(directory, measured)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     click.echo(text, err=True)
 
 
@@ -368,7 +370,7 @@ def _argument(text: str) -> tuple[str, Any]:
         return key.replace("-", "_"), value
 
 
-def _measure(
+def measure(
     directory: Path | None, measured: Callable[[Path], "Coroutine[Any, Any, Sequence[Figure]]"]
 ) -> None:
     """Run it in a temporary folder, print its figures, and exit 1 if one misses its bound."""
@@ -393,3 +395,6 @@ def _measure(
     write_rows(result, "table", sys.stdout)
     if not all(figure.holds for figure in figures):
         sys.exit(1)
+
+
+bench.add_command(logs)

@@ -1,6 +1,7 @@
 """``edge-store forget``: delete what belongs to a user, or to results, for good."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from edge_store.forget.lines import Span
     from edge_store.result import Record
 
-__all__ = ["forget"]
+__all__ = ["forget", "forget_chosen"]
 
 
 @click.command()
@@ -59,16 +60,26 @@ def forget(
       edge-store forget --user u-17 --dry-run
       edge-store forget --where "json_extract(metadata, '$.ward') = 'b'" --yes
     """
-    from edge_store.cli.change import changes
     from edge_store.config import load
-    from edge_store.errors import InvalidRequest
     from edge_store.forget.choice import Who
 
     if (not user) == (not where):
         raise click.UsageError("give --user or --where: one of them")
-    settings = load(config).config
+    forget_chosen(load(config).config, Who(user, where, timeout), flags)
+
+
+def forget_chosen(settings: "Config", who: "Who", flags: Mapping[str, bool]) -> None:
+    """Count, ask, and forget; ``flags``: ``dry_run``, ``yes`` and ``even_pinned``. May end the
+    process.
+
+    Raises:
+        InvalidRequest: what was chosen holds what is pinned.
+    """
+    from edge_store.cli.change import changes
+    from edge_store.errors import InvalidRequest
+
     with interruptible():
-        choice, spans, lines = _choose(settings, Who(user, where, timeout))
+        choice, spans, lines = _choose(settings, who)
     said: dict[str, Any] = _counted(choice, spans)
     if flags["dry_run"] or not any(said.values()):
         write_json({**said, "dry_run": flags["dry_run"]}, sys.stdout)

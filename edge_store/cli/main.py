@@ -22,6 +22,8 @@ COMMANDS = {
     "serve": "serve",
     "keys": "keys",
     "query": "query",
+    "logs": "logs",
+    "stats": "stats",
     "export": "export",
     "import": "import_",
     "batch": "batch",
@@ -29,6 +31,8 @@ COMMANDS = {
     "ledger": "ledger",
     "receipt": "receipt",
     "verify": "verify",
+    "backup": "backup",
+    "restore": "restore",
     "repair": "repair",
     "forget": "forget",
     "retention": "retention",
@@ -36,7 +40,9 @@ COMMANDS = {
     "index": "index",
     "status": "status",
     "doctor": "doctor",
+    "support-bundle": "support_bundle",
     "alerts": "alerts",
+    "sinks": "sinks",
     "config": "config",
     "replica": "replica",
     "fleet": "fleet",
@@ -45,7 +51,8 @@ COMMANDS = {
 }
 
 
-MODULES = {"import": "imports"}  # where Python keeps the command's name to itself
+# where it has another name than the command: Python keeps one to itself
+MODULES = {"import": "imports", "support-bundle": "support"}
 
 
 class LazyGroup(click.Group):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge_store.replica.points import Point, Txid
     from edge_store.replica.restore import Progress, Restored
 
-__all__ = ["moment", "only_device", "points", "progress_bar", "restore", "rfc3339"]
+__all__ = ["moment", "only_device", "points", "progress_bar", "restore", "rfc3339", "say_keys"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 TXID_HEX = re.compile(r"[0-9a-f]{16}", re.ASCII)
@@ -258,7 +258,7 @@ def _say_restored(done: "Restored", to: Path) -> None:
         click.echo(f"passed over: the snapshot of TXID {txid}, which does not hold what it should:")
         click.echo("            the live file may be damaged: edge-store replica drill")
     shown = shlex.quote(str(to))
-    _say_keys(done.path)
+    say_keys(done.path)
     click.echo(f"look at it: edge-store query --db {shown}")
     click.echo("serve it:   stop the daemon; move the old database, its -wal and -shm and the")
     click.echo(
@@ -269,7 +269,7 @@ def _say_restored(done: "Restored", to: Path) -> None:
         click.echo("            (or whichever user the daemon runs as)")
 
 
-def _say_keys(database: Path) -> None:
+def say_keys(database: Path) -> None:
     """A file of an older schema has no keys."""
     from edge_store.errors import EdgeStoreError
     from edge_store.keys import LOOK_AGAIN, revived_keys

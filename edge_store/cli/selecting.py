@@ -1,6 +1,7 @@
 """The options that choose results, the same wherever a command takes them."""
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,22 +17,26 @@ __all__ = ["selection_of", "selection_options"]
 F = TypeVar("F", bound=Callable[..., Any])
 COUNT = click.IntRange(min=0)
 
+
+def _words(kind: type[StrEnum]) -> click.Choice[str]:
+    """Its values: of an enum itself click takes the names."""
+    return click.Choice([each.value for each in kind])
+
+
 OPTIONS = {
     "since": click.option(
         "--since", type=MOMENT, help="Asked from then on: 2h (ago), 2026-11-01, 2026-11-01T08:00Z."
     ),
     "until": click.option("--until", type=MOMENT, help="Asked before then, as --since."),
     "model": click.option("--model", help="The model that answered, else the one asked for."),
-    "status": click.option("--status", type=click.Choice(list(Status)), help="How it ended."),
-    "operation": click.option(
-        "--operation", type=click.Choice(list(Operation)), help="What was asked for."
-    ),
+    "status": click.option("--status", type=_words(Status), help="How it ended."),
+    "operation": click.option("--operation", type=_words(Operation), help="What was asked for."),
     "tenant": click.option("--tenant", help="Whose key it was asked with."),
     "user": click.option("--user", help="The caller's `user`."),
     "conversation": click.option("--conversation", help="Id of its conversation."),
     "batch": click.option("--batch", help="Id of its batch."),
     "json_state": click.option(
-        "--json-state", type=click.Choice(list(JsonState)), help="What became of its JSON."
+        "--json-state", type=_words(JsonState), help="What became of its JSON."
     ),
     "tokens_min": click.option(
         "--tokens-min", type=COUNT, help="At least so many tokens, of input and output."

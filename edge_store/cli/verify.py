@@ -31,14 +31,19 @@ def _digest(_context: click.Context, option: click.Parameter, text: str | None) 
 
 
 @click.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
 @target_options
 @click.option(
     "--head", metavar="DIGEST", callback=_digest,
     help="A digest of a commit, noted earlier or elsewhere: it must be in the chain.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def verify(db: Path | None, config: str | None, head: bytes | None, *, as_json: bool) -> None:
+def verify(
+    file: Path | None, db: Path | None, config: str | None, head: bytes | None, *, as_json: bool
+) -> None:
     """Check the digest chain: find any row that was changed, removed or added since its commit.
+
+    FILE is a database, as --db, or a backup: its sha256 and its pages are checked, too.
 
     It works while the daemon runs. The check ends at the newest commit in the file: that newer ones
     were cut off is found only with --head. It does not check the pages of the file: `edge-store
@@ -48,13 +53,16 @@ def verify(db: Path | None, config: str | None, head: bytes | None, *, as_json: 
     Example:
       edge-store verify
       edge-store verify --db restored.db --head 5f0c…
+      edge-store verify /mnt/usb/box-7.db.zst
     """
     from edge_store import exits
     from edge_store.verify import verify_file
 
-    path = chosen_database(db, config)
+    if file is not None and (db is not None or config is not None):
+        raise click.UsageError("give FILE, --db or --config, not both: each names a database")
+    path = chosen_database(file or db, config)
     with interruptible():
-        check = verify_file(path, head=head)
+        check = verify_file(path, head=head) if file is None else _check_backup(file, head)
     if as_json:
         write_json(_object(check), sys.stdout)
     else:
@@ -62,6 +70,18 @@ def verify(db: Path | None, config: str | None, head: bytes | None, *, as_json: 
             click.echo(f"{name:<8} {text}")
     if check.faults:
         sys.exit(exits.CORRUPT)
+
+
+def _check_backup(file: Path, head: bytes | None) -> "ChainCheck":
+    """As a backup, or as a database where it is none."""
+    from edge_store.backup import check_backup, is_backup
+    from edge_store.cli.restoring import progress_bar
+    from edge_store.verify import verify_file
+
+    if not is_backup(file):
+        return verify_file(file, head=head)
+    with progress_bar() as on_progress:
+        return check_backup(file, head=head, on_progress=on_progress)
 
 
 def _object(check: "ChainCheck") -> dict[str, object]:

@@ -22,6 +22,7 @@ from edge_store.config.sections import (
     ServerSection,
     StoreSection,
 )
+from edge_store.config.sinks import SinkBegin, SinkKind, SinkSection, require_scheme
 
 __all__ = [
     "PACES",
@@ -46,6 +47,9 @@ __all__ = [
     "RetentionSection",
     "ServerSection",
     "ShownSetting",
+    "SinkBegin",
+    "SinkKind",
+    "SinkSection",
     "StoreSection",
     "UpstreamSection",
     "config_path",
@@ -53,5 +57,6 @@ __all__ = [
     "read_credential",
     "read_secrets",
     "render_toml",
+    "require_scheme",
     "shown_settings",
 ]

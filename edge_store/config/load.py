@@ -18,6 +18,7 @@ import msgspec
 
 from edge_store.config.section import Section
 from edge_store.config.sections import Config
+from edge_store.config.sinks import VARIABLE
 from edge_store.errors import ConfigError
 
 __all__ = ["UNFINISHED", "Loaded", "config_path", "load"]
@@ -136,6 +137,8 @@ def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]
     for name in sorted(environ):
         if not name.startswith(ENVIRONMENT_PREFIX) or name in NO_SETTINGS:
             continue
+        if name.startswith(VARIABLE):
+            continue  # the secret of a sink
         if "__" not in name:
             raise ConfigError(
                 f"{name}: there is no such variable{_suggest_variable(name)}",
@@ -244,7 +247,10 @@ def _explain(
 ) -> ConfigError:
     """Turn msgspec's message, which ends with the path, into ours, which begins with it."""
     text, _, path = str(exc).partition(" - at `$")
-    key = path.rstrip("`").lstrip(".").partition("[")[0]  # of a list, the whole of it is shown
+    path = path.rstrip("`").lstrip(".")
+    if path.startswith("sinks["):
+        return _explain_table(text, path, merged)
+    key = path.partition("[")[0]  # of a list, the whole of it is shown
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
     if unknown:
         key = f"{key}.{unknown[1]}".lstrip(".")
@@ -263,6 +269,21 @@ def _explain(
         f"{key} = {value!r} (in {_origin(key, origins)}): {text}{_choices(key)}",
         hint="set another value",
     )
+
+
+def _explain_table(text: str, path: str, merged: dict[str, Any]) -> ConfigError:
+    """Of a list of tables one value is shown, and none where the rule is across them: another of
+    the table may be a secret that is not to be there.
+    """
+    key, _, rest = path.partition("[")
+    number, _, name = rest.partition("].")
+    hint = f"set another value; docs/{key}.md lists them"
+    if not name:
+        is_rule = text.startswith(f"{key}: ")
+        return ConfigError(text if is_rule else f"{path}: {text}", hint=hint)
+    value = merged[key][int(number)].get(name)
+    shown = "" if name == "url" else f" = {value!r}"
+    return ConfigError(f"{path}{shown}: {text}", hint=hint)
 
 
 def _origin(key: str, origins: Mapping[str, str]) -> str:

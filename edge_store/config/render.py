@@ -14,15 +14,20 @@ from edge_store.config.load import Loaded
 from edge_store.config.replica import LEAST_S
 from edge_store.config.section import Section
 from edge_store.config.sections import Config
+from edge_store.config.sinks import SECRET_NAME, SinkSection
 
-__all__ = ["ShownSetting", "documented_settings", "render_toml", "shown_settings"]
+__all__ = [
+    "ShownSetting",
+    "documented_settings",
+    "documented_tables",
+    "render_toml",
+    "shown_settings",
+]
 
 WIDTH = 96
 
 HIDDEN = "(hidden)"
-# What SGLang's arguments that are secrets are called (api_key, ssl_keyfile_password), and where one
-# may be put by mistake: http://user:password@host, ?secret=…
-SECRET_NAME = re.compile(r"(^|[_-])(key|token|password|secret|credentials?)$", re.IGNORECASE)
+# Where a secret may be put by mistake: http://user:password@host, ?secret=…
 USER_INFO = re.compile(
     r"(?<=://)(?!(?<=sftp://)[^/@?:]*@|(?<=abs://)[^/@?:]*@)[^/@?]*@"
 )  # a user is no secret
@@ -58,6 +63,13 @@ def documented_settings(
             yield f"{prefix}{name}", description or "", getattr(defaults, name)
 
 
+def documented_tables() -> Iterator[tuple[str, str, Any]]:
+    """One of ``[[sinks]]``, as ``documented_settings``; what must be given has no default."""
+    for field in msgspec.structs.fields(SinkSection):
+        note = next(m for m in field.type.__metadata__ if isinstance(m, msgspec.Meta))
+        yield field.name, note.description or "", field.default
+
+
 def render_toml(values: Mapping[str, Any] | None = None) -> str:
     """Every setting with its meaning. Those in ``values`` are set; the others show their default,
     commented out, so that a newer version's default takes effect.
@@ -70,11 +82,15 @@ def render_toml(values: Mapping[str, Any] | None = None) -> str:
     for key, description, default in documented_settings():
         is_table = isinstance(default, dict)
         section, _, name = (key, "", "") if is_table else key.rpartition(".")
-        if section != table:
+        if not section:
+            lines += [""]
+        elif section != table:
             table = section
             lines += ["", f"[{section}]"]
         lines += [f"# {line}" for line in textwrap.wrap(description, WIDTH)]
-        if is_table:
+        if isinstance(default, tuple) and not section:
+            lines += _example_table(key)
+        elif is_table:
             lines += [f"{k} = {_literal(v)}" for k, v in given.pop(key, {}).items()]
         elif key in given:
             lines.append(f"{name} = {_literal(given.pop(key))}")
@@ -82,6 +98,14 @@ def render_toml(values: Mapping[str, Any] | None = None) -> str:
             lines.append(f"#{name} = {_literal(default)}")
     assert not given, f"not settings: {sorted(given)}"
     return "\n".join(lines) + "\n"
+
+
+def _example_table(key: str) -> Iterator[str]:
+    yield f"#[[{key}]]"
+    for name, description, default in documented_tables():
+        yield from (f"# {line}" for line in textwrap.wrap(description, WIDTH))
+        shown = {"name": "warehouse", "kind": "webhook"}.get(name, default)
+        yield f"#{name} = {_literal(shown)}"
 
 
 def shown_settings(loaded: Loaded) -> list[ShownSetting]:
@@ -107,6 +131,8 @@ def shown_settings(loaded: Loaded) -> list[ShownSetting]:
 def _without_secrets(name: str, value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_secrets(k, v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(name, each) for each in value]
     if SECRET_NAME.search(name) and value:
         return HIDDEN
     if isinstance(value, str) and "://" in value:

@@ -19,6 +19,7 @@ from edge_store.config.replica import ReplicaMode, ReplicaProfile, ReplicaSectio
 from edge_store.config.retention import RetentionSection
 from edge_store.config.section import KIB, MIB, Section, absolute
 from edge_store.config.server import ServerSection
+from edge_store.config.sinks import SinkSection
 from edge_store.config.working import QueueSection, RepairSection, ResponsesSection
 
 __all__ = [
@@ -181,6 +182,14 @@ class Config(Section, frozen=True, kw_only=True):
     alerts: AlertsSection = AlertsSection()
     device: DeviceSection = DeviceSection()
     log: LogSection = LogSection()
+    sinks: Annotated[
+        tuple[SinkSection, ...],
+        Meta(
+            max_length=16,
+            description="Where results are pushed to as they are committed; one table for each: "
+            "see sinks.md.",
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
         if self.recorder.bytes_max < 2 * self.server.body_bytes_max:
@@ -189,6 +198,9 @@ class Config(Section, frozen=True, kw_only=True):
                 f"server.body_bytes_max = {self.server.body_bytes_max}: the largest body that is "
                 "allowed might never find room"
             )
+        names = [sink.name for sink in self.sinks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"sinks: two are named {twice[0]!r}")
         if self.store.allow_vulnerable_sqlite and self.replica.enabled:
             raise ValueError(
                 "store.allow_vulnerable_sqlite = true needs replica.enabled = false: a SQLite with "
@@ -216,5 +228,9 @@ class Config(Section, frozen=True, kw_only=True):
             retention=self.retention.resolved(directory),
             alerts=msgspec.structs.replace(
                 self.alerts, urls_file=absolute(directory, self.alerts.urls_file)
+            ),
+            sinks=tuple(
+                msgspec.structs.replace(sink, secret_file=absolute(directory, sink.secret_file))
+                for sink in self.sinks
             ),
         )

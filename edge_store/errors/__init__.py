@@ -9,7 +9,9 @@
     ├ ReplicationError      the replica or its program
     ├ LakeFailed            the fleet's lake or its store
     ├ ArchiveFailed         the archive of retention, or its store
-    └ ExportFailed · ImportFailed   the other end of an export or an import
+    ├ ExportFailed · ImportFailed   the other end of an export or an import
+    ├ BackupFailed          a backup, or where it is to be
+    └ SinkFailed · SinkRefused   what results are pushed to
 
 Each leaf has a stable ``code``: the ``error_type`` of a row, the ``code`` of an HTTP error, and a
 heading of docs/operations.md. A foreign exception is translated once, where it enters.
@@ -18,6 +20,7 @@ heading of docs/operations.md. A foreign exception is translated once, where it 
 from edge_store.errors.box import (
     AlreadyRunning,
     ArchiveFailed,
+    BackupFailed,
     BoxFoundTwice,
     Corrupt,
     DiskBudgetSpent,
@@ -40,6 +43,8 @@ from edge_store.errors.box import (
     ResponseTooLarge,
     RestoreFailed,
     SchemaTooNew,
+    SinkFailed,
+    SinkRefused,
     StoreError,
     UpstreamError,
     VerifyFailed,
@@ -82,16 +87,16 @@ from edge_store.errors.root import (
 )
 
 __all__ = [
-    "AddressTaken", "AdmissionClosed", "AlreadyRunning", "ArchiveFailed", "BoxFoundTwice",
-    "Cancelled", "ClientDisconnected", "ConcurrencyLimited", "ConfigError", "ConversationLocked",
-    "Corrupt", "DiskBudgetSpent", "DiskFull", "EdgeStoreError", "EngineCrashed", "EngineError",
-    "EngineRefused", "EngineStartFailed", "ExportFailed", "Forbidden", "GenerationTimeout",
-    "IdempotencyConflict", "ImportFailed", "InvalidRequest", "KeyExpired", "KeyRevoked",
-    "LakeFailed", "LakeOvertaken", "LitestreamUnavailable", "MethodNotAllowed", "NoRoomForAnswer",
-    "NotAnEdgeStoreFile", "NotFound", "Overloaded", "PathTaken", "PayloadTooLarge", "QueryRefused",
-    "QueueFull", "RateLimited", "RecorderFull", "ReplicaBehind", "ReplicaNotFound",
-    "ReplicationError", "RequestError", "RequestTimeout", "ResponseTooLarge", "RestoreFailed",
-    "ResultHeld", "SchemaTooNew", "ShutDown", "StoreError", "TenantOverShare", "TimelineChanged",
-    "Unauthorized", "UpstreamError", "VerifyFailed", "VulnerableSQLite", "WriterStopped",
-    "may_pass",
+    "AddressTaken", "AdmissionClosed", "AlreadyRunning", "ArchiveFailed", "BackupFailed",
+    "BoxFoundTwice", "Cancelled", "ClientDisconnected", "ConcurrencyLimited", "ConfigError",
+    "ConversationLocked", "Corrupt", "DiskBudgetSpent", "DiskFull", "EdgeStoreError",
+    "EngineCrashed", "EngineError", "EngineRefused", "EngineStartFailed", "ExportFailed",
+    "Forbidden", "GenerationTimeout", "IdempotencyConflict", "ImportFailed", "InvalidRequest",
+    "KeyExpired", "KeyRevoked", "LakeFailed", "LakeOvertaken", "LitestreamUnavailable",
+    "MethodNotAllowed", "NoRoomForAnswer", "NotAnEdgeStoreFile", "NotFound", "Overloaded",
+    "PathTaken", "PayloadTooLarge", "QueryRefused", "QueueFull", "RateLimited", "RecorderFull",
+    "ReplicaBehind", "ReplicaNotFound", "ReplicationError", "RequestError", "RequestTimeout",
+    "ResponseTooLarge", "RestoreFailed", "ResultHeld", "SchemaTooNew", "ShutDown", "SinkFailed",
+    "SinkRefused", "StoreError", "TenantOverShare", "TimelineChanged", "Unauthorized",
+    "UpstreamError", "VerifyFailed", "VulnerableSQLite", "WriterStopped", "may_pass",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The engine, the disk, the replica and the lake."""
+"""The engine, the disk, the replica, the lake and the sinks."""
 
 from edge_store import exits
 from edge_store.errors.root import EdgeStoreError, may_pass
@@ -6,6 +6,7 @@ from edge_store.errors.root import EdgeStoreError, may_pass
 __all__ = [
     "AlreadyRunning",
     "ArchiveFailed",
+    "BackupFailed",
     "BoxFoundTwice",
     "Corrupt",
     "DiskBudgetSpent",
@@ -28,6 +29,8 @@ __all__ = [
     "ResponseTooLarge",
     "RestoreFailed",
     "SchemaTooNew",
+    "SinkFailed",
+    "SinkRefused",
     "StoreError",
     "UpstreamError",
     "VerifyFailed",
@@ -234,3 +237,26 @@ class ArchiveFailed(EdgeStoreError):
 
     code = "archive_failed"
     retryable = True
+
+
+class BackupFailed(EdgeStoreError):
+    """No backup was written, or read."""
+
+    code = "backup_failed"
+
+
+class SinkFailed(EdgeStoreError):
+    """A sink takes nothing at present. ``str`` has no secret, and nothing of a result."""
+
+    code = "sink_failed"
+    retryable = True
+
+    def __init__(self, message: str, *, hint: str = "", after_s: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.after_s = after_s  # it asked for so long a pause
+
+
+class SinkRefused(EdgeStoreError):
+    """A sink does not take these results, for what they are."""
+
+    code = "sink_refused"

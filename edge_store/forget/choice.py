@@ -18,6 +18,7 @@ from edge_store.query import run_query
 from edge_store.queue.held import FOLDER as HELD
 from edge_store.recorder.holds import held
 from edge_store.recorder.transcript import Dialect
+from edge_store.selection import Selection
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 
@@ -35,11 +36,13 @@ NamesUser = Callable[[str, bytes], bool]  # whether a request to this route is t
 
 
 class Who(NamedTuple):
-    """Whose: a user's, or for which results an expression is true."""
+    """Whose: a user's; or for which results an expression is true; or these; or those selected."""
 
     user: str | None
     where: str | None
     timeout_s: float
+    ids: Sequence[str] = ()
+    selection: Selection | None = None
 
 
 class Choice(NamedTuple):
@@ -186,6 +189,11 @@ def asked_for(connection: Connection, who: Who) -> list[tuple[int, str]]:
             )
         statement, params = sql("select_results_where"), {}
         statement = statement.replace(":expression", f"({who.where})")
+    elif who.ids:
+        statement, params = sql("select_results_of_ids"), {"ids": as_array(who.ids)}
+    elif who.selection is not None:
+        statement, params = sql("select_results_selected"), who.selection.values
+        statement = statement.replace(":condition", who.selection.condition)
     found = run_query(connection, statement, params, rows_max=CHOSEN_MAX, timeout_s=who.timeout_s)
     return [(int(seq), str(name)) for seq, name in found.rows]
 

@@ -77,6 +77,34 @@ class Metrics:
             "edge_store_alarm", "1 while the alarm is raised", ["name"], registry=registry
         )
 
+        self.sink_delivered = Counter(
+            "edge_store_sink_delivered",
+            "Results that a sink has taken",
+            ["sink"],
+            registry=registry,
+        )
+        self.sink_failures = Counter(
+            "edge_store_sink_failures", "Deliveries that failed", ["sink"], registry=registry
+        )
+        self.sink_results_behind = Gauge(
+            "edge_store_sink_results_behind",
+            "Results that are committed and a sink was not offered yet",
+            ["sink"],
+            registry=registry,
+        )
+        self.sink_lag_seconds = Gauge(
+            "edge_store_sink_lag_seconds",
+            "Age of the oldest of them",
+            ["sink"],
+            registry=registry,
+        )
+        self.sink_letters = Gauge(
+            "edge_store_sink_letters",
+            "Results that a sink has refused",
+            ["sink"],
+            registry=registry,
+        )
+
     def lost_count(self) -> int:
         """Results that could not be stored, whatever the code."""
         samples = (each for family in self.lost.collect() for each in family.samples)

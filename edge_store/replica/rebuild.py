@@ -45,8 +45,11 @@ MARGIN_BYTES, MARGIN_SHARE = 64 << 20, 0.05  # free space beyond what is expecte
 
 
 class Stage(StrEnum):
-    """Of a restore."""
+    """Of a restore, or of a backup."""
 
+    COPYING = "copying"
+    COMPRESSING = "compressing"
+    UNPACKING = "unpacking"
     DOWNLOADING = "downloading"
     REBUILDING = "rebuilding"
     CHECKING = "checking"

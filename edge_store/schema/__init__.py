@@ -35,6 +35,7 @@ FILES = (
     "0006_privacy.sql",
     "0007_open.sql",
     "0009_archives.sql",
+    "0010_sinks.sql",
 )
 SCHEMA_VERSION = len(FILES)
 DROP = {

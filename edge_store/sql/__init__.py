@@ -1,6 +1,7 @@
 """Hand-written SQL as named blocks: ``-- name: block`` opens one, the next name or the end closes
 it. Those beside this module are for a box's database. Those in ``copies`` are for the union of many
-(fleet/query.py), those in ``lake`` for DuckDB and the views of fleet/lake/ask.py.
+(fleet/query.py), those in ``lake`` for DuckDB and the views of fleet/lake/ask.py,
+those in ``postgres`` for the sink of that kind.
 """
 
 import re
@@ -31,7 +32,7 @@ def sql(name: str) -> str:
 
 
 def sql_of(folder: str, name: str) -> str:
-    """The block of that name in ``lake`` or ``copies``."""
+    """The block of that name in such a folder."""
     return blocks(folder)[name]
 
 

@@ -1,11 +1,17 @@
 -- What is to be forgotten, and its deletion. `:expression` is put in as text: it is the operator's
--- own SQL. `:ids` and `:seqs` are JSON arrays.
+-- own SQL; so is `:condition`: a selection's. `:ids` and `:seqs` are JSON arrays.
 
 -- name: select_results_of_user
 SELECT seq, id FROM results WHERE user_id = :user ORDER BY seq
 
 -- name: select_results_where
 SELECT seq, id FROM results LEFT JOIN requests USING (seq) WHERE :expression ORDER BY seq
+
+-- name: select_results_of_ids
+SELECT seq, id FROM results WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY seq
+
+-- name: select_results_selected
+SELECT r.seq, r.id FROM results AS r WHERE (:condition) ORDER BY r.seq
 
 -- name: select_ids_of
 SELECT seq, id FROM results WHERE seq IN (SELECT value FROM json_each(:seqs))

@@ -67,6 +67,8 @@ CREATE INDEX results_stored ON results (
     coalesce(tenant, ''), coalesce(response_model, request_model, ''))
 WHERE endpoint = '/v1/chat/completions' AND status = 'completed';
 
+CREATE INDEX sink_letters_by_name ON sink_letters (name, again);
+
 CREATE TABLE "_sqlite_migrations" (
    "id" INTEGER PRIMARY KEY,
    "migration_set" TEXT,
@@ -440,6 +442,28 @@ CREATE TABLE results ( -- One row per outcome of an admitted request. Inserted o
     error_message TEXT, -- its message
     privacy TEXT CHECK (json_valid(privacy)), -- what was not written, JSON: the level of recording, how often each rule of redaction was met; NULL: nothing is missing
     digest BLOB NOT NULL -- SHA-256 of this row, its outputs and its content
+) STRICT;
+
+CREATE TABLE sink_letters ( -- Dead letters: results that a sink has refused for what they are.
+    letter_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
+    name TEXT NOT NULL, -- the sink
+    at INTEGER NOT NULL, -- UTC ms: when it was refused last
+    seq INTEGER NOT NULL, -- the result's
+    id TEXT NOT NULL, -- the result
+    again INTEGER NOT NULL, -- 1 while it is to be sent again
+    error TEXT NOT NULL -- why, without anything of the result
+) STRICT;
+
+CREATE TABLE sinks ( -- One row per sink that was ever begun.
+    name TEXT PRIMARY KEY, -- as in edge-store.toml
+    at INTEGER NOT NULL, -- UTC ms: when this row was written last
+    timeline TEXT NOT NULL, -- of seq
+    seq INTEGER NOT NULL, -- everything up to it was taken, refused, skipped, or is not wanted
+    delivered INTEGER NOT NULL, -- how many results were taken
+    skipped INTEGER NOT NULL, -- how many were deleted before their turn, or passed over by `sinks skip`
+    orders INTEGER NOT NULL, -- how often an operator has retried or skipped: the daemon looks again then
+    failure TEXT, -- why nothing is taken at present; NULL: it is
+    failing_since INTEGER -- UTC ms: since when
 ) STRICT;
 
 CREATE TABLE timelines ( -- A new one at each restore, because a restored box hands out used seq numbers again.

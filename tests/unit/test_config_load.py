@@ -9,6 +9,8 @@ import pytest
 from edge_store.config import Detector, EngineKind, load, render_toml, shown_settings
 from edge_store.errors import ConfigError
 
+HOOK = "[[sinks]]\nname = 'a'\nkind = 'webhook'"
+
 
 def write(folder: Path, text: str) -> str:
     path = folder / "edge-store.toml"
@@ -39,6 +41,12 @@ def write(folder: Path, text: str) -> str:
         ("[privacy]\ndetectors = ['mail']", ["privacy.detectors = ['mail']", "each is one of"]),
         ("[privacy.rules]\nid = '('", ["privacy.rules.id = '('", "no regular expression"]),
         ("[server]\nport = 1\n[server]\n", ["not TOML", "line 3"]),
+        ("[[sinks]]\nname = 'a'", ["sinks[0]", "missing required field `kind`"]),
+        ("[[sinks]]\nname = 'A'\nkind = 'mqtt'", ["sinks[0].name = 'A'"]),
+        ("[[sinks]]\nname = 'a'\nkind = 'kafka'", ["sinks[0].kind = 'kafka'"]),
+        (f"{HOOK}\nurl = 'ftp://h'", ["url of 'a' is no address for webhook", "https://"]),
+        (f"{HOOK}\ntopic = '{{x}}'", ["the topic of 'a' has {x}"]),
+        (f"{HOOK}\n{HOOK}", ["two are named 'a'"]),
         ("port =", ["not TOML", "edge-store.toml"]),
     ],
 )
@@ -100,6 +108,29 @@ def test_no_bound_can_be_switched_off_by_a_number_that_is_none(tmp_path: Path, t
     for key in ("engine.timeout_s", "recorder.commit_timeout_s", "replica.stop_timeout_s"):
         with pytest.raises(ConfigError, match=key):
             load(write(tmp_path, f"{key} = {text}"), environ={})
+
+
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    [
+        ("webhook", "https://ada:geheim@host/x"),
+        ("webhook", "https://geheim@host/x"),
+        ("webhook", "https://host/x?api_key=geheim"),
+        ("postgres", "postgresql://ada:geheim@host/db"),
+        ("mqtt", "mqtt://ada:geheim@host"),
+        ("mqtt", "geheim://host"),
+    ],
+)
+def test_secret_in_the_address_of_a_sink_is_refused_and_not_repeated(
+    tmp_path: Path, kind: str, url: str
+) -> None:
+    text = f"[[sinks]]\nname = 'to-a'\nkind = '{kind}'\nurl = '{url}'\nbatch_rows = 5"
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text), environ={})
+    assert "geheim" not in str(caught.value) + caught.value.hint
+    environ = {"EDGE_STORE_SINK_TO_A": "geheim"}  # is no setting
+    shown = load(write(tmp_path, text.replace(f"url = '{url}'", "")), environ=environ)
+    assert "geheim" not in repr(shown_settings(shown))
 
 
 def test_upstream_address_from_the_environment_is_used(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ OURS = {
     "results": "timeline id device_id boot_id operation endpoint status engine engine_version "
     "finish_reason conversation_id previous_id batch_id tenant idempotency_key_hash "
     "request_fingerprint error_type privacy digest",
+    "sink_letters": "name id error",  # ours: a status, a class
+    "sinks": "name timeline failure",
     "timelines": "timeline reason",
 }
 REDACTED = {

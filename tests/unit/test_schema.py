@@ -24,6 +24,7 @@ RELEASED = {
     "0006_privacy.sql": "0af9b542da5492c37441088cba5652f17de92da17b883efd9268b80c14d3663c",
     "0007_open.sql": "f61cae3fcc4807ada229fdef52b7c47e75c11c8be135deed3faa8e0fed8df6fc",
     "0009_archives.sql": "a87322bf6aa53a1a1e9ecdcd8268bd4799f309a88486964ffecc1a8bfba26e42",
+    "0010_sinks.sql": "325cf33ccebf892fc189f46436dc1c7c5c4b3070ceef22bc94a9e90f9ad20e9a",
 }
 
 

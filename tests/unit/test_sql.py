@@ -52,7 +52,7 @@ def test_no_statement_updates_or_replaces_a_recorded_row(connection: Connection)
     assert not changed & NEVER_CHANGED
 
 
-@pytest.mark.parametrize("folder", [".", "copies", "lake", "llm"])
+@pytest.mark.parametrize("folder", [".", "copies", "lake", "llm", "postgres"])
 def test_every_statement_is_used(folder: str) -> None:
     code = "".join(file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py"))
     assert [name for name in blocks(folder) if f'"{name}"' not in code] == []

@@ -44,8 +44,9 @@ def test_help_loads_no_engine_and_no_server() -> None:
     assert not loaded_by("--help") & HEAVY
 
 
-def test_query_loads_no_engine_and_no_server(database: Path) -> None:
-    assert not loaded_by("query", "select 1", "--db", str(database)) & HEAVY
+@pytest.mark.parametrize("command", [("query", "select 1"), ("logs", "ls", "--table"), ("stats",)])
+def test_reading_loads_no_engine_and_no_server(database: Path, command: tuple[str, ...]) -> None:
+    assert not loaded_by(*command, "--db", str(database)) & HEAVY
 
 
 def test_daemon_does_not_load_what_sends_alerts() -> None:

@@ -1,0 +1,107 @@
+"""One result by the beginning of its id, whole, with what was said of it later."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from edge_store.errors import InvalidRequest, NotFound
+from edge_store.ids import RESPONSE_PREFIX
+from edge_store.result import Output, Recorded, Result
+from edge_store.rows import load_recorded
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, translated
+
+__all__ = ["find_id", "is_pinned", "load", "repaired", "short_ids"]
+
+BEGINNING = re.compile(r"[0-9a-f]{1,8}(-([0-9a-f]{1,4}(-|$)){0,3}([0-9a-f]{1,12})?)?$")
+SHORT_CHARS = 13  # the milliseconds of a UUIDv7: an id that comes later has others
+
+
+def find_id(connection: Connection, text: str) -> str:
+    """The id that ``text`` is, or begins alone. Of a response the id is its result's.
+
+    Raises:
+        InvalidRequest: it is the beginning of none, or of several.
+        NotFound: there is no such result.
+    """
+    begun = text.strip().lower().removeprefix(RESPONSE_PREFIX)
+    if not BEGINNING.fullmatch(begun):
+        raise InvalidRequest(
+            f"{text!r} is not the id of a result, nor its beginning",
+            hint="`edge-store logs ls` shows ids, as 0190d3e1-7c1f-7a5e",
+        )
+    with translated(f"result {text!r} cannot be looked for"):
+        found = connection.execute(
+            sql("log_ids_from"), {"first": begun, "end": f"{begun}g"}
+        ).fetchall()
+    if not found:
+        raise NotFound(
+            f"there is no result {text!r} here",
+            hint=f"`edge-store receipt {text}` says what became of it",
+        )
+    if len(found) > 1:
+        raise InvalidRequest(
+            f"several ids begin with {text!r}: {found[0][0]} is one of them", hint="give more of it"
+        )
+    return str(found[0][0])
+
+
+def load(connection: Connection, result_id: str) -> Recorded:
+    """The whole result with this id.
+
+    Raises:
+        NotFound: it is not here any more.
+    """
+    with translated(f"result {result_id!r} cannot be read"):
+        cursor = connection.execute(sql("select_result_by_id"), {"id": result_id})
+        for recorded in load_recorded(connection, cursor):
+            return recorded
+    raise NotFound(f"there is no result {result_id!r} here")
+
+
+def repaired(connection: Connection, result: Result) -> tuple[Output, ...]:
+    """Its outputs as the newest repairs have them."""
+    cannot = translated(f"the repairs of {result.id!r} cannot be read")
+    newest: dict[int, dict[str, Any]] = {}
+    with cannot:
+        cursor = connection.execute(sql("log_repairs"), {"id": result.id})
+        names = [column[0] for column in cursor.description]
+        for values in cursor:
+            row = dict(zip(names, values, strict=True))
+            newest[row.pop("choice_index")] = row
+    return tuple(
+        msgspec.convert(
+            {**msgspec.structs.asdict(output), **newest[output.choice_index]}, Output, strict=False
+        )
+        if output.choice_index in newest
+        else output
+        for output in result.outputs
+    )
+
+
+def is_pinned(connection: Connection, result_id: str) -> bool:
+    """Whether the newest that was said of it is a pin."""
+    with translated(f"the pin of {result_id!r} cannot be read"):
+        row = connection.execute(sql("log_pin_of"), {"id": result_id}).fetchone()
+    return row is not None and row[0] not in ("false", "null")
+
+
+def short_ids(connection: Connection, ids: list[str]) -> list[str]:
+    """Beginnings, as long as each other, of which each is of one id in the database alone."""
+    length = SHORT_CHARS
+    with translated("ids cannot be read"):
+        for result_id in ids:
+            for other in connection.execute(sql("log_neighbours"), {"id": result_id}).fetchone():
+                if other is not None:
+                    length = max(length, _common(result_id, other) + 1)
+    return [result_id[:length] for result_id in ids]
+
+
+def _common(one: str, other: str) -> int:
+    count = 0
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        count += 1
+    return count

@@ -1,0 +1,1 @@
+"""Pushes results to where they are wanted: web hooks, PostgreSQL, MQTT."""

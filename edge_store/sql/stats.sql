@@ -1,0 +1,133 @@
+-- What a box did, in one row per model, hour, day, tenant or status (stats.py). `:condition` is put in
+-- as text: it is a selection's (selection.py). Each reads results by the index that has a model
+-- before its hours, so that hours bound what is read; `models` are all, a step in the index each, and
+-- at last NULL, which is that of what names none.
+
+-- name: stats_counts
+WITH RECURSIVE models (model) AS (
+    SELECT min(coalesce(r.response_model, r.request_model))
+    FROM results AS r INDEXED BY results_by_model_and_hour WHERE r.operation <> 'prefix_cache'
+    UNION ALL
+    SELECT (
+        SELECT min(coalesce(r.response_model, r.request_model))
+        FROM results AS r INDEXED BY results_by_model_and_hour
+        WHERE r.operation <> 'prefix_cache'
+            AND coalesce(r.response_model, r.request_model) > m.model)
+    FROM models AS m WHERE m.model IS NOT NULL)
+SELECT
+    CASE :by
+        WHEN 'model' THEN coalesce(r.response_model, r.request_model)
+        WHEN 'hour' THEN strftime('%Y-%m-%dT%H:00:00Z', r.created_at / 1000, 'unixepoch')
+        WHEN 'day' THEN date(r.created_at / 1000, 'unixepoch')
+        WHEN 'tenant' THEN r.tenant
+        WHEN 'status' THEN r.status
+    END AS key,
+    count(*) AS requests,
+    count(*) FILTER (WHERE r.status = 'completed') AS completed,
+    sum(r.input_tokens) AS input_tokens, sum(r.output_tokens) AS output_tokens,
+    sum(r.cached_tokens) AS cached_tokens, count(r.ttft_ms) AS streamed
+FROM models AS m
+CROSS JOIN results AS r INDEXED BY results_by_model_and_hour
+    ON coalesce(r.response_model, r.request_model) IS m.model
+WHERE r.operation <> 'prefix_cache'
+    AND r.created_at / 3600000 BETWEEN :hour_first AND :hour_last AND (:condition)
+GROUP BY 1 ORDER BY 1
+
+-- name: stats_times
+WITH RECURSIVE models (model) AS (
+    SELECT min(coalesce(r.response_model, r.request_model))
+    FROM results AS r INDEXED BY results_by_model_and_hour WHERE r.operation <> 'prefix_cache'
+    UNION ALL
+    SELECT (
+        SELECT min(coalesce(r.response_model, r.request_model))
+        FROM results AS r INDEXED BY results_by_model_and_hour
+        WHERE r.operation <> 'prefix_cache'
+            AND coalesce(r.response_model, r.request_model) > m.model)
+    FROM models AS m WHERE m.model IS NOT NULL)
+SELECT
+    CASE :by
+        WHEN 'model' THEN coalesce(r.response_model, r.request_model)
+        WHEN 'hour' THEN strftime('%Y-%m-%dT%H:00:00Z', r.created_at / 1000, 'unixepoch')
+        WHEN 'day' THEN date(r.created_at / 1000, 'unixepoch')
+        WHEN 'tenant' THEN r.tenant
+        WHEN 'status' THEN r.status
+    END AS key,
+    CASE :measure WHEN 'latency_ms' THEN r.latency_ms WHEN 'ttft_ms' THEN r.ttft_ms ELSE r.queue_ms END AS ms
+FROM models AS m
+CROSS JOIN results AS r INDEXED BY results_by_model_and_hour
+    ON coalesce(r.response_model, r.request_model) IS m.model
+WHERE r.operation <> 'prefix_cache'
+    AND r.created_at / 3600000 BETWEEN :hour_first AND :hour_last AND (:condition)
+    AND (:measure <> 'ttft_ms' OR r.ttft_ms IS NOT NULL)
+ORDER BY 1, 2
+
+-- name: stats_json_states
+WITH RECURSIVE models (model) AS (
+    SELECT min(coalesce(r.response_model, r.request_model))
+    FROM results AS r INDEXED BY results_by_model_and_hour WHERE r.operation <> 'prefix_cache'
+    UNION ALL
+    SELECT (
+        SELECT min(coalesce(r.response_model, r.request_model))
+        FROM results AS r INDEXED BY results_by_model_and_hour
+        WHERE r.operation <> 'prefix_cache'
+            AND coalesce(r.response_model, r.request_model) > m.model)
+    FROM models AS m WHERE m.model IS NOT NULL),
+states (key, json_state) AS (
+    SELECT
+        CASE :by
+            WHEN 'model' THEN coalesce(r.response_model, r.request_model)
+            WHEN 'hour' THEN strftime('%Y-%m-%dT%H:00:00Z', r.created_at / 1000, 'unixepoch')
+            WHEN 'day' THEN date(r.created_at / 1000, 'unixepoch')
+            WHEN 'tenant' THEN r.tenant
+            WHEN 'status' THEN r.status
+        END,
+        coalesce((
+            SELECT n.json_state FROM repairs AS n
+            WHERE n.id = r.id AND n.choice_index = o.choice_index
+            ORDER BY n.repair_id DESC LIMIT 1), o.json_state)
+    FROM models AS m
+    CROSS JOIN results AS r INDEXED BY results_by_model_and_hour
+        ON coalesce(r.response_model, r.request_model) IS m.model
+    CROSS JOIN outputs AS o ON o.seq = r.seq
+    WHERE r.operation <> 'prefix_cache'
+        AND r.created_at / 3600000 BETWEEN :hour_first AND :hour_last
+        AND (o.json_state <> 'text' OR o.constraint_kind IS NOT NULL) AND (:condition))
+SELECT
+    key, count(*) AS json_asked,
+    count(*) FILTER (WHERE json_state = 'valid') AS json_valid,
+    count(*) FILTER (WHERE json_state IN ('extracted', 'repaired')) AS json_repaired
+FROM states WHERE json_state <> 'text' GROUP BY key
+
+-- name: stats_complete
+SELECT NULL AS key, sum(admitted), sum(in_flight), sum(interrupted + not_stored + lost)
+FROM completeness
+
+-- name: stats_complete_by_day
+SELECT day AS key, admitted, in_flight, interrupted + not_stored + lost FROM completeness_by_day
+WHERE day >= coalesce(date(:since / 1000, 'unixepoch'), '') AND (
+    :until IS NULL OR day <= date((:until - 1) / 1000, 'unixepoch'))
+
+-- name: stats_bytes_by_day
+SELECT
+    date(r.created_at / 1000, 'unixepoch') AS day, count(*) AS requests,
+    sum(w.bytes) AS bytes,
+    sum(w.bytes) FILTER (WHERE r.created_at >= :recent) AS recent,
+    min(r.created_at) AS first_at
+FROM results AS r JOIN (
+    SELECT s.seq, :row_bytes
+        + coalesce(octet_length(q.input_text), 0)
+        + coalesce(length(q.request_body) + length(q.response_body), 0)
+        + coalesce((SELECT sum(octet_length(o.output_text) + coalesce(octet_length(o.reasoning), 0)
+            + coalesce(octet_length(o.tool_calls), 0) + coalesce(octet_length(o.output_json), 0))
+            FROM outputs AS o WHERE o.seq = s.seq), 0) AS bytes
+    FROM results AS s LEFT JOIN requests AS q ON q.seq = s.seq) AS w ON w.seq = r.seq
+GROUP BY 1 ORDER BY 1
+
+-- name: stats_file_bytes
+SELECT
+    (SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size) AS file,
+    (SELECT freelist_count FROM pragma_freelist_count)
+        * (SELECT page_size FROM pragma_page_size) AS free
+
+-- name: stats_recent_deletions
+SELECT count(*) FROM deletions WHERE reason = 'retention' AND at >= :recent

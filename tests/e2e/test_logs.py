@@ -1,0 +1,185 @@
+"""`edge-store logs` beside a real daemon: what comes is followed, sent again, pinned, deleted."""
+
+import json
+import re
+import subprocess
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import click
+import pytest
+from support.daemon import DEADLINE_S, EDGE_STORE, Box, DaemonProcess, until
+from support.load import Load
+
+from edge_store.cli.logs import logs
+from edge_store.cli.stats import stats
+from edge_store.sqlite import driver, open_reader
+
+ANSWERS = 60  # to one caller, in each of two runs of the daemon
+MANY = 1200  # to as many callers as keep the daemon busy: some 300 a second of an idle machine
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box.init(tmp_path / "box")
+
+
+def run(box: Box, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return box.run("logs", *arguments, "--config", str(box.directory))
+
+
+def asked(daemon: DaemonProcess, prompt: str, **fields: Any) -> str:
+    answer = daemon.chat(prompt, **fields)
+    assert answer.status_code == 200, answer.text
+    return str(answer.headers["x-edge-store-id"])
+
+
+class Tail:
+    """`edge-store logs tail -f` in a pipe."""
+
+    def __init__(self, box: Box, *options: str) -> None:
+        self.ids: list[str] = []
+        command = [*EDGE_STORE, "logs", "tail", "-f", "--config", str(box.directory), *options]
+        self._process = subprocess.Popen(
+            command, env=box.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.terminate()
+        self._process.wait(DEADLINE_S)
+        self._thread.join(DEADLINE_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.ids.append(json.loads(line)["id"])
+
+
+def followed(box: Box, answers: int, connections: int) -> None:
+    """Every result is shown once, in its order, over a restart of the daemon."""
+    with box.serve() as daemon:
+        first = asked(daemon, "before")
+        with Tail(box) as tail:
+            until(lambda: tail.ids == [first], "the last one is shown first")
+            with Load(daemon.url, connections) as load:
+                load.wait_acknowledged(answers)
+            assert daemon.stop() == 0
+            with box.serve() as again, Load(again.url, connections) as load:
+                load.wait_acknowledged(answers)
+            stored = [name for (name,) in box.rows("SELECT id FROM results ORDER BY seq")]
+            until(lambda: len(tail.ids) >= len(stored), "all are shown")
+    assert len(stored) > 2 * answers
+    assert tail.ids == stored
+
+
+def test_tail_shows_each_result_once_over_a_restart(box: Box) -> None:
+    followed(box, ANSWERS, 1)
+
+
+@pytest.mark.slow
+def test_tail_shows_each_of_many_results_once_over_a_restart(box: Box) -> None:
+    followed(box, MANY, 8)
+
+
+def with_another_answer(box: Box) -> str:
+    """A copy, as of a box whose model said something else."""
+    copy = str(box.directory / "copy.db")
+    reader, other = open_reader(box.database), driver.connect(copy)
+    reader.backup(other)
+    reader.close()
+    other.execute("UPDATE outputs SET output_text = 'else'")
+    other.commit()
+    other.close()
+    return copy
+
+
+def test_a_stored_request_is_sent_again_and_compared(box: Box) -> None:
+    with box.serve() as daemon:
+        key = {"idempotency-key": "once"}
+        body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}], "seed": 7}
+        plain = daemon.post("/v1/chat/completions", json=body, headers=key).json()["id"]
+        streamed = asked(daemon, "hello", stream=True)
+        response = daemon.post("/v1/responses", json={"model": "demo", "input": "you"}).json()["id"]
+        for name in (plain, streamed[:20], response):
+            done = run(box, "replay", name, "--url", daemon.url)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout.endswith(": the same\n")
+        pairs = box.rows(
+            "SELECT a.request_body = b.request_body, r.stream = s.stream, s.idempotency_key_hash "
+            "FROM results AS r JOIN results AS s ON s.seq = r.seq + 3 "
+            "JOIN requests AS a ON a.seq = r.seq JOIN requests AS b ON b.seq = s.seq"
+        )
+        assert pairs == [(1, 1, None)] * 3
+        done = run(box, "diff", plain, streamed, "--json")
+        assert done.returncode == 1
+        assert [each["what"] for each in json.loads(done.stdout)["differences"]] == [
+            "prompt", "parameters", "answer",
+        ]  # fmt: skip
+        altered = with_another_answer(box)
+        done = box.run("logs", "replay", plain, "--db", altered, "--url", daemon.url)
+        assert done.returncode == 1
+        assert "-else\n+" in done.stdout
+        assert daemon.stop() == 0
+        done = run(box, "replay", plain, "--url", daemon.url)
+        assert done.returncode == 1
+        assert "does not answer" in done.stderr
+
+
+def test_a_pinned_result_survives_what_deletes(box: Box) -> None:
+    with box.serve() as daemon:
+        kept, _ = asked(daemon, "keep"), asked(daemon, "other", user="u")
+        assert run(box, "pin", kept[:20]).stdout == "1 pinned\n"
+        for refused in (
+            run(box, "rm", "--model", "demo", "--yes"),
+            box.run("forget", "--where", "1", "--yes", "--config", str(box.directory)),
+        ):
+            assert refused.returncode == 1
+            assert "1 of 2 results are pinned" in refused.stderr
+        assert run(box, "rm", "--not-pinned", "--yes").returncode == 0
+        assert box.rows("SELECT id FROM results") == [(kept,)]
+
+
+def examples(command: click.Command) -> list[str]:
+    found = re.findall(r"^ *(edge-store .*)$", command.help or "", re.MULTILINE)
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            found += examples(child)
+    return found
+
+
+@pytest.mark.slow
+def test_the_examples_of_help_run(box: Box) -> None:
+    with box.serve() as daemon:
+        names = [asked(daemon, f"question {n}") for n in range(2)]
+        for line in examples(logs) + examples(stats):
+            if " -f" in line or "| jq" in line:  # see above
+                continue
+            given = iter((names * 2)[:4])
+            line = re.sub(r"0190[\w-]+", lambda _: next(given), line)  # noqa: PLW2901, B023
+            command = line.removeprefix("edge-store ").partition(" > ")[0].split()
+            if "replay" in command and "--url" not in command:
+                command += ["--url", daemon.url]
+            if "--db" in command:
+                command[command.index("--db") + 1] = str(box.database)
+                command[command.index("--url") + 1] = daemon.url
+            else:
+                command += ["--config", str(box.directory)]
+            if command[1] == "rm" and "--dry-run" not in command:
+                command.append("--dry-run")
+            done = box.run(*command)
+            differs = command[1] == "diff"
+            assert done.returncode == int(differs), (line, done.stderr)

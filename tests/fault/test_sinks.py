@@ -1,0 +1,265 @@
+"""Whatever a sink does: each result reaches it at least once, in order, and others go on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.sinking import (
+    MOSQUITTO,
+    POSTGRES,
+    Receiver,
+    Subscriber,
+    broker,
+    eventually,
+    flowing,
+    postgres,
+    receiver,
+)
+
+from edge_store.clock import now_ms
+from edge_store.config import SinkBegin, SinkKind, SinkSection
+from edge_store.identity import create_identity
+from edge_store.recorder.deletions import Reason, delete_here
+from edge_store.result import Output, Status
+from edge_store.sinks import following
+from edge_store.sinks.orders import RetrySink, SkipSink, retry_sink, skip_sink
+from edge_store.sqlite import Connection, open_writer
+
+DEAD = "http://127.0.0.1:1/"
+
+
+def hooked(url: str, name: str = "hook", **fields: Any) -> SinkSection:
+    fields = {"begin": SinkBegin.BEGINNING, "pause_s": 0.01, "timeout_s": 5.0, **fields}
+    return SinkSection(name=name, kind=SinkKind.WEBHOOK, url=url, **fields)
+
+
+async def taken(hook: Receiver, number: int) -> list[str]:
+    await eventually(lambda: len(set(hook.ids)) >= number, f"{number} results were taken")
+    return hook.ids
+
+
+async def test_nothing_is_lost_by_a_receiver_that_fails_in_every_way(tmp_path: Path) -> None:
+    with receiver() as hook:
+        hook.plan = ["500", "cut", "half", "429", "302", "401", "503/1"]
+        async with flowing(tmp_path / "r.db", hooked(hook.url, batch_rows=2)) as flow:
+            ids = await flow.add(*[{}] * 5)
+            assert await taken(hook, 5) == ids
+            assert await flow.rows("SELECT count(*) FROM sink_letters") == [(0,)]
+        at = [moment for _, _, moment in hook.requests]
+        assert at[7] - at[6] >= 1.0, "Retry-After was honoured"
+        assert len({headers["webhook-id"] for headers, _, _ in hook.requests[:8]}) == 1
+
+
+async def test_what_is_refused_for_what_it_is_is_kept_and_can_be_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.05)
+    with receiver() as hook:
+        async with flowing(tmp_path / "r.db", hooked(hook.url)) as flow:
+            hook.plan = ["422"]  # the batch; then row by row
+            ids = await flow.add(*[{}] * 3)
+            assert await taken(hook, 3) == ids
+            hook.plan = ["422"]
+            (bad,) = await flow.add({})
+            letters = "edge_store_sink_letters"
+            await eventually(lambda: flow.sample(letters, "hook") == 1, "it is kept")
+            (last,) = await flow.add({})
+            await eventually(lambda: hook.ids[-1:] == [last], "those behind it go on")
+            found = await flow.rows("SELECT id, error FROM sink_letters")
+            assert found == [(bad, "the web hook answered 422")]
+            assert [alarm.name for alarm in flow.around.alarms.active] == ["sink_letters"]
+            assert await flow.change(retry_sink, RetrySink(name="hook")) == 1
+            await eventually(lambda: bad in hook.ids, "it is taken")
+            await eventually(lambda: not flow.around.alarms.active, "the alarm is over")
+            assert hook.ids == [*ids, last, bad], "and nothing came twice"
+            assert await flow.rows("SELECT count(*) FROM sink_letters") == [(0,)]
+
+
+async def test_a_sink_with_too_many_dead_letters_is_sent_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "LETTERS_MAX", 2)
+    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.05)
+    with receiver() as hook:
+        hook.plan = ["400"] * 2
+        async with flowing(tmp_path / "r.db", hooked(hook.url, batch_rows=1)) as flow:
+            ids = await flow.add(*[{}] * 3)
+            failures = "edge_store_sink_failures_total"
+            await eventually(lambda: flow.sample(failures, "hook"), "it waits")
+            assert hook.ids == []
+            dropped = SkipSink(name="hook", letters=True)
+            assert await flow.change(skip_sink, dropped) == 2
+            assert await taken(hook, 1) == ids[2:]
+
+
+async def test_hanging_and_absent_sinks_hold_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.05)
+    with receiver() as hangs, receiver() as takes:
+        hangs.plan = ["hang"] * 100
+        sinks = (
+            hooked(hangs.url, "hangs"),
+            hooked(takes.url, "takes"),
+            hooked(DEAD, "dead", behind_s=0.001, pause_s=0.2),
+        )
+        async with flowing(tmp_path / "r.db", *sinks) as flow:
+            ids = await flow.add(*[{"completed_at": now_ms()}] * 20)
+            assert await taken(takes, 20) == ids
+            assert hangs.ids == []
+            await eventually(lambda: flow.around.alarms.active, "the alarm is raised")
+            (alarm,) = flow.around.alarms.active
+            assert alarm.name == "sink_behind"
+            assert "dead: 20 results" in alarm.message
+            assert flow.sample("edge_store_sink_results_behind", "dead") == 20
+            assert await flow.change(skip_sink, SkipSink(name="dead")) == 20
+            await eventually(lambda: not flow.around.alarms.active, "nothing waits any more")
+            hangs.released.set()  # so that the test ends soon
+
+
+async def test_selection_and_bodies_decide_what_is_sent(tmp_path: Path) -> None:
+    with receiver() as hook:
+        sink = hooked(hook.url, status="completed", model="m", bodies=False)
+        async with flowing(tmp_path / "r.db", sink) as flow:
+            said = (Output(choice_index=0, output_text="4711"),)
+            ids = await flow.add(
+                {"response_model": "m", "outputs": said, "metadata": '{"who": "4711"}'},
+                {"response_model": "other"},
+                {"response_model": "m", "status": Status.FAILED, "error_message": "4711"},
+                {"response_model": "m"},
+            )
+            assert await taken(hook, 2) == [ids[0], ids[3]]
+        body = b"".join(body for _, body, _ in hook.requests)
+        assert b"4711" not in body
+        assert b"hello" not in body  # the prompt
+
+
+async def test_place_is_kept_at_a_stop_and_deleted_results_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    with receiver() as hook:
+        async with flowing(path, hooked(hook.url)) as flow:
+            ids = await flow.add({}, {})
+            await flow.delivered("hook", 2)
+            assert hook.ids == ids
+        async with flowing(path, hooked(DEAD, pause_s=100.0)) as flow:
+            await flow.add({}, {})
+            failures = "edge_store_sink_failures_total"
+            await eventually(lambda: flow.sample(failures, "hook"), "it fails")
+            await flow.change(lambda c: delete_here(c, [3], Reason.FORGET))
+        async with flowing(path, hooked(hook.url)) as flow:
+            await flow.delivered("hook", 1)
+            assert [each["seq"] for each in hook.taken] == [1, 2, 4]
+        connection = open_writer(path)
+        row = connection.execute("SELECT seq, delivered, skipped FROM sinks").fetchone()
+        connection.close()
+        assert row == (4, 3, 1)
+
+
+async def test_a_restored_box_goes_on_under_its_new_timeline(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    with receiver() as hook:
+        async with flowing(path, hooked(hook.url)) as flow:
+            await flow.add({})
+            await flow.delivered("hook", 1)
+        connection = open_writer(path)
+        create_identity(connection, "box-test", reason="restored")
+        connection.close()
+        async with flowing(path, hooked(hook.url)) as flow:
+            await flow.add({})
+            await flow.delivered("hook", 1)
+            timeline = flow.around.boot.timeline
+        assert [each["timeline"] == timeline for each in hook.taken] == [False, True]
+        connection = open_writer(path)
+        assert connection.execute("SELECT timeline FROM sinks").fetchone() == (timeline,)
+        connection.close()
+
+
+async def test_a_new_sink_begins_with_the_next_result_if_it_is_to(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    async with flowing(path) as flow:
+        await flow.add({}, {})
+    with receiver() as hook:
+        newest = hooked(hook.url, begin=SinkBegin.NEWEST)
+        async with flowing(path, newest) as flow:
+            ids = await flow.add({})
+            assert await taken(hook, 1) == ids
+
+
+@pytest.mark.slow  # seconds
+@pytest.mark.skipif(not POSTGRES, reason="there is no PostgreSQL (apt install postgresql)")
+async def test_postgres_gets_every_result_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncpg  # noqa: PLC0415  (an extra)
+
+    def said(text: str) -> dict[str, Any]:
+        return {"outputs": (Output(choice_index=0, output_text=text),)}
+
+    with postgres() as url:
+        sink = SinkSection(
+            name="pg", kind=SinkKind.POSTGRES, url=url, begin=SinkBegin.BEGINNING, pause_s=0.01
+        )
+        monkeypatch.setenv("EDGE_STORE_SINK_PG", "wrong")
+        async with flowing(tmp_path / "r.db", sink) as flow:
+            await flow.add(said("one"))
+            failures = "edge_store_sink_failures_total"
+            await eventually(lambda: flow.sample(failures, "pg"), "it is refused")
+        async with flowing(tmp_path / "r.db") as flow:
+            found = await flow.rows("SELECT failure FROM sinks")
+            assert found == [("PostgreSQL answered 28P01, InvalidPasswordError",)]
+        monkeypatch.setenv("EDGE_STORE_SINK_PG", "geheim")
+        async with flowing(tmp_path / "r.db", sink) as flow:
+            await flow.add(said("two"))
+            await flow.delivered("pg", 2)
+            await flow.change(_send_all_again)  # as after a crash
+            await flow.add({**said("three"), "status": Status.INCOMPLETE})
+            await flow.delivered("pg", 5)
+            expected = await flow.rows(
+                "SELECT request_id, model_name, prompt, output_data, generated_tokens, "
+                "latency_ms FROM sglang_inference_results ORDER BY 1"
+            )
+        connection: Any = await asyncpg.connect(url, password="geheim")
+        rows = await connection.fetch("SELECT * FROM sglang_inference_results ORDER BY 1")
+        assert [tuple(row)[:6] for row in rows] == expected
+        await connection.execute(
+            "ALTER TABLE sglang_inference_results ADD CHECK (output_data <> 'bad')"
+        )
+        async with flowing(tmp_path / "r.db", sink) as flow:
+            _, bad, _ = await flow.add(said("four"), said("bad"), said("a\x00b"))
+            await flow.delivered("pg", 2)
+            letters = await flow.rows("SELECT id, error FROM sink_letters")
+            assert letters == [(bad, "PostgreSQL answered 23514, CheckViolationError")]
+        statement = "SELECT output_data FROM sglang_inference_results ORDER BY created_at, 1"
+        texts = {row[0] for row in await connection.fetch(statement)}
+        assert texts == {"one", "two", "three", "four", "a\ufffdb"}
+        await connection.close()
+
+
+def _send_all_again(connection: Connection) -> None:
+    connection.execute("UPDATE sinks SET seq = 0, orders = orders + 1")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(MOSQUITTO is None, reason="there is no mosquitto (apt install mosquitto)")
+async def test_broker_gets_every_result_though_it_goes_away(tmp_path: Path) -> None:
+    def ids_of(subscriber: Subscriber) -> list[str]:
+        return list(dict.fromkeys(body["id"] for _, body in subscriber.messages))
+
+    with broker(tmp_path) as port:
+        sink = SinkSection(
+            name="mq", kind=SinkKind.MQTT, url=f"mqtt://127.0.0.1:{port}",
+            begin=SinkBegin.BEGINNING, pause_s=0.05, topic="plant/{device}/{model}",
+        )  # fmt: skip
+        with Subscriber(port) as subscriber:
+            async with flowing(tmp_path / "r.db", sink) as flow:
+                ids = await flow.add(*[{"response_model": "a/#b"}] * 3)
+                await flow.delivered("mq", 3)
+                await eventually(lambda: len(ids_of(subscriber)) == 3, "they are published")
+        assert ids_of(subscriber) == ids
+        assert subscriber.messages[0][0] == "plant/box-test/a__b"
+    async with flowing(tmp_path / "r.db", sink) as flow:  # the broker is away
+        ids = await flow.add({}, {})
+        failures = "edge_store_sink_failures_total"
+        await eventually(lambda: flow.sample(failures, "mq"), "it fails")
+        with broker(tmp_path, port):
+            await flow.delivered("mq", 2)
