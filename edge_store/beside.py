@@ -11,6 +11,7 @@ import structlog
 from edge_store.errors import EdgeStoreError
 from edge_store.recorder.around import Around
 from edge_store.retention.room import retain
+from edge_store.search.following import follow
 from edge_store.sinks.room import push
 
 __all__ = ["working_beside"]
@@ -23,6 +24,7 @@ SOUND_FOR_S = 600.0  # after this long, a failure counts as the first
 # Each runs until it is cancelled.
 ROOMS: dict[str, Callable[[Around], Awaitable[None]]] = {
     "retention": retain,
+    "search": follow,
     "sinks": push,
 }
 

@@ -38,18 +38,26 @@ class History:
     """A file that is written to, open. ``rows`` is how many results it holds."""
 
     def __init__(
-        self, path: Path, rows_planned: int, *, device_id: str = "bench", days: int = DAYS
+        self,
+        path: Path,
+        rows_planned: int,
+        *,
+        device_id: str = "bench",
+        days: int = DAYS,
+        varied: Callable[[Result, int], Result] = lambda result, _number: result,
     ) -> None:
+        """``varied`` makes of a result, and its number, the one that is stored."""
         self.path = path
         self.connection = open_writer(path, same_thread=False)
         migrate(self.connection)
-        self._boot = begin_boot(
+        self.boot = begin_boot(
             self.connection,
             device_id=create_identity(self.connection, device_id),
             version="0",
             engine="demo",
             engine_version="0",
         )
+        self._varied = varied
         self._pace_ms = days * 86_400_000 / rows_planned
         self._digest = GENESIS
         self.rows = 0
@@ -71,10 +79,10 @@ class History:
         """
         first, last = self.rows + 1, self.rows + rows
         made = [
-            to_row(n, self._boot.timeline, past_result(self._boot, n, self._pace_ms))
+            to_row(n, self.boot.timeline, self._varied(past_result(self.boot, n, self._pace_ms), n))
             for n in range(first, last + 1)
         ]
-        columns = (self._boot.boot_id, LAST_AT, last, first, last)
+        columns = (self.boot.boot_id, LAST_AT, last, first, last)
         digest = commit_digest(self._digest, columns, ())
         started, cpu = time.perf_counter(), time.thread_time()
         self.connection.execute(sql("begin"))

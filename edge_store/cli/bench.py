@@ -33,8 +33,8 @@ dir_option = click.option(
 
 @click.group()
 def bench() -> None:
-    """Measure the writer, recording, queries, logs, checks, memory, overload, batches, drills, an
-    engine, a lake.
+    """Measure the writer, recording, queries, logs, search, checks, memory, overload, batches,
+    drills, an engine, a lake.
 
     Figures are medians over interleaved pairs. Exits 1 when one misses its bound.
 
@@ -102,6 +102,35 @@ def query(pairs: int, rows: int, directory: Path | None) -> None:
     from edge_store.bench import bench_query
 
     measure(directory, lambda folder: bench_query(folder, rows=rows, pairs=pairs, say=say))
+
+
+@bench.command()
+@click.option(
+    "--rows", type=AT_LEAST_ONE, default=1_000_000, show_default=True,
+    help="Results to ask; a million and their index take two gigabytes and some minutes.",
+)  # fmt: skip
+@click.option(
+    "--rate", type=AT_LEAST_ONE, default=300, show_default=True,
+    help="Results a second that the indexer follows.",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), default=30.0, show_default=True,
+    help="For so long.",
+)  # fmt: skip
+@dir_option
+def search(rows: int, rate: int, seconds: float, directory: Path | None) -> None:
+    """Measure full-text search over many results, and its indexer beside a writer.
+
+    \b
+    Example:
+      edge-store bench search --rows 100000
+    """
+    from edge_store.bench.search import bench_search
+
+    measure(
+        directory,
+        lambda folder: bench_search(folder, rows=rows, seconds=seconds, rate=rate, say=say),
+    )
 
 
 @bench.command()

@@ -20,7 +20,12 @@ from edge_store.config.retention import RetentionSection
 from edge_store.config.section import KIB, MIB, Section, absolute
 from edge_store.config.server import ServerSection
 from edge_store.config.sinks import SinkSection
-from edge_store.config.working import QueueSection, RepairSection, ResponsesSection
+from edge_store.config.working import (
+    QueueSection,
+    RepairSection,
+    ResponsesSection,
+    SearchSection,
+)
 
 __all__ = [
     "Config",
@@ -34,6 +39,7 @@ __all__ = [
     "ReplicaSection",
     "ResponsesSection",
     "RetentionSection",
+    "SearchSection",
     "ServerSection",
     "StoreSection",
 ]
@@ -177,6 +183,7 @@ class Config(Section, frozen=True, kw_only=True):
     repair: RepairSection = RepairSection()
     privacy: PrivacySection = PrivacySection()
     responses: ResponsesSection = ResponsesSection()
+    search: SearchSection = SearchSection()
     replica: ReplicaSection = ReplicaSection()
     retention: RetentionSection = RetentionSection()
     alerts: AlertsSection = AlertsSection()

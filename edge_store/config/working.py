@@ -1,5 +1,5 @@
 """The settings of what the daemon does by itself: the queue, the repair of JSON, responses in the
-background.
+background, the search index.
 """
 
 from typing import Annotated
@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from edge_store.config.section import KIB, MIB, Section
 
-__all__ = ["QueueSection", "RepairSection", "ResponsesSection"]
+__all__ = ["QueueSection", "RepairSection", "ResponsesSection", "SearchSection"]
 
 
 class QueueSection(Section, frozen=True, kw_only=True):
@@ -74,3 +74,16 @@ class ResponsesSection(Section, frozen=True, kw_only=True):
     background_max: Annotated[
         int, Meta(ge=1, description="Responses in the background that run or wait; more get 503.")
     ] = 10_000
+
+
+class SearchSection(Section, frozen=True, kw_only=True):
+    """The full-text index of prompts and answers: docs/search.md."""
+
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="Keep `search.db` beside the database. It takes at most a third of a core, "
+            "and about as much disk as the texts themselves. Without it a search reads the results "
+            "through."
+        ),
+    ] = True

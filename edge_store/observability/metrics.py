@@ -73,6 +73,20 @@ class Metrics:
             registry=registry,
         )
 
+        self.search_lag_rows = Gauge(
+            "edge_store_search_lag_rows",
+            "Results that the search index has not got yet",
+            registry=registry,
+        )
+        self.search_lag_seconds = Gauge(
+            "edge_store_search_lag_seconds",
+            "How long the oldest result that it took in last had waited for it",
+            registry=registry,
+        )
+        self.search_index_bytes = Gauge(
+            "edge_store_search_index_bytes", "Size of the search index", registry=registry
+        )
+
         self.alarm = Gauge(
             "edge_store_alarm", "1 while the alarm is raised", ["name"], registry=registry
         )

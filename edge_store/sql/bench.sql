@@ -46,3 +46,7 @@ DROP INDEX results_stored
 
 -- name: bench_deleted
 SELECT count(*) FROM deletions WHERE what = 'result' AND reason = 'retention'
+
+-- name: bench_text_bytes
+SELECT (SELECT sum(octet_length(input_text)) FROM requests)
+    + (SELECT sum(octet_length(output_text)) FROM outputs)

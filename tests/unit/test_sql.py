@@ -52,7 +52,22 @@ def test_no_statement_updates_or_replaces_a_recorded_row(connection: Connection)
     assert not changed & NEVER_CHANGED
 
 
-@pytest.mark.parametrize("folder", [".", "copies", "lake", "llm", "postgres"])
+@pytest.mark.parametrize("name", sorted(blocks("search")))
+def test_statement_about_the_search_index_compiles(connection: Connection, name: str) -> None:
+    connection.execute("ATTACH ':memory:' AS search_index")
+    for table in ("state", "shards", "words", "trigrams"):
+        create = blocks("search")[f"create_{table}"]
+        head = "CREATE VIRTUAL TABLE" if "VIRTUAL" in create else "CREATE TABLE"
+        connection.execute(create.replace(head, f"{head} search_index.", 1).replace(". ", "."))
+    statement = blocks("search")[name]
+    if name == "attach":  # not within the transaction of a statement that is only explained
+        return
+    if name.startswith("create_"):
+        statement = re.sub(r"(TABLE) ", r"\1 main.", statement)
+    explain(connection, statement.replace(":condition", "1"))
+
+
+@pytest.mark.parametrize("folder", [".", "copies", "lake", "llm", "postgres", "search"])
 def test_every_statement_is_used(folder: str) -> None:
     code = "".join(file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py"))
     assert [name for name in blocks(folder) if f'"{name}"' not in code] == []

@@ -1,0 +1,243 @@
+"""What full-text search costs: to ask a million results, and to keep its index beside a writer.
+
+Each question is asked as a command asks it, with a connection of its own, again and again with
+other words; its bound is for the 95th percentile of the wall times, and the CPU time stands beside
+it, which other load on the machine does not lengthen. The indexer is the daemon's own, following
+commits of texts of ordinary length at a steady rate.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from edge_store.alerts import Alarms
+from edge_store.bench.figures import Figure, at_most, percentile
+from edge_store.bench.history import History
+from edge_store.config import Config
+from edge_store.observability.metrics import Metrics
+from edge_store.recorder.around import Around
+from edge_store.recorder.commits import Commits
+from edge_store.recorder.disk import Disk
+from edge_store.result import Content, Result, Status
+from edge_store.search.asked import parse
+from edge_store.search.file import index_bytes, index_path, open_index, position_of
+from edge_store.search.find import Wanted, search
+from edge_store.search.following import follow
+from edge_store.search.index import catch_up
+from edge_store.selection import Selection
+from edge_store.sql import sql
+from edge_store.sqlite import open_reader
+
+__all__ = ["bench_search"]
+
+ASKED_P95_MS_MAX = 50.0
+SHARE_MAX = 1 / 3
+LAG_S_MAX = 1.0
+TIMES = 41
+LOOK_S = 0.02
+COMMITS_PER_S = 10
+PROMPT_WORDS, ANSWER_WORDS = 80, 250  # some 2 KB
+VOCABULARY = 20_000
+SYLLABLES = tuple(first + "aeiou"[n % 5] for n, first in enumerate("bcdfghjklmnprstvwxyz"))
+MIXED = "東京の天気は晴れです🎉 std::vector<int> مرحبا "  # one in so many has it:
+MIXED_EVERY = 1000
+
+
+class Question(NamedTuple):
+    """``asked`` of n: what is asked the n-th time."""
+
+    name: str
+    asked: Callable[[int], str]
+    selection: Selection = Selection()
+    is_newest: bool = False
+
+
+def _ticket(number: int) -> str:
+    return str(10_000 + 977 * number)
+
+
+QUESTIONS = (
+    Question("a word that most have", lambda _n: "printer"),
+    Question("the same, newest first", lambda _n: "printer", is_newest=True),
+    Question("five such words", lambda _n: "the printer queue was full"),
+    Question("a phrase that most have", lambda _n: '"queue was full"'),
+    Question("a prefix that most have", lambda _n: "print*"),
+    Question("a prefix of numbers", lambda n: f"{100 + n}*"),
+    Question("common words and NOT", lambda n: f"printer AND floor NOT {n % 9}"),
+    Question("a word that most have, of a model and a status", lambda _n: "printer",
+             Selection(model="gemma-3-4b", status=Status.COMPLETED)),
+    Question("a part of a common word", lambda _n: "rinte"),
+    Question("a part of numbers", lambda n: f"{_ticket(n)}"),
+    Question("code", lambda _n: "std::vector<int>"),
+    Question("two characters of Chinese", lambda _n: "天気"),
+    Question("an emoji", lambda _n: "🎉"),
+    Question("a word that none has", lambda n: f"absent{n}"),
+)  # fmt: skip
+
+
+async def bench_search(
+    folder: Path, *, rows: int, seconds: float, rate: int, say: Callable[[str], None]
+) -> list[Figure]:
+    """Ask ``rows`` results; then follow ``rate`` results a second for ``seconds``."""
+    figures = await asyncio.to_thread(_asked, folder, rows, say)
+    return [*figures, *await _followed(folder, rate, seconds)]
+
+
+def _mixed(result: Result, number: int) -> Result:
+    if number % MIXED_EVERY:
+        return result
+    (output,) = result.outputs
+    text = msgspec.structs.replace(output, output_text=MIXED + output.output_text)
+    return msgspec.structs.replace(result, outputs=(text,))
+
+
+def _asked(folder: Path, rows: int, say: Callable[[str], None]) -> list[Figure]:
+    path = folder / "asked.db"
+    with closing(History(path, rows, varied=_mixed)) as history:
+        history.grow(rows, say)
+        with closing(open_reader(path)) as reader:
+            index = folder / "asked.search.db"
+            cpu = time.thread_time()
+            built = catch_up(index, reader, lambda at, of: say(f"indexed {at} of {of}"))
+            cpu = time.thread_time() - cpu
+            built.close()
+            (chars,) = reader.execute(sql("bench_text_bytes")).fetchone()
+        figures = [
+            Figure(name="index, CPU", value=cpu / rows * 1e6, unit="µs/row"),
+            Figure(name="index, size", value=index_bytes(index) / rows, unit="B/row"),
+            Figure(name="index, size ÷ texts", value=index_bytes(index) / chars, unit="ratio"),
+        ]
+        for question in QUESTIONS:
+            figures += _times(path, index, question)
+    return figures
+
+
+def _times(path: Path, index: Path, question: Question) -> list[Figure]:
+    walls, cpus, found = [], [], 0
+    for n in range(TIMES + 1):
+        wanted = Wanted(
+            text=parse(question.asked(n)),
+            selection=question.selection,
+            is_newest=question.is_newest,
+        )
+        started, cpu = time.perf_counter(), time.thread_time()
+        with closing(open_reader(path)) as reader:
+            answer = search(reader, [index], wanted)
+        walls.append((time.perf_counter() - started) * 1e3)
+        cpus.append((time.thread_time() - cpu) * 1e3)
+        assert answer.has_index, question.name
+        assert not answer.is_out_of_time, question.name
+        found += len(answer.found)
+    name = f"{question.name} ({found / (TIMES + 1):.0f} found)"
+    return [
+        Figure(name=f"{name}, p50", value=percentile(walls[1:], 0.5), unit="ms"),
+        at_most(f"{name}, p95", percentile(walls[1:], 0.95), ASKED_P95_MS_MAX, "ms"),
+        Figure(name=f"{name}, CPU p95", value=percentile(cpus[1:], 0.95), unit="ms"),
+    ]
+
+
+def _prose(result: Result, number: int) -> Result:
+    """Some 2 KB of words, the more frequent the earlier in the vocabulary."""
+    noise = hashlib.shake_128(str(number).encode()).digest(4 * (PROMPT_WORDS + ANSWER_WORDS))
+    words = [
+        _word(int(VOCABULARY ** (int.from_bytes(noise[n : n + 4], "big") / 2**32)))
+        for n in range(0, len(noise), 4)
+    ]
+    (output,) = result.outputs
+    answer = " ".join(words[PROMPT_WORDS:])
+    return msgspec.structs.replace(
+        result,
+        outputs=(msgspec.structs.replace(output, output_text=answer),),
+        content=Content(
+            input_text=" ".join(words[:PROMPT_WORDS]), request_body=b"{}", response_body=b"{}"
+        ),
+    )
+
+
+def _word(number: int) -> str:
+    word = ""
+    while True:
+        word += SYLLABLES[number % len(SYLLABLES)]
+        number //= len(SYLLABLES)
+        if not number:
+            return word
+
+
+async def _followed(folder: Path, rate: int, seconds: float) -> list[Figure]:
+    path = folder / "followed" / "results.db"
+    path.parent.mkdir()
+    per_commit = max(1, rate // COMMITS_PER_S)
+    planned = int(seconds * COMMITS_PER_S) * per_commit
+    with closing(History(path, planned, varied=_prose)) as history:
+        commits, metrics = Commits(0), Metrics()
+        around = Around(
+            Config(), path, history.boot, commits, _never, Disk(path, 0), metrics,
+            Alarms(metrics), None,
+        )  # fmt: skip
+        following = asyncio.create_task(follow(around))
+        made: deque[tuple[int, float]] = deque()
+        all_seen = asyncio.Event()
+        watching = asyncio.create_task(_lags(path, made, planned, all_seen))
+        began, cpu, writer_cpu = time.monotonic(), time.process_time(), 0.0
+        for n in range(int(seconds * COMMITS_PER_S)):
+            writer_cpu += await asyncio.to_thread(_commit, history, per_commit)
+            made.append((history.rows, time.monotonic()))
+            commits.advance(history.rows)
+            await asyncio.sleep(max(0.0, began + (n + 1) / COMMITS_PER_S - time.monotonic()))
+        wall = time.monotonic() - began
+        spent = time.process_time() - cpu - writer_cpu
+        await all_seen.wait()
+        commits.end()
+        await following
+        watching.cancel()
+        lags = await watching
+    size = index_bytes(index_path(path)) / history.rows
+    name = f"{rate} results/s"
+    return [
+        at_most(f"{name}: share of a core", spent / wall, round(SHARE_MAX, 3)),
+        Figure(name=f"{name}: written", value=history.rows / wall, unit="rows/s"),
+        Figure(name=f"{name}: lag, p50", value=percentile(lags, 0.5), unit="s"),
+        at_most(f"{name}: lag, most", max(lags), LAG_S_MAX, "s"),
+        Figure(name=f"{name}: index, size", value=size, unit="B/row"),
+    ]
+
+
+async def _never(*_args: Any) -> Any:
+    raise AssertionError("an index changes nothing of the database")
+
+
+def _commit(history: History, rows: int) -> float:
+    cpu = time.thread_time()
+    history.commit(rows)
+    return time.thread_time() - cpu
+
+
+async def _lags(
+    path: Path, made: deque[tuple[int, float]], last: int, all_seen: asyncio.Event
+) -> Sequence[float]:
+    """Of each commit, from its end until it was seen to be in the index. Until cancelled."""
+    lags: list[float] = []
+    index = None
+    try:
+        with closing(open_reader(path)) as reader:
+            while True:
+                if index is None and index_path(path).exists():
+                    index = open_index(index_path(path), reader)
+                seq = position_of(index).seq if index is not None else 0
+                while made and made[0][0] <= seq:
+                    lags.append(time.monotonic() - made.popleft()[1])
+                if seq >= last:
+                    all_seen.set()
+                await asyncio.sleep(LOOK_S)
+    except asyncio.CancelledError:
+        return lags
+    finally:
+        if index is not None:
+            index.close()

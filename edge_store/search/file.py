@@ -1,0 +1,214 @@
+"""search.db: which results hold which words and trigrams. It is made of the results alone, so it
+may be deleted at any time, and whatever is wrong with it ends in one that is made anew.
+
+A crash at any point leaves it as of one of its COMMITs, from where it goes on: it has a WAL too.
+``synchronous`` is NORMAL, with which a power cut takes the last of them, and no more. Every COMMIT
+holds how far the results are in it, and which timeline's and which row's that is: where these do
+not fit the database, it is another one's index. What SQLite finds damaged is dropped.
+
+One thread at a time. Texts are not in it, only their words; those of deleted results are merged
+away, and overwritten.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from edge_store.errors import StoreError
+from edge_store.recorder.disk import SEARCH_INDEX
+from edge_store.result import Record
+from edge_store.sql import sql, sql_of
+from edge_store.sqlite import Connection, driver, translated
+
+__all__ = [
+    "DropIndex", "IndexBroken", "Position", "drop_for_rebuild", "drop_index", "extent",
+    "index_bytes", "index_of_copy", "index_path", "is_of", "open_index", "position_of",
+    "transaction", "usable",
+]  # fmt: skip
+
+APPLICATION_ID = 0x65646778  # "edgx"
+FORM = 1  # of the tables, and of how texts are taken apart: another one is made anew
+PRAGMAS = (
+    ("journal_mode", "WAL"),  # who searches does not wait
+    ("synchronous", "NORMAL"),  # see above
+    ("secure_delete", "ON"),  # words of what was forgotten are overwritten
+    ("journal_size_limit", str(16 * 2**20)),
+)
+
+
+class IndexBroken(StoreError):
+    """The index cannot be used as it is. It is to be made anew."""
+
+
+class Position(NamedTuple):
+    """How far an index is. ``digest``: of the row at ``seq``, or of the last before it."""
+
+    form: int
+    timeline: str
+    seq: int
+    digest: bytes | None
+    deletion_id: int
+
+
+def index_path(database: Path) -> Path:
+    """Beside the database, under the name that a low disk drops."""
+    return database.with_name(SEARCH_INDEX[0])
+
+
+def index_of_copy(database: Path) -> Path:
+    """Beside a file that may have others like it beside it."""
+    return database.with_name(f"{database.name}.{SEARCH_INDEX[0]}")
+
+
+def index_bytes(path: Path) -> int:
+    """What it takes on the disk."""
+    files = (path.with_name(path.name + end) for end in ("", "-wal", "-shm"))
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+def drop_index(path: Path) -> None:
+    """Nothing is left of it."""
+    for end in ("", "-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+
+
+@contextmanager
+def usable() -> Iterator[None]:
+    """Tell what is wrong with the index from what is wrong with the database or the disk."""
+    try:
+        with translated("the search index"):
+            yield
+    except IndexBroken:
+        raise
+    except StoreError as exc:
+        code = getattr(exc.__cause__, "sqlite_errorcode", None) or 0
+        if code & 0xFF in (driver.SQLITE_CORRUPT, driver.SQLITE_NOTADB, driver.SQLITE_ERROR):
+            raise IndexBroken(str(exc)) from exc
+        raise
+
+
+def open_index(path: Path, reader: Connection) -> Connection:
+    """The index of the database that ``reader`` reads, to be written; a new one where there is none
+    that fits.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    if path.exists():
+        try:
+            connection = _connected(path)
+        except IndexBroken:
+            pass
+        else:
+            if _fits(connection, reader):
+                return connection
+            connection.close()
+    drop_index(path)
+    return make_index(path, reader)
+
+
+def make_index(path: Path, reader: Connection) -> Connection:
+    """One without a row."""
+    connection = _connected(path)
+    timeline, _newest, _oldest, deletion_id = extent(reader)
+    with usable(), transaction(connection):
+        connection.execute(sql_of("search", "create_state"))
+        connection.execute(sql_of("search", "create_shards"))
+        connection.execute(
+            sql_of("search", "insert_state"),
+            {"form": FORM, "timeline": timeline, "deletion_id": deletion_id},
+        )
+    return connection
+
+
+def _connected(path: Path) -> Connection:
+    uri = f"file:{quote(str(path.absolute()))}?mode=rwc"
+    with usable():
+        connection = driver.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        try:
+            (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+            (schema,) = connection.execute("PRAGMA schema_version").fetchone()
+            if schema and application_id != APPLICATION_ID:
+                raise IndexBroken(f"{path} is another application's")
+            if not schema:
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            for name, value in PRAGMAS:
+                connection.execute(f"PRAGMA {name} = {value}").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def extent(reader: Connection) -> tuple[str, int, int, int]:
+    with translated("the results cannot be read"):
+        timeline, newest, oldest, deletion_id = reader.execute(
+            sql("select_newest_searchable")
+        ).fetchone()
+    return timeline or "", newest, oldest, deletion_id
+
+
+def position_of(connection: Connection) -> Position:
+    """How far the index is.
+
+    Raises:
+        IndexBroken: it does not say.
+    """
+    with usable():
+        row = connection.execute(sql_of("search", "select_state")).fetchone()
+    if row is None:
+        raise IndexBroken("the search index has no state")
+    return Position(*row)
+
+
+def is_of(position: Position, reader: Connection) -> bool:
+    """Whether an index that is so far is one of the database that ``reader`` reads."""
+    timeline, newest, _oldest, deletion_id = extent(reader)
+    if (position.form, position.timeline) != (FORM, timeline):
+        return False
+    with translated("the results cannot be read"):
+        found = reader.execute(sql("select_digest_of"), {"seq": position.seq}).fetchone()
+    if found is not None:
+        return bool(found[0] == position.digest)
+    # its last row is deleted, which leaves a tombstone; else the file is older than the index
+    return position.seq <= newest or deletion_id > 0 or position.seq == 0
+
+
+def _fits(connection: Connection, reader: Connection) -> bool:
+    try:
+        return is_of(position_of(connection), reader)
+    except IndexBroken:
+        return False
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    connection.execute(sql("begin"))
+    try:
+        yield
+        connection.execute(sql("commit"))
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute(sql("rollback"))
+        raise
+
+
+class DropIndex(Record, frozen=True, kw_only=True):
+    """That the search index be made anew."""
+
+
+def drop_for_rebuild(connection: Connection, _params: DropIndex) -> int:
+    """Drop the index of the box that ``connection`` writes: the daemon makes it anew. Returns its
+    bytes. Runs in the writer's turn, but writes nothing there.
+    """
+    (file,) = (
+        file for _, name, file in connection.execute("PRAGMA database_list") if name == "main"
+    )
+    path = index_path(Path(file))
+    size = index_bytes(path)
+    drop_index(path)
+    return size

@@ -1,0 +1,108 @@
+"""Keeps search.db up to date while the daemon runs: follows the results by their seq, and what is
+deleted by its tombstones.
+
+It works on a thread and with connections of its own, in steps of at most a few hundred results;
+after each it pauses for twice the CPU time that it took, so that it never has more than a third of
+a core. When the disk is low the index goes (recorder/disk.py): it is let go of within a second, and
+made anew when there is room. So is one that was deleted or does not fit.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import structlog
+
+from edge_store.place import Place
+from edge_store.recorder.around import Around
+from edge_store.recorder.disk import DiskLevel
+from edge_store.search.file import IndexBroken, drop_index, index_bytes, index_path, open_index
+from edge_store.search.index import Step, clean, step
+from edge_store.sqlite import Connection, DatabaseThread, open_reader
+
+__all__ = ["follow"]
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 1.0  # how often an idle one looks for tombstones, and whether the index is to go
+GATHER_S = 0.25  # results of so long are taken in together, if they come one after the other
+REST_PER_CPU = 2.0  # a third of a core
+BROKEN_WITHIN_S = 60.0  # a second one so soon is for who looks after the rooms
+
+
+async def follow(around: Around) -> None:
+    """Until the daemon stops; at once where search is disabled.
+
+    Raises:
+        StoreError: the index cannot be written, or is broken again and again.
+    """
+    if not around.config.search.enabled:
+        return
+    path = index_path(around.path)
+    broken_at: float | None = None
+    while not around.commits.is_over:
+        if around.disk.level is not DiskLevel.OK:
+            await asyncio.to_thread(drop_index, path)  # by now nobody here has it open
+            await asyncio.sleep(LOOK_S)
+            continue
+        try:
+            async with _opened(around, path) as (thread, reader):
+                await _keep_up(around, path, thread, reader)
+        except IndexBroken as exc:
+            log.warning("search_index_dropped", bytes=index_bytes(path), error=str(exc))
+            await asyncio.to_thread(drop_index, path)
+            now = time.monotonic()
+            if broken_at is not None and now - broken_at < BROKEN_WITHIN_S:
+                raise
+            broken_at = now
+
+
+@asynccontextmanager
+async def _opened(around: Around, path: Path) -> AsyncIterator[tuple[DatabaseThread, Connection]]:
+    reader = await asyncio.to_thread(open_reader, around.path)
+    try:
+        thread = await DatabaseThread.open(lambda: open_index(path, reader))
+        try:
+            yield thread, reader
+        finally:
+            await thread.close()
+    finally:
+        reader.close()
+
+
+async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: Connection) -> None:
+    """Until the index is to go, has gone, or the daemon stops."""
+    place = Place(path)
+    while not around.commits.is_over:
+        if around.disk.level is not DiskLevel.OK or place.is_left:
+            return
+        newest = around.commits.seq
+        done = await thread.run(step, reader, newest)
+        _tell(around, path, done)
+        if done.rows or done.is_more:
+            rest_s = REST_PER_CPU * done.cpu_s
+            await asyncio.sleep(rest_s if done.is_more else max(rest_s, GATHER_S))
+            continue
+        cpu_s, is_unclean = await thread.run(_cleaned, reader)
+        if is_unclean:
+            await asyncio.sleep(REST_PER_CPU * cpu_s)
+            continue
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await around.commits.past(done.seq)
+        await asyncio.sleep(GATHER_S)
+
+
+def _cleaned(connection: Connection, reader: Connection) -> tuple[float, bool]:
+    before = time.thread_time()
+    is_unclean = clean(connection, reader)
+    return time.thread_time() - before, is_unclean
+
+
+def _tell(around: Around, path: Path, done: Step) -> None:
+    metrics = around.metrics
+    metrics.search_lag_rows.set(max(0, around.commits.seq - done.seq))
+    metrics.search_lag_seconds.set(done.waited_ms / 1000)
+    metrics.search_index_bytes.set(index_bytes(path))

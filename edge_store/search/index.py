@@ -1,0 +1,227 @@
+"""Takes results into search.db, and what was deleted out of it: step by step, each a transaction.
+
+A step reads one consistent view of the database, so that what it has not seen yet it will see
+later: rows after the last seq, tombstones after the last deletion_id. What a tombstone is of is
+taken out, and put in again as far as it is still there: the answer, where only the prompt went.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edge_store.clock import now_ms
+from edge_store.search.file import (
+    IndexBroken,
+    Position,
+    extent,
+    is_of,
+    open_index,
+    position_of,
+    transaction,
+    usable,
+)
+from edge_store.search.words import chars_for_parts, fold, words_for_index
+from edge_store.sql import sql, sql_of
+from edge_store.sqlite import Connection, translated
+
+__all__ = ["Step", "catch_up", "clean", "shard_block", "step"]
+
+SHARD_ROWS = 2**17  # what a common word costs is bounded by it; ten million results are 77 shards
+CHARS_MAX = 2**20  # of a prompt, and of an answer: what is beyond is not found
+ROWS_MAX = 256  # of a step, and
+STEP_CHARS_MAX = 2**19  # a quarter of a second of work
+DELETED_MAX = 256
+CLEAN, TO_CLEAN, CLEANING = 0, 1, 2  # shards.is_unclean
+MERGED_PAGES = 64  # of a step of cleaning: some milliseconds
+SPARED = frozenset({"prefix_cache"})  # operations without an output that anybody wants
+
+
+class Step(NamedTuple):
+    """What was done. ``waited_ms``: how long the oldest of the rows had been answered."""
+
+    rows: int
+    seq: int
+    newest: int
+    is_more: bool
+    waited_ms: int
+    cpu_s: float
+
+
+class _Read(NamedTuple):
+    """One consistent view of what the index has not got."""
+
+    rows: list[tuple[Any, ...]]
+    deleted: list[tuple[int, int]]  # deletion_id, seq
+    left: dict[int, tuple[str | None, str | None]]  # of those, what is there all the same
+    is_more: bool
+
+
+def step(connection: Connection, reader: Connection, newest: int) -> Step:
+    """Take in some more, in one transaction. ``newest``: the seq that is known to be committed.
+
+    Raises:
+        IndexBroken: it is to be made anew.
+        StoreError: the database cannot be read, or there is no room.
+    """
+    cpu = time.thread_time()
+    position = position_of(connection)
+    if not is_of(position, reader):
+        raise IndexBroken("the search index is not of this database")
+    read = _read(reader, position)
+    seq, digest = position.seq, None
+    if read.rows:
+        seq, digest = read.rows[-1][0], read.rows[-1][2]
+    if not read.is_more and seq < newest:  # what was committed there is deleted already
+        seq = newest
+    deletion_id = read.deleted[-1][0] if read.deleted else position.deletion_id
+    if (seq, deletion_id) != (position.seq, position.deletion_id):
+        with usable(), transaction(connection):
+            shards = {shard for (shard,) in connection.execute(sql_of("search", "select_shards"))}
+            for row_seq, operation, _digest, _at, prompt, answer in read.rows:
+                if operation not in SPARED:
+                    _insert(connection, shards, row_seq, prompt, answer)
+            for _, gone in read.deleted:
+                _renew(connection, shards, gone, position.seq, read.left.get(gone))
+            connection.execute(
+                sql_of("search", "update_state"),
+                {"seq": seq, "digest": digest, "deletion_id": deletion_id},
+            )
+    return Step(
+        rows=len(read.rows),
+        seq=seq,
+        newest=max(newest, seq),
+        is_more=read.is_more,
+        waited_ms=max(0, now_ms() - read.rows[0][3]) if read.rows else 0,
+        cpu_s=time.thread_time() - cpu,
+    )
+
+
+def _read(reader: Connection, position: Position) -> _Read:
+    with translated("the results cannot be read"), reading_at_once(reader):
+        rows, chars, is_more = [], 0, False
+        for row in reader.execute(
+            sql("select_searched_after"), {"seq": position.seq, "rows": ROWS_MAX}
+        ):
+            if chars > STEP_CHARS_MAX:
+                is_more = True
+                break
+            rows.append(row)
+            chars += len(row[4] or "") + len(row[5] or "")
+        deleted = reader.execute(
+            sql("select_deleted_after"),
+            {"deletion_id": position.deletion_id, "rows": DELETED_MAX},
+        ).fetchall()
+        left = {
+            seq: found
+            for _, seq in deleted
+            if seq <= position.seq
+            and (found := reader.execute(sql("select_searched"), {"seq": seq}).fetchone())
+        }
+    return _Read(
+        rows, deleted, left, is_more or len(rows) == ROWS_MAX or len(deleted) == DELETED_MAX
+    )
+
+
+@contextmanager
+def reading_at_once(reader: Connection) -> Iterator[None]:
+    reader.execute(sql("begin_reading"))
+    try:
+        yield
+    finally:
+        reader.execute(sql("rollback"))
+
+
+def shard_block(name: str, shard: int) -> str:
+    """The block for one shard."""
+    return sql_of("search", name).replace("_of_0", f"_of_{shard}")
+
+
+def _insert(
+    connection: Connection, shards: set[int], seq: int, prompt: str | None, answer: str | None
+) -> None:
+    shard = seq // SHARD_ROWS
+    if shard not in shards:
+        for name in ("create_words", "create_trigrams", "insert_shard"):
+            connection.execute(shard_block(name, shard), {"shard": shard})
+        shards.add(shard)
+    asked, told = fold((prompt or "")[:CHARS_MAX]), fold((answer or "")[:CHARS_MAX])
+    connection.execute(
+        shard_block("insert_words", shard),
+        {"seq": seq, "prompt": words_for_index(asked), "answer": words_for_index(told)},
+    )
+    both = f"{chars_for_parts(asked)} {chars_for_parts(told)}"
+    connection.execute(shard_block("insert_trigrams", shard), {"seq": seq, "text": both})
+
+
+def _renew(
+    connection: Connection,
+    shards: set[int],
+    seq: int,
+    upto: int,
+    left: tuple[str | None, str | None] | None,
+) -> None:
+    """A result was deleted, or its prompt: put in what is ``left``, if it was taken in at all."""
+    shard = seq // SHARD_ROWS
+    if seq > upto or shard not in shards:
+        return
+    for name in ("delete_words", "delete_trigrams"):
+        connection.execute(shard_block(name, shard), {"seq": seq})
+    if left is not None:
+        _insert(connection, shards, seq, *left)
+    connection.execute(sql_of("search", "mark_shard"), {"shard": shard, "is_unclean": TO_CLEAN})
+
+
+def clean(connection: Connection, reader: Connection, pages: int = MERGED_PAGES) -> bool:
+    """Take some more of the words of deleted results out of the file. False: there are none.
+
+    Raises:
+        IndexBroken: it is to be made anew.
+    """
+    with usable():
+        found = connection.execute(sql_of("search", "select_unclean")).fetchone()
+        if found is None:
+            return False
+        shard = found[0]
+        _, _newest, oldest, _ = extent(reader)
+        with transaction(connection):
+            if (shard + 1) * SHARD_ROWS <= oldest:  # nothing of it is left
+                for name in ("drop_words", "drop_trigrams", "delete_shard"):
+                    connection.execute(shard_block(name, shard), {"shard": shard})
+                is_done = True
+            else:
+                state = _merged(connection, shard, found[1], pages)
+                is_done = state == CLEAN
+                connection.execute(
+                    sql_of("search", "mark_shard"), {"shard": shard, "is_unclean": state}
+                )
+        if is_done:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return True
+
+
+def _merged(connection: Connection, shard: int, state: int, pages: int) -> int:
+    """The state after some more merging: all that there was becomes one piece, without what was
+    deleted (sqlite.org/fts5.html, "The 'merge' command").
+    """
+    before = connection.total_changes
+    for name in ("merge_words", "merge_trigrams"):
+        sign = -1 if state == TO_CLEAN else 1  # the first makes a new level of all there is
+        connection.execute(shard_block(name, shard), {"pages": sign * pages})
+    is_over = connection.total_changes - before < 2 * 2  # one each is what a merge of nothing says
+    return CLEAN if is_over and state == CLEANING else CLEANING
+
+
+def catch_up(path: Path, reader: Connection, say: Callable[[int, int], None]) -> Connection:
+    """An index of a file that nobody writes, whole: it is made, or goes on from where it is.
+    ``say(seq, newest)`` is called after each step.
+    """
+    connection = open_index(path, reader)
+    newest = extent(reader)[1]
+    while (done := step(connection, reader, newest)).is_more:
+        say(done.seq, newest)
+    while clean(connection, reader):
+        pass
+    say(newest, newest)
+    return connection

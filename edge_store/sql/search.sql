@@ -1,0 +1,45 @@
+-- The texts that a search is about: of a result its prompt, and of each choice the answer, the
+-- reasoning and the tool calls.
+
+-- name: select_searched_after
+SELECT r.seq, r.operation, r.digest, r.completed_at, q.input_text, (
+    SELECT group_concat(
+        o.output_text || coalesce(char(10) || o.reasoning, '') || coalesce(char(10) || o.tool_calls, ''),
+        char(10)) FROM outputs AS o WHERE o.seq = r.seq)
+FROM results AS r LEFT JOIN requests AS q USING (seq)
+WHERE r.seq > :seq ORDER BY r.seq LIMIT :rows
+
+-- name: select_searched
+SELECT q.input_text, (
+    SELECT group_concat(
+        o.output_text || coalesce(char(10) || o.reasoning, '') || coalesce(char(10) || o.tool_calls, ''),
+        char(10)) FROM outputs AS o WHERE o.seq = r.seq)
+FROM results AS r LEFT JOIN requests AS q USING (seq)
+WHERE r.seq = :seq AND r.operation <> 'prefix_cache'
+
+-- name: select_searched_before
+SELECT r.seq, q.input_text, (
+    SELECT group_concat(
+        o.output_text || coalesce(char(10) || o.reasoning, '') || coalesce(char(10) || o.tool_calls, ''),
+        char(10)) FROM outputs AS o WHERE o.seq = r.seq)
+FROM results AS r LEFT JOIN requests AS q USING (seq)
+WHERE r.seq > :after AND r.operation <> 'prefix_cache' AND (:condition)
+ORDER BY r.seq DESC
+
+-- name: select_newest_searchable
+SELECT
+    (SELECT timeline FROM timelines ORDER BY timeline_no DESC LIMIT 1),
+    coalesce((SELECT max(seq) FROM results), 0),
+    coalesce((SELECT min(seq) FROM results), 0),
+    coalesce((SELECT max(deletion_id) FROM deletions), 0)
+
+-- name: select_digest_of
+SELECT digest FROM results WHERE seq = :seq
+
+-- name: select_deleted_after
+SELECT deletion_id, seq FROM deletions WHERE deletion_id > :deletion_id
+ORDER BY deletion_id LIMIT :rows
+
+-- name: select_found
+SELECT id, created_at, coalesce(response_model, request_model), status, tenant
+FROM results WHERE seq = :seq
