@@ -19,6 +19,7 @@ from edge_store.config.sections import (
     ReplicaSection,
     ResponsesSection,
     RetentionSection,
+    SearchSection,
     ServerSection,
     StoreSection,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "ReplicaSection",
     "ResponsesSection",
     "RetentionSection",
+    "SearchSection",
     "ServerSection",
     "ShownSetting",
     "SinkBegin",

@@ -1,5 +1,6 @@
 -- The texts that a search is about: of a result its prompt, and of each choice the answer, the
--- reasoning and the tool calls.
+-- reasoning and the tool calls. NOT INDEXED: from the end on, as few as are needed; by an index of a
+-- condition all that it holds for would be sorted first.
 
 -- name: select_searched_after
 SELECT r.seq, r.operation, r.digest, r.completed_at, q.input_text, (
@@ -22,7 +23,7 @@ SELECT r.seq, q.input_text, (
     SELECT group_concat(
         o.output_text || coalesce(char(10) || o.reasoning, '') || coalesce(char(10) || o.tool_calls, ''),
         char(10)) FROM outputs AS o WHERE o.seq = r.seq)
-FROM results AS r LEFT JOIN requests AS q USING (seq)
+FROM results AS r NOT INDEXED LEFT JOIN requests AS q USING (seq)
 WHERE r.seq > :after AND r.operation <> 'prefix_cache' AND (:condition)
 ORDER BY r.seq DESC
 

@@ -1,0 +1,157 @@
+"""The indexer beside requests keeps up, lets go of a file that is to go, and makes it anew."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from support.searching import Searched
+
+from edge_store.alerts import Alarms
+from edge_store.config import Config, SearchSection
+from edge_store.observability.metrics import Metrics
+from edge_store.recorder.around import Around
+from edge_store.recorder.commits import Commits
+from edge_store.recorder.deletions import Reason, delete_results
+from edge_store.recorder.disk import Disk
+from edge_store.search import find, following
+from edge_store.search.file import drop_index, index_bytes, open_index
+from edge_store.search.following import follow
+
+RESERVE = 1000
+DEADLINE_S = 20.0
+
+
+class Followed(NamedTuple):
+    box: Searched
+    around: Around
+    free: list[int]  # bytes of the disk, as the next look finds them
+
+    def add(self, text: str) -> int:
+        seq = self.box.add(text)
+        self.around.commits.advance(seq)
+        return seq
+
+    def found(self, text: str) -> list[int] | None:
+        """By the index; None without one."""
+        answer = self.box.ask(text, is_newest=True)
+        return [each.seq for each in answer.found] if answer.has_index else None
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not holds():  # noqa: ASYNC110  (a file tells nobody)
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def followed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, enabled: bool = True
+) -> AsyncIterator[Followed]:
+    """A database whose results are followed."""
+    monkeypatch.setattr(following, "LOOK_S", 0.05)
+    monkeypatch.setattr(following, "GATHER_S", 0.01)
+    monkeypatch.setattr(find, "UNINDEXED_MAX", -1)  # what is found is in the index
+    free = [2 * RESERVE]
+    usage = type(shutil.disk_usage("/"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(free[0], 0, free[0]))
+    box = Searched(folder)
+    box.index.close()
+    drop_index(box.index_path)
+    metrics = Metrics()
+    config = Config(search=SearchSection(enabled=enabled))
+    around = Around(
+        config, box.path, box.boot, Commits(0), _never, Disk(box.path, RESERVE), metrics,
+        Alarms(metrics), None,
+    )  # fmt: skip
+    task = asyncio.create_task(follow(around))
+    try:
+        yield Followed(box, around, free)
+        around.commits.end()
+        await asyncio.wait_for(task, DEADLINE_S)
+    finally:
+        task.cancel()
+        box.close()
+
+
+async def _never(*_args: Any) -> Any:
+    raise AssertionError("an index changes nothing of the database")
+
+
+def gauge(run: Followed, name: str) -> float:
+    value = run.around.metrics.registry.get_sample_value(f"edge_store_{name}")
+    assert value is not None
+    return value
+
+
+async def test_results_are_found_and_deleted_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with followed(tmp_path, monkeypatch) as run:
+        first, second = run.add("toner"), run.add("toner")
+        await until(lambda: run.found("toner") == [second, first])
+        size = index_bytes(run.box.index_path)
+        await until(lambda: gauge(run, "search_index_bytes") == size)
+        assert gauge(run, "search_lag_rows") == 0
+        delete_results(run.box.writer, [first], Reason.FORGET)
+        await until(lambda: run.found("toner") == [second])
+
+
+async def test_a_low_disk_takes_the_index_and_room_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with followed(tmp_path, monkeypatch) as run:
+        seq = run.add("toner")
+        await until(lambda: run.found("toner") == [seq])
+        run.free[0] = RESERVE - 1
+        run.around.disk.check()
+        assert not run.box.index_path.exists(), "it is dropped at once"
+        await until(lambda: not _open_files(run.box.index_path))
+        late = run.add("toner")
+        assert run.found("toner") is None
+        run.free[0] = 2 * RESERVE
+        run.around.disk.check()
+        await until(lambda: run.found("toner") == [late, seq])
+
+
+def _open_files(path: Path) -> list[str]:
+    """What this process has open of it, deleted or not."""
+    links = []
+    for each in Path("/proc/self/fd").iterdir():
+        try:
+            links.append(str(each.readlink()))
+        except OSError:
+            continue
+    return [link for link in links if link.startswith(str(path))]
+
+
+async def test_an_index_that_somebody_deletes_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with followed(tmp_path, monkeypatch) as run:
+        seq = run.add("toner")
+        await until(lambda: run.found("toner") == [seq])
+        drop_index(run.box.index_path)
+        await until(lambda: run.found("toner") == [seq])
+
+
+async def test_a_broken_index_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with followed(tmp_path, monkeypatch) as run:
+        seq = run.add("toner")
+        await until(lambda: run.found("toner") == [seq])
+        other = open_index(run.box.index_path, run.box.reader)
+        other.execute("DROP TABLE words_of_0_data")
+        other.close()
+        late = run.add("toner")
+        await until(lambda: run.found("toner") == [late, seq])
+
+
+async def test_a_disabled_search_keeps_no_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with followed(tmp_path, monkeypatch, enabled=False) as run:
+        run.add("toner")
+        assert not run.box.index_path.exists()
