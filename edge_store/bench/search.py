@@ -11,21 +11,22 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from edge_store.alerts import Alarms
-from edge_store.bench.figures import Figure, at_most, percentile
+from edge_store.bench.figures import Figure, at_most, median, percentile
 from edge_store.bench.history import History
 from edge_store.config import Config
+from edge_store.observability.looplag import measured_lag
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.around import Around
 from edge_store.recorder.commits import Commits
 from edge_store.recorder.disk import Disk
-from edge_store.result import Content, Result, Status
+from edge_store.result import Boot, Content, Result, Status
 from edge_store.search.asked import parse
 from edge_store.search.file import index_bytes, index_path, open_index, position_of
 from edge_store.search.find import Wanted, search
@@ -43,6 +44,7 @@ LAG_S_MAX = 1.0
 TIMES = 41
 LOOK_S = 0.02
 COMMITS_PER_S = 10
+WINDOWS, WINDOW_S, SETTLE_S = 8, 3.0, 1.0
 PROMPT_WORDS, ANSWER_WORDS = 80, 250  # some 2 KB
 VOCABULARY = 20_000
 SYLLABLES = tuple(first + "aeiou"[n % 5] for n, first in enumerate("bcdfghjklmnprstvwxyz"))
@@ -87,7 +89,8 @@ async def bench_search(
 ) -> list[Figure]:
     """Ask ``rows`` results; then follow ``rate`` results a second for ``seconds``."""
     figures = await asyncio.to_thread(_asked, folder, rows, say)
-    return [*figures, *await _followed(folder, rate, seconds)]
+    figures += await _followed(folder, rate, seconds)
+    return [*figures, *await _beside(folder, rate)]
 
 
 def _mixed(result: Result, number: int) -> Result:
@@ -170,42 +173,94 @@ def _word(number: int) -> str:
             return word
 
 
+def _around(folder: Path, boot: Boot) -> Around:
+    """What the daemon would give the indexer of the database in ``folder``."""
+    path, metrics = folder / "results.db", Metrics()
+    return Around(
+        Config(), path, boot, Commits(0), _never, Disk(path, 0), metrics, Alarms(metrics), None
+    )
+
+
 async def _followed(folder: Path, rate: int, seconds: float) -> list[Figure]:
-    path = folder / "followed" / "results.db"
-    path.parent.mkdir()
-    per_commit = max(1, rate // COMMITS_PER_S)
-    planned = int(seconds * COMMITS_PER_S) * per_commit
-    with closing(History(path, planned, varied=_prose)) as history:
-        commits, metrics = Commits(0), Metrics()
-        around = Around(
-            Config(), path, history.boot, commits, _never, Disk(path, 0), metrics,
-            Alarms(metrics), None,
-        )  # fmt: skip
+    home = folder / "followed"
+    home.mkdir()
+    planned = int(seconds * COMMITS_PER_S) * max(1, rate // COMMITS_PER_S)
+    with closing(History(home / "results.db", planned, varied=_prose)) as history:
+        around = _around(home, history.boot)
         following = asyncio.create_task(follow(around))
         made: deque[tuple[int, float]] = deque()
         all_seen = asyncio.Event()
-        watching = asyncio.create_task(_lags(path, made, planned, all_seen))
-        began, cpu, writer_cpu = time.monotonic(), time.process_time(), 0.0
-        for n in range(int(seconds * COMMITS_PER_S)):
-            writer_cpu += await asyncio.to_thread(_commit, history, per_commit)
-            made.append((history.rows, time.monotonic()))
-            commits.advance(history.rows)
-            await asyncio.sleep(max(0.0, began + (n + 1) / COMMITS_PER_S - time.monotonic()))
+        watching = asyncio.create_task(_lags(around.path, made, planned, all_seen))
+        began, cpu = time.monotonic(), time.process_time()
+        commits = await _written(history, around, rate, seconds, made)
         wall = time.monotonic() - began
-        spent = time.process_time() - cpu - writer_cpu
+        spent = time.process_time() - cpu - sum(cpu for _, cpu in commits)
         await all_seen.wait()
-        commits.end()
+        around.commits.end()
         await following
         watching.cancel()
         lags = await watching
-    size = index_bytes(index_path(path)) / history.rows
-    name = f"{rate} results/s"
+    name, index = f"{rate} results/s", index_path(around.path)
     return [
         at_most(f"{name}: share of a core", spent / wall, round(SHARE_MAX, 3)),
         Figure(name=f"{name}: written", value=history.rows / wall, unit="rows/s"),
         Figure(name=f"{name}: lag, p50", value=percentile(lags, 0.5), unit="s"),
         at_most(f"{name}: lag, most", max(lags), LAG_S_MAX, "s"),
-        Figure(name=f"{name}: index, size", value=size, unit="B/row"),
+        Figure(name=f"{name}: index, size", value=index_bytes(index) / planned, unit="B/row"),
+    ]
+
+
+async def _written(
+    history: History,
+    around: Around,
+    rate: int,
+    seconds: float,
+    made: deque[tuple[int, float]] | None = None,
+) -> list[tuple[float, float]]:
+    """Of each COMMIT, at a steady rate: its seconds, and the CPU seconds with all that it took to
+    make its rows.
+    """
+    began, spent = time.monotonic(), []
+    for n in range(int(seconds * COMMITS_PER_S)):
+        spent.append(await asyncio.to_thread(_commit, history, max(1, rate // COMMITS_PER_S)))
+        if made is not None:
+            made.append((history.rows, time.monotonic()))
+        around.commits.advance(history.rows)
+        await asyncio.sleep(max(0.0, began + (n + 1) / COMMITS_PER_S - time.monotonic()))
+    return spent
+
+
+async def _beside(folder: Path, rate: int) -> list[Figure]:
+    """What others notice of the indexer: windows with one and without take turns."""
+    late: dict[bool, list[float]] = {True: [], False: []}
+    commits: dict[bool, list[float]] = {True: [], False: []}
+    with ExitStack() as files:
+        histories, arounds = {}, {}
+        for is_followed in (True, False):
+            home = folder / f"beside-{is_followed}"
+            home.mkdir()
+            history = History(home / "results.db", VOCABULARY, varied=_prose)
+            histories[is_followed] = files.enter_context(closing(history))
+            arounds[is_followed] = _around(home, history.boot)
+        following = asyncio.create_task(follow(arounds[True]))
+        for pair in range(WINDOWS + 1):
+            for is_followed in (True, False) if pair % 2 else (False, True):
+                lags: list[float] = []
+                async with measured_lag(lags.append):
+                    spent = await _written(
+                        histories[is_followed], arounds[is_followed], rate, WINDOW_S
+                    )
+                await asyncio.sleep(SETTLE_S)  # what was written is in the index
+                if pair:  # the first pair warms up
+                    late[is_followed].append(percentile(lags, 0.95) * 1e3)
+                    commits[is_followed].append(percentile([wall for wall, _ in spent], 0.95))
+        arounds[True].commits.end()
+        await following
+    ratios = [a / b for a, b in zip(commits[True], commits[False], strict=True)]
+    return [
+        Figure(name="event loop late, p95, beside it", value=median(late[True]), unit="ms"),
+        Figure(name="event loop late, p95, without it", value=median(late[False]), unit="ms"),
+        Figure(name="COMMIT p95, beside it ÷ without", value=median(ratios), unit="ratio"),
     ]
 
 
@@ -213,10 +268,10 @@ async def _never(*_args: Any) -> Any:
     raise AssertionError("an index changes nothing of the database")
 
 
-def _commit(history: History, rows: int) -> float:
+def _commit(history: History, rows: int) -> tuple[float, float]:
     cpu = time.thread_time()
-    history.commit(rows)
-    return time.thread_time() - cpu
+    wall, _ = history.commit(rows)
+    return wall, time.thread_time() - cpu
 
 
 async def _lags(

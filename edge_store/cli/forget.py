@@ -207,13 +207,15 @@ def _remains(config: "Config") -> dict[str, str]:
     from edge_store.clock import now_ms
 
     copies = "older copies at the centre until the next fleet pull; backups and exports of your own"
+    search = {"search": "single words, some seconds after the daemon has seen it"}
     if not config.replica.enabled:
-        return {"wal": "some seconds, or until no reader is in the way", "copies": copies}
+        return {"wal": "some seconds, or until no reader is in the way", **search, "copies": copies}
     # the snapshot that is newest now is replaced by the next, and kept for the retention
     pace = config.replica.pace
     kept_s = pace.snapshot_interval_s + pace.snapshot_retention_s
     return {
         "wal": "until newer commits have written over it, as in Litestream's files beside it",
+        **search,
         "replica": f"until {time_text(now_ms() + round(kept_s * 1000))}",
         "copies": copies,
     }

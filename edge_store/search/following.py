@@ -27,7 +27,7 @@ __all__ = ["follow"]
 log = structlog.get_logger(__name__)
 
 LOOK_S = 1.0  # how often an idle one looks for tombstones, and whether the index is to go
-GATHER_S = 0.25  # results of so long are taken in together, if they come one after the other
+GATHER_S = 0.1  # results that come one after the other are taken in together
 REST_PER_CPU = 2.0  # a third of a core
 BROKEN_WITHIN_S = 60.0  # a second one so soon is for who looks after the rooms
 
@@ -76,7 +76,7 @@ async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: C
     """Until the index is to go, has gone, or the daemon stops."""
     place = Place(path)
     while not around.commits.is_over:
-        if around.disk.level is not DiskLevel.OK or place.is_left:
+        if place.is_left:  # a low disk has taken it, or somebody has
             return
         newest = around.commits.seq
         done = await thread.run(step, reader, newest)

@@ -58,6 +58,7 @@ def test_what_was_just_answered_is_found_and_what_is_forgotten_is_not(box: Box) 
         assert search(box, "sphinx", "--model", "another") == []
         done = box.run("forget", "--user", "ada", "--yes", "--config", str(box.directory))
         assert done.returncode == 0, done.stderr
+        assert "search" in json.loads(done.stdout)["remains"]
         assert search(box, "sphinx") == []
         until(lambda: not holds(box, b"sphinx"), "no word of it is in the index")
         assert daemon.stop() == 0
