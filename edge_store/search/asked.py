@@ -15,7 +15,17 @@ from typing import NamedTuple
 from edge_store.errors import QueryRefused
 from edge_store.search.words import NOT_IN_PARTS, fold, is_run_of_one, words
 
-__all__ = ["Leaf", "Node", "Text", "holds", "leaves", "parse", "parts_match", "words_match"]
+__all__ = [
+    "Leaf",
+    "Node",
+    "Text",
+    "holds",
+    "inner_match",
+    "leaves",
+    "parse",
+    "parts_match",
+    "words_match",
+]
 
 TEXT_CHARS_MAX = 10_000
 DEPTH_MAX = 50
@@ -300,6 +310,27 @@ def parts_match(node: Node) -> str | None:
             return " AND ".join(f"({part})" for part in each) or None
         case Some(parts):
             any_of = [parts_match(part) for part in parts]
+            return None if None in any_of else " OR ".join(f"({part})" for part in any_of)
+        case No():
+            return None
+
+
+def inner_match(node: Node) -> str | None:
+    """For the table of words: what any text that holds it within words has, where its trigrams are
+    too short for that; None where that is nothing. A first word may be the end of a longer one, and
+    a last one the beginning.
+    """
+    match node:
+        case Leaf():
+            first = 0 if not node.words or NOT_IN_PARTS.match(node.words[0]) else 1
+            inner = node.words[first:]
+            is_open = node.is_prefix or not (inner and NOT_IN_PARTS.match(inner[-1]))
+            return f'"{" ".join(inner)}"{" *" if is_open else ""}' if inner else None
+        case Every(parts):
+            each = [match for part in parts if (match := inner_match(part)) is not None]
+            return " AND ".join(f"({part})" for part in each) or None
+        case Some(parts):
+            any_of = [inner_match(part) for part in parts]
             return None if None in any_of else " OR ".join(f"({part})" for part in any_of)
         case No():
             return None

@@ -21,7 +21,16 @@ from urllib.parse import quote
 from edge_store.clock import utc_text
 from edge_store.errors import StoreError
 from edge_store.result import Record
-from edge_store.search.asked import Leaf, Node, Text, holds, leaves, parts_match, words_match
+from edge_store.search.asked import (
+    Leaf,
+    Node,
+    Text,
+    holds,
+    inner_match,
+    leaves,
+    parts_match,
+    words_match,
+)
 from edge_store.search.file import IndexBroken, Position, is_of, position_of
 from edge_store.search.index import shard_block
 from edge_store.search.snippets import Snippet, snippet_of
@@ -218,6 +227,9 @@ class Finding:
             return unindexed
         if by_parts is not None:
             self._walk("find_trigrams", by_parts, shards, position.seq, in_parts=True)
+        elif (by_inner := inner_match(self._node)) is not None:
+            if by_inner != words_match(self._node):  # else that was all
+                self._walk("find_words", by_inner, shards, position.seq, in_parts=True)
         elif not self._whole:  # neither can tell
             self._read_through(after=0, rows_max=SEQ_MAX)
         return unindexed

@@ -33,6 +33,8 @@ def box() -> Iterator[Searched]:
 @settings(max_examples=30)
 @given(texts, texts, st.data())
 @example("xab日本x", "", None)
+@example("1ガ1", "", None)
+@example("  1ガ11", "", None)
 def test_a_part_of_a_stored_text_finds_it(
     box: Searched, prompt: str, answer: str, data: st.DataObject | None
 ) -> None:
