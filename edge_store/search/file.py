@@ -17,7 +17,6 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from edge_store.errors import StoreError
-from edge_store.recorder.disk import SEARCH_INDEX
 from edge_store.result import Record
 from edge_store.sql import sql, sql_of
 from edge_store.sqlite import Connection, driver, translated
@@ -28,6 +27,7 @@ __all__ = [
     "transaction", "usable",
 ]  # fmt: skip
 
+NAME = "search.db"  # recorder/disk.py drops it by this name
 APPLICATION_ID = 0x65646778  # "edgx"
 FORM = 1  # of the tables, and of how texts are taken apart: another one is made anew
 PRAGMAS = (
@@ -54,12 +54,12 @@ class Position(NamedTuple):
 
 def index_path(database: Path) -> Path:
     """Beside the database, under the name that a low disk drops."""
-    return database.with_name(SEARCH_INDEX[0])
+    return database.with_name(NAME)
 
 
 def index_of_copy(database: Path) -> Path:
     """Beside a file that may have others like it beside it."""
-    return database.with_name(f"{database.name}.{SEARCH_INDEX[0]}")
+    return database.with_name(f"{database.name}.{NAME}")
 
 
 def index_bytes(path: Path) -> int:

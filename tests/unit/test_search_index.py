@@ -11,12 +11,14 @@ from support.searching import Searched
 from edge_store.errors import StoreError
 from edge_store.ids import new_result_id
 from edge_store.recorder.deletions import Reason, What, delete_results
+from edge_store.recorder.disk import SEARCH_INDEX
 from edge_store.result import Operation, Output
 from edge_store.search import index as index_module
 from edge_store.search.file import (
     IndexBroken,
     drop_index,
     index_bytes,
+    index_path,
     open_index,
     position_of,
 )
@@ -175,6 +177,13 @@ def test_another_applications_file_is_not_read(box: Searched) -> None:
     assert not box.ask("toner").has_index
     box.index = open_index(box.index_path, box.reader)
     assert position_of(box.index).seq == 0
+
+
+def test_a_low_disk_drops_just_the_files_of_the_index(box: Searched) -> None:
+    path = index_path(box.path)
+    assert [path.with_name(name) for name in SEARCH_INDEX] == [
+        path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"),
+    ]  # fmt: skip
 
 
 def test_shards_follow_each_other_and_go_when_they_are_empty(
