@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 1.0  # how often an idle one looks for tombstones, and whether the index is to go
 GATHER_S = 0.1  # results that come one after the other are taken in together
+QUIET_S = 2.0  # after the last deletion: the words of many are merged out at once
 REST_PER_CPU = 2.0  # a third of a core
 BROKEN_WITHIN_S = 60.0  # a second one so soon is for who looks after the rooms
 
@@ -75,20 +76,24 @@ async def _opened(around: Around, path: Path) -> AsyncIterator[tuple[DatabaseThr
 async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: Connection) -> None:
     """Until the index is to go, has gone, or the daemon stops."""
     place = Place(path)
+    deleted_at = 0.0
     while not around.commits.is_over:
         if place.is_left:  # a low disk has taken it, or somebody has
             return
         newest = around.commits.seq
         done = await thread.run(step, reader, newest)
         _tell(around, path, done)
+        if done.deleted:
+            deleted_at = time.monotonic()
         if done.rows or done.is_more:
             rest_s = REST_PER_CPU * done.cpu_s
             await asyncio.sleep(rest_s if done.is_more else max(rest_s, GATHER_S))
             continue
-        cpu_s, is_unclean = await thread.run(_cleaned, reader)
-        if is_unclean:
-            await asyncio.sleep(REST_PER_CPU * cpu_s)
-            continue
+        if time.monotonic() - deleted_at > QUIET_S:
+            cpu_s, is_unclean = await thread.run(_cleaned, reader)
+            if is_unclean:
+                await asyncio.sleep(REST_PER_CPU * cpu_s)
+                continue
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
                 await around.commits.past(done.seq)

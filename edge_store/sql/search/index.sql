@@ -48,6 +48,12 @@ CREATE VIRTUAL TABLE trigrams_of_0 USING fts5 (
     text, content = '', contentless_delete = 1, detail = none,
     tokenize = 'trigram case_sensitive 1')
 
+-- name: spare_words
+INSERT INTO words_of_0 (words_of_0, rank) VALUES ('deletemerge', 0)
+
+-- name: spare_trigrams
+INSERT INTO trigrams_of_0 (trigrams_of_0, rank) VALUES ('deletemerge', 0)
+
 -- name: insert_words
 INSERT INTO words_of_0 (rowid, prompt, answer) VALUES (:seq, :prompt, :answer)
 
