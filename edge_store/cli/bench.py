@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_store.cli.bench_logs import logs
+from edge_store.cli.bench_search import search
 
 if TYPE_CHECKING:
     from edge_store.bench.figures import Figure
@@ -102,35 +103,6 @@ def query(pairs: int, rows: int, directory: Path | None) -> None:
     from edge_store.bench import bench_query
 
     measure(directory, lambda folder: bench_query(folder, rows=rows, pairs=pairs, say=say))
-
-
-@bench.command()
-@click.option(
-    "--rows", type=AT_LEAST_ONE, default=1_000_000, show_default=True,
-    help="Results to ask; a million and their index take two gigabytes and some minutes.",
-)  # fmt: skip
-@click.option(
-    "--rate", type=AT_LEAST_ONE, default=300, show_default=True,
-    help="Results a second that the indexer follows.",
-)  # fmt: skip
-@click.option(
-    "--seconds", type=click.FloatRange(min=1), default=30.0, show_default=True,
-    help="For so long.",
-)  # fmt: skip
-@dir_option
-def search(rows: int, rate: int, seconds: float, directory: Path | None) -> None:
-    """Measure full-text search over many results, and its indexer beside a writer.
-
-    \b
-    Example:
-      edge-store bench search --rows 100000
-    """
-    from edge_store.bench.search import bench_search
-
-    measure(
-        directory,
-        lambda folder: bench_search(folder, rows=rows, seconds=seconds, rate=rate, say=say),
-    )
 
 
 @bench.command()
@@ -427,3 +399,4 @@ def measure(
 
 
 bench.add_command(logs)
+bench.add_command(search)
