@@ -30,7 +30,7 @@ def box() -> Iterator[Searched]:
         searched.close()
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(texts, texts, st.data())
 @example("xab日本x", "", None)
 @example("1ガ1", "", None)
@@ -52,7 +52,7 @@ def test_a_part_of_a_stored_text_finds_it(
     assert seq in [each.seq for each in found.found]
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(texts, st.data())
 def test_a_word_of_a_stored_text_finds_it(box: Searched, text: str, data: st.DataObject) -> None:
     seq = box.add(text)
@@ -63,7 +63,7 @@ def test_a_word_of_a_stored_text_finds_it(box: Searched, text: str, data: st.Dat
     assert seq in [each.seq for each in box.ask(phrase(word), limit=LIMIT, is_newest=True).found]
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(asks)
 def test_whatever_is_asked_is_answered_or_refused(box: Searched, text: str) -> None:
     try:
