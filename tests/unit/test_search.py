@@ -210,7 +210,7 @@ def test_a_snippet_of_a_long_text_is_cut_at_words(tmp_path: Path) -> None:
 
 
 def test_each_character_folds_by_itself_and_for_good() -> None:
-    for code in range(0x110000):
+    for code in range(0x20000):  # nothing beyond has a case or a decomposition, but variants of Han
         if not 0xD800 <= code < 0xE000:
             folded = fold("é" + chr(code))[1:]  # never by the short way of ASCII
             assert len(folded) <= 1
