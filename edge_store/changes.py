@@ -12,6 +12,7 @@ from edge_store.logs.pins import Pin, pin
 from edge_store.queue.entries import Retry, Switch, retry_lines, set_switch
 from edge_store.repair import ApplyRepairs, apply_repairs
 from edge_store.result import Record
+from edge_store.saved import RemoveQuery, SaveQuery, remove_query, save_query
 from edge_store.sinks.orders import RetrySink, SkipSink, retry_sink, skip_sink
 
 __all__ = ["CHANGES", "Change"]
@@ -32,6 +33,8 @@ CHANGES: Mapping[str, Change] = {
     "keys.revoke": Change(RevokeKey, revoke_key),
     "logs.pin": Change(Pin, pin),
     "repair.apply": Change(ApplyRepairs, apply_repairs),
+    "queries.remove": Change(RemoveQuery, remove_query),
+    "queries.save": Change(SaveQuery, save_query),
     "queue.retry": Change(Retry, retry_lines),
     "queue.switch": Change(Switch, set_switch),
     "sinks.retry": Change(RetrySink, retry_sink),
