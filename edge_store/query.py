@@ -64,7 +64,8 @@ class QueryResult(Record, frozen=True, kw_only=True):
 
     def batches(self) -> Iterator[list[tuple[Any, ...]]]:
         """All rows, as ``Answer`` gives them."""
-        yield self.rows
+        if self.rows:
+            yield self.rows
 
 
 class Values(dict[str, Any]):

@@ -93,9 +93,6 @@ def shadows(
     """Make a view for each of the relations: with its columns, whatever there is in ``database``,
     and of the chosen results only. What belongs to results is narrowed where ``statement`` names
     it: a view joins it to results, which are.
-
-    Raises:
-        StoreError: never; but what SQLite raises is the driver's.
     """
     words = set(WORD.findall(statement.lower()))
     made: list[str] = []

@@ -20,7 +20,8 @@ JSON = frozenset({"nl", "json"})
 TABULATE = (
     "asciidoc", "colon_grid", "double_grid", "double_outline", "fancy_grid", "fancy_outline",
     "github", "grid", "heavy_grid", "heavy_outline", "html", "jira", "latex", "latex_booktabs",
-    "latex_longtable", "latex_raw", "mediawiki", "mixed_grid", "mixed_outline", "moinmoin", "orgtbl", "outline",
+    "latex_longtable", "latex_raw", "mediawiki", "mixed_grid", "mixed_outline", "moinmoin",
+    "orgtbl", "outline",
     "pipe", "plain", "presto", "pretty", "psql", "rounded_grid", "rounded_outline", "rst",
     "simple", "simple_grid", "simple_outline", "textile", "youtrack",
 )  # fmt: skip

@@ -169,4 +169,8 @@ def _alignment(column: Iterable[Any]) -> str:
 
 
 def _whole(value: Any) -> str:
-    return _shown(" ".join(value.splitlines())) if isinstance(value, str) else _cell(value)
+    return (
+        _shown(" ".join(value.expandtabs(1).splitlines()))
+        if isinstance(value, str)
+        else _cell(value)
+    )

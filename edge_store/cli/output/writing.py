@@ -114,9 +114,21 @@ def _parsed(value: Any) -> Any:
         data = value.encode()
         msgspec.json.decode(data, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return value
+        if not _is_json(value):
+            return value
     # In JSON, a line break as such is white space between two tokens.
     return msgspec.Raw(data.replace(b"\n", b" ").replace(b"\r", b" "))
+
+
+def _is_json(text: str) -> bool:
+    """Whether it is, also where a lone surrogate is escaped in it, which msgspec does not take."""
+    import json
+
+    try:
+        json.loads(text, parse_constant=int)  # NaN is none: int() raises
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def plain(value: Any) -> Any:
