@@ -11,6 +11,7 @@ import click
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.query_saved import ls, rm, save
+from edge_store.cli.query_words import complete_statement
 from edge_store.cli.selecting import selection_of, selection_options
 from edge_store.cli.values import Bounds, bound, bound_options, tell_unused, value_options
 
@@ -45,7 +46,9 @@ class QueryGroup(click.Group):
 @click.group(
     cls=QueryGroup, invoke_without_command=True, no_args_is_help=False, subcommand_metavar=""
 )
-@click.argument("statement", metavar="[SQL|@NAME|-]", required=False)
+@click.argument(
+    "statement", metavar="[SQL|@NAME|-]", required=False, shell_complete=complete_statement
+)
 @click.option(
     "--db", "dbs", type=click.Path(path_type=Path), multiple=True,
     help="A database file, as restored or pulled. Given again, boxes are asked as one, with a "

@@ -21,7 +21,8 @@ from edge_store.query import QueryResult, answering
 from edge_store.sqlite import driver
 
 SPECIAL = ("\x00", "\ud800".encode("unicode_escape").decode(), "\r\n", "\u200f\u05d0\u202e", "👩‍🚀",
-           "漢", '""', ",\t;", "'", " x ", "\u2028", "inf", "null", "0", "\x1b[2J", "\x85")  # fmt: skip
+           "漢", '""', ",\t;", "'", " x ", "\u2028", "inf", "null", "0", "\x1b[2J",
+           "\x85")  # fmt: skip
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.lists(
     st.sampled_from(SPECIAL), max_size=4
 ).map("".join)
