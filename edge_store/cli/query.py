@@ -88,7 +88,7 @@ def query(  # noqa: PLR0913  (one parameter per option)
       edge-store query "select id from results where latency_ms / 1000 > :s" -p s 1.5
       edge-store query "select id from results where metadata->>'order' = :o" --text o 17
       echo "select * from usage_by_day" | edge-store query - --csv
-      edge-store query save slow "select id from results where latency_ms > :ms"
+      edge-store query save slow "select id, latency_ms from results where latency_ms > :ms"
       edge-store query @slow -p ms 5000 --json
     """
     chosen = chosen_format(fmt, sys.stdout)

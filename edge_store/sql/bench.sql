@@ -43,3 +43,9 @@ DROP INDEX results_by_model_and_hour
 
 -- name: bench_drop_stored
 DROP INDEX results_stored
+
+-- name: bench_nothing
+SELECT 1 AS one
+
+-- name: bench_narrow
+SELECT seq, status, created_at, latency_ms, input_tokens FROM results
