@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from support.records import make_result, new_database
+from support.soak.faults import undo_newest_migration
 
 from edge_store.api.routes import GENERATING
 from edge_store.chain import verify_chain
@@ -78,7 +79,7 @@ def test_older_copy_of_an_older_schema_is_migrated_to_forget(tmp_path: Path) -> 
     newest, older = tmp_path / "box-a.db", tmp_path / "box-a.2026-11-01T000000Z.db"
     all_ = results(3)
     connection = box(older, *all_)
-    before_the_last(connection)
+    assert undo_newest_migration(connection)
     connection.close()
     connection = box(newest, *all_)
     assert forget_in_all(newest, older_copies(newest)) == (0, ())
@@ -88,14 +89,6 @@ def test_older_copy_of_an_older_schema_is_migrated_to_forget(tmp_path: Path) -> 
     assert forget_in_all(newest, older_copies(newest)) == (1, ())
     assert schema_of(older) == SCHEMA_VERSION
     assert b"answer 2" not in older.read_bytes()
-
-
-def before_the_last(connection: Connection) -> None:
-    """Take the last migration back."""
-    for table in ("sinks", "sink_letters"):
-        connection.execute(f"DROP TABLE {table}")
-    connection.execute("DELETE FROM _sqlite_migrations WHERE name = '0010_sinks'")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
 
 
 def schema_of(path: Path) -> Any:
