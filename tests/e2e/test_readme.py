@@ -71,7 +71,7 @@ def test_readme_commands_do_what_it_says(tmp_path: Path) -> None:
     assert "2 results of" in restored
     assert "checked: every page" in restored
     assert "1 of 1 boxes" in done.stderr
-    assert '"results": 2' in restored
+    assert '"results":2' in restored
     assert "otherbox" in initialised
 
 
