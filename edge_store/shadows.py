@@ -117,7 +117,7 @@ def narrowed(connection: Connection, selection: Selection, statement: str) -> It
         each
         for each in relations_of(connection, "main")
         if each.name == "results"
-        or (each.is_view and each.name not in ACCOUNTS)
+        or each.is_view
         or (each.name in OF_RESULTS and each.name in words)
     ]
     connection.execute("PRAGMA query_only = 0")  # the file itself is opened read-only

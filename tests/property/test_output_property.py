@@ -26,7 +26,11 @@ SPECIAL = ("\x00", "\ud800".encode("unicode_escape").decode(), "\r\n", "\u200f\u
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.lists(
     st.sampled_from(SPECIAL), max_size=4
 ).map("".join)
-NUMBER = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.sampled_from([1e308])
+NUMBER = (
+    st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.sampled_from([1e308, math.inf, -math.inf, 2**63 - 1])
+)
 VALUE = st.none() | NUMBER | TEXT | st.binary(max_size=8)
 ROWS = st.integers(1, 4).flatmap(
     lambda width: st.lists(st.tuples(*[VALUE] * width), min_size=1, max_size=4)
@@ -91,9 +95,11 @@ def test_raw_gives_back_every_text(texts: list[str]) -> None:
     assert through_sqlite(rows, "raw", raw="c0") == "".join(f"{text}\n" for text in texts)
 
 
+# With lone surrogates, which JSON can escape.
+ANY_TEXT = st.text(st.characters() | st.sampled_from("\ud800\udfff\n"), max_size=6)
 DOCUMENT = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=6),
+    | ANY_TEXT,
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
