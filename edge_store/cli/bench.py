@@ -105,18 +105,11 @@ def query(pairs: int, rows: int, directory: Path | None) -> None:
 
 
 @bench.command()
-@click.option(
-    "--rows", type=AT_LEAST_ONE, default=1_000_000, show_default=True,
-    help="Results to write out; a million take a gigabyte and some minutes.",
-)  # fmt: skip
-@click.option(
-    "--rounds", type=AT_LEAST_ONE, default=5, show_default=True,
-    help="Times that each program writes them.",
-)  # fmt: skip
+@click.option("--rows", type=AT_LEAST_ONE, default=1_000_000, help="Results to write.")
+@click.option("--rounds", type=AT_LEAST_ONE, default=5, help="Times that each writes them.")
 @dir_option
 def rows(rows: int, rounds: int, directory: Path | None) -> None:
-    """Measure the start of `edge-store query` and how fast it writes rows, beside sqlite3 and
-    sqlite-utils.
+    """Measure how `edge-store query` starts and writes rows, beside sqlite3 and sqlite-utils.
 
     \b
     Example:
@@ -124,7 +117,7 @@ def rows(rows: int, rounds: int, directory: Path | None) -> None:
     """
     from edge_store.bench.rows import bench_rows
 
-    _measure(directory, lambda folder: bench_rows(folder, rows=rows, rounds=rounds, say=_say))
+    measure(directory, lambda folder: bench_rows(folder, rows=rows, rounds=rounds, say=say))
 
 
 @bench.command()
