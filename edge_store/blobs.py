@@ -6,7 +6,6 @@ hold anything that looks like one. Only what encodes again to the bytes that wer
 Each body is split once, before it is queued to be written.
 """
 
-import asyncio
 from binascii import Error, a2b_base64, b2a_base64
 from collections.abc import Iterable
 from hashlib import sha256
@@ -60,6 +59,8 @@ async def taken_out(record: Splits, body: bytes) -> None:
     that no COMMIT waits for that.
     """
     if len(body) > INLINE_BYTES_MAX:
+        import asyncio  # noqa: PLC0415  (a fifth of the start of a command that reads)
+
         await asyncio.to_thread(getattr, record, "split_body")
     else:
         _ = record.split_body

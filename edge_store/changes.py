@@ -13,6 +13,7 @@ from edge_store.queue.entries import Retry, Switch, retry_lines, set_switch
 from edge_store.repair import ApplyRepairs, apply_repairs
 from edge_store.result import Record
 from edge_store.retention.changes import RETENTION_CHANGES
+from edge_store.saved import RemoveQuery, SaveQuery, remove_query, save_query
 from edge_store.search.file import DropIndex, drop_for_rebuild
 from edge_store.sinks.orders import RetrySink, SkipSink, retry_sink, skip_sink
 
@@ -35,6 +36,8 @@ CHANGES: Mapping[str, Change] = {
     "logs.pin": Change(Pin, pin),
     "repair.apply": Change(ApplyRepairs, apply_repairs),
     "search.drop": Change(DropIndex, drop_for_rebuild),
+    "queries.remove": Change(RemoveQuery, remove_query),
+    "queries.save": Change(SaveQuery, save_query),
     "queue.retry": Change(Retry, retry_lines),
     "queue.switch": Change(Switch, set_switch),
     **{name: Change(*change) for name, change in RETENTION_CHANGES.items()},

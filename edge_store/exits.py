@@ -3,6 +3,7 @@
 __all__ = [
     "CONFIG",
     "CORRUPT",
+    "EMPTY",
     "ENGINE",
     "FAILURE",
     "NOT_OURS",
@@ -12,6 +13,7 @@ __all__ = [
 ]
 
 FAILURE = 1
+EMPTY = 3  # with --fail-empty: no rows
 CONFIG = 78  # sysexits.h EX_CONFIG
 CORRUPT = 65  # EX_DATAERR
 NOT_OURS = 66  # EX_NOINPUT: the file is not what it should be

@@ -2,25 +2,31 @@
 
 Four walls, each enough for most accidents: ``mode=ro``, ``query_only``, an authorizer that allows
 reading only, and a deadline checked by SQLite itself. A cut result says that it is cut.
+``answering`` gives rows as they come, in batches; ``run_query`` holds them.
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 from edge_store.errors import QueryRefused
+from edge_store.nearest import what_there_is
 from edge_store.result import Record
 from edge_store.sqlite import Connection, driver
 
 __all__ = [
-    "LISTED", "SQL_CHARS_MAX", "TIMEOUT_S_MAX", "QueryResult", "bounded", "run_query",
-    "unique_names", "without_value",
+    "LISTED", "SQL_CHARS_MAX", "TIMEOUT_S_MAX", "Answer", "QueryResult", "answering", "bounded",
+    "run_query", "unique_names", "without_value",
 ]  # fmt: skip
 
 STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps; about a millisecond
 SQL_CHARS_MAX = 100_000
 RESULT_BYTES_MAX = 128 * 1024 * 1024  # of text and blobs: the daemon lives in the same memory
 TIMEOUT_S_MAX = 24 * 3600
+BATCH_ROWS_MIN, BATCH_ROWS_MAX = 16, 1024  # the first rows come soon, the others cheaply
+BATCH_BYTES = 4 * 1024 * 1024  # about so much of texts and blobs
 
 READING = frozenset(
     {driver.SQLITE_SELECT, driver.SQLITE_READ, driver.SQLITE_FUNCTION, driver.SQLITE_RECURSIVE}
@@ -56,6 +62,11 @@ class QueryResult(Record, frozen=True, kw_only=True):
     is_cut: bool
     unused: tuple[str, ...] = ()
 
+    def batches(self) -> Iterator[list[tuple[Any, ...]]]:
+        """All rows, as ``Answer`` gives them."""
+        if self.rows:
+            yield self.rows
+
 
 class Values(dict[str, Any]):
     """The values of ``:NAME``, by name. The driver asks it for each that a statement has."""
@@ -88,15 +99,89 @@ def _authorize(
     return driver.SQLITE_DENY
 
 
-def run_query(
+class Deadline:
+    """When a statement must end. The time between its batches is not its own."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self.at = time.monotonic() + timeout_s
+
+    def is_past(self) -> bool:
+        """For SQLite: whether to stop."""
+        return time.monotonic() > self.at
+
+
+class Answer:
+    """Rows as they come, of ``answering``. ``is_cut``, ``count`` and ``unused`` are true of what
+    has been taken.
+    """
+
+    def __init__(
+        self, connection: Connection, statement: str, values: Values, rows_max: int, until: Deadline
+    ) -> None:
+        self._connection, self._statement, self._values = connection, statement, values
+        self._rows_max, self._until = rows_max, until
+        self.count, self.is_cut = 0, False
+        self._cursor = self._ask()
+        if self._cursor.description is None:
+            raise QueryRefused(
+                "the SQL holds no statement", hint='as in "select * from generations"'
+            )
+        self.columns = unique_names(column[0] for column in self._cursor.description)
+        self._is_fresh = True
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Names of values that the statement does not ask for."""
+        return tuple(sorted(self._values.keys() - self._values.asked))
+
+    def batches(self) -> Iterator[list[tuple[Any, ...]]]:
+        """All rows up to the cap, some at a time. Called again, the statement is run again.
+
+        Raises:
+            QueryRefused: it failed on the way, or ran too long.
+        """
+        if not self._is_fresh:
+            self._cursor = self._ask()
+        self._is_fresh, self.count, self.is_cut = False, 0, False
+        size = BATCH_ROWS_MIN
+        while rows := self._take(min(size, self._rows_max - self.count)):
+            self.count += len(rows)
+            size = min(BATCH_ROWS_MAX, 2 * size, max(1, BATCH_BYTES // (_bytes(rows[-1]) + 1)))
+            paused = time.monotonic()
+            yield rows
+            self._until.at += time.monotonic() - paused
+        self.is_cut = self.count == self._rows_max and bool(self._take(1))
+        self._cursor.close()
+
+    def _ask(self) -> Any:
+        with self._refusing():
+            return self._connection.execute(self._statement, self._values)
+
+    def _take(self, size: int) -> list[tuple[Any, ...]]:
+        with self._refusing():
+            return self._cursor.fetchmany(size) if size else []
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        # Warning: two statements, before Python 3.12; the last two: values that cannot be bound
+        except (driver.Error, driver.Warning, ValueError, OverflowError) as exc:
+            raise _refusal(exc, self._connection, self._statement, self._until) from exc
+
+
+@contextmanager
+def answering(
     connection: Connection,
     statement: str,
     params: Mapping[str, Any] | None = None,
     *,
     rows_max: int,
     timeout_s: float,
-) -> QueryResult:
-    """Run one statement that only reads.
+) -> Iterator[Answer]:
+    """One statement that only reads, as it answers. ``timeout_s`` is SQLite's alone: not of who
+    takes the rows.
 
     Raises:
         QueryRefused: it does not parse, would write, or ran longer than ``timeout_s``.
@@ -105,27 +190,37 @@ def run_query(
         raise QueryRefused(f"a time limit of {timeout_s} s is not between 0 and {TIMEOUT_S_MAX}")
     if len(statement) > SQL_CHARS_MAX:
         raise QueryRefused(f"the SQL has {len(statement)} characters; {SQL_CHARS_MAX} are allowed")
-    deadline = time.monotonic() + timeout_s
+    until = Deadline(timeout_s)
     connection.set_authorizer(_authorize)
-    connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_CHECKS)
+    connection.set_progress_handler(until.is_past, STEPS_BETWEEN_CHECKS)
     try:
-        values = Values(params)
-        cursor = connection.execute(statement, values)
-        if cursor.description is None:
-            raise QueryRefused(
-                "the SQL holds no statement", hint='as in "select * from generations"'
-            )
-        rows, is_cut = bounded(cursor, rows_max)
-        columns = unique_names(column[0] for column in cursor.description)
-        cursor.close()
-    # Warning: two statements, before Python 3.12; the last two: values that cannot be bound
-    except (driver.Error, driver.Warning, ValueError, OverflowError) as exc:
-        raise _refusal(exc, timeout_s) from exc
+        yield Answer(connection, statement, Values(params), rows_max, until)
     finally:
         connection.set_progress_handler(None, 0)
         connection.set_authorizer(None)
-    unused = tuple(sorted(values.keys() - values.asked))
-    return QueryResult(columns=columns, rows=rows, is_cut=is_cut, unused=unused)
+
+
+def run_query(
+    connection: Connection,
+    statement: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    rows_max: int,
+    timeout_s: float,
+) -> QueryResult:
+    """Run one statement that only reads, and hold its rows.
+
+    Raises:
+        QueryRefused: it does not parse, would write, or ran longer than ``timeout_s``.
+    """
+    with answering(connection, statement, params, rows_max=rows_max, timeout_s=timeout_s) as answer:
+        rows, is_cut = bounded(chain.from_iterable(answer.batches()), rows_max)
+        return QueryResult(
+            columns=answer.columns,
+            rows=rows,
+            is_cut=is_cut or answer.is_cut,
+            unused=answer.unused,
+        )
 
 
 def bounded(cursor: Iterable[tuple[Any, ...]], rows_max: int) -> tuple[list[tuple[Any, ...]], bool]:
@@ -136,7 +231,7 @@ def bounded(cursor: Iterable[tuple[Any, ...]], rows_max: int) -> tuple[list[tupl
         if len(rows) == rows_max or size > RESULT_BYTES_MAX:
             return rows, True
         rows.append(row)
-        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        size += _bytes(row)
     return rows, False
 
 
@@ -152,11 +247,18 @@ def unique_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _refusal(exc: Exception, timeout_s: float) -> QueryRefused:
+def _bytes(row: tuple[Any, ...]) -> int:
+    return sum(len(value) for value in row if isinstance(value, str | bytes))
+
+
+def _refusal(
+    exc: Exception, connection: Connection, statement: str, until: Deadline
+) -> QueryRefused:
     match getattr(exc, "sqlite_errorcode", None):
         case driver.SQLITE_INTERRUPT:
             return QueryRefused(
-                f"the query took longer than {timeout_s:g} s", hint="narrow it, or raise --timeout"
+                f"the query took longer than {until.timeout_s:g} s",
+                hint="narrow it, or raise --timeout",
             )
         case driver.SQLITE_AUTH | driver.SQLITE_READONLY:
             return QueryRefused(
@@ -172,5 +274,5 @@ def _refusal(exc: Exception, timeout_s: float) -> QueryRefused:
         case _:
             return QueryRefused(
                 f"the query failed: {exc}",
-                hint=LISTED,
+                hint=what_there_is(connection, statement, str(exc)) or LISTED,
             )

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 from urllib.parse import quote
 
-import aiosqlite
-
 from edge_store.errors import (
     Corrupt,
     DiskFull,
@@ -28,6 +26,8 @@ from edge_store.place import Place
 
 if TYPE_CHECKING:
     import sqlite3 as driver  # the same interface, and the one with annotations
+
+    import aiosqlite
 else:
     try:
         from pysqlite3 import dbapi2 as driver
@@ -326,7 +326,9 @@ class DatabaseThread:
     _all_open: ClassVar[set["DatabaseThread"]] = set()
     _place: Place | None = None
 
-    def __init__(self, connection: aiosqlite.Connection, connect: Callable[[], Connection]) -> None:
+    def __init__(
+        self, connection: "aiosqlite.Connection", connect: Callable[[], Connection]
+    ) -> None:
         self._connection = connection
         self._connect = connect
         self._all_open.add(self)
@@ -338,6 +340,8 @@ class DatabaseThread:
         """Start the thread and call ``connect`` on it. Raises what ``connect`` raises. ``path``: of
         the file, for ``require_in_place``.
         """
+        import aiosqlite  # noqa: PLC0415  (with asyncio, a fifth of the start of a command)
+
         opened = cls(await aiosqlite.Connection(connect, 64), connect)
         opened._place = None if path is None else Place(path)
         return opened

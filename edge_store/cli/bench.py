@@ -106,6 +106,22 @@ def query(pairs: int, rows: int, directory: Path | None) -> None:
 
 
 @bench.command()
+@click.option("--rows", type=AT_LEAST_ONE, default=1_000_000, help="Results to write.")
+@click.option("--rounds", type=AT_LEAST_ONE, default=5, help="Times that each writes them.")
+@dir_option
+def rows(rows: int, rounds: int, directory: Path | None) -> None:
+    """Measure how `edge-store query` starts and writes rows, beside sqlite3 and sqlite-utils.
+
+    \b
+    Example:
+      edge-store bench rows --rows 100000
+    """
+    from edge_store.bench.rows import bench_rows
+
+    measure(directory, lambda folder: bench_rows(folder, rows=rows, rounds=rounds, say=say))
+
+
+@bench.command()
 @click.option(
     "--rows", type=AT_LEAST_ONE, default=200_000, show_default=True, help="Results in the file.",
 )  # fmt: skip

@@ -9,8 +9,7 @@ import click
 
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
-from edge_store.cli.query import ROWS_MAX
-from edge_store.cli.values import POSITIVE, bound, tell_unused, value_options
+from edge_store.cli.values import Bounds, bound, bound_options, tell_unused, value_options
 
 if TYPE_CHECKING:
     from edge_store.fleet.query import FleetAnswer
@@ -57,13 +56,7 @@ def chosen_lake(registry: "Registry", lake_url: str | None, *, live: bool) -> st
 @click.argument("statement", metavar="SQL")
 @source_options
 @value_options
-@click.option(
-    "--limit", type=click.IntRange(min=1, max=ROWS_MAX), default=10_000, show_default=True,
-    help="Most rows to print.",
-)  # fmt: skip
-@click.option(
-    "--timeout", type=POSITIVE, default=60.0, show_default=True, help="Most seconds to run."
-)
+@bound_options(timeout_s=60.0)
 @output_options
 def query(  # noqa: PLR0913  (one parameter per option)
     statement: str,
@@ -71,8 +64,7 @@ def query(  # noqa: PLR0913  (one parameter per option)
     lake_url: str | None,
     params: tuple[tuple[str, str], ...],
     texts: tuple[tuple[str, str], ...],
-    limit: int,
-    timeout: float,
+    bounds: Bounds,
     fmt: str | None,
     *,
     live: bool,
@@ -93,24 +85,20 @@ def query(  # noqa: PLR0913  (one parameter per option)
     from edge_store.fleet.centre import Centre, saved_query
     from edge_store.fleet.registry import load_registry
 
+    chosen = chosen_format(fmt, sys.stdout)
     registry = load_registry(folder)
     centre = Centre(folder=folder, lake_url=chosen_lake(registry, lake_url, live=live))
     with interruptible():
         answer = centre.ask(
             saved_query(registry, statement),
             bound(params, texts),
-            rows_max=limit,
-            timeout_s=timeout,
+            rows_max=bounds.rows(held=True),
+            timeout_s=bounds.timeout_s,
         )
-    write_rows(answer.result, chosen_format(fmt, sys.stdout), sys.stdout)
+    write_rows(answer.result, chosen, sys.stdout)
     tell_unused(answer.result.unused)
-    if answer.result.is_cut:
-        click.echo(
-            f"edge-store: only the first {len(answer.result.rows)} rows; narrow it, or raise "
-            f"--limit (now {limit})",
-            err=True,
-        )
     leave_if_unread(answer)
+    bounds.end(len(answer.result.rows), is_cut=answer.result.is_cut)
 
 
 def leave_if_unread(answer: "FleetAnswer | FleetStats | Found") -> None:

@@ -13,6 +13,7 @@ from edge_store.cli.logs_show import show
 from edge_store.cli.logs_tail import tail
 from edge_store.cli.logs_text import opened, tabled
 from edge_store.cli.output import chosen_format, output_options, write_rows
+from edge_store.cli.search import reindex, search
 from edge_store.cli.selecting import selection_of, selection_options
 from edge_store.cli.target import target_options
 from edge_store.cli.values import POSITIVE
@@ -81,5 +82,5 @@ def ls(
         click.echo(f"edge-store: the newest {limit}; --limit shows more", err=True)
 
 
-for command in (show, tail, rm, pin, unpin, diff, replay):
+for command in (show, tail, search, reindex, rm, pin, unpin, diff, replay):
     logs.add_command(command)

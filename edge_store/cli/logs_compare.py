@@ -91,7 +91,7 @@ def replay(  # noqa: PLR0913  (one parameter per option)
     from edge_store.logs.find import find_id, load
     from edge_store.logs.replay import route_of, send
 
-    if db is not None and url is None:
+    if db is not None and config is None and url is None:
         raise click.UsageError("a file alone has no daemon: give --url")
     with opened(db, config) as connection:
         result = load(connection, find_id(connection, result_id)).result

@@ -44,6 +44,7 @@ COMMANDS = {
     "alerts": "alerts",
     "sinks": "sinks",
     "config": "config",
+    "completion": "completion",
     "replica": "replica",
     "fleet": "fleet",
     "demo": "demo",
@@ -122,6 +123,8 @@ def main() -> None:
     """The console script. Exits with the error's own code: 78 for a wrong configuration."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII
+    if "_EDGE_STORE_COMPLETE" in os.environ:
+        importlib.import_module("edge_store.cli.completion")  # which knows what shells make of @
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as exc:

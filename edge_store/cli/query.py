@@ -1,86 +1,220 @@
-"""``edge-store query``: read-only SQL on the live database, or on any restored or pulled file."""
+"""``edge-store query``: read-only SQL on the live database, or on any restored or pulled files."""
 
 import sys
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_store.cli.archive import beside_archive
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
-from edge_store.cli.target import chosen_database, target_options
-from edge_store.cli.values import POSITIVE, bound, tell_unused, value_options
+from edge_store.cli.query_saved import ls, rm, save
+from edge_store.cli.query_words import complete_statement
+from edge_store.cli.selecting import selection_of, selection_options
+from edge_store.cli.values import Bounds, bound, bound_options, tell_unused, value_options
+
+if TYPE_CHECKING:
+    from edge_store.query import Answer
+    from edge_store.selection import Selection
+    from edge_store.sqlite import Connection
 
 __all__ = ["query"]
 
-ROWS_MAX = 10_000_000
+STDIN = "-"
+HELD = frozenset({"table", "vertical", "fmt"})  # for people, who read a few
 
 
-@click.command()
-@click.argument("statement", metavar="[SQL]", required=False)
-@target_options
-@value_options
-@click.option(
-    "--limit", type=click.IntRange(min=1, max=ROWS_MAX), default=10_000, show_default=True,
-    help="Most rows to print.",
-)  # fmt: skip
-@click.option(
-    "--timeout", type=POSITIVE, default=10.0, show_default=True, help="Most seconds to run."
+class QueryGroup(click.Group):
+    """A command that takes SQL, or one of a few words that no SQL begins with."""
+
+    allow_interspersed_args = True
+    allow_extra_args = False
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:  # fmt: skip
+        """That of the subcommand, where the first argument names one."""
+        if args and args[0] in self.commands:
+            name = f"{info_name} {args[0]}"
+            return self.commands[args[0]].make_context(name, args[1:], parent=parent, **extra)
+        return super().make_context(info_name, args, parent=parent, **extra)
+
+
+@click.group(
+    cls=QueryGroup, invoke_without_command=True, no_args_is_help=False, subcommand_metavar=""
 )
+@click.argument(
+    "statement", metavar="[SQL|@NAME|-]", required=False, shell_complete=complete_statement
+)
+@click.option(
+    "--db", "dbs", type=click.Path(path_type=Path), multiple=True,
+    help="A database file, as restored or pulled. Given again, boxes are asked as one, with a "
+    "column device_id.",
+)  # fmt: skip
+@click.option("--config", help="The box's edge-store.toml, or its folder.")
+@value_options
+@selection_options("since", "until", "model", "status")
+@bound_options(timeout_s=10.0)
+@click.option("--explain", is_flag=True, help="How SQLite would answer, instead of the answer.")
 @click.option(
     "--with-archive", is_flag=True, help="Also what retention has archived: docs/retention.md."
 )
 @output_options
 def query(  # noqa: PLR0913  (one parameter per option)
     statement: str | None,
-    db: Path | None,
+    dbs: tuple[Path, ...],
     config: str | None,
     params: tuple[tuple[str, str], ...],
     texts: tuple[tuple[str, str], ...],
-    limit: int,
-    timeout: float,
+    bounds: Bounds,
     fmt: str | None,
     *,
+    explain: bool,
     with_archive: bool,
+    **given: Any,
 ) -> None:
-    """Run one read-only SQL statement. Without SQL: the newest results.
+    """Run one read-only SQL statement; - reads it, @NAME is a saved one. Without: the newest
+    results.
 
     The views are the query API: generations, usage_by_hour, usage_by_day, completeness,
     completeness_by_day, v_openai, v_otel, sglang_inference_results. It works while the daemon runs.
+    --since, --until, --model and --status narrow results and all that belongs to them. Exits 1 on
+    an error, 2 on wrong usage.
 
     \b
     Example:
       edge-store query "select status, count(*) from results group by 1"
+      edge-store query --since 2h --status failed --vertical
       edge-store query "select * from generations where id = :id" -p id 0190…
       edge-store query "select id from results where latency_ms / 1000 > :s" -p s 1.5
       edge-store query "select id from results where metadata->>'order' = :o" --text o 17
+      echo "select * from usage_by_day" | edge-store query - --csv
+      edge-store query save slow "select id, latency_ms from results where latency_ms > :ms"
+      edge-store query @slow -p ms 5000 --json
     """
-    from edge_store.query import run_query
-    from edge_store.sql import sql
+    chosen = chosen_format(fmt, sys.stdout)
+    files, configured = _files(dbs, config)
+    selection = selection_of(given)
+    values = bound(params, texts)
+    if with_archive and (dbs or selection.values):
+        raise click.UsageError(
+            "--with-archive is for a box's own database, whole: give --config, and the filters in "
+            "the SQL"
+        )
+    with interruptible(), ExitStack() as stack:
+        text = _statement(statement, files, configured)
+        reading = (
+            beside_archive(config) if with_archive else _reading(files, text, values, selection)
+        )
+        connection = stack.enter_context(reading)
+        if chosen == "parquet":  # which goes through the rows twice
+            _hold(connection)
+        answer = stack.enter_context(_asked(connection, text, values, bounds, chosen, explain))
+        if explain and fmt is None:
+            _write_plan(answer)
+        else:
+            write_rows(answer, chosen, sys.stdout)
+        unused, count, is_cut = answer.unused, answer.count, answer.is_cut
+    tell_unused(unused)
+    bounds.end(count, is_cut=is_cut)
+
+
+query.add_command(save)
+query.add_command(ls)
+query.add_command(rm)
+
+
+def _files(dbs: tuple[Path, ...], config: str | None) -> tuple[tuple[Path, ...], Mapping[str, str]]:
+    """The databases, and the queries of the configuration where it names them."""
+    if dbs and config is not None:
+        raise click.UsageError("give --db or --config, not both: each names a database")
+    if dbs:
+        return dbs, {}
+    from edge_store.config import load
+
+    settings = load(config).config
+    return (Path(settings.store.path),), settings.queries
+
+
+def _statement(given: str | None, files: tuple[Path, ...], configured: Mapping[str, str]) -> str:
+    """The SQL that is meant."""
+    if given is None:
+        from edge_store.sql import sql
+
+        return sql("select_newest")
+    if given == STDIN:
+        return sys.stdin.read()
+    if not given.startswith("@"):
+        return given
+    from edge_store.saved import named_query
     from edge_store.sqlite import open_reader
 
-    if with_archive and db is not None:
-        raise click.UsageError("--with-archive is for a box's own database: give --config")
-    with interruptible():
-        opened = (
-            beside_archive(config)
-            if with_archive
-            else closing(open_reader(chosen_database(db, config)))
-        )
-        with opened as connection:
-            result = run_query(
-                connection,
-                sql("select_newest") if statement is None else statement,
-                bound(params, texts),
-                rows_max=limit,
-                timeout_s=timeout,
-            )
-    write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
-    tell_unused(result.unused)
-    if result.is_cut:
-        click.echo(
-            f"edge-store: only the first {len(result.rows)} rows; narrow it, or raise --limit "
-            f"(now {limit})",
-            err=True,
-        )
+    connection = open_reader(files[0])
+    try:
+        return named_query(given[1:], configured, connection)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _reading(
+    files: tuple[Path, ...], statement: str, values: Mapping[str, Any], selection: "Selection"
+) -> Iterator["Connection"]:
+    """What the statement is asked of: the file, or the union of several; of the chosen results."""
+    if len(files) == 1:
+        from edge_store.sqlite import open_reader
+
+        connection = open_reader(files[0])
+        try:
+            if selection.values:
+                from edge_store.shadows import narrowed
+
+                with narrowed(connection, selection, statement):
+                    yield connection
+            else:
+                yield connection
+        finally:
+            connection.close()
+        return
+    from edge_store.fleet.query import united
+
+    with united(files, statement, values, selection=selection, any_name=True) as union:
+        for each in union.unread:
+            click.echo(f"edge-store: {each.error}", err=True)
+        if union.unread:
+            sys.exit(1)
+        yield union.connection
+
+
+def _hold(connection: "Connection") -> None:
+    from edge_store.sql import sql
+
+    connection.execute(sql("begin_reading"))
+
+
+def _asked(
+    connection: "Connection", statement: str, values: Mapping[str, Any], bounds: Bounds,
+    chosen: str, is_explained: bool,  # noqa: FBT001
+) -> Any:  # fmt: skip
+    from edge_store.query import answering
+
+    return answering(
+        connection,
+        f"EXPLAIN QUERY PLAN {statement}" if is_explained else statement,
+        values,
+        rows_max=bounds.rows(held=chosen in HELD),
+        timeout_s=bounds.timeout_s,
+    )
+
+
+def _write_plan(answer: "Answer") -> None:
+    """The plan as a tree: what is scanned, and what is found by an index."""
+    rows = [row for batch in answer.batches() for row in batch]
+    depths = {0: 0}
+    for number, parent, _, detail in rows:
+        depths[number] = depths.get(parent, 0) + 1
+        click.echo(f"{'  ' * (depths[number] - 1)}{detail}")

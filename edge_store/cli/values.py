@@ -6,16 +6,21 @@ written as a number is bound as one. What has a leading zero or an exponent may 
 
 import math
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
+from edge_store import exits
+
 __all__ = [
-    "AT_LEAST_ZERO", "LABEL_NAME", "MOMENT", "POSITIVE", "SIZE", "SPAN", "SPANS", "Finite", "bound",
-    "duration_s", "group_option", "tell_unused", "value_options",
+    "AT_LEAST_ZERO", "LABEL_NAME", "MOMENT", "POSITIVE", "ROWS_MAX", "SIZE", "SPAN", "SPANS",
+    "Bounds", "Finite", "bound", "bound_options", "duration_s", "group_option", "tell_unused",
+    "value_options",
 ]  # fmt: skip
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -31,6 +36,8 @@ SIZE_TEXT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(|k|M|G|T)(i?)B", re.ASC
 POWERS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
 LABEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)  # as fleet.toml takes it
 INT64 = range(-(2**63), 2**63)
+ROWS_MAX = 10_000_000
+ROWS_HELD = 10_000
 
 
 class Finite(click.FloatRange):
@@ -103,6 +110,66 @@ class Moment(click.ParamType[int]):
 SIZE, SPAN, MOMENT = Size(), Span(), Moment()
 POSITIVE = Finite(min=0, min_open=True)
 AT_LEAST_ZERO = Finite(min=0)
+
+
+class Bounds(NamedTuple):
+    """How much of an answer is wanted, for how long."""
+
+    limit: int | None
+    rows_max: int | None
+    timeout_s: float
+    fail_empty: bool
+
+    def rows(self, *, held: bool) -> int:
+        """Most rows to take. ``held``: they are held in memory, so not millions unless asked."""
+        most = self.rows_max or max(ROWS_HELD if held else ROWS_MAX, self.limit or 0)
+        return min(self.limit or ROWS_MAX, most)
+
+    def end(self, count: int, *, is_cut: bool) -> None:
+        """Say that an answer of ``count`` rows is cut where nobody asked for so few, and exit as
+        ``--fail-empty`` says.
+        """
+        if is_cut and (self.limit is None or count < self.limit):
+            click.echo(
+                f"edge-store: only the first {count} rows: narrow it, or raise --max-rows",
+                err=True,
+            )
+        if self.fail_empty and not count:
+            sys.exit(exits.EMPTY)
+
+
+def bound_options(timeout_s: float) -> Callable[[FunctionT], FunctionT]:
+    """``--limit``, ``--max-rows``, ``--timeout`` and ``--fail-empty``, as ``bounds``."""
+
+    def add(function: FunctionT) -> FunctionT:
+        @wraps(function)
+        def bounded(
+            *args: Any, limit: int | None, max_rows: int | None, timeout: float, fail_empty: bool,
+            **given: Any,
+        ) -> Any:  # fmt: skip
+            bounds = Bounds(limit, max_rows, timeout, fail_empty)
+            return function(*args, bounds=bounds, **given)
+
+        command: Any = bounded
+        for option in (
+            click.option(
+                "--fail-empty", is_flag=True, help=f"Exit with {exits.EMPTY} when there is no row."
+            ),
+            click.option(
+                "--timeout", type=POSITIVE, default=timeout_s, show_default=True,
+                help="Most seconds to run.",
+            ),
+            click.option(
+                "--max-rows", type=click.IntRange(1, ROWS_MAX),
+                help=f"Most rows; more are left out, and it is said.  [default: {ROWS_HELD} of "
+                f"what is held in memory, as tables are; else {ROWS_MAX}]",
+            ),
+            click.option("--limit", type=click.IntRange(1, ROWS_MAX), help="So many rows suffice."),
+        ):  # fmt: skip
+            command = option(command)
+        return command  # type: ignore[no-any-return]  # click's decorators keep the function
+
+    return add
 
 
 def value_options(function: FunctionT) -> FunctionT:

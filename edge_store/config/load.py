@@ -33,6 +33,7 @@ NO_SETTINGS = (
     "EDGE_STORE_API_KEY",  # of the commands that ask the daemon (cli/batch.py)
 )
 SYSTEM_PATH = Path("/etc/edge-store/edge-store.toml")
+FREE = {"sglang": Any, "queries": str}  # tables of any names -> what their values are
 UNFINISHED = ".unfinished"  # what `init` calls it until the database is there
 COMPOUND = {  # what is JSON in a variable
     tuple: """write a list as JSON, as in '["email", "phone"]'""",
@@ -196,7 +197,7 @@ def _field_type(key: str) -> Any:
             break
         section = get_type_hints(section)[table]
         if not (isinstance(section, type) and issubclass(section, Section)):
-            return Any if table == "sglang" else _absent(key)
+            return FREE[table] if table in FREE else _absent(key)
     hint = get_type_hints(section, include_extras=True)[leaf]
     return _absent(key) if isinstance(hint, type) and issubclass(hint, Section) else hint
 
@@ -225,7 +226,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and key != "engine.sglang":
+        if isinstance(value, Mapping) and key not in ("engine.sglang", "queries"):
             flat.update(_flatten(value, f"{key}."))
         else:
             flat[key] = value

@@ -5,6 +5,7 @@ it is written for the owner of a box. Durations are seconds, sizes are bytes; th
 Sections are frozen and passed whole to the room they belong to.
 """
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +44,9 @@ __all__ = [
     "ServerSection",
     "StoreSection",
 ]
+
+
+QUERY_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
 
 
 class StoreSection(Section, frozen=True, kw_only=True):
@@ -197,8 +201,18 @@ class Config(Section, frozen=True, kw_only=True):
             "see sinks.md.",
         ),
     ] = ()
+    queries: Annotated[
+        dict[str, str],
+        Meta(
+            description='SQL by name, for `edge-store query @NAME`, as in slow = "select id from '
+            'results where latency_ms > :ms". One of the same name in the database is hidden.'
+        ),
+    ] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in self.queries:
+            if not QUERY_NAME.fullmatch(name):
+                raise ValueError(f"queries.{name}: a name is like slow or slow-2")
         if self.recorder.bytes_max < 2 * self.server.body_bytes_max:
             raise ValueError(
                 f"recorder.bytes_max = {self.recorder.bytes_max} is less than twice "

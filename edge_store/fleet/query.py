@@ -10,24 +10,27 @@ SQL is composed here from the schema's own names only, and every name is quoted.
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
-from edge_store.errors import EdgeStoreError, NotFound, QueryRefused
+from edge_store.errors import EdgeStoreError, NotAnEdgeStoreFile, NotFound, QueryRefused
 from edge_store.fleet.copies import require_named, require_own
 from edge_store.fleet.relations import Relation, quoted, relations, shadowed
 from edge_store.identity import read_device_id
+from edge_store.ids import DeviceId
 from edge_store.query import LISTED, QueryResult, run_query
 from edge_store.replica.extent import DEVICE_ID
 from edge_store.result import Record
+from edge_store.selection import Selection
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, driver, open_reader, translated
 
-__all__ = ["FleetAnswer", "Unread", "find_copies", "query_fleet"]
+__all__ = ["FleetAnswer", "Union", "Unread", "find_copies", "query_fleet", "united"]
 
 COPY_TIMEOUT_S = 600.0  # of one box's rows
 STEPS_BETWEEN_CHECKS = 100_000  # SQLite virtual machine steps; about 10 ms
@@ -55,6 +58,14 @@ class FleetAnswer(Record, frozen=True, kw_only=True):
     boxes: int
     unread: tuple[Unread, ...]
     absent_lake: str | None = None
+
+
+class Union(NamedTuple):
+    """``connection`` sees what the statement reads of all boxes, and is not to be written to."""
+
+    connection: Connection
+    boxes: int
+    unread: tuple[Unread, ...]
 
 
 def find_copies(folder: Path) -> list[Path]:
@@ -87,6 +98,34 @@ def query_fleet(
         QueryRefused: it does not parse, would write, or ran too long.
         StoreError: the scratch database cannot be written.
     """
+    try:
+        with united(copies, statement, params) as union:
+            result = run_query(
+                union.connection, statement, params, rows_max=rows_max, timeout_s=timeout_s
+            )
+            return FleetAnswer(result=result, boxes=union.boxes, unread=union.unread)
+    except QueryRefused as exc:
+        exc.hint = FLEET_LISTED if exc.hint == LISTED else exc.hint
+        raise
+
+
+@contextmanager
+def united(
+    copies: Iterable[Path],
+    statement: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    selection: Selection = Selection(),  # noqa: B008  (frozen)
+    any_name: bool = False,
+) -> Iterator[Union]:
+    """What ``statement`` may read of the boxes, for as long as it takes to answer it. Unless
+    ``any_name`` is good, a copy that is not called as its box is unread; one of a box that was
+    there before always is.
+
+    Raises:
+        QueryRefused: it does not parse, or would write.
+        StoreError: the scratch database cannot be written.
+    """
     known = relations()
     with tempfile.TemporaryDirectory(prefix="edge-store-fleet-") as folder:
         scratch = driver.connect(
@@ -98,21 +137,23 @@ def query_fleet(
             for relation in known:
                 scratch.execute(_create(relation))
             wanted = _wanted(scratch, known, statement, params)
-            boxes, unread = 0, []
+            boxes: set[str] = set()
+            unread = []
             for path in copies:
                 try:
-                    _copy_box(scratch, path, wanted)
-                    boxes += 1
+                    device_id = _whose(path, any_name=any_name)
+                    if device_id in boxes:
+                        raise NotAnEdgeStoreFile(
+                            f"{path} is {device_id}'s, whose rows are there: it would count twice"
+                        )
+                    _copy_box(scratch, path, device_id, wanted, (selection, statement))
+                    boxes.add(device_id)
                 except EdgeStoreError as exc:
                     unread.append(Unread(path=path, error=str(exc)))
             scratch.execute("PRAGMA query_only = 1")
-            result = run_query(scratch, statement, params, rows_max=rows_max, timeout_s=timeout_s)
-        except QueryRefused as exc:
-            exc.hint = FLEET_LISTED if exc.hint == LISTED else exc.hint
-            raise
+            yield Union(scratch, len(boxes), tuple(unread))
         finally:
             scratch.close()
-    return FleetAnswer(result=result, boxes=boxes, unread=tuple(unread))
 
 
 def _create(relation: Relation) -> str:
@@ -170,11 +211,11 @@ def _wanted(
     ]
 
 
-def _copy_box(scratch: Connection, path: Path, wanted: list[Relation]) -> None:
-    """Add one box's rows, all or none of them.
+def _whose(path: Path, *, any_name: bool) -> DeviceId:
+    """The box that a copy is of.
 
     Raises:
-        StoreError: the copy cannot be read.
+        StoreError: it is of none, or of another than its name says; or it cannot be read.
     """
     reader = open_reader(path)
     try:
@@ -182,14 +223,30 @@ def _copy_box(scratch: Connection, path: Path, wanted: list[Relation]) -> None:
             device_id = read_device_id(reader)
     finally:
         reader.close()
-    device_id = require_named(path, device_id)
+    if any_name and device_id is not None:
+        return device_id
+    return require_named(path, device_id)
+
+
+def _copy_box(
+    scratch: Connection,
+    path: Path,
+    device_id: DeviceId,
+    wanted: list[Relation],
+    chosen: tuple[Selection, str],
+) -> None:
+    """Add one box's rows, all or none of them. ``chosen``: which results, for which statement.
+
+    Raises:
+        StoreError: the copy cannot be read.
+    """
     deadline = time.monotonic() + COPY_TIMEOUT_S
     with translated(f"{path} cannot be read"):
         source = f"file:{quote(str(path.absolute()))}?mode=ro"
         scratch.execute(sql("attach_box"), {"source": source})
         try:
             scratch.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_CHECKS)
-            with shadowed(scratch, "box") as database:
+            with shadowed(scratch, "box", *chosen) as database:
                 scratch.execute(sql("savepoint_box"))
                 try:
                     for relation in wanted:

@@ -34,6 +34,7 @@ FILES = (
     "0004_responses.sql",
     "0006_privacy.sql",
     "0007_open.sql",
+    "0008_queries.sql",
     "0009_archives.sql",
     "0010_sinks.sql",
 )

@@ -50,3 +50,8 @@ SELECT count(*) FROM deletions WHERE what = 'result' AND reason = 'retention'
 -- name: bench_text_bytes
 SELECT (SELECT sum(octet_length(input_text)) FROM requests)
     + (SELECT sum(octet_length(output_text)) FROM outputs)
+-- name: bench_nothing
+SELECT 1 AS one
+
+-- name: bench_narrow
+SELECT seq, status, created_at, latency_ms, input_tokens FROM results

@@ -56,12 +56,12 @@ def test_reader_that_leaves_ends_a_query_with_141(box: Box) -> None:
         f'$STORE query "{COUNT} select n from c" --limit 100000 --config $BOX | head -1; '
         "echo ${PIPESTATUS[0]}",
     )
-    assert (done.stdout, done.stderr) == ('{"n": 1}\n141\n', "")
+    assert (done.stdout, done.stderr) == ('{"n":1}\n141\n', "")
 
 
 def test_text_that_the_terminal_has_no_letters_for_is_escaped(box: Box) -> None:
     done = shell(box, "PYTHONIOENCODING=ascii $STORE query \"select 'ü' as t\" --config $BOX")
-    assert (done.returncode, done.stdout) == (0, '{"t": "\\xfc"}\n')
+    assert (done.returncode, done.stdout) == (0, '{"t":"\\xfc"}\n')
 
 
 @pytest.mark.parametrize("option", ["--pairs 0", "--rows -1", "--requests 0"])

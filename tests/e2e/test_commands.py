@@ -200,10 +200,13 @@ def test_newest_results_show_whole_ids_on_a_narrow_terminal(tmp_path: Path) -> N
     assert max(len(line) for line in shown.splitlines()) <= 80
 
 
-def test_query_cuts_at_the_limit_and_says_so(box: Box) -> None:
-    done = box.run("query", "values (1), (2), (3)", "--limit", "2", "--config", str(box.directory))
+@pytest.mark.parametrize(("option", "said"), [("--limit", 0), ("--max-rows", 1)])
+def test_query_says_when_it_is_cut_and_nobody_asked_for_so_few(
+    box: Box, option: str, said: int
+) -> None:
+    done = box.run("query", "values (1), (2), (3)", option, "2", "--config", str(box.directory))
     assert len(done.stdout.splitlines()) == 2
-    assert "--limit" in done.stderr
+    assert done.stderr.count("--max-rows") == said
 
 
 def test_query_that_is_refused_says_why_on_one_line_and_exits_1(box: Box) -> None:
@@ -222,7 +225,7 @@ def test_query_into_a_reader_that_leaves_is_silent(box: Box) -> None:
     )
     code, shown = on_terminal(["/bin/bash", "-c", script], box.environ)
     assert code == 0
-    assert shown.splitlines() == ['{"n": 1}']
+    assert shown.splitlines() == ['{"n":1}']
 
 
 def test_query_of_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ STANDARD = [
     join requests as q on q.device_id = g.device_id and q.seq = g.seq order by 1, g.seq""",
 ]
 TABLE = """\
-n  t    nothing  b          l
--  ---  -------  ---------  ---------
+n  t     nothing  b          l
+-  ----  -------  ---------  ---------
 3  é 😀           <1 bytes>  [1, null]
 """
 TOML = """lake = "lake"
@@ -102,7 +102,7 @@ def test_lake_and_copies_find_alike(folder: Path) -> None:
     ("fmt", "golden"),
     [
         ("--csv", 'n,t,nothing,b,l\n3,é 😀,,/w==,"[1, null]"\n'),
-        ("--nl", '{"n": 3, "t": "é 😀", "nothing": null, "b": "/w==", "l": "[1, null]"}\n'),
+        ("--nl", '{"n":3,"t":"é 😀","nothing":null,"b":"/w==","l":"[1, null]"}\n'),
         ("--table", TABLE),
     ],
 )  # fmt: skip
@@ -119,8 +119,8 @@ def test_saved_query_takes_values(folder: Path) -> None:
 
 
 def test_rows_beyond_the_limit_are_told_of(folder: Path) -> None:
-    answer = run(folder, "query", "select seq from results order by seq", "--limit", "2")
-    assert answer.stdout == '{"seq": 1}\n{"seq": 1}\n'
+    answer = run(folder, "query", "select seq from results order by seq", "--max-rows", "2")
+    assert answer.stdout == '{"seq":1}\n{"seq":1}\n'
     assert "only the first 2 rows" in answer.stderr
 
 
@@ -154,7 +154,7 @@ def test_copy_that_cannot_be_read_makes_exit_code_1(folder: Path) -> None:
 def test_lake_answers_without_copies(folder: Path, tmp_path: Path) -> None:
     lake = ["--lake", str(folder / "lake")]
     counted = run(tmp_path, "query", "select count(*) as n from results", *lake)
-    assert (counted.exit_code, counted.stdout) == (0, '{"n": 6}\n')
+    assert (counted.exit_code, counted.stdout) == (0, '{"n":6}\n')
     summed = json.loads(run(tmp_path, "stats", *lake).stdout)
     assert (summed["requests"], summed["admitted"]) == (6, None)
     found = run(tmp_path, "search", "grinning", *lake), run(tmp_path, "search", "answer", *lake)

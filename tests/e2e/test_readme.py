@@ -67,11 +67,11 @@ def test_readme_commands_do_what_it_says(tmp_path: Path) -> None:
     assert '"chat.completion"' in chat
     assert "Tell me a story." in streamed
     assert queried.count("Tell me a story.") >= 1
-    assert '"admitted": 2, "completed": 2, "interrupted": 0' in queried
+    assert '"admitted":2,"completed":2,"interrupted":0' in queried
     assert "2 results of" in restored
     assert "checked: every page" in restored
     assert "1 of 1 boxes" in done.stderr
-    assert '"results": 2' in restored
+    assert '"results":2' in restored
     assert "otherbox" in initialised
 
 

@@ -13,7 +13,7 @@ from support.terminal import on_terminal
 
 from edge_store.search.file import drop_index
 
-COMMAND = "from edge_store.cli.search import {0}; {0}()"
+COMMAND = (sys.executable, "-m", "edge_store", "logs")
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def box(tmp_path: Path) -> Box:
 
 def run(box: Box, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", COMMAND.format(name), *arguments],
+        [*COMMAND, name, *arguments],
         env=box.environ, cwd=box.directory.parent, capture_output=True, text=True,
         timeout=box.deadline_s, check=False,
     )  # fmt: skip
@@ -163,7 +163,7 @@ def test_a_copy_is_read_through_or_indexed_beside_it(tmp_path: Path) -> None:
 def test_on_a_terminal_what_was_found_is_bold(tmp_path: Path) -> None:
     copy = a_copy(tmp_path, "a sphinx \x1b[31mof quartz")
     code, shown = on_terminal(
-        [sys.executable, "-c", COMMAND.format("search"), "sphinx", "--db", str(copy)],
+        [*COMMAND, "search", "sphinx", "--db", str(copy)],
         Box(tmp_path).environ,
     )
     assert code == 0

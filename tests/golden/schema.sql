@@ -310,6 +310,12 @@ CREATE TABLE outputs ( -- One row per choice of a result.
     PRIMARY KEY (seq, choice_index)
 ) STRICT;
 
+CREATE TABLE queries ( -- SQL by name, for `edge-store query @NAME`.
+    name TEXT NOT NULL PRIMARY KEY, -- as it is asked for, without the @
+    at INTEGER NOT NULL, -- UTC ms: when it was saved
+    sql TEXT NOT NULL -- the statement
+) STRICT;
+
 CREATE TABLE queue_switches ( -- `edge-store queue pause` and `resume`. The newest counts.
     switch_no INTEGER PRIMARY KEY AUTOINCREMENT, -- order
     at INTEGER NOT NULL, -- UTC ms

@@ -49,3 +49,41 @@ def on_terminal(
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def conversation(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    steps: Sequence[tuple[str, str]],
+    *,
+    deadline_s: float = 20.0,
+) -> str:
+    """Run an interactive program and type: of each step the first is waited for in what the
+    terminal shows after the step before, then the second is typed. Returns what was shown.
+
+    Raises:
+        AssertionError: what was waited for did not come.
+    """
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+    process = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *command],
+        env=dict(environ), stdin=terminal, stdout=terminal, stderr=terminal,
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    try:
+        for expected, typed in steps:
+            seen = len(shown)
+            ends_at = time.monotonic() + deadline_s
+            while expected.encode() not in shown[seen:]:
+                left_s = ends_at - time.monotonic()
+                if left_s <= 0 or not select.select([controller], [], [], left_s)[0]:
+                    raise AssertionError(f"{expected!r} did not come: {shown[seen:]!r}")
+                shown += os.read(controller, 4096)
+            os.write(controller, typed.encode())
+        return shown.decode(errors="replace")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(controller)

@@ -36,14 +36,15 @@ def commands(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, ...],
         command = group.get_command(context, name)
         if isinstance(command, click.Group):
             yield from commands(command, *names, name)
-        elif command is not None:
+        if command is not None and getattr(command, "invoke_without_command", True):
             yield (*names, name), command
 
 
 def test_no_command_takes_two_databases() -> None:
     found = set()
     for names, command in commands(cli):
-        if not {"db", "config"} <= {parameter.name for parameter in command.params}:
+        options = {option for parameter in command.params for option in parameter.opts}
+        if not {"--db", "--config"} <= options:
             continue
         needed = [new_result_id() for p in command.params if isinstance(p, click.Argument)]
         done = CliRunner().invoke(cli, [*names, *needed, "--db", "x.db", "--config", "x.toml"])

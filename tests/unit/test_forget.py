@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from support.records import make_result, new_database
+from support.soak.faults import undo_newest_migration
 
 from edge_store.api.routes import GENERATING
 from edge_store.chain import verify_chain
@@ -22,8 +22,8 @@ from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.transactions import in_transaction
 from edge_store.result import Result
-from edge_store.schema import FILES, SCHEMA_VERSION, statements
-from edge_store.sqlite import Connection, driver, open_copy, open_reader
+from edge_store.schema import SCHEMA_VERSION
+from edge_store.sqlite import Connection, open_copy, open_reader
 
 
 def box(path: Path, *results: Result) -> Connection:
@@ -79,7 +79,7 @@ def test_older_copy_of_an_older_schema_is_migrated_to_forget(tmp_path: Path) -> 
     newest, older = tmp_path / "box-a.db", tmp_path / "box-a.2026-11-01T000000Z.db"
     all_ = results(3)
     connection = box(older, *all_)
-    before_the_last(connection)
+    assert undo_newest_migration(connection)
     connection.close()
     connection = box(newest, *all_)
     assert forget_in_all(newest, older_copies(newest)) == (0, ())
@@ -89,31 +89,6 @@ def test_older_copy_of_an_older_schema_is_migrated_to_forget(tmp_path: Path) -> 
     assert forget_in_all(newest, older_copies(newest)) == (1, ())
     assert schema_of(older) == SCHEMA_VERSION
     assert b"answer 2" not in older.read_bytes()
-
-
-def before_the_last(connection: Connection) -> None:
-    """Take the last migration back, of a file without rows in what it made."""
-    with closing(driver.connect(":memory:", isolation_level=None)) as old:
-        for file in FILES[:-1]:
-            for statement in statements(file):
-                old.execute(statement)
-        before, now = made_in(old), made_in(connection)
-    for kind, name in sorted(now, reverse=True):  # views come first
-        if now[kind, name] != before.get((kind, name)):
-            connection.execute(f'DROP {kind} IF EXISTS "{name}"')
-    for made in before.keys() - made_in(connection).keys():
-        connection.execute(before[made])
-    last = FILES[-1].removesuffix(".sql")
-    connection.execute("DELETE FROM _sqlite_migrations WHERE name = ?", (last,))
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
-
-
-def made_in(connection: Connection) -> dict[tuple[str, str], str]:
-    rows = connection.execute(
-        "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL "
-        "AND name NOT LIKE 'sqlite%' AND name NOT LIKE '_sqlite%'"
-    )
-    return {(kind, name): text for kind, name, text in rows}
 
 
 def schema_of(path: Path) -> Any:

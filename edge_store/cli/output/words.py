@@ -1,0 +1,37 @@
+"""Sizes, spans, times and single documents, as commands print them."""
+
+from typing import Any, TextIO
+
+from edge_store.clock import utc_text
+
+__all__ = ["bytes_text", "span_text", "time_text", "write_json"]
+
+
+def write_json(value: Any, stream: TextIO) -> None:
+    """Write one JSON document, indented."""
+    import msgspec
+
+    stream.write(msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n")
+
+
+def bytes_text(count: int) -> str:
+    """A size for people: 64.0 MiB."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def span_text(seconds: float) -> str:
+    """As 90 s, 45 min, 30 h or 12 d."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def time_text(milliseconds: int) -> str:
+    """UTC milliseconds as RFC 3339, or the number where no calendar has the time."""
+    return utc_text(milliseconds)
