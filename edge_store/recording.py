@@ -3,7 +3,7 @@ queue, which asks it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -115,15 +115,16 @@ def drills_of(
     boot: Boot,
     replica: Any,
     database: DatabaseThread,
-    change: Callable[..., Awaitable[Any]],
+    recorder: Recorder,
     alarms: Alarms,
 ) -> AbstractAsyncContextManager[Any]:
     """Restore drills, where there is a replica."""
     if replica is None:
         return nullcontext()
-    from edge_store.replica.drill import drilling
+    from edge_store.replica.drill import Serving, drilling
 
-    return drilling(config, boot, replica, database, change, alarms)
+    serving = Serving(recorder.change, recorder.slots.busy_since_asked())
+    return drilling(config, boot, replica, database, serving, alarms)
 
 
 @asynccontextmanager

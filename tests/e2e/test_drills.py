@@ -20,6 +20,7 @@ from support.s3server import S3Server
 
 from edge_store.ids import DeviceId
 from edge_store.replica.compare import no_marks
+from edge_store.replica.duty import is_stopped
 from edge_store.replica.proof import Job
 from edge_store.replica.proving import prove_aside
 from edge_store.sqlite import open_writer
@@ -245,7 +246,7 @@ def test_a_drill_that_is_starved_begins_again_with_a_share(tmp_path: Path) -> No
         assert [line["idle_s"] for line in daemon.log if line["event"] == "drill_starved"] == [0.05]
 
 
-async def test_a_drill_takes_only_what_others_leave(tmp_path: Path) -> None:
+async def test_a_drill_takes_only_what_others_leave_and_stops_for_requests(tmp_path: Path) -> None:
     job = Job(
         url=f"file://{tmp_path}/nowhere",
         device_id=DeviceId("box-1"),
@@ -253,14 +254,18 @@ async def test_a_drill_takes_only_what_others_leave(tmp_path: Path) -> None:
         marks=no_marks(0),
         reserve_bytes=0,
     )
-    proving = asyncio.ensure_future(prove_aside(job, lambda _step: None, idle_s=60))
-    seen = set()
+    proving = asyncio.ensure_future(
+        prove_aside(job, lambda _step: None, idle_s=60, is_busy=lambda: True)
+    )
+    seen, were_stopped = set(), set()
     while not proving.done():
         for process_id in children():
             with suppress(OSError):  # it has just ended
                 seen.add(share_of(process_id))
+                were_stopped.add(is_stopped(process_id))
         await asyncio.sleep(0.01)
     assert (os.SCHED_IDLE, 19, 19) in seen
+    assert were_stopped == {True, False}
     proof = await proving
     assert proof.failure is not None
     assert "there is no such folder" in proof.failure
