@@ -95,7 +95,7 @@ async def replicated(
     """Replication when it is on; else the daemon checkpoints by itself."""
     path = Path(config.store.path)
     if config.replica.enabled:
-        from edge_store.replica.room import replicating
+        from edge_store.replica.assembly import replicating
 
         async with replicating(
             config.replica, path, boot, alarms, database, lock_descriptor=lock.descriptor

@@ -17,10 +17,11 @@ from edge_store.alerts import AlarmName, Alarms
 from edge_store.config import ReplicaProfile, ReplicaSection
 from edge_store.observability.metrics import Metrics
 from edge_store.replica import health, status, supervisor
+from edge_store.replica.assembly import replicating
 from edge_store.replica.local import measure
 from edge_store.replica.location import parse_location
 from edge_store.replica.restore import restore
-from edge_store.replica.room import Replica, replicating
+from edge_store.replica.room import Replica
 from edge_store.replica.status import Cause, ReplicaState
 from edge_store.sqlite import DatabaseThread, open_writer
 
