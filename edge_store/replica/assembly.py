@@ -9,73 +9,25 @@ import msgspec
 
 from edge_store.alerts import Alarms
 from edge_store.config import ReplicaMode, ReplicaSection
-from edge_store.errors import ReplicaNotFound
 from edge_store.replica.anew import Ground
 from edge_store.replica.external import External
-from edge_store.replica.heads import Head, Heads
+from edge_store.replica.heads import Heads
 from edge_store.replica.health import Watch
-from edge_store.replica.lineage import Lineage, read_lineage
 from edge_store.replica.location import parse_location, read_credentials
 from edge_store.replica.machine import Machine
 from edge_store.replica.objects import Objects
-from edge_store.replica.owner import Owner, owner_of
+from edge_store.replica.owner import owner_of
 from edge_store.replica.ownership import Ownership, claim_first
+from edge_store.replica.past import Past
 from edge_store.replica.pause import Pause
 from edge_store.replica.room import Replica
 from edge_store.replica.supervisor import Litestream
 from edge_store.replica.telling import Telling
 from edge_store.replica.traffic import Ledger
-from edge_store.replica.written import is_whole, is_written_from
 from edge_store.result import Boot
 from edge_store.sqlite import DatabaseThread, open_reader
 
 __all__ = ["replicating"]
-
-
-class Past:
-    """What lies on the path, seen from this box's history."""
-
-    def __init__(
-        self,
-        section: ReplicaSection,
-        boot: Boot,
-        reader: DatabaseThread,
-        ground: Ground,
-        heads: Heads,
-        ledger: Ledger,
-    ) -> None:
-        self._section = section
-        self._device_id = boot.device_id
-        self._reader = reader
-        self._ground = ground
-        self._heads = heads
-        self._ledger = ledger
-
-    async def lineage(self, owner: Owner | None, head: Head | None) -> Lineage:
-        """See ``read_lineage``."""
-        boot_id, timeline = (owner.boot_id, owner.timeline) if owner else ("", "")
-        return await self._reader.run(read_lineage, boot_id, timeline, head)
-
-    async def was_ours(self, ltx: Path) -> bool:
-        """Whether what lies there without an owner was written from here, by Litestream's folder
-        ``ltx``.
-        """
-        if self._ground.stand is not None:
-            return True
-        head = await self._heads.read()
-        if head is not None and (await self.lineage(None, head)).holds_head:
-            return True
-        self._ledger.add("LIST", 1, 0)
-        location = parse_location(self._section.url)
-        keys = read_credentials(location)
-        try:
-            is_from_here = await is_written_from(ltx, location, keys, self._device_id)
-        except ReplicaNotFound:
-            return True
-        if is_from_here and not await is_whole(location, keys, self._device_id):
-            return True  # sent after somebody had emptied the place: begun anew
-        is_external = self._section.mode is ReplicaMode.EXTERNAL  # up before the first claim, maybe
-        return is_external and is_from_here and self._ground.adopt()
 
 
 @asynccontextmanager
@@ -107,13 +59,11 @@ async def replicating(
     past = Past(section, boot, reader, ground, heads, ledger)
     claim = owner_of(boot.boot_id, boot.device_id, boot.timeline, path)
     claim = msgspec.structs.replace(claim, every_s=section.owner_check_s)
-    ownership = Ownership(
-        objects, claim, heads, past.lineage, lambda: past.was_ours(litestream.ltx)
-    )
+    ownership = Ownership(objects, claim, heads, past.lineage, past.was_ours)
     watch = Watch(path, litestream.ltx, database, alarms, local_bytes_max=section.local_bytes_max)
     machine = Machine(path, boot, ownership.offset)
     telling = Telling(objects, reader, machine, section.pace.head_every_s)
-    replica = Replica(litestream, ownership, telling, ground, watch, Pause(path), ledger)
+    replica = Replica(litestream, ownership, telling, ground, watch, Pause(path), ledger, past)
     try:
         async with litestream, _kept(replica):
             yield replica

@@ -26,6 +26,7 @@ from edge_store.replica.external import External
 from edge_store.replica.heads import Proven
 from edge_store.replica.health import Watch
 from edge_store.replica.ownership import Asking, Ownership
+from edge_store.replica.past import Past
 from edge_store.replica.pause import Pause
 from edge_store.replica.status import Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
@@ -53,6 +54,7 @@ class Replica:
         watch: Watch,
         pause: Pause,
         ledger: Ledger,
+        past: Past,
     ) -> None:
         self._litestream = litestream
         self.ownership = ownership
@@ -61,6 +63,7 @@ class Replica:
         self._watch = watch
         self._pause = pause
         self.ledger = ledger
+        self._past = past
         self._refused: ReplicationError | None = Asking("the store has not answered yet", 0.0)
         self._store_answered_at = -math.inf  # monotonic
         self._unseen: str | None = None  # why the last look at the owner failed
@@ -295,7 +298,7 @@ class Replica:
         if self._refused is not None:
             await self.claim()
             log.warning("replica_claimed")
-        elif not await self._check():  # it was emptied, or another has written there, too
+        elif not await self._check():  # it lost files, or another has written there, too
             log.error("replica_begun_anew", hint="who removed it, or wrote to it?")
             await self.claim()
 
@@ -310,6 +313,8 @@ class Replica:
                 await self._refuse(exc)
                 raise
             self._store_answered_at = time.monotonic()
+            if is_whole and self._litestream.status.cause is Cause.UNMOVED:
+                is_whole = not await self._past.is_cut_off()
             if not is_whole:
                 self._ground.forget()
                 await self._refuse(Asking("the replica is begun anew", 0.0))

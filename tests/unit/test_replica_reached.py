@@ -104,6 +104,6 @@ async def test_after_a_stop_nobody_goes_on_from_what_was_passed_over(
     litestream: Any = SimpleNamespace(
         positions=SimpleNamespace(has_passed_over=has_passed_over), is_replicated=False
     )
-    replica = Replica(litestream, unused, unused, ground, unused, unused, unused)
+    replica = Replica(litestream, unused, unused, ground, unused, unused, unused, unused)
     await replica.tell_last()
     assert ground.continues(database.boot.boot_id) is not has_passed_over
