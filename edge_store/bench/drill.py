@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -204,6 +204,13 @@ class Beside:
             self._may_begin.set()
 
 
+@asynccontextmanager
+async def going_on() -> AsyncIterator[None]:
+    """The drill does, after as long a rest of the callers as a stop takes: the disk rests, too."""
+    await asyncio.sleep(PERIOD_S)
+    yield
+
+
 def processes_of_drill(daemon_pid: int) -> list[int]:
     """All of its session."""
     children: dict[int, list[int]] = {}
@@ -255,7 +262,7 @@ async def _beside(
             slices: dict[bool, Slice] = {}
             for is_stopped in (True, False) if number % 2 else (False, True):
                 began, spent = time.monotonic(), beside.cpu_seconds()
-                async with beside.stopped() if is_stopped else nullcontext():
+                async with beside.stopped() if is_stopped else going_on():
                     slices[is_stopped] = await callers.window()
                 if not is_stopped and (more := beside.cpu_seconds() - spent) >= 0:
                     shares.append(more / (time.monotonic() - began))
