@@ -231,7 +231,7 @@ async def _answer(
         sharing_readers(box.path) as reader,
         reading(box.path) as queries,
         in_background(recorder, reader, config, shut_out) as background,
-        drills_of(config, box.boot, replica, box.database, recorder.change, box.alarms) as drills,
+        drills_of(config, box.boot, replica, box.database, recorder, box.alarms) as drills,
         working_beside(
             Around(
                 config, box.path, box.boot, recorder.commits, recorder.change, disk, metrics,

@@ -3,7 +3,7 @@ queue, which asks it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -95,7 +95,7 @@ async def replicated(
     """Replication when it is on; else the daemon checkpoints by itself."""
     path = Path(config.store.path)
     if config.replica.enabled:
-        from edge_store.replica.room import replicating
+        from edge_store.replica.assembly import replicating
 
         async with replicating(
             config.replica, path, boot, alarms, database, lock_descriptor=lock.descriptor
@@ -115,15 +115,16 @@ def drills_of(
     boot: Boot,
     replica: Any,
     database: DatabaseThread,
-    change: Callable[..., Awaitable[Any]],
+    recorder: Recorder,
     alarms: Alarms,
 ) -> AbstractAsyncContextManager[Any]:
     """Restore drills, where there is a replica."""
     if replica is None:
         return nullcontext()
-    from edge_store.replica.drill import drilling
+    from edge_store.replica.drill import Serving, drilling
 
-    return drilling(config, boot, replica, database, change, alarms)
+    serving = Serving(recorder.change, recorder.slots.busy_since_asked())
+    return drilling(config, boot, replica, database, serving, alarms)
 
 
 @asynccontextmanager

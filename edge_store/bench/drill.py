@@ -12,8 +12,8 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ from edge_store.bench.served import daemon_of
 from edge_store.bench.writer import prepare, sample_result
 from edge_store.errors import EdgeStoreError
 from edge_store.recorder.batch import read_head, write_batch
+from edge_store.replica.duty import PERIOD_S, is_stopped
 from edge_store.replica.proof import Kind
 from edge_store.result import Boot, Record, Result
 from edge_store.socketpath import reachable_socket
@@ -183,17 +184,31 @@ class Beside:
                 total += cpu_seconds(process_id, with_ended=True)
         return total
 
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """None goes on, and none begins."""
+    @asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
+        """None goes on, and none begins. The daemon leaves stopped what was when its turn ended."""
         self._may_begin.clear()
-        held = processes_of_drill(self._daemon_pid)
+        held: list[int] = []
         try:
-            _signal(held, signal.SIGSTOP)
+            while held := processes_of_drill(self._daemon_pid):
+                if any(map(is_stopped, held)):  # by the daemon, which will continue them
+                    await asyncio.sleep(POLL_S / 10)
+                    continue
+                _signal(held, signal.SIGSTOP)
+                await asyncio.sleep(PERIOD_S)
+                if all(map(is_stopped, held)):
+                    break
             yield
         finally:
             _signal(held, signal.SIGCONT)
             self._may_begin.set()
+
+
+@asynccontextmanager
+async def going_on() -> AsyncIterator[None]:
+    """The drill does, after as long a rest of the callers as a stop takes: the disk rests, too."""
+    await asyncio.sleep(PERIOD_S)
+    yield
 
 
 def processes_of_drill(daemon_pid: int) -> list[int]:
@@ -247,7 +262,7 @@ async def _beside(
             slices: dict[bool, Slice] = {}
             for is_stopped in (True, False) if number % 2 else (False, True):
                 began, spent = time.monotonic(), beside.cpu_seconds()
-                with beside.stopped() if is_stopped else nullcontext():
+                async with beside.stopped() if is_stopped else going_on():
                     slices[is_stopped] = await callers.window()
                 if not is_stopped and (more := beside.cpu_seconds() - spent) >= 0:
                     shares.append(more / (time.monotonic() - began))

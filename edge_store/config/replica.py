@@ -162,7 +162,8 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
         Meta(
             ge=0,
             description="How long a drill may last with only the processor time that nothing else "
-            "wants; then it begins again with a share of about a tenth. 0: with that at once.",
+            "wants, and while requests are in flight only a quarter of the time, which grows to "
+            "all of it; then it begins again with a share of about a tenth. 0: with that at once.",
         ),
     ] = 3600.0
     bytes_per_day: Annotated[

@@ -14,6 +14,7 @@ Each admission takes the next ``boot_seq``; no number is skipped. Runs on the ev
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Self
 
 from edge_store.config import RecorderSection
@@ -106,6 +107,17 @@ class Slots:
     def waiting(self) -> int:
         """Requests that wait for one."""
         return self._waiting
+
+    def busy_since_asked(self) -> Callable[[], bool]:
+        """A question: is a slot taken, or was one since it was asked the last time?"""
+        before = self.admitted_upto
+
+        def is_busy() -> bool:
+            nonlocal before
+            admitted, before = self.admitted_upto - before, self.admitted_upto
+            return bool(admitted or self.in_flight)
+
+        return is_busy
 
     @property
     def closed(self) -> EdgeStoreError | None:

@@ -91,7 +91,7 @@ class Ground:
     """Litestream's folder, and whether a claim may go on from what it holds."""
 
     def __init__(self, path: Path, ltx: Path, database: DatabaseThread) -> None:
-        self._ltx = ltx
+        self.ltx = ltx
         self._database = database
         self._file = ltx.with_name("claim.json")
         self._inode = path.stat().st_ino
@@ -152,10 +152,10 @@ class Ground:
             ReplicationError: they could not be emptied.
         """
         async with litestream.paused():
-            is_new = not (self._file.exists() or self._ltx.exists())
+            is_new = not (self._file.exists() or self.ltx.exists())
             self.forget()  # first: half emptied it is nobody's
             try:
-                await asyncio.to_thread(drop, self._ltx)
+                await asyncio.to_thread(drop, self.ltx)
                 await _empty_wal(self._database, is_new=is_new)
             except (OSError, StoreError) as exc:
                 hint = exc.hint if isinstance(exc, StoreError) else "see the folder `litestream`"

@@ -41,10 +41,11 @@ class Synced(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
-    """A running Litestream."""
+    """A running Litestream. ``started_at`` is RFC 3339."""
 
     version: str
     pid: int
+    started_at: str = ""
 
 
 class Control:

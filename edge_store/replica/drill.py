@@ -36,7 +36,7 @@ from edge_store.result import Boot, Record
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, translated
 
-__all__ = ["UNKNOWN", "Cause", "Drilled", "Drills", "drilling"]
+__all__ = ["UNKNOWN", "Cause", "Drilled", "Drills", "Serving", "drilling"]
 
 log = structlog.get_logger(__name__)
 
@@ -77,11 +77,18 @@ class Drilled(Record, frozen=True, kw_only=True):
         return self.proof.fault is None
 
 
+class Serving(NamedTuple):
+    """What drills have of it: its way to write, and whether requests are in flight."""
+
+    change: Callable[..., Awaitable[Any]]
+    is_busy: Callable[[], bool]
+
+
 class Means(NamedTuple):
     """``heal`` makes Litestream take the whole database anew."""
 
     reader: DatabaseThread
-    change: Callable[..., Awaitable[Any]]
+    serving: Serving
     heal: Callable[[], Awaitable[None]]
 
 
@@ -99,7 +106,7 @@ class Drills:
         self._config = config
         self._boot = boot
         self._replica = replica
-        self._reader, self._change, self._heal = means
+        self._reader, self._serving, self._heal = means
         self._alarms = alarms
         self._one = asyncio.Lock()
         self.proven_at = 0  # UTC ms; 0 when no drill of this timeline has passed
@@ -217,7 +224,13 @@ class Drills:
             full_every_s=section.drill_full_interval_s,
         )
         try:
-            proof = await prove_aside(job, say, ledger.add_drill, idle_s=section.drill_idle_s)
+            proof = await prove_aside(
+                job,
+                say,
+                ledger.add_drill,
+                idle_s=section.drill_idle_s,
+                is_busy=self._serving.is_busy,
+            )
         finally:  # one that was cut counts, too
             ledger.keep(self._replica.ownership.traffic)
         if proof.undecided is not None:
@@ -227,7 +240,8 @@ class Drills:
         return await self._noted(cause, proof)
 
     async def _confirmed(self, timeout_s: float, say: Callable[[str], object]) -> None:
-        """Wait until all that is committed by now is in the replica, and say what for.
+        """Wait until all that is committed by now is in the replica, and say what for; not where
+        Litestream passes over it.
 
         Raises:
             ReplicationError: it is not in time, or will not be before somebody does something.
@@ -240,6 +254,8 @@ class Drills:
                 await self._replica.sync(left_s)
             except ReplicationError as exc:
                 status = self._replica.status
+                if status.cause is ReplicaCause.UNREAD:
+                    return  # the copy lacks it, which is what a drill is to find
                 why = status.error or (status.cause.meaning if status.cause else str(exc))
                 if status.cause in LASTING:
                     raise ReplicationError(
@@ -261,7 +277,7 @@ class Drills:
         drill_id = None
         at = now_ms()
         try:
-            drill_id = await self._change(_insert, self._boot.timeline, at, cause, proof)
+            drill_id = await self._serving.change(_insert, self._boot.timeline, at, cause, proof)
         except EdgeStoreError as exc:
             log.error("drill_not_recorded", code=exc.code, error=str(exc))
         drilled = Drilled(drill_id=drill_id, cause=cause, proof=proof)
@@ -323,14 +339,14 @@ async def drilling(
     boot: Boot,
     replica: Replica,
     database: DatabaseThread,
-    change: Callable[..., Awaitable[Any]],
+    serving: Serving,
     alarms: Alarms,
 ) -> AsyncIterator[Drills]:
     """Drill while the body runs. One that is under way at the end is cut, and leaves no row."""
     path = Path(config.store.path)
     reader = await DatabaseThread.open(lambda: open_reader(path))
     heal = partial(upload_anew, replica, database)
-    drills = Drills(config, boot, replica, Means(reader, change, heal), alarms)
+    drills = Drills(config, boot, replica, Means(reader, serving, heal), alarms)
     await drills.recall()
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -3,7 +3,8 @@
 Nothing is started, ended or configured here, and its files are not touched. Where replication has
 to stop (the path is another's, the database file was swapped, a pause) it is told to let go of the
 database, and to take it up again later; if it is started anew meanwhile, it is told again. The WAL
-is emptied only after it has let go. Stands in for ``supervisor.Litestream``.
+is emptied only after it has let go; and it takes the whole database anew only after it was
+started anew, which is asked for. Stands in for ``supervisor.Litestream``.
 """
 
 import asyncio
@@ -19,7 +20,9 @@ from edge_store.config import ReplicaSection
 from edge_store.errors import EdgeStoreError, LitestreamUnavailable, ReplicationError
 from edge_store.replica.control import Control, Synced
 from edge_store.replica.litestream import require_safe_path, require_version
-from edge_store.replica.positions import watch_positions
+from edge_store.replica.local import drop
+from edge_store.replica.positions import Positions, watch_positions
+from edge_store.replica.reached import Reached
 from edge_store.replica.status import Cause, Confirmed, ReplicaStatus, Tracker, numbers
 
 __all__ = ["External", "let_go"]
@@ -27,6 +30,7 @@ __all__ = ["External", "let_go"]
 log = structlog.get_logger(__name__)
 
 LOOK_INTERVAL_S = 5.0
+RESTART = "restart the unit of Litestream: it then uploads the whole database"
 
 
 class External:
@@ -38,13 +42,15 @@ class External:
         self._control = Control(Path(section.socket), database)
         self.ltx = database.parent / "litestream" / "ltx"  # where docs/operations.md puts it
         self._tracker = Tracker()
-        self._newest_seq: Callable[[], int | None] = lambda: None
+        self.positions = Positions(self._tracker, Reached(database, self.ltx))
         self._is_allowed = False
+        self._outlived: str | None = None  # when that one was started whose folder is gone
         self._turn = asyncio.Lock()  # who tells it to stop or to start
         self._stack = AsyncExitStack()
         self._tasks: asyncio.TaskGroup
         self._watching: asyncio.Task[None] | None = None
         self.process_id: int | None = None
+        self._started_at: str | None = None
         self.is_replicated = False  # after ``stop``: whether the last commit is in the replica
 
     @property
@@ -59,7 +65,7 @@ class External:
 
     def follow(self, newest_seq: Callable[[], int]) -> None:
         """See ``Litestream.follow``."""
-        self._newest_seq = newest_seq
+        self.positions.newest_seq = newest_seq
 
     def remember(self, confirmed: Confirmed | None) -> None:
         """See ``Tracker.remember``."""
@@ -107,7 +113,7 @@ class External:
         await watch_positions(
             self._ask,
             self._tracker,
-            lambda: self._newest_seq(),  # noqa: PLW0108  (``follow`` sets another)
+            self.positions,
             interval_s=LOOK_INTERVAL_S,
         )
 
@@ -124,29 +130,48 @@ class External:
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """While it has let go of the database, so that the WAL may be emptied.
+        """While it has let go of the database, so that the WAL is emptied. Then its folder is, too,
+        and this Litestream may not go on: it knows where it was, and would go on from there,
+        without what it may have passed over (seen). One that is started anew does not.
 
         Raises:
-            ReplicationError: it answers, and does not let go.
+            ReplicationError: it answers, and does not let go; or its folder is not ours to empty.
         """
         async with self._turn:
             await self._let_go()
+            self._tracker.ended(Cause.STOPPED)
+            if self.ltx.exists():
+                self._outlived = self._started_at
             try:
                 yield
             finally:
-                if self._is_allowed:
+                await self._begin_anew()
+                if self._outlived is None and self._is_allowed:
                     with suppress(ReplicationError):  # the next look tells it again
                         await self._control.start_database()
 
+    async def _begin_anew(self) -> None:
+        try:
+            await asyncio.to_thread(drop, self.ltx)
+        except OSError as exc:
+            raise ReplicationError(
+                f"{self.ltx} cannot be emptied: {exc.strerror}",
+                hint="stop the unit, remove that folder, start the unit",
+            ) from exc
+        self.positions.anew()
+
     async def snapshot(self) -> None:
-        """Its own to take: with an empty WAL it uploads the whole database when it goes on."""
+        """Its own to take, when it is started anew.
+
+        Raises:
+            ReplicationError: it runs on.
+        """
+        if self._outlived is not None:
+            raise ReplicationError("the operator's Litestream goes on as before", hint=RESTART)
 
     async def sync(self, timeout_s: float) -> Synced:
         """See ``Litestream.sync``."""
-        seq = self._newest_seq()
-        synced = await self._control.sync(timeout_s)
-        self._tracker.saw(synced, seq)
-        return synced
+        return await self.positions.sync(self._control, timeout_s)
 
     async def stop(self, timeout_s: float) -> bool:
         """Have the last commits replicated within ``timeout_s``; it runs on."""
@@ -167,6 +192,9 @@ class External:
             if not await self._is_up():
                 self._tracker.ended(Cause.NOT_RUNNING)
                 return Cause.NOT_RUNNING
+            if self._outlived is not None and self._outlived == self._started_at:
+                self._tracker.failed(RESTART)
+                return Cause.NOT_RUNNING
             await self._control.start_database()
         return None
 
@@ -174,10 +202,10 @@ class External:
         try:
             info = await self._control.info()
         except ReplicationError:
-            self.process_id = None
+            self.process_id = self._started_at = None
             return False
         require_version(info.version, f"what answers at {self._section.socket}")
-        self.process_id = info.pid
+        self.process_id, self._started_at = info.pid, info.started_at
         return True
 
     async def _let_go(self) -> None:

@@ -1,21 +1,24 @@
 """Asks Litestream again and again how far it is, while it runs.
 
 One question at a time: while Litestream waits for a store that does not answer, so does every
-question, and an abandoned one goes on inside it.
+question, and an abandoned one goes on inside it. What its answer says is believed of a result only
+where Litestream has read the WAL so far (``reached.py``).
 """
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import structlog
 
 from edge_store.errors import ReplicationError
-from edge_store.replica.control import Synced
+from edge_store.replica.control import Control, Synced
+from edge_store.replica.reached import Reached, Read, Upto
 from edge_store.replica.status import Cause, Tracker, numbers
 
-__all__ = ["watch_positions"]
+__all__ = ["Positions", "watch_positions"]
 
 log = structlog.get_logger(__name__)
 
@@ -23,12 +26,97 @@ COUNT_EVERY_S = 5.0
 # Results of ordinary size: 45 MB of WAL; at 200 MB Litestream stops the writer.
 WAITING_MAX = 10_000
 ANSWER_TIMEOUT_S = 3.0  # then the store is called unreachable
+AGAIN_S = 0.05
+
+
+class Question(NamedTuple):
+    """What was committed before Litestream was asked."""
+
+    seq: int | None
+    written: Upto | None
+
+
+class Positions:
+    """What is asked of Litestream, and what its answers say of the results. ``newest_seq`` gives
+    the newest one that is committed.
+
+    Once it has passed over commits they stay so until it takes the whole database anew: after the
+    next checkpoint its files hold all of a WAL, and not what was in the one before.
+    """
+
+    def __init__(self, tracker: Tracker, reached: Reached) -> None:
+        self._tracker = tracker
+        self._reached = reached
+        self.newest_seq: Callable[[], int | None] = lambda: None
+        self._missed_at: int | None = None  # the TXID of an answer that did not have all
+        self._passed_over: bytes | None = None  # commits of the WAL of these salts
+
+    @property
+    def has_passed_over(self) -> bool:
+        """Whether there are commits that it does not see."""
+        return self._passed_over is not None
+
+    def anew(self) -> None:
+        """From here on it takes the whole database."""
+        self._missed_at = self._passed_over = None
+
+    def question(self) -> Question:
+        """To be asked from now on. What is committed later may not be in the answer."""
+        seq = self.newest_seq()  # first: the WAL then has it
+        return Question(seq, self._reached.written())
+
+    def answered(self, asked: Question, synced: Synced) -> Read:
+        """Confirm what is known to be in the replica by this answer."""
+        read = self._reached.judge(asked.written, synced.txid)
+        if self._passed_over is not None:
+            salts = asked.written.salts if asked.written else None
+            if read is Read.HELD and salts == self._passed_over:
+                self._passed_over = None  # it has seen them after all
+            else:
+                read = Read.MISSED
+        match read:
+            case Read.HELD:
+                self._tracker.held(synced, asked.seq)
+            case Read.UNKNOWN:
+                self._tracker.saw(synced, asked.seq)
+            case Read.RESTARTED:
+                self._tracker.saw(synced)
+            case Read.MISSED:
+                self._missed(asked, synced)
+        return read
+
+    def _missed(self, asked: Question, synced: Synced) -> None:
+        """Once may be by chance; twice at one TXID it does not see what is there."""
+        if self._passed_over is None and synced.txid == self._missed_at:
+            assert asked.written is not None
+            self._passed_over = asked.written.salts
+        self._missed_at = synced.txid
+        self._tracker.missed(synced, is_unread=self.has_passed_over)
+
+    async def sync(self, control: Control, timeout_s: float) -> Synced:
+        """Wait until everything committed before this call is in the replica. Safe to cancel.
+
+        Raises:
+            ReplicationError: it is not, within about ``timeout_s``.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            asked = self.question()
+            synced = await control.sync(max(0.0, deadline - time.monotonic()))
+            if self.answered(asked, synced) in (Read.HELD, Read.UNKNOWN):
+                return synced
+            if self.has_passed_over or time.monotonic() >= deadline:
+                raise ReplicationError(
+                    f"litestream has not read all that is committed: it is at TXID {synced.txid}",
+                    hint="`edge-store replica drill` has the database uploaded anew",
+                )
+            await asyncio.sleep(AGAIN_S)
 
 
 async def watch_positions(
     ask: Callable[[], Awaitable[Synced | Cause]],
     tracker: Tracker,
-    newest_seq: Callable[[], int | None],
+    positions: Positions,
     *,
     interval_s: float,
     waiting_max: int = WAITING_MAX,
@@ -41,10 +129,10 @@ async def watch_positions(
     async with asyncio.TaskGroup() as questions:
         state = tracker.status.state
         asked: asyncio.Task[Synced | Cause | ReplicationError] | None = None
-        seq: int | None = None
+        question = Question(None, None)
         while True:
             if asked is None:
-                seq = newest_seq()
+                question = positions.question()
                 asked = questions.create_task(_asked(ask))
             await asyncio.wait({asked}, timeout=ANSWER_TIMEOUT_S)
             if not asked.done():
@@ -52,10 +140,10 @@ async def watch_positions(
             else:
                 seen, asked = asked.result(), None
                 if isinstance(seen, Synced):
-                    if _is_unread(looks, seen.txid, seq):
+                    read = positions.answered(question, seen)
+                    if read is Read.UNKNOWN and _is_unread(looks, seen.txid, question.seq):
                         tracker.unread(seen.txid)
-                    looks.append((seen.txid, seq))
-                    tracker.saw(seen, seq)
+                    looks.append((seen.txid, question.seq))
                 elif isinstance(seen, Cause):
                     tracker.ended(seen)
                 else:
@@ -66,7 +154,7 @@ async def watch_positions(
             ends_at = time.monotonic() + interval_s
             while (  # noqa: ASYNC110  (the writer tells nobody of each result)
                 left_s := ends_at - time.monotonic()
-            ) > 0 and not _are_more(newest_seq(), seq, waiting_max):
+            ) > 0 and not _are_more(positions.newest_seq(), question.seq, waiting_max):
                 await asyncio.sleep(min(left_s, COUNT_EVERY_S))
 
 
@@ -81,7 +169,8 @@ def _is_unread(looks: Sequence[tuple[int, int | None]], txid: int, seq: int | No
     TXID, too, and a result was committed since the second was asked. One before it could have been
     in the first answer; one since, known of at once or nearly so, makes another TXID.
 
-    Seen with a damaged checksum in the WAL: Litestream takes what follows for the end of it.
+    Seen with a damaged checksum in the WAL: Litestream takes what follows for the end of it. For a
+    Litestream whose files are not found; of another it is known at once.
     """
     if seq is None or len(looks) < 2 or any(each != txid for each, _seq in looks):
         return False

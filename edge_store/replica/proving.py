@@ -7,6 +7,8 @@ under way: who has gone idle needs a privilege to come back (sched_setscheduler(
 
 Where the kernel groups by session (sched(7), autogroup), both count only within the session, and
 sessions share alike: seen to halve what callers got. Then its whole session is made nice.
+
+While it is idle and requests are in flight it runs a part of the time only (``duty.py``).
 """
 
 import asyncio
@@ -23,6 +25,7 @@ import msgspec
 import structlog
 
 from edge_store.errors import ReplicationError
+from edge_store.replica.duty import keep_to_turns
 from edge_store.replica.proof import Asked, Job, Proof
 from edge_store.replica.traffic import Count, uncounted
 
@@ -62,16 +65,22 @@ class Line(msgspec.Struct, frozen=True):
 
 
 async def prove_aside(
-    job: Job, say: Callable[[str], object], count: Count = uncounted, *, idle_s: float
+    job: Job,
+    say: Callable[[str], object],
+    count: Count = uncounted,
+    *,
+    idle_s: float,
+    is_busy: Callable[[], bool] = lambda: False,
 ) -> Proof:
-    """``proof.prove`` in a process that yields to all others: for ``idle_s`` wholly, then largely.
+    """``proof.prove`` in a process that yields to all others: for ``idle_s`` wholly, then largely;
+    and to requests, while ``is_busy``, for longer turns than the kernel would give them.
     Safe to cancel: it is killed. ``count`` is told what it asks of the store, as it does.
 
     Call it on the main thread. Raises ``ReplicationError`` when it ends without a proof.
     """
     if idle_s:
         try:
-            return await _prove(job, Ears(say, count), LEFT_OVER, idle_s)
+            return await _prove(job, Ears(say, count), LEFT_OVER, idle_s, is_busy)
         except TimeoutError:
             log.warning("drill_starved", idle_s=idle_s)
             say("the machine leaves it no time: it begins again with a small share")
@@ -88,24 +97,17 @@ class Ears(NamedTuple):
     add: Count
 
 
-async def _prove(job: Job, ears: Ears, share: Share, timeout_s: float) -> Proof:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *(*share.before_it, sys.executable, "-P", "-m", "edge_store.replica.proof"),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=DEVNULL,
-            env=dict(os.environ),  # the keys of the store may be there
-            start_new_session=True,
-        )
-    except OSError as exc:  # no memory, no process or no descriptor is left
-        raise ReplicationError(
-            f"the drill's process does not start: {exc}",
-            hint="free memory, or raise the limits of processes and open files",
-        ) from exc
+async def _prove(
+    job: Job,
+    ears: Ears,
+    share: Share,
+    timeout_s: float,
+    is_busy: Callable[[], bool] = lambda: False,
+) -> Proof:
+    process = await _started(share)
     assert process.stdin is not None
     assert process.stdout is not None
-    _make_session_nice(process.pid, share.nice)
+    turns = asyncio.ensure_future(keep_to_turns(process.pid, is_busy, timeout_s))
     try:
         process.stdin.write(msgspec.json.encode(job))
         process.stdin.close()
@@ -121,6 +123,7 @@ async def _prove(job: Job, ears: Ears, share: Share, timeout_s: float) -> Proof:
     except (msgspec.DecodeError, ConnectionError) as exc:
         raise ReplicationError(f"the drill's process cannot be talked to: {exc}") from exc
     finally:
+        turns.cancel()
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
@@ -129,6 +132,25 @@ async def _prove(job: Job, ears: Ears, share: Share, timeout_s: float) -> Proof:
         f"the drill's process ended with {process.returncode} and proved nothing",
         hint="was it killed for memory? see the kernel's log",
     )
+
+
+async def _started(share: Share) -> asyncio.subprocess.Process:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(*share.before_it, sys.executable, "-P", "-m", "edge_store.replica.proof"),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            env=dict(os.environ),  # the keys of the store may be there
+            start_new_session=True,
+        )
+    except OSError as exc:  # no memory, no process or no descriptor is left
+        raise ReplicationError(
+            f"the drill's process does not start: {exc}",
+            hint="free memory, or raise the limits of processes and open files",
+        ) from exc
+    _make_session_nice(process.pid, share.nice)
+    return process
 
 
 def _make_session_nice(process_id: int, nice: int) -> None:

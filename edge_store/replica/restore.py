@@ -108,12 +108,7 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
         VerifyFailed: the copy is damaged; it is kept as ``<to>.damaged``.
     """
     began = time.monotonic()
-    to = Path(os.path.abspath(to))  # noqa: ASYNC240, PTH100  (no input or output; `..` is resolved)
-    if has_unsafe_path(to):
-        raise RestoreFailed(
-            f"{to} has one of {UNSAFE_CHARACTERS} in its path: litestream would write elsewhere",
-            hint="restore to another name",
-        )
+    to = _safe_place(to)
     replace = before_replacing is not None
     _refuse_overwriting(to, replace=replace)
     source = Source(
@@ -123,19 +118,10 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
     try:
         async with asyncio.timeout(timeout_s):
             with scratch_for(to) as scratch:
-
-                async def finish(copy: Path) -> ChainCheck:
-                    on_progress(Progress(stage=Stage.CHECKING))
-                    cancelled = threading.Event()
-                    try:
-                        return await asyncio.to_thread(
-                            _finish, copy, device_id, began + timeout_s, cancelled,
-                            (new_timeline, may_be_newer),
-                        )  # fmt: skip
-                    finally:
-                        cancelled.set()
-
-                copy, rebuilt, check = await _believable(source, scratch, to, at, finish)
+                finish = _finishing(device_id, began + timeout_s, (new_timeline, may_be_newer))
+                copy, rebuilt, check = await _believable(
+                    source, scratch, to, at, lambda made: finish(made, on_progress)
+                )
                 if before_replacing is not None:
                     await asyncio.to_thread(before_replacing, copy)
                 _refuse_overwriting(to, replace=replace)
@@ -145,6 +131,39 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
             f"{device_id} was not restored from {location} within {timeout_s:g} s",
             hint="raise --timeout, or check the network to the store; what has arrived is kept",
         ) from None
+    seconds = round(time.monotonic() - began, 3)
+    return _restored(to, device_id, rebuilt, check, seconds)
+
+
+def _safe_place(to: Path) -> Path:
+    to = Path(os.path.abspath(to))  # noqa: PTH100  (no input or output; `..` is resolved)
+    if has_unsafe_path(to):
+        raise RestoreFailed(
+            f"{to} has one of {UNSAFE_CHARACTERS} in its path: litestream would write elsewhere",
+            hint="restore to another name",
+        )
+    return to
+
+
+def _finishing(
+    device_id: DeviceId, deadline: float, purpose: tuple[bool, bool]
+) -> Callable[[Path, Callable[[Progress], None]], Awaitable[ChainCheck]]:
+    """``_finish`` on a thread. Cancelled, it ends soon."""
+
+    async def finish(copy: Path, on_progress: Callable[[Progress], None]) -> ChainCheck:
+        on_progress(Progress(stage=Stage.CHECKING))
+        cancelled = threading.Event()
+        try:
+            return await asyncio.to_thread(_finish, copy, device_id, deadline, cancelled, purpose)
+        finally:
+            cancelled.set()
+
+    return finish
+
+
+def _restored(
+    to: Path, device_id: DeviceId, rebuilt: Rebuilt, check: ChainCheck, seconds: float
+) -> Restored:
     return Restored(
         path=to,
         device_id=device_id,
@@ -156,7 +175,7 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
         results=check.results,
         commits=check.commits,
         newest_at=check.newest_at,
-        seconds=round(time.monotonic() - began, 3),
+        seconds=seconds,
     )
 
 

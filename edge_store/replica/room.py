@@ -8,43 +8,33 @@ on its disk. A path that somebody else takes later stops it again.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 
 import msgspec
 import structlog
 
-from edge_store.alerts import Alarms
 from edge_store.clock import rfc3339
-from edge_store.config import ReplicaMode, ReplicaSection
 from edge_store.errors import (
     LitestreamUnavailable,
     PathTaken,
-    ReplicaNotFound,
     ReplicationError,
 )
 from edge_store.replica.anew import Ground
 from edge_store.replica.control import Synced
 from edge_store.replica.external import External
-from edge_store.replica.heads import Head, Heads, Proven
+from edge_store.replica.heads import Proven
 from edge_store.replica.health import Watch
-from edge_store.replica.lineage import Lineage, read_lineage
-from edge_store.replica.location import parse_location, read_credentials
-from edge_store.replica.machine import Machine
-from edge_store.replica.objects import Objects
-from edge_store.replica.owner import Owner, owner_of
-from edge_store.replica.ownership import Asking, Ownership, claim_first
+from edge_store.replica.ownership import Asking, Ownership
+from edge_store.replica.past import Past
 from edge_store.replica.pause import Pause
 from edge_store.replica.status import Cause, ReplicaState, ReplicaStatus
 from edge_store.replica.supervisor import Litestream
 from edge_store.replica.telling import Telling
 from edge_store.replica.traffic import Ledger
-from edge_store.replica.written import is_whole, is_written_from
-from edge_store.result import Boot, NotReplicated
-from edge_store.sqlite import DatabaseThread, open_reader
+from edge_store.result import NotReplicated
 
-__all__ = ["Replica", "replicating"]
+__all__ = ["Replica"]
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +54,7 @@ class Replica:
         watch: Watch,
         pause: Pause,
         ledger: Ledger,
+        past: Past,
     ) -> None:
         self._litestream = litestream
         self.ownership = ownership
@@ -72,6 +63,7 @@ class Replica:
         self._watch = watch
         self._pause = pause
         self.ledger = ledger
+        self._past = past
         self._refused: ReplicationError | None = Asking("the store has not answered yet", 0.0)
         self._store_answered_at = -math.inf  # monotonic
         self._unseen: str | None = None  # why the last look at the owner failed
@@ -131,7 +123,11 @@ class Replica:
                 await self._settle()
 
     async def tell_last(self) -> None:
-        """At the stop, when the last commit is in the replica."""
+        """At the stop, when the last commit is in the replica. With commits that Litestream has
+        passed over the next start begins the replica anew: its files would not show it any more.
+        """
+        if self._litestream.positions.has_passed_over:
+            self._ground.forget()
         if self._obstacle() is None and self._litestream.is_replicated:
             await self._telling.tell_last(self._litestream.status)
 
@@ -302,7 +298,7 @@ class Replica:
         if self._refused is not None:
             await self.claim()
             log.warning("replica_claimed")
-        elif not await self._check():  # it was emptied, or another has written there, too
+        elif not await self._check():  # it lost files, or another has written there, too
             log.error("replica_begun_anew", hint="who removed it, or wrote to it?")
             await self.claim()
 
@@ -317,84 +313,9 @@ class Replica:
                 await self._refuse(exc)
                 raise
             self._store_answered_at = time.monotonic()
+            if is_whole and self._litestream.status.cause is Cause.UNMOVED:
+                is_whole = not await self._past.is_cut_off()
             if not is_whole:
                 self._ground.forget()
                 await self._refuse(Asking("the replica is begun anew", 0.0))
             return is_whole
-
-
-@asynccontextmanager
-async def replicating(
-    section: ReplicaSection,
-    path: Path,
-    boot: Boot,
-    alarms: Alarms,
-    database: DatabaseThread,
-    *,
-    lock_descriptor: int | None = None,
-) -> AsyncIterator[Replica]:
-    """Replicate while the body runs. Leaving waits, bounded, for the last commits.
-
-    Raises:
-        ConfigError, LitestreamUnavailable: see ``Litestream``.
-    """
-    location = parse_location(section.url)
-    objects = Objects(location, read_credentials(location))
-    ledger = Ledger(path)
-    litestream: Litestream | External = (
-        Litestream(section, path, boot.device_id, lock_descriptor=lock_descriptor, count=ledger.add)
-        if section.mode is ReplicaMode.CHILD
-        else External(section, path)
-    )
-    reader = await DatabaseThread.open(lambda: open_reader(path))
-
-    ground = Ground(path, litestream.ltx, database)
-    heads = Heads(objects, boot.device_id)
-
-    async def lineage(owner: Owner | None, head: Head | None) -> Lineage:
-        boot_id, timeline = (owner.boot_id, owner.timeline) if owner else ("", "")
-        return await reader.run(read_lineage, boot_id, timeline, head)
-
-    async def was_ours() -> bool:
-        """Whether what lies there without an owner was written from here."""
-        if ground.stand is not None:
-            return True
-        head = await heads.read()
-        if head is not None and (await lineage(None, head)).holds_head:
-            return True
-        ledger.add("LIST", 1, 0)
-        try:
-            keys = read_credentials(location)
-            is_from_here = await is_written_from(litestream.ltx, location, keys, boot.device_id)
-        except ReplicaNotFound:
-            return True
-        if is_from_here and not await is_whole(location, keys, boot.device_id):
-            return True  # sent after somebody had emptied the place: begun anew
-        is_external = section.mode is ReplicaMode.EXTERNAL  # which may be up before the first claim
-        return is_external and is_from_here and ground.adopt()
-
-    claim = owner_of(boot.boot_id, boot.device_id, boot.timeline, path)
-    claim = msgspec.structs.replace(claim, every_s=section.owner_check_s)
-    ownership = Ownership(objects, claim, heads, lineage, was_ours)
-    watch = Watch(path, litestream.ltx, database, alarms, local_bytes_max=section.local_bytes_max)
-    machine = Machine(path, boot, ownership.offset)
-    telling = Telling(objects, reader, machine, section.pace.head_every_s)
-    replica = Replica(litestream, ownership, telling, ground, watch, Pause(path), ledger)
-    try:
-        async with litestream, asyncio.TaskGroup() as tasks:
-            await claim_first(replica.claim)
-            running = [
-                tasks.create_task(replica.keep_claimed()),
-                tasks.create_task(replica.tell()),
-                tasks.create_task(replica.keep_healthy()),
-            ]
-            try:
-                yield replica
-            finally:
-                for task in running:
-                    task.cancel()
-                await replica.leave()
-        await replica.tell_last()
-        ledger.keep(ownership.traffic)
-    finally:
-        await reader.close()

@@ -63,7 +63,11 @@ class Cause(StrEnum):
     STARTING = "starting", ReplicaState.LAGGING, "nothing is known to be replicated yet"
     BEHIND = "behind", ReplicaState.LAGGING, "commits come faster than they are sent, for a while"
     RESTARTING = "restarting", ReplicaState.LAGGING, "Litestream has ended and is started again"
-    NOT_RUNNING = "not_running", ReplicaState.LAGGING, "the operator's Litestream does not answer"
+    NOT_RUNNING = (
+        "not_running",
+        ReplicaState.LAGGING,
+        "the operator's Litestream does not answer, or must be started anew",
+    )
     UNREACHABLE = "unreachable", ReplicaState.OFFLINE, "the store cannot be reached"
     UNMOVED = "unmoved", ReplicaState.STALLED, "Litestream runs and sends nothing"
     UNREAD = "unread", ReplicaState.STALLED, "Litestream does not see commits: the WAL is damaged?"
@@ -169,11 +173,27 @@ class Tracker:
         elif self._behind_since is None:
             self._behind_since = now
 
+    def held(self, positions: Synced, seq: int | None) -> None:
+        """As ``saw``; and Litestream has read the WAL as far as that."""
+        self._unread_at = None
+        self.saw(positions, seq)
+
+    def missed(self, positions: Synced, *, is_unread: bool) -> None:
+        """Litestream answers, and has not read what was committed before it was asked;
+        ``is_unread``: nor will it.
+        """
+        if is_unread:
+            self._unread_at, self._awaited = positions.txid, None
+        self.saw(positions)
+        self._begin_lag()
+
     def unread(self, txid: int) -> None:
         """Results were committed after Litestream had answered with this TXID, and it answers with
         the same one: until it is another, nothing is confirmed, and what was at it is not any more.
         """
         self._unread_at = txid
+        self._begin_lag()
+        self._cause = Cause.UNREAD
         if self._confirmed is not None and self._confirmed.txid >= txid:
             self._confirmed = self._confirmed_before
         self._awaited = None

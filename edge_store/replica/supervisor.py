@@ -39,7 +39,8 @@ from edge_store.replica.litestream import (
 )
 from edge_store.replica.local import remove_dropped
 from edge_store.replica.location import Credentials, Scheme, parse_location, read_credentials
-from edge_store.replica.positions import watch_positions
+from edge_store.replica.positions import Positions, watch_positions
+from edge_store.replica.reached import Reached
 from edge_store.replica.status import Cause, Confirmed, ReplicaStatus, Tracker, numbers
 from edge_store.replica.traffic import Reports
 
@@ -80,7 +81,7 @@ class Litestream:
         self._tracker = Tracker(asked_every_s)
         self._count = count
         self._reports = Reports(counts_requests=parse_location(section.url).scheme is Scheme.S3)
-        self._newest_seq: Callable[[], int | None] = lambda: None
+        self.positions = Positions(self._tracker, Reached(database, self.ltx))
         self._stack = AsyncExitStack()
         self._process: asyncio.subprocess.Process | None = None
         self._running = asyncio.Lock()  # held while there is a child
@@ -107,10 +108,8 @@ class Litestream:
         return self._tracker.stalled_after_s
 
     def follow(self, newest_seq: Callable[[], int]) -> None:
-        """From now on remember up to which result the replica is known to reach. ``newest_seq``
-        gives the newest that is committed.
-        """
-        self._newest_seq = newest_seq
+        """Know from now on which results it reaches; ``newest_seq``: the newest committed one."""
+        self.positions.newest_seq = newest_seq
 
     def remember(self, confirmed: Confirmed | None) -> None:
         """See ``Tracker.remember``."""
@@ -156,7 +155,7 @@ class Litestream:
     async def hold(self) -> None:
         """End the child, by force, and start none until ``start`` is called."""
         self._allowed.clear()
-        async with self.paused():
+        async with self._ended():
             self._tracker.ended(Cause.STOPPED)
 
     async def __aexit__(
@@ -212,10 +211,7 @@ class Litestream:
         """
         if self.process_id is None:
             raise ReplicationError("litestream is not running", hint="it is being started again")
-        seq = self._newest_seq()  # before the question: what is committed later may not be in it
-        synced = await self._control.sync(timeout_s)
-        self._tracker.saw(synced, seq)
-        return synced
+        return await self.positions.sync(self._control, timeout_s)
 
     async def stop(self, timeout_s: float) -> bool:
         """Replicate the last commits within ``timeout_s``, then end the child, by force if need be.
@@ -226,7 +222,7 @@ class Litestream:
             return self.is_replicated
         try:
             await self.sync(timeout_s)
-            self.is_replicated = self.status.cause is not Cause.UNREAD
+            self.is_replicated = True
         except EdgeStoreError as exc:
             log.error("replica_left_behind", error=str(exc), **numbers(self.status))
         finally:
@@ -238,13 +234,20 @@ class Litestream:
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """Without a child, so that the WAL may be emptied. It is killed, and started again after.
+        """Without a child, so that the WAL may be emptied. It is killed, and started again after:
+        then it takes the whole database anew.
 
         One pause at a time: another waits for its end.
 
         Raises:
             ReplicationError: it does not end.
         """
+        async with self._ended():
+            yield
+            self.positions.anew()
+
+    @asynccontextmanager
+    async def _ended(self) -> AsyncIterator[None]:
         async with self._one_pause:
             await self._end_for_pause()
             try:
@@ -391,6 +394,6 @@ class Litestream:
         await watch_positions(
             self._control.positions,
             self._tracker,
-            lambda: self._newest_seq(),  # noqa: PLW0108  (``follow`` sets another)
+            self.positions,
             interval_s=self._health_interval_s,
         )

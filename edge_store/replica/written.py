@@ -1,4 +1,4 @@
-"""Whether a replica that names no owner was written from here.
+"""Whether a replica that names no owner was written from here, and whether it can go on from here.
 
 A Litestream of the operator's may be up before the daemon has ever claimed the path. What it has
 uploaded is then the very file that lies in its own folder; of another database it would not be,
@@ -17,10 +17,11 @@ from edge_store.replica.extent import listed
 from edge_store.replica.location import Credentials, Location
 from edge_store.replica.points import LtxFile, list_files, read_points
 
-__all__ = ["is_whole", "is_written_from"]
+__all__ = ["is_cut_off", "is_whole", "is_written_from"]
 
 WHOLE_BYTES_MAX = 1 << 20  # of a larger one the checksums at its end are compared
 CHECKSUMS_BYTES = 16
+TXID_DIGITS = 16  # of the first, with which the name of a file begins
 
 
 async def is_written_from(
@@ -40,6 +41,24 @@ async def is_written_from(
             bucket = open_bucket(location, credentials)
             return await listed(location, _is_same, bucket, file, here)
     return False
+
+
+async def is_cut_off(
+    ltx: Path, location: Location, credentials: Credentials | None, device_id: DeviceId
+) -> bool:
+    """Whether states are missing between the newest file of level 0 there, from which Litestream
+    goes on, and the oldest that ``ltx``, its folder, still has. A snapshot of a later state may be
+    there. Raises ``ReplicationError``: the store does not answer.
+    """
+    here = [path.name for path in (ltx / "0").glob("*.ltx")]  # first: more may be sent meanwhile
+    if not here:
+        return False
+    oldest = min(int(name[:TXID_DIGITS], 16) for name in here)
+    newest = 0
+    with suppress(ReplicaNotFound):
+        files = await list_files(location, credentials, device_id)
+        newest = max((file.last for file in files if file.level == 0), default=0)
+    return oldest > newest + 1
 
 
 async def is_whole(

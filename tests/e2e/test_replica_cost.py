@@ -19,7 +19,7 @@ from edge_store.alerts import Alarms
 from edge_store.bench.figures import percentile
 from edge_store.config import PACES, ReplicaProfile, ReplicaSection
 from edge_store.observability.metrics import Metrics
-from edge_store.replica.room import replicating
+from edge_store.replica.assembly import replicating
 from edge_store.replica.traffic import read_usage
 from edge_store.sqlite import DatabaseThread, open_writer
 

@@ -13,6 +13,7 @@ import pytest
 from support.daemon import ROOT, Box, until
 from support.replicating import Database, contents, wait_for
 from support.s3server import BUCKET, S3Server
+from support.unread import require_unread, rot_last_checksum, waited
 
 from edge_store.replica import control
 from edge_store.wal import checkpoint
@@ -62,6 +63,7 @@ def box(tmp_path: Path) -> Box:
         REPLICA__MODE="external",
         REPLICA__SOCKET=str(tmp_path / "box" / "litestream.sock"),
         REPLICA__URL=f"file://{tmp_path}/replica",
+        REPLICA__DRILL_IDLE_S="0",  # the machine may be full
     )
 
 
@@ -113,6 +115,31 @@ def test_killed_daemon_starts_again_beside_the_foreign_litestream(tmp_path: Path
     done = box.run("replica", "restore", "--to", str(copy), "--config", str(box.directory))
     assert done.returncode == 0, done.stderr
     assert contents(copy) == contents(box.database)
+
+
+@pytest.mark.slow
+def test_what_a_foreign_litestream_does_not_see_is_never_told_as_replicated(
+    tmp_path: Path, box: Box
+) -> None:
+    config = as_documented(box, tmp_path / "replica")
+    arguments = ("--config", str(box.directory), "--json")
+    with box.serve() as daemon:
+        with unit(config):
+            until(lambda: waited(daemon, 5)[1], "it replicates")
+            rot_last_checksum(box.database)
+            require_unread(daemon)
+            (failed,) = json.loads(box.run("replica", "drill", *arguments).stdout)["drills"]
+            assert "it ends at seq" in failed["proof"]["failure"], failed
+            assert "goes on as before" in daemon.logged("replica_not_healed")["error"]
+            assert not waited(daemon, 1)[1]
+            until(
+                lambda: "restart" in (daemon.get("/readyz").json()["replica"]["error"] or ""),
+                "it is said what is to be done",
+            )
+        with unit(config):
+            until(lambda: waited(daemon, 5)[1], "the new one replicates")
+            (passed,) = json.loads(box.run("replica", "drill", *arguments).stdout)["drills"]
+            assert passed["proof"]["failure"] is None, passed
 
 
 async def test_foreign_litestream_lets_go_while_the_store_is_away(

@@ -3,12 +3,15 @@ its bound, nothing is lost, and the replica equals the file once it is back.
 """
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import obstore
 import pytest
 from support.replicating import Database, contents, wait_for
 from support.s3server import S3Server
@@ -17,10 +20,11 @@ from edge_store.alerts import AlarmName, Alarms
 from edge_store.config import ReplicaProfile, ReplicaSection
 from edge_store.observability.metrics import Metrics
 from edge_store.replica import health, status, supervisor
+from edge_store.replica.assembly import replicating
 from edge_store.replica.local import measure
 from edge_store.replica.location import parse_location
 from edge_store.replica.restore import restore
-from edge_store.replica.room import Replica, replicating
+from edge_store.replica.room import Replica
 from edge_store.replica.status import Cause, ReplicaState
 from edge_store.sqlite import DatabaseThread, open_writer
 
@@ -93,6 +97,43 @@ async def test_days_without_the_store_stay_within_the_bound_and_lose_nothing(
             await wait_for(lambda: replica.status.state is ReplicaState.OK, "it is back", 60)
             database.write(1)
             await replica.sync(20)
+        await restore(parse_location(url), database.device_id, tmp_path / "copy.db", timeout_s=30)
+    assert contents(tmp_path / "copy.db") == contents(database.path)
+
+
+def has_begun_anew(before: list[Path]) -> bool:
+    """Whether Litestream's folder has a file again that was there before."""
+    return any(path.exists() for path in before)
+
+
+async def test_a_store_that_has_lost_its_newest_files_gets_the_whole_database(
+    tmp_path: Path, database: Database, alarms: Alarms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with S3Server(tmp_path / "s3") as s3:
+        for name, value in s3.environ.items():
+            monkeypatch.setenv(name, value)
+        url = s3.url("fleet")
+        async with running(database, url, alarms) as replica:
+            for _ in range(5):
+                database.write(1)
+                txid = (await replica.sync(20)).txid
+            names = tuple(f"{txid - n:016x}.ltx" for n in range(3))
+            store = s3.store()
+            keys = [each["path"] for chunk in obstore.list(store, "fleet/") for each in chunk]
+            lost = [key for key in keys if key.endswith(names)]
+            assert len(lost) >= 3
+            merged = sorted((tmp_path / "litestream" / "ltx" / "0").iterdir())[:-1]
+            for path in merged:  # as Litestream does a quarter of an hour later
+                path.unlink()
+            obstore.delete(store, lost)
+            assert replica.process_id is not None
+            os.kill(replica.process_id, signal.SIGKILL)  # the next one asks the store where it is
+            database.write(1)
+            await wait_for(lambda: has_begun_anew(merged), "it has begun anew")
+            await wait_for(lambda: replica.status.state is ReplicaState.OK, "it goes on")
+            for _ in range(5):  # beyond the TXIDs that were there before
+                database.write(1)
+                await replica.sync(20)
         await restore(parse_location(url), database.device_id, tmp_path / "copy.db", timeout_s=30)
     assert contents(tmp_path / "copy.db") == contents(database.path)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.replicating import Database, WriterProcess, contents, replicate, wait_for
@@ -29,6 +30,7 @@ from edge_store.replica.compare import no_marks
 from edge_store.replica.location import parse_location
 from edge_store.replica.proof import Job, prove
 from edge_store.replica.restore import Progress, Stage, restore
+from edge_store.replica.supervisor import Litestream
 from edge_store.sqlite import open_reader
 
 DEVICE = DeviceId("box-a")
@@ -143,23 +145,33 @@ async def test_changed_row_is_found_and_the_damaged_copy_kept(tmp_path: Path) ->
     assert len(contents(tmp_path / "copy.db.damaged")) == 4
 
 
+async def snapshot_of_a_damaged_wal(
+    writing: Database, litestream: Litestream, results: int
+) -> tuple[str, list[tuple[Any, ...]]]:
+    """Replicate so many results in a second commit, damage that in the WAL, and take a snapshot,
+    which lacks them: its TXID, and what was replicated.
+    """
+    wal = writing.path.with_name(f"{writing.path.name}-wal")
+    writing.write(1)
+    await litestream.sync(20)
+    second = wal.stat().st_size
+    writing.write(results)
+    newest = f"{(await litestream.sync(20)).txid:016x}"
+    synced = contents(writing.path)
+    flip(wal, second + FRAME_CHECKSUM)
+    async with litestream.paused():
+        await litestream.snapshot()
+    return newest, synced
+
+
 async def test_snapshot_of_a_damaged_wal_hides_nothing_that_was_replicated(
     tmp_path: Path, url: str
 ) -> None:
     """Litestream reads the WAL up to the damage, and calls that the whole state."""
     database, location = tmp_path / "results.db", parse_location(url)
-    wal = tmp_path / "results.db-wal"
     writing = Database(database, DEVICE)
     async with replicate(database, DEVICE, url) as litestream:
-        writing.write(1)
-        await litestream.sync(20)
-        second = wal.stat().st_size
-        writing.write(50)
-        newest = f"{(await litestream.sync(20)).txid:016x}"
-        synced = contents(database)
-        flip(wal, second + FRAME_CHECKSUM)
-        async with litestream.paused():
-            await litestream.snapshot()
+        newest, synced = await snapshot_of_a_damaged_wal(writing, litestream, 50)
         done = await restore(location, DEVICE, tmp_path / "copy.db", timeout_s=30)
         assert contents(tmp_path / "copy.db") == synced
         assert (done.txid, done.passed_over) == (newest, (newest,))
@@ -184,18 +196,9 @@ async def test_snapshot_of_a_damaged_wal_hides_nothing_that_was_replicated(
 async def test_snapshot_that_arrives_during_the_restore_is_compared_too(tmp_path: Path) -> None:
     """In a folder Litestream chooses for itself, of what is there by then."""
     database, location = tmp_path / "results.db", parse_location(f"file://{tmp_path}/replica")
-    wal = tmp_path / "results.db-wal"
     writing = Database(database, DEVICE)
     async with replicate(database, DEVICE, f"file://{tmp_path}/replica") as litestream:
-        writing.write(1)
-        await litestream.sync(20)
-        second = wal.stat().st_size
-        writing.write(2)
-        newest = f"{(await litestream.sync(20)).txid:016x}"
-        synced = contents(database)
-        flip(wal, second + FRAME_CHECKSUM)
-        async with litestream.paused():
-            await litestream.snapshot()
+        newest, synced = await snapshot_of_a_damaged_wal(writing, litestream, 2)
     writing.close()
     (snapshot,) = (tmp_path / "replica").rglob(f"9/*-{newest}.ltx")
     aside = snapshot.rename(tmp_path / "aside.ltx")

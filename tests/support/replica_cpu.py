@@ -14,7 +14,7 @@ from support.replicating import Database, WriterProcess
 from edge_store.alerts import Alarms
 from edge_store.config import ReplicaSection
 from edge_store.observability.metrics import Metrics
-from edge_store.replica.room import replicating
+from edge_store.replica.assembly import replicating
 from edge_store.sqlite import DatabaseThread, open_writer
 
 

@@ -24,7 +24,8 @@ from edge_store.alerts import Alarms
 from edge_store.bench.figures import cpu_seconds, lower_bound, percentile
 from edge_store.config import ReplicaProfile, ReplicaSection
 from edge_store.observability.metrics import Metrics
-from edge_store.replica.room import Replica, replicating
+from edge_store.replica.assembly import replicating
+from edge_store.replica.room import Replica
 from edge_store.replica.traffic import VERBS
 from edge_store.sqlite import DatabaseThread, open_writer
 from edge_store.wal import move_wal

@@ -21,12 +21,20 @@ from edge_store.ids import DeviceId
 from edge_store.observability.metrics import Metrics
 from edge_store.replica import drill
 from edge_store.replica.compare import no_marks, read_marks
-from edge_store.replica.drill import Drills, Means
+from edge_store.replica.drill import Drills, Means, Serving
 from edge_store.replica.heads import Proven
 from edge_store.replica.proof import Job, Proof
 from edge_store.replica.proving import prove_aside
 from edge_store.replica.traffic import NOTHING, Count, Ledger
 from edge_store.sqlite import DatabaseThread, driver, open_reader
+
+
+async def unwritten(*_args: object) -> None:
+    """No test here comes to that."""
+    raise AssertionError
+
+
+NO_SERVING = Serving(change=unwritten, is_busy=lambda: False)
 
 
 @contextmanager
@@ -76,7 +84,7 @@ async def test_whatever_comes_of_a_drill_there_is_another(
     reader = await DatabaseThread.open(lambda: open_reader(database.path))
     replica: Any = Defect(error)
     unused: Any = None
-    means = Means(reader, unused, unused)
+    means = Means(reader, NO_SERVING, unused)
     drills = Drills(Config(), database.boot, replica, means, Alarms(Metrics()))
     running = asyncio.ensure_future(drills.run())
     try:
@@ -94,7 +102,7 @@ async def test_drills_that_cannot_be_read_are_an_error_of_the_store(tmp_path: Pa
     reader = await DatabaseThread.open(lambda: open_reader(database.path))
     database.connection.execute("DROP TABLE drills")
     unused: Any = None
-    means = Means(reader, unused, unused)
+    means = Means(reader, NO_SERVING, unused)
     drills = Drills(Config(), database.boot, unused, means, Alarms(Metrics()))
     try:
         with pytest.raises(StoreError, match="no such table"):
@@ -118,7 +126,7 @@ async def test_a_first_look_that_fails_is_followed_by_drills(
     database.connection.execute("DROP TABLE drills")
     unused: Any = None
     drills = Drills(
-        Config(), database.boot, unused, Means(reader, unused, unused), Alarms(Metrics())
+        Config(), database.boot, unused, Means(reader, NO_SERVING, unused), Alarms(Metrics())
     )
     with capture_logs() as logs:
         running = asyncio.ensure_future(drills.run())
@@ -165,7 +173,7 @@ async def test_what_drills_have_downloaded_leaves_less_for_the_next_even_if_they
         for _ in range(3):  # each as after a restart
             replica: Any = Metered(database.path)
             unused: Any = None
-            means = Means(reader, unused, unused)
+            means = Means(reader, NO_SERVING, unused)
             drills = Drills(config, database.boot, replica, means, Alarms(Metrics()))
             with pytest.raises(asyncio.CancelledError):
                 await drills.drill_asked(lambda _step: None)
@@ -207,7 +215,7 @@ async def test_a_start_knows_what_is_proven_and_whether_the_newest_drill_failed(
     reader = await DatabaseThread.open(lambda: open_reader(database.path))
     replica: Any = Told()
     unused: Any = None
-    means = Means(reader, unused, unused)
+    means = Means(reader, NO_SERVING, unused)
     try:
         await Drills(Config(), database.boot, replica, means, Alarms(Metrics())).recall()
     finally:

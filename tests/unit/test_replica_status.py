@@ -8,7 +8,8 @@ import pytest
 
 from edge_store.replica import status
 from edge_store.replica.control import Synced
-from edge_store.replica.positions import watch_positions
+from edge_store.replica.positions import Positions, watch_positions
+from edge_store.replica.reached import Reached, Read, Upto
 from edge_store.replica.status import Cause, Confirmed, ReplicaState, Tracker
 
 
@@ -148,7 +149,26 @@ def test_what_is_passing_is_a_stall_once_it_lasts(clock: Clock) -> None:
     assert (seen.state, seen.cause) == (ReplicaState.STALLED, Cause.RESTARTING)
 
 
-async def watched(answers: list[tuple[int, int]], committed: list[int]) -> list[Tracker]:
+class Looked(Reached):
+    """Which TXIDs have what was committed before they were asked for, else it cannot be told; and
+    in which WAL that was.
+    """
+
+    def __init__(self, read: dict[int, Read], salts: tuple[bytes, ...] = (b"a",)) -> None:
+        self._read = read
+        self._salts = list(salts)
+
+    def written(self) -> Upto:
+        salts = self._salts.pop(0) if len(self._salts) > 1 else self._salts[0]
+        return Upto(salts, 1)
+
+    def judge(self, _written: object, txid: int) -> Read:
+        return self._read.get(txid, Read.UNKNOWN)
+
+
+async def watched(
+    answers: list[tuple[int, int]], committed: list[int], reached: Reached
+) -> list[Tracker]:
     """A tracker after each look; what was committed is asked for before each."""
     tracker, seen, left = Tracker(), [], list(answers)
     done = asyncio.Event()
@@ -164,15 +184,50 @@ async def watched(answers: list[tuple[int, int]], committed: list[int]) -> list[
     def newest() -> int:
         return committed[min(len(answers) - len(left), len(committed) - 1)]
 
-    watching = asyncio.create_task(watch_positions(ask, tracker, newest, interval_s=0.001))
+    positions = Positions(tracker, reached)
+    positions.newest_seq = newest
+    watching = asyncio.create_task(watch_positions(ask, tracker, positions, interval_s=0.001))
     async with asyncio.timeout(5):
         await done.wait()
     watching.cancel()
     return seen
 
 
-async def test_commits_that_litestream_does_not_see_are_not_confirmed() -> None:
-    looks = await watched([(2, 2), (3, 3), (3, 3), (3, 3), (3, 3), (4, 4)], [5, 7, 8, 9])
+def confirmed_of(tracker: Tracker) -> tuple[int, int]:
+    found = tracker.status.confirmed
+    assert found is not None
+    return found.seq, found.txid
+
+
+async def test_what_litestream_has_not_read_is_never_confirmed() -> None:
+    read = {2: Read.HELD, 3: Read.RESTARTED, 4: Read.MISSED, 5: Read.HELD}
+    answers = [(2, 2), (3, 3), (4, 4), (5, 5)]
+    looks = await watched(answers, [5, 7, 8, 9], Looked(read))
+    assert [each.status.cause for each in looks] == [None] * 4
+    assert [seq for seq, _ in map(confirmed_of, looks)] == [5, 5, 5, 9]
+    assert [each.status.lag_s > 0 for each in looks] == [False, False, True, False]
+
+
+async def test_what_it_has_passed_over_is_not_replicated_by_what_it_reads_later() -> None:
+    read = {2: Read.HELD, 3: Read.MISSED, 4: Read.HELD}
+    answers = [(2, 2), (3, 3), (3, 3), (4, 4), (4, 4)]
+    looks = await watched(answers, [5, 7, 8, 9, 10], Looked(read, (b"a", b"a", b"a", b"b", b"b")))
+    causes = [each.status.cause for each in looks]
+    assert causes == [None, None, Cause.UNREAD, Cause.UNREAD, Cause.UNREAD]
+    assert [seq for seq, _ in map(confirmed_of, looks)] == [5] * 5
+
+
+async def test_what_it_has_read_after_all_is_confirmed() -> None:
+    read = {2: Read.HELD, 3: Read.MISSED, 4: Read.HELD}
+    looks = await watched([(2, 2), (3, 3), (3, 3), (4, 4)], [5, 7, 8, 9], Looked(read))
+    assert [each.status.cause for each in looks] == [None, None, Cause.UNREAD, None]
+    assert confirmed_of(looks[-1]) == (9, 4)
+
+
+async def test_commits_that_litestream_does_not_see_are_withdrawn_where_only_txids_tell() -> None:
+    looks = await watched(
+        [(2, 2), (3, 3), (3, 3), (3, 3), (3, 3), (4, 4)], [5, 7, 8, 9], Looked({})
+    )
     causes = [each.status.cause for each in looks]
     assert causes == [None, None, None, Cause.UNREAD, Cause.UNREAD, None]
     confirmed = [each.status.confirmed for each in looks]
@@ -182,7 +237,7 @@ async def test_commits_that_litestream_does_not_see_are_not_confirmed() -> None:
 
 
 async def test_a_commit_that_an_earlier_answer_may_have_held_makes_no_stall() -> None:
-    looks = await watched([(3, 3), (3, 3), (3, 3), (3, 3)], [7, 8])
+    looks = await watched([(3, 3), (3, 3), (3, 3), (3, 3)], [7, 8], Looked({}))
     assert [each.status.cause for each in looks] == [None] * 4
 
 

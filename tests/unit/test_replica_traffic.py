@@ -18,6 +18,8 @@ from edge_store.replica.childlog import ChildLog
 from edge_store.replica.control import Synced
 from edge_store.replica.cost import PRICES, bill, class_of
 from edge_store.replica.location import parse_location
+from edge_store.replica.positions import Positions
+from edge_store.replica.reached import Reached
 from edge_store.replica.status import ReplicaState, Tracker
 from edge_store.replica.traffic import (
     NOTHING,
@@ -311,7 +313,9 @@ def test_what_was_sent_before_the_answer_about_it_arrives_is_not_forgotten() -> 
     assert (confirmed.seq, confirmed.txid) == (7, 3)
 
 
-async def test_many_results_are_taken_up_before_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_results_are_taken_up_before_their_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(positions, "COUNT_EVERY_S", 0.01)
     newest, asked = 0, 0
     both = asyncio.Event()
@@ -324,8 +328,11 @@ async def test_many_results_are_taken_up_before_their_time(monkeypatch: pytest.M
             both.set()
         return Synced(txid=asked, replicated_txid=asked)
 
+    tracker = Tracker()
+    asking = Positions(tracker, Reached(tmp_path / "results.db", tmp_path))
+    asking.newest_seq = lambda: newest
     watching = asyncio.create_task(
-        positions.watch_positions(ask, Tracker(), lambda: newest, interval_s=600.0, waiting_max=10)
+        positions.watch_positions(ask, tracker, asking, interval_s=600.0, waiting_max=10)
     )
     async with asyncio.timeout(5):
         await both.wait()

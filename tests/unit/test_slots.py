@@ -258,3 +258,17 @@ async def test_drained_is_when_nothing_is_held() -> None:
     slots.release(two)
     async with asyncio.timeout(DEADLINE_S):
         await drained
+
+
+async def test_it_was_busy_while_a_slot_is_taken_and_when_one_was_since_it_was_asked() -> None:
+    slots = opened()
+    is_busy = slots.busy_since_asked()
+    assert not is_busy()
+    slot = await slots.reserve()
+    assert is_busy()
+    assert is_busy()
+    slots.release(slot)
+    assert not is_busy()
+    slots.release(await slots.reserve())
+    assert is_busy()
+    assert not is_busy()
