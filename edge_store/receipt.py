@@ -20,7 +20,7 @@ from edge_store.sql import sql
 from edge_store.sqlite import Connection, driver, translated
 
 __all__ = [
-    "LastBoot", "Receipt", "ReplicaUnknown", "State", "described", "parsed_id", "read_receipt",
+    "LastBoot", "Receipt", "ReplicaUnknown", "State", "parsed_id", "read_receipt",
 ]  # fmt: skip
 
 UUID_VERSION = 7
@@ -367,35 +367,3 @@ def _in_flight(boot: Account) -> str:
 def _restored(at: int, newest_at: int) -> str:
     after = f"what was answered after {rfc3339(newest_at)}" if newest_at else "what came before"
     return f"unknown: this file was restored on {rfc3339(at)}; {after} is not in it"
-
-
-def described(receipt: Receipt) -> list[tuple[str, str]]:
-    """The lines of a receipt for a person: name and text."""
-    lines = [("receipt", receipt.id), ("state", receipt.message)]
-    if receipt.gone is not None and receipt.gone.message:
-        lines.append(("error", receipt.gone.message))
-    committed = receipt.committed
-    if committed is not None:
-        lines += [
-            ("committed", f"{committed.at}, commit {committed.commit_id}, seq {committed.seq}"),
-            ("digest", committed.digest),
-        ]
-    replicated = receipt.replicated
-    if replicated is not None:
-        lines.append(("replicated", _replicated_text(replicated)))
-        proven = receipt.proven
-        text = f"{proven.at} by restore drill {proven.drill_id}" if proven else "not yet"
-        lines.append(("proven", text))
-    return lines
-
-
-def _replicated_text(replicated: Replicated) -> str:
-    match replicated.state:
-        case ReplicaState.REPLICATED:
-            return f"by {replicated.at} with TXID {replicated.txid}"
-        case ReplicaState.NOT_YET:
-            return f"not yet, lag {replicated.lag_s:.1f} s"
-        case ReplicaState.OFF:
-            return "replication is off"
-        case ReplicaState.NOT_KNOWN:
-            return f"not known: {replicated.reason}"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-__all__ = ["logs"]
+from edge_store.cli.bench_options import AT_LEAST_ONE, dir_option, measure, say
 
-AT_LEAST_ONE = click.IntRange(min=1)
+__all__ = ["logs"]
 
 
 @click.command()
@@ -18,10 +18,7 @@ AT_LEAST_ONE = click.IntRange(min=1)
     "--seconds", type=click.FloatRange(min=1), default=20.0, show_default=True,
     help="How long a writer is followed.",
 )  # fmt: skip
-@click.option(
-    "--dir", "directory", type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder on the disk to measure; a temporary one in it is used and removed.",
-)  # fmt: skip
+@dir_option
 def logs(rows: int, seconds: float, directory: Path | None) -> None:
     """Measure `logs ls` and `stats` over many results, and the delay of `logs tail`.
 
@@ -30,6 +27,5 @@ def logs(rows: int, seconds: float, directory: Path | None) -> None:
       edge-store bench logs --rows 100000
     """
     from edge_store.bench.logs import bench_logs
-    from edge_store.cli.bench import measure, say
 
     measure(directory, lambda folder: bench_logs(folder, rows=rows, seconds=seconds, say=say))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-__all__ = ["search"]
+from edge_store.cli.bench_options import AT_LEAST_ONE, dir_option, measure, say
 
-AT_LEAST_ONE = click.IntRange(min=1)
+__all__ = ["search"]
 
 
 @click.command()
@@ -22,10 +22,7 @@ AT_LEAST_ONE = click.IntRange(min=1)
     "--seconds", type=click.FloatRange(min=1), default=30.0, show_default=True,
     help="For so long.",
 )  # fmt: skip
-@click.option(
-    "--dir", "directory", type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder on the disk to measure; a temporary one in it is used and removed.",
-)  # fmt: skip
+@dir_option
 def search(rows: int, rate: int, seconds: float, directory: Path | None) -> None:
     """Measure full-text search over many results, and its indexer beside a writer.
 
@@ -34,7 +31,6 @@ def search(rows: int, rate: int, seconds: float, directory: Path | None) -> None
       edge-store bench search --rows 100000
     """
     from edge_store.bench.search import bench_search
-    from edge_store.cli.bench import measure, say
 
     measure(
         directory,

@@ -118,7 +118,7 @@ def _sections(connection: "Connection", recorded: "Recorded") -> "Iterator[Secti
 
 
 def _receipt_lines(receipt: "Receipt") -> "Iterator[str]":
-    from edge_store.receipt import described
+    from edge_store.cli.receipt_text import described
 
     for name, text in described(receipt):
         if name != "receipt":  # its id: shown above

@@ -42,7 +42,8 @@ def receipt(result_id: str, db: Path | None, config: str | None, *, as_json: boo
       edge-store receipt 0190d3e1-7c1f-7a5e-9d4c-0a4b6f2f7c55
     """
     from edge_store import exits
-    from edge_store.receipt import ReplicaUnknown, State, described, read_receipt
+    from edge_store.cli.receipt_text import described
+    from edge_store.receipt import ReplicaUnknown, State, read_receipt
     from edge_store.sqlite import open_reader
 
     path = chosen_database(db, config)

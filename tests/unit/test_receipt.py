@@ -8,6 +8,7 @@ import pytest
 from support.records import DEVICE, make_result, new_database
 
 import edge_store.receipt
+from edge_store.cli.receipt_text import described
 from edge_store.clock import now_ms, rfc3339
 from edge_store.errors import InvalidRequest
 from edge_store.identity import create_identity
@@ -17,7 +18,6 @@ from edge_store.receipt import (
     Receipt,
     ReplicaUnknown,
     State,
-    described,
     read_receipt,
 )
 from edge_store.recorder.batch import read_head, write_batch
