@@ -92,8 +92,9 @@ def pull(  # noqa: PLR0913  (one parameter per option)
     and all of it checked.
 
     A copy is replaced only by a good newer one. If the new one does not continue it (the box was
-    set up anew, or restored from an earlier point), the older one is kept beside it, as
-    <device id>.<time of its newest commit>.db; `fleet query` leaves it out, and `query --db` reads
+    set up anew, or restored from an earlier point), or the box's retention has deleted what neither
+    the lake of fleet.toml nor another copy has, the older one is kept beside it, as
+    <device id>.<time of its newest commit>.db; `fleet export` takes it, too, and `query --db` reads
     it. Exits 1 if any box failed, or a store did not answer.
 
     With --watch it pulls until it is stopped; boxes that are unchanged have no line then.
@@ -225,6 +226,14 @@ def _progress(
         yield (lambda total: bar.update(task, total=total)), report_one
 
 
+def _why_kept(report: "BoxReport") -> str:
+    if report.is_continued:
+        return "the older copy, which alone has what the box's retention has deleted since,"
+    if report.kept and report.kept.suffix == ".damaged":
+        return "the older copy was damaged, and"
+    return "it does not continue the older copy, which"
+
+
 def _line(report: "BoxReport") -> str:
     name = f"{report.device_id:<24}"
     if report.error is not None:
@@ -233,9 +242,7 @@ def _line(report: "BoxReport") -> str:
     if report.because is not None:
         line += f"; restored, as {report.because}"
     if report.kept is not None:
-        is_damaged = report.kept.suffix == ".damaged"
-        line += "; the older copy was" if is_damaged else "; it does not continue the older copy,"
-        line += f" {'damaged, and' if is_damaged else 'which'} is kept as {report.kept}"
+        line += f"; {_why_kept(report)} is kept as {report.kept}"
     if report.flags:
         line += f"; to be looked at: {', '.join(report.flags)}"
     if report.forgotten:

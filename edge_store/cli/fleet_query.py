@@ -97,6 +97,12 @@ def query(  # noqa: PLR0913  (one parameter per option)
         )
     write_rows(answer.result, chosen, sys.stdout)
     tell_unused(answer.result.unused)
+    if answer.left_out and not live:
+        click.echo(
+            f"edge-store: {answer.left_out} older copies are kept aside and left out: "
+            "`edge-store fleet export` makes a lake that counts their rows, each once",
+            err=True,
+        )
     leave_if_unread(answer)
     bounds.end(len(answer.result.rows), is_cut=answer.result.is_cut)
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from edge_store.chain import SEQ_MAX, ChainCheck, check_links, check_rows, find_link
 from edge_store.errors import RestoreFailed, StoreError
 from edge_store.fleet.copies import Standing, witnesses_of
+from edge_store.fleet.departed import newest_deletion, retired_since
 from edge_store.fleet.history import holds, newest_of
 from edge_store.identity import read_device_id
 from edge_store.replica.download import Download, Pace
@@ -52,12 +53,21 @@ class Advanced(Record, frozen=True, kw_only=True):
 
 class Limits(NamedTuple):
     """Of one copy. ``pace``: see ``Download``. ``before_replacing`` is called with the new state
-    once that is checked, on a thread; what it raises leaves the copy as it is.
+    once that is checked, and whether the box's retention has deleted anything since the copy, on a
+    thread; what it raises leaves the copy as it is.
     """
 
     timeout_s: float
     pace: Pace
-    before_replacing: Callable[[Path], None]
+    before_replacing: Callable[[Path, bool], object]
+
+
+class _Made(NamedTuple):
+    """What is known of a new state: see ``Limits`` for the last."""
+
+    check: ChainCheck
+    version: int
+    has_retired: bool
 
 
 async def advance(
@@ -98,12 +108,12 @@ async def advance(
                 new = scratch.work / copy.name
                 cancelled = threading.Event()
                 try:
-                    check, version = await asyncio.to_thread(
+                    made = await asyncio.to_thread(
                         _advanced, copy, new, files, head, cancelled.is_set
                     )
                 finally:
                     cancelled.set()
-                await asyncio.to_thread(limits.before_replacing, new)
+                await asyncio.to_thread(limits.before_replacing, new, made.has_retired)
                 publish(new, copy)
     except RestoreFailed as exc:
         raise NotOnwards(str(exc)) from exc
@@ -115,10 +125,10 @@ async def advance(
     return Advanced(
         txid=onwards.point.txid,
         downloaded_bytes=fetched.downloaded,
-        results=check.results,
-        newest_at=check.newest_at,
+        results=made.check.results,
+        newest_at=made.check.newest_at,
         witnesses=witnesses_of(onwards.listed, onwards.point.txid),
-        schema_version=version,
+        schema_version=made.version,
     )
 
 
@@ -128,14 +138,12 @@ def _advanced(
     files: Sequence[tuple[Path, LtxFile]],
     head: Head,
     is_over: Callable[[], bool],
-) -> tuple[ChainCheck, int]:
-    """Make and check the new state at ``new``; its schema's version, too. On a thread; ends soon
-    after ``is_over``.
-    """
+) -> _Made:
+    """Make and check the new state at ``new``. On a thread; ends soon after ``is_over``."""
     try:
         with closing(open_reader(copy)) as connection, translated(f"{copy} cannot be read"):
             timeline, seq = connection.execute(sql("select_copy_extent")).fetchone()
-            newest = newest_of(connection)
+            newest, deletion = newest_of(connection), newest_deletion(connection)
         _clone(copy, new)
         apply_onwards(new, files)
         with closing(open_copy(new)) as connection, translated(f"{new} cannot be checked"):
@@ -144,9 +152,10 @@ def _advanced(
             check = _check(connection, head, version, (timeline, seq))
             if not holds(connection, newest):
                 raise NotOnwards("the copy's newest commit is not in it")
+            has_retired = any(retired_since(connection, deletion))
     except StoreError as exc:
         raise NotOnwards(f"what came of its files: {exc}") from exc
-    return check, version
+    return _Made(check, version, has_retired)
 
 
 def _check(

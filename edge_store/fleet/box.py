@@ -4,7 +4,7 @@ See pull.py for what holds for all of them, advance.py for how a copy is brought
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -26,9 +26,10 @@ from edge_store.fleet.copies import (
     read_standing,
     witnesses_of,
 )
+from edge_store.fleet.departed import NOTHING, Taken
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.forget import forget_in_all
-from edge_store.fleet.history import drop_twin, settle, timeline_of
+from edge_store.fleet.history import Kept, drop_twin, settle, settle_continued, timeline_of
 from edge_store.ids import DeviceId
 from edge_store.replica.download import Pace, unpaced
 from edge_store.replica.heads import Head, Heads
@@ -67,7 +68,8 @@ class Flag(StrEnum):
 class BoxReport(Record, frozen=True, kw_only=True):
     """What became of one box. Without an ``error`` its copy is up to date; ``newest_at`` is UTC ms.
 
-    ``kept`` is where the older copy lies, when the new one does not continue it. ``forgotten``
+    ``kept`` is where the older copy lies, when the new one does not continue it, or
+    (``is_continued``) lacks what the box's retention has deleted. ``forgotten``
     results were deleted in such copies, as the box has forgotten them; ``not_forgotten`` are those
     that could not be written. ``because``: why an older copy was not brought forward. ``evicted``
     are older copies, of any box, that were deleted so that this one fits. ``removed``: the copy
@@ -83,6 +85,7 @@ class BoxReport(Record, frozen=True, kw_only=True):
     results: int | None = None
     newest_at: int | None = None
     kept: Path | None = None
+    is_continued: bool = False
     flags: tuple[Flag, ...] = ()
     forgotten: int = 0
     not_forgotten: tuple[Path, ...] = ()
@@ -98,7 +101,8 @@ class BoxReport(Record, frozen=True, kw_only=True):
 class Manner(Record, frozen=True, kw_only=True):
     """How every box of a pull is pulled, each attempt within ``timeout_s``. ``is_full``: by a
     restore, whatever is here; else a copy that was brought forward is restored after
-    ``full_every_s`` at the latest. ``pace``: see ``Download``.
+    ``full_every_s`` at the latest. ``pace``: see ``Download``. ``taken``: what the lake has of a
+    copy; it is asked only where the box's retention has deleted something.
     """
 
     into: Path
@@ -106,6 +110,7 @@ class Manner(Record, frozen=True, kw_only=True):
     is_full: bool = False
     full_every_s: float = 7 * DAY_S
     pace: Pace = unpaced
+    taken: Callable[[Path], Taken] = lambda _copy: NOTHING
 
 
 class BoxPull:
@@ -235,18 +240,21 @@ class BoxPull:
 
     async def _advanced(self, here: Standing, head: Head) -> Standing:
         """Bring the copy forward. Raises ``NotOnwards``."""
-        done = await advance(
-            self._box.location,
-            self._credentials,
-            self._path,
-            here=here,
-            head=head,
-            limits=Limits(
-                timeout_s=self._manner.timeout_s,
-                pace=self._manner.pace,
-                before_replacing=lambda new: self._make_room(new, is_kept=False),
-            ),
-        )
+        try:
+            done = await advance(
+                self._box.location,
+                self._credentials,
+                self._path,
+                here=here,
+                head=head,
+                limits=Limits(
+                    timeout_s=self._manner.timeout_s,
+                    pace=self._manner.pace,
+                    before_replacing=self._set_aside_continued,
+                ),
+            )
+        finally:
+            self._drop_twins()  # the new one may not have taken its place
         self._schema_version = done.schema_version
         self._say(
             how=How.ADVANCED,
@@ -300,25 +308,38 @@ class BoxPull:
         )
 
     def _settle(self, new: Path, here: Standing | None, files: list[LtxFile]) -> None:
-        """Make room for the new copy, on a thread: the older one will go, or is kept beside."""
+        """Make room for the new copy, on a thread, and say what is odd of it."""
         before = None
         with suppress(StoreError):  # it may be damaged
             before = timeline_of(self._path) if self._path.exists() else None
         is_same = before is not None and before == timeline_of(new)
-        if self._budget is None:
-            kept = settle(self._path, new)
-        else:
-            kept = self._budget.settled(lambda: settle(self._path, new))
-        self._say(kept=kept)
-        if kept is not None:
-            self._older.add(kept)
-        self._make_room(new, is_kept=kept is not None)
+        kept = self._set_aside(new)
         flags = []
-        if is_same and kept is not None:
+        if is_same and kept is not None and not kept.is_continued:
             flags.append(Flag.FORKED)
         if is_same and here is not None and max(file.last for file in files) < here.txid:
             flags.append(Flag.TXID_REGRESSED)
         self._say(flags=tuple(flags))
+
+    def _set_aside_continued(self, new: Path, has_retired: bool) -> None:  # noqa: FBT001
+        """Before a copy that was brought forward takes its place. On a thread."""
+        if has_retired:
+            self._set_aside(new, settle_continued)
+        else:
+            self._make_room(new, is_kept=False)
+
+    def _set_aside(self, new: Path, settling: Callable[..., Kept | None] = settle) -> Kept | None:
+        """Keep the older copy beside where it has what the new one lacks; else it will go."""
+
+        def settled() -> Kept | None:
+            return settling(self._path, new, sorted(self._older), self._manner.taken)
+
+        kept = self._budget.settled(settled) if self._budget else settled()
+        self._say(kept=kept and kept.path, is_continued=kept is not None and kept.is_continued)
+        if kept is not None:
+            self._older.add(kept.path)
+        self._make_room(new, is_kept=kept is not None)
+        return kept
 
     def _drop_twins(self) -> None:
         """Of what was kept aside when the pull ended before the new copy took the older's place."""
@@ -326,7 +347,8 @@ class BoxPull:
         for older in [*self._older]:
             if (older == kept or _is_same_file(older, self._path)) and drop_twin(older, self._path):
                 self._older.remove(older)
-                self._say(kept=None if older == kept else kept)
+                if older == kept:
+                    self._say(kept=None, is_continued=False)
         if kept is not None and self._budget is not None:
             self._budget.release(kept)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_store.errors import DiskBudgetSpent
 from edge_store.fleet.forget import all_older_copies
+from edge_store.fleet.history import Kept
 from edge_store.result import Record
 
 __all__ = ["DiskBudget", "Evicted", "copies_bytes"]
@@ -36,12 +37,12 @@ class DiskBudget:
         self._used = copies_bytes(folder)
         self._spared: set[Path] = set()
 
-    def settled(self, settle: Callable[[], Path | None]) -> Path | None:
+    def settled(self, settle: Callable[[], Kept | None]) -> Kept | None:
         """What ``settle`` keeps aside: until it is ``released`` it goes for no other box."""
         with self._lock:
             kept = settle()
             if kept is not None:
-                self._spared.add(kept)
+                self._spared.add(kept.path)
             return kept
 
     def release(self, kept: Path) -> None:

@@ -54,10 +54,10 @@ class Centre(Record, frozen=True, kw_only=True):
             )
             if answer is not None:
                 return answer
-        answer = query_fleet(
-            find_copies(self.folder), asked(False), params, rows_max=rows_max, timeout_s=timeout_s
-        )
-        return msgspec.structs.replace(answer, absent_lake=self.lake_url)
+        copies = find_copies(self.folder)
+        answer = query_fleet(copies, asked(False), params, rows_max=rows_max, timeout_s=timeout_s)
+        left_out = len({*self._all_copies()} - {*copies})
+        return msgspec.structs.replace(answer, absent_lake=self.lake_url, left_out=left_out)
 
     def lake_tables(self) -> frozenset[str]:
         """The tables that the lake has; none where there is no lake yet."""

@@ -2,23 +2,29 @@
 
 Judged by the digest chain: a copy continues another when the other's newest commit is one of its
 own. A box that was set up anew, or restored from an earlier point, contradicts what was pulled
-before; then both are kept.
+before; then both are kept. So they are where the box's retention has deleted what only the older
+copy has (see departed.py).
 """
 
 import filecmp
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_store.clock import utc_text
 from edge_store.errors import ReplicaBehind, StoreError
+from edge_store.fleet.departed import NOTHING, Taken, departs
 from edge_store.replica.scratch import fsync
 from edge_store.result import Record
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader, translated
 
-__all__ = ["drop_twin", "holds", "newest_of", "settle", "timeline_of"]
+__all__ = [
+    "Kept", "drop_twin", "holds", "newest_of", "settle", "settle_continued", "timeline_of",
+]  # fmt: skip
 
 NAMES_MAX = 1000
 DAMAGED = ".damaged"
@@ -31,9 +37,24 @@ class Newest(Record, frozen=True, kw_only=True):
     digest: bytes
 
 
-def settle(old: Path, new: Path) -> Path | None:
+class Kept(NamedTuple):
+    """Where an older copy lies that is kept. ``is_continued``: by the new one, which only lacks
+    what the box's retention has deleted.
+    """
+
+    path: Path
+    is_continued: bool = False
+
+
+def settle(
+    old: Path,
+    new: Path,
+    others: Sequence[Path] = (),
+    taken: Callable[[Path], Taken] = lambda _copy: NOTHING,
+) -> Kept | None:
     """Have ``new`` fit to take the place of ``old``. Returns where the older copy lies, too, if it
     is to be kept: it stays at ``old`` until ``new`` is renamed over it. See ``drop_twin``.
+    ``others``: what is kept already; ``taken``: what the lake has of a copy.
 
     An older copy that cannot be read is kept too: it may be all there is of its commits. Its name
     ends in ``.damaged``, so that no command takes it for a copy.
@@ -46,9 +67,11 @@ def settle(old: Path, new: Path) -> Path | None:
     try:
         before = _newest(old)
     except StoreError:
-        return _kept_aside(old, round(old.stat().st_mtime * 1000), DAMAGED)
-    if before is None or _holds(new, before):
+        return Kept(_kept_aside(old, round(old.stat().st_mtime * 1000), DAMAGED))
+    if before is None:
         return None
+    if _holds(new, before):
+        return settle_continued(old, new, others, taken)
     after = _newest(new)
     if after is None or _holds(old, after):
         raise ReplicaBehind(
@@ -56,7 +79,18 @@ def settle(old: Path, new: Path) -> Path | None:
             f"before the copy that is here, which is kept: it goes on to {utc_text(before.at)}",
             hint="the store was set back: see docs/operations.md",
         )
-    return _kept_aside(old, before.at)
+    return Kept(_kept_aside(old, before.at))
+
+
+def settle_continued(
+    old: Path, new: Path, others: Sequence[Path], taken: Callable[[Path], Taken]
+) -> Kept | None:
+    """``settle``, where it is known that ``new`` goes on from ``old``."""
+    if not departs(old, new, others, taken):
+        return None
+    newest = _newest(old)
+    assert newest is not None, "what was deleted was committed"
+    return Kept(_kept_aside(old, newest.at), is_continued=True)
 
 
 def drop_twin(kept: Path, current: Path) -> bool:

@@ -9,19 +9,25 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edge_store.clock import now_ms
-from edge_store.errors import EdgeStoreError, NotFound, StoreError
+from edge_store.errors import ConfigError, EdgeStoreError, NotFound, StoreError
 from edge_store.fleet.box import BoxReport, How
 from edge_store.fleet.budget import Evicted, copies_bytes
+from edge_store.fleet.departed import NOTHING, Taken
 from edge_store.fleet.find import Choice, Place, Unlisted, find_boxes, places_of
 from edge_store.fleet.pull import PullPlan, pull
 from edge_store.fleet.registry import Registry, load_registry
 from edge_store.replica.location import Location
 from edge_store.result import Record
+
+if TYPE_CHECKING:
+    from edge_store.fleet.lake.held import Held
 
 __all__ = ["Asked", "PassReport", "disk_errors", "keep_report", "run_pass", "watch"]
 
@@ -114,12 +120,26 @@ async def run_pass(
 
 
 def _planned(plan: PullPlan, registry: Registry) -> PullPlan:
-    """Where there is a lake, only what it has goes to make room."""
-    if plan.disk_max is None or registry.lake is None:
+    """Where there is a lake, only what it has goes: to make room, or as its box has deleted it."""
+    lake = registry.lake
+    if lake is None:
         return plan
-    from edge_store.fleet.lake.held import Held  # noqa: PLC0415  (an extra of its own)
 
-    return msgspec.structs.replace(plan, may_go=Held(registry.lake).has_all)
+    @cache
+    def held() -> "Held":
+        from edge_store.fleet.lake.held import Held  # noqa: PLC0415  (1 s, and an extra of its own)
+
+        return Held(lake)
+
+    def taken(copy: Path) -> Taken:
+        try:
+            return held().taken(copy)
+        except ConfigError:  # whoever exports to it is told
+            return NOTHING
+
+    manner = msgspec.structs.replace(plan.manner, taken=taken)
+    may_go = plan.may_go if plan.disk_max is None else held().has_all
+    return msgspec.structs.replace(plan, manner=manner, may_go=may_go)
 
 
 async def watch(

@@ -51,13 +51,15 @@ class Unread(Record, frozen=True, kw_only=True):
 
 class FleetAnswer(Record, frozen=True, kw_only=True):
     """The rows, how many boxes they are from, and the boxes that are missing. ``absent_lake``: the
-    one that was to be asked, where there is none, so that the copies answered.
+    one that was to be asked, where there is none, so that the copies answered. ``left_out``: how
+    many older copies are kept aside that did not, as their rows would be counted twice.
     """
 
     result: QueryResult
     boxes: int
     unread: tuple[Unread, ...]
     absent_lake: str | None = None
+    left_out: int = 0
 
 
 class Union(NamedTuple):

@@ -48,6 +48,7 @@ class Waits:
             because=None,
             downloaded_bytes=0,
             kept=None,
+            is_continued=False,
             forgotten=0,
             evicted=(),
             removed=None,

@@ -66,3 +66,20 @@ WHERE (instr(lower(output_text), :text) OR instr(lower(input_text), :text))
 AND hour >= :since / 3600000 AND created_at >= :since_text
 AND (:model IS NULL OR model = :model)
 ORDER BY created_at DESC, device_id, id LIMIT :limit
+
+-- What a box's retention has deleted between two copies of it.
+
+-- name: select_newest_deletion
+SELECT deletion_id, at, id FROM deletions ORDER BY deletion_id DESC LIMIT 1
+
+-- name: select_same_deletion
+SELECT 1 FROM deletions WHERE deletion_id = :number AND at = :at AND id = :id
+
+-- name: select_retired
+SELECT what, seq, id, CASE what WHEN 'result' THEN hex(digest) END, what = 'content'
+FROM deletions WHERE deletion_id > :after AND reason = 'retention' ORDER BY deletion_id
+
+-- name: select_retired_here
+SELECT w.key, EXISTS (SELECT 1 FROM requests AS q WHERE q.seq = r.seq) AS has_content
+FROM json_each(:wanted) AS w CROSS JOIN results AS r ON r.id = w.value ->> 2
+WHERE coalesce(w.value ->> 3, hex(r.digest)) = hex(r.digest) AND has_content >= w.value ->> 4

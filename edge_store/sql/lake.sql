@@ -54,3 +54,7 @@ WHERE forgotten_no > :after AND what <> 'lines' ORDER BY forgotten_no
 
 -- name: select_lake_forgotten_one
 SELECT id, at FROM forgotten WHERE forgotten_no = :number
+
+-- name: select_retired_after
+SELECT 1 FROM deletions
+WHERE seq > :after AND reason = 'retention' AND (what = 'result' OR :content) LIMIT 1

@@ -1,5 +1,5 @@
 """Whatever becomes of a box, and whenever it is pulled and exported: the lake is the union of what
-was exported, each row once, but for what was forgotten.
+was pulled, each row once, but for what was forgotten.
 """
 
 import shutil
@@ -16,6 +16,7 @@ from support.replicating import Database
 from edge_store.errors import ReplicaBehind
 from edge_store.fleet.forget import forget_in_all, older_copies
 from edge_store.fleet.history import settle
+from edge_store.fleet.lake.held import Held
 from edge_store.fleet.lake.store import Lake
 from edge_store.identity import create_identity
 from edge_store.recorder.deletions import Reason, delete_results
@@ -69,14 +70,16 @@ class World:
         """As ``fleet pull`` does with a restored copy."""
         copy, new = self._fleet / "box-a.db", self._snapshot()
         with suppress(ReplicaBehind):  # it only lacks commits
-            settle(copy, new)
+            settle(copy, new, older_copies(copy), Held(str(self.lake)).taken)
             new.rename(copy)
             forget_in_all(copy, older_copies(copy))
+        self._see()
 
     def export(self, _number: int) -> None:
-        if not list(self._fleet.iterdir()):
-            return
-        exported(self._fleet, self.lake, tables=TABLES)
+        if list(self._fleet.iterdir()):
+            exported(self._fleet, self.lake, tables=TABLES)
+
+    def _see(self) -> None:
         for copy in self._fleet.iterdir():
             with closing(open_reader(copy)) as reader:
                 self.seen |= dict(reader.execute("SELECT id, digest FROM results"))
@@ -108,7 +111,7 @@ ACTS = ("write", "write", "delete", "forget", "restore", "set_back", "set_up", "
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_lake_is_the_union_of_what_was_exported_but_for_what_was_forgotten(acts: list[Act]) -> None:
+def test_lake_is_the_union_of_what_was_pulled_but_for_what_was_forgotten(acts: list[Act]) -> None:
     with tempfile.TemporaryDirectory() as name:
         world = World(Path(name))
         try:

@@ -22,6 +22,7 @@ from unittest import mock
 from support.records import make_result
 from support.replicating import Database
 
+from edge_store.errors import SchemaTooNew
 from edge_store.forget.carry import forget_everywhere
 from edge_store.recorder.deletions import Reason, What, delete_results
 from edge_store.recorder.transactions import in_transaction
@@ -299,10 +300,13 @@ class Fleet:
         if not earlier:
             return
         to = self._folder / f"{box.device_id}.restored.db"
-        await restore(
-            self._location, box.device_id, to,
-            timeout_s=DEADLINE_S, at=self.chances.choice(earlier), new_timeline=True,
-        )  # fmt: skip
+        try:
+            await restore(
+                self._location, box.device_id, to,
+                timeout_s=DEADLINE_S, at=self.chances.choice(earlier), new_timeline=True,
+            )  # fmt: skip
+        except SchemaTooNew:  # a position from before its replica was lost, and another state now
+            return
         box.begin_again(to)
 
     def begin_replica_anew(self, box: Box) -> None:

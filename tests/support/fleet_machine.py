@@ -33,7 +33,7 @@ HAPPENING = st.tuples(
 
 class FleetMachine(RuleBasedStateMachine):
     """After each pull every copy is its box's newest truth, or says why not and is an older one;
-    and whatever was in a copy is in one, unless its box says that it is to go.
+    and whatever was in a copy is in one, unless its box has forgotten it: retention erases nothing.
     """
 
     tally: ClassVar[Counter[str]] = Counter()

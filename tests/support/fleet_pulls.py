@@ -96,7 +96,7 @@ class Copies:
             self.held[name] = here
 
     def _check_union(self, name: str, here: Truth) -> None:
-        """What was ever in a copy is in one, unless the box has said that it goes."""
+        """What was ever in a copy is in one, unless the box has forgotten it."""
         union: dict[str, list[tuple[Any, ...]]] = {}
         for path in [copy_path(self.into, DeviceId(name)), *older_copies(self.into / f"{name}.db")]:
             try:
@@ -105,9 +105,10 @@ class Copies:
             except StoreError as exc:
                 raise AssertionError(f"{path} cannot be read") from exc
         assert not here.forgotten & set(union), "what was forgotten is in a copy"
-        gone = here.forgotten | here.expired
         for result, row in list(self.seen[name].items()):
-            if result in gone:  # and not asked for again, if the box forgets its tombstone
+            if (
+                result in here.forgotten
+            ):  # and not asked for again, if the box forgets its tombstone
                 del self.seen[name][result]
             else:
                 assert row in union.get(result, []), f"{result} of {name} has vanished"

@@ -19,7 +19,7 @@ from edge_store.fleet.budget import DiskBudget
 from edge_store.fleet.copies import Standing, keep_standing
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.forget import all_older_copies
-from edge_store.fleet.history import settle
+from edge_store.fleet.history import Kept, settle
 from edge_store.fleet.pull import PullPlan, pull
 from edge_store.fleet.query import find_copies
 from edge_store.fleet.waits import Waits
@@ -59,7 +59,8 @@ def test_time_that_no_calendar_has_is_its_number(at: int) -> None:
 def test_copy_of_a_box_with_such_a_clock_is_kept_beside(tmp_path: Path) -> None:
     old, new = copy(tmp_path / "old"), copy(tmp_path / "new")
     old.connection.execute("UPDATE commits SET at = ?", (NO_CALENDAR_MS,))
-    assert settle(old.path, new.path) == tmp_path / "old" / f"box-a.{NO_CALENDAR_MS}ms.db"
+    kept = settle(old.path, new.path)
+    assert kept == Kept(tmp_path / "old" / f"box-a.{NO_CALENDAR_MS}ms.db")
 
 
 async def test_odd_box_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +131,7 @@ def test_twin_of_a_killed_pull_is_taken_for_the_copy_that_it_is(tmp_path: Path) 
     size = old.path.stat().st_size
     assert DiskBudget(tmp_path / "old", size).make_room(0) == []
     new.path.replace(old.path)
-    assert settle(old.path, kept) not in (None, kept)
+    assert settle(old.path, kept.path) not in (None, kept)
 
 
 def test_copy_that_was_just_set_aside_does_not_go_for_another_box(tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_copy_that_was_just_set_aside_does_not_go_for_another_box(tmp_path: Path
         (tmp_path / name).write_bytes(bytes(100))
     kept = tmp_path / "box-a.2026-01-01T000000Z.db"
     budget = DiskBudget(tmp_path, 350)
-    budget.settled(lambda: kept)
+    budget.settled(lambda: Kept(kept))
     with pytest.raises(DiskBudgetSpent):
         budget.make_room(100)
     budget.release(kept)
@@ -259,6 +260,6 @@ def test_damaged_copy_is_kept_under_a_name_that_is_no_copys(tmp_path: Path) -> N
     old.write_bytes(b"damaged" * 1000)
     kept = settle(old, new)
     assert kept is not None
-    assert kept.name.endswith("Z.db.damaged")
+    assert kept.path.name.endswith("Z.db.damaged")
     assert find_copies(tmp_path) == [old]
     assert all_older_copies(tmp_path) == {}

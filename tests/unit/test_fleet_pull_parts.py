@@ -17,6 +17,7 @@ from edge_store.fleet.box import Manner
 from edge_store.fleet.budget import DiskBudget, copies_bytes
 from edge_store.fleet.copies import Standing, copy_path, is_restore_due
 from edge_store.fleet.find import Choice, Found, Place, find_boxes, places_of
+from edge_store.fleet.history import Kept
 from edge_store.fleet.pace import Pace
 from edge_store.fleet.passes import PassReport, keep_report, watch
 from edge_store.fleet.pull import PullPlan, pull
@@ -120,7 +121,7 @@ def test_newest_copies_stay_whatever_the_budget_is(tmp_path: Path) -> None:
     with pytest.raises(DiskBudgetSpent, match=r"more do not fit"):
         budget.make_room(51)
     assert older.exists(), "nothing is deleted in vain"
-    budget.settled(lambda: older)
+    budget.settled(lambda: Kept(older))
     with pytest.raises(DiskBudgetSpent):
         budget.make_room(1)
     budget.release(older)

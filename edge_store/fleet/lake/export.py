@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from edge_store.errors import LakeOvertaken, NotFound, StoreError
+from edge_store.fleet.forget import older_copies
 from edge_store.fleet.lake.append import Appender
 from edge_store.fleet.lake.forget import Forgetter, forgotten_in
 from edge_store.fleet.lake.store import Lake
@@ -175,19 +176,44 @@ class _Table:
             with suppress(StoreError), Source(copy) as source:  # it is reported below
                 forgotten |= forgotten_in(source)
         for copy in copies:
-            report = CopyReport(copy=copy, table=self._table)
-            try:
-                with Source(copy) as source:
-                    report = replace(report, device_id=source.device_id)
-                    try:
-                        if self._table in self._plan.tables:
-                            appended = appender.append(source, forgotten)
-                            report = replace(report, **appended._asdict())
-                    except StoreError as exc:  # what it says is forgotten goes all the same
-                        report = replace(report, error=str(exc), code=exc.code)
-                    if forgetter.due(source):
-                        appender.flush()  # while rows wait, the open table must not move on
-                        report = replace(report, forgotten=forgetter.forget(source))
-            except StoreError as exc:
-                report = replace(report, error=str(exc), code=exc.code)
-            yield report
+            yield from self._export_copy(copy, copies, appender, forgetter, forgotten)
+
+    def _export_copy(
+        self,
+        copy: Path,
+        copies: Sequence[Path],
+        appender: Appender,
+        forgetter: Forgetter,
+        forgotten: frozenset[str],
+    ) -> Iterator[CopyReport]:
+        report = CopyReport(copy=copy, table=self._table)
+        try:
+            with Source(copy) as source:
+                report = replace(report, device_id=source.device_id)
+                try:
+                    if self._table in self._plan.tables:
+                        for older in self._set_aside_since(source, copies, appender):
+                            gone = forgotten | forgotten_in(source)
+                            yield from self._export_copy(older, (), appender, forgetter, gone)
+                        appended = appender.append(source, forgotten)
+                        report = replace(report, **appended._asdict())
+                except StoreError as exc:  # what it says is forgotten goes all the same
+                    report = replace(report, error=str(exc), code=exc.code)
+                if forgetter.due(source):
+                    appender.flush()  # while rows wait, the open table must not move on
+                    report = replace(report, forgotten=forgetter.forget(source))
+        except StoreError as exc:
+            report = replace(report, error=str(exc), code=exc.code)
+        yield report
+
+    def _set_aside_since(
+        self, source: Source, copies: Sequence[Path], appender: Appender
+    ) -> list[Path]:
+        """Older copies that a pull has put beside after ``copies`` were found: where the box's
+        retention has left a gap in what is to be appended, they come first, as the watermark will
+        be beyond what only they have.
+        """
+        known = source.known_point(self._table, appender.marks)
+        if not copies or not source.has_gap(self._table, known.seq if known else 0):
+            return []
+        return [path for path in older_copies(source.path) if path not in copies]

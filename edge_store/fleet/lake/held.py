@@ -1,9 +1,11 @@
-"""Whether a lake has taken in all of a copy: what may be deleted, as it can be asked for there."""
+"""How much of a copy a lake has taken in: what may be deleted, as it can be asked for there."""
 
 from functools import cached_property
 from pathlib import Path
 
+from edge_store.chain import SEQ_MAX
 from edge_store.errors import EdgeStoreError
+from edge_store.fleet.departed import NOTHING, Taken
 from edge_store.fleet.lake.forget import Forgetter
 from edge_store.fleet.lake.store import LEFT_OUT, Lake, Watermarks, watermarks
 from edge_store.fleet.lake.tables import Source, rows_after
@@ -37,6 +39,19 @@ class Held:
             )
         except EdgeStoreError:
             return False
+
+    def taken(self, copy: Path) -> Taken:
+        """Up to which seq all rows of a copy are there. Nothing, where either cannot be read."""
+        try:
+            marks = self._marks
+            with Source(copy) as source:
+                reached = {
+                    table: point.seq if (point := source.known_point(table, marks)) else 0
+                    for table in {*ALWAYS, *marks.tables}
+                }
+        except EdgeStoreError:
+            return NOTHING
+        return Taken(min(reached.values()), reached.get("requests", SEQ_MAX))
 
     @cached_property
     def _marks(self) -> Watermarks:

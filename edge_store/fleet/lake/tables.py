@@ -212,6 +212,14 @@ class Source:
             found = self._connection.execute(sql("select_lake_digest"), {"seq": point.seq})
             return any(mark_of(digest) == point.mark for (digest,) in found.fetchall())
 
+    def has_gap(self, table: str, after: int) -> bool:
+        """Whether the box's retention has deleted anything of that table after that seq."""
+        with translated(self._what):
+            asked = {"after": after, "content": table == "requests"}
+            return (
+                self._connection.execute(sql("select_retired_after"), asked).fetchone() is not None
+            )
+
     def steps(self, table: str, after: int, buckets: int) -> Iterator[Step]:
         """The rows after that seq, in steps: each of a span of seq, with rows or without."""
         schema = schema_of(table)
