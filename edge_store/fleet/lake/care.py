@@ -8,13 +8,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from edge_store.errors import LakeOvertaken
 from edge_store.fleet.lake.append import properties
-from edge_store.fleet.lake.store import EPOCH, KEPT_SINCE, Lake, kept_since, lake_errors, said
+from edge_store.fleet.lake.store import KEPT_SINCE, Lake, kept_since, lake_errors, said
 from edge_store.fleet.lake.tables import schema_of
 from edge_store.result import Record
 
 __all__ = ["Compacted", "TableState", "compact", "expire", "states", "vacuum"]
 
+ATTEMPTS = 4  # when another writer is in between
 COMPACTIONS_AT_A_TIME = 2  # each holds its files in memory: 215 MB of them took 480 MB in all
 
 
@@ -85,23 +87,32 @@ def expire(lake: Lake, table: str, days: int, today: Callable[[], datetime] | No
     """
     now = today() if today else datetime.now(UTC)
     since = now.date() - timedelta(days=days)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _expire(lake, table, since)
+        except LakeOvertaken:  # by rows, which are to be looked at, too
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _expire(lake: Lake, table: str, since: date) -> int:
+    """First the day is noted: then no export appends what is older, and one that was killed before
+    all was deleted is gone on with.
+    """
     delta = lake.open(table)
     with lake_errors(lake):
         known = kept_since(delta)
-        if known is not None and known >= since:
-            return 0
-        day = {KEPT_SINCE: (since - EPOCH).days}
-        done = delta.delete(
-            f"date < CAST('{since.isoformat()}' AS DATE)", commit_properties=said("expire", day)
-        )
-        if delta.transaction_version(KEPT_SINCE) != day[KEPT_SINCE]:  # nothing was that old
-            delta.create_write_transaction(
-                [],
-                mode="append",
-                schema=schema_of(table),
-                partition_by=["date", "bucket"],
-                commit_properties=said("expire", day),
+        if known is None or known < since:
+            delta.alter.set_table_properties(
+                {KEPT_SINCE: since.isoformat()},
+                raise_if_not_exists=False,
+                commit_properties=said("expire"),
             )
+            known = since
+        done = delta.delete(
+            f"date < CAST('{known.isoformat()}' AS DATE)", commit_properties=said("expire")
+        )
     return int(done["num_deleted_rows"] or 0)
 
 

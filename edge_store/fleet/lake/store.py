@@ -10,7 +10,7 @@ bits of that result's digest (see ``tables.Point``), and each box of a commit is
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 from deltalake import CommitProperties, DeltaTable, Transaction
@@ -22,7 +22,6 @@ from edge_store.fleet.lake.transactions import Transactions
 from edge_store.replica.location import Location, Scheme, parse_location, read_credentials
 
 __all__ = [
-    "EPOCH",
     "KEPT_SINCE",
     "LEFT_OUT",
     "Lake",
@@ -36,9 +35,10 @@ __all__ = [
 
 SLOTS_MAX = 64  # forks of one timeline: each is a box that was set back without saying so
 BUCKETS_KEY = "edge_store.buckets"
-KEPT_SINCE = "kept-since"  # days from 1970: what is older was let go, and does not come again
+# A property of a table, and so of its metadata: of a writer that has not seen it, Delta refuses the
+# rows. What is older than that day was let go, and does not come again.
+KEPT_SINCE = "edge_store.kept_since"
 LEFT_OUT = "too-old"  # …/<device id>: rows of it came too late, and were left out
-EPOCH = date(1970, 1, 1)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CONFIGURATION = {
     # of the others statistics would only make the log long
@@ -193,8 +193,8 @@ def _buckets(delta: DeltaTable) -> int:
 
 def kept_since(delta: DeltaTable) -> date | None:
     """The first day that the table keeps; None: it keeps all."""
-    day = delta.transaction_version(KEPT_SINCE)
-    return None if day is None else EPOCH + timedelta(days=day)
+    day = delta.metadata().configuration.get(KEPT_SINCE)
+    return None if day is None else date.fromisoformat(day)
 
 
 def reached(points: Mapping[tuple[str, str, int], Point]) -> dict[str, int]:
