@@ -213,3 +213,23 @@ def test_copy_that_a_pull_puts_aside_while_an_export_runs_comes_first(
     for table in TABLES:
         assert centre.seqs(table) == [*range(1, 11)], table
     assert len(in_lake(centre.lake, "results")) == 10
+
+
+def test_copy_between_two_watermarks_brings_nothing_twice(centre: Centre) -> None:
+    """It holds the lower one, and the lake has its rows by another that went further."""
+    states = [centre.folder / f"box-a.2026-01-0{day}T000000Z.db" for day in (1, 2)]
+    for state in states:
+        centre.box.write(2)
+        centre.box.connection.execute("VACUUM INTO ?", (str(state),))
+    between = states[1].rename(centre.folder.parent / "between.db")
+    centre.box.write(2)
+    centre.pull()
+    centre.export()
+    centre.export()
+    between.rename(states[1])
+    told = fleet_centre.Centre(folder=centre.folder, lake_url=str(centre.lake))
+    for _ in range(2):
+        answer = told.ask("SELECT count(*) FROM generations", rows_max=1, timeout_s=20)
+        assert answer.result.rows == [(11,)]
+        centre.export()
+        assert centre.seqs() == centre.seqs("outputs") == [*range(1, 12)]

@@ -71,7 +71,10 @@ class Appender:
         if any(of == device_id for of, _, _ in self._points):
             self._flush_alone()  # a copy of the same box waits: it may hold the same rows
         known = source.known_point(self._table, self.marks)
-        is_compared = known is None and self.knows(device_id)
+        if known is None:
+            is_compared = self.knows(device_id)
+        else:
+            is_compared = source.is_passed(known, self._table, self.marks)
         if is_compared:
             self._flush_alone()
         slots = self._slots(source, known)

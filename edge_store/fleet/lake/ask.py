@@ -165,7 +165,11 @@ class _Asking:
             require_named(path, source.device_id)
             for table, filled in self._filled.items():
                 known = source.known_point(table, self._marks)
-                if known is None and filled and filled.knows(source.device_id):
+                if known is None:
+                    is_forked = filled is not None and filled.knows(source.device_id)
+                else:
+                    is_forked = source.is_passed(known, table, self._marks)
+                if is_forked:
                     self._forked[table].add(source.device_id)
                 after = known.seq if known else 0
                 for step in source.steps(table, after, self._marks.buckets):

@@ -207,6 +207,15 @@ class Source:
                 return point
         return None
 
+    def is_passed(self, known: Point, table: str, marks: Marks) -> bool:
+        """Whether the lake may have rows of the copy after a point that it holds: another copy,
+        which went on from there as well, was exported further.
+        """
+        since = self.timelines[self.timelines.index(known.timeline) :]
+        return any(
+            point.seq > known.seq and point.timeline in since for point in self.points(table, marks)
+        )
+
     def _holds(self, point: Point) -> bool:
         with translated(self._what):
             found = self._connection.execute(sql("select_lake_digest"), {"seq": point.seq})
