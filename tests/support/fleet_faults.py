@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 from support.fleet import Fleet, Truth, truth_of
 from support.fleet_pulls import Copies, pull_once
+from support.lake_faults import kill_lake_work
 from support.replicating import ROOT
 
 from edge_store.errors import NotAnEdgeStoreFile
@@ -31,6 +32,9 @@ __all__ = ["flip_bits", "kill_pulls"]
 
 AFTER_US_MAX = 3000
 CHANGES_SHARE = 0.4  # of the pulls that are killed find something new
+EXPIRES_SHARE = 0.5  # of what is new is that the box's retention has deleted something
+AIMED_SHARE = 0.2
+KEPT = "os.link"  # the step by which an older copy is kept beside
 DEADLINE_S = 20.0
 STOOD_S = 1e-3
 
@@ -52,10 +56,10 @@ class KilledPulls:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
-    def pull(self, point: int = 0, after_us: int = 0) -> tuple[int, int]:
+    def pull(self, point: int = 0, after_us: int = 0, only: str = "") -> tuple[int, int]:
         """Its exit status and its steps."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{point} {after_us}\n")
+        self._process.stdin.write(f"{point} {after_us} {only}\n")
         self._process.stdin.flush()
         status, steps = self._answer().split()
         return int(status), int(steps)
@@ -122,8 +126,10 @@ def mark_in(truth: Truth) -> Mark:
 
 
 async def kill_pulls(folder: Path, kills: int, seed: int) -> Counter[str]:
-    """Kill so many pulls, each at a random step, the first ones before there is any copy. After
-    each every copy is one state of its box, whole; the last pull brings all that is to come.
+    """Kill so many pulls, each at a random step, the first ones before there is any copy; one in
+    five of those that keep an older copy, between that and the renaming of the new one. After each
+    every copy is one state of its box, whole, and what was in one is in one; the last pull brings
+    all that is to come, and nothing is kept twice.
     """
     chances, tally = random.Random(seed), Counter[str]()
     stored, into = folder / "replicas", folder / "copies"
@@ -133,37 +139,46 @@ async def kill_pulls(folder: Path, kills: int, seed: int) -> Counter[str]:
             fleet.add(f"box-{number}").live(10 * number, chances)
         await fleet.replicate()
         killed, watch = KilledPulls(fleet.url, into), Watch(fleet, into)
+        copies = Copies(fleet, into)
         most = 400  # steps of a pull; known better after the first that ends
         try:
             with watch.looking():
                 while tally["killed"] < kills:
                     if chances.random() < CHANGES_SHARE:
                         await change(fleet, chances)
-                    status, steps = killed.pull(
-                        chances.randint(1, most),
-                        chances.choice((0, chances.randrange(AFTER_US_MAX))),
-                    )
-                    tally["killed" if status == -signal.SIGKILL else "ended"] += 1
+                    after_us = chances.choice((0, chances.randrange(AFTER_US_MAX)))
+                    is_aimed = chances.random() < AIMED_SHARE
+                    if is_aimed:
+                        status, steps = killed.pull(1, after_us // 10, KEPT)
+                    else:
+                        status, steps = killed.pull(chances.randint(1, most), after_us)
                     assert status in (0, -signal.SIGKILL), status
-                    if status == 0:
+                    tally["killed" if status else "ended"] += 1
+                    tally["killed as a copy was kept"] += bool(status and is_aimed)
+                    if status == 0 and not is_aimed:
                         most = max(20, min(most, 2 * steps))
                     for box in fleet.boxes.values():
                         copy = copy_path(into, box.device_id)
                         states = [truth for _, truth in box.published]
                         assert not copy.exists() or truth_of(copy) in states, copy
+                        copies.look(box)
                 await change(fleet, chances)
-                await Copies(fleet, into).pull()
+                await copies.pull()
         finally:
             killed.close()
         assert not watch.faults, watch.faults[:3]
         left = sorted(path.name for path in into.iterdir() if path.name.endswith(".restoring"))
         assert not left, left
+        contents = [path.read_bytes() for path in into.glob("*.db")]
+        assert len(contents) == len(set(contents)), "a copy is kept twice"
     return tally + Counter(looks=watch.looks)
 
 
 async def change(fleet: Fleet, chances: random.Random) -> None:
     box = chances.choice(list(fleet.boxes.values()))
     box.live(chances.randrange(1, 5), chances)
+    if chances.random() < EXPIRES_SHARE:
+        box.expire(1, chances)
     if chances.random() < 0.1:
         box.begin_again()
         box.live(1, chances)
@@ -214,9 +229,14 @@ async def flip_bits(folder: Path, flips: int, seed: int, *, merged: bool = False
     return tally
 
 
+async def killed_work(folder: Path, kills: int, seed: int) -> Counter[str]:
+    return await asyncio.to_thread(kill_lake_work, folder, kills, seed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/fleet-faults", description=__doc__)
     parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--lake-kills", type=int, default=100)
     parser.add_argument("--flips", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     arguments = parser.parse_args()
@@ -224,6 +244,7 @@ def main() -> None:
     print(f"seed {arguments.seed}", flush=True)
     runs: dict[str, Callable[[Path], Coroutine[Any, Any, Counter[str]]]] = {
         "pulls killed": lambda at: kill_pulls(at, arguments.kills, arguments.seed),
+        "work on a lake": lambda at: killed_work(at, arguments.lake_kills, arguments.seed),
         "bits flipped": lambda at: flip_bits(at, arguments.flips, arguments.seed),
         "bits flipped where there is another way": lambda at: flip_bits(
             at, arguments.flips, arguments.seed, merged=True

@@ -74,9 +74,15 @@ class Copies:
             self.held[name] = here
         else:
             self._check_failed(box, report, here, before)
-        if here is not None:
-            self.seen.setdefault(name, {}).update(here.results)
-            self._check_union(name, here)
+        self.look(box)
+
+    def look(self, box: Box) -> None:
+        """What is in the box's copy now is seen; and nothing that was before has vanished."""
+        copy = copy_path(self.into, box.device_id)
+        if copy.exists():
+            here = truth_of(copy)
+            self.seen.setdefault(box.device_id, {}).update(here.results)
+            self._check_union(box.device_id, here)
 
     def _check_failed(
         self, box: Box, report: BoxReport, here: Truth | None, before: str | None

@@ -1,9 +1,9 @@
 """``python -m support.pull_child URL FOLDER``: pulls that are killed at a chosen point.
 
-For each line ``POINT MICROSECONDS`` it forks a process that pulls, and that SIGKILLs itself so
-long after its POINT-th step: a file opened, renamed or removed, a folder made, a process started.
-It answers ``STATUS STEPS``; POINT 0 is never reached. Whoever forks here has imported everything,
-and started nothing.
+For each line ``POINT MICROSECONDS [STEP]`` it forks a process that pulls, and that SIGKILLs itself
+so long after its POINT-th step: a file opened, linked, renamed or removed, a folder made, a process
+started; or the POINT-th of that name. It answers ``STATUS STEPS``; POINT 0 is never reached.
+Whoever forks here has imported everything, and started nothing.
 """
 
 import asyncio
@@ -19,13 +19,14 @@ import structlog
 from support.fleet_pulls import pull_once
 
 STEPS = frozenset({
-    "open", "os.chmod", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "fcntl.flock",
+    "open", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "fcntl.flock",
     "os.truncate", "shutil.rmtree", "shutil.copyfile", "subprocess.Popen", "os.posix_spawn",
 })  # fmt: skip
 
 
-def pulled(url: str, into: Path, point: int, after_s: float, says: int) -> None:
+def pulled(url: str, into: Path, point: int, after_s: float, says: int, *only: str) -> None:
     """In the forked process: ends it."""
+    counted = only or STEPS
     steps, lock = 0, threading.Lock()
 
     def end() -> None:
@@ -34,7 +35,7 @@ def pulled(url: str, into: Path, point: int, after_s: float, says: int) -> None:
 
     def hook(event: str, _arguments: tuple[object, ...]) -> None:
         nonlocal steps
-        if event not in STEPS:
+        if event not in counted:
             return
         with lock:
             steps += 1
@@ -55,12 +56,12 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     print("ready", flush=True)
     for line in sys.stdin:
-        point, microseconds = map(int, line.split())
+        point, microseconds, *only = line.split()
         reads, writes = os.pipe()
         child = os.fork()
         if not child:
             try:
-                pulled(url, into, point, microseconds / 1e6, writes)
+                pulled(url, into, int(point), int(microseconds) / 1e6, writes, *only)
             finally:
                 os._exit(3)
         os.close(writes)
