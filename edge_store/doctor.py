@@ -28,6 +28,7 @@ from edge_store.replica.location import Location, Scheme, parse_location, read_c
 from edge_store.result import Check, CheckState
 from edge_store.schema import SCHEMA_VERSION, altered, require_schema
 from edge_store.sqlite import (
+    RESTORE_HINT,
     Connection,
     check_integrity,
     driver,
@@ -231,8 +232,7 @@ def _check_pages(connection: Connection) -> Check:
         return _warning("pages", f"not all were read within {INTEGRITY_TIMEOUT_S:g} s",
                         "restore the replica elsewhere: a restore checks every page")  # fmt: skip
     if answer != "ok":
-        advice = "keep the file; `edge-store replica restore --to FILE` rebuilds it"
-        return _failed("pages", answer, advice)
+        return _failed("pages", answer, RESTORE_HINT)
     return _ok("pages", "quick_check: ok")
 
 

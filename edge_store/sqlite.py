@@ -79,7 +79,10 @@ NO_DATABASE = (
     "was there a box: is its disk mounted, was the file moved? bring it back, or `edge-store "
     "replica restore` rebuilds it; --db names another; a new box: `edge-store init`"
 )
-RESTORE_HINT = "keep the file; `edge-store replica restore --to FILE` rebuilds it"
+RESTORE_HINT = (
+    "keep the file; `edge-store replica restore --to FILE` rebuilds it, with the box's --config, "
+    "or anywhere with --from URL --device ID"
+)
 STRICT_SINCE = (3, 37, 0)
 VULNERABLE_FROM, VULNERABLE_UNTIL = (3, 7, 0), (3, 51, 3)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_store.cli.fleet_boxes import label, ls, show
-from edge_store.cli.fleet_health import health
+from edge_store.cli.fleet_health import health, places_asked
 from edge_store.cli.fleet_pull import pull
 from edge_store.cli.fleet_query import query
 from edge_store.cli.fleet_stats import search, stats
@@ -17,6 +17,8 @@ from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.values import SPAN
 
 if TYPE_CHECKING:
+    from edge_store.fleet.find import Place
+    from edge_store.fleet.heads import Seen
     from edge_store.replica.heads import Head
 
 __all__ = ["fleet"]
@@ -38,7 +40,11 @@ for command in (pull, export, lake, query, stats, search, ls, show, label, healt
 
 
 @fleet.command()
-@click.option("--from", "url", required=True, help="Where boxes replicate to: a URL or a folder.")
+@click.option(
+    "--from",
+    "url",
+    help="Where boxes replicate to: a URL or a folder. Else the stores of fleet.toml in --in.",
+)
 @click.option(
     "--in", "folder", help="The folder that `fleet pull` filled, to compare.",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -47,7 +53,7 @@ for command in (pull, export, lake, query, stats, search, ls, show, label, healt
     "--dead-after", type=SPAN, default="1d", show_default=True, help="Without a sign.",
 )  # fmt: skip
 @output_options
-def heads(url: str, folder: Path | None, dead_after: float, fmt: str | None) -> None:
+def heads(url: str | None, folder: Path | None, dead_after: float, fmt: str | None) -> None:
     """Tell which boxes are alive, by the heads that they keep beside their replicas.
 
     A box whose replica holds everything renews its head every five minutes. `alive` and `idle`: it
@@ -58,17 +64,16 @@ def heads(url: str, folder: Path | None, dead_after: float, fmt: str | None) -> 
     \b
     Example:
       edge-store fleet heads --from s3://edge/fleet?endpoint=https://host --in fleet
+      edge-store fleet heads --in fleet
     """
     from edge_store.clock import now_ms
-    from edge_store.fleet.heads import BAD, judged_heads, read_heads
+    from edge_store.fleet.heads import BAD, judged_heads
+    from edge_store.fleet.registry import Registry, load_registry
     from edge_store.query import QueryResult
-    from edge_store.replica.location import parse_location, read_credentials
-    from edge_store.replica.objects import Objects
 
-    location = parse_location(url, key="--from")
-    seen = asyncio.run(
-        read_heads(Objects(location, read_credentials(location), makes_folder=False))
-    )
+    registry = load_registry(folder) if folder is not None else Registry()
+    places = places_asked((url,) if url else (), registry)
+    seen = [each for place in places for each in asyncio.run(_heads_of(place))]
     judged = judged_heads(seen, now_ms(), folder, dead_after)
     columns = ("device_id", "state", "pulse_age_s", "seq", "rows", "txid", "version", "message")
     rows = [
@@ -79,6 +84,16 @@ def heads(url: str, folder: Path | None, dead_after: float, fmt: str | None) -> 
     write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
     if any(each.state in BAD for each in judged):
         sys.exit(1)
+
+
+async def _heads_of(place: "Place") -> "list[Seen]":
+    from edge_store.fleet.heads import read_heads
+    from edge_store.replica.location import read_credentials
+    from edge_store.replica.objects import Objects
+
+    credentials = read_credentials(place.location)
+    seen = await read_heads(Objects(place.location, credentials, makes_folder=False))
+    return [each for each in seen if place.store is None or place.store.takes(each.device_id)]
 
 
 def _of_head(head: "Head | None") -> tuple[int | str | None, ...]:

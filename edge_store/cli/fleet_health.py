@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edge_store.fleet.health.sweep import Look
     from edge_store.fleet.registry import Registry
 
-__all__ = ["health"]
+__all__ = ["health", "places_asked"]
 
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -106,7 +106,7 @@ def health(  # noqa: PLR0913  (one parameter per option)
     registry = load_registry(folder) if folder is not None else Registry()
     alerts = registry.alerts.section if alarms else None
     look = Look(
-        places=_places(urls, registry),
+        places=places_asked(urls, registry),
         folder=folder and folder.absolute(),
         bounds=_bounds(bounds),
         now_ms=now_ms(),
@@ -120,7 +120,8 @@ def health(  # noqa: PLR0913  (one parameter per option)
         sys.exit(1)
 
 
-def _places(urls: tuple[str, ...], registry: "Registry") -> "list[Place]":
+def places_asked(urls: tuple[str, ...], registry: "Registry") -> "list[Place]":
+    """Those of --from, else the stores of the registry."""
     from edge_store.fleet.find import Place, places_of
     from edge_store.replica.location import parse_location
 

@@ -307,7 +307,9 @@ async def only_device(location: "Location") -> "DeviceId":
 
 
 def rfc3339(milliseconds: int | None) -> str | None:
+    """Of a time that a box has written: no calendar need have it."""
+    from edge_store.clock import utc_text
+
     if milliseconds is None:
         return None
-    moment = datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_text(milliseconds, f"%Y-%m-%dT%H:%M:%S.{milliseconds % 1000:03}Z")

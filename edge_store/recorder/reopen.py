@@ -17,13 +17,11 @@ from edge_store.chain import is_as_written
 from edge_store.errors import Corrupt, StoreError
 from edge_store.recorder.batch import ChainHead, read_head
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, DatabaseThread, driver, translated
+from edge_store.sqlite import RESTORE_HINT, Connection, DatabaseThread, driver, translated
 
 __all__ = ["reopened"]
 
 log = structlog.get_logger(__name__)
-
-HINT = "keep the file; `edge-store replica restore --to FILE` rebuilds it"
 
 
 async def reopened(
@@ -43,7 +41,7 @@ async def reopened(
         raise Corrupt(
             f"after an I/O error the database ends at seq {head.seq}, not at the acknowledged "
             f"{acknowledged.seq}, or with another digest",
-            hint=HINT,
+            hint=RESTORE_HINT,
         )
     log.warning("database_reopened", seq=head.seq, uncertain_batch_stored=is_in)
     return is_in
@@ -97,5 +95,5 @@ def _check_newest(connection: Connection) -> None:
     if link is not None and not is_as_written(connection, link):
         raise Corrupt(
             "after an I/O error the newest commit, or a result of it, is not what was written",
-            hint=HINT,
+            hint=RESTORE_HINT,
         )

@@ -18,7 +18,7 @@ import structlog
 
 from edge_store.errors import Corrupt, SchemaTooNew
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, complete_statement, driver
+from edge_store.sqlite import RESTORE_HINT, Connection, complete_statement, driver
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -149,7 +149,7 @@ def require_schema(connection: Connection, what: str) -> None:
         raise Corrupt(
             f"{what}: its schema lacks {', '.join(missing[:MISSING_SHOWN])}"
             + (", …" if len(missing) > MISSING_SHOWN else ""),
-            hint="keep the file; `edge-store replica restore --to FILE` rebuilds it",
+            hint=RESTORE_HINT,
         )
 
 

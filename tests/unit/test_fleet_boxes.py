@@ -138,3 +138,24 @@ def test_word_that_is_no_device_id_reaches_no_file(tmp_path: Path, word: str) ->
         done = run(*command, "--in", str(folder))
         assert (done.exit_code, "is no device id" in done.output) == (2, True), done.output
     assert (folder / "fleet.toml").read_text() == WRITTEN
+
+
+def test_heads_are_those_of_the_stores_in_fleet_toml_but_what_they_exclude(tmp_path: Path) -> None:
+    for store, names in (("berlin", ("box-a", "test-1")), ("paris", ("box-b",))):
+        (tmp_path / store / "heads").mkdir(parents=True)
+        for name in names:
+            (tmp_path / store / "heads" / f"{name}.json").write_text("no head")
+    stores = "".join(
+        f'[[stores]]\nname = "{name}"\nurl = "{name}"\nexclude = ["test-*"]\n'
+        for name in ("berlin", "paris")
+    )
+    (tmp_path / "fleet.toml").write_text(stores)
+    done = run("heads", "--in", str(tmp_path), "--nl")
+    shown = [json.loads(line) for line in done.output.splitlines()]
+    assert [(each["device_id"], each["state"]) for each in shown] == [
+        ("box-a", "unreadable"),
+        ("box-b", "unreadable"),
+    ]
+    assert done.exit_code == 1
+    nowhere = run("heads")
+    assert (nowhere.exit_code, "give --from" in nowhere.output) == (2, True)
