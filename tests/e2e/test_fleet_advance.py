@@ -8,15 +8,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 from support.replicating import ROOT, Database, contents, replicate
-from support.s3server import S3Server
 
 from edge_store.errors import RestoreFailed
 from edge_store.ids import DeviceId
@@ -109,22 +107,6 @@ def pages(path: Path) -> bytes:
     for start, end in CHANGING:
         content[start:end] = bytes(end - start)
     return bytes(content)
-
-
-@pytest.fixture
-def s3(tmp_path: Path) -> Iterator[S3Server]:
-    with S3Server(tmp_path / "s3") as server:
-        yield server
-
-
-@pytest.fixture(params=["file", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "file":
-        return f"file://{tmp_path}/replicas"
-    server: S3Server = request.getfixturevalue("s3")
-    for name, value in server.environ.items():
-        monkeypatch.setenv(name, value)
-    return server.url("replicas")
 
 
 async def test_copy_is_brought_forward_to_what_a_restore_gives(tmp_path: Path, url: str) -> None:

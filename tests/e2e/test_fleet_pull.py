@@ -6,31 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.replicating import ROOT, Database, contents, replicate
-from support.s3server import S3Server
 
 DEADLINE_S = 60.0
-
-
-@pytest.fixture
-def s3(tmp_path: Path) -> Iterator[S3Server]:
-    with S3Server(tmp_path / "s3") as server:
-        yield server
-
-
-@pytest.fixture(params=["file", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "file":
-        return f"file://{tmp_path}/replicas"
-    server: S3Server = request.getfixturevalue("s3")
-    for name, value in server.environ.items():
-        monkeypatch.setenv(name, value)
-    return server.url("replicas")
 
 
 def edge_store(*arguments: str) -> subprocess.CompletedProcess[str]:
