@@ -44,11 +44,14 @@ class FleetMachine(RuleBasedStateMachine):
         stored = self.folder / "replicas"
         stored.mkdir()
         self.fleet = Fleet(self.folder, f"file://{stored}", stored, seed)
-        self.copies = Copies(self.fleet, self.folder / "copies")
+        self.copies = self.copies_in(self.folder / "copies")
         for number in range(BOXES):
             box = self.fleet.add(f"box-{number}", skew_s=(0, -4e7, 4e7)[number])
             box.live(number, self.fleet.chances)  # one has nothing at first
         asyncio.run(self.fleet.replicate())
+
+    def copies_in(self, into: Path) -> Copies:
+        return Copies(self.fleet, into)
 
     @rule(
         happenings=st.lists(HAPPENING, min_size=1, max_size=6),

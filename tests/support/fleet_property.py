@@ -9,6 +9,7 @@ import time
 import structlog
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
+from support.fleet_lake_machine import LakeFleetMachine
 from support.fleet_machine import FleetMachine, MergingFleetMachine
 
 
@@ -18,12 +19,16 @@ def main() -> None:
     )
     parser.add_argument("examples", type=int, nargs="?", default=200)
     parser.add_argument("--steps", type=int, default=50, help="of each at most")
-    parser.add_argument("--merging", action="store_true", help="replicas are merged between pulls")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--merging", action="store_true", help="replicas are merged between pulls")
+    kinds.add_argument("--lake", action="store_true", help="exports, and pulls that make room")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--shrink", action="store_true", help="a failure to a small one: minutes")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    machine = MergingFleetMachine if arguments.merging else FleetMachine
+    machine = FleetMachine
+    if arguments.merging or arguments.lake:
+        machine = MergingFleetMachine if arguments.merging else LakeFleetMachine
     phases = [Phase.generate, *([Phase.shrink] if arguments.shrink else [])]
     at_length = settings(
         max_examples=arguments.examples, stateful_step_count=arguments.steps, deadline=None,

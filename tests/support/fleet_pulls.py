@@ -16,17 +16,23 @@ from edge_store.fleet.pull import PullPlan
 from edge_store.ids import DeviceId
 from edge_store.replica.location import parse_location
 
-__all__ = ["Copies", "pull_once"]
+__all__ = ["Copies", "Row", "pull_once"]
 
 TIMEOUT_S = 60.0
 
+Row = tuple[Any, ...]
 
-async def pull_once(url: str, into: Path, *, is_full: bool = False) -> list[BoxReport]:
+
+async def pull_once(
+    url: str, into: Path, *, is_full: bool = False, disk_max: int | None = None
+) -> list[BoxReport]:
     """As ``fleet pull`` does."""
-    manner = Manner(into=into, timeout_s=TIMEOUT_S, is_full=is_full)
-    asked = Asked(
-        plan=PullPlan(manner=manner, attempts=1), location=parse_location(url), group={}, since=None
+    plan = PullPlan(
+        manner=Manner(into=into, timeout_s=TIMEOUT_S, is_full=is_full),
+        attempts=1,
+        disk_max=disk_max,
     )
+    asked = Asked(plan=plan, location=parse_location(url), group={}, since=None)
     return list((await run_pass(asked)).boxes)
 
 
@@ -38,14 +44,14 @@ class Copies:
     def __init__(self, fleet: Fleet, into: Path) -> None:
         self.fleet = fleet
         self.into = into
-        self.seen: dict[str, dict[str, tuple[Any, ...]]] = {}
+        self.seen: dict[str, dict[str, Row]] = {}
         self.held: dict[str, Truth] = {}
         self.reports: dict[str, BoxReport] = {}
 
-    async def pull(self, *, is_full: bool = False) -> None:
+    async def pull(self, *, is_full: bool = False, disk_max: int | None = None) -> None:
         """Pull, and hold every box against its truth."""
         before = {name: _fingerprint(copy_path(self.into, DeviceId(name))) for name in self.held}
-        reports = await pull_once(self.fleet.url, self.into, is_full=is_full)
+        reports = await pull_once(self.fleet.url, self.into, is_full=is_full, disk_max=disk_max)
         self.reports = {report.device_id: report for report in reports}
         told = {name: box for name, box in self.fleet.boxes.items() if box.published}
         assert set(told) <= {*self.reports}, "a box with a head is not in the report"
@@ -90,7 +96,7 @@ class Copies:
         """A copy that is not the newest is one of the box's, and no older than it was."""
         name = str(box.device_id)
         copy = copy_path(self.into, box.device_id)
-        if not box.is_damaged:
+        if not box.is_damaged and report.code != "disk_budget_spent":
             held, newest = self.held[name], box.published[-1][1]
             assert report.code == "replica_behind", f"{report} though nothing is wrong"
             assert set(newest.tables["commits"]) < set(held.tables["commits"]), report
@@ -103,7 +109,7 @@ class Copies:
 
     def _check_union(self, name: str, here: Truth) -> None:
         """What was ever in a copy is in one, unless the box has forgotten it."""
-        union: dict[str, list[tuple[Any, ...]]] = {}
+        union: dict[str, list[Row]] = {}
         for path in [copy_path(self.into, DeviceId(name)), *older_copies(self.into / f"{name}.db")]:
             try:
                 for result, row in result_rows(path).items():
@@ -117,7 +123,11 @@ class Copies:
             ):  # and not asked for again, if the box forgets its tombstone
                 del self.seen[name][result]
             else:
-                assert row in union.get(result, []), f"{result} of {name} has vanished"
+                assert self.is_kept(result, row, union), f"{result} of {name} has vanished"
+
+    def is_kept(self, result: str, row: Row, union: dict[str, list[Row]]) -> bool:
+        """``union``: what is in the copies."""
+        return row in union.get(result, [])
 
 
 def _fingerprint(path: Path) -> str:

@@ -10,11 +10,13 @@ from support.lakes import exported, in_lake
 from support.replicating import Database
 
 from edge_store.clock import now_ms
-from edge_store.errors import LakeOvertaken
+from edge_store.errors import LakeFailed, LakeOvertaken
 from edge_store.fleet.lake import care
 from edge_store.fleet.lake.append import Appender
+from edge_store.fleet.lake.forget import Forgetter
 from edge_store.fleet.lake.store import KEPT_SINCE, Lake, kept_since
 from edge_store.fleet.lake.tables import Source
+from edge_store.recorder.deletions import Reason, delete_results
 
 DAY_MS = 86_400_000
 TABLES = ("results", "outputs")
@@ -106,3 +108,30 @@ def test_expiry_that_was_killed_half_way_is_gone_on_with(box: Database, lake: La
     version = state.version
     assert care.expire(lake, "results", 30) == 0
     assert lake.open("results").version() == version, "nothing is committed for nothing"
+
+
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_file_that_another_writer_removed_is_no_failure(
+    box: Database, lake: Lake, monkeypatch: pytest.MonkeyPatch, *, is_moved: bool
+) -> None:
+    """Two exports that forget at once: one vacuums what the other is about to read."""
+    exported(pulled(box).parent, lake, tables=("results",))
+    delete_results(box.connection, [5], Reason.FORGET)
+    forget, failed = Forgetter.forget, list[str]()
+
+    def after_another(forgetter: Forgetter, source: Source) -> int:
+        if not failed:
+            failed.append("a file is not found")
+            if is_moved:
+                care.expire(lake, "results", 400)
+            raise LakeFailed(failed[0])
+        return forget(forgetter, source)
+
+    monkeypatch.setattr(Forgetter, "forget", after_another)
+    copy = pulled(box)
+    if is_moved:
+        exported(copy.parent, lake, tables=("results",))
+        assert len(in_lake(lake, "results")) == 4
+    else:
+        with pytest.raises(LakeFailed, match="not found"):
+            exported(copy.parent, lake, tables=("results",))

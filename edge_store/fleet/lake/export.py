@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from edge_store.errors import LakeOvertaken, NotFound, StoreError
+from edge_store.errors import LakeFailed, LakeOvertaken, NotFound, StoreError
 from edge_store.fleet.forget import older_copies
 from edge_store.fleet.lake.append import Appender
 from edge_store.fleet.lake.forget import Forgetter, forgotten_in
@@ -136,8 +136,8 @@ class _Table:
             try:
                 self._export(boxes, appender)
                 break
-            except LakeOvertaken:
-                if attempt == ATTEMPTS:
+            except LakeFailed as exc:
+                if attempt == ATTEMPTS or not self._is_overtaken(exc, appender):
                     raise
             finally:
                 self._rows += appender.rows
@@ -151,6 +151,12 @@ class _Table:
             seconds=round(time.monotonic() - began, 3),
             cpu_seconds=round(time.process_time() - cpu, 3),
         )
+
+    def _is_overtaken(self, exc: LakeFailed, appender: Appender) -> bool:
+        """Also where a file is gone in which another writer has forgotten something meanwhile."""
+        if isinstance(exc, LakeOvertaken):
+            return True
+        return self._lake.open(self._table).version() != appender.delta.version()
 
     def _export(self, boxes: Sequence[Sequence[Path]], appender: Appender) -> None:
         forgetter = Forgetter(self._lake, self._table, appender.marks)
