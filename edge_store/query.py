@@ -6,9 +6,8 @@ reading only, and a deadline checked by SQLite itself. A cut result says that it
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any
 
 from edge_store.errors import QueryRefused
@@ -158,9 +157,24 @@ class Answer:
         with self._refusing():
             return self._connection.execute(self._statement, self._values)
 
-    def _take(self, size: int) -> list[tuple[Any, ...]]:
+    def rows(self) -> Generator[tuple[Any, ...]]:
+        """All rows, one by one: no more are read than are taken. Raises as ``batches``."""
         with self._refusing():
-            return self._cursor.fetchmany(size) if size else []
+            try:
+                yield from self._cursor
+            finally:
+                self._cursor.close()
+
+    def _take(self, size: int) -> list[tuple[Any, ...]]:
+        """The next rows, at most ``size``; fewer when some of them turn out to be large."""
+        rows: list[tuple[Any, ...]] = []
+        with self._refusing():
+            while (left := min(BATCH_ROWS_MIN, size - len(rows))) > 0:
+                some = self._cursor.fetchmany(left)
+                rows += some
+                if len(some) < left or len(rows) * _bytes(some[-1]) > BATCH_BYTES:
+                    break
+        return rows
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -214,13 +228,9 @@ def run_query(
         QueryRefused: it does not parse, would write, or ran longer than ``timeout_s``.
     """
     with answering(connection, statement, params, rows_max=rows_max, timeout_s=timeout_s) as answer:
-        rows, is_cut = bounded(chain.from_iterable(answer.batches()), rows_max)
-        return QueryResult(
-            columns=answer.columns,
-            rows=rows,
-            is_cut=is_cut or answer.is_cut,
-            unused=answer.unused,
-        )
+        with closing(answer.rows()) as found:
+            rows, is_cut = bounded(found, rows_max)
+        return QueryResult(columns=answer.columns, rows=rows, is_cut=is_cut, unused=answer.unused)
 
 
 def bounded(cursor: Iterable[tuple[Any, ...]], rows_max: int) -> tuple[list[tuple[Any, ...]], bool]:

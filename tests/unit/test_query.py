@@ -9,7 +9,7 @@ import pytest
 from edge_store import query
 from edge_store.errors import NotAnEdgeStoreFile, QueryRefused
 from edge_store.identity import create_identity
-from edge_store.query import run_query
+from edge_store.query import answering, run_query
 from edge_store.schema import migrate
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, driver, open_reader, open_writer
@@ -175,3 +175,28 @@ def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
         with pytest.raises(NotAnEdgeStoreFile):
             open_reader(path)
     assert not (tmp_path / "absent.db").exists()
+
+
+RISING = (
+    "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 150) "
+    "SELECT zeroblob(iif(n > 48, 1048576, 1)) FROM c"
+)
+
+
+def test_large_rows_behind_small_ones_are_not_held_by_the_thousand(reader: Connection) -> None:
+    with answering(reader, RISING, rows_max=150, timeout_s=30) as answer:
+        held = [sum(len(value) for (value,) in rows) for rows in answer.batches()]
+        assert answer.count == 150
+    assert max(held) <= 17 * 2**20, "sixteen of them, where sixty-four would have been"
+
+
+def test_no_row_is_read_beyond_what_an_answer_may_hold(
+    reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query, "RESULT_BYTES_MAX", 2**20)
+    made = []
+    reader.create_function("made", 1, lambda n: made.append(n) or n)
+    statement = RISING.replace("SELECT zeroblob", "SELECT made(n), zeroblob")
+    answer = run_query(reader, statement, rows_max=150, timeout_s=30)
+    assert answer.is_cut
+    assert len(made) <= len(answer.rows) + 2, "the driver is one ahead"
