@@ -25,7 +25,7 @@ from edge_store.sinks.orders import (
     save_sink,
     settle_letter,
 )
-from edge_store.sinks.reading import look, next_events, resent
+from edge_store.sinks.reading import look, next_events, read_again, resent
 from edge_store.sinks.sink import Event, Sink
 from edge_store.sqlite import DatabaseThread
 
@@ -87,6 +87,7 @@ class Follower:
         self._saved: Standing
         self._saved_at = -SAVE_IDLE_S
         self._failures = 0
+        self._gone = 0  # of what is in hand: deleted since
 
     async def run(self) -> None:
         """Until the daemon stops. Ends by cancellation, too."""
@@ -129,10 +130,11 @@ class Follower:
             began = loop.time()
             await self._send_letters()
             page = await self._reader.run(next_events, self._config, self._now.seq)
+            self._gone = page.gone
             if page.events:
                 await self._pass_on(page.events)
             self._change(
-                seq=page.upto, timeline=page.timeline, skipped=self._now.skipped + page.gone
+                seq=page.upto, timeline=page.timeline, skipped=self._now.skipped + self._gone
             )
             self._measure(None)
             await self._save_sometimes()
@@ -148,21 +150,25 @@ class Follower:
 
     async def _pass_on(self, events: Sequence[Event]) -> None:
         """Those that are refused become dead letters."""
+        last = events[-1].recorded
         while self._now.letters >= LETTERS_MAX:
             await self._failed(SinkFailed(FULL), events[0])
+            events = await self._still_there(events)
+            if not events:
+                return
         refused = await self._taken(events)
-        self._count(len(events) - len(refused))
         if refused:
             self._change(
-                seq=events[-1].recorded.seq, timeline=events[-1].recorded.timeline,
-                letters=self._now.letters + len(refused),
-            )  # fmt: skip
+                seq=last.seq, timeline=last.timeline, letters=self._now.letters + len(refused)
+            )
             log.warning("sink_refused", sink=self._config.name, results=len(refused))
             await self._save(refused)
 
     async def _taken(self, events: Sequence[Event]) -> tuple[Refusal, ...]:
-        """Deliver until each is taken or refused; those that are refused, and why."""
-        while True:
+        """Deliver and count until each is taken, refused or deleted; those that are refused, and
+        why.
+        """
+        while events:
             try:
                 await self._deliver(events)
             except SinkRefused as exc:
@@ -173,8 +179,19 @@ class Follower:
                 return (Refusal(seq=event.recorded.seq, id=event.result.id, error=str(exc)),)
             except (SinkFailed, ConfigError, OSError, TimeoutError) as exc:
                 await self._failed(exc, events[0])
+                events = await self._still_there(events)
             else:
-                return ()
+                self._count(len(events))
+                break
+        return ()
+
+    async def _still_there(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Them as they are stored now. A sink may be away for days: what is forgotten meanwhile is
+        not sent.
+        """
+        left = await self._reader.run(read_again, events)
+        self._gone += len(events) - len(left)
+        return left
 
     async def _deliver(self, events: Sequence[Event]) -> None:
         async with asyncio.timeout(self._config.timeout_s + GRACE_S):
@@ -226,12 +243,9 @@ class Follower:
             raise OrderedError
         for letter in looked.letters:
             event = await self._reader.run(resent, letter, has_bodies=self._config.bodies)
-            refused: tuple[Refusal, ...] = ()
-            if event is None:
-                self._change(skipped=self._now.skipped + 1)
-            else:
-                refused = await self._taken([event])
-                self._count(1 - len(refused))
+            self._gone = int(event is None)
+            refused = () if event is None else await self._taken([event])
+            self._change(skipped=self._now.skipped + self._gone)
             error = refused[0].error if refused else None
             await self._around.change(settle_letter, letter.letter_no, error)
             if error is None:

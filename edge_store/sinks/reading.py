@@ -1,5 +1,6 @@
 """What comes next for a sink, read on a connection of the sinks' own. Plain functions."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,7 +14,7 @@ from edge_store.sinks.sink import Event, event_of
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 
-__all__ = ["Looked", "Next", "look", "next_events", "resent"]
+__all__ = ["Looked", "Next", "look", "next_events", "read_again", "resent"]
 
 WINDOW = 20_000  # seqs looked through at once; some 20 ms without a hit
 BATCH_BYTES_MAX = 4 * 1024 * 1024  # of JSON; one result alone may have more
@@ -82,10 +83,23 @@ def look(connection: Connection, name: str) -> Looked:
 def resent(connection: Connection, letter: Letter, *, has_bodies: bool) -> Event | None:
     """The result of a dead letter; None when it was deleted since."""
     with translated("the result of a dead letter cannot be read"):
-        asked = {"seq": letter.seq, "id": letter.id}
-        cursor = connection.execute(sql("select_sink_result"), asked)
-        found = list(load_recorded(connection, cursor, with_content=False))
-        return _event(connection, found[0], has_bodies=has_bodies) if found else None
+        return _found(connection, letter.seq, letter.id, has_bodies=has_bodies)
+
+
+def read_again(connection: Connection, events: Sequence[Event]) -> list[Event]:
+    """As they are now: without what was deleted since."""
+    with translated("results for a sink cannot be read"):
+        found = (
+            _found(connection, each.recorded.seq, each.result.id, has_bodies=each.has_bodies)
+            for each in events
+        )
+        return [event for event in found if event is not None]
+
+
+def _found(connection: Connection, seq: int, name: str, *, has_bodies: bool) -> Event | None:
+    cursor = connection.execute(sql("select_sink_result"), {"seq": seq, "id": name})
+    found = list(load_recorded(connection, cursor, with_content=False))
+    return _event(connection, found[0], has_bodies=has_bodies) if found else None
 
 
 def _selection(config: SinkSection) -> Selection:

@@ -1,5 +1,6 @@
 """Whatever a sink does: each result reaches it at least once, in order, and others go on."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from edge_store.recorder.deletions import Reason, delete_here
 from edge_store.result import Output, Status
 from edge_store.sinks import following
 from edge_store.sinks.orders import RetrySink, SkipSink, retry_sink, skip_sink
-from edge_store.sqlite import Connection, open_writer
+from edge_store.sqlite import Connection, open_reader, open_writer
 
 DEAD = "http://127.0.0.1:1/"
 
@@ -132,6 +133,20 @@ async def test_selection_and_bodies_decide_what_is_sent(tmp_path: Path) -> None:
         body = b"".join(body for _, body, _ in hook.requests)
         assert b"4711" not in body
         assert b"hello" not in body  # the prompt
+
+
+async def test_what_is_forgotten_while_its_sink_is_away_is_not_sent(tmp_path: Path) -> None:
+    with receiver() as hook:
+        hook.plan = ["hang"]  # with all three in hand
+        async with flowing(tmp_path / "r.db", hooked(hook.url)) as flow:
+            ids = await flow.add(*[{}] * 3)
+            await eventually(lambda: hook.requests, "it was tried")
+            await flow.change(lambda c: delete_here(c, [2], Reason.FORGET))
+            hook.released.set()
+            await flow.delivered("hook", 2)
+            assert hook.ids == [ids[0], ids[2]]
+        with closing(open_reader(tmp_path / "r.db")) as reader:
+            assert reader.execute("SELECT delivered, skipped FROM sinks").fetchall() == [(2, 1)]
 
 
 async def test_place_is_kept_at_a_stop_and_deleted_results_are_counted(tmp_path: Path) -> None:

@@ -194,8 +194,13 @@ def test_no_row_is_read_beyond_what_an_answer_may_hold(
     reader: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(query, "RESULT_BYTES_MAX", 2**20)
-    made = []
-    reader.create_function("made", 1, lambda n: made.append(n) or n)
+    made: list[int] = []
+
+    def make(number: int) -> int:
+        made.append(number)
+        return number
+
+    reader.create_function("made", 1, make)
     statement = RISING.replace("SELECT zeroblob", "SELECT made(n), zeroblob")
     answer = run_query(reader, statement, rows_max=150, timeout_s=30)
     assert answer.is_cut
