@@ -37,7 +37,9 @@ Span = tuple[int | None, int | None]  # UTC ms of an answer's end: from, and bef
 
 
 def chosen_files(connection: Connection, span: Span) -> list[Archived]:
-    """The verified files with results of that time, whole results first."""
+    """The verified files with results of that time: whole results first, and the newest of them, as
+    a result may be in several and the newest has all that was said of it.
+    """
     since, until = span
     found = [
         each
@@ -47,7 +49,7 @@ def chosen_files(connection: Connection, span: Span) -> list[Archived]:
         and (since is None or each.completed_to >= since)
         and (until is None or each.completed_from < until)
     ]
-    return sorted(found, key=lambda each: (each.what is What.CONTENT, each.archive_no))
+    return sorted(found, key=lambda each: (each.what is What.CONTENT, -each.archive_no))
 
 
 def restore(database: Path, url: str, target: Path, span: Span) -> int:

@@ -1,6 +1,7 @@
 """The deletion of what was chosen: changes, each a short transaction on the writer's thread.
 
-A change looks again: what was pinned, held or forgotten meanwhile is passed over.
+A change looks again: what was pinned, held or forgotten meanwhile is passed over. So is what was
+annotated or repaired since its file was begun, which is not in there: the next pass takes it.
 """
 
 import time
@@ -9,6 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from edge_store.clock import now_ms
 from edge_store.recorder.deletions import Reason, What, delete_here, last_tombstones
 from edge_store.result import Record
 from edge_store.retention.choice import PAGE_ROWS, kept
@@ -38,7 +40,7 @@ class Deleted(Record, frozen=True, kw_only=True):
 def delete_old(connection: Connection, params: DeleteOld) -> Deleted:
     """Delete those that are here and that nothing keeps."""
     started = time.monotonic()
-    stay = kept(connection, list(params.seqs)).all
+    stay = kept(connection, list(params.seqs)).all | _said_since(connection, params)
     seqs = [seq for seq in params.seqs if seq not in stay]
     after, _ = last_tombstones(connection)
     count = delete_here(connection, seqs, Reason.RETENTION, params.what)
@@ -53,3 +55,14 @@ def delete_old(connection: Connection, params: DeleteOld) -> Deleted:
     (newest,) = connection.execute(sql("select_newest_seq")).fetchone()
     took_s = time.monotonic() - started
     return Deleted(count=count, kept=len(stay), took_s=took_s, newest=newest)
+
+
+def _said_since(connection: Connection, params: DeleteOld) -> set[int]:
+    if params.archive_no is None or params.what is What.CONTENT:
+        return set()
+    asked = {
+        "archive_no": params.archive_no,
+        "seqs": msgspec.json.encode(params.seqs).decode(),
+        "now": now_ms(),
+    }
+    return {seq for (seq,) in connection.execute(sql("select_said_since"), asked)}

@@ -43,6 +43,13 @@ WHERE q.seq > :after AND q.seq <= :upto ORDER BY q.seq LIMIT :rows
 SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count),
     (SELECT page_size FROM pragma_page_size)
 
+-- name: select_said_since
+-- What claims to be from the future is from before: of a clock that was wrong.
+SELECT r.seq FROM archives AS f CROSS JOIN results AS r
+WHERE f.archive_no = :archive_no AND r.seq IN (SELECT value FROM json_each(:seqs)) AND (
+    EXISTS (SELECT 1 FROM annotations AS a WHERE a.id = r.id AND a.at BETWEEN f.at AND :now)
+    OR EXISTS (SELECT 1 FROM repairs AS p WHERE p.id = r.id AND p.at BETWEEN f.at AND :now))
+
 -- name: note_archived
 INSERT OR IGNORE INTO archived (deletion_id, archive_no)
 SELECT deletion_id, :archive_no FROM deletions

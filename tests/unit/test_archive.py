@@ -189,6 +189,29 @@ def test_result_that_was_changed_in_the_database_stays_there(box: Box) -> None:
     assert (done.odd, done.results, box.seqs()) == (1, 2, [2, 4, 5, 6])
 
 
+def test_what_is_said_of_a_result_after_its_file_was_written_is_archived_too(
+    box: Box, tmp_path: Path
+) -> None:
+    def say(at: int) -> None:
+        statement = "INSERT INTO annotations (at, id, kind, value) VALUES (?, ?, 'metadata', ?)"
+        box.connection.execute(statement, (at, box.id_of(2), f'{{"at": {at}}}'))
+
+    def make(name: str, params: Any) -> Any:
+        if name == "retention.delete" and 2 in params.seqs:
+            say(now_ms())
+        return box.make(name, params)
+
+    say(now_ms() + DAY_MS)  # by a clock that was wrong: no reason to keep it for ever
+    done = box.put_away(keep_days=5, make=make)
+    assert (done.results, done.kept, box.seqs()) == (2, 1, [2, 4, 5, 6])
+    said = box.connection.execute("SELECT value FROM annotations ORDER BY 1").fetchall()
+    assert box.put_away(keep_days=5).results == 1
+    target = tmp_path / "old.db"
+    assert restore(box.path, str(box.archive), target, (None, None)) == 3
+    with closing(open_reader(target)) as old:
+        assert old.execute("SELECT value FROM annotations ORDER BY 1").fetchall() == said
+
+
 @pytest.mark.parametrize("cut", range(1, 12))
 def test_pass_that_is_cut_anywhere_loses_nothing_and_is_finished(box: Box, cut: int) -> None:
     calls = 0
