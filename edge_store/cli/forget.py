@@ -123,7 +123,7 @@ def forget_chosen(settings: "Config", who: "Who", flags: Mapping[str, bool]) -> 
 def _choose(settings: "Config", who: "Who") -> "tuple[Choice, list[Span], list[Line]]":
     from edge_store.api.routes import GENERATING
     from edge_store.archive.forgetting import find_archived
-    from edge_store.forget.choice import NOTHING_AWAY, choose, names_of
+    from edge_store.forget.choice import choose, names_of, with_moved
     from edge_store.forget.lines import find_spans
     from edge_store.queue.files import FOLDER
     from edge_store.sqlite import open_reader
@@ -132,10 +132,12 @@ def _choose(settings: "Config", who: "Who") -> "tuple[Choice, list[Span], list[L
     names = names_of(who.user, GENERATING) if who.user else None
     connection = open_reader(path)
     try:
-        away = NOTHING_AWAY
         if _has_archive(settings):
+            before = choose(connection, who, names)
             away = find_archived(path, settings.retention.archive, who)
-        choice = choose(connection, who, names, away)
+            choice = with_moved(choose(connection, who, names, away), before)
+        else:
+            choice = choose(connection, who, names)
         spans, lines = find_spans(connection, path.with_name(FOLDER), choice.lines, names)
     finally:
         connection.close()

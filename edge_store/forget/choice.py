@@ -22,7 +22,18 @@ from edge_store.selection import Selection
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 
-__all__ = ["Away", "Choice", "NamesUser", "Turn", "Who", "asked_for", "choose", "names_of", "pages"]
+__all__ = [
+    "Away",
+    "Choice",
+    "NamesUser",
+    "Turn",
+    "Who",
+    "asked_for",
+    "choose",
+    "names_of",
+    "pages",
+    "with_moved",
+]
 
 T = TypeVar("T")
 
@@ -166,6 +177,15 @@ def held_path(connection: Connection, name: str) -> Path:
     """Where the text of what is asked later lies, if redaction took something out of its row."""
     (database,) = connection.execute(sql("select_database_path")).fetchone()
     return Path(database).with_name(HELD) / Path(name).name
+
+
+def with_moved(choice: Choice, before: Choice) -> Choice:
+    """With those that were live ``before`` the archive was read, and are not now: retention has
+    moved them meanwhile, maybe into a file that was read already.
+    """
+    known = choice.results | choice.archived
+    moved = {seq: name for seq, name in before.results.items() if seq not in known}
+    return choice._replace(archived=choice.archived | moved)
 
 
 def sent(connection: Connection, name: str, left: bytes, *, is_held: bool) -> bytes:

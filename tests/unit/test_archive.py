@@ -19,7 +19,7 @@ from edge_store.archive.work import Job, Written, carry_out, read_file
 from edge_store.chain import verify_chain
 from edge_store.clock import now_ms
 from edge_store.errors import ArchiveFailed
-from edge_store.forget.choice import Who, choose
+from edge_store.forget.choice import Who, choose, with_moved
 from edge_store.query import run_query
 from edge_store.receipt import State, read_receipt
 from edge_store.recorder.batch import read_head, write_batch
@@ -269,6 +269,21 @@ def test_who_is_forgotten_is_found_in_the_archive(tmp_path: Path) -> None:
     away = find_archived(box.path, str(box.archive), Who("ada", None, 9.0))
     choice = choose(box.connection, Who("ada", None, 9.0), None, away)
     assert (list(choice.archived), list(choice.results), choice.following) == ([1, 2, 3], [], 1)
+    box.close()
+
+
+def test_what_retention_moves_while_the_archive_is_searched_is_forgotten(tmp_path: Path) -> None:
+    box = Box(tmp_path, [9, 8], user_id="ada")
+    box.put_away(keep_days=8.5)
+    who = Who("ada", None, 9.0)
+    before = choose(box.connection, who, None)
+    away = find_archived(box.path, str(box.archive), who)
+    box.put_away(keep_days=5)
+    choice = with_moved(choose(box.connection, who, None, away), before)
+    assert (list(choice.archived), choice.results) == ([1, 2], {})
+    assert box.make("archive.forget", _forget(list(choice.archived))) == 2
+    box.put_away()
+    assert files_of(box) == []
     box.close()
 
 
