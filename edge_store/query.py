@@ -6,8 +6,8 @@ reading only, and a deadline checked by SQLite itself. A cut result says that it
 """
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
 
 from edge_store.errors import QueryRefused
@@ -112,8 +112,11 @@ class Deadline:
 
 class Answer:
     """Rows as they come, of ``answering``. ``is_cut``, ``count`` and ``unused`` are true of what
-    has been taken.
+    has been taken. Until all are, or ``release`` is called, no checkpoint can begin the WAL of a
+    live box anew; ``pausing`` is around the time that each batch is in another's hands.
     """
+
+    pausing: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __init__(
         self, connection: Connection, statement: str, values: Values, rows_max: int, until: Deadline
@@ -148,9 +151,14 @@ class Answer:
             self.count += len(rows)
             size = min(BATCH_ROWS_MAX, 2 * size, max(1, BATCH_BYTES // (_bytes(rows[-1]) + 1)))
             paused = time.monotonic()
-            yield rows
+            with self.pausing():
+                yield rows
             self._until.at += time.monotonic() - paused
         self.is_cut = self.count == self._rows_max and bool(self._take(1))
+        self.release()
+
+    def release(self) -> None:
+        """Read no more."""
         self._cursor.close()
 
     def _ask(self) -> Any:
@@ -163,7 +171,7 @@ class Answer:
             try:
                 yield from self._cursor
             finally:
-                self._cursor.close()
+                self.release()
 
     def _take(self, size: int) -> list[tuple[Any, ...]]:
         """The next rows, at most ``size``; fewer when some of them turn out to be large."""

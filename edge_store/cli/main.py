@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edge_store import __version__, exits
+from edge_store.cli.interrupt import drop_output
 from edge_store.errors import EdgeStoreError
 
 __all__ = ["cli", "main", "report"]
@@ -78,7 +79,7 @@ class LazyGroup(click.Group):
             finally:
                 sys.stdout.flush()
         except BrokenPipeError:  # click would exit with 1
-            _drop_output()
+            drop_output()
             sys.exit(EXIT_PIPE)
 
 
@@ -114,11 +115,6 @@ def report(error: BaseException) -> int:
             return exits.FAILURE
 
 
-def _drop_output() -> None:
-    """Nobody takes it: Python must not try again, and fail again, when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def main() -> None:
     """The console script. Exits with the error's own code: 78 for a wrong configuration."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -140,5 +136,5 @@ def main() -> None:
     except OSError as exc:  # a full disk, a folder that is none: the world's fault, in its words
         where = f"{exc.filename}: " if exc.filename else ""
         click.echo(f"edge-store: {where}{exc.strerror or exc}", err=True)
-        _drop_output()
+        drop_output()
         sys.exit(exits.FAILURE)

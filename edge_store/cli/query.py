@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_store.cli.archive import beside_archive
-from edge_store.cli.interrupt import interruptible
+from edge_store.cli.interrupt import interruptible, not_for_ever
 from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.query_saved import ls, rm, save
 from edge_store.cli.query_words import complete_statement
@@ -114,6 +114,7 @@ def query(  # noqa: PLR0913  (one parameter per option)
         if chosen == "parquet":  # which goes through the rows twice
             _hold(connection)
         answer = stack.enter_context(_asked(connection, text, values, bounds, chosen, explain))
+        answer.pausing = lambda: not_for_ever(answer.release)
         if explain and fmt is None:
             _write_plan(answer)
         else:

@@ -229,3 +229,22 @@ def test_query_loads_neither_the_server_nor_the_schema() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_rows_that_nobody_takes_hold_no_checkpoint_up_for_ever(tmp_path: Path) -> None:
+    path = make(tmp_path / "results.db", "box-a")
+    many = "WITH c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 20000) SELECT * FROM c"
+    program = "from edge_store.cli import interrupt, main\ninterrupt.PAUSE_S_MAX = 0.2\nmain()\n"
+    command = [sys.executable, "-c", program, "query", f"{many}, results", "--db", str(path)]
+    with (
+        closing(open_writer(path)) as writer,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asking,
+    ):
+        assert asking.stdout is not None
+        assert asking.stderr is not None
+        assert asking.stdout.read(1) == b"{"  # and no more
+        writer.execute("CREATE TABLE later (a)")
+        (is_busy, *_) = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert not is_busy, "the checkpoint has waited for the query to be given up"
+        assert "nobody has taken its rows for 0.2 s" in asking.stderr.readline().decode()
+        assert asking.wait(20) == 1
