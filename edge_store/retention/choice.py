@@ -1,8 +1,9 @@
 """What is to go, by which rule, in order; by reading alone.
 
 Results are looked at in the order of their commits. A rule of age ends at the first one that is
-younger: so a clock that was wrong for a while deletes nothing early. One that claims to be from the
-future is passed over. The rules of size take the oldest bodies first, then the oldest results.
+younger: so a clock that was wrong for a while deletes nothing early, unless it was so from the
+first result on. One that claims to be from the future is passed over. The rules of size take the
+oldest bodies first, then the oldest results.
 """
 
 import shutil

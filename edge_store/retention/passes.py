@@ -258,9 +258,10 @@ class Pass:
         try:
             written = self._aside(Job(write=job))
         except ArchiveFailed:
-            with suppress(ArchiveFailed):  # then the next pass takes it back
-                self._remove(file)
-                self._make("archive.drop", Numbered(archive_no=number))
+            if not self._stop.is_set():  # else a store that is away would hold the stop up
+                with suppress(ArchiveFailed):  # then the next pass takes it back
+                    self._remove(file)
+                    self._make("archive.drop", Numbered(archive_no=number))
             raise
         if written.odd:
             log.error("results_not_archived", count=len(written.odd), first_seq=written.odd[0])

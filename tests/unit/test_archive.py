@@ -301,6 +301,23 @@ def test_file_that_reads_back_otherwise_deletes_nothing(
     assert (box.seqs(), files_of(box)) == ([1, 2, 3, 4, 5, 6], [])
 
 
+def test_pass_that_is_stopped_asks_nothing_more_of_the_store(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[str] = []
+    monkeypatch.setattr(ArchiveStore, "delete", lambda _self, name: removed.append(name))
+
+    def stopped(_job: Job) -> Written:
+        box.stop.set()
+        raise ArchiveFailed("the archive's process was stopped")
+
+    with pytest.raises(ArchiveFailed):
+        box.put_away(keep_days=5, aside=stopped)
+    assert removed == []
+    assert len(read_archives(box.connection, unsettled=True)) == 1, "the next pass settles it"
+    assert len(box.seqs()) == len(AGES)
+
+
 def test_folder_that_cannot_be_written_deletes_nothing(box: Box) -> None:
     box.archive.write_text("a file")
     with pytest.raises(ArchiveFailed):
