@@ -24,6 +24,7 @@ __all__ = ["Postgres"]
 
 ROW_CLASSES = ("22", "23")  # SQLSTATE: a value, or a constraint
 CLOSE_S = 1.0
+NO_SUCH_TYPE = "a value does not fit its column's type"
 
 
 class Postgres:
@@ -57,11 +58,14 @@ class Postgres:
 
     async def deliver(self, events: Sequence[Event]) -> None:
         """Insert them in one transaction."""
-        rows = [
-            tuple(None if value is None else convert(value)
-                  for convert, value in zip(self._convert, _row(event), strict=True))
-            for event in events
-        ]  # fmt: skip
+        try:
+            rows = [
+                tuple(None if value is None else convert(value)
+                      for convert, value in zip(self._convert, _row(event), strict=True))
+                for event in events
+            ]  # fmt: skip
+        except (ValueError, ArithmeticError) as exc:  # no UUID, no number
+            raise SinkRefused(NO_SUCH_TYPE) from exc
         with self._translated():
             async with self._connection.transaction():
                 await self._connection.executemany(sql_of("postgres", "insert_row"), rows)
@@ -86,7 +90,7 @@ class Postgres:
             raise SinkFailed(message, hint=hint) from exc
         except (self._library.InterfaceError, self._library.DataError) as exc:
             if isinstance(exc, self._library.DataError):  # a value that is none of its type
-                raise SinkRefused("a value does not fit its column's type") from exc
+                raise SinkRefused(NO_SUCH_TYPE) from exc
             raise SinkFailed(f"PostgreSQL: {type(exc).__name__}") from exc
         except ValueError as exc:  # of the URL, which may have the password
             raise SinkFailed("the URL is none for PostgreSQL") from exc

@@ -247,6 +247,14 @@ async def test_postgres_gets_every_result_once(
         statement = "SELECT output_data FROM sglang_inference_results ORDER BY created_at, 1"
         texts = {row[0] for row in await connection.fetch(statement)}
         assert texts == {"one", "two", "three", "four", "a\ufffdb"}
+        await connection.execute(
+            "ALTER TABLE sglang_inference_results DROP output_data, ADD output_data numeric"
+        )
+        async with flowing(tmp_path / "r.db", sink) as flow:
+            word, _ = await flow.add(said("no number"), said("1e3"))
+            await flow.delivered("pg", 1)
+            letters = await flow.rows("SELECT id, error FROM sink_letters")
+            assert letters[1:] == [(word, "a value does not fit its column's type")]
         await connection.close()
 
 
