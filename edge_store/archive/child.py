@@ -3,6 +3,7 @@ standard input, and answered on the standard output. Whoever started it kills it
 """
 
 import sys
+import traceback
 
 import msgspec
 
@@ -28,6 +29,12 @@ def main() -> None:
         answer = Answer(written=carry_out(job))
     except EdgeStoreError as exc:
         answer = Answer(error=str(exc), hint=exc.hint)
+    except Exception as exc:  # noqa: BLE001  (whose words may be a result's)
+        where = traceback.extract_tb(exc.__traceback__)[-1]
+        answer = Answer(
+            error=f"the archive's process met {type(exc).__name__} in {where.name}",
+            hint="this is a defect: nothing was deleted",
+        )
     sys.stdout.buffer.write(msgspec.json.encode(answer))
 
 

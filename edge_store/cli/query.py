@@ -11,6 +11,7 @@ import click
 from edge_store.cli.archive import beside_archive
 from edge_store.cli.interrupt import interruptible, not_for_ever
 from edge_store.cli.output import chosen_format, output_options, write_rows
+from edge_store.cli.output.options import HELD
 from edge_store.cli.query_saved import ls, rm, save
 from edge_store.cli.query_words import complete_statement
 from edge_store.cli.selecting import selection_of, selection_options
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["query"]
 
 STDIN = "-"
-HELD = frozenset({"table", "vertical", "fmt"})  # for people, who read a few
 
 
 class QueryGroup(click.Group):

@@ -1,6 +1,7 @@
 """What is archived is verified before it is deleted, and comes back as it was, or not at all."""
 
 import base64
+import io
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from support.records import make_result
 from support.retaining import DAY_MS, IMAGE, Box, stored_rows
 
+from edge_store.archive import child
 from edge_store.archive.forgetting import ForgetArchived, find_archived
 from edge_store.archive.ledger import read_archives
 from edge_store.archive.loading import restore, scratch, together
@@ -316,6 +318,21 @@ def test_pass_that_is_stopped_asks_nothing_more_of_the_store(
     assert removed == []
     assert len(read_archives(box.connection, unsettled=True)) == 1, "the next pass settles it"
     assert len(box.seqs()) == len(AGES)
+
+
+def test_what_the_archives_process_did_not_foresee_is_told_without_its_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unforeseen(_job: Job) -> Written:
+        raise RuntimeError("a prompt")
+
+    said = io.BytesIO()
+    monkeypatch.setattr(child, "carry_out", unforeseen)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"{}")))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(said))
+    child.main()
+    answer = msgspec.json.decode(said.getvalue(), type=child.Answer)
+    assert answer.error == "the archive's process met RuntimeError in unforeseen"
 
 
 def test_folder_that_cannot_be_written_deletes_nothing(box: Box) -> None:
