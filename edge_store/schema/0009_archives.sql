@@ -34,7 +34,7 @@ CREATE INDEX archives_under_way ON archives (archive_no) WHERE emptied_at IS NUL
 
 CREATE TABLE archived ( -- Which deletion has left its result, or its bodies, in which file.
     deletion_id INTEGER PRIMARY KEY REFERENCES deletions (deletion_id) ON DELETE CASCADE, -- the deletion
-    archive_no INTEGER NOT NULL REFERENCES archives (archive_no) ON DELETE CASCADE -- the file
+    archive_no INTEGER NOT NULL -- the file, in archives; no reference: to give up a file that was not whole would look through all of these
 ) STRICT;
 
 -- Few are, of many deletions: what is in a file and was forgotten since is found by this.

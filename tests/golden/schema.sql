@@ -100,7 +100,7 @@ CREATE TABLE api_keys ( -- Who may ask, and what. A key itself is nowhere: its S
 
 CREATE TABLE archived ( -- Which deletion has left its result, or its bodies, in which file.
     deletion_id INTEGER PRIMARY KEY REFERENCES deletions (deletion_id) ON DELETE CASCADE, -- the deletion
-    archive_no INTEGER NOT NULL REFERENCES archives (archive_no) ON DELETE CASCADE -- the file
+    archive_no INTEGER NOT NULL -- the file, in archives; no reference: to give up a file that was not whole would look through all of these
 ) STRICT;
 
 CREATE TABLE archives ( -- Files of results that retention has put away, or is about to.

@@ -24,7 +24,7 @@ RELEASED = {
     "0006_privacy.sql": "0af9b542da5492c37441088cba5652f17de92da17b883efd9268b80c14d3663c",
     "0007_open.sql": "f61cae3fcc4807ada229fdef52b7c47e75c11c8be135deed3faa8e0fed8df6fc",
     "0008_queries.sql": "47d1dd9dd386f916a357ef9df43106101efd3737372a9a889938b892b7ab219f",
-    "0009_archives.sql": "a87322bf6aa53a1a1e9ecdcd8268bd4799f309a88486964ffecc1a8bfba26e42",
+    "0009_archives.sql": "242ba05ce8b649395aeda1ef575df13926d7123ec9c5edb42dc53de50384aed6",
     "0010_sinks.sql": "325cf33ccebf892fc189f46436dc1c7c5c4b3070ceef22bc94a9e90f9ad20e9a",
 }
 
