@@ -271,12 +271,22 @@ class TestFrontend:
 
 @pytest.mark.parametrize(
     "asked",
-    [{"text": ""}, {"text": ["a", ""]}, {"input_ids": [99_999_999]}, {"input_ids": [-1]}],
+    [
+        {"text": ""},
+        {"text": ["a", ""]},
+        {"text": "", "image_data": "of which a model of text takes none"},
+        {"input_ids": [99_999_999]},
+        {"input_ids": [-1]},
+        {"text": "a", "return_logprob": True, "top_logprobs_num": 1_000_000},
+        {"text": ["a", "b"], "return_logprob": True, "top_logprobs_num": [1, -1]},
+        {"text": "a", "return_logprob": True, "token_ids_logprob": [99_999_999]},
+        {"text": "a", "sampling_params": {"stop_token_ids": [-1], "min_new_tokens": 1}},
+    ],
 )
 def test_what_would_kill_the_scheduler_is_refused(
     appliance: Appliance, asked: dict[str, Any]
 ) -> None:
-    answer = appliance.ask("/generate", **asked, sampling_params={"max_new_tokens": 3})
+    answer = appliance.ask("/generate", **{"sampling_params": {"max_new_tokens": 3}, **asked})
     assert answer.status_code == 400
     assert appliance.row(answer)["status"] == "failed"
     assert appliance.chat("still there?", max_tokens=2).status_code == 200
