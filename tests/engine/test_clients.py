@@ -10,7 +10,7 @@ import jsonschema
 import openai
 import pytest
 from support.daemon import until
-from support.engines import Appliance, user
+from support.engines import ADMIN_KEY, Appliance, user
 from support.sglang import sglang_version
 
 pytestmark = [
@@ -178,6 +178,34 @@ class TestLeaving:
         until(lambda: counted("num_running_reqs") == 0, "nothing runs")
         assert row["status"] == "incomplete"
         assert row["outputs"][0]["output_text"].startswith(text)
+
+
+class TestOperating:
+    """What an operator sees of SGLang, and nobody else."""
+
+    KEY = {"authorization": f"Bearer {ADMIN_KEY}"}  # noqa: RUF012
+
+    def test_arguments_have_our_defaults(self, appliance: Appliance) -> None:
+        found = appliance.daemon.get("/server_info", headers=self.KEY).json()
+        assert found["constrained_json_disable_any_whitespace"] is True
+        assert found["grammar_backend"] == "xgrammar"
+        assert found["enable_metrics"] is True
+
+    def test_admin_key_opens_what_is_needed_and_no_more(self, appliance: Appliance) -> None:
+        daemon = appliance.daemon
+        until(lambda: daemon.metrics()["edge_store_in_flight"] == 0, "nothing runs")
+        assert daemon.post("/flush_cache").status_code == 404
+        assert daemon.post("/flush_cache", headers=self.KEY).status_code == 200
+        for path in ("/update_weights_from_disk", "/load_lora_adapter", "/abort_request"):
+            assert daemon.post(path, headers=self.KEY).status_code == 404, path
+
+    def test_metrics_are_ours_and_sglangs_each_once(self, appliance: Appliance) -> None:
+        lines = appliance.daemon.get("/metrics").text.splitlines()
+        types = [line.split()[2] for line in lines if line.startswith("# TYPE ")]
+        samples = [line.rsplit(" ", 1)[0] for line in lines if not line.startswith("#")]
+        for named in (types, samples):
+            assert len(named) == len(set(named))
+        assert {"edge_store_in_flight", "sglang:num_running_reqs"} <= set(types)
 
 
 class TestGenerate:
