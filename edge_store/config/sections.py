@@ -18,7 +18,7 @@ from edge_store.config.engines import EngineSection
 from edge_store.config.privacy import PrivacySection
 from edge_store.config.replica import ReplicaMode, ReplicaProfile, ReplicaSection
 from edge_store.config.retention import RetentionSection
-from edge_store.config.section import KIB, MIB, Section, absolute
+from edge_store.config.section import KIB, MIB, Section, absolute, is_there
 from edge_store.config.server import ServerSection
 from edge_store.config.sinks import SinkSection
 from edge_store.config.working import (
@@ -238,7 +238,7 @@ class Config(Section, frozen=True, kw_only=True):
         )
         sglang = dict(self.engine.sglang)
         model = sglang.get("model_path")
-        if isinstance(model, str) and (directory / model).exists():  # else it is a name
+        if isinstance(model, str) and is_there(directory / model):  # else it is a name
             sglang["model_path"] = str((directory / model).absolute())
         return msgspec.structs.replace(
             self,

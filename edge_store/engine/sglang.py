@@ -43,6 +43,7 @@ log = structlog.get_logger(__name__)
 
 KILLED_WITHIN_S = 5.0
 ANSWER_BYTES_SHOWN = 500
+READ_OF_A_MODEL = (".json", ".safetensors", ".bin", ".model", ".gguf")
 LAST_WORDS_S = 10.0  # from a process's death while it loads until SGLang says why
 # the warm-up
 GENERATION = {"text": "warm-up", "sampling_params": {"max_new_tokens": 4, "temperature": 0}}
@@ -237,16 +238,24 @@ def _require_model(path: str) -> None:
     """What looks like a path must be a model that can be read; a name is SGLang's to resolve."""
     model = Path(path).expanduser()
     is_name = path.count("/") <= 1 and not path.startswith((".", "/", "~"))
-    if is_name and not model.exists():
-        return
-    needed = model / "config.json" if model.is_dir() else model
     try:
-        needed.open("rb").close()
+        if is_name and not model.exists():
+            return
+        for file in _files_of(model):
+            file.open("rb").close()
     except OSError as exc:
         raise ConfigError(
-            f"engine.sglang.model_path = {path!r}: {needed} cannot be read: {exc.strerror}",
+            f"engine.sglang.model_path = {path!r}: {exc.filename} cannot be read: {exc.strerror}",
             hint="give the folder of a model in Hugging Face's format, readable by this user",
         ) from exc
+
+
+def _files_of(model: Path) -> list[Path]:
+    """What SGLang will read of it; each of its processes would fail on its own at one it cannot."""
+    if not model.is_dir():
+        return [model]
+    files = [file for file in model.iterdir() if file.suffix in READ_OF_A_MODEL]
+    return [model / "config.json", *sorted(files)]
 
 
 async def _post(app: Any, path: str, request: Mapping[str, Any]) -> tuple[int, bytes]:

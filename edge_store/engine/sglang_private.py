@@ -192,12 +192,43 @@ def _refuse_deadly(request: Any, manager: Any) -> None:
     if hasattr(request, "stream") and not manager.is_generation:
         raise ValueError("this model makes embeddings; it does not generate")
     texts = request.text if isinstance(request.text, list) else [request.text]
-    if "" in texts and not getattr(request, "image_data", None):
+    has_image = manager.model_config.is_multimodal and getattr(request, "image_data", None)
+    if "" in texts and not has_image:
         raise ValueError("an input is empty")
     vocabulary = manager.model_config.vocab_size
     for ids in _lists_of_ids(request.input_ids):
         if not ids or min(ids) < 0 or max(ids) >= vocabulary:
             raise ValueError(f"`input_ids` must be token ids from 0 to {vocabulary - 1}, not empty")
+    _refuse_deadly_logprobs(request, vocabulary)
+
+
+def _refuse_deadly_logprobs(request: Any, vocabulary: int) -> None:
+    """The scheduler looks these up in rows as long as the vocabulary, for all that run at once."""
+    most = getattr(request, "top_logprobs_num", None)
+    for number in most if isinstance(most, list) else [most]:
+        if number is not None and not 0 <= number <= vocabulary:
+            raise ValueError(f"`top_logprobs_num` must be from 0 to {vocabulary}, not {number}")
+    asked = getattr(request, "token_ids_logprob", None)
+    params = getattr(request, "sampling_params", None) or {}
+    lists = {
+        "token_ids_logprob": asked if asked and isinstance(asked[0], list) else [asked],
+        "stop_token_ids": [
+            one.get("stop_token_ids")
+            for one in (params if isinstance(params, list) else [params])
+            if isinstance(one, dict)
+        ],
+    }
+    for name, given in lists.items():
+        if not all(_are_tokens(ids, vocabulary) for ids in given):
+            raise ValueError(f"`{name}` must be token ids from 0 to {vocabulary - 1}")
+
+
+def _are_tokens(ids: Any, vocabulary: int) -> bool:
+    if ids is None:
+        return True
+    return isinstance(ids, list | tuple | set) and all(
+        isinstance(token, int) and 0 <= token < vocabulary for token in ids
+    )
 
 
 def _is_single(request: Any) -> bool:

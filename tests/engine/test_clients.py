@@ -10,7 +10,7 @@ import jsonschema
 import openai
 import pytest
 from support.daemon import until
-from support.engines import Appliance, user
+from support.engines import ADMIN_KEY, Appliance, user
 from support.sglang import sglang_version
 
 pytestmark = [
@@ -180,6 +180,34 @@ class TestLeaving:
         assert row["outputs"][0]["output_text"].startswith(text)
 
 
+class TestOperating:
+    """What an operator sees of SGLang, and nobody else."""
+
+    KEY = {"authorization": f"Bearer {ADMIN_KEY}"}  # noqa: RUF012
+
+    def test_arguments_have_our_defaults(self, appliance: Appliance) -> None:
+        found = appliance.daemon.get("/server_info", headers=self.KEY).json()
+        assert found["constrained_json_disable_any_whitespace"] is True
+        assert found["grammar_backend"] == "xgrammar"
+        assert found["enable_metrics"] is True
+
+    def test_admin_key_opens_what_is_needed_and_no_more(self, appliance: Appliance) -> None:
+        daemon = appliance.daemon
+        until(lambda: daemon.metrics()["edge_store_in_flight"] == 0, "nothing runs")
+        assert daemon.post("/flush_cache").status_code == 404
+        assert daemon.post("/flush_cache", headers=self.KEY).status_code == 200
+        for path in ("/update_weights_from_disk", "/load_lora_adapter", "/abort_request"):
+            assert daemon.post(path, headers=self.KEY).status_code == 404, path
+
+    def test_metrics_are_ours_and_sglangs_each_once(self, appliance: Appliance) -> None:
+        lines = appliance.daemon.get("/metrics").text.splitlines()
+        types = [line.split()[2] for line in lines if line.startswith("# TYPE ")]
+        samples = [line.rsplit(" ", 1)[0] for line in lines if not line.startswith("#")]
+        for named in (types, samples):
+            assert len(named) == len(set(named))
+        assert {"edge_store_in_flight", "sglang:num_running_reqs"} <= set(types)
+
+
 class TestGenerate:
     """SGLang's own ``/generate``."""
 
@@ -271,12 +299,22 @@ class TestFrontend:
 
 @pytest.mark.parametrize(
     "asked",
-    [{"text": ""}, {"text": ["a", ""]}, {"input_ids": [99_999_999]}, {"input_ids": [-1]}],
+    [
+        {"text": ""},
+        {"text": ["a", ""]},
+        {"text": "", "image_data": "of which a model of text takes none"},
+        {"input_ids": [99_999_999]},
+        {"input_ids": [-1]},
+        {"text": "a", "return_logprob": True, "top_logprobs_num": 1_000_000},
+        {"text": ["a", "b"], "return_logprob": True, "top_logprobs_num": [1, -1]},
+        {"text": "a", "return_logprob": True, "token_ids_logprob": [99_999_999]},
+        {"text": "a", "sampling_params": {"stop_token_ids": [-1], "min_new_tokens": 1}},
+    ],
 )
 def test_what_would_kill_the_scheduler_is_refused(
     appliance: Appliance, asked: dict[str, Any]
 ) -> None:
-    answer = appliance.ask("/generate", **asked, sampling_params={"max_new_tokens": 3})
+    answer = appliance.ask("/generate", **{"sampling_params": {"max_new_tokens": 3}, **asked})
     assert answer.status_code == 400
     assert appliance.row(answer)["status"] == "failed"
     assert appliance.chat("still there?", max_tokens=2).status_code == 200

@@ -353,3 +353,4 @@ def test_an_aborted_generate_is_held(runner: asyncio.Runner) -> None:
     played = runner.run(play("/generate", ask("/generate", stream=True), [chunk]))
     assert played.forwarded == b""
     assert played.reading.error_message == "too long"
+    assert played.reading.error_status == 400

@@ -10,7 +10,9 @@ import httpx
 from support.daemon import DEADLINE_S, Box, DaemonProcess
 from support.sglang import MODEL, START_S, box_settings, environ, sglang_server
 
-__all__ = ["Appliance", "Stream", "appliance", "new_box", "user"]
+__all__ = ["ADMIN_KEY", "Appliance", "Stream", "appliance", "new_box", "user"]
+
+ADMIN_KEY = "key of an operator, in tests"
 
 
 class Stream(NamedTuple):
@@ -107,7 +109,8 @@ def appliance(kind: str, directory: Path) -> Iterator[Appliance]:
         if kind == "upstream":
             upstream = stack.enter_context(sglang_server(directory / "sglang.log")).url
         box = new_box(kind, directory / "box", upstream)
-        environment = {**box.environ, **(environ() if kind == "sglang" else {})}
+        environment = {**box.environ, "EDGE_STORE_ADMIN_KEY": ADMIN_KEY}
+        environment |= environ() if kind == "sglang" else {}
         daemon = DaemonProcess(box, environment, start_deadline_s=START_S)
         with daemon:
             yield Appliance(kind, "demo" if kind == "demo" else MODEL, daemon)

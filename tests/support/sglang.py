@@ -50,14 +50,14 @@ ON_GPU = os.environ.get("SGLANG_TEST_ARGUMENTS")  # JSON
 ARGUMENTS: dict[str, Any] = {
     **(json.loads(ON_GPU) if ON_GPU else ON_CPU),
     "served_model_name": MODEL,
-    "grammar_backend": "xgrammar",
     "tool_call_parser": "pythonic",  # one of those that hold a call to its JSON schema
     "sleep_on_idle": True,  # else its scheduler keeps a core busy while nobody asks
-    "constrained_json_disable_any_whitespace": True,
     "context_length": CONTEXT_TOKENS,
     "max_total_tokens": 8192,
     "max_running_requests": 32,
 }
+# What the daemon says by itself, and SGLang's own server must be told.
+OUR_DEFAULTS = {"grammar_backend": "xgrammar", "constrained_json_disable_any_whitespace": True}
 
 
 class SglangServer(NamedTuple):
@@ -106,7 +106,8 @@ def sglang_server(log: Path) -> Iterator[SglangServer]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     flags = []
-    for name, value in {**ARGUMENTS, "model_path": model_path(), "port": port}.items():
+    arguments = {**ARGUMENTS, **OUR_DEFAULTS, "model_path": model_path(), "port": port}
+    for name, value in arguments.items():
         flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     with log.open("wb") as output:
         process = subprocess.Popen(

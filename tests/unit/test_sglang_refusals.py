@@ -49,6 +49,21 @@ def test_model_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_p
         find_sglang({"model_path": str(tmp_path)})
 
 
+def test_file_of_a_model_that_cannot_be_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    has_version(monkeypatch, "0.5.23")
+    Path(model, "model.safetensors").symlink_to("nowhere")
+    with pytest.raises(ConfigError, match=r"model\.safetensors cannot be read: No such file"):
+        find_sglang({"model_path": model})
+
+
+def test_path_that_cannot_be_looked_at_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_version(monkeypatch, "0.5.23")
+    with pytest.raises(ConfigError, match=r"model_path = .*: File name too long"):
+        find_sglang({"model_path": "/" + "m" * 300})
+
+
 def test_name_of_a_model_is_left_to_sglang(monkeypatch: pytest.MonkeyPatch) -> None:
     has_version(monkeypatch, "0.5.23")
     assert find_sglang({"model_path": "Qwen/Qwen3-8B"})[1]

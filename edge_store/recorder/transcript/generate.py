@@ -36,6 +36,7 @@ DONE = b"[DONE]"
 class FinishReason(msgspec.Struct):
     type: str | None = None
     message: str | None = None
+    status_code: Any = None  # HTTP's, of an abort
 
 
 class MetaInfo(msgspec.Struct):
@@ -112,6 +113,7 @@ class GenerateReader:
         reason = piece.meta_info.finish_reason if piece.meta_info else None
         if isinstance(reason, FinishReason) and reason.type == "abort":
             self._error = reason.message or self._error
+            self._error_status = error_status({"code": reason.status_code})
 
     def _once_per_input(self, name: str) -> int | None:
         """The sum of a count of the prompt, which each of its outputs repeats. The outputs of one
