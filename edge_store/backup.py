@@ -25,6 +25,7 @@ from edge_store.chain import ChainCheck
 from edge_store.clock import now_ms, rfc3339, utc_text
 from edge_store.errors import BackupFailed, DiskFull, EdgeStoreError, SchemaTooNew, VerifyFailed
 from edge_store.identity import create_identity, read_device_id
+from edge_store.place import ZSTD_MAGIC
 from edge_store.replica.rebuild import Progress, Stage
 from edge_store.replica.restore import publish
 from edge_store.result import Record
@@ -52,7 +53,6 @@ __all__ = [
 
 PAGES_AT_ONCE = 4096  # 8 MiB between two looks at the clock
 CHUNK_BYTES = 4 * 1024 * 1024
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 LEVEL = 3
 MANIFEST_BYTES_MAX = 64 * 1024
 FAULTS_SHOWN = 3

@@ -1,4 +1,4 @@
-"""Whether a path still leads to the file that was opened by it.
+"""Whether a path still leads to the file that was opened by it, and what lies there instead.
 
 A database that is moved, removed or replaced while it is open goes on taking commits, which nobody
 finds afterwards. The file is only looked at, never opened (see sqlite.py).
@@ -8,7 +8,10 @@ from pathlib import Path
 
 from edge_store.errors import NotAnEdgeStoreFile
 
-__all__ = ["Place"]
+__all__ = ["ZSTD_MAGIC", "Place", "packed_hint"]
+
+PACKED_HINT = "backups are compressed: `edge-store restore FILE --to restored.db` unpacks one"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 class Place:
@@ -44,3 +47,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
+
+
+def packed_hint(path: Path) -> str:
+    """What to do about a file that SQLite calls no database: nobody has it open as one."""
+    with path.open("rb") as file:
+        is_packed = file.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
+    return PACKED_HINT if is_packed else ""

@@ -22,7 +22,7 @@ from edge_store.errors import (
     StoreError,
     VulnerableSQLite,
 )
-from edge_store.place import Place
+from edge_store.place import Place, packed_hint
 
 if TYPE_CHECKING:
     import sqlite3 as driver  # the same interface, and the one with annotations
@@ -117,8 +117,10 @@ def require_safe_sqlite(*, allow_vulnerable: bool) -> None:
 
 
 @contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn the driver's errors into ours; ``what`` begins the message."""
+def translated(what: str, instead: Callable[[], str] = str) -> Iterator[None]:
+    """Turn the driver's errors into ours; ``what`` begins the message. ``instead`` says what to do
+    about what is no database.
+    """
     try:
         yield
     except driver.Error as exc:
@@ -135,7 +137,8 @@ def translated(what: str) -> Iterator[None]:
                     "files, or be in their group with the right to write",
                 ) from exc
             case driver.SQLITE_NOTADB:
-                raise NotAnEdgeStoreFile(f"{what}: {exc}", hint="point to another file") from exc
+                hint = instead() or "point to another file"
+                raise NotAnEdgeStoreFile(f"{what}: {exc}", hint=hint) from exc
             case _:
                 raise StoreError(f"{what}: {exc}") from exc
     except UnicodeDecodeError as exc:  # of SQLite's message, which quotes the schema
@@ -239,11 +242,8 @@ def open_reader(path: Path, *, busy_timeout_ms: int = 5000) -> Connection:
 
 def _open_reader(module: Any, path: Path, busy_timeout_ms: int) -> Connection:
     if not path.is_file():
-        raise NotAnEdgeStoreFile(
-            f"{path}: there is no such file",
-            hint=NO_DATABASE,
-        )
-    with translated(f"{path} cannot be read"):
+        raise NotAnEdgeStoreFile(f"{path}: there is no such file", hint=NO_DATABASE)
+    with translated(f"{path} cannot be read", lambda: packed_hint(path)):
         connection: Connection = module.connect(
             f"file:{quote(str(path.absolute()))}?mode=ro",
             uri=True,

@@ -53,20 +53,20 @@ def tokens_text(given: int | None, made: int | None) -> str:
 
 
 def tabled(rows: "Sequence[Mapping[str, Any]]", shorts: Sequence[str]) -> "QueryResult":
-    """The compact table: what a line of a terminal has room for."""
+    """The compact table: what a line of a terminal has room for, the most telling first."""
     from edge_store.query import QueryResult
 
-    columns = ("time", "id", "model", "status", "tokens", "ms", "prompt", "answer")
+    columns = ("time", "id", "status", "prompt", "answer", "model", "tokens", "ms")
     lines = [
         (
             row["created_at"][:SECOND_CHARS].replace("T", " "),
             short,
-            row["model"],
             row["error_type"] or f"{row['status']}{' (pinned)' if row['pinned'] else ''}",
-            tokens_text(row["input_tokens"], row["output_tokens"]),
-            f"{row['latency_ms']:.0f}",
             row["prompt"],
             row["answer"],
+            row["model"],
+            tokens_text(row["input_tokens"], row["output_tokens"]),
+            f"{row['latency_ms']:.0f}",
         )
         for row, short in zip(rows, shorts, strict=True)
     ]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["query"]
 
 STDIN = "-"
+PLACES = frozenset({"--config", "--db"})
 
 
 class QueryGroup(click.Group):
@@ -37,11 +38,21 @@ class QueryGroup(click.Group):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:  # fmt: skip
-        """That of the subcommand, where the first argument names one."""
+        """That of the subcommand, where the first argument but for the place names one."""
+        args = self._word_first(args)
         if args and args[0] in self.commands:
             name = f"{info_name} {args[0]}"
             return self.commands[args[0]].make_context(name, args[1:], parent=parent, **extra)
         return super().make_context(info_name, args, parent=parent, **extra)
+
+    def _word_first(self, args: list[str]) -> list[str]:
+        """As `ls --config BOX`, where `--config BOX ls` was written."""
+        at = 0
+        while at < len(args) and args[at].partition("=")[0] in PLACES:
+            at += 1 if "=" in args[at] else 2
+        if at < len(args) and args[at] in self.commands:
+            return [args[at], *args[:at], *args[at + 1 :]]
+        return args
 
 
 @click.group(
@@ -182,7 +193,10 @@ def _reading(
             connection.close()
         return
     from edge_store.fleet.query import united
+    from edge_store.sqlite import open_reader
 
+    for path in files:  # with what to do about one that is not there
+        open_reader(path).close()
     with united(files, statement, values, selection=selection, any_name=True) as union:
         for each in union.unread:
             click.echo(f"edge-store: {each.error}", err=True)

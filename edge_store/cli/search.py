@@ -34,7 +34,7 @@ MARK = "**"  # around what was found, where nothing is bold
 )  # fmt: skip
 @click.option("--newest", is_flag=True, help="By time, not by rank.")
 @click.option(
-    "--limit", type=click.IntRange(min=1, max=LIMIT_MAX), default=20, show_default=True,
+    "--limit", "-n", type=click.IntRange(min=1, max=LIMIT_MAX), default=20, show_default=True,
     help="Most results to print.",
 )  # fmt: skip
 @click.option(

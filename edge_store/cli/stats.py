@@ -149,8 +149,8 @@ def _compact(found: "QueryResult") -> "QueryResult":
             yield row["complete_percent"]
 
     columns = [
-        key, "requests", *(["chart"] if has_bars else []), "not completed", "tokens in",
-        "tokens out", "p50 ms", "p95 ms", "p99 ms", "ttft p95", "queue p95", "JSON",
+        key, "requests", *(["chart"] if has_bars else []), "not completed", "in tokens",
+        "out tokens", "p50 ms", "p95 ms", "p99 ms", "ttft p95", "queue p95", "JSON",
         *(["missing", "complete %"] if has_gaps else []),
     ]  # fmt: skip
     return QueryResult(

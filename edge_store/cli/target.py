@@ -18,8 +18,16 @@ def target_options(command: F) -> F:
     """Add ``--db`` and ``--config``."""
     command = click.option("--config", help="The box's edge-store.toml, or its folder.")(command)
     return click.option(
-        "--db", type=click.Path(path_type=Path), help="A database file, as restored or pulled."
-    )(command)
+        "--db", type=click.Path(path_type=Path), multiple=True, callback=_only_one,
+        help="A database file, as restored or pulled.",
+    )(command)  # fmt: skip
+
+
+def _only_one(_context: click.Context, _option: click.Parameter, given: tuple[Path, ...]) -> Any:
+    """The file, or nothing: the last of several would answer as if it were all."""
+    if len(given) > 1:
+        raise click.BadParameter("one file at a time: `edge-store query` asks several as one")
+    return given[0] if given else None
 
 
 def chosen_database(db: Path | None, config: str | None) -> Path:

@@ -164,7 +164,9 @@ def bound_options(timeout_s: float) -> Callable[[FunctionT], FunctionT]:
                 help=f"Most rows; more are left out, and it is said.  [default: {ROWS_HELD} of "
                 f"what is held in memory, as tables are; else {ROWS_MAX}]",
             ),
-            click.option("--limit", type=click.IntRange(1, ROWS_MAX), help="So many rows suffice."),
+            click.option(
+                "--limit", "-n", type=click.IntRange(1, ROWS_MAX), help="So many rows suffice."
+            ),
         ):  # fmt: skip
             command = option(command)
         return command  # type: ignore[no-any-return]  # click's decorators keep the function

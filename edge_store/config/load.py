@@ -92,7 +92,7 @@ def load(
         raise ConfigError(
             "no configuration: neither --config, $EDGE_STORE_CONFIG, ./edge-store.toml "
             f"nor {SYSTEM_PATH}",
-            hint="write one with `edge-store init`",
+            hint="name a box with --config DIR, or make one: `edge-store init DIR`",
         )
     merged: dict[str, Any] = {}
     origins: dict[str, str] = dict.fromkeys(_flatten(msgspec.to_builtins(Config())), "default")

@@ -5,6 +5,7 @@ body is the chat that the engine was asked, with all that came before it; so it 
 nothing is added to a conversation.
 """
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,6 +24,7 @@ __all__ = ["Replayed", "route_of", "send"]
 
 RESPONSES, CHATS = "/v1/responses", "/v1/chat/completions"
 PROBLEM_CHARS = 500
+KEY_HINT = "give an API key of this box: --key, or EDGE_STORE_API_KEY in the environment"
 
 
 class Replayed(Record, frozen=True, kw_only=True):
@@ -63,7 +65,10 @@ def send(client: "httpx.Client", result: Result, dialect: Dialect) -> Replayed:
     headers = {"content-type": "application/json", "accept-encoding": "identity"}
     answer = client.post(route, content=body, headers=headers)
     if answer.is_error:
-        raise EdgeStoreError(f"{answer.url} answered {answer.status_code}: {_problem(answer)}")
+        raise EdgeStoreError(
+            f"{answer.url} answered {answer.status_code}: {_problem(answer)}",
+            hint=KEY_HINT if answer.status_code == HTTPStatus.UNAUTHORIZED else "",
+        )
     reader = dialect.reader(dialect.ask(msgspec.json.decode(body)))
     kind = answer.headers.get("content-type", "").partition(";")[0].encode()
     is_stream = kind in (EVENT_STREAM, JSON_LINES)

@@ -133,6 +133,10 @@ def test_a_stored_request_is_sent_again_and_compared(box: Box) -> None:
         done = box.run("logs", "replay", plain, "--db", altered, "--url", daemon.url)
         assert done.returncode == 1
         assert "-else\n+" in done.stdout
+        at = ["--tenant", "shop", "--config", str(box.directory)]
+        assert box.run("keys", "create", "app", *at).returncode == 0
+        done = run(box, "replay", plain, "--url", daemon.url)
+        assert "give an API key of this box: --key" in done.stderr
         assert daemon.stop() == 0
         done = run(box, "replay", plain, "--url", daemon.url)
         assert done.returncode == 1

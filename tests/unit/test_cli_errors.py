@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from support.records import new_database
 
 from edge_store import exits
 from edge_store.cli.fleet import fleet
@@ -13,6 +14,7 @@ from edge_store.cli.main import cli, report
 from edge_store.cli.values import POSITIVE, SPAN, SPANS, bound
 from edge_store.errors import ConfigError, NotAnEdgeStoreFile
 from edge_store.ids import new_result_id
+from edge_store.place import ZSTD_MAGIC
 
 
 def test_error_from_nested_task_groups_exits_with_its_own_code(
@@ -89,3 +91,36 @@ def test_database_that_is_gone_is_first_looked_for(command: list[str], tmp_path:
     done = CliRunner().invoke(cli, [*command, option, str(place)])
     assert isinstance(done.exception, NotAnEdgeStoreFile)
     assert str(done.exception.hint).startswith("was there a box: is its disk mounted")
+
+
+@pytest.mark.parametrize("option", ["--config {}", "--config={}"])
+def test_the_words_of_query_may_come_after_the_place(option: str, tmp_path: Path) -> None:
+    new_database(tmp_path / "results.db")
+    (tmp_path / "edge-store.toml").write_text("[queries]\none = 'select 1 as one'\n")
+    at = option.format(tmp_path).split()
+    listed = CliRunner().invoke(cli, ["query", *at, "ls", "--raw", "name"])
+    assert listed.stdout == "one\n", listed.output
+    assert CliRunner().invoke(cli, ["query", *at, "@one", "--nl"]).stdout == '{"one":1}\n'
+
+
+def test_compressed_backup_says_what_unpacks_it(tmp_path: Path) -> None:
+    packed = tmp_path / "box.db.zst"
+    packed.write_bytes(ZSTD_MAGIC + bytes(4096))
+    done = CliRunner().invoke(cli, ["query", "--db", str(packed)])
+    assert isinstance(done.exception, NotAnEdgeStoreFile)
+    assert "edge-store restore FILE --to" in done.exception.hint
+
+
+def test_one_of_several_files_that_is_not_there_is_told_as_one_alone_is(tmp_path: Path) -> None:
+    new_database(tmp_path / "results.db")
+    files = ["--db", str(tmp_path / "results.db"), "--db", str(tmp_path / "absent.db")]
+    done = CliRunner().invoke(cli, ["query", "select count(*) from results", *files])
+    assert isinstance(done.exception, NotAnEdgeStoreFile)
+    assert "absent.db: there is no such file" in str(done.exception)
+    assert done.exception.hint
+
+
+@pytest.mark.parametrize("command", [["logs", "ls"], ["stats"], ["logs", "search", "x"]])
+def test_several_files_where_one_is_asked_are_wrong_usage(command: list[str]) -> None:
+    done = CliRunner().invoke(cli, [*command, "--db", "a.db", "--db", "b.db"])
+    assert (done.exit_code, "edge-store query" in done.stderr) == (2, True), done.output

@@ -241,7 +241,7 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
     [
         (["serve", "--config", "absent.toml"], {}, ["--config", "absent.toml", "edge-store init"]),
         (["serve"], {"EDGE_STORE_CONFIG": "absent"}, ["EDGE_STORE_CONFIG", "absent"]),
-        (["query", "select 1"], {}, ["no configuration", "edge-store init"]),
+        (["query", "select 1"], {}, ["no configuration", "--config DIR", "edge-store init"]),
         (
             ["config", "show"],
             {"EDGE_STORE_SERVER__PORT": "x"},

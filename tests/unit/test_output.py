@@ -158,6 +158,16 @@ def test_a_table_fits_the_terminal_whatever_is_in_it(
     assert "more columns do not fit: --vertical" in capsys.readouterr().err
 
 
+def test_what_tells_rows_apart_is_kept_whole_and_the_last_columns_are_left_out(
+    narrow: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = ("hour", "id", "said", "not completed", "state", "more")
+    row = ("2026-11-30T04:00:00Z", "01a22acd-2784", "words " * 9, 1, "completed", "completed")
+    write_rows(QueryResult(columns=columns, rows=[row], is_cut=False), "table", narrow)
+    assert narrow.getvalue().splitlines()[2].split("  ") == [*row[:2], "words words …"]
+    assert "3 more columns do not fit" in capsys.readouterr().err
+
+
 def test_columns_of_wide_characters_stand_under_each_other() -> None:
     stream = io.StringIO()
     rows = [("漢字", 1), ("abcd", 2), ("한국", 3)]

@@ -14,6 +14,8 @@ __all__ = ["write_table", "write_tabulated", "write_vertical"]
 
 CELL_CHARS_MAX = 60
 CELL_CHARS_MIN = 8
+WORD_CHARS_MIN = 14  # of a value that is no prose: so much of an id tells it from others
+KEY_CHARS_MIN = 20  # of the first column, which tells the rows apart: a time to its seconds
 TEXT_CHARS_MAX = 10 * CELL_CHARS_MAX  # of a value, before its white space is folded
 COLUMN_GAP = 2
 MEASURED_ROWS = 10_000  # what comes after them is cut to their widths
@@ -33,11 +35,10 @@ def write_table(result: Rows, told: Details, stream: TextIO) -> None:
         _write_line(row, widths, stream)
     for values in rows:
         _write_line([_cell(value) for value in values], widths, stream)
-    if len(widths) < len(names):
-        click.echo(
-            f"edge-store: {len(names) - len(widths)} more columns do not fit: --vertical shows all",
-            err=True,
-        )
+    left_out = len(names) - len(widths)
+    if left_out:
+        what = "more columns do" if left_out > 1 else "more column does"
+        click.echo(f"edge-store: {left_out} {what} not fit: --vertical shows all", err=True)
 
 
 def _write_line(row: list[str], widths: list[int], stream: TextIO) -> None:
@@ -52,36 +53,43 @@ def _rows(result: Rows) -> Iterator[tuple[Any, ...]]:
 
 def _widths(names: list[str], cells: list[list[str]], width: int | None) -> list[int]:
     """Columns of the screen for each name. All are cut at ``CELL_CHARS_MAX``, and on a terminal the
-    widest are cut further until a row fits, down to ``CELL_CHARS_MIN``: first those of prose, as
-    the beginnings of ids are all the same; then the names; then the last columns are left out.
+    widest are cut further until a row fits: first those of prose, as the beginnings of ids are all
+    the same; then the names. The last columns are left out where all the others would be cut below
+    what can be read: a cut id still is one that `logs show` takes.
     """
-    prose = [any(row[n].count(" ") > 1 for row in cells) for n in range(len(names))]
     found = [
         min(CELL_CHARS_MAX, max((_width(row[n]) for row in cells), default=0))
         for n in range(len(names))
     ]
     heads = [_width(name) for name in names]
-    while width is not None and found:
-        shown = [max(pair) for pair in zip(found, heads, strict=True)]
-        if _line_width(shown) <= width:
-            return shown
-        widest = max(
-            range(len(found)),
-            key=lambda n: (found[n] > CELL_CHARS_MIN, prose[n], found[n]),
-        )
-        if found[widest] <= CELL_CHARS_MIN:
-            break
-        found[widest] -= 1
-    shown = [max(pair) for pair in zip(found, heads, strict=True)]
-    while width is not None and shown and _line_width(shown) > width:
-        widest = shown.index(max(shown))
-        if shown[widest] > CELL_CHARS_MIN:
-            shown[widest] -= 1
-        elif len(shown) > 1:
-            shown.pop()
-        else:
-            shown[0] -= 1
+    if width is None:
+        return [max(pair) for pair in zip(found, heads, strict=True)]
+    prose = [any(row[n].count(" ") > 1 for row in cells) for n in range(len(names))]
+    readable = [CELL_CHARS_MIN if each else WORD_CHARS_MIN for each in prose]
+    readable[:1] = [KEY_CHARS_MIN]
+    values = [min(pair) for pair in zip(found, readable, strict=True)]
+    least = [max(v, min(head, CELL_CHARS_MIN)) for v, head in zip(values, heads, strict=True)]
+    count = len(names)
+    while count > 1 and _line_width(least[:count]) > width:
+        count -= 1
+    shown = found[:count]
+    _cut(shown, heads, values, prose, width)
+    shown = [max(pair) for pair in zip(shown, heads, strict=False)]
+    while _line_width(shown) > width:
+        slack = [n for n in range(count) if shown[n] > least[n]] or [0]
+        shown[max(slack, key=lambda n: shown[n])] -= 1
     return shown
+
+
+def _cut(
+    found: list[int], heads: list[int], least: list[int], prose: list[bool], width: int
+) -> None:
+    """Make values shorter until a row fits, names and all, or all are at their ``least``."""
+    while _line_width([max(pair) for pair in zip(found, heads, strict=False)]) > width:
+        slack = [n for n in range(len(found)) if found[n] > least[n]]
+        if not slack:
+            return
+        found[max(slack, key=lambda n: (prose[n], found[n]))] -= 1
 
 
 def _line_width(widths: list[int]) -> int:
