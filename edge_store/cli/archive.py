@@ -147,6 +147,7 @@ def restore(target: Path, since: int | None, until: int | None, config: str | No
     """Put archived results into a database of their own, each as it was committed.
 
     Never into the live one: its chain says that they are deleted. What was forgotten stays gone.
+    The digest of each is taken again; the commits stay in the box, so it is nothing for `verify`.
 
     \b
     Example:
