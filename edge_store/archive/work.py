@@ -6,16 +6,19 @@ import hashlib
 from contextlib import closing
 from pathlib import Path
 
-from edge_store.archive.ledger import Archived, expand, ranges
+from edge_store.archive.ledger import Archived, expand, ranges, read_archives
 from edge_store.archive.parquet import Packed, decode, encode, faults_of, pack
 from edge_store.archive.store import ArchiveStore
 from edge_store.errors import ArchiveFailed
 from edge_store.recorder.deletions import What
 from edge_store.result import Record
 from edge_store.sql import sql
-from edge_store.sqlite import open_reader, translated
+from edge_store.sqlite import Connection, open_reader, translated
 
-__all__ = ["Job", "Rewrite", "Write", "Written", "carry_out", "checked", "read_file"]
+__all__ = [
+    "Job", "Rewrite", "Write", "Written", "carry_out", "checked", "count_checked", "names_unknown",
+    "read_file",
+]  # fmt: skip
 
 LIBRARY_ERRORS = (ValueError, KeyError, TypeError, OSError)  # pyarrow's own are of these
 
@@ -122,6 +125,34 @@ def read_file(store: ArchiveStore, archive: Archived) -> list[Packed]:
     """
     assert archive.sha256 is not None
     return checked(store, archive.file, archive.what, archive.sha256, expand(archive.seqs))
+
+
+def count_checked(store: ArchiveStore, connection: Connection, archive: Archived) -> int:
+    """How many rows its file has, checked; where ``forget`` has written it anew meanwhile, the new
+    one's, and where it has emptied it, none.
+
+    Raises:
+        ArchiveFailed: it is not there, or not as it was written.
+    """
+    try:
+        return len(read_file(store, archive)) if archive.rows else 0
+    except ArchiveFailed:
+        now = {each.archive_no: each for each in read_archives(connection) if each.rows}
+        new = now.get(archive.archive_no)
+        if new is None:
+            return 0
+        if new.file == archive.file:
+            raise
+        return count_checked(store, connection, new)
+
+
+def names_unknown(store: ArchiveStore, connection: Connection, device: str) -> list[str]:
+    """Files that no row names: neither one that is whole nor one that is being written."""
+    before = read_archives(connection)
+    found = set(store.names(device))
+    for each in (*before, *read_archives(connection)):
+        found -= {each.file, each.stale}
+    return sorted(found)
 
 
 def checked(

@@ -113,28 +113,24 @@ def verify(config: str | None) -> None:
 
     from edge_store.archive.ledger import read_archives
     from edge_store.archive.store import ArchiveStore
-    from edge_store.archive.work import read_file
+    from edge_store.archive.work import count_checked, names_unknown
     from edge_store.errors import ArchiveFailed
     from edge_store.identity import read_device_id
     from edge_store.sqlite import open_reader
 
     settings = _settings(config)
     store = ArchiveStore(settings.retention.archive)
-    with closing(open_reader(Path(settings.store.path))) as connection:
-        device = read_device_id(connection) or ""
-        files = [each for each in read_archives(connection) if each.verified_at is not None]
     rows = bad = 0
-    with interruptible():
+    with closing(open_reader(Path(settings.store.path))) as connection, interruptible():
+        files = [each for each in read_archives(connection) if each.verified_at is not None]
         for each in files:
-            if not each.rows:
-                continue
             try:
-                rows += len(read_file(store, each))
+                rows += count_checked(store, connection, each)
             except ArchiveFailed as exc:
                 bad += 1
                 click.echo(f"edge-store: {exc}", err=True)
-        unknown = set(store.names(device)) - {each.file for each in files}
-    for name in sorted(unknown):
+        unknown = names_unknown(store, connection, read_device_id(connection) or "")
+    for name in unknown:
         click.echo(f"edge-store: {name} is there, and no row of `archives` names it", err=True)
     click.echo(f"{len(files) - bad} files, {rows} results: as they were committed")
     sys.exit(1 if bad else 0)
@@ -151,6 +147,7 @@ def restore(target: Path, since: int | None, until: int | None, config: str | No
     """Put archived results into a database of their own, each as it was committed.
 
     Never into the live one: its chain says that they are deleted. What was forgotten stays gone.
+    The digest of each is taken again; the commits stay in the box, so it is nothing for `verify`.
 
     \b
     Example:

@@ -1,5 +1,6 @@
 """``edge-store backup``: a checked copy of the database, in one file."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,8 +13,19 @@ from edge_store.cli.target import chosen_database, target_options
 __all__ = ["backup"]
 
 
+def _named(given: str) -> Path:
+    """A name that ends in / is a folder's: of a disk that is not mounted no file is to be made."""
+    from edge_store.errors import BackupFailed
+
+    if given.endswith(os.sep) and not Path(given).is_dir():
+        raise BackupFailed(
+            f"{given} is no folder", hint="is that disk mounted? make the folder, or name a file"
+        )
+    return Path(given)
+
+
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", callback=lambda _context, _parameter, given: _named(given))
 @target_options
 @click.option("--no-compress", is_flag=True, help="Write the database as it is, without zstd.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")

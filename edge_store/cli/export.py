@@ -85,6 +85,8 @@ def export(  # noqa: PLR0913  (one parameter per option)
     is_url = "://" in target
     if is_url is not (kind == "otlp"):
         raise click.UsageError("--to otlp takes a URL, as http://localhost:4318; the others a path")
+    if kind == "parquet" and target == STDOUT:
+        raise click.UsageError("--to parquet writes a folder: name one, - is standard output")
     if state is None and not is_url and target != STDOUT:
         state = mark_beside(Path(target))
     if resume and state is None:

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
-from edge_store.errors import InvalidRequest
+from edge_store.errors import ExportFailed, InvalidRequest
 from edge_store.exports.files import STDOUT
 from edge_store.exports.kinds import Export, Job, opened
 from edge_store.exports.mark import Mark, mark_beside, read_mark, write_mark
@@ -77,15 +78,23 @@ def export(
 
     Raises:
         EdgeStoreError: it cannot be written or read. ``state`` tells how far it came.
+        OSError: standard output takes no more.
     """
-    if state is not None:  # before anything is made that it speaks of
-        write_mark(state, mark)
     job = job._replace(selection=mark.selection, bodies=mark.bodies)
-    target = opened(job, mark)
     try:
-        return _written(target, source, mark, state, progress or (lambda _seq, _rows: None))
-    finally:
-        target.close()
+        if state is not None:  # before anything is made that it speaks of
+            write_mark(state, mark)
+        with closing(opened(job, mark)) as target:
+            return _written(target, source, mark, state, progress or (lambda _seq, _rows: None))
+    except PermissionError:
+        raise  # it has a hint of its own
+    except OSError as exc:
+        if job.target == STDOUT:
+            raise
+        raise ExportFailed(
+            f"{exc.filename or job.target} cannot be written: {exc.strerror or exc}",
+            hint="" if state is None else "make room, or mend it; --resume then goes on with it",
+        ) from exc
 
 
 def _written(

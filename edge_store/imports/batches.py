@@ -1,6 +1,6 @@
 """Takes what a source yields in batches of bounded size, and counts what became of each row."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -65,7 +65,7 @@ class Importing:
             ImportFailed: more are malformed than may be, or the source cannot be read on.
             EdgeStoreError: a batch was not taken; those before it are in.
         """
-        for row in rows:
+        for row in self._read(rows):
             self.counts.read += 1
             if isinstance(row, Fault):
                 self._fault(row)
@@ -82,6 +82,13 @@ class Importing:
         self._flush()
         progress(self.counts.read, self.counts.taken)
         return self.counts
+
+    def _read(self, rows: Iterable[Sourced | Fault]) -> Iterator[Sourced | Fault]:
+        try:
+            yield from rows
+        except ImportFailed:  # the source ends before its end
+            self._flush()
+            raise
 
     def _add(self, row: Sourced, result: Result) -> None:
         self._batch.append(result)

@@ -4,6 +4,7 @@ and with what was said of it later. A file that ends in zstd's or gzip's name is
 
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +14,8 @@ from edge_store.exports.lines import LineOf
 from edge_store.imports.sourced import FAULTS, Fault, Source, Sourced, fault
 
 __all__ = ["lines_of", "open_source"]
+
+CHUNK_BYTES = 64 * 1024
 
 
 def open_source(source: str, _table: str | None) -> Source:
@@ -28,14 +31,70 @@ def opened(source: str) -> BinaryIO:
     path = Path(source)
     try:
         if path.suffix == ".gz":
-            return gzip.open(path, "rb")  # type: ignore[return-value]  # it is read as one
+            return io.BufferedReader(_Unpacked(path, _gzip_pieces(path.open("rb"))))
         if path.suffix == ".zst":
-            import zstandard  # noqa: PLC0415  (only where it is used)
-
-            return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb")))
+            return io.BufferedReader(_Unpacked(path, _zstd_pieces(path.open("rb"))))
         return path.open("rb")
     except OSError as exc:
         raise ImportFailed(f"{path} cannot be read: {exc.strerror}", hint="name a file") from exc
+
+
+class _Unpacked(io.RawIOBase):
+    """What a compressed file holds. One that was cut or is damaged ends in ``ImportFailed``."""
+
+    def __init__(self, path: Path, pieces: Iterator[bytes]) -> None:
+        self._path = path
+        self._pieces = pieces
+        self._rest = b""
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # as BufferedReader calls it
+        """The next bytes; 0 after the last."""
+        while not self._rest:
+            piece = self._next()
+            if piece is None:
+                return 0
+            self._rest = piece
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def _next(self) -> bytes | None:
+        try:
+            return next(self._pieces, None)
+        except (OSError, EOFError, ValueError, zlib.error) as exc:
+            raise ImportFailed(
+                f"{self._path} cannot be read to its end: {exc}",
+                hint="what stood before that is in; bring the whole file, and give it again",
+            ) from exc
+
+
+def _gzip_pieces(packed: BinaryIO) -> Iterator[bytes]:
+    with packed, gzip.open(packed, "rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            yield piece
+
+
+def _zstd_pieces(packed: BinaryIO) -> Iterator[bytes]:
+    """Of all frames. (``stream_reader`` would take a file that was cut for a whole one.)"""
+    import zstandard  # noqa: PLC0415  (only where it is used)
+
+    frame = None
+    with packed:
+        while chunk := packed.read(CHUNK_BYTES):
+            while chunk:
+                frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                try:
+                    yield frame.decompress(chunk)
+                except zstandard.ZstdError as exc:
+                    raise ValueError(exc) from exc
+                chunk, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+    if frame is not None:
+        raise EOFError("it was cut")
 
 
 def lines_of(file: BinaryIO) -> Iterator[tuple[int, bytes]]:

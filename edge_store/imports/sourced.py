@@ -21,6 +21,7 @@ __all__ = [
 IMPORTED = "import:"  # before the engine: this box did not ask it
 CREATED_AT_MAX = 253_402_300_799_999  # the last of the year 9999
 ID_TIME_MAX = 2**48 - 1
+INTEGER_BOUND = 2**63
 CHAT = "/v1/chat/completions"
 
 Json = dict[str, Any]
@@ -76,12 +77,17 @@ def named(result: Result, tenant: str | None) -> Result:
     it is nobody's.
 
     Raises:
-        ValueError: it has a time or an id that no result has.
+        ValueError: it has a time, an id or a number that no result has.
     """
     if not 0 <= result.created_at <= CREATED_AT_MAX:
         raise ValueError(f"its time, {result.created_at}, is in no year from 1970 to 9999")
     if not _is_uuid(result.id):
         raise ValueError(f"its id, {result.id[:40]!r}, is no UUID")
+    for record in (result, *result.outputs):
+        for name in record.__struct_fields__:
+            value = getattr(record, name)
+            if isinstance(value, int) and not -INTEGER_BOUND <= value < INTEGER_BOUND:
+                raise ValueError(f"its {name}, {value}, is beyond 64 bits")
     engine = result.engine if result.engine.startswith(IMPORTED) else IMPORTED + result.engine
     whose = tenant if result.tenant is None else result.tenant
     return msgspec.structs.replace(result, engine=engine, tenant=whose)

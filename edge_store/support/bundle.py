@@ -99,6 +99,7 @@ def _names(subject: Subject) -> Iterator[tuple[str, str]]:
         yield name, "host"
     for url in (
         config.replica.url,
+        config.retention.archive,
         config.engine.upstream.base_url,
         *(s.url for s in config.sinks),
     ):

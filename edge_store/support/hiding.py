@@ -31,6 +31,7 @@ SHAPES = (  # of secrets, whoever's
     re.compile(r"(?<=://)[^/\s\"'@]*:[^/\s\"'@]*(?=@)"),
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL),
 )
+OURS = r"(edge[-_]store)"
 ADDRESS = re.compile(r"\b(?!127\.0\.0\.1\b)(?!0\.0\.0\.0\b)(?:\d{1,3}\.){3}\d{1,3}\b(?!\.)")
 ADDRESS_6 = re.compile(r"\b(?:[0-9a-f]{1,4}:){4,7}[0-9a-f]{1,4}\b", re.IGNORECASE)
 HOST = re.compile(r"(?<=://)(?!127\.0\.0\.1|localhost|host-[0-9a-f]{8})[A-Za-z0-9.\-]+")
@@ -89,7 +90,14 @@ class Hiding:
 
     def _without_names(self, text: str) -> str:
         for name in sorted(self._names, key=len, reverse=True):
-            text = text.replace(name, self.pseudonym(name, self._names[name]))
+            text = _replaced(text, name, self.pseudonym(name, self._names[name]))
         for shape, kind in ((HOST, "host"), (ADDRESS, "ip"), (ADDRESS_6, "ip"), (PLACE, "path")):
             text = shape.sub(lambda found, kind=kind: self.pseudonym(found[0], kind), text)  # type: ignore[misc]
         return text
+
+
+def _replaced(text: str, name: str, pseudonym: str) -> str:
+    """Everywhere but in our own name, of which a user's or a bucket's may be a part."""
+    shapes = [OURS, re.escape(name)]
+    longest_first = reversed(shapes) if len(name) > len("edge-store") else shapes
+    return re.sub("|".join(longest_first), lambda found: found[1] or pseudonym, text)

@@ -17,7 +17,14 @@ from edge_store.archive.forgetting import ForgetArchived, find_archived
 from edge_store.archive.ledger import read_archives
 from edge_store.archive.loading import restore, scratch, together
 from edge_store.archive.store import ArchiveStore
-from edge_store.archive.work import Job, Written, carry_out, read_file
+from edge_store.archive.work import (
+    Job,
+    Written,
+    carry_out,
+    count_checked,
+    names_unknown,
+    read_file,
+)
 from edge_store.chain import verify_chain
 from edge_store.clock import now_ms
 from edge_store.errors import ArchiveFailed
@@ -183,6 +190,39 @@ def test_file_that_was_changed_is_refused(box: Box, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ArchiveFailed, match="not as it was written"):
         restore(box.path, str(box.archive), tmp_path / "old.db", (None, None))
+
+
+def test_file_that_a_pass_writes_now_is_not_called_unknown(box: Box) -> None:
+    store = ArchiveStore(str(box.archive))
+    seen: list[tuple[list[str], list[str]]] = []
+
+    def looked_at(job: Job) -> Written:
+        written = carry_out(job)
+        seen.append((files_of(box), names_unknown(store, box.connection, "box-test")))
+        return written
+
+    box.put_away(keep_days=5, aside=looked_at)
+    box.make("archive.forget", _forget([1]))
+    box.put_away(aside=looked_at)
+    assert seen
+    assert all(files and not unknown for files, unknown in seen)
+    (box.archive / files_of(box)[0]).with_name("stray.parquet").write_bytes(b"")
+    assert [Path(name).name for name in names_unknown(store, box.connection, "box-test")] == [
+        "stray.parquet"
+    ]
+
+
+def test_file_that_forget_writes_anew_meanwhile_is_no_fault(box: Box) -> None:
+    box.put_away(keep_days=5)
+    store = ArchiveStore(str(box.archive))
+    before = read_archives(box.connection)
+    box.make("archive.forget", _forget([1, 3]))
+    box.put_away()
+    assert sum(count_checked(store, box.connection, each) for each in before) == 1
+    (name,) = files_of(box)
+    (box.archive / name).unlink()
+    with pytest.raises(ArchiveFailed, match="is not in the archive"):
+        [count_checked(store, box.connection, each) for each in before]
 
 
 def test_result_that_was_changed_in_the_database_stays_there(box: Box) -> None:

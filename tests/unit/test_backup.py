@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from click.testing import CliRunner
 from support.daemon import proven, rows
 from support.replicating import Database
 
 from edge_store import backup as module
 from edge_store.backup import backup, check_backup, restore_backup
+from edge_store.cli.main import cli
 from edge_store.errors import BackupFailed, DiskFull, StoreError, VerifyFailed
 from edge_store.replica.rebuild import Progress, Stage
 from edge_store.sqlite import driver, open_writer
@@ -118,3 +120,14 @@ def test_a_restore_writes_over_nothing(tmp_path: Path, database: Path) -> None:
     restore_backup(tmp_path / "a.zst", tmp_path / "b.db", on_progress=quiet)
     assert proven(tmp_path / "b.db").results == ROWS
     assert rows(tmp_path / "b.db", "SELECT reason FROM timelines") == [("created",), ("restored",)]
+
+
+def test_a_folder_that_is_not_there_does_not_become_a_file(tmp_path: Path, database: Path) -> None:
+    arguments = ["backup", f"{tmp_path}/usb/", "--db", str(database)]
+    done = CliRunner().invoke(cli, arguments)
+    assert isinstance(done.exception, BackupFailed)
+    assert str(done.exception) == f"{tmp_path}/usb/ is no folder"
+    assert not (tmp_path / "usb").exists()
+    (tmp_path / "usb").mkdir()
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    assert len(list((tmp_path / "usb").iterdir())) == 2

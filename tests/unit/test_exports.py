@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from support.exporting import DAY_MS, NOON, box_of, chat, exported, receiver, store
 from support.records import new_database
 
+from edge_store.cli.main import cli
 from edge_store.errors import ExportFailed, InvalidRequest
 from edge_store.exports import otlp, pages, parquet
 from edge_store.exports.lines import LineOf
@@ -77,6 +79,24 @@ def test_an_export_does_not_overwrite_unless_it_is_forced(
     assert target.read_text() == "mine"
     exported(box[0], target, "jsonl", restart=True)
     assert len(lines(target)) == 250
+
+
+def test_a_full_disk_is_told_with_the_file_and_what_to_do(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    target = tmp_path / "x"
+    target.symlink_to("/dev/full")
+    with pytest.raises(ExportFailed, match="x cannot be written: No space left") as caught:
+        exported(box[0], target, "jsonl", restart=True)
+    assert "--resume" in caught.value.hint
+    target.unlink()
+    assert exported(box[0], target, "jsonl", resume=True).rows == 250
+
+
+def test_a_folder_of_parquet_is_not_written_for_standard_output(tmp_path: Path) -> None:
+    arguments = ["export", "--to", "parquet", "-", "--db", str(tmp_path / "results.db")]
+    done = CliRunner().invoke(cli, arguments)
+    assert (done.exit_code, "writes a folder" in done.output) == (2, True)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])

@@ -385,3 +385,9 @@ def test_a_compressed_export_is_read_as_it_is(tmp_path: Path, lines: Path) -> No
     for name in ("a.jsonl.gz", "a.jsonl.zst"):
         assert results_of(jsonl.open_source(str(tmp_path / name), None)) == whole
     assert LineOf()(content.splitlines()[0])[0] == whole[0]
+
+
+def test_a_number_beyond_64_bits_is_a_fault_of_its_row() -> None:
+    result = made("x", "1", created_at=1, body=b"", input_tokens=2**63)
+    with pytest.raises(ValueError, match=f"its input_tokens, {2**63}, is beyond 64 bits"):
+        named(result, None)
