@@ -15,13 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 from urllib.parse import quote
 
-from edge_store.errors import (
-    Corrupt,
-    DiskFull,
-    NotAnEdgeStoreFile,
-    StoreError,
-    VulnerableSQLite,
-)
+from edge_store.errors import Corrupt, DiskFull, NotAnEdgeStoreFile, StoreError, VulnerableSQLite
 from edge_store.place import Place, packed_hint
 
 if TYPE_CHECKING:

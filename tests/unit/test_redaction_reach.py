@@ -30,6 +30,7 @@ OURS = {
     "line_marks": "batch_id mark code",
     "losses": "boot_id id code message",  # of a COMMIT that failed: SQLite's words, without values
     "outputs": "finish_reason json_state repairer constraint_kind",
+    "queries": "name sql",
     "queued_requests": "id tenant caller endpoint key_hash fingerprint",
     "repairs": "id json_state repairer",
     "request_blobs": "sha256",
