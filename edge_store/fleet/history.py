@@ -3,7 +3,7 @@
 Judged by the digest chain: a copy continues another when the other's newest commit is one of its
 own. A box that was set up anew, or restored from an earlier point, contradicts what was pulled
 before; then both are kept. So they are where the box's retention has deleted what only the older
-copy has (see departed.py).
+copy has (see departed.py), and where only the older one says what was forgotten.
 """
 
 import filecmp
@@ -17,6 +17,7 @@ from typing import NamedTuple
 from edge_store.clock import utc_text
 from edge_store.errors import ReplicaBehind, StoreError
 from edge_store.fleet.departed import NOTHING, Taken, departs
+from edge_store.fleet.relations import open_compatible
 from edge_store.replica.scratch import fsync
 from edge_store.result import Record
 from edge_store.sql import sql
@@ -71,6 +72,8 @@ def settle(
     if before is None:
         return None
     if _holds(new, before):
+        if _forgotten(old) - _forgotten(new):  # the box was set back to before it forgot those
+            return Kept(_kept_aside(old, before.at))
         return settle_continued(old, new, others, taken)
     after = _newest(new)
     if after is None or _holds(old, after):
@@ -130,6 +133,12 @@ def _newest(path: Path) -> Newest | None:
 def _holds(path: Path, newest: Newest) -> bool:
     with closing(open_reader(path)) as connection, translated(f"{path} cannot be read"):
         return holds(connection, newest)
+
+
+def _forgotten(path: Path) -> set[str]:
+    """The ids that are to be forgotten everywhere."""
+    with open_compatible(path) as connection, translated(f"{path} cannot be read"):
+        return {name for (name,) in connection.execute(sql("select_forgotten_ids"))}
 
 
 def _kept_aside(old: Path, at: int, end: str = "") -> Path:

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.lakes import exported, in_lake
 from support.replicating import Database
@@ -107,6 +107,7 @@ class World:
 ACTS = ("write", "write", "delete", "forget", "restore", "set_back", "set_up", "pull", "export")
 
 
+@example([("write", 0), ("forget", 0), ("pull", 0), ("restore", 0)])  # to before it forgot
 @given(st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 5)), min_size=4, max_size=12))
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
