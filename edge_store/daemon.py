@@ -235,7 +235,7 @@ async def _answer(
         working_beside(
             Around(
                 config, box.path, box.boot, recorder.commits, recorder.change, disk, metrics,
-                box.alarms, replica,
+                box.alarms, replica, recorder.slots.is_crowded,
             )
         ),
     ):  # fmt: skip

@@ -18,7 +18,8 @@ __all__ = ["Around"]
 
 class Around(NamedTuple):
     """``path`` is the database's: a room opens its own reader. ``change`` is ``Recorder.change``:
-    the one way to write there. ``replica`` is None where there is none.
+    the one way to write there. ``replica`` is None where there is none. ``is_crowded``: requests
+    and answers take more than half of the memory that they may: who reads large texts waits.
     """
 
     config: Config
@@ -30,3 +31,4 @@ class Around(NamedTuple):
     metrics: Metrics
     alarms: Alarms
     replica: Any
+    is_crowded: Callable[[], bool] = lambda: False

@@ -93,6 +93,10 @@ class Slots:
         self.admitted_upto = 0
         self.held_bytes = 0
 
+    def is_crowded(self) -> bool:
+        """Whether requests and answers take more than half of the memory that they may."""
+        return 2 * self.held_bytes > self._config.bytes_max
+
     @property
     def total(self) -> int:
         """Slots that there are."""

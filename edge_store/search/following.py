@@ -80,6 +80,9 @@ async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: C
     while not around.commits.is_over:
         if place.is_left:  # a low disk has taken it, or somebody has
             return
+        if around.is_crowded():
+            await asyncio.sleep(GATHER_S)
+            continue
         newest = around.commits.seq
         done = await thread.run(step, reader, newest)
         _tell(around, path, done)

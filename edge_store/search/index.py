@@ -107,9 +107,8 @@ def step(connection: Connection, reader: Connection, newest: int) -> Step:
 def _read(reader: Connection, position: Position) -> _Read:
     with translated("the results cannot be read"), reading_at_once(reader):
         rows, chars, is_more = [], 0, False
-        for row in reader.execute(
-            sql("select_searched_after"), {"seq": position.seq, "rows": ROWS_MAX}
-        ):
+        asked = {"seq": position.seq, "rows": ROWS_MAX, "chars": CHARS_MAX}
+        for row in reader.execute(sql("select_searched_after"), asked):
             if chars > STEP_CHARS_MAX:
                 is_more = True
                 break

@@ -3,9 +3,11 @@
 -- condition all that it holds for would be sorted first.
 
 -- name: select_searched_after
-SELECT r.seq, r.operation, r.digest, r.completed_at, q.input_text, (
+SELECT r.seq, r.operation, r.digest, r.completed_at,
+    substr(q.input_text, 1, :chars), (
     SELECT group_concat(
-        o.output_text || coalesce(char(10) || o.reasoning, '') || coalesce(char(10) || o.tool_calls, ''),
+        substr(o.output_text, 1, :chars) || coalesce(char(10) || substr(o.reasoning, 1, :chars), '')
+            || coalesce(char(10) || substr(o.tool_calls, 1, :chars), ''),
         char(10)) FROM outputs AS o WHERE o.seq = r.seq)
 FROM results AS r LEFT JOIN requests AS q USING (seq)
 WHERE r.seq > :seq ORDER BY r.seq LIMIT :rows

@@ -49,7 +49,11 @@ async def until(holds: Callable[[], Any]) -> None:
 
 @asynccontextmanager
 async def followed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, *, enabled: bool = True
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    enabled: bool = True,
+    is_crowded: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[Followed]:
     """A database whose results are followed."""
     monkeypatch.setattr(following, "LOOK_S", 0.05)
@@ -65,7 +69,7 @@ async def followed(
     config = Config(search=SearchSection(enabled=enabled))
     around = Around(
         config, box.path, box.boot, Commits(0), _never, Disk(box.path, RESERVE), metrics,
-        Alarms(metrics), None,
+        Alarms(metrics), None, is_crowded,
     )  # fmt: skip
     task = asyncio.create_task(follow(around))
     try:
@@ -98,6 +102,24 @@ async def test_results_are_found_and_deleted_ones_are_not(
         assert gauge(run, "search_lag_rows") == 0
         delete_results(run.box.writer, [first], Reason.FORGET)
         await until(lambda: run.found("toner") == [second])
+
+
+async def test_nothing_is_read_while_requests_take_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, go_on = 0, asyncio.Event()
+
+    def is_crowded() -> bool:
+        nonlocal looks
+        looks += 1
+        return not go_on.is_set()
+
+    async with followed(tmp_path, monkeypatch, is_crowded=is_crowded) as run:
+        seq = run.add("toner")
+        await until(lambda: looks > 3)
+        assert run.found("toner") == []
+        go_on.set()
+        await until(lambda: run.found("toner") == [seq])
 
 
 async def test_a_low_disk_takes_the_index_and_room_gives_it_back(
