@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import threading
 from pathlib import Path
@@ -174,12 +175,13 @@ def test_the_examples_of_help_run(box: Box) -> None:
                 continue
             given = iter((names * 2)[:4])
             line = re.sub(r"0190[\w-]+", lambda _: next(given), line)  # noqa: PLW2901, B023
-            command = line.removeprefix("edge-store ").partition(" > ")[0].split()
+            command = shlex.split(line.removeprefix("edge-store ").partition(" > ")[0])
             if "replay" in command and "--url" not in command:
                 command += ["--url", daemon.url]
             if "--db" in command:
                 command[command.index("--db") + 1] = str(box.database)
-                command[command.index("--url") + 1] = daemon.url
+                if "--url" in command:
+                    command[command.index("--url") + 1] = daemon.url
             else:
                 command += ["--config", str(box.directory)]
             if command[1] == "rm" and "--dry-run" not in command:
