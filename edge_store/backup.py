@@ -126,7 +126,7 @@ def _copy(source: Connection, copy: Path, on_progress: OnProgress) -> None:
         on_progress(Progress(stage=Stage.COPYING, done=done, expected=total * page))
 
     with closing(driver.connect(str(copy), isolation_level=None)) as target:
-        target.execute("PRAGMA journal_mode = OFF")  # it is flushed, or thrown away, whole
+        target.execute("PRAGMA journal_mode = OFF")  # `publish` flushes it, or it is thrown away
         target.execute("PRAGMA synchronous = OFF")
         source.execute(sql("begin_reading"))
         source.execute(sql("select_extent")).fetchone()  # now it has begun

@@ -87,7 +87,7 @@ def scratch(database: Path, url: str, span: Span) -> Iterator[Path]:
         path = Path(folder, "archive.db")
         with closing(open_reader(database)) as live, closing(_new(path, live)) as made:
             made.execute("PRAGMA foreign_keys = OFF")
-            made.execute("PRAGMA synchronous = OFF")
+            made.execute("PRAGMA synchronous = OFF")  # of a temporary file, gone after it
             _fill(made, live, ArchiveStore(url), span, with_live=False)
         yield path
 
