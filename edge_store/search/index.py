@@ -107,7 +107,7 @@ def step(connection: Connection, reader: Connection, newest: int) -> Step:
 def _read(reader: Connection, position: Position) -> _Read:
     with translated("the results cannot be read"), reading_at_once(reader):
         rows, chars, is_more = [], 0, False
-        asked = {"seq": position.seq, "rows": ROWS_MAX, "chars": CHARS_MAX}
+        asked = {"seq": position.seq, "rows": ROWS_MAX}
         for row in reader.execute(sql("select_searched_after"), asked):
             if chars > STEP_CHARS_MAX:
                 is_more = True

@@ -4,10 +4,9 @@
 
 -- name: select_searched_after
 SELECT r.seq, r.operation, r.digest, r.completed_at,
-    substr(q.input_text, 1, :chars), (
+    q.input_text, ( -- whole: substr() would end a text at its first NUL
     SELECT group_concat(
-        substr(o.output_text, 1, :chars) || coalesce(char(10) || substr(o.reasoning, 1, :chars), '')
-            || coalesce(char(10) || substr(o.tool_calls, 1, :chars), ''),
+        o.output_text || coalesce(char(10) || o.reasoning, '') || coalesce(char(10) || o.tool_calls, ''),
         char(10)) FROM outputs AS o WHERE o.seq = r.seq)
 FROM results AS r LEFT JOIN requests AS q USING (seq)
 WHERE r.seq > :seq ORDER BY r.seq LIMIT :rows

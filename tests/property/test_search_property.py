@@ -35,6 +35,7 @@ def box() -> Iterator[Searched]:
 @example("xab日本x", "", None)
 @example("1ガ1", "", None)
 @example("  1ガ11", "", None)
+@example("a\0b11", "", None)
 def test_a_part_of_a_stored_text_finds_it(
     box: Searched, prompt: str, answer: str, data: st.DataObject | None
 ) -> None:
