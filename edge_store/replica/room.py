@@ -107,6 +107,8 @@ class Replica:
     def drilled(self, proven: Proven | None, failure: str | None) -> None:
         """What the newest one that passed proves, for the next head; why the newest failed."""
         self._telling.proven, self._telling.drill_failure = proven, failure
+        if proven is not None and failure is None:
+            self._litestream.positions.proven(int(proven.txid, 16))
 
     async def snapshot(self) -> None:
         """See ``Litestream.snapshot``."""
@@ -205,17 +207,22 @@ class Replica:
     def replicated_seq(self) -> int:
         """Every result up to this one is in the replica; 0: of none is it known."""
         confirmed = self._litestream.status.confirmed
+    def committed(self) -> None:
+        """There was a COMMIT; the next has not begun."""
+        self._litestream.positions.committed()
+
         return 0 if confirmed is None else confirmed.seq
 
     @property
     def hindered(self) -> NotReplicated | None:
-        """Why nothing is replicated until a person acts, for those who wait for it."""
+        """Why nothing is known to be replicated until a person acts, for those who wait for it."""
         match self._obstacle():
             case Cause.TAKEN:
                 return NotReplicated.TAKEN
             case Cause.PAUSED:
                 return NotReplicated.PAUSED
-        return None
+        is_unread = self._litestream.status.cause is Cause.UNREAD
+        return NotReplicated.UNREAD if is_unread else None
 
     async def sync(self, timeout_s: float) -> Synced:
         """See ``Litestream.sync``."""
