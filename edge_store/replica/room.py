@@ -165,8 +165,12 @@ class Replica:
 
         Raises:
             LitestreamUnavailable: Litestream does not stay up.
+            ReplicationError: the pause cannot be ended.
         """
-        self._pause.end()
+        try:
+            self._pause.end()
+        except OSError as exc:
+            raise ReplicationError(f"the pause cannot be ended: {exc.strerror}") from exc
         await self._settle()
         log.warning("replica_resumed")
 
@@ -203,14 +207,14 @@ class Replica:
         self._litestream.follow(newest_seq)
         self._watch.newest_seq = newest_seq
 
-    @property
-    def replicated_seq(self) -> int:
-        """Every result up to this one is in the replica; 0: of none is it known."""
-        confirmed = self._litestream.status.confirmed
     def committed(self) -> None:
         """There was a COMMIT; the next has not begun."""
         self._litestream.positions.committed()
 
+    @property
+    def replicated_seq(self) -> int:
+        """Every result up to this one is in the replica; 0: of none is it known."""
+        confirmed = self._litestream.status.confirmed
         return 0 if confirmed is None else confirmed.seq
 
     @property
