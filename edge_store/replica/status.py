@@ -70,7 +70,7 @@ class Cause(StrEnum):
     )
     UNREACHABLE = "unreachable", ReplicaState.OFFLINE, "the store cannot be reached"
     UNMOVED = "unmoved", ReplicaState.STALLED, "Litestream runs and sends nothing"
-    UNREAD = "unread", ReplicaState.STALLED, "Litestream does not see commits: the WAL is damaged?"
+    UNREAD = "unread", ReplicaState.STALLED, "Litestream has not read commits, nor will it"
     PAUSED = "paused", ReplicaState.STALLED, "it was paused by hand, until a time"
     STOPPED = "stopped", ReplicaState.STALLED, "Litestream does not run"
     TAKEN = "taken", ReplicaState.BROKEN, "another box writes to this box's replica"
