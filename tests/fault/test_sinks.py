@@ -1,5 +1,6 @@
 """Whatever a sink does: each result reaches it at least once, in order, and others go on."""
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,20 @@ from edge_store.recorder.deletions import Reason, delete_here
 from edge_store.result import Output, Status
 from edge_store.sinks import following
 from edge_store.sinks.orders import RetrySink, SkipSink, retry_sink, skip_sink
+from edge_store.sinks.postgres import CONVERTERS
 from edge_store.sqlite import Connection, open_reader, open_writer
 
 DEAD = "http://127.0.0.1:1/"
+# JSON that PostgreSQL takes as it is; and texts, with the values that it is given of them.
+ODD_JSON = (r'{"path": "C:\\u0000\\\\u0000"}', r'["\ud83d\ude00", "\\ud800"]', "[15, 0.5]")
+DEEP = "[" * 100_000
+ODD_TEXTS = (
+    (r'["\u0000\\\u0000"]', ["\ufffd\\\ufffd"]),
+    (r'["\ud800", "\udc00\ud83d\ude00"]', ["\ufffd", "\ufffd😀"]),
+    ("[NaN]", "[NaN]"),
+    (DEEP, DEEP),
+    ("a\x00b", "a\ufffdb"),
+)
 
 
 def hooked(url: str, name: str = "hook", **fields: Any) -> SinkSection:
@@ -200,6 +212,16 @@ async def test_a_new_sink_begins_with_the_next_result_if_it_is_to(tmp_path: Path
             assert await taken(hook, 1) == ids
 
 
+@pytest.mark.parametrize("text", ODD_JSON)
+def test_json_that_postgresql_takes_is_left_as_it_is(text: str) -> None:
+    assert CONVERTERS["jsonb"](text) == text
+
+
+@pytest.mark.parametrize(("text", "value"), ODD_TEXTS)
+def test_json_has_nothing_that_postgresql_refuses(text: str, value: Any) -> None:
+    assert json.loads(CONVERTERS["jsonb"](text)) == value
+
+
 @pytest.mark.slow  # seconds
 @pytest.mark.skipif(not POSTGRES, reason="there is no PostgreSQL (apt install postgresql)")
 async def test_postgres_gets_every_result_once(
@@ -247,6 +269,19 @@ async def test_postgres_gets_every_result_once(
         statement = "SELECT output_data FROM sglang_inference_results ORDER BY created_at, 1"
         texts = {row[0] for row in await connection.fetch(statement)}
         assert texts == {"one", "two", "three", "four", "a\ufffdb"}
+        await connection.execute(
+            "ALTER TABLE sglang_inference_results DROP output_data, ADD output_data jsonb"
+        )
+        values = {text: json.loads(text) for text in ODD_JSON[:3]} | dict(ODD_TEXTS)
+        async with flowing(tmp_path / "r.db", sink) as flow:
+            await flow.add(*map(said, values))
+            await flow.delivered("pg", len(values))
+            statement = (
+                "SELECT output_data::text FROM sglang_inference_results "
+                "WHERE output_data IS NOT NULL"
+            )
+            found = [json.loads(row[0]) for row in await connection.fetch(statement)]
+            assert sorted(map(repr, found)) == sorted(map(repr, values.values()))
         await connection.execute(
             "ALTER TABLE sglang_inference_results DROP output_data, ADD output_data numeric"
         )
