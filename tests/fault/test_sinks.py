@@ -130,6 +130,24 @@ async def test_hanging_and_absent_sinks_hold_up_no_other(
             hangs.released.set()  # so that the test ends soon
 
 
+async def test_sink_that_works_off_what_has_waited_is_behind_until_it_has(
+    tmp_path: Path,
+) -> None:
+    with receiver() as hook:
+        sink = hooked(hook.url, batch_rows=1, behind_s=3600.0)
+        async with flowing(tmp_path / "r.db", sink) as flow:
+            hook.plan = ["200", "hang"]
+            await flow.add(*[{"completed_at": now_ms() - 7_200_000}] * 5)
+            await eventually(lambda: len(hook.requests) == 2, "the second one is on its way")
+            assert flow.sample("edge_store_sink_results_behind", "hook") == 4
+            assert (flow.sample("edge_store_sink_lag_seconds", "hook") or 0) >= 7200
+            (alarm,) = flow.around.alarms.active
+            assert alarm.message.startswith("hook: 4 results, for 72")
+            hook.released.set()
+            await flow.delivered("hook", 5)
+            await eventually(lambda: not flow.around.alarms.active, "nothing waits any more")
+
+
 async def test_selection_and_bodies_decide_what_is_sent(tmp_path: Path) -> None:
     with receiver() as hook:
         sink = hooked(hook.url, status="completed", model="m", bodies=False)
