@@ -11,9 +11,11 @@ from support.sinking import (
     POSTGRES,
     Receiver,
     Subscriber,
+    authority,
     broker,
     eventually,
     flowing,
+    free_port,
     postgres,
     receiver,
 )
@@ -331,6 +333,14 @@ async def test_broker_gets_every_result_though_it_goes_away(tmp_path: Path) -> N
                 ids = await flow.add(*[{"response_model": "a/#b"}] * 3)
                 await flow.delivered("mq", 3)
                 await eventually(lambda: len(ids_of(subscriber)) == 3, "they are published")
+            async with flowing(tmp_path / "r.db", sink) as flow:
+                none, _ = await flow.add({"response_model": "m" * 70_000}, {})
+                await flow.delivered("mq", 1)
+                letters = await flow.rows("SELECT id FROM sink_letters")
+                assert letters == [(none,)]
+                await flow.change(skip_sink, SkipSink(name="mq", letters=True))
+                await eventually(lambda: len(ids_of(subscriber)) == 4, "the one behind it is")
+                ids = ids[:3] + ids_of(subscriber)[3:]
         assert ids_of(subscriber) == ids
         assert subscriber.messages[0][0] == "plant/box-test/a__b"
     async with flowing(tmp_path / "r.db", sink) as flow:  # the broker is away
@@ -339,3 +349,65 @@ async def test_broker_gets_every_result_though_it_goes_away(tmp_path: Path) -> N
         await eventually(lambda: flow.sample(failures, "mq"), "it fails")
         with broker(tmp_path, port):
             await flow.delivered("mq", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(MOSQUITTO is None, reason="there is no mosquitto (apt install mosquitto)")
+# paho leaves the socket of a handshake that failed to the collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_broker_behind_tls_is_trusted_by_its_ca_and_its_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, secure = authority(tmp_path / "ca"), free_port()
+
+    def sink(host: str) -> SinkSection:
+        return SinkSection(
+            name="mq", kind=SinkKind.MQTT, url=f"mqtts://{host}:{secure}",
+            begin=SinkBegin.BEGINNING, pause_s=0.05, batch_rows=1000,
+        )  # fmt: skip
+
+    async def refused(host: str, **changes: Any) -> None:
+        async with flowing(tmp_path / "r.db", sink(host)) as flow:
+            await flow.add(changes)
+            failures = "edge_store_sink_failures_total"
+            await eventually(lambda: flow.sample(failures, "mq"), "it is not trusted")
+        async with flowing(tmp_path / "r.db") as flow:
+            ((failure, delivered),) = await flow.rows("SELECT failure, delivered FROM sinks")
+            assert delivered == 0
+            assert "certificate is not trusted" in failure
+            assert host not in failure
+            assert await flow.rows("SELECT count(*) FROM sink_letters") == [(0,)]
+
+    with broker(tmp_path, tls=(secure, ours)) as port, Subscriber(port) as subscriber:
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        await refused("localhost")
+        monkeypatch.setenv("SSL_CERT_FILE", str(ours.root))
+        await refused("127.0.0.1")  # not the name in its certificate
+        async with flowing(tmp_path / "r.db", sink("localhost")) as flow:
+            large = Output(choice_index=0, output_text="long " * 200_000)  # many records of TLS
+            await flow.add({"outputs": (large,)}, *[{}] * 600)
+            await flow.delivered("mq", 603)
+            await eventually(lambda: len(subscriber.messages) == 603, "they are published")
+        seqs = [body["seq"] for _, body in subscriber.messages]
+        assert seqs == list(range(1, 604))
+        assert len(subscriber.messages[2][1]["outputs"][0]["output_text"]) == 1_000_000
+        assert "pending publish calls" not in caplog.text
+
+
+async def test_web_hook_with_a_certificate_of_a_private_ca_is_trusted_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = authority(tmp_path / "ca")
+    with receiver(ours) as hook:
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        async with flowing(tmp_path / "r.db", hooked(hook.url)) as flow:
+            await flow.add({})
+            failures = "edge_store_sink_failures_total"
+            await eventually(lambda: flow.sample(failures, "hook"), "it is not trusted")
+        async with flowing(tmp_path / "r.db") as flow:
+            ((failure,),) = await flow.rows("SELECT failure FROM sinks")
+            assert "certificate is not trusted" in failure
+        monkeypatch.setenv("SSL_CERT_FILE", str(ours.root))
+        async with flowing(tmp_path / "r.db", hooked(hook.url)) as flow:
+            await flow.add({})
+            await flow.delivered("hook", 2)
