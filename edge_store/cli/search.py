@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_store.cli.interrupt import interruptible
+from edge_store.cli.logs_text import one_line
 from edge_store.cli.output import bytes_text, chosen_format, output_options, write_rows
 from edge_store.cli.selecting import selection_of, selection_options
 from edge_store.cli.target import chosen_database, target_options
@@ -214,10 +215,16 @@ def _write_one(found: "Found") -> None:
     """Two lines for a person, with what was found in bold."""
     from edge_store.search.snippets import Snippet, marked
 
-    # a model's text must not reach the terminal as an escape sequence
+    # no text of a model or a caller may reach the terminal as an escape sequence
     text = "".join(each if each.isprintable() else "�" for each in found.snippet.text)
     bold, plain = "\x1b[1m", "\x1b[0m"
-    head = (found.created_at, found.id, found.model or "", found.status, f"in the {found.place}")
+    head = (
+        found.created_at,
+        found.id,
+        one_line(found.model),
+        found.status,
+        f"in the {found.place}",
+    )
     click.echo(click.style("  ".join(head), dim=True))
     click.echo(f"  {marked(Snippet(text, found.snippet.spans), bold, plain)}")
 

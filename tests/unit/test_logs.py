@@ -252,8 +252,11 @@ def test_what_a_model_wrote_does_not_reach_a_terminal_as_an_escape(
 ) -> None:
     evil = "\x1b]0;owned\x07 and \x1b[2J"
     outputs = (Output(choice_index=0, output_text=evil, reasoning=evil),)
-    messages = [{"role": "user", "content": evil}]
-    store(connection, make_result(1, outputs=outputs, content=asked(messages=messages)))
+    content = asked(messages=[{"role": "user", "content": evil}])
+    result = make_result(
+        1, outputs=outputs, content=content, response_model=f"{evil}\n12:00 a line of ours"
+    )
+    store(connection, result)
     command = f"{sys.executable} -m edge_store logs"
     code, shown = on_terminal(
         ["sh", "-c", f"{command} show 01 --db $0 && {command} tail --db $0",
@@ -262,7 +265,8 @@ def test_what_a_model_wrote_does_not_reach_a_terminal_as_an_escape(
         columns=120,
     )  # fmt: skip
     assert code == 0, shown
-    assert shown.count("owned") == 4
+    assert shown.count("owned") == 6
+    assert "\n12:00" not in shown.partition("receipt")[2], "a list has a line for each"
     assert "\x1b]" not in shown
     assert "\x1b[2J" not in shown
 
