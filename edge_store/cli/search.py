@@ -124,19 +124,19 @@ def reindex(db: Path | None, config: str | None) -> None:
 def _reindex_box(path: Path, named: str | None) -> None:
     from edge_store.cli.change import alone, ask
     from edge_store.config import load
-    from edge_store.search.file import DropIndex, drop_for_rebuild, index_path
+    from edge_store.search.file import drop_index, index_path
     from edge_store.sqlite import open_reader
 
     config = load(named).config
-    if (dropped := ask(path, "POST", "/changes/search.drop", b"{}")) is not None:
+    if (dropped := ask(path, "POST", "/search/drop")) is not None:
         what = "the daemon makes it anew: edge_store_search_lag_rows in its metrics says how far"
         if not config.search.enabled:
             what = "it is not made anew, as search.enabled = false"
         click.echo(f"{bytes_text(dropped)} of search index were dropped; {what}")
         return
 
-    def work(connection: "Connection") -> None:
-        drop_for_rebuild(connection, DropIndex())
+    def work(_connection: "Connection") -> None:
+        drop_index(index_path(path))
         with closing(open_reader(path)) as reader:
             _make(index_path(path), reader)
 
