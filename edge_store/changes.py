@@ -14,7 +14,6 @@ from edge_store.repair import ApplyRepairs, apply_repairs
 from edge_store.result import Record
 from edge_store.retention.changes import RETENTION_CHANGES
 from edge_store.saved import RemoveQuery, SaveQuery, remove_query, save_query
-from edge_store.search.file import DropIndex, drop_for_rebuild
 from edge_store.sinks.orders import RetrySink, SkipSink, retry_sink, skip_sink
 
 __all__ = ["CHANGES", "Change"]
@@ -35,7 +34,6 @@ CHANGES: Mapping[str, Change] = {
     "keys.revoke": Change(RevokeKey, revoke_key),
     "logs.pin": Change(Pin, pin),
     "repair.apply": Change(ApplyRepairs, apply_repairs),
-    "search.drop": Change(DropIndex, drop_for_rebuild),
     "queries.remove": Change(RemoveQuery, remove_query),
     "queries.save": Change(SaveQuery, save_query),
     "queue.retry": Change(Retry, retry_lines),

@@ -28,6 +28,7 @@ from edge_store.api.drills import drill_routes
 from edge_store.api.gate import Gate
 from edge_store.api.imports import import_routes
 from edge_store.api.replica import replica_routes
+from edge_store.api.search import search_routes
 from edge_store.api.server import (
     HttpServer,
     bind,
@@ -301,6 +302,7 @@ async def _listen(
         *drill_routes(up.drills),
         *import_routes(Intake(recorder, box.boot, box.disk)),
         *sink_routes(config, box.boot.device_id),
+        *search_routes(box.path, is_followed=config.search.enabled),
     ]
     admin = HttpServer(admin_routes(queue.change_noticed, box.access, rooms), ADMIN_CONNECTIONS_MAX)
     died = asyncio.ensure_future(engine.until_dead())

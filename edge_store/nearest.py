@@ -1,4 +1,4 @@
-"""What a statement may have meant that names a column, a table or a view that is not there."""
+"""What helps with a statement that SQLite does not take: the name, or the word, that was meant."""
 
 import difflib
 import re
@@ -7,28 +7,38 @@ from collections.abc import Iterable
 from edge_store.sql import sql
 from edge_store.sqlite import SQLITE_ERRORS, Connection
 
-__all__ = ["what_there_is"]
+__all__ = ["what_may_help"]
 
 # SQLite has one code for every fault in a statement, so its message is all there is to go by. What
 # comes of it is a hint.
-ABSENT = re.compile(r"no such (column|table): (.+?)(?: - should this be .*)?$", re.DOTALL)
+ABSENT = re.compile(r"no such (column|table|function): (.+?)(?: - should this be .*)?$", re.DOTALL)
+NEAR = re.compile(r'near "(\w+)": syntax error')
+UNCLOSED = re.compile(r"unrecognized token: \W|incomplete input")
+LONE_WORD = re.compile(r"\s*(\w+)\s*;?\s*")
 WORD = re.compile(r"\w+")
+KEYWORDS = (
+    "select", "from", "where", "group", "order", "having", "limit", "offset", "join", "left",
+    "union", "with", "recursive", "values", "distinct", "between", "like",
+)  # fmt: skip
 LISTED_MAX = 40
 LIKENESS = 0.6
 
 
-def what_there_is(connection: Connection, statement: str, message: str) -> str | None:
-    """The nearest name for the one that SQLite did not find, or those there are; None of another
-    message.
+def what_may_help(connection: Connection, statement: str, message: str, listed: str) -> str:
+    """Of a name that SQLite did not find the nearest one, or those there are, or ``listed``, which
+    says how to list them. Nothing, where SQLite's ``message`` says it all.
     """
     found = ABSENT.search(message)
-    if found is None:
-        return None
-    name = found[2].strip("\"'`[]").rpartition(".")[2].strip("\"'`[]")
     try:
         kinds = {name: kind for name, kind, _ in connection.execute(sql("select_relations"))}
-        if found[1] == "table":
-            return _of_relations(name, kinds)
+        if found is None:
+            return _of_words(statement, message, kinds)
+        name = found[2].strip("\"'`[]").rpartition(".")[2].strip("\"'`[]")
+        match found[1]:
+            case "table":
+                return _of_relations(name, kinds) or listed
+            case "function":
+                return _of_functions(name, connection)
         words = set(WORD.findall(statement.lower()))
         named = [relation for relation in kinds if relation.lower() in words]
         columns = {
@@ -36,8 +46,26 @@ def what_there_is(connection: Connection, statement: str, message: str) -> str |
             for relation in named
         }
     except SQLITE_ERRORS:  # the file is no better than the statement
-        return None
-    return _of_columns(name, columns)
+        return listed
+    return _of_columns(name, columns) or listed
+
+
+def _of_words(statement: str, message: str, kinds: dict[str, str]) -> str:
+    if lone := LONE_WORD.fullmatch(statement):
+        meant = _nearest(lone[1], kinds)
+        shown = f"all of {meant} is asked by its name behind: select * from; " if meant else ""
+        return f"{shown}a saved query is asked as @{lone[1]}"
+    if UNCLOSED.search(message):
+        return "a bracket or a quotation mark is not closed, or the end is missing"
+    found = NEAR.search(message)
+    meant = _nearest(found[1], KEYWORDS) if found else None
+    return f"did you mean {meant}?" if meant else ""
+
+
+def _of_functions(name: str, connection: Connection) -> str:
+    meant = _nearest(name, (each for (each,) in connection.execute(sql("select_functions"))))
+    asked = '`edge-store query "select distinct name from pragma_function_list"` lists them'
+    return f"did you mean {meant}()?" if meant else asked
 
 
 def _columns(connection: Connection, relation: str) -> Iterable[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from typing import Any
 
 from edge_store.errors import QueryRefused
-from edge_store.nearest import what_there_is
+from edge_store.nearest import what_may_help
 from edge_store.result import Record
 from edge_store.sqlite import Connection, driver
 
@@ -36,6 +36,7 @@ READING_PRAGMAS = frozenset(
         "compile_options",
         "data_version",
         "foreign_key_list",
+        "function_list",
         "index_info",
         "index_list",
         "index_xinfo",
@@ -292,5 +293,5 @@ def _refusal(
         case _:
             return QueryRefused(
                 f"the query failed: {exc}",
-                hint=what_there_is(connection, statement, str(exc)) or LISTED,
+                hint=what_may_help(connection, statement, str(exc), LISTED),
             )

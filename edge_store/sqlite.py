@@ -73,6 +73,9 @@ NO_DATABASE = (
     "was there a box: is its disk mounted, was the file moved? bring it back, or `edge-store "
     "replica restore` rebuilds it; --db names another; a new box: `edge-store init`"
 )
+FOLDER_HINT = (
+    "the box in a folder is asked by --config FOLDER, a file in it by --db FOLDER/results.db"
+)
 RESTORE_HINT = (
     "keep the file; `edge-store replica restore --to FILE` rebuilds it, with the box's --config, "
     "or anywhere with --from URL --device ID"
@@ -235,6 +238,8 @@ def open_reader(path: Path, *, busy_timeout_ms: int = 5000) -> Connection:
 
 
 def _open_reader(module: Any, path: Path, busy_timeout_ms: int) -> Connection:
+    if path.is_dir():
+        raise NotAnEdgeStoreFile(f"{path} is a folder, and no database", hint=FOLDER_HINT)
     if not path.is_file():
         raise NotAnEdgeStoreFile(f"{path}: there is no such file", hint=NO_DATABASE)
     with translated(f"{path} cannot be read", lambda: packed_hint(path)):

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+import msgspec
+
 from edge_store.errors import QueryRefused
 from edge_store.query import QueryResult
 from edge_store.result import Record
@@ -125,12 +127,16 @@ def stats(
     """
     asking = Asking(connection, selection, by, time.monotonic() + timeout_s, timeout_s)
     with _one_view(connection):
-        used = {key: tuple(counts) for key, *counts in asking.rows("stats_counts")}
+        models = _models(asking)
+        used = {key: tuple(counts) for key, *counts in asking.rows("stats_counts", models=models)}
         times = {
-            measure: _percentiles(asking, measure, {key: row[at] for key, row in used.items()})
+            measure: _percentiles(
+                asking, models, measure, {key: row[at] for key, row in used.items()}
+            )
             for measure, at in MEASURES.items()
         }
-        asked = {key: tuple(counts) for key, *counts in asking.rows("stats_json_states")}
+        states = asking.rows("stats_json_states", models=models)
+        asked = {key: tuple(counts) for key, *counts in states}
         gaps = _gaps(asking)
     keys = sorted({*used, *gaps}, key=lambda key: (key is not None, key))
     nothing = (0, 0, *[None] * (len(COUNTS) - 2), 0)
@@ -169,18 +175,25 @@ def counts_by(
 ) -> list[tuple[Any, int]]:
     """Requests of each, in its order."""
     asking = Asking(connection, selection, by, time.monotonic() + timeout_s, timeout_s)
-    return [(row[0], row[1]) for row in asking.rows("stats_counts")]
+    return [(row[0], row[1]) for row in asking.rows("stats_counts", models=_models(asking))]
+
+
+def _models(asking: Asking) -> str:
+    """Those that may be chosen, as JSON."""
+    chosen = asking.selection.model
+    found = [chosen] if chosen is not None else [name for (name,) in asking.rows("stats_models")]
+    return msgspec.json.encode(found).decode()
 
 
 def _percentiles(
-    asking: Asking, measure: str, counts: dict[Any, int]
+    asking: Asking, models: str, measure: str, counts: dict[Any, int]
 ) -> dict[Any, tuple[float | None, ...]]:
     """By nearest rank, of each key. ``counts``: how many values it has."""
     found: dict[Any, tuple[float | None, ...]] = {}
     ranks: dict[int, list[int]] = {}
     key, place = object(), 0
     values: list[float | None] = []
-    for at, ms in asking.rows("stats_times", measure=measure):
+    for at, ms in asking.rows("stats_times", models=models, measure=measure):
         if at != key:
             key, place = at, 0
             values = [None] * len(PERCENTILES)

@@ -1,7 +1,7 @@
 """``edge-store forget``: delete what belongs to a user, or to results, for good."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +69,11 @@ def forget(
 
 
 def forget_chosen(settings: "Config", who: "Who", flags: Mapping[str, bool]) -> None:
-    """Count, ask, and forget; ``flags``: ``dry_run``, ``yes`` and ``even_pinned``. May end the
-    process.
+    """Count, ask, and forget; ``flags``: ``dry_run``, ``yes``, ``even_pinned`` and ``even_held``.
+    May end the process.
 
     Raises:
-        InvalidRequest: what was chosen holds what is pinned.
+        InvalidRequest: what was chosen holds what is pinned, or held.
     """
     from edge_store.cli.change import changes
     from edge_store.errors import InvalidRequest
@@ -86,21 +86,18 @@ def forget_chosen(settings: "Config", who: "Who", flags: Mapping[str, bool]) -> 
         return
     if choice.pinned and not flags["even_pinned"]:
         raise InvalidRequest(
-            f"{len(choice.pinned)} of {len(choice.results)} results are pinned, as "
-            f"{choice.pinned[0]} is: nothing was deleted",
-            hint="--even-pinned forgets them too",
+            f"{_some_are(choice.pinned, choice)} pinned: nothing was deleted",
+            hint="--even-pinned forgets what is pinned, too",
         )
     if choice.held and not flags["even_held"]:
         raise InvalidRequest(
-            f"{len(choice.held)} of {len(choice.results)} results are held, as {choice.held[0]} "
-            "is: nothing was deleted",
-            hint="`edge-store retention hold ls`; --even-held forgets them too",
+            f"{_some_are(choice.held, choice)} held: nothing was deleted",
+            hint="`edge-store retention hold ls`; --even-held forgets what is held, too",
         )
     if not flags["yes"]:
         if not sys.stdin.isatty():
             raise click.UsageError("there is no terminal to ask: give --yes, or --dry-run")
-        counts = ", ".join(f"{number} {what}" for what, number in said.items() if number)
-        click.confirm(f"Forget {counts}?", abort=True, err=True)
+        click.confirm(f"Forget {_counts_text(said)}?", abort=True, err=True)
 
     def carry_out(make: Any) -> None:
         made = _changes(choice, spans, lines)
@@ -118,6 +115,25 @@ def forget_chosen(settings: "Config", who: "Who", flags: Mapping[str, bool]) -> 
         write_json({**said, "dry_run": False, "remains": remains}, sys.stdout)
 
     changes(settings, carry_out)
+
+
+def _some_are(some: Sequence[str], choice: "Choice") -> str:
+    """As 2 of the 9 results chosen, the first of them 0190…, are."""
+    of = len(choice.results)
+    if of == 1:
+        return f"the result {some[0]} is"
+    if len(some) == 1:
+        return f"1 of the {of} results chosen, {some[0]}, is"
+    return f"{len(some)} of the {of} results chosen, the first of them {some[0]}, are"
+
+
+def _counts_text(counts: Mapping[str, int]) -> str:
+    """As 1 result, 2 responses, 1 pinned."""
+    return ", ".join(
+        f"{number} {what.removesuffix('s') if number == 1 else what}"
+        for what, number in counts.items()
+        if number
+    )
 
 
 def _choose(settings: "Config", who: "Who") -> "tuple[Choice, list[Span], list[Line]]":

@@ -23,6 +23,7 @@ config_option = click.option("--config", help="The box's edge-store.toml, or its
 @click.option("--dry-run", is_flag=True, help="Count, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--even-pinned", is_flag=True, help="Results that are pinned, too.")
+@click.option("--even-held", is_flag=True, help="Results that are held (`retention hold`), too.")
 @click.option(
     "--timeout", type=POSITIVE, default=600.0, show_default=True,
     help="Most seconds for the choice.",
@@ -31,8 +32,8 @@ config_option = click.option("--config", help="The box's edge-store.toml, or its
 def rm(ids: tuple[str, ...], config: str | None, timeout: float, **chosen: Any) -> None:
     """Delete results for good, with all that holds their text: as `edge-store forget` does.
 
-    Give ids or their beginnings, or the options that select. Where one of them is pinned, nothing
-    is deleted.
+    Give ids or their beginnings, or the options that select. Where one of them is pinned or held,
+    nothing is deleted.
 
     \b
     Example:
@@ -43,7 +44,7 @@ def rm(ids: tuple[str, ...], config: str | None, timeout: float, **chosen: Any) 
     from edge_store.config import load
     from edge_store.forget.choice import Who
 
-    flags = {name: chosen.pop(name) for name in ("dry_run", "yes", "even_pinned")}
+    flags = {name: chosen.pop(name) for name in ("dry_run", "yes", "even_pinned", "even_held")}
     selection = selection_of(chosen)
     if bool(ids) == bool(selection.values):
         raise click.UsageError("give ids, or options that select: one of them")

@@ -137,7 +137,8 @@ def _head(recorded: "Recorded", *, is_pinned: bool) -> "Iterator[str]":
     if result.ttft_ms is not None:
         times.append(f"first token after {result.ttft_ms:.1f}")
     times.append(f"waited {result.queue_ms:.1f}")
-    tokens = tokens_text(result.input_tokens, result.output_tokens)
+    is_known = (result.input_tokens, result.output_tokens) != (None, None)
+    tokens = tokens_text(result.input_tokens, result.output_tokens) if is_known else "not known"
     more = [
         f"{count} {what}"
         for count, what in (

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edge_store.cli.logs_text import opened, printable, tokens_text
+from edge_store.cli.logs_text import one_line, opened, tokens_text
 from edge_store.cli.selecting import selection_of, selection_options
 from edge_store.cli.target import chosen_database, target_options
 
@@ -74,7 +74,7 @@ def _line(row: dict[str, Any]) -> str:
     status = row["error_type"] or row["status"]
     tokens = tokens_text(row["input_tokens"], row["output_tokens"])
     head = (
-        f"{row['created_at'][11:23]} {row['id']} {row['model'] or '-'} "
+        f"{row['created_at'][11:23]} {row['id']} {one_line(row['model']) or '-'} "
         f"{click.style(status, fg='red' if status != 'completed' else 'green')} "
         f"{tokens} {row['latency_ms']:.0f} ms "
     )
@@ -82,5 +82,5 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _cut(text: str | None) -> str:
-    folded = printable(" ".join((text or "").split()))
+    folded = one_line(text)
     return folded if len(folded) <= TEXT_CHARS else f"{folded[: TEXT_CHARS - 1]}…"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edge_store.query import QueryResult
     from edge_store.sqlite import Connection
 
-__all__ = ["ids_argument", "opened", "printable", "tabled", "tokens_text"]
+__all__ = ["ids_argument", "one_line", "opened", "printable", "tabled", "tokens_text"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,8 +47,15 @@ def printable(text: str) -> str:
     return UNSAFE.sub("�", text.replace("\r\n", "\n"))
 
 
+def one_line(text: str | None) -> str:
+    """The same without line breaks, which in a list would look like lines of ours."""
+    return printable(" ".join((text or "").split()))
+
+
 def tokens_text(given: int | None, made: int | None) -> str:
     """As 120+35; a dash for what is not known."""
+    if given is None and made is None:
+        return "-"
     return "+".join("-" if count is None else str(count) for count in (given, made))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_store.cli.interrupt import interruptible
+from edge_store.cli.logs_text import one_line
 from edge_store.cli.output import bytes_text, chosen_format, output_options, write_rows
 from edge_store.cli.selecting import selection_of, selection_options
 from edge_store.cli.target import chosen_database, target_options
@@ -123,19 +124,19 @@ def reindex(db: Path | None, config: str | None) -> None:
 def _reindex_box(path: Path, named: str | None) -> None:
     from edge_store.cli.change import alone, ask
     from edge_store.config import load
-    from edge_store.search.file import DropIndex, drop_for_rebuild, index_path
+    from edge_store.search.file import drop_index, index_path
     from edge_store.sqlite import open_reader
 
     config = load(named).config
-    if (dropped := ask(path, "POST", "/changes/search.drop", b"{}")) is not None:
+    if (dropped := ask(path, "POST", "/search/drop")) is not None:
         what = "the daemon makes it anew: edge_store_search_lag_rows in its metrics says how far"
         if not config.search.enabled:
             what = "it is not made anew, as search.enabled = false"
         click.echo(f"{bytes_text(dropped)} of search index were dropped; {what}")
         return
 
-    def work(connection: "Connection") -> None:
-        drop_for_rebuild(connection, DropIndex())
+    def work(_connection: "Connection") -> None:
+        drop_index(index_path(path))
         with closing(open_reader(path)) as reader:
             _make(index_path(path), reader)
 
@@ -214,10 +215,16 @@ def _write_one(found: "Found") -> None:
     """Two lines for a person, with what was found in bold."""
     from edge_store.search.snippets import Snippet, marked
 
-    # a model's text must not reach the terminal as an escape sequence
+    # no text of a model or a caller may reach the terminal as an escape sequence
     text = "".join(each if each.isprintable() else "�" for each in found.snippet.text)
     bold, plain = "\x1b[1m", "\x1b[0m"
-    head = (found.created_at, found.id, found.model or "", found.status, f"in the {found.place}")
+    head = (
+        found.created_at,
+        found.id,
+        one_line(found.model),
+        found.status,
+        f"in the {found.place}",
+    )
     click.echo(click.style("  ".join(head), dim=True))
     click.echo(f"  {marked(Snippet(text, found.snippet.spans), bold, plain)}")
 

@@ -27,7 +27,8 @@ FIRST_MS = 1000  # the newest window; each is GROWTH times as long as the one be
 GROWTH = 4
 BEFORE_ALL = -1  # SQLite sorts a number before every text
 PROMPT_CHARS = 300
-TAIL_CHARS = 4000
+PROMPT_BYTES = 4 * PROMPT_CHARS  # of UTF-8: no fewer characters
+TAIL_BYTES = 8000
 USER = "\nuser: "  # before a turn, as the recorder writes a conversation down
 LINES_AT_ONCE = 500
 TIMEOUT_S = 30.0
@@ -85,8 +86,8 @@ def lines_of(connection: Connection, seqs: Sequence[int]) -> list[tuple[Any, ...
     """The line of each that is there, in the order of ``seqs``."""
     params = {
         "seqs": msgspec.json.encode(seqs).decode(),
-        "chars": PROMPT_CHARS,
-        "tail": TAIL_CHARS,
+        "bytes": PROMPT_BYTES,
+        "tail": TAIL_BYTES,
     }
     found = run_query(
         connection, sql("log_lines"), params, rows_max=len(seqs) or 1, timeout_s=TIMEOUT_S
@@ -94,17 +95,27 @@ def lines_of(connection: Connection, seqs: Sequence[int]) -> list[tuple[Any, ...
     by_seq = {}
     for values in found.rows:
         row = dict(zip(found.columns, values, strict=True))
-        row["prompt"] = _last_turn(row["prompt"], row["prompt_end"])
+        row["prompt"] = _last_turn(_text(row["prompt"]), _text(row["prompt_end"]))
+        row["answer"] = _begun(_text(row["answer"]))
         by_seq[row["seq"]] = tuple(row[name] for name in COLUMNS)
     return [by_seq[seq] for seq in seqs if seq in by_seq]
 
 
 def _last_turn(begin: str | None, end: str | None) -> str | None:
     """What the user said last: of a conversation the beginning is the same in most."""
-    if begin is None or end is None:
+    if begin is None:
         return None
-    _, mark, turn = end.rpartition(USER)
-    return turn[:PROMPT_CHARS] if mark else begin
+    _, mark, turn = (end or "").rpartition(USER)
+    return _begun(turn if mark else begin)
+
+
+def _begun(text: str | None) -> str | None:
+    return None if text is None else text[:PROMPT_CHARS]
+
+
+def _text(data: bytes | None) -> str | None:
+    """Without the character that was cut at either end."""
+    return None if data is None else data.decode(errors="ignore")
 
 
 def _seqs(asking: Asking, selection: Selection, wanted: int) -> list[int]:

@@ -17,14 +17,12 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from edge_store.errors import StoreError
-from edge_store.result import Record
 from edge_store.sql import sql, sql_of
 from edge_store.sqlite import Connection, driver, translated
 
 __all__ = [
-    "DropIndex", "IndexBroken", "Position", "drop_for_rebuild", "drop_index", "extent",
-    "index_bytes", "index_of_copy", "index_path", "is_of", "open_index", "position_of",
-    "transaction", "usable",
+    "IndexBroken", "Position", "drop_index", "extent", "index_bytes", "index_of_copy",
+    "index_path", "is_of", "open_index", "position_of", "take_index_away", "transaction", "usable",
 ]  # fmt: skip
 
 NAME = "search.db"  # recorder/disk.py drops it by this name
@@ -72,6 +70,13 @@ def drop_index(path: Path) -> None:
     """Nothing is left of it."""
     for end in ("", "-wal", "-shm"):
         path.with_name(path.name + end).unlink(missing_ok=True)
+
+
+def take_index_away(path: Path) -> None:
+    """Whoever follows the results drops the rest of it when it has closed what it had open, and
+    makes another: one step, so that no other one's WAL can be taken with it.
+    """
+    path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -195,20 +200,3 @@ def transaction(connection: Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute(sql("rollback"))
         raise
-
-
-class DropIndex(Record, frozen=True, kw_only=True):
-    """That the search index be made anew."""
-
-
-def drop_for_rebuild(connection: Connection, _params: DropIndex) -> int:
-    """Drop the index of the box that ``connection`` writes: the daemon makes it anew. Returns its
-    bytes. Runs in the writer's turn, but writes nothing there.
-    """
-    (file,) = (
-        file for _, name, file in connection.execute("PRAGMA database_list") if name == "main"
-    )
-    path = index_path(Path(file))
-    size = index_bytes(path)
-    drop_index(path)
-    return size

@@ -78,7 +78,7 @@ async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: C
     place = Place(path)
     deleted_at = 0.0
     while not around.commits.is_over:
-        if place.is_left:  # a low disk has taken it, or somebody has
+        if _is_gone(place, path):
             return
         if around.is_crowded():
             await asyncio.sleep(GATHER_S)
@@ -101,6 +101,11 @@ async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: C
             async with asyncio.timeout(LOOK_S):
                 await around.commits.past(done.seq)
         await asyncio.sleep(GATHER_S)
+
+
+def _is_gone(place: Place, path: Path) -> bool:
+    """Whether a low disk has taken it, or somebody has; be it before it was looked at."""
+    return place.is_left or not path.exists()
 
 
 def _cleaned(connection: Connection, reader: Connection) -> tuple[float, bool]:

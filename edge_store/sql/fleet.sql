@@ -7,6 +7,9 @@ WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER B
 -- name: select_columns
 SELECT name, type, dflt_value FROM pragma_table_info(:relation, :database) ORDER BY cid
 
+-- name: select_functions
+SELECT DISTINCT name FROM pragma_function_list ORDER BY name
+
 -- name: attach_box
 ATTACH DATABASE :source AS box
 

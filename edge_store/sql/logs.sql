@@ -47,8 +47,11 @@ SELECT
     r.tenant, r.user_id, r.error_type,
     coalesce((SELECT a.value FROM annotations AS a WHERE a.id = r.id AND a.kind = 'pin'
               ORDER BY a.annotation_id DESC LIMIT 1), 'false') NOT IN ('false', 'null') AS pinned,
-    substr(q.input_text, 1, :chars) AS prompt, substr(q.input_text, -:tail) AS prompt_end,
-    (SELECT substr(coalesce(nullif(o.output_text, ''), o.tool_calls, o.reasoning), 1, :chars)
+    -- bytes: of a text, substr() ends at the first NUL; of an empty BLOB it is NULL
+    CAST(coalesce(substr(CAST(q.input_text AS BLOB), 1, :bytes), q.input_text) AS BLOB) AS prompt,
+    substr(CAST(q.input_text AS BLOB), -:tail) AS prompt_end,
+    (SELECT substr(
+        CAST(coalesce(nullif(o.output_text, ''), o.tool_calls, o.reasoning) AS BLOB), 1, :bytes)
      FROM outputs AS o WHERE o.seq = r.seq AND o.choice_index = 0) AS answer
 FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq
 WHERE r.seq IN (SELECT value FROM json_each(:seqs))

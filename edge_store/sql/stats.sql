@@ -1,9 +1,9 @@
 -- What a box did, in one row per model, hour, day, tenant or status (stats.py). `:condition` is put in
 -- as text: it is a selection's (selection.py). Each reads results by the index that has a model
--- before its hours, so that hours bound what is read; `models` are all, a step in the index each, and
--- at last NULL, which is that of what names none.
+-- before its hours, so that hours bound what is read; `:models` are all of stats_models, as JSON: a step
+-- in the index each, and at last NULL, which is that of what names none.
 
--- name: stats_counts
+-- name: stats_models
 WITH RECURSIVE models (model) AS (
     SELECT min(coalesce(r.response_model, r.request_model))
     FROM results AS r INDEXED BY results_by_model_and_hour WHERE r.operation <> 'prefix_cache'
@@ -14,6 +14,9 @@ WITH RECURSIVE models (model) AS (
         WHERE r.operation <> 'prefix_cache'
             AND coalesce(r.response_model, r.request_model) > m.model)
     FROM models AS m WHERE m.model IS NOT NULL)
+SELECT model FROM models
+
+-- name: stats_counts
 SELECT
     CASE :by
         WHEN 'model' THEN coalesce(r.response_model, r.request_model)
@@ -26,24 +29,14 @@ SELECT
     count(*) FILTER (WHERE r.status = 'completed') AS completed,
     sum(r.input_tokens) AS input_tokens, sum(r.output_tokens) AS output_tokens,
     sum(r.cached_tokens) AS cached_tokens, count(r.ttft_ms) AS streamed
-FROM models AS m
+FROM json_each(:models) AS m
 CROSS JOIN results AS r INDEXED BY results_by_model_and_hour
-    ON coalesce(r.response_model, r.request_model) IS m.model
+    ON coalesce(r.response_model, r.request_model) IS m.value
 WHERE r.operation <> 'prefix_cache'
     AND r.created_at / 3600000 BETWEEN :hour_first AND :hour_last AND (:condition)
 GROUP BY 1 ORDER BY 1
 
 -- name: stats_times
-WITH RECURSIVE models (model) AS (
-    SELECT min(coalesce(r.response_model, r.request_model))
-    FROM results AS r INDEXED BY results_by_model_and_hour WHERE r.operation <> 'prefix_cache'
-    UNION ALL
-    SELECT (
-        SELECT min(coalesce(r.response_model, r.request_model))
-        FROM results AS r INDEXED BY results_by_model_and_hour
-        WHERE r.operation <> 'prefix_cache'
-            AND coalesce(r.response_model, r.request_model) > m.model)
-    FROM models AS m WHERE m.model IS NOT NULL)
 SELECT
     CASE :by
         WHEN 'model' THEN coalesce(r.response_model, r.request_model)
@@ -53,26 +46,16 @@ SELECT
         WHEN 'status' THEN r.status
     END AS key,
     CASE :measure WHEN 'latency_ms' THEN r.latency_ms WHEN 'ttft_ms' THEN r.ttft_ms ELSE r.queue_ms END AS ms
-FROM models AS m
+FROM json_each(:models) AS m
 CROSS JOIN results AS r INDEXED BY results_by_model_and_hour
-    ON coalesce(r.response_model, r.request_model) IS m.model
+    ON coalesce(r.response_model, r.request_model) IS m.value
 WHERE r.operation <> 'prefix_cache'
     AND r.created_at / 3600000 BETWEEN :hour_first AND :hour_last AND (:condition)
     AND (:measure <> 'ttft_ms' OR r.ttft_ms IS NOT NULL)
 ORDER BY 1, 2
 
 -- name: stats_json_states
-WITH RECURSIVE models (model) AS (
-    SELECT min(coalesce(r.response_model, r.request_model))
-    FROM results AS r INDEXED BY results_by_model_and_hour WHERE r.operation <> 'prefix_cache'
-    UNION ALL
-    SELECT (
-        SELECT min(coalesce(r.response_model, r.request_model))
-        FROM results AS r INDEXED BY results_by_model_and_hour
-        WHERE r.operation <> 'prefix_cache'
-            AND coalesce(r.response_model, r.request_model) > m.model)
-    FROM models AS m WHERE m.model IS NOT NULL),
-states (key, json_state) AS (
+WITH states (key, json_state) AS (
     SELECT
         CASE :by
             WHEN 'model' THEN coalesce(r.response_model, r.request_model)
@@ -85,9 +68,9 @@ states (key, json_state) AS (
             SELECT n.json_state FROM repairs AS n
             WHERE n.id = r.id AND n.choice_index = o.choice_index
             ORDER BY n.repair_id DESC LIMIT 1), o.json_state)
-    FROM models AS m
+    FROM json_each(:models) AS m
     CROSS JOIN results AS r INDEXED BY results_by_model_and_hour
-        ON coalesce(r.response_model, r.request_model) IS m.model
+        ON coalesce(r.response_model, r.request_model) IS m.value
     CROSS JOIN outputs AS o ON o.seq = r.seq
     WHERE r.operation <> 'prefix_cache'
         AND r.created_at / 3600000 BETWEEN :hour_first AND :hour_last

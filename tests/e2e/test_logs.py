@@ -146,15 +146,20 @@ def test_a_stored_request_is_sent_again_and_compared(box: Box) -> None:
 
 def test_a_pinned_result_survives_what_deletes(box: Box) -> None:
     with box.serve() as daemon:
-        kept, _ = asked(daemon, "keep"), asked(daemon, "other", user="u")
+        kept, other = asked(daemon, "keep"), asked(daemon, "other", user="u")
         assert run(box, "pin", kept[:20]).stdout == "1 pinned\n"
         for refused in (
             run(box, "rm", "--model", "demo", "--yes"),
             box.run("forget", "--where", "1", "--yes", "--config", str(box.directory)),
         ):
             assert refused.returncode == 1
-            assert "1 of 2 results are pinned" in refused.stderr
-        assert run(box, "rm", "--not-pinned", "--yes").returncode == 0
+            assert f"1 of the 2 results chosen, {kept}, is pinned" in refused.stderr
+        hold = ("retention", "hold", "add", "case", "--user", "u")
+        assert box.run(*hold, "--config", str(box.directory)).returncode == 0
+        refused = run(box, "rm", "--not-pinned", "--yes")
+        assert refused.returncode == 1
+        assert f"the result {other} is held: nothing was deleted" in refused.stderr
+        assert run(box, "rm", "--not-pinned", "--even-held", "--yes").returncode == 0
         assert box.rows("SELECT id FROM results") == [(kept,)]
 
 

@@ -137,9 +137,9 @@ def test_a_low_disk_drops_the_index_and_it_comes_back(box: Box) -> None:
         assert len(search(box, "sphinx OR quartz", "--in", "prompt")) == 2
 
 
-def a_copy(folder: Path, prompt: str) -> Path:
+def a_copy(folder: Path, prompt: str, **changes: str) -> Path:
     searched = Searched(folder)
-    searched.add(prompt)
+    searched.add(prompt, **changes)
     searched.close()
     drop_index(searched.index_path)
     return searched.path.rename(folder / "box-7.db")
@@ -161,10 +161,11 @@ def test_a_copy_is_read_through_or_indexed_beside_it(tmp_path: Path) -> None:
 
 
 def test_on_a_terminal_what_was_found_is_bold(tmp_path: Path) -> None:
-    copy = a_copy(tmp_path, "a sphinx \x1b[31mof quartz")
+    copy = a_copy(tmp_path, "a sphinx \x1b[31mof quartz", response_model="m\x1b[2J\nm")
     code, shown = on_terminal(
         [*COMMAND, "search", "sphinx", "--db", str(copy)],
         Box(tmp_path).environ,
     )
     assert code == 0
     assert "a \x1b[1msphinx\x1b[0m �[31mof quartz" in shown
+    assert "  m�[2J m  completed" in shown

@@ -152,7 +152,13 @@ def test_fail_empty_exits_3_only_without_rows(files: list[Path]) -> None:
         ("select zzzzzz from device", "device has only, device_id"),
         ("select * from generation", "did you mean generations? the views: boot_extents, generat"),
         ("select * from zzzzzz", "the views: boot_extents, generations"),
-        ("selec 1", "lists tables and views"),
+        ("selec 1", "did you mean select?"),
+        ("select * form results", "did you mean from?"),
+        ("generation", "all of generations is asked by its name behind: select * from; a saved"),
+        ("select (1", "not closed"),
+        ("select 'failed", "not closed"),
+        ("select strtime('%Y')", "did you mean strftime()?"),
+        ("select zzzzzz()", "pragma_function_list"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_right_one(
@@ -161,6 +167,15 @@ def test_a_wrong_name_is_answered_with_the_right_one(
     done = ask(statement, "--db", files[0])
     assert isinstance(done.exception, QueryRefused)
     assert hint in done.exception.hint
+
+
+def test_where_sqlite_says_it_all_there_is_no_hint(files: list[Path]) -> None:
+    done = ask("select seq from results join outputs", "--db", files[0])
+    assert isinstance(done.exception, QueryRefused)
+    assert (str(done.exception), done.exception.hint) == (
+        "the query failed: ambiguous column name: seq",
+        "",
+    )
 
 
 def test_who_takes_the_rows_slowly_does_not_use_up_the_time(files: list[Path]) -> None:

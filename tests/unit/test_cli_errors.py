@@ -111,6 +111,13 @@ def test_compressed_backup_says_what_unpacks_it(tmp_path: Path) -> None:
     assert "edge-store restore FILE --to" in done.exception.hint
 
 
+def test_a_folder_where_a_file_is_asked_says_what_asks_a_box(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["logs", "ls", "--db", str(tmp_path)])
+    assert isinstance(done.exception, NotAnEdgeStoreFile)
+    assert str(done.exception) == f"{tmp_path} is a folder, and no database"
+    assert "--config FOLDER" in done.exception.hint
+
+
 def test_one_of_several_files_that_is_not_there_is_told_as_one_alone_is(tmp_path: Path) -> None:
     new_database(tmp_path / "results.db")
     files = ["--db", str(tmp_path / "results.db"), "--db", str(tmp_path / "absent.db")]

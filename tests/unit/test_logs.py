@@ -132,6 +132,26 @@ def test_a_conversation_is_listed_by_what_was_said_last(connection: Connection) 
     assert column(newest(connection, EVERYTHING, 5).rows, "prompt") == ["hello", "and two?"]
 
 
+@pytest.mark.parametrize(
+    ("asked_for", "answer", "listed"),
+    [
+        ("system: s\0\nuser: one\0two", "said\0more", ("one\0two", "said\0more")),
+        ("\0", "\0", ("\0", "\0")),
+        ("é" * 500, "漢" * 500, ("é" * 300, "漢" * 300)),
+        ("🎉" * 4000 + "\nuser: ja", "🎉" * 299 + "ab", ("ja", "🎉" * 299 + "a")),
+        ("", "", ("", None)),
+    ],
+)
+def test_a_line_has_whole_characters_and_what_is_behind_a_nul(
+    connection: Connection, asked_for: str, answer: str, listed: tuple[str, str | None]
+) -> None:
+    content = Content(input_text=asked_for, request_body=b"{}", response_body=b"{}")
+    outputs = (Output(choice_index=0, output_text=answer),)
+    store(connection, make_result(1, content=content, outputs=outputs))
+    rows = newest(connection, EVERYTHING, 1).rows
+    assert (column(rows, "prompt"), column(rows, "answer")) == ([listed[0]], [listed[1]])
+
+
 def ids(*texts: str) -> list[Result]:
     return [make_result(n, id=ResultId(text)) for n, text in enumerate(texts, 1)]
 
@@ -232,8 +252,11 @@ def test_what_a_model_wrote_does_not_reach_a_terminal_as_an_escape(
 ) -> None:
     evil = "\x1b]0;owned\x07 and \x1b[2J"
     outputs = (Output(choice_index=0, output_text=evil, reasoning=evil),)
-    messages = [{"role": "user", "content": evil}]
-    store(connection, make_result(1, outputs=outputs, content=asked(messages=messages)))
+    content = asked(messages=[{"role": "user", "content": evil}])
+    result = make_result(
+        1, outputs=outputs, content=content, response_model=f"{evil}\n12:00 a line of ours"
+    )
+    store(connection, result)
     command = f"{sys.executable} -m edge_store logs"
     code, shown = on_terminal(
         ["sh", "-c", f"{command} show 01 --db $0 && {command} tail --db $0",
@@ -242,7 +265,8 @@ def test_what_a_model_wrote_does_not_reach_a_terminal_as_an_escape(
         columns=120,
     )  # fmt: skip
     assert code == 0, shown
-    assert shown.count("owned") == 4
+    assert shown.count("owned") == 6
+    assert "\n12:00" not in shown.partition("receipt")[2], "a list has a line for each"
     assert "\x1b]" not in shown
     assert "\x1b[2J" not in shown
 

@@ -115,6 +115,8 @@ def test_raw_blob_is_its_bytes(database: Path) -> None:
     ("options", "message"),
     [
         (["--json", "--raw", "a"], "give one of"),
+        (["--csv", "--json"], "give one of --csv, --json"),
+        (["--table", "--nl", "--table"], "give one of --table, --nl"),
         (["--fmt", "psql", "--parquet", "x"], "give one of"),
         (["--csv", "--arrays"], "--arrays goes with"),
         (["--table", "--json-cols"], "--json-cols goes with"),

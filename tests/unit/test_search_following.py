@@ -18,8 +18,9 @@ from edge_store.recorder.commits import Commits
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.disk import Disk
 from edge_store.search import find, following
-from edge_store.search.file import drop_index, index_bytes, open_index
+from edge_store.search.file import drop_index, index_bytes, open_index, take_index_away
 from edge_store.search.following import follow
+from edge_store.sqlite import Connection
 
 RESERVE = 1000
 DEADLINE_S = 20.0
@@ -150,13 +151,32 @@ def _open_files(path: Path) -> list[str]:
     return [link for link in links if link.startswith(str(path))]
 
 
+@pytest.mark.parametrize("drop", [drop_index, take_index_away])
 async def test_an_index_that_somebody_deletes_is_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drop: Callable[[Path], object]
 ) -> None:
     async with followed(tmp_path, monkeypatch) as run:
         seq = run.add("toner")
         await until(lambda: run.found("toner") == [seq])
-        drop_index(run.box.index_path)
+        drop(run.box.index_path)
+        await until(lambda: run.found("toner") == [seq])
+
+
+async def test_an_index_that_is_taken_away_while_it_is_opened_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = [True]
+
+    def taken(path: Path, reader: Connection) -> Connection:
+        connection = open_index(path, reader)
+        if first:
+            take_index_away(path)
+            first.clear()
+        return connection
+
+    monkeypatch.setattr(following, "open_index", taken)
+    async with followed(tmp_path, monkeypatch) as run:
+        seq = run.add("toner")
         await until(lambda: run.found("toner") == [seq])
 
 

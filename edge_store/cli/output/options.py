@@ -50,14 +50,24 @@ def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
     context.meta.setdefault(KEPT, {})[option.name] = value
 
 
+def _choose(context: click.Context, option: click.Parameter, is_given: bool) -> None:  # noqa: FBT001  (click's)
+    """Set ``fmt``. Of options with one destination the last would win, and nobody be told."""
+    name = option.opts[0].removeprefix("--")
+    chosen = context.params.setdefault("fmt", None)
+    if is_given and chosen is not None:
+        raise click.UsageError(f"give one of --{chosen}, --{name}")
+    if is_given:
+        context.params["fmt"] = name
+
+
 def output_options(command: F) -> F:
     """Add ``--nl --csv --tsv --table --vertical --json``, which set ``fmt``, and what goes with
     them.
     """
     for name, text in FORMATS.items():
-        command = click.option(f"--{name}", "fmt", flag_value=name, default=None, help=text)(
-            command
-        )
+        command = click.option(
+            f"--{name}", f"as_{name}", is_flag=True, callback=_choose, expose_value=False, help=text
+        )(command)
     for option in (
         click.option(
             "--fmt", "tabulate", metavar="NAME", type=click.Choice(TABULATE),
