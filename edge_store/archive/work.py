@@ -16,7 +16,7 @@ from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader, translated
 
 __all__ = [
-    "Job", "Rewrite", "Write", "Written", "carry_out", "checked", "count_checked", "names_unknown",
+    "Job", "Rewrite", "Write", "Written", "carry_out", "checked", "names_unknown", "read_current",
     "read_file",
 ]  # fmt: skip
 
@@ -127,23 +127,23 @@ def read_file(store: ArchiveStore, archive: Archived) -> list[Packed]:
     return checked(store, archive.file, archive.what, archive.sha256, expand(archive.seqs))
 
 
-def count_checked(store: ArchiveStore, connection: Connection, archive: Archived) -> int:
-    """How many rows its file has, checked; where ``forget`` has written it anew meanwhile, the new
-    one's, and where it has emptied it, none.
+def read_current(store: ArchiveStore, connection: Connection, archive: Archived) -> list[Packed]:
+    """Its rows, checked; where ``forget`` has written it anew meanwhile, the new one's, and none
+    where it has emptied it. ``connection`` is in no transaction.
 
     Raises:
         ArchiveFailed: it is not there, or not as it was written.
     """
     try:
-        return len(read_file(store, archive)) if archive.rows else 0
+        return read_file(store, archive) if archive.rows else []
     except ArchiveFailed:
         now = {each.archive_no: each for each in read_archives(connection) if each.rows}
         new = now.get(archive.archive_no)
         if new is None:
-            return 0
+            return []
         if new.file == archive.file:
             raise
-        return count_checked(store, connection, new)
+        return read_current(store, connection, new)
 
 
 def names_unknown(store: ArchiveStore, connection: Connection, device: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import pytest
 from support.records import make_result
 from support.retaining import DAY_MS, IMAGE, Box, stored_rows
 
-from edge_store.archive import child
+from edge_store.archive import child, loading
+from edge_store.archive.checking import check_archive
 from edge_store.archive.forgetting import ForgetArchived, find_archived
 from edge_store.archive.ledger import read_archives
 from edge_store.archive.loading import restore, scratch, together
@@ -21,19 +22,20 @@ from edge_store.archive.work import (
     Job,
     Written,
     carry_out,
-    count_checked,
     names_unknown,
+    read_current,
     read_file,
 )
 from edge_store.chain import verify_chain
 from edge_store.clock import now_ms
-from edge_store.errors import ArchiveFailed
+from edge_store.errors import ArchiveFailed, NotFound
 from edge_store.forget.choice import Who, choose, with_moved
 from edge_store.query import run_query
 from edge_store.receipt import State, read_receipt
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.deletions import Reason, delete_results
-from edge_store.result import Content, Output
+from edge_store.result import Content, Output, Status
+from edge_store.selection import Selection
 from edge_store.sqlite import open_reader
 
 AGES = (9, 9, 8, 3, 2, 1)
@@ -218,11 +220,11 @@ def test_file_that_forget_writes_anew_meanwhile_is_no_fault(box: Box) -> None:
     before = read_archives(box.connection)
     box.make("archive.forget", _forget([1, 3]))
     box.put_away()
-    assert sum(count_checked(store, box.connection, each) for each in before) == 1
+    assert sum(len(read_current(store, box.connection, each)) for each in before) == 1
     (name,) = files_of(box)
     (box.archive / name).unlink()
     with pytest.raises(ArchiveFailed, match="is not in the archive"):
-        [count_checked(store, box.connection, each) for each in before]
+        [read_current(store, box.connection, each) for each in before]
 
 
 def test_result_that_was_changed_in_the_database_stays_there(box: Box) -> None:
@@ -373,6 +375,45 @@ def test_what_the_archives_process_did_not_foresee_is_told_without_its_words(
     child.main()
     answer = msgspec.json.decode(said.getvalue(), type=child.Answer)
     assert answer.error == "the archive's process met RuntimeError in unforeseen"
+
+
+def test_store_that_is_away_is_asked_once_and_named(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.put_away(keep_days=5)
+    told: list[str] = []
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    away = ArchiveStore("s3://gone/x?endpoint=http://127.0.0.1:1&region=us-east-1")
+    with pytest.raises(ArchiveFailed, match=r"the archive s3://gone/x"):
+        check_archive(away, box.connection, "box-test", told.append)
+    empty = ArchiveStore(str(box.archive.with_name("empty")))
+    with pytest.raises(
+        ArchiveFailed, match=r"none of its 2 files is in the archive file://.*empty"
+    ):
+        check_archive(empty, box.connection, "box-test", told.append)
+    assert told == []
+
+
+def test_store_that_goes_away_meanwhile_ends_the_check(box: Box) -> None:
+    box.put_away(keep_days=5)
+    told: list[str] = []
+    asked_for: list[str] = []
+
+    class Leaving(ArchiveStore):
+        def get(self, name: str) -> bytes | None:
+            asked_for.append(name)
+            raise ArchiveFailed(f"the archive {self} does not answer")
+
+    with pytest.raises(ArchiveFailed, match="does not answer"):
+        check_archive(Leaving(str(box.archive)), box.connection, "box-test", told.append)
+    assert (told, len(asked_for)) == ([], 2)
+    files = files_of(box)
+    (box.archive / files[0]).unlink()
+    store = ArchiveStore(str(box.archive))
+    checked = check_archive(store, box.connection, "box-test", told.append)
+    assert (checked.files, checked.bad, checked.rows) == (2, 1, 1)
+    assert files[0] in told[0]
 
 
 def test_folder_that_cannot_be_written_deletes_nothing(box: Box) -> None:
