@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edge_store.config import Config
+    from edge_store.selection import Selection
     from edge_store.sqlite import Connection
 
 __all__ = ["archive", "beside_archive"]
@@ -41,12 +42,17 @@ def archive() -> None:
 
 
 @contextmanager
-def beside_archive(config: str | None) -> "Iterator[Connection]":
-    """A reader of the box's results, live and archived; see ``archive.loading.together``."""
+def beside_archive(
+    config: str | None, selection: "Selection", statement: str
+) -> "Iterator[Connection]":
+    """A reader of the box's results, live and archived; see ``archive.loading.together``. Files of
+    what ended before ``selection.since`` are not looked at.
+    """
     from edge_store.archive.loading import together
 
     settings = _settings(config)
-    with together(Path(settings.store.path), settings.retention.archive) as connection:
+    path, url = Path(settings.store.path), settings.retention.archive
+    with together(path, url, (selection.since, None), selection, statement) as connection:
         yield connection
 
 

@@ -128,6 +128,137 @@ def test_live_and_archived_results_answer_together(box: Box) -> None:
         assert asked(both) == [(4, 4)]
 
 
+SUMS = "SELECT count(*), count(input_text), count(DISTINCT id) FROM generations"
+
+
+def asked(connection: Any, statement: str = SUMS) -> Any:
+    return run_query(connection, statement, rows_max=9, timeout_s=9).rows
+
+
+def once(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Let something happen when the first file of the archive is about to be read."""
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(loading, "read_current", read_current)
+        happens()
+        return read_current(*arguments)
+
+    monkeypatch.setattr(loading, "read_current", meanwhile)
+
+
+def test_file_that_forget_replaces_while_it_is_asked_for_is_answered_from_the_new_one(
+    box: Box, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def forget() -> None:
+        box.make("archive.forget", _forget([1, 3]))
+        box.put_away()
+
+    box.put_away(keep_days=5)
+    once(monkeypatch, forget)
+    with together(box.path, str(box.archive)) as both:
+        assert asked(both) == [(4, 4, 4)]
+    once(monkeypatch, lambda: box.make("archive.forget", _forget([2])))
+    with pytest.raises(NotFound):
+        restore(box.path, str(box.archive), tmp_path / "old.db", (None, None))
+
+
+def test_result_that_is_archived_meanwhile_is_there_once(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.put_away(keep_days=8.5)
+    once(monkeypatch, lambda: box.put_away(keep_days=2.5))
+    with together(box.path, str(box.archive)) as both:
+        assert asked(both) == [(6, 6, 6)]
+        box.put_away(keep_days=1.5)
+        assert asked(both) == [(6, 6, 6)], "it is one moment"
+    once(monkeypatch, lambda: box.put_away(content_days=0.5))
+    with together(box.path, str(box.archive)) as both:
+        assert asked(both) == [(6, 6, 6)]
+
+
+def test_newest_that_was_said_of_a_result_counts_where_two_files_have_it(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(name: str, params: Any) -> Any:
+        if name == "retention.delete" and 2 in params.seqs:
+            _say(box, 2)
+        return box.make(name, params)
+
+    assert box.put_away(keep_days=5, make=make).kept == 1
+    once(monkeypatch, lambda: box.put_away(keep_days=5))
+    with together(box.path, str(box.archive)) as both:
+        assert asked(both) == [(6, 6, 6)]
+        assert asked(both, "SELECT count(*) FROM annotations") == [(1,)]
+
+
+def _say(box: Box, seq: int) -> None:
+    statement = "INSERT INTO annotations (at, id, kind, value) VALUES (?, ?, 'metadata', '{}')"
+    box.connection.execute(statement, (now_ms(), box.id_of(seq)))
+
+
+@pytest.mark.parametrize("what", ["keep_days", "content_days"])
+def test_what_is_in_a_file_and_not_deleted_yet_is_there_once(box: Box, what: str) -> None:
+    def make(name: str, params: Any) -> Any:
+        if name == "retention.delete":
+            raise KeyboardInterrupt
+        return box.make(name, params)
+
+    with pytest.raises(KeyboardInterrupt):
+        box.put_away(make=make, **{what: 5})
+    with together(box.path, str(box.archive)) as both:
+        assert asked(both) == [(6, 6, 6)]
+        assert asked(both, "SELECT count(*) FROM requests") == [(6,)]
+
+
+def test_numbers_of_repairs_and_images_are_those_of_one_result(tmp_path: Path) -> None:
+    box = Box(tmp_path, [])
+    odd_result(box)
+    box.add([9, 1])
+    body = box.connection.execute("SELECT sha256 FROM blobs").fetchone()
+
+    def repair(seq: int) -> None:
+        box.connection.execute(
+            "INSERT INTO repairs (at, id, choice_index, output_json, json_state, repairer) "
+            "VALUES (0, ?, 0, ?, 'repaired', 'r')",
+            (box.id_of(seq), str(seq)),
+        )
+
+    repair(2)
+    box.put_away(keep_days=5)
+    box.connection.execute("DELETE FROM sqlite_sequence WHERE name = 'repairs'")
+    repair(3)  # under the number that the other one had
+    box.connection.execute("INSERT INTO blobs VALUES (?, 'image/png', x'00')", body)
+    with together(box.path, str(box.archive)) as both:
+        found = asked(both, "SELECT seq, output_json FROM generations ORDER BY seq")
+        assert found == [(1, None), (2, "2"), (3, "3")]
+        assert asked(both, "SELECT count(*) FROM blobs") == [(1,)]
+    box.close()
+
+
+def test_selection_narrows_live_and_archived_results_alike(tmp_path: Path) -> None:
+    box = Box(tmp_path, [9, 1], response_model="a")
+    box.add([8, 0.5], response_model="b", status=Status.FAILED)
+    box.put_away(keep_days=5)
+    since = now_ms() - round(8.5 * DAY_MS)
+
+    def seqs(statement: str, **fields: Any) -> list[int]:
+        chosen = Selection(**fields)
+        span = (chosen.since, None)
+        with together(box.path, str(box.archive), span, chosen, statement) as both:
+            return sorted(seq for (seq,) in asked(both, statement))
+
+    everything = "SELECT seq FROM results"
+    assert seqs(everything) == [1, 2, 3, 4]
+    assert seqs(everything, since=since) == [2, 3, 4]
+    assert seqs(everything, until=since) == [1]
+    assert seqs(everything, model="b") == [3, 4]
+    assert seqs("SELECT seq FROM generations", status=Status.COMPLETED) == [1, 2]
+    assert seqs("SELECT seq FROM outputs", model="a", since=since) == [2]
+    assert seqs("SELECT seq FROM requests", model="b") == [3, 4]
+    assert seqs("SELECT admitted FROM completeness", model="b") == [4], "it accounts for all"
+    box.close()
+
+
 def test_receipt_says_in_which_file_and_since_when(box: Box) -> None:
     name = box.id_of(1)
     box.put_away(keep_days=5)
