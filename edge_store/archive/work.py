@@ -6,6 +6,8 @@ import hashlib
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+
 from edge_store.archive.ledger import Archived, expand, ranges, read_archives
 from edge_store.archive.parquet import Packed, decode, encode, faults_of, pack
 from edge_store.archive.store import ArchiveStore
@@ -51,13 +53,15 @@ class Job(Record, frozen=True, kw_only=True):
 
 class Written(Record, frozen=True, kw_only=True):
     """A file that was read back and is what it should be. ``odd``: results that are not as they
-    were committed, and so are not in it.
+    were committed, and so are not in it. ``said``: the newest annotation and the newest repair by
+    then; what came later is not in it.
     """
 
     seqs: tuple[tuple[int, int], ...] = ()
     bytes: int = 0
     sha256: str = ""
     odd: tuple[int, ...] = ()
+    said: tuple[int, int] | None = None
 
 
 def carry_out(job: Job) -> Written:
@@ -82,6 +86,7 @@ def write(job: Write) -> Written:
     ):
         connection.execute(sql("begin_reading"))
         rows, odd = pack(connection, job.seqs)
+        annotation, repair = connection.execute(sql("select_newest_said")).fetchone()
     if job.what is What.CONTENT:
         rows = [row for row in rows if row["request_body"] is not None]
     seqs = [row["seq"] for row in rows]
@@ -89,7 +94,8 @@ def write(job: Write) -> Written:
         return Written(odd=tuple(odd))
     content = encode(job.what, rows)
     del rows
-    return _put(store, job.file, job.what, content, seqs, odd)
+    written = _put(store, job.file, job.what, content, seqs, odd)
+    return msgspec.structs.replace(written, said=(annotation, repair))
 
 
 def rewrite(job: Rewrite) -> Written:

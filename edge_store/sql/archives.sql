@@ -129,3 +129,7 @@ DELETE FROM requests WHERE seq IN (SELECT value FROM json_each(:keys))
 
 -- name: delete_old_blobs
 DELETE FROM blobs WHERE sha256 IN (SELECT value FROM json_each(:keys))
+
+-- name: select_newest_said
+SELECT coalesce((SELECT max(annotation_id) FROM annotations), 0),
+    coalesce((SELECT max(repair_id) FROM repairs), 0)

@@ -364,8 +364,9 @@ def test_result_that_was_changed_in_the_database_stays_there(box: Box) -> None:
     assert (done.odd, done.results, box.seqs()) == (1, 2, [2, 4, 5, 6])
 
 
+@pytest.mark.parametrize("off", [0, -DAY_MS, DAY_MS])
 def test_what_is_said_of_a_result_after_its_file_was_written_is_archived_too(
-    box: Box, tmp_path: Path
+    box: Box, tmp_path: Path, off: int
 ) -> None:
     def say(at: int) -> None:
         statement = "INSERT INTO annotations (at, id, kind, value) VALUES (?, ?, 'metadata', ?)"
@@ -373,7 +374,7 @@ def test_what_is_said_of_a_result_after_its_file_was_written_is_archived_too(
 
     def make(name: str, params: Any) -> Any:
         if name == "retention.delete" and 2 in params.seqs:
-            say(now_ms())
+            say(now_ms() + off)  # the clock may have been set meanwhile
         return box.make(name, params)
 
     say(now_ms() + DAY_MS)  # by a clock that was wrong: no reason to keep it for ever
