@@ -304,18 +304,23 @@ class Pass:
         self._make("archive.verified", checked)
         self._counts["files"] += 1
         self._counts["bytes"] += written.bytes
-        self._delete(what, expand(written.seqs), number)
+        self._delete(what, expand(written.seqs), number, written.said)
         if not self._stop.is_set():
             self._make("archive.end", Numbered(archive_no=number))
 
-    def _delete(self, what: What, seqs: Sequence[int], archive_no: int | None) -> None:
+    def _delete(
+        self,
+        what: What,
+        seqs: Sequence[int],
+        archive_no: int | None,
+        said: tuple[int, int] | None = None,
+    ) -> None:
         place = 0
         while place < len(seqs) and not self._stop.is_set():
             some = tuple(seqs[place : place + self._rows])
             place += len(some)
-            answer = self._make(
-                "retention.delete", DeleteOld(seqs=some, what=what, archive_no=archive_no)
-            )
+            params = DeleteOld(seqs=some, what=what, archive_no=archive_no, said=said)
+            answer = self._make("retention.delete", params)
             self._counts["results" if what is What.RESULT else "contents"] += answer["count"]
             self._counts["kept"] += answer["kept"]
             fits = self._rows * CHANGE_S / max(answer["took_s"], 1e-6)

@@ -45,6 +45,12 @@ WHERE q.seq > :after AND q.seq <= :upto ORDER BY q.seq LIMIT :rows
 SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count),
     (SELECT page_size FROM pragma_page_size)
 
+-- name: select_said_after
+SELECT r.seq FROM results AS r
+WHERE r.seq IN (SELECT value FROM json_each(:seqs)) AND (
+    EXISTS (SELECT 1 FROM annotations AS a WHERE a.id = r.id AND a.annotation_id > :annotation)
+    OR EXISTS (SELECT 1 FROM repairs AS p WHERE p.id = r.id AND p.repair_id > :repair))
+
 -- name: select_said_since
 -- What claims to be from the future is from before: of a clock that was wrong.
 SELECT r.seq FROM archives AS f CROSS JOIN results AS r
