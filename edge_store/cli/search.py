@@ -242,6 +242,12 @@ def _tell(answer: "Answer", path: Path, *, is_copy: bool, timeout: float) -> Non
             "not searched",
             err=True,
         )
+    if answer.is_cut:
+        click.echo(
+            "edge-store: more results may have it within words: as some have it as a word, only "
+            "the newest of those were looked at",
+            err=True,
+        )
     if answer.is_out_of_time:
         click.echo(
             f"edge-store: not all was searched within {timeout:g} s; narrow it, or raise --timeout",

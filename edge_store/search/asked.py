@@ -21,6 +21,7 @@ __all__ = [
     "Text",
     "holds",
     "inner_match",
+    "is_found_in_parts",
     "leaves",
     "parse",
     "parts_match",
@@ -87,11 +88,16 @@ class Text:
         """How often it has that. ``in_parts``: within words, too, if it is no shorter than what
         the trigrams tell apart.
         """
-        if leaf.is_code or (in_parts and len(leaf.text) >= TRIGRAM):
+        if leaf.is_code or (in_parts and is_found_in_parts(leaf)):
             return self.folded.count(leaf.text)
         if not leaf.words:
             return 0
         return self.words.count(f" {' '.join(leaf.words)}{'' if leaf.is_prefix else ' '}")
+
+
+def is_found_in_parts(leaf: Leaf) -> bool:
+    """Whether it may be found otherwise than as words: as it is written, or within words."""
+    return leaf.is_code or len(leaf.text) >= TRIGRAM
 
 
 def leaf_of(text: str, *, is_prefix: bool) -> Leaf | None:

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 
 __all__ = [
-    "FOLDS", "LETTERS", "NOT_IN_PARTS", "TOKEN", "chars_for_parts", "fold", "is_run_of_one",
+    "FOLDS", "NOT_IN_PARTS", "chars_for_parts", "fold", "is_letter", "is_run_of_one", "pieces_of",
     "words", "words_for_index",
 ]  # fmt: skip
 
@@ -44,6 +44,7 @@ MARKS = "".join(
 )
 LETTERS = rf"[^\W_{RUN}{SYMBOL}]"
 TOKEN = re.compile(rf"([{RUN}]+)|[{SYMBOL}]|{LETTERS}+(?:[{MARKS}]+{LETTERS}*)*")
+LETTER = re.compile(LETTERS)
 ASCII_TOKEN = re.compile(r"[a-z0-9]+")
 NOT_IN_PARTS = re.compile(rf"[{RUN}{SYMBOL}]+")
 
@@ -106,6 +107,20 @@ def words(folded: str, *, is_open: bool = False) -> Iterator[str]:
             yield run[n : n + 2]
         if not (is_open and len(run) > 1 and found.end() == len(folded)):
             yield run[-1]
+
+
+def pieces_of(folded: str) -> list[str]:
+    """Its words, and its runs as they are."""
+    if folded.isascii():
+        return ASCII_TOKEN.findall(folded)
+    return [found[0] for found in TOKEN.finditer(folded)]
+
+
+def is_letter(character: str) -> bool:
+    """Whether a word beside it would go on with it: a letter or a digit, but of no run."""
+    if character.isascii():
+        return character.isalnum()
+    return LETTER.match(character) is not None
 
 
 def words_for_index(folded: str) -> str:
