@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 
 from edge_store.search.asked import Leaf, is_found_in_parts
-from edge_store.search.words import NOT_IN_PARTS, is_letter, pieces_of
+from edge_store.search.words import begins_with_run, is_letter, pieces_of
 
 __all__ = ["Sought", "sought_of"]
 
@@ -25,8 +25,8 @@ class Sought:
         pieces = [leaf.text] if is_whole else pieces_of(leaf.text)
         self._first = pieces[0]
         self._rest = re.compile(_joined(pieces)) if len(pieces) > 1 else None
-        self._is_open_before = is_whole or _is_run(pieces[0])
-        self._is_open_behind = is_whole or leaf.is_prefix or _is_run(pieces[-1])
+        self._is_open_before = is_whole or begins_with_run(pieces[0])
+        self._is_open_behind = is_whole or leaf.is_prefix or begins_with_run(pieces[-1])
 
     def spans(self, folded: str) -> Iterator[tuple[int, int]]:
         """Beginnings and ends, in order; none within another."""
@@ -63,10 +63,6 @@ def sought_of(leaves: Sequence[Leaf], *, in_parts: bool) -> list[Sought]:
 def _joined(pieces: Sequence[str]) -> str:
     """What comes behind the first: between words there is something, beside a run there may be."""
     return "".join(
-        f"{GAP}{'*' if _is_run(last) or _is_run(piece) else '+'}{re.escape(piece)}"
+        f"{GAP}{'*' if begins_with_run(last) or begins_with_run(piece) else '+'}{re.escape(piece)}"
         for last, piece in pairwise(pieces)
     )
-
-
-def _is_run(piece: str) -> bool:
-    return NOT_IN_PARTS.match(piece) is not None
