@@ -196,6 +196,8 @@ def _write(answer: "Answer", fmt: str | None) -> None:
     from edge_store.search.snippets import marked
 
     if fmt is None and sys.stdout.isatty():
+        if not answer.found:
+            click.echo("edge-store: nothing was found", err=True)
         for found in answer.found:
             _write_one(found)
         return

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from edge_store.clock import utc_text
 from edge_store.errors import StoreError
 from edge_store.result import Record
 from edge_store.search.asked import (
@@ -343,7 +342,7 @@ class Finding:
         return Found(
             seq=hit.seq,
             id=id_,
-            created_at=utc_text(created_at),
+            created_at=created_at,
             model=model,
             status=status,
             tenant=tenant,
