@@ -50,9 +50,10 @@ class QueryGroup(click.Group):
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as exc:
-            if "extra argument" in exc.message:
-                exc.message += ": put all of the SQL between quotation marks"
-            raise
+            if "extra argument" not in exc.message:
+                raise
+            hint = "put all of the SQL between quotation marks"
+            raise click.UsageError(f"{exc.message}: {hint}", ctx) from None
 
     def _word_first(self, args: list[str]) -> list[str]:
         """As `ls --config BOX`, where `--config BOX ls` was written."""
