@@ -22,6 +22,7 @@ KEYWORDS = (
 )  # fmt: skip
 LISTED_MAX = 40
 LIKENESS = 0.6
+PART_LIKENESS = 0.8
 
 
 def what_may_help(connection: Connection, statement: str, message: str, listed: str) -> str:
@@ -89,9 +90,16 @@ def _of_columns(name: str, columns: dict[str, list[str]]) -> str | None:
 
 
 def _nearest(name: str, names: Iterable[str]) -> str | None:
+    """The name, or else that with a part, that is most like it: model for modell, request_model
+    where there is no model.
+    """
     by_lower = {each.lower(): each for each in names}
+    by_part = {part: each for each in reversed(by_lower) for part in each.split("_")}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=LIKENESS)
-    return by_lower[found[0]] if found else None
+    if found:
+        return by_lower[found[0]]
+    found = difflib.get_close_matches(name.lower(), by_part, n=1, cutoff=PART_LIKENESS)
+    return by_lower[by_part[found[0]]] if found else None
 
 
 def _list(names: list[str]) -> str:

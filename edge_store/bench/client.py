@@ -19,7 +19,7 @@ import uvloop
 
 from edge_store.bench.order import DRAIN_TIMEOUT_S, Mode, Order, Outcome, request_bytes
 
-__all__: list[str] = []
+__all__ = ["carry_out"]
 
 FAILURES_SHOWN = 3
 END_OF_CHUNKS = b"\r\n0\r\n\r\n"

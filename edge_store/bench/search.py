@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,12 +28,12 @@ from edge_store.recorder.commits import Commits
 from edge_store.recorder.disk import Disk
 from edge_store.result import Boot, Content, Result, Status
 from edge_store.search.asked import parse
-from edge_store.search.file import index_bytes, index_path, open_index, position_of
+from edge_store.search.file import IndexBroken, index_bytes, index_path, position_of
 from edge_store.search.find import Wanted, search
 from edge_store.search.following import follow
 from edge_store.search.index import catch_up
 from edge_store.selection import Selection
-from edge_store.sql import sql
+from edge_store.sql import sql, sql_of
 from edge_store.sqlite import open_reader
 
 __all__ = ["bench_search"]
@@ -48,6 +48,8 @@ WINDOWS, WINDOW_S, SETTLE_S = 8, 3.0, 1.0
 PROMPT_WORDS, ANSWER_WORDS = 80, 250  # some 2 KB
 VOCABULARY = 20_000
 SYLLABLES = tuple(first + "aeiou"[n % 5] for n, first in enumerate("bcdfghjklmnprstvwxyz"))
+HAN_FIRST, HAN_COUNT = 0x4E00, 3000
+HAN_CHARS, CLAUSE_CHARS = 700, 10
 MIXED = "東京の天気は晴れです🎉 std::vector<int> مرحبا "  # one in so many has it:
 MIXED_EVERY = 1000
 
@@ -84,11 +86,23 @@ QUESTIONS = (
 )  # fmt: skip
 
 
+LONG_EVERY = (
+    50  # of long texts a fiftieth: what a question takes of them is bounded, not their number
+)
+LONG = (
+    Question("texts of 2 KB: a word that most have", lambda _n: "printer"),
+    Question("texts of 2 KB: a phrase that most have", lambda _n: '"queue was full"'),
+    Question("texts of 2 KB: a part of a common word", lambda _n: "rinte"),
+)
+HAN = (Question("texts of 2 KB of Chinese: a word that most have", lambda _n: "天気予報"),)
+
+
 async def bench_search(
     folder: Path, *, rows: int, seconds: float, rate: int, say: Callable[[str], None]
 ) -> list[Figure]:
     """Ask ``rows`` results; then follow ``rate`` results a second for ``seconds``."""
     figures = await asyncio.to_thread(_asked, folder, rows, say)
+    figures += await asyncio.to_thread(_asked_long, folder, max(1, rows // LONG_EVERY), say)
     figures += await _followed(folder, rate, seconds)
     return [*figures, *await _beside(folder, rate)]
 
@@ -119,6 +133,19 @@ def _asked(folder: Path, rows: int, say: Callable[[str], None]) -> list[Figure]:
         ]
         for question in QUESTIONS:
             figures += _times(path, index, question)
+    return figures
+
+
+def _asked_long(folder: Path, rows: int, say: Callable[[str], None]) -> list[Figure]:
+    figures = []
+    for name, varied, questions in (("long", _long, LONG), ("han", _han, HAN)):
+        path, index = folder / f"{name}.db", folder / f"{name}.search.db"
+        with closing(History(path, rows, varied=varied)) as history:
+            history.grow(rows, say)
+            with closing(open_reader(path)) as reader:
+                catch_up(index, reader, lambda at, of: say(f"indexed {at} of {of}")).close()
+            for question in questions:
+                figures += _times(path, index, question)
     return figures
 
 
@@ -161,6 +188,31 @@ def _prose(result: Result, number: int) -> Result:
         content=Content(
             input_text=" ".join(words[:PROMPT_WORDS]), request_body=b"{}", response_body=b"{}"
         ),
+    )
+
+
+def _long(result: Result, number: int) -> Result:
+    """The same with words that all have."""
+    result = _prose(result, number)
+    (output,) = result.outputs
+    text = f"{output.output_text} the printer queue was full"
+    return msgspec.structs.replace(
+        result, outputs=(msgspec.structs.replace(output, output_text=text),)
+    )
+
+
+def _han(result: Result, number: int) -> Result:
+    """700 characters, three bytes each, in clauses."""
+    noise = hashlib.shake_128(str(number).encode()).digest(2 * HAN_CHARS)
+    clauses = [
+        "".join(chr(HAN_FIRST + int.from_bytes(noise[at + n : at + n + 2], "big") % HAN_COUNT)
+                for n in range(0, 2 * CLAUSE_CHARS, 2))
+        for at in range(0, len(noise), 2 * CLAUSE_CHARS)
+    ]  # fmt: skip
+    (output,) = result.outputs
+    text = "天気予報。" + "、".join(clauses)
+    return msgspec.structs.replace(
+        result, outputs=(msgspec.structs.replace(output, output_text=text),)
     )
 
 
@@ -279,13 +331,18 @@ async def _lags(
 ) -> Sequence[float]:
     """Of each commit, from its end until it was seen to be in the index. Until cancelled."""
     lags: list[float] = []
-    index = None
+    is_attached = False
     try:
         with closing(open_reader(path)) as reader:
             while True:
-                if index is None and index_path(path).exists():
-                    index = open_index(index_path(path), reader)
-                seq = position_of(index).seq if index is not None else 0
+                if not is_attached and index_path(path).exists():
+                    file = f"file:{index_path(path)}?mode=ro"  # who may write it would make it anew
+                    reader.execute(sql_of("search", "attach"), {"file": file})
+                    is_attached = True
+                seq = 0
+                if is_attached:
+                    with suppress(IndexBroken):  # it has no tables yet
+                        seq = position_of(reader).seq
                 while made and made[0][0] <= seq:
                     lags.append(time.monotonic() - made.popleft()[1])
                 if seq >= last:
@@ -293,6 +350,3 @@ async def _lags(
                 await asyncio.sleep(LOOK_S)
     except asyncio.CancelledError:
         return lags
-    finally:
-        if index is not None:
-            index.close()

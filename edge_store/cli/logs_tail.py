@@ -66,7 +66,8 @@ def _say(text: str) -> None:
 
 
 def _object(row: dict[str, Any]) -> str:
-    return json.dumps({**row, "pinned": bool(row["pinned"])}, ensure_ascii=False)
+    shown = {**row, "pinned": bool(row["pinned"])}
+    return json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
 
 
 def _line(row: dict[str, Any]) -> str:

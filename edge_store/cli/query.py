@@ -45,6 +45,16 @@ class QueryGroup(click.Group):
             return self.commands[args[0]].make_context(name, args[1:], parent=parent, **extra)
         return super().make_context(info_name, args, parent=parent, **extra)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Say what is wrong where the shell has taken the SQL apart."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as exc:
+            if "extra argument" not in exc.message:
+                raise
+            hint = "put all of the SQL between quotation marks"
+            raise click.UsageError(f"{exc.message}: {hint}", ctx) from None
+
     def _word_first(self, args: list[str]) -> list[str]:
         """As `ls --config BOX`, where `--config BOX ls` was written."""
         at = 0

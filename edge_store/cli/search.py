@@ -196,6 +196,8 @@ def _write(answer: "Answer", fmt: str | None) -> None:
     from edge_store.search.snippets import marked
 
     if fmt is None and sys.stdout.isatty():
+        if not answer.found:
+            click.echo("edge-store: nothing was found", err=True)
         for found in answer.found:
             _write_one(found)
         return
@@ -240,6 +242,12 @@ def _tell(answer: "Answer", path: Path, *, is_copy: bool, timeout: float) -> Non
         click.echo(
             f"edge-store: the newest {answer.unindexed} results are not in the index yet, and were "
             "not searched",
+            err=True,
+        )
+    if answer.is_cut:
+        click.echo(
+            "edge-store: more results may have it within words: as some have it as a word, only "
+            "the newest of those were looked at",
             err=True,
         )
     if answer.is_out_of_time:

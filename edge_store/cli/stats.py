@@ -114,8 +114,10 @@ def _write_one(found: "QueryResult", days: Sequence[int]) -> None:
             chart = f"   {_sparkline(days)} by day"
         click.echo(f"{name.replace('_', ' '):<14} {_number(row[name])}{chart}")
     for name in ("latency_ms", "ttft_ms", "queue_ms"):
-        marks = (f"p{share} {_number(row[f'{name}_p{share}'])}" for share in (50, 95, 99))
-        click.echo(f"{name.replace('_', ' '):<14} {'  '.join(marks)}")
+        marks = {share: row[f"{name}_p{share}"] for share in (50, 95, 99)}
+        text = "  ".join(f"p{share} {_number(mark)}" for share, mark in marks.items())
+        is_known = set(marks.values()) != {None}
+        click.echo(f"{name.replace('_', ' '):<14} {text if is_known else '-'}")
     click.echo(f"{'JSON':<14} {_json_text(row)}")
     if row["admitted"] is not None:
         share = f"{row['complete_percent']:.4f}".rstrip("0").rstrip(".")

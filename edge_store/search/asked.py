@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from edge_store.errors import QueryRefused
-from edge_store.search.words import NOT_IN_PARTS, fold, is_run_of_one, words
+from edge_store.search.words import begins_with_run, fold, for_parts, is_run_of_one, words
 
 __all__ = [
     "Leaf",
@@ -21,6 +21,7 @@ __all__ = [
     "Text",
     "holds",
     "inner_match",
+    "is_found_in_parts",
     "leaves",
     "parse",
     "parts_match",
@@ -87,11 +88,16 @@ class Text:
         """How often it has that. ``in_parts``: within words, too, if it is no shorter than what
         the trigrams tell apart.
         """
-        if leaf.is_code or (in_parts and len(leaf.text) >= TRIGRAM):
+        if leaf.is_code or (in_parts and is_found_in_parts(leaf)):
             return self.folded.count(leaf.text)
         if not leaf.words:
             return 0
         return self.words.count(f" {' '.join(leaf.words)}{'' if leaf.is_prefix else ' '}")
+
+
+def is_found_in_parts(leaf: Leaf) -> bool:
+    """Whether it may be found otherwise than as words: as it is written, or within words."""
+    return leaf.is_code or len(leaf.text) >= TRIGRAM
 
 
 def leaf_of(text: str, *, is_prefix: bool) -> Leaf | None:
@@ -322,9 +328,9 @@ def inner_match(node: Node) -> str | None:
     """
     match node:
         case Leaf():
-            first = 0 if not node.words or NOT_IN_PARTS.match(node.words[0]) else 1
+            first = 0 if not node.words or begins_with_run(node.words[0]) else 1
             inner = node.words[first:]
-            is_open = node.is_prefix or not (inner and NOT_IN_PARTS.match(inner[-1]))
+            is_open = node.is_prefix or not (inner and begins_with_run(inner[-1]))
             return f'"{" ".join(inner)}"{" *" if is_open else ""}' if inner else None
         case Every(parts):
             each = [match for part in parts if (match := inner_match(part)) is not None]
@@ -338,7 +344,7 @@ def inner_match(node: Node) -> str | None:
 
 def _trigrams(text: str) -> Iterator[str]:
     """As few as cover it."""
-    for piece in NOT_IN_PARTS.split(text):
+    for piece in for_parts(text):
         if len(piece) >= TRIGRAM:
             last = len(piece) - TRIGRAM
             for place in (*range(0, last, TRIGRAM), last):

@@ -18,22 +18,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from edge_store.clock import utc_text
 from edge_store.errors import StoreError
 from edge_store.result import Record
 from edge_store.search.asked import (
-    Leaf,
     Node,
     Text,
     holds,
     inner_match,
+    is_found_in_parts,
     leaves,
     parts_match,
     words_match,
 )
 from edge_store.search.file import IndexBroken, Position, is_of, position_of
 from edge_store.search.index import shard_block
+from edge_store.search.ranking import scores
 from edge_store.search.snippets import Snippet, snippet_of
+from edge_store.search.sought import Sought, sought_of
 from edge_store.selection import Selection
 from edge_store.sql import sql, sql_of
 from edge_store.sqlite import SQLITE_ERRORS, Connection, driver, translated
@@ -42,9 +43,10 @@ __all__ = ["Answer", "Found", "Place", "Wanted", "search"]
 
 RANKED = 100
 RANKED_CHARS_MAX = 4 * 2**20
+FOLDED_CHARS = 16  # to fold one that is not ASCII takes as long as so many that are
 UNINDEXED_MAX = 2000  # results beyond the index that are read through
+TRIED_MAX = 500  # texts without it, of those that may have it within words: 10 ms of 2 KB each
 STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps; about a millisecond
-K1, B = 1.2, 0.75  # of BM25, as FTS5 has them
 SEQ_MAX = 2**63 - 1
 
 
@@ -82,13 +84,15 @@ class Found(Record, frozen=True, kw_only=True):
 
 
 class Answer(Record, frozen=True, kw_only=True):
-    """``is_out_of_time``: there may be more. ``unindexed``: the newest so many results were passed
-    over, as the index has not come to them.
+    """``is_out_of_time``: there may be more. ``is_cut``: there may be more that have it within
+    words, as some have it as words. ``unindexed``: the newest so many results were passed over, as
+    the index has not come to them.
     """
 
     found: tuple[Found, ...]
     has_index: bool
     is_out_of_time: bool = False
+    is_cut: bool = False
     unindexed: int = 0
 
 
@@ -98,7 +102,14 @@ class Hit(NamedTuple):
     seq: int
     texts: dict[Place, Text]
     raw: dict[Place, str]
-    in_parts: bool
+
+
+class Ranked(NamedTuple):
+    """A hit with what was found in it; ``score`` is None without a rank."""
+
+    hit: Hit
+    wanted: list[Sought]
+    score: float | None
 
 
 def search(reader: Connection, indexes: Sequence[Path], wanted: Wanted) -> Answer:
@@ -168,9 +179,12 @@ class Finding:
         self._reader = reader
         self._wanted = wanted
         self._node: Node = wanted.text
-        self._leaves = leaves(wanted.text)
+        asked = leaves(wanted.text)
+        self._may_be_in_parts = any(is_found_in_parts(leaf) for leaf in asked)
+        self._sought = {in_parts: sought_of(asked, in_parts=in_parts) for in_parts in (False, True)}
         self._deadline = time.monotonic() + wanted.timeout_s
         self._is_out_of_time = False
+        self._is_cut = False
         self._chars = 0
         self._places = (
             (Place.PROMPT, Place.ANSWER) if wanted.place is Place.ALL else (wanted.place,)
@@ -193,18 +207,19 @@ class Finding:
                 unindexed = self._by_index(position)
         except TimeoutError:
             self._is_out_of_time = True
-        found = self._ordered(list(self._whole.values()))
+        found = self._ordered(list(self._whole.values()), self._sought[False])
         if len(found) < self._wanted.limit:
-            found += self._ordered(list(self._parts.values()))
+            found += self._ordered(list(self._parts.values()), self._sought[True])
         found = found[: self._wanted.limit]
         if self._wanted.is_newest:
-            found.sort(key=lambda each: -each[0].seq)
+            found.sort(key=lambda each: -each.hit.seq)
         is_out_of_time, self._deadline = self._is_out_of_time, math.inf  # what is found is shown
-        shown = (self._shown(hit, score) for hit, score in found)
+        shown = map(self._shown, found)
         return Answer(
             found=tuple(each for each in shown if each is not None),
             has_index=position is not None,
             is_out_of_time=is_out_of_time,
+            is_cut=self._is_cut,
             unindexed=unindexed,
         )
 
@@ -230,7 +245,7 @@ class Finding:
         elif (by_inner := inner_match(self._node)) is not None:
             if by_inner != words_match(self._node):  # else that was all
                 self._walk("find_words", by_inner, shards, position.seq, in_parts=True)
-        elif not self._whole:  # neither can tell
+        elif not self._whole and self._may_be_in_parts:  # neither can tell
             self._read_through(after=0, rows_max=SEQ_MAX)
         return unindexed
 
@@ -238,6 +253,7 @@ class Finding:
         self, block: str, match: str, shards: Sequence[int], upto: int, *, in_parts: bool
     ) -> None:
         into = self._parts if in_parts else self._whole
+        tried = 0
         for shard in shards:
             statement = self._with_condition(shard_block(block, shard))
             values = {"match": match, "seq": upto, **self._wanted.selection.values}
@@ -246,23 +262,28 @@ class Finding:
                     return
                 if seq in self._whole:
                     continue
-                hit = self._read(seq, in_parts=in_parts)
+                hit = self._read(seq)
                 if hit is None:
                     continue
                 if not in_parts or holds(self._node, list(hit.texts.values()), in_parts=True):
                     into[seq] = hit
-                    self._chars += sum(map(len, hit.raw.values()))
+                    self._chars += sum(map(_cost, hit.raw.values()))
+                else:
+                    tried += 1
+                if tried == TRIED_MAX and self._whole:  # who asks for a word has found it
+                    self._is_cut = True
+                    return
                 if self._chars > RANKED_CHARS_MAX and len(into) >= self._wanted.limit:
                     return
 
-    def _read(self, seq: int, *, in_parts: bool) -> Hit | None:
+    def _read(self, seq: int) -> Hit | None:
         row = next(self._rows(sql("select_searched"), {"seq": seq}), None)
-        return None if row is None else self._hit(seq, *row, in_parts=in_parts)
+        return None if row is None else self._hit(seq, *row)
 
-    def _hit(self, seq: int, prompt: str | None, answer: str | None, *, in_parts: bool) -> Hit:
+    def _hit(self, seq: int, prompt: str | None, answer: str | None) -> Hit:
         both = {Place.PROMPT: prompt or "", Place.ANSWER: answer or ""}
         raw = {place: both[place] for place in self._places}
-        return Hit(seq, {place: Text(text) for place, text in raw.items()}, raw, in_parts)
+        return Hit(seq, {place: Text(text) for place, text in raw.items()}, raw)
 
     def _read_through(self, *, after: int, rows_max: int) -> None:
         """The texts themselves, newest first."""
@@ -271,12 +292,12 @@ class Finding:
         for n, (seq, prompt, answer) in enumerate(self._rows(statement, values)):
             if n == rows_max or len(self._whole) >= self._enough:
                 return
-            hit = self._hit(seq, prompt, answer, in_parts=False)
+            hit = self._hit(seq, prompt, answer)
             texts = list(hit.texts.values())
             if holds(self._node, texts, in_parts=False):
                 self._whole[seq] = hit
             elif len(self._parts) < self._enough and holds(self._node, texts, in_parts=True):
-                self._parts[seq] = hit._replace(in_parts=True)
+                self._parts[seq] = hit
 
     def _with_condition(self, statement: str) -> str:
         return statement.replace(":condition", self._wanted.selection.condition)
@@ -300,62 +321,41 @@ class Finding:
 
     # -- in which order, and what is shown of it
 
-    def _ordered(self, hits: list[Hit]) -> list[tuple[Hit, float | None]]:
+    def _ordered(self, hits: list[Hit], wanted: list[Sought]) -> list[Ranked]:
         hits.sort(key=lambda hit: -hit.seq)
         if self._wanted.is_newest:
-            return [(hit, None) for hit in hits]
-        scores = self._scores(hits)
-        order = sorted(range(len(hits)), key=lambda n: (-scores[n], -hits[n].seq))
-        return [(hits[n], scores[n]) for n in order]
+            return [Ranked(hit, wanted, None) for hit in hits]
+        found = scores([[text.folded for text in hit.texts.values()] for hit in hits], wanted)
+        order = sorted(range(len(hits)), key=lambda n: (-found[n], -hits[n].seq))
+        return [Ranked(hits[n], wanted, found[n]) for n in order]
 
-    def _scores(self, hits: Sequence[Hit]) -> list[float]:
-        """BM25, the larger the better."""
-        counts = [
-            [
-                sum(text.count(leaf, in_parts=hit.in_parts) for text in hit.texts.values())
-                for leaf in self._leaves
-            ]
-            for hit in hits
-        ]
-        lengths = [sum(text.words.count(" ") for text in hit.texts.values()) for hit in hits]
-        mean = max(1.0, sum(lengths) / max(1, len(lengths)))
-        weights = [
-            _weight(len(hits), sum(1 for of_hit in counts if of_hit[n]))
-            for n in range(len(self._leaves))
-        ]
-        return [
-            sum(
-                weight * count * (K1 + 1) / (count + K1 * (1 - B + B * length / mean))
-                for weight, count in zip(weights, of_hit, strict=True)
-            )
-            for of_hit, length in zip(counts, lengths, strict=True)
-        ]
-
-    def _shown(self, hit: Hit, score: float | None) -> Found | None:
+    def _shown(self, ranked: Ranked) -> Found | None:
+        hit, wanted, score = ranked
         row = next(self._rows(sql("select_found"), {"seq": hit.seq}), None)
         if row is None:  # forgotten a moment ago
             return None
         id_, created_at, model, status, tenant = row
         place = max(
             hit.raw,
-            key=lambda place: (_kinds(hit, place, self._leaves), place is Place.ANSWER),
+            key=lambda place: (_kinds(hit.texts[place], wanted), place is Place.ANSWER),
         )
         return Found(
             seq=hit.seq,
             id=id_,
-            created_at=utc_text(created_at),
+            created_at=created_at,
             model=model,
             status=status,
             tenant=tenant,
             place=place,
             score=None if score is None else round(score, 4),
-            snippet=snippet_of(hit.raw[place], self._leaves, in_parts=hit.in_parts),
+            snippet=snippet_of(hit.raw[place], hit.texts[place].folded, wanted),
         )
 
 
-def _weight(of: int, having: int) -> float:
-    return math.log(1 + (of - having + 0.5) / (having + 0.5))
+def _cost(text: str) -> int:
+    return len(text) * (1 if text.isascii() else FOLDED_CHARS)
 
 
-def _kinds(hit: Hit, place: Place, wanted: Sequence[Leaf]) -> int:
-    return sum(bool(hit.texts[place].count(leaf, in_parts=hit.in_parts)) for leaf in wanted)
+def _kinds(text: Text, wanted: Sequence[Sought]) -> int:
+    """How many of them it has."""
+    return sum(any(True for _ in each.spans(text.folded)) for each in wanted)

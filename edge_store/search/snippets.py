@@ -1,12 +1,11 @@
 """The part of a text that shows best why it was found, and where in it the words are."""
 
-import re
 from collections.abc import Callable, Sequence
-from itertools import islice, pairwise
+from itertools import islice
 from typing import NamedTuple
 
-from edge_store.search.asked import TRIGRAM, Leaf
-from edge_store.search.words import FOLDS, LETTERS, NOT_IN_PARTS, TOKEN, fold
+from edge_store.search.sought import Sought
+from edge_store.search.words import FOLDS
 
 __all__ = ["Snippet", "marked", "snippet_of"]
 
@@ -15,7 +14,6 @@ WORD_MAX = 16  # so far a beginning is moved to that of a word
 HITS_MAX = 100
 LEAVES_MAX = 40
 CUT = "…"
-GAP = r"[\W_]"
 
 
 class Snippet(NamedTuple):
@@ -25,18 +23,14 @@ class Snippet(NamedTuple):
     spans: tuple[tuple[int, int], ...]
 
 
-def snippet_of(text: str, wanted: Sequence[Leaf], *, in_parts: bool) -> Snippet:
-    """Where the most of ``wanted`` is close together; the beginning, where nothing is."""
-    folded = fold(text)
-    pattern = _pattern(wanted[:LEAVES_MAX], in_parts=in_parts)
-    hits = [
-        (found.start(), found.end(), found.lastgroup)
-        for found in islice(pattern.finditer(folded), HITS_MAX)
-        if found.end() > found.start()
-    ]
+def snippet_of(text: str, folded: str, wanted: Sequence[Sought]) -> Snippet:
+    """Where the most of ``wanted`` is close together; the beginning, where nothing is. ``folded``
+    is the text as it is compared.
+    """
+    hits = _hits(folded, wanted[:LEAVES_MAX])
 
     def seen_from(start: int) -> int:
-        return len({name for begin, end, name in hits if start <= begin and end <= start + LENGTH})
+        return len({n for begin, end, n in hits if start <= begin and end <= start + LENGTH})
 
     best = max((begin for begin, _, _ in hits), key=seen_from, default=0)  # the first of equals
     begin = max(0, best - BEFORE)
@@ -73,23 +67,15 @@ def _places(text: str, folded: str) -> Callable[[int], int]:
     return lambda place: kept[place] if place < len(kept) else len(text)
 
 
-def _pattern(wanted: Sequence[Leaf], *, in_parts: bool) -> re.Pattern[str]:
-    return re.compile(
-        "|".join(f"(?P<l{n}>{_of(leaf, in_parts=in_parts)})" for n, leaf in enumerate(wanted))
-        or "(?!)"
-    )
-
-
-def _of(leaf: Leaf, *, in_parts: bool) -> str:
-    if leaf.is_code or (in_parts and len(leaf.text) >= TRIGRAM):
-        return re.escape(leaf.text)
-    pieces = [found[0] for found in TOKEN.finditer(leaf.text)]
-    text = re.escape(pieces[0])
-    for last, piece in pairwise(pieces):
-        is_apart = not (NOT_IN_PARTS.match(last) or NOT_IN_PARTS.match(piece))
-        text += f"{GAP}{'+' if is_apart else '*'}{re.escape(piece)}"
-    if not NOT_IN_PARTS.match(pieces[0]):
-        text = f"(?<!{LETTERS}){text}"
-    if not (leaf.is_prefix or NOT_IN_PARTS.match(pieces[-1])):
-        text += f"(?!{LETTERS})"
-    return text
+def _hits(folded: str, wanted: Sequence[Sought]) -> list[tuple[int, int, int]]:
+    """Beginning, end and which it is, in order; of two that overlap the first, or the longer."""
+    found = sorted(
+        ((begin, end, n) for n, each in enumerate(wanted)
+         for begin, end in islice(each.spans(folded), HITS_MAX)),
+        key=lambda hit: (hit[0], -hit[1]),
+    )  # fmt: skip
+    apart: list[tuple[int, int, int]] = []
+    for hit in found:
+        if not apart or hit[0] >= apart[-1][1]:
+            apart.append(hit)
+    return apart[:HITS_MAX]

@@ -43,5 +43,7 @@ SELECT deletion_id, seq FROM deletions WHERE deletion_id > :deletion_id
 ORDER BY deletion_id LIMIT :rows
 
 -- name: select_found
-SELECT id, created_at, coalesce(response_model, request_model), status, tenant
+SELECT id,
+    coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1000.0, 'unixepoch'), created_at || 'ms'),
+    coalesce(response_model, request_model), status, tenant
 FROM results WHERE seq = :seq

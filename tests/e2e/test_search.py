@@ -169,3 +169,5 @@ def test_on_a_terminal_what_was_found_is_bold(tmp_path: Path) -> None:
     assert code == 0
     assert "a \x1b[1msphinx\x1b[0m �[31mof quartz" in shown
     assert "  m�[2J m  completed" in shown
+    command = [*COMMAND, "search", "absent", "--db", str(copy)]
+    assert "nothing was found" in on_terminal(command, Box(tmp_path).environ)[1]

@@ -152,6 +152,7 @@ def test_fail_empty_exits_3_only_without_rows(files: list[Path]) -> None:
         ("select zzzzzz from device", "device has only, device_id"),
         ("select * from generation", "did you mean generations? the views: boot_extents, generat"),
         ("select * from zzzzzz", "the views: boot_extents, generations"),
+        ("select modell from results", "did you mean request_model, of results?"),
         ("selec 1", "did you mean select?"),
         ("select * form results", "did you mean from?"),
         ("generation", "all of generations is asked by its name behind: select * from; a saved"),

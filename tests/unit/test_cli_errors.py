@@ -118,6 +118,19 @@ def test_a_folder_where_a_file_is_asked_says_what_asks_a_box(tmp_path: Path) -> 
     assert "--config FOLDER" in done.exception.hint
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["querry"], "No such command 'querry'. Did you mean 'query'?"),
+        (["zzz"], "No such command 'zzz'.\n"),
+        (["query", "select", "1"], "put all of the SQL between quotation marks"),
+    ],
+)
+def test_wrong_usage_says_what_was_meant(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(cli, arguments)
+    assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+
+
 def test_one_of_several_files_that_is_not_there_is_told_as_one_alone_is(tmp_path: Path) -> None:
     new_database(tmp_path / "results.db")
     files = ["--db", str(tmp_path / "results.db"), "--db", str(tmp_path / "absent.db")]

@@ -9,9 +9,10 @@ from support.searching import Searched
 from edge_store.errors import QueryRefused
 from edge_store.result import Status
 from edge_store.search import find
-from edge_store.search.asked import parse
+from edge_store.search.asked import leaves, parse
 from edge_store.search.find import Place
 from edge_store.search.snippets import marked
+from edge_store.search.sought import sought_of
 from edge_store.search.words import fold, words
 from edge_store.selection import Selection
 
@@ -179,6 +180,47 @@ def test_newest_that_are_passed_over_are_counted(
     answer = box.ask("toner")
     assert ([each.seq for each in answer.found], answer.unindexed) == ([1], 2)
     box.close()
+
+
+def test_parts_of_words_are_looked_for_without_end_only_where_no_word_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find, "TRIED_MAX", 2)
+    box = Searched(tmp_path)
+    part = box.add("", "toners")
+    for _ in range(4):
+        box.add("ton one ner", "its trigrams, and not itself")
+    box.follow()
+    answer = box.ask("toner")
+    assert ([each.seq for each in answer.found], answer.is_cut) == ([part], False)
+    word = box.add("toner")
+    box.follow()
+    answer = box.ask("toner")
+    assert ([each.seq for each in answer.found], answer.is_cut) == ([word], True)
+    box.close()
+
+
+def test_what_is_too_short_to_be_a_part_is_not_looked_for_in_all_texts(tmp_path: Path) -> None:
+    box = Searched(tmp_path)
+    box.add("bat")
+    box.follow()
+    statements: list[str] = []
+    box.reader.set_trace_callback(statements.append)
+    wanted = find.Wanted(text=parse("ba"))
+    assert find.search(box.reader, [box.index_path], wanted).found == ()
+    assert not any("NOT INDEXED" in text and "r.seq > 0" in text for text in statements)
+    box.close()
+
+
+def test_a_word_is_counted_wherever_it_stands(tmp_path: Path) -> None:
+    (jam,) = sought_of(leaves(parse('"paper jam"')), in_parts=False)
+    assert jam.count("paper jam, paper-jam; newspaper jam, paper jams, paper\njam") == 3
+    (begun,) = sought_of(leaves(parse("jam*")), in_parts=False)
+    assert list(begun.spans("jam jams jjam 3jam _jam_")) == [(0, 3), (4, 7), (20, 23)]
+    (run,) = sought_of(leaves(parse("天気")), in_parts=False)
+    assert run.count("今日の天気は天気図で") == 2
+    (part,) = sought_of(leaves(parse("rin")), in_parts=True)
+    assert part.count("printer ring") == 2
 
 
 def test_a_search_ends_at_its_time(box: Searched) -> None:
