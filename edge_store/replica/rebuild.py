@@ -19,7 +19,7 @@ from edge_store.config import ReplicaSection
 from edge_store.errors import DiskFull, ReplicationError, RestoreFailed
 from edge_store.ids import DeviceId
 from edge_store.replica.download import Download, Fetched, Pace, Vanished, lay_out, unpaced
-from edge_store.replica.litestream import find_litestream, render_config, spawn
+from edge_store.replica.litestream import PATIENCE_S, find_litestream, render_config, spawn
 from edge_store.replica.location import Credentials, Location, Scheme
 from edge_store.replica.ltx import MEND, assemble, leads_to
 from edge_store.replica.points import (
@@ -226,7 +226,7 @@ class Source:
 
     async def _apply(self, replica: Path, point: Point, copy: Path, database_bytes: int) -> None:
         """Run ``litestream restore`` on a folder; of more than one chain it chooses as we do."""
-        program = await asyncio.to_thread(find_litestream)
+        program = await asyncio.to_thread(find_litestream, PATIENCE_S)
         source = copy.with_name("source.db")  # a name in the configuration only: it is never made
         config = copy.with_name("litestream.yml")
         content = render_config(
