@@ -153,8 +153,11 @@ class BoxPull:
         except (EdgeStoreError, OSError) as exc:
             code = exc.code if isinstance(exc, EdgeStoreError) else StoreError.code
             self._say(error=str(exc), code=code)
-        except (ValueError, OverflowError) as exc:  # of something odd that the box has written
-            self._say(error=f"what it has written cannot be taken in: {exc}", code=StoreError.code)
+        except AssertionError:  # ours to mend, not the box's
+            raise
+        except Exception as exc:  # noqa: BLE001  (what one box has written ends no other's pull)
+            said = f"what it has written cannot be taken in: {type(exc).__name__}: {exc}"
+            self._say(error=said, code=StoreError.code)
         return self._report
 
     def _say(self, **of_it: object) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_store.clock import utc_text
-from edge_store.errors import ReplicaBehind, StoreError
+from edge_store.errors import Corrupt, ReplicaBehind, StoreError
 from edge_store.fleet.departed import NOTHING, Taken, departs, newest_deletion
 from edge_store.fleet.relations import open_compatible
 from edge_store.replica.scratch import fsync
@@ -102,7 +102,8 @@ def settle_continued(
     if not departs(old, new, others, taken):
         return None
     newest = _newest(old)
-    assert newest is not None, "what was deleted was committed"
+    if newest is None:  # the box may have written anything
+        raise Corrupt(f"{old} tells of deletions, and has no commit")
     return Kept(_kept_aside(old, newest.at), is_continued=True)
 
 
