@@ -194,7 +194,7 @@ class _Making:
             made = await asyncio.to_thread(make)
         finally:
             self._cancelled.set()
-        os.rename(new, self._copy)  # noqa: PTH104  (no wait)  a power cut may undo that: then the older one is there
+        os.rename(new, self._copy)  # noqa: PTH104  (a power cut may undo it: the older is there)
         return made
 
     def _made(self, new: Path, files: Files) -> _Made:

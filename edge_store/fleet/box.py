@@ -156,7 +156,7 @@ class BoxPull:
         except AssertionError:  # ours to mend, not the box's
             raise
         except Exception as exc:  # noqa: BLE001  (what one box has written ends no other's pull)
-            said = f"what it has written cannot be taken in: {type(exc).__name__}: {exc}"
+            said = f"what it has written cannot be taken in: {exc!r}"
             self._say(error=said, code=StoreError.code)
         return self._report
 
@@ -204,8 +204,7 @@ class BoxPull:
         """A copy that is in its place."""
         standing = msgspec.structs.replace(standing, renewed_at=now_ms())
         if found is not None and not is_behind:  # else the next pull looks again
-            version = found[0].version.get("e_tag")
-            content = found[0].content.decode()
+            version, content = found[0].version.get("e_tag"), found[0].content.decode()
             standing = msgspec.structs.replace(standing, head=content, head_version=version)
         if standing.end is None or self._older or (self._before and self._before.not_forgotten):
             await asyncio.to_thread(self._keep, standing)
