@@ -24,7 +24,7 @@ __all__ = ["DEVICE_ID", "Extent", "list_devices", "listed", "read_extent"]
 
 LIST_TIMEOUT_S = 60.0
 FILES_MAX = 1_000_000  # of one replica; a day of it at one a second is 86,400
-DEVICES_MAX = 10_000
+DEVICES_MAX = 100_000
 DEVICE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # as device.id allows
 RESERVED = frozenset({"check", "heads"})  # folders under a prefix that are not boxes
 LTX_FILE = re.compile(r"(?:ltx/)?([0-9a-f]+)/([0-9a-f]{16})-([0-9a-f]{16})\.ltx")
