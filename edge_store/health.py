@@ -36,6 +36,7 @@ def watch(
     )
     if replica is not None:
         replica.follow(lambda: recorder.commits.seq)
+        recorder.commits.at_each = replica.committed
         metrics.watch(
             "replica_state",
             "0 ok, 1 lagging, 2 offline, 3 stalled, 4 broken",

@@ -180,6 +180,7 @@ class NotReplicated(StrEnum):
     OFF = "off"  # this box replicates nothing
     TAKEN = "taken"  # nor does it while another box has its path
     PAUSED = "paused"  # nor while an operator has paused it
+    UNREAD = "unread"  # Litestream lacks commits, until the whole database is uploaded anew
     TIMEOUT = "timeout"
     BUSY = "busy"  # too many wait
     STOPPING = "stopping"  # the daemon

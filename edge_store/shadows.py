@@ -16,7 +16,10 @@ from edge_store.selection import EVERYTHING, Selection
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 
-__all__ = ["Column", "Relation", "columns", "narrowed", "quoted", "relations_of", "shadows"]
+__all__ = [
+    "ACCOUNTS", "OF_RESULTS", "Column", "Relation", "columns", "narrowed", "narrowing", "quoted",
+    "relations_of", "shadows", "words_of",
+]  # fmt: skip
 
 # What belongs to a result, and the column that names it.
 OF_RESULTS = {
@@ -94,7 +97,7 @@ def shadows(
     and of the chosen results only. What belongs to results is narrowed where ``statement`` names
     it: a view joins it to results, which are.
     """
-    words = set(WORD.findall(statement.lower()))
+    words = words_of(statement)
     made: list[str] = []
     try:
         for relation in relations:
@@ -112,7 +115,7 @@ def narrowed(connection: Connection, selection: Selection, statement: str) -> It
     if selection.condition == EVERYTHING:
         yield
         return
-    words = set(WORD.findall(statement.lower()))
+    words = words_of(statement)
     seen = [
         each
         for each in relations_of(connection, "main")
@@ -147,15 +150,28 @@ def _shadow(
         for column in relation.columns
     )
     source = f"FROM {quoted(database)}.{quoted(relation.name)} AS r" if present else "WHERE 0"
-    if present and is_narrow:
-        key = OF_RESULTS.get(relation.name)
-        if relation.name == "results":
-            source += f" WHERE {_condition(selection)}"
-        elif key is not None and relation.name in words:
-            source += (
-                f" WHERE EXISTS (SELECT 1 FROM temp.results AS chosen WHERE chosen.{key} = r.{key})"  # noqa: S608
-            )
+    if present:
+        source += narrowing(relation.name, selection, words)
     return f"CREATE TEMP VIEW {quoted(relation.name)} AS SELECT {chosen} {source}"
+
+
+def narrowing(name: str, selection: Selection, words: set[str]) -> str:
+    """What narrows the rows ``r`` of a table to those of the chosen results; ``words``: of the
+    statement. Empty where nothing does.
+    """
+    if selection.condition == EVERYTHING:
+        return ""
+    if name == "results":
+        return f" WHERE {_condition(selection)}"
+    key = OF_RESULTS.get(name)
+    if key is None or name not in words:
+        return ""
+    return f" WHERE EXISTS (SELECT 1 FROM temp.results AS chosen WHERE chosen.{key} = r.{key})"  # noqa: S608
+
+
+def words_of(statement: str) -> set[str]:
+    """In lower case: what it may name."""
+    return set(WORD.findall(statement.lower()))
 
 
 def _condition(selection: Selection) -> str:

@@ -1,21 +1,25 @@
 """Files of the archive as a database again: to be asked, alone or beside the live one, or to be
 kept.
 
-What was forgotten does not come back, and what is live is not loaded a second time. Rows are
-checked as they are read: a digest that does not hold ends it.
+It is the state of one moment: files are loaded as they are found, and what became live, archived or
+forgotten meanwhile is put right within one read transaction of the live database, in which no file
+is missing any more. So a result is there once, live or archived, whatever retention and ``forget``
+do beside it. Rows are checked as they are read: a digest that does not hold ends it.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from edge_store.archive.ledger import Archived, forgotten_in, read_archives
 from edge_store.archive.parquet import LATER, Packed
 from edge_store.archive.store import ArchiveStore
-from edge_store.archive.work import read_file
+from edge_store.archive.work import read_current
 from edge_store.blobs import split
 from edge_store.chain import check_rows
 from edge_store.clock import now_ms
@@ -24,14 +28,18 @@ from edge_store.identity import create_identity, read_device_id
 from edge_store.recorder.deletions import Reason, What
 from edge_store.rows import OUTPUT_COLUMNS, RESULT_COLUMNS, insert_blobs
 from edge_store.schema import migrate
+from edge_store.selection import Selection
+from edge_store.shadows import ACCOUNTS, narrowing, quoted, relations_of, words_of
 from edge_store.sql import sql, sql_of
 from edge_store.sqlite import Connection, open_copy, open_reader, open_writer, translated
 
 __all__ = ["Span", "chosen_files", "load_file", "restore", "scratch", "together"]
 
-OWN_COUNT = ("boot_extents", "completeness", "completeness_by_day")  # views of what happened
 UNITED = ("results", "outputs", "requests", "request_blobs", "blobs", *LATER)
 INSERTS = {"annotations": "insert_old_annotation", "repairs": "insert_old_repair"}
+ROWS_AT_ONCE = 256
+ROUNDS_MAX = 100  # each is of what was archived during the one before it
+ABOVE = 1 << 48  # numbers of annotations and repairs: not those of live ones
 
 Span = tuple[int | None, int | None]  # UTC ms of an answer's end: from, and before
 
@@ -65,11 +73,11 @@ def restore(database: Path, url: str, target: Path, span: Span) -> int:
         raise ArchiveFailed(f"{target} is there already", hint="name a new file")
     try:
         with closing(open_reader(database)) as live, closing(_new(target, live)) as made:
-            _fill(made, live, ArchiveStore(url), span, with_live=True)
-            if not chosen_files(live, span):
-                raise NotFound("nothing of that time is archived", hint="`edge-store archive ls`")
+            _Filling(made, live, ArchiveStore(url), span).fill(with_live=True)
             low, high, rows = made.execute(sql("select_result_span")).fetchone()
-            faults = check_rows(made, low, high) if rows else []
+            if not rows:
+                raise NotFound("nothing of that time is archived", hint="`edge-store archive ls`")
+            faults = check_rows(made, low, high)
         if faults:
             raise ArchiveFailed(f"what was restored is not as it was committed: {faults[0]}")
         open_copy(target).close()  # one file, which anyone who can read it can query
@@ -83,44 +91,72 @@ def restore(database: Path, url: str, target: Path, span: Span) -> int:
 @contextmanager
 def scratch(database: Path, url: str, span: Span) -> Iterator[Path]:
     """A temporary database with what is archived, and not live."""
-    with tempfile.TemporaryDirectory(prefix="edge-store-archive-") as folder:
-        path = Path(folder, "archive.db")
-        with closing(open_reader(database)) as live, closing(_new(path, live)) as made:
-            made.execute("PRAGMA foreign_keys = OFF")
-            made.execute("PRAGMA synchronous = OFF")  # of a temporary file, gone after it
-            _fill(made, live, ArchiveStore(url), span, with_live=False)
+    with closing(open_reader(database)) as live, _scratch(live, url, span) as path:
+        live.execute(sql("rollback"))
         yield path
 
 
 @contextmanager
-def together(database: Path, url: str, span: Span = (None, None)) -> Iterator[Connection]:
+def together(
+    database: Path,
+    url: str,
+    span: Span = (None, None),
+    selection: Selection = Selection(),  # noqa: B008  (frozen)
+    statement: str = "",
+) -> Iterator[Connection]:
     """A reader of the live database on which the tables and views of results have the archived
-    ones, too. Views of what happened, as ``completeness``, are the live one's: it counts both.
+    ones, too; of those that ``selection`` chooses, for ``statement``. It is within a read
+    transaction. Views of what happened, as ``completeness``, are the live one's: it counts both.
 
     Raises:
         ArchiveFailed: the archive cannot be read.
         StoreError: the database cannot be read.
     """
     with (
-        scratch(database, url, span) as path,
-        closing(open_reader(database)) as connection,
         translated("the archive cannot be put beside the database"),
+        closing(open_reader(database)) as connection,
+        _scratch(connection, url, span) as path,
     ):
         connection.execute("PRAGMA query_only = 0")  # of files that are opened read-only
         source = f"file:{quote(str(path))}?mode=ro"
         connection.execute(sql("attach_archive"), {"source": source})
-        for table in UNITED:
-            connection.execute(sql_of("copies", "unite").replace('"name"', f'"{table}"'))
-        for name, text in connection.execute(sql("select_views")).fetchall():
-            if name not in OWN_COUNT:
-                connection.execute(text.replace("CREATE VIEW", "CREATE TEMP VIEW", 1))
+        _unite(connection, selection, words_of(statement))
         connection.execute("PRAGMA query_only = 1")
-        yield connection
+        try:
+            yield connection
+        finally:
+            connection.close()  # before its files go
+
+
+def _unite(connection: Connection, selection: Selection, words: set[str]) -> None:
+    for relation in relations_of(connection, "main"):
+        name = relation.name
+        if relation.is_view and name not in ACCOUNTS:
+            connection.execute(relation.sql.replace("CREATE VIEW", "CREATE TEMP VIEW", 1))
+            continue
+        where = narrowing(name, selection, words)
+        if name in UNITED or where:
+            block = sql_of("copies", "unite" if name in UNITED else "keep")
+            connection.execute(block.replace('"name"', quoted(name)) + where)
+
+
+@contextmanager
+def _scratch(live: Connection, url: str, span: Span) -> Iterator[Path]:
+    """Leaves ``live`` within the read transaction whose state it is."""
+    with tempfile.TemporaryDirectory(prefix="edge-store-archive-") as folder:
+        path = Path(folder, "archive.db")
+        with closing(_new(path, live)) as made:
+            made.execute("PRAGMA synchronous = OFF")  # of a temporary file, gone after it
+            for table in LATER:
+                made.execute(sql("begin_numbers"), {"table": table, "above": ABOVE})
+            _Filling(made, live, ArchiveStore(url), span).fill(with_live=False)
+        yield path
 
 
 def _new(path: Path, live: Connection) -> Connection:
     made = open_writer(path)
     migrate(made)
+    made.execute("PRAGMA foreign_keys = OFF")  # bodies may come before their result
     create_identity(made, read_device_id(live) or "", reason="restored")
     cursor = live.execute(sql("select_boots"))
     names = [column[0] for column in cursor.description]
@@ -129,47 +165,129 @@ def _new(path: Path, live: Connection) -> Connection:
     return made
 
 
-def _fill(
-    made: Connection, live: Connection, store: ArchiveStore, span: Span, *, with_live: bool
-) -> None:
-    gone = forgotten_in(live)
-    for archive in chosen_files(live, span):
-        rows = [
-            row
-            for row in _rows_of(store, archive)
-            if row["seq"] not in gone.get(archive.archive_no, ()) and _is_of(row, span)
-        ]
-        made.execute(sql("begin"))
+class _Filling:
+    """Fills ``made``."""
+
+    def __init__(self, made: Connection, live: Connection, store: ArchiveStore, span: Span) -> None:
+        self._made, self._live, self._store, self._span = made, live, store, span
+
+    def fill(self, *, with_live: bool) -> None:
+        """Load until nothing is missing, and leave ``live`` in the read transaction in which that
+        is so. ``with_live``: live results whose bodies alone are archived are copied.
+
+        Raises:
+            ArchiveFailed: the archive cannot be read, or changes faster than that.
+        """
+        loaded: set[int] = set()
+        forgotten = None
+        for _ in range(ROUNDS_MAX):
+            self._live.execute(sql("begin_reading"))
+            files = chosen_files(self._live, self._span)
+            gone = forgotten_in(self._live)
+            now = self._live.execute(sql("select_newest_forgotten")).fetchone()
+            if now != forgotten:
+                forgotten = now
+                if loaded:
+                    loaded = set()
+                    self._clear()
+            missing = [each for each in files if each.archive_no not in loaded]
+            if not missing:
+                self._put_right(with_live=with_live)
+                return
+            self._live.execute(sql("rollback"))
+            for archive in missing:
+                self._load(archive, gone.get(archive.archive_no, set()), is_newer=bool(loaded))
+            loaded |= {each.archive_no for each in missing}
+        raise ArchiveFailed(
+            "more is archived than can be read meanwhile", hint="narrow it, or try again later"
+        )
+
+    def _clear(self) -> None:
+        """Something was forgotten that may be here."""
+        for table in (*UNITED, "deletions"):
+            self._made.execute(sql_of("copies", "clear").replace('"name"', quoted(table)))
+
+    def _load(self, archive: Archived, gone: set[int], *, is_newer: bool) -> None:
+        """``is_newer`` than all that was loaded before: it has all that was said of its results."""
+        rows = _rows_of(self._store, self._live, archive)
+        self._made.execute(sql("begin"))
         for row in rows:
-            is_live = _is_live(live, row["seq"])
-            if archive.what is What.RESULT:
-                if not is_live and not _is_live(made, row["seq"]):
-                    _insert(made, row)
-            elif with_live or is_live or _is_live(made, row["seq"]):
-                if with_live and is_live:
-                    _copy_result(made, live, row["seq"])
-                _insert_content(made, row)
+            if row["seq"] in gone or not _is_of(row, self._span):
+                continue
+            if archive.what is What.CONTENT:
+                _insert_content(self._made, row)
+            elif not _is_here(self._made, row["seq"]):
+                _insert(self._made, row)
+            elif is_newer:
+                self._remove([row["seq"]])
+                _insert(self._made, row)
+        self._made.execute(sql("commit"))
+
+    def _put_right(self, *, with_live: bool) -> None:
+        """What is live, is there and not here; bodies without their result are nowhere."""
+        made = self._made
+        made.execute(sql("begin"))
+        for seqs in _some(made, "select_all_seqs"):
+            live = dict(self._asked("select_live_of", seqs))
+            here = {seq for (seq,) in made.execute(sql("select_here_of"), _listed(seqs))}
+            self._remove([seq for seq in here if seq in live])
+            lost = _listed([seq for seq in seqs if live.get(seq, seq not in here)])
+            for block in ("delete_old_request_blobs", "delete_old_contents"):
+                made.execute(sql(block), lost)
+            for seq in seqs if with_live else ():
+                if live.get(seq) == 0:
+                    _copy_result(made, self._live, seq)
+        if not with_live:
+            for names in _some(made, "select_all_blobs"):
+                there = [name for (name,) in self._asked("select_live_blobs", names)]
+                made.execute(sql("delete_old_blobs"), _listed(there))
         made.execute(sql("commit"))
+
+    def _asked(self, block: str, keys: Sequence[Any]) -> list[tuple[Any, ...]]:
+        return self._live.execute(sql(block), _listed(keys)).fetchall()
+
+    def _remove(self, seqs: Sequence[int]) -> None:
+        """But for the bodies."""
+        for block in ("delete_old_annotations", "delete_old_repairs", "delete_old_outputs",
+                      "delete_old_deletions", "delete_old_results"):  # fmt: skip
+            self._made.execute(sql(block), _listed(seqs))
+
+
+def _some(connection: Connection, block: str) -> Iterator[list[Any]]:
+    """The keys of a table, some at a time, while rows of them are deleted."""
+    after: Any = None
+    while True:
+        rows = connection.execute(sql(block), {"after": after, "rows": ROWS_AT_ONCE}).fetchall()
+        if not rows:
+            return
+        after = rows[-1][0]
+        yield [key for (key,) in rows]
+
+
+def _listed(keys: Sequence[Any]) -> dict[str, str]:
+    return {"keys": msgspec.json.encode(keys).decode()}
 
 
 def load_file(path: Path, live: Connection, store: ArchiveStore, archive: Archived) -> None:
-    """Make a database of one file of whole results, but for what was forgotten or is live."""
+    """Make a database of one file of whole results, but for what was forgotten or is live.
+    ``live`` is in no transaction.
+    """
     gone = forgotten_in(live).get(archive.archive_no, set())
     with closing(_new(path, live)) as made:
         made.execute(sql("begin"))
-        for row in _rows_of(store, archive):
-            if row["seq"] not in gone and not _is_live(live, row["seq"]):
+        for row in _rows_of(store, live, archive):
+            if row["seq"] not in gone and not _is_here(live, row["seq"]):
                 _insert(made, row)
         made.execute(sql("commit"))
 
 
-def _rows_of(store: ArchiveStore, archive: Archived) -> list[Packed]:
+def _rows_of(store: ArchiveStore, live: Connection, archive: Archived) -> list[Packed]:
     if archive.store != str(store):
         raise ArchiveFailed(
             f"{archive.file} is in {archive.store}, not in retention.archive = {store}",
             hint="set retention.archive to that address for this command",
         )
-    return read_file(store, archive)
+    return read_current(store, live, archive)
 
 
 def _is_of(row: Mapping[str, Any], span: Span) -> bool:
@@ -178,7 +296,7 @@ def _is_of(row: Mapping[str, Any], span: Span) -> bool:
     return (since is None or at >= since) and (until is None or at < until)
 
 
-def _is_live(connection: Connection, seq: int) -> bool:
+def _is_here(connection: Connection, seq: int) -> bool:
     return connection.execute(sql("select_is_here"), {"seq": seq}).fetchone() is not None
 
 
@@ -194,7 +312,7 @@ def _insert(made: Connection, row: Mapping[str, Any]) -> None:
             made.execute(sql(block), {"id": name, **each})
     if row["request_body"] is not None:
         _insert_content(made, row)
-    else:
+    elif made.execute(sql("select_content"), {"seq": seq}).fetchone() is None:
         expired = {
             "reason": Reason.RETENTION.value,
             "at": now_ms(),
@@ -215,7 +333,7 @@ def _insert_content(made: Connection, row: Mapping[str, Any]) -> None:
 
 
 def _copy_result(made: Connection, live: Connection, seq: int) -> None:
-    if _is_live(made, seq):
+    if _is_here(made, seq):
         return
     span = {"seq_from": seq, "seq_to": seq}
     row = live.execute(sql("select_chain_results"), span).fetchone()

@@ -71,6 +71,10 @@ class ArchiveStore:
         is_folder = self._location.scheme is Scheme.FILE
         return is_folder and not Path(self._location.path, name).is_file()
 
+    def require_answer(self) -> None:
+        """Raises ``ArchiveFailed`` where no file of it can be asked for, as it is away."""
+        self.get("no-such-file")
+
     def names(self, folder: str) -> list[str]:
         """What is there below ``folder``."""
         with self._asked():

@@ -6,6 +6,8 @@ import hashlib
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+
 from edge_store.archive.ledger import Archived, expand, ranges, read_archives
 from edge_store.archive.parquet import Packed, decode, encode, faults_of, pack
 from edge_store.archive.store import ArchiveStore
@@ -16,7 +18,7 @@ from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader, translated
 
 __all__ = [
-    "Job", "Rewrite", "Write", "Written", "carry_out", "checked", "count_checked", "names_unknown",
+    "Job", "Rewrite", "Write", "Written", "carry_out", "checked", "names_unknown", "read_current",
     "read_file",
 ]  # fmt: skip
 
@@ -51,13 +53,15 @@ class Job(Record, frozen=True, kw_only=True):
 
 class Written(Record, frozen=True, kw_only=True):
     """A file that was read back and is what it should be. ``odd``: results that are not as they
-    were committed, and so are not in it.
+    were committed, and so are not in it. ``said``: the newest annotation and the newest repair by
+    then; what came later is not in it.
     """
 
     seqs: tuple[tuple[int, int], ...] = ()
     bytes: int = 0
     sha256: str = ""
     odd: tuple[int, ...] = ()
+    said: tuple[int, int] | None = None
 
 
 def carry_out(job: Job) -> Written:
@@ -82,6 +86,7 @@ def write(job: Write) -> Written:
     ):
         connection.execute(sql("begin_reading"))
         rows, odd = pack(connection, job.seqs)
+        annotation, repair = connection.execute(sql("select_newest_said")).fetchone()
     if job.what is What.CONTENT:
         rows = [row for row in rows if row["request_body"] is not None]
     seqs = [row["seq"] for row in rows]
@@ -89,7 +94,8 @@ def write(job: Write) -> Written:
         return Written(odd=tuple(odd))
     content = encode(job.what, rows)
     del rows
-    return _put(store, job.file, job.what, content, seqs, odd)
+    written = _put(store, job.file, job.what, content, seqs, odd)
+    return msgspec.structs.replace(written, said=(annotation, repair))
 
 
 def rewrite(job: Rewrite) -> Written:
@@ -127,23 +133,23 @@ def read_file(store: ArchiveStore, archive: Archived) -> list[Packed]:
     return checked(store, archive.file, archive.what, archive.sha256, expand(archive.seqs))
 
 
-def count_checked(store: ArchiveStore, connection: Connection, archive: Archived) -> int:
-    """How many rows its file has, checked; where ``forget`` has written it anew meanwhile, the new
-    one's, and where it has emptied it, none.
+def read_current(store: ArchiveStore, connection: Connection, archive: Archived) -> list[Packed]:
+    """Its rows, checked; where ``forget`` has written it anew meanwhile, the new one's, and none
+    where it has emptied it. ``connection`` is in no transaction.
 
     Raises:
         ArchiveFailed: it is not there, or not as it was written.
     """
     try:
-        return len(read_file(store, archive)) if archive.rows else 0
+        return read_file(store, archive) if archive.rows else []
     except ArchiveFailed:
         now = {each.archive_no: each for each in read_archives(connection) if each.rows}
         new = now.get(archive.archive_no)
         if new is None:
-            return 0
+            return []
         if new.file == archive.file:
             raise
-        return count_checked(store, connection, new)
+        return read_current(store, connection, new)
 
 
 def names_unknown(store: ArchiveStore, connection: Connection, device: str) -> list[str]:

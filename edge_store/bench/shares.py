@@ -216,7 +216,8 @@ class Measured:
     def _resulting(self) -> Result:
         reader = self._dialect.reader(self._asked)
         reader.body(self._answer)
-        self._entry.admit(Slot(next(self._numbers), 0.01, self._slots.hold()))
+        slot = Slot(next(self._numbers), 0.01, self._slots.hold())
+        self._entry.admit(slot, clock_synced=True)
         return self._entry.result(reader.reading(), (), None)
 
     def results(self, number: int) -> list[Result]:
@@ -299,7 +300,7 @@ class Measured:
         slot = Slot(1, 0.01, self._slots.hold())
         for _ in range(number):
             entry = Entry(self._boot, self._scope, self._asked, held, self._entry.exchange)
-            entry.admit(slot)
+            entry.admit(slot, clock_synced=True)
             entry.result(reading, (), None)
 
     async def _row(self, number: int) -> None:

@@ -199,10 +199,15 @@ class Ours:
 
     async def slice(self, rows: int) -> tuple[float, float]:
         """(seconds per row, CPU seconds per row) of writing ``rows`` rows."""
-        results = [sample_result(self.boot, self._made + n + 1) for n in range(rows)]
-        self._made += rows
+        results = self.make(rows)
         self.payload_bytes = sum(payload_bytes(result) for result in results)
         return await self.write(results)
+
+    def make(self, rows: int) -> list[Result]:
+        """So many results that are not written yet."""
+        first = self._made + 1
+        self._made += rows
+        return [sample_result(self.boot, n) for n in range(first, first + rows)]
 
     async def write(self, results: Sequence[Result]) -> tuple[float, float]:
         """The same of writing these."""

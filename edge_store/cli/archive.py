@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edge_store.config import Config
+    from edge_store.selection import Selection
     from edge_store.sqlite import Connection
 
 __all__ = ["archive", "beside_archive"]
@@ -41,12 +42,17 @@ def archive() -> None:
 
 
 @contextmanager
-def beside_archive(config: str | None) -> "Iterator[Connection]":
-    """A reader of the box's results, live and archived; see ``archive.loading.together``."""
+def beside_archive(
+    config: str | None, selection: "Selection", statement: str
+) -> "Iterator[Connection]":
+    """A reader of the box's results, live and archived; see ``archive.loading.together``. Files of
+    what ended before ``selection.since`` are not looked at.
+    """
     from edge_store.archive.loading import together
 
     settings = _settings(config)
-    with together(Path(settings.store.path), settings.retention.archive) as connection:
+    path, url = Path(settings.store.path), settings.retention.archive
+    with together(path, url, (selection.since, None), selection, statement) as connection:
         yield connection
 
 
@@ -102,8 +108,9 @@ def _state(verified_at: int | None, emptied_at: int | None) -> str:
 def verify(config: str | None) -> None:
     """Read every file and take the digest of every result in it again.
 
-    Exits 1 when one is not there, or is not as it was written. What is there and no row of the
-    database names, as after a restore to an earlier state, is told, too.
+    Exits 1 when one is not there, or is not as it was written; at once when the store does not
+    answer. What is there and no row of the database names, as after a restore to an earlier state,
+    is told, too.
 
     \b
     Example:
@@ -111,28 +118,23 @@ def verify(config: str | None) -> None:
     """
     from contextlib import closing
 
-    from edge_store.archive.ledger import read_archives
+    from edge_store.archive.checking import check_archive
     from edge_store.archive.store import ArchiveStore
-    from edge_store.archive.work import count_checked, names_unknown
-    from edge_store.errors import ArchiveFailed
     from edge_store.identity import read_device_id
     from edge_store.sqlite import open_reader
 
     settings = _settings(config)
     store = ArchiveStore(settings.retention.archive)
-    rows = bad = 0
+
+    def tell(text: str) -> None:
+        click.echo(f"edge-store: {text}", err=True)
+
     with closing(open_reader(Path(settings.store.path))) as connection, interruptible():
-        files = [each for each in read_archives(connection) if each.verified_at is not None]
-        for each in files:
-            try:
-                rows += count_checked(store, connection, each)
-            except ArchiveFailed as exc:
-                bad += 1
-                click.echo(f"edge-store: {exc}", err=True)
-        unknown = names_unknown(store, connection, read_device_id(connection) or "")
+        device = read_device_id(connection) or ""
+        files, rows, bad, unknown = check_archive(store, connection, device, tell)
     for name in unknown:
-        click.echo(f"edge-store: {name} is there, and no row of `archives` names it", err=True)
-    click.echo(f"{len(files) - bad} files, {rows} results: as they were committed")
+        tell(f"{name} is there, and no row of `archives` names it")
+    click.echo(f"{files - bad} files, {rows} results: as they were committed")
     sys.exit(1 if bad else 0)
 
 

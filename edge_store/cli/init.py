@@ -108,12 +108,22 @@ def _refuse_another(unfinished: Path, from_replica: str | None) -> None:
 
 
 def _refuse_what_is_there(target: Path, database: Path, *, is_unfinished: bool) -> None:
-    """``is_unfinished``: the database is what an init that was cut short has left."""
+    """``is_unfinished``: the database is what an init that was cut short has left, and so is what
+    lies beside it.
+    """
     for existing in (target, database):
         if existing.exists() and not (existing == database and is_unfinished):
             raise ConfigError(
                 f"{existing} is already there: nothing was written",
                 hint="use another DIR, or `edge-store serve` with this one",
+            )
+    for end in () if is_unfinished else ("-wal", "-journal"):
+        existing = database.with_name(f"{database.name}{end}")
+        if existing.exists():
+            raise ConfigError(
+                f"{existing} is there without its database, and may hold its newest commits: "
+                "nothing was written",
+                hint="move it to where that database is, under its name and with this ending",
             )
 
 

@@ -121,18 +121,17 @@ def query(  # noqa: PLR0913  (one parameter per option)
     files, configured = _files(dbs, config)
     selection = selection_of(given)
     values = bound(params, texts)
-    if with_archive and (dbs or selection.values):
-        raise click.UsageError(
-            "--with-archive is for a box's own database, whole: give --config, and the filters in "
-            "the SQL"
-        )
+    if with_archive and dbs:
+        raise click.UsageError("--with-archive is for a box's own database: give --config")
     with interruptible(), ExitStack() as stack:
         text = _statement(statement, files, configured)
         reading = (
-            beside_archive(config) if with_archive else _reading(files, text, values, selection)
+            beside_archive(config, selection, text)
+            if with_archive
+            else _reading(files, text, values, selection)
         )
         connection = stack.enter_context(reading)
-        if chosen == "parquet":  # which goes through the rows twice
+        if chosen == "parquet" and not with_archive:  # which goes through the rows twice
             _hold(connection)
         answer = stack.enter_context(_asked(connection, text, values, bounds, chosen, explain))
         answer.pausing = lambda: not_for_ever(answer.release)

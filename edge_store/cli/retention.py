@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["retention"]
 
-PLAN_COLUMNS = ("rule", "what", "rows", "bytes", "oldest", "newest", "pinned", "held", "needed")
+PLAN_COLUMNS = (
+    "rule", "what", "rows", "bytes", "oldest", "newest", "pinned", "held", "needed", "unset",
+)  # fmt: skip
 HOLD_COLUMNS = ("name", "since", "ended", "results", "selection", "note")
 
 config_option = click.option("--config", help="The box's edge-store.toml, or its folder.")
@@ -81,6 +83,11 @@ def _said(settings: "Config", made: "Plan") -> list[str]:
         lines.append(f"all of it is put into {made.archive} first, and read back")
     if made.waits_for:
         lines.append(made.waits_for)
+    if any(step.unset for step in made.steps):
+        lines.append(
+            "unset: results that are old by their own time alone: they were made before the clock "
+            "was set, and count from when it was"
+        )
     lines.append(
         f"the database holds {made.used_bytes} bytes, and {made.free_bytes_inside} more are free "
         "inside it: they are used before it grows; `edge-store retention compact` gives them back"

@@ -168,7 +168,11 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
     ] = 3600.0
     bytes_per_day: Annotated[
         int,
-        Meta(ge=0, description="Most bytes that drills may download in 24 hours. 0: no bound."),
+        Meta(
+            ge=0,
+            description="Most bytes that drills may download in 24 hours. 0: no bound. Less than a "
+            "restore downloads, and there are no full drills.",
+        ),
     ] = 0
 
     @property

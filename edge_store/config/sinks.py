@@ -31,6 +31,9 @@ SCHEMES = {
 }
 
 
+TOPIC_FIELDS = ("device", "model", "tenant", "status", "operation")
+
+
 class SinkBegin(StrEnum):
     """Where one that is new begins."""
 
@@ -129,10 +132,12 @@ class SinkSection(Section, frozen=True, kw_only=True):
             require_scheme(self.name, self.kind, self.url)
             _require_no_secret(self)
         for field in re.findall(r"\{(.*?)\}", self.topic):
-            if field not in ("device", "model", "tenant", "status", "operation"):
+            if field not in TOPIC_FIELDS:
                 raise ValueError(
                     f"sinks: the topic of {self.name!r} has {{{field}}}, which is none"
                 )
+        if re.search(r"[{}]", re.sub(r"\{\w+\}", "", self.topic)):
+            raise ValueError(f"sinks: the topic of {self.name!r} has a brace without its other one")
 
 
 def require_scheme(name: str, kind: SinkKind, url: str) -> None:

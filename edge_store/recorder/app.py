@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from edge_store.blobs import taken_out
+from edge_store.clock import ClockSync
 from edge_store.config import PrivacySection, RecorderSection, ReplicaSection
 from edge_store.engine import Engine, Receive, Scope, Send
 from edge_store.errors import (
@@ -88,6 +89,7 @@ class Recorder:
         self.idempotency = idempotency
         self.redacting = Redacting(privacy or PrivacySection(), json_workers)
         self._boot = boot
+        self._clock = ClockSync(was_synced=boot.clock_synced)
         self._config = config
         self._metrics = metrics
         self._answers = Answers(slots)
@@ -204,7 +206,7 @@ class Recorder:
         try:
             self._metrics.admitted.inc()
             self._answers.begin(exchange, slot.hold)
-            entry.admit(slot)
+            entry.admit(slot, clock_synced=self._clock())
             await exchange.run(self._engine, scope, body, receive, self._engine_timeout_s)
             result, failure = await self._outcome(entry)
             kept = await self.redacting.written(entry.kept(result))
@@ -251,12 +253,8 @@ class Recorder:
             await exchange.give_json(asked, await self._structured.assessed(asked, outputs))
         receipt = await self._held(entry, stored.receipt, exchange.cause, receive)
         await exchange.deliver(receipt, exchange.cause)
-        log.info(
-            "answer_replayed",
-            id=stored.receipt.id,
-            seq=stored.receipt.seq,
-            endpoint=stored.endpoint,
-        )
+        place = {"id": stored.receipt.id, "seq": stored.receipt.seq}
+        log.info("answer_replayed", **place, endpoint=stored.endpoint)
 
     async def _outcome(self, entry: Entry) -> tuple[Result, EdgeStoreError | None]:
         reading = entry.exchange.reader.reading()

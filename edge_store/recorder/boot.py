@@ -31,7 +31,8 @@ def begin_boot(
 
 def end_boot(connection: Connection, boot: Boot) -> None:
     """Write the clean end; its absence means a crash. Commits."""
-    _insert(connection, boot, "end")
+    ended = msgspec.structs.replace(boot, clock_synced=boot.clock_synced or is_clock_synced())
+    _insert(connection, ended, "end")
 
 
 def _insert(connection: Connection, boot: Boot, event: str) -> None:

@@ -1,6 +1,7 @@
 """Tells whoever follows the results that there are more: at each COMMIT, and nothing in between."""
 
 import asyncio
+from collections.abc import Callable
 
 __all__ = ["Commits"]
 
@@ -10,6 +11,7 @@ class Commits:
 
     def __init__(self, seq: int) -> None:
         self.seq = seq
+        self.at_each: Callable[[], object] = lambda: None  # COMMIT of results, before the next one
         self.is_over = False  # the daemon stops: whoever follows is to end
         self._next: asyncio.Future[None] | None = None  # there is one while somebody waits
 
@@ -17,6 +19,7 @@ class Commits:
         """A COMMIT has reached ``seq``; a mark alone reaches no further."""
         if seq > self.seq:
             self.seq = seq
+            self.at_each()
             self._tell()
 
     def end(self) -> None:

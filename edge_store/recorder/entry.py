@@ -45,6 +45,7 @@ class Entry:
 
     wait_s: float | None = None  # for the replica
     _slot: Slot
+    _clock_synced: bool
     _created_at: int
 
     def __init__(
@@ -73,9 +74,10 @@ class Entry:
         self.gives_json = _gives_json(self._headers.get(JSON_HEADER), asked)
         self.asked = as_json(asked) if self.gives_json else asked
 
-    def admit(self, slot: Slot) -> None:
+    def admit(self, slot: Slot, *, clock_synced: bool) -> None:
         """The request holds ``slot``: from now on it must become a row."""
         self._slot = slot
+        self._clock_synced = clock_synced
         self._created_at = now_ms()
 
     def result(
@@ -102,7 +104,7 @@ class Entry:
             created_at=self._created_at,
             first_token_at=exchange.first_token_at,
             completed_at=self._created_at + round(latency_ms),
-            clock_synced=self.boot.clock_synced,
+            clock_synced=self._clock_synced,
             latency_ms=latency_ms,
             ttft_ms=None if first is None else (first - started) * 1000,
             queue_ms=self._slot.queue_ms,

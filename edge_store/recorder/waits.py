@@ -43,7 +43,9 @@ class Replicating(Protocol):
 
     @property
     def hindered(self) -> NotReplicated | None:
-        """Why nothing is replicated until a person acts; None: it is, or will be by itself."""
+        """Why nothing is known to be replicated until a person acts; None: it is, or will be by
+        itself.
+        """
 
     async def sync(self, timeout_s: float) -> object:
         """Wait until everything committed before this call is in it. Raises ReplicationError."""

@@ -274,6 +274,8 @@ class Drills:
         """Leave the row, and tell."""
         if proof.because is not None:
             log.warning("drill_not_incremental", because=proof.because)
+        if proof.overdue is not None:
+            log.warning("drill_not_full", because=proof.overdue)
         drill_id = None
         at = now_ms()
         try:

@@ -73,7 +73,13 @@ class Watch:
     async def look(self, status: ReplicaStatus, paused: Paused | None, child: int | None) -> float:
         """Look once. ``child`` is Litestream's process. Returns after how long to look again."""
         began = time.monotonic()
-        held, free, foreign = await asyncio.to_thread(self._measure, child)
+        try:
+            held, free, foreign = await asyncio.to_thread(self._measure, child)
+        except OSError as exc:  # a disk that fails: what the last look found stands
+            log.error("replica_not_looked_at", error=f"{exc.filename}: {exc.strerror}")
+            self._judge_file()
+            self._judge_state(status, paused)
+            return LOOK_EVERY_S
         took = time.monotonic() - began
         newest = self.newest_seq()
         known = status.confirmed.seq if status.confirmed else None

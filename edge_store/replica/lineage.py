@@ -3,7 +3,7 @@
 from edge_store.replica.heads import Head
 from edge_store.result import Record
 from edge_store.sql import sql
-from edge_store.sqlite import Connection
+from edge_store.sqlite import Connection, translated
 
 __all__ = ["Lineage", "read_lineage"]
 
@@ -22,15 +22,18 @@ class Lineage(Record, frozen=True, kw_only=True):
 
 
 def read_lineage(connection: Connection, boot_id: str, timeline: str, head: Head | None) -> Lineage:
-    """What the file knows of a boot, of a timeline and of a head."""
-    row = connection.execute(
-        sql("select_lineage"),
-        {
-            "boot_id": boot_id,
-            "timeline": timeline,
-            "commit_id": head.commit_id if head else 0,
-        },
-    ).fetchone()
+    """What the file knows of a boot, of a timeline and of a head.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    asked = {
+        "boot_id": boot_id,
+        "timeline": timeline,
+        "commit_id": head.commit_id if head else 0,
+    }
+    with translated("whose replica it is cannot be read from the database"):
+        row = connection.execute(sql("select_lineage"), asked).fetchone()
     knows_boot, has_ended, knows_timeline, reason, digest = row
     return Lineage(
         knows_boot=bool(knows_boot),

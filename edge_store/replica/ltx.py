@@ -1,10 +1,10 @@
 """Reads LTX files, of which a replica is made: the pages that changed between two TXIDs.
 
 A file is a header of 100 bytes, a frame for each page (its number, flags, a size, and the page as
-one LZ4 block), six zero bytes, an index that is not used here, and a trailer of two checksums. The
-last one, CRC-64/GO-ISO with its highest bit set, covers everything, the pages unpacked. Litestream
-0.5 writes no checksum of the database (flag 2), so what a file is applied to is the caller's to
-check. Integers are big-endian.
+one LZ4 block), six zero bytes, an index (three varints for each page, and a zero) with its size,
+and a trailer of two checksums. The last one, CRC-64/GO-ISO with its highest bit set, covers
+everything, the pages unpacked. Litestream 0.5 writes no checksum of the database (flag 2), so what
+a file is applied to is the caller's to check. Integers are big-endian.
 """
 
 import os
@@ -21,18 +21,22 @@ from edge_store.replica.points import LtxFile
 from edge_store.result import Record
 
 __all__ = [
-    "HEADER_BYTES", "LEAST_BYTES", "MEND", "LtxHeader", "apply_ltx", "assemble", "leads_to",
-    "read_header",
+    "HEADER_BYTES", "LEAST_BYTES", "MEND", "LtxHeader", "LtxWal", "apply_ltx", "assemble",
+    "has_every_page", "leads_to", "read_header", "read_wal",
 ]  # fmt: skip
 
 MAGIC = b"LTX1"
 HEADER = struct.Struct(">4sIIIQQQ")  # magic, flags, page size, pages, first, last, time
 HEADER_BYTES = 100
+WAL = struct.Struct(">QQ8s")  # where in the WAL it begins, bytes of it, its salts
+WAL_AT = 48
 FRAME = struct.Struct(">IHI")  # page number, flags, bytes of the block
 FRAME_BYTES, NUMBER_BYTES = 10, 6
 READ_BYTES = 256 << 10
 HAS_SIZE = 1
 INDEX_SIZE_BYTES, TRAILER_BYTES = 8, 16
+GOES_ON = bytes(range(0x80, 0x100))  # in a varint: each byte but its last
+INDEX_VARINTS = 3
 LEAST_BYTES = HEADER_BYTES + NUMBER_BYTES + INDEX_SIZE_BYTES + TRAILER_BYTES
 IS_CHECKSUM = 1 << 63
 LOCK_BYTE = 1 << 30  # SQLite never stores anything in the page that holds it
@@ -53,6 +57,39 @@ class LtxHeader(Record, frozen=True, kw_only=True):
     first: int
     last: int
     at: int
+
+
+class LtxWal(Record, frozen=True, kw_only=True):
+    """Which part of a WAL one of Litestream's own files of level 0 was made of, in bytes."""
+
+    txid: int
+    salts: bytes
+    end: int
+
+
+def read_wal(content: bytes, txid: int) -> LtxWal | None:
+    """What the first 100 bytes say of it; None when they are not there."""
+    if len(content) < HEADER_BYTES:
+        return None
+    start, size, salts = WAL.unpack_from(content, WAL_AT)
+    return LtxWal(txid=txid, salts=salts, end=start + size)
+
+
+def has_every_page(path: Path) -> bool:
+    """Whether it has each page of the database that it leads to, by the number of entries of its
+    index. False for one that cannot be read.
+    """
+    try:
+        with path.open("rb") as reading:
+            header = read_header(reading.read(HEADER_BYTES), path.name)
+            reading.seek(-TRAILER_BYTES - INDEX_SIZE_BYTES, os.SEEK_END)
+            size = int.from_bytes(reading.read(INDEX_SIZE_BYTES), "big")
+            reading.seek(-TRAILER_BYTES - INDEX_SIZE_BYTES - size, os.SEEK_END)
+            varints = len(reading.read(size).translate(None, GOES_ON))
+    except (OSError, RestoreFailed):
+        return False
+    unused = 1 if header.pages > LOCK_BYTE // header.page_size else 0
+    return varints // INDEX_VARINTS >= header.pages - unused
 
 
 def read_header(content: bytes, name: str) -> LtxHeader:

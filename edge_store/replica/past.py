@@ -1,7 +1,7 @@
 """What lies on a replica's path, seen from this box's history and Litestream's folder here."""
 
 from edge_store.config import ReplicaMode, ReplicaSection
-from edge_store.errors import ReplicaNotFound
+from edge_store.errors import ReplicaNotFound, ReplicationError, StoreError
 from edge_store.replica.anew import Ground
 from edge_store.replica.heads import Head, Heads
 from edge_store.replica.lineage import Lineage, read_lineage
@@ -37,9 +37,16 @@ class Past:
         self._ledger = ledger
 
     async def lineage(self, owner: Owner | None, head: Head | None) -> Lineage:
-        """See ``read_lineage``."""
+        """See ``read_lineage``.
+
+        Raises:
+            ReplicationError: the database cannot be read, for now at least.
+        """
         boot_id, timeline = (owner.boot_id, owner.timeline) if owner else ("", "")
-        return await self._reader.run(read_lineage, boot_id, timeline, head)
+        try:
+            return await self._reader.run(read_lineage, boot_id, timeline, head)
+        except StoreError as exc:
+            raise ReplicationError(str(exc), hint=exc.hint) from exc
 
     async def was_ours(self) -> bool:
         """Whether what lies there without an owner was written from here."""

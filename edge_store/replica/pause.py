@@ -52,9 +52,13 @@ class Pause:
         return paused.until
 
     def end(self) -> None:
-        """Now."""
-        self._paused = None
+        """Now.
+
+        Raises:
+            OSError: it would be there again after a restart.
+        """
         self._path.unlink(missing_ok=True)
+        self._paused = None
 
     def _read(self) -> Paused | None:
         try:

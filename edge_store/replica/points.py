@@ -71,13 +71,15 @@ class Points(Record, frozen=True, kw_only=True):
     """All states that can be restored, oldest first. ``of``: whose, and where, in words.
 
     ``fine_from``: from there on there is one for each replica sync; before it, one for each merge.
-    ``missing_from``: the TXID of a file that is not there, though later ones are.
+    ``missing_from``: the TXID of a file that is not there, though later ones are, from the time
+    ``later_at`` (UTC ms).
     """
 
     of: str
     points: tuple[Point, ...]
     fine_from: Point
     missing_from: Txid | None = None
+    later_at: int = 0
 
     @property
     def oldest(self) -> Point:
@@ -171,9 +173,14 @@ def read_points(files: Iterable[LtxFile], of: str) -> Points:
         if point.txid not in fine:
             break
         fine_from = point
-    later = [file.first for file in ordered if file.first > newest + 1]
-    missing = Txid(newest + 1) if later else None
-    return Points(of=of, points=points, fine_from=fine_from, missing_from=missing)
+    later = [file.written_at for file in ordered if file.first > newest + 1]
+    return Points(
+        of=of,
+        points=points,
+        fine_from=fine_from,
+        missing_from=Txid(newest + 1) if later else None,
+        later_at=min(later, default=0),
+    )
 
 
 def choose(points: Points, wanted: datetime | int | None) -> Point:
@@ -186,16 +193,12 @@ def choose(points: Points, wanted: datetime | int | None) -> Point:
     match wanted:
         case None:
             if points.missing_from is not None:
-                raise RestoreFailed(
-                    f"{points.of} lacks files from TXID {points.missing_from:016x} on, and later "
-                    f"ones are there: {points.told}",
-                    hint="where the box still runs, `edge-store replica drill` there uploads its "
-                    f"database anew; else restore the last one before the gap: --txid "
-                    f"{points.newest.txid:016x}",
-                )
+                raise _lacking(points, points.missing_from)
             return points.newest
         case datetime():
             by = wanted.timestamp() * 1000
+            if points.missing_from is not None and points.later_at <= by:
+                raise _lacking(points, points.missing_from)
             early = [point for point in points.points if point.at <= by]
             if early:
                 return early[-1]
@@ -213,6 +216,15 @@ def choose(points: Points, wanted: datetime | int | None) -> Point:
                 f"{points.of} holds no state of TXID {wanted:016x}: {points.told}",
                 hint=f"the nearest: {shown}. What a TXID has replicated is in every later one too",
             )
+
+
+def _lacking(points: Points, missing_from: Txid) -> RestoreFailed:
+    return RestoreFailed(
+        f"{points.of} lacks files from TXID {missing_from:016x} on, and later ones are there: "
+        f"{points.told}",
+        hint="where the box still runs, `edge-store replica drill` there uploads its database "
+        f"anew; else restore the last one before the gap: --txid {points.newest.txid:016x}",
+    )
 
 
 def chain(

@@ -15,7 +15,7 @@ import structlog
 
 from edge_store.errors import ReplicationError
 from edge_store.replica.control import Control, Synced
-from edge_store.replica.reached import Reached, Read, Upto
+from edge_store.replica.reached import UNREADABLE, Reached, Read, Upto
 from edge_store.replica.status import Cause, Tracker, numbers
 
 __all__ = ["Positions", "watch_positions"]
@@ -27,6 +27,10 @@ COUNT_EVERY_S = 5.0
 WAITING_MAX = 10_000
 ANSWER_TIMEOUT_S = 3.0  # then the store is called unreachable
 AGAIN_S = 0.05
+SKIPPED = (
+    "another program has checkpointed, and Litestream lacks commits by it: end what else has the "
+    "database open for writing; `edge-store replica drill` has the database uploaded anew"
+)
 
 
 class Question(NamedTuple):
@@ -50,15 +54,26 @@ class Positions:
         self.newest_seq: Callable[[], int | None] = lambda: None
         self._missed_at: int | None = None  # the TXID of an answer that did not have all
         self._passed_over: bytes | None = None  # commits of the WAL of these salts
+        self._is_skipped = False  # the end of a WAL that is gone
 
     @property
     def has_passed_over(self) -> bool:
         """Whether there are commits that it does not see."""
-        return self._passed_over is not None
+        return self._passed_over is not None or self._is_skipped
 
     def anew(self) -> None:
         """From here on it takes the whole database."""
         self._missed_at = self._passed_over = None
+        self._is_skipped = False
+        self._reached.anew()
+
+    def committed(self) -> None:
+        """There was a COMMIT."""
+        self._reached.written()
+
+    def proven(self, txid: int) -> None:
+        """A restore of ``txid`` has all that was committed before it was begun."""
+        self._reached.proven(txid)
 
     def question(self) -> Question:
         """To be asked from now on. What is committed later may not be in the answer."""
@@ -68,8 +83,11 @@ class Positions:
     def answered(self, asked: Question, synced: Synced) -> Read:
         """Confirm what is known to be in the replica by this answer."""
         read = self._reached.judge(asked.written, synced.txid)
-        if self._passed_over is not None:
-            salts = asked.written.salts if asked.written else None
+        if self._is_skipped is not (read is Read.SKIPPED):
+            self._is_skipped = read is Read.SKIPPED
+            self._tell_of_skipped(synced.txid)
+        if self._passed_over is not None and not self._is_skipped:
+            salts = _salts(asked.written)
             if read is Read.HELD and salts == self._passed_over:
                 self._passed_over = None  # it has seen them after all
             else:
@@ -83,13 +101,22 @@ class Positions:
                 self._tracker.saw(synced)
             case Read.MISSED:
                 self._missed(asked, synced)
+            case Read.SKIPPED:
+                self._tracker.missed(synced, is_unread=True)
         return read
+
+    def _tell_of_skipped(self, txid: int) -> None:
+        if self._is_skipped:
+            self._tracker.failed(SKIPPED)
+            log.error("commits_skipped", txid=txid, hint=SKIPPED)
+        else:
+            log.warning("commits_not_skipped", txid=txid)
 
     def _missed(self, asked: Question, synced: Synced) -> None:
         """Once may be by chance; twice at one TXID it does not see what is there."""
-        if self._passed_over is None and synced.txid == self._missed_at:
-            assert asked.written is not None
-            self._passed_over = asked.written.salts
+        is_known = asked.written != UNREADABLE
+        if self._passed_over is None and is_known and synced.txid == self._missed_at:
+            self._passed_over = _salts(asked.written)
         self._missed_at = synced.txid
         self._tracker.missed(synced, is_unread=self.has_passed_over)
 
@@ -156,6 +183,10 @@ async def watch_positions(
                 left_s := ends_at - time.monotonic()
             ) > 0 and not _are_more(positions.newest_seq(), question.seq, waiting_max):
                 await asyncio.sleep(min(left_s, COUNT_EVERY_S))
+
+
+def _salts(written: Upto | None) -> bytes:
+    return written.salts if written is not None else b""
 
 
 def _are_more(newest: int | None, asked: int | None, waiting_max: int) -> bool:

@@ -88,11 +88,13 @@ class Job(Record, frozen=True, kw_only=True):
 class Proof(Record, frozen=True, kw_only=True):
     """What came of it. ``undecided``: why nothing is known; ``failure``: what is wrong with the
     replica; ``live``: what is wrong with the live file, and not with the replica alone. ``bytes``
-    were downloaded. ``because``: why it is a full one where an incremental one was due.
+    were downloaded. ``because``: why it is a full one where an incremental one was due;
+    ``overdue``: why it is none where a full one was.
     """
 
     kind: Kind = Kind.FULL
     because: str | None = None
+    overdue: str | None = None
     txid: str | None = None
     seq_to: int = 0
     rows: int = 0
@@ -170,7 +172,11 @@ class Proving:
         try:
             kept = self._kept()
             if kept is not None:
-                return await self._incremental(kept)
+                is_due = self._is_full_due(kept)
+                overdue = await self._overdue() if is_due else None
+                if overdue is not None or not is_due:
+                    proof = await self._incremental(kept)
+                    return msgspec.structs.replace(proof, overdue=overdue)
         except (NotOnwards, RestoreFailed, ReplicaNotFound) as exc:
             because = str(exc)
             self._say(f"it must be a full one: {because}")
@@ -182,9 +188,32 @@ class Proving:
         """The copy to bring forward, if there is one and it may be."""
         if self._job.is_full:
             return None
-        kept = read_kept(self._database, str(self._location), self._job.device_id)
-        is_due = kept is not None and since_boot_s() - kept.full_s >= self._job.full_every_s
-        return None if is_due else kept
+        return read_kept(self._database, str(self._location), self._job.device_id)
+
+    def _is_full_due(self, kept: Kept) -> bool:
+        return since_boot_s() - kept.full_s >= self._job.full_every_s
+
+    async def _overdue(self) -> str | None:
+        """Why a full one may not be; None: it may. Between drills that prove nothing, one that
+        brings the copy forward still tells what is new.
+        """
+        left = self._left()
+        if left is None or (download := await self._missing()) <= left:
+            return None
+        why = f"it downloads {download} bytes, of replica.bytes_per_day {left} are left"
+        self._say(f"a full one is due, and has to wait: {why}")
+        return why
+
+    async def _missing(self) -> int:
+        """Bytes that a full one would download. Raises ``ReplicationError``: the store does not
+        answer.
+        """
+        try:
+            files = await list_files(self._location, self._credentials, self._job.device_id)
+            self._count("LIST", pages_of(files), 0)
+            return self._download().missing(chain(files, choose(read_points(files, ""), None)))
+        except (ReplicaNotFound, RestoreFailed):
+            return 0  # the restore says it
 
     async def _incremental(self, kept: Kept) -> Proof:
         """Raises ``NotOnwards``, or as a restore does, for all that is not as it should be."""
@@ -255,15 +284,7 @@ class Proving:
 
     async def _require_restorable(self) -> None:
         """Raises as ``_require_room`` does; or ``ReplicationError``: the store does not answer."""
-        job = self._job
-        missing = 0
-        try:
-            files = await list_files(self._location, self._credentials, job.device_id)
-            chosen = chain(files, choose(read_points(files, ""), None))
-            missing = self._download().missing(chosen)
-            self._count("LIST", pages_of(files), 0)
-        except (ReplicaNotFound, RestoreFailed):
-            pass  # the restore says it
+        missing = await self._missing()
         wal = self._database.with_name(f"{self._database.name}-wal")
         live = sum(path.stat().st_size for path in (self._database, wal) if path.exists())
         self._require_room(missing, round(ROOM * live) - copy_bytes(self._database))

@@ -13,28 +13,19 @@ import os
 import struct
 from enum import Enum, auto
 from pathlib import Path
-from typing import NamedTuple
 
-from edge_store.replica.ltx import HEADER_BYTES
+from edge_store.replica.ends import FRAME_HEADER_BYTES, SALT_BYTES, WAL_HEADER_BYTES, Ends, Upto
+from edge_store.replica.ltx import HEADER_BYTES, LtxWal, read_wal
 
-__all__ = ["Reached", "Read", "Upto"]
+__all__ = ["UNREADABLE", "Reached", "Read", "Upto"]
 
 # WalIndexHdr, twice; in native byte order but for the salts (sqlite.org/walformat.html).
 INDEX_BYTES = 48
-PAGE_SIZE_AT, LAST_FRAME_AT, SALTS_AT = 14, 16, 32
-WAL_HEADER_BYTES, FRAME_HEADER_BYTES = 32, 24
+PAGE_SIZE_AT, SALTS_AT = 14, 32  # the last frame's number comes after the size of a page
 PAGE_SIZE_MAX = 65536  # told as 1
 INDEX_TRIES = 100  # it is written in less than a microsecond
-WAL_IN_LTX = struct.Struct(">QQ8s")  # where in the WAL it begins, bytes of it, its salts
-WAL_IN_LTX_AT = 48
 NEWER_THAN_MAX = 1 << 31
-
-
-class Upto(NamedTuple):
-    """So far into the WAL of these salts, in bytes."""
-
-    salts: bytes
-    end: int
+UNREADABLE = Upto(b"", 0)  # of no WAL: nobody has read that
 
 
 class Read(Enum):
@@ -43,6 +34,7 @@ class Read(Enum):
     HELD = auto()  # all of it
     MISSED = auto()  # not all
     RESTARTED = auto()  # the WAL began anew since: the next question tells
+    SKIPPED = auto()  # nor will it, as it has gone on with the next WAL
     UNKNOWN = auto()  # its files lie elsewhere
 
 
@@ -52,25 +44,41 @@ class Reached:
     def __init__(self, database: Path, ltx: Path) -> None:
         self._index = database.with_name(f"{database.name}-shm")
         self._files = ltx / "0"
+        self._ends = Ends(database.with_name(f"{database.name}-wal"), self._files)
         self._descriptor: int | None = None
 
+    def anew(self) -> None:
+        """From here on Litestream takes the whole database."""
+        self._ends.anew()
+
+    def proven(self, txid: int) -> None:
+        """A restore of ``txid`` has everything that was committed by then."""
+        self._ends.proven(txid)
+
     def written(self) -> Upto | None:
-        """The last commit in the WAL; None: there is none, or nobody has the database open."""
+        """The last commit in the WAL; None: there is none, or nobody has the database open. Asked
+        after each COMMIT, so that it is known where each WAL ended.
+        """
         for _ in range(INDEX_TRIES):
-            content = self._read_index()
+            try:
+                content = self._read_index()
+            except OSError:  # no descriptor is left, or the disk fails
+                return UNREADABLE
             if content is None:
                 return None
             header, again = content[:INDEX_BYTES], content[INDEX_BYTES:]
             if header == again:
                 break
         else:
-            return Upto(b"", 0)  # of no WAL: nobody has read that
-        (frames,) = struct.unpack_from("=I", header, LAST_FRAME_AT)
-        (page_size,) = struct.unpack_from("=H", header, PAGE_SIZE_AT)
-        if not frames:
-            return None
+            return UNREADABLE
+        page_size, frames = struct.unpack_from("=HI", header, PAGE_SIZE_AT)
+        salts = header[SALTS_AT : SALTS_AT + SALT_BYTES]
+        if not any(salts):
+            return None  # there has not been a WAL
         frame_bytes = FRAME_HEADER_BYTES + (PAGE_SIZE_MAX if page_size == 1 else page_size)
-        return Upto(header[SALTS_AT : SALTS_AT + 8], WAL_HEADER_BYTES + frames * frame_bytes)
+        written = Upto(salts, WAL_HEADER_BYTES + frames * frame_bytes)
+        self._ends.note(written, frame_bytes)
+        return written if frames else None
 
     def _read_index(self) -> bytes | None:
         if self._descriptor is None or not os.fstat(self._descriptor).st_nlink:
@@ -83,18 +91,23 @@ class Reached:
 
     def judge(self, written: Upto | None, txid: int) -> Read:
         """Whether Litestream's answer ``txid`` has what was ``written`` before it was asked."""
-        if written is None:
-            return Read.HELD
         try:
             with (self._files / f"{txid:016x}-{txid:016x}.ltx").open("rb") as file:
-                header = file.read(HEADER_BYTES)
+                read = read_wal(file.read(HEADER_BYTES), txid)
         except OSError:
-            return Read.UNKNOWN
-        if len(header) < HEADER_BYTES:
-            return Read.MISSED
-        start, size, salts = WAL_IN_LTX.unpack_from(header, WAL_IN_LTX_AT)
-        if salts == written.salts:
-            return Read.HELD if start + size >= written.end else Read.MISSED
-        ahead = int.from_bytes(salts[:4], "big") - int.from_bytes(written.salts[:4], "big")
-        is_newer = 0 < ahead % (1 << 32) < NEWER_THAN_MAX  # each WAL's first salt is one more
-        return Read.RESTARTED if is_newer else Read.MISSED
+            if self._ends.has_skipped:
+                return Read.SKIPPED
+            return Read.HELD if written is None else Read.UNKNOWN
+        if self._ends.skips(txid):
+            return Read.SKIPPED
+        if written is None:
+            return Read.MISSED if self._ends.is_pending() else Read.HELD
+        return Read.MISSED if read is None else _compared(written, read)
+
+
+def _compared(written: Upto, read: LtxWal) -> Read:
+    if read.salts == written.salts:
+        return Read.HELD if read.end >= written.end else Read.MISSED
+    ahead = int.from_bytes(read.salts[:4], "big") - int.from_bytes(written.salts[:4], "big")
+    is_newer = 0 < ahead % (1 << 32) < NEWER_THAN_MAX  # each WAL's first salt is one more
+    return Read.RESTARTED if is_newer else Read.MISSED

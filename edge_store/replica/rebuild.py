@@ -6,6 +6,8 @@ files lead to is passed over: the state is made of those.
 """
 
 import asyncio
+import errno
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,10 +16,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from edge_store.config import ReplicaSection
-from edge_store.errors import DiskFull, RestoreFailed
+from edge_store.errors import DiskFull, ReplicationError, RestoreFailed
 from edge_store.ids import DeviceId
 from edge_store.replica.download import Download, Fetched, Pace, Vanished, lay_out, unpaced
-from edge_store.replica.litestream import find_litestream, render_config, spawn
+from edge_store.replica.litestream import PATIENCE_S, find_litestream, render_config, spawn
 from edge_store.replica.location import Credentials, Location, Scheme
 from edge_store.replica.ltx import MEND, assemble, leads_to
 from edge_store.replica.points import (
@@ -41,6 +43,7 @@ __all__ = ["Progress", "Rebuilt", "Source", "Stage", "require_space"]
 
 LISTINGS = 4  # as often is a listing that is out of date read again
 LOOK_S = 0.2  # at how much of the database is there
+NO_ROOM = tuple(os.strerror(each).lower() for each in (errno.ENOSPC, errno.EDQUOT))  # as Go does
 MARGIN_BYTES, MARGIN_SHARE = 64 << 20, 0.05  # free space beyond what is expected
 
 
@@ -223,7 +226,7 @@ class Source:
 
     async def _apply(self, replica: Path, point: Point, copy: Path, database_bytes: int) -> None:
         """Run ``litestream restore`` on a folder; of more than one chain it chooses as we do."""
-        program = await asyncio.to_thread(find_litestream)
+        program = await asyncio.to_thread(find_litestream, PATIENCE_S)
         source = copy.with_name("source.db")  # a name in the configuration only: it is never made
         config = copy.with_name("litestream.yml")
         content = render_config(
@@ -258,7 +261,14 @@ class Source:
                 with suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
-        if process.returncode != 0:
+        assert process.returncode is not None
+        if process.returncode < 0:
+            raise ReplicationError(
+                f"litestream was ended by signal {-process.returncode} while it restored "
+                f"{self._device_id}",
+                hint="was it killed for memory? see the kernel's log; then run it again",
+            )
+        if process.returncode:
             raise self._failure(stderr.decode(errors="replace"))
 
     async def _watch(self, copy: Path, expected: int) -> None:
@@ -274,9 +284,14 @@ class Source:
                     break
             await asyncio.sleep(LOOK_S)
 
-    def _failure(self, output: str) -> RestoreFailed:
+    def _failure(self, output: str) -> DiskFull | RestoreFailed:
         lines = [line for line in output.splitlines() if line.strip()]
         reason = lines[-1].strip()[:500] if lines else "litestream said nothing"
+        if any(words in reason for words in NO_ROOM):  # somebody else took it meanwhile
+            return DiskFull(
+                f"{self._device_id} cannot be restored: {reason}",
+                hint="make room, and run it again: it goes on from what has arrived",
+            )
         return RestoreFailed(
             f"{self._device_id} cannot be restored from {self._location}: {reason}",
             hint=MEND,

@@ -107,6 +107,8 @@ class Replica:
     def drilled(self, proven: Proven | None, failure: str | None) -> None:
         """What the newest one that passed proves, for the next head; why the newest failed."""
         self._telling.proven, self._telling.drill_failure = proven, failure
+        if proven is not None and failure is None:
+            self._litestream.positions.proven(int(proven.txid, 16))
 
     async def snapshot(self) -> None:
         """See ``Litestream.snapshot``."""
@@ -163,8 +165,12 @@ class Replica:
 
         Raises:
             LitestreamUnavailable: Litestream does not stay up.
+            ReplicationError: the pause cannot be ended.
         """
-        self._pause.end()
+        try:
+            self._pause.end()
+        except OSError as exc:
+            raise ReplicationError(f"the pause cannot be ended: {exc.strerror}") from exc
         await self._settle()
         log.warning("replica_resumed")
 
@@ -201,6 +207,10 @@ class Replica:
         self._litestream.follow(newest_seq)
         self._watch.newest_seq = newest_seq
 
+    def committed(self) -> None:
+        """There was a COMMIT; the next has not begun."""
+        self._litestream.positions.committed()
+
     @property
     def replicated_seq(self) -> int:
         """Every result up to this one is in the replica; 0: of none is it known."""
@@ -209,13 +219,14 @@ class Replica:
 
     @property
     def hindered(self) -> NotReplicated | None:
-        """Why nothing is replicated until a person acts, for those who wait for it."""
+        """Why nothing is known to be replicated until a person acts, for those who wait for it."""
         match self._obstacle():
             case Cause.TAKEN:
                 return NotReplicated.TAKEN
             case Cause.PAUSED:
                 return NotReplicated.PAUSED
-        return None
+        is_unread = self._litestream.status.cause is Cause.UNREAD
+        return NotReplicated.UNREAD if is_unread else None
 
     async def sync(self, timeout_s: float) -> Synced:
         """See ``Litestream.sync``."""

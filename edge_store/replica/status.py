@@ -70,7 +70,7 @@ class Cause(StrEnum):
     )
     UNREACHABLE = "unreachable", ReplicaState.OFFLINE, "the store cannot be reached"
     UNMOVED = "unmoved", ReplicaState.STALLED, "Litestream runs and sends nothing"
-    UNREAD = "unread", ReplicaState.STALLED, "Litestream does not see commits: the WAL is damaged?"
+    UNREAD = "unread", ReplicaState.STALLED, "Litestream has not read commits, nor will it"
     PAUSED = "paused", ReplicaState.STALLED, "it was paused by hand, until a time"
     STOPPED = "stopped", ReplicaState.STALLED, "Litestream does not run"
     TAKEN = "taken", ReplicaState.BROKEN, "another box writes to this box's replica"
@@ -147,18 +147,23 @@ class Tracker:
         self._confirmed: Confirmed | None = None
         self._confirmed_before: Confirmed | None = None  # at an earlier TXID
         self._unread_at: int | None = None  # the TXID at which commits are not seen any more
+        self._is_lacking = False  # nor are they at any other
         self._awaited: tuple[int, int] | None = None  # (seq, txid) of an earlier look
 
     def saw(self, positions: Synced, seq: int | None = None) -> None:
         """Positions were read. ``seq`` is the newest result that had been committed before
         Litestream was asked: it is in the replica once that has this look's TXID.
         """
+        self._is_lacking = False
+        self._saw(positions, seq)
+
+    def _saw(self, positions: Synced, seq: int | None = None) -> None:
         now = time.monotonic()
         if positions.replicated_txid < self._uploaded <= positions.txid:  # it has told so before
             positions = msgspec.structs.replace(positions, replicated_txid=self._uploaded)
-        if positions.txid == self._unread_at:
+        if self._is_lacking or positions.txid == self._unread_at:
             self._begin_lag()
-            self._cause = Cause.UNREAD
+            self._positions, self._cause = positions, Cause.UNREAD
             return
         self._unread_at = None
         self._confirm(positions, seq)
@@ -182,9 +187,10 @@ class Tracker:
         """Litestream answers, and has not read what was committed before it was asked;
         ``is_unread``: nor will it.
         """
+        self._is_lacking = is_unread
         if is_unread:
-            self._unread_at, self._awaited = positions.txid, None
-        self.saw(positions)
+            self._awaited = None
+        self._saw(positions)
         self._begin_lag()
 
     def unread(self, txid: int) -> None:
@@ -203,7 +209,7 @@ class Tracker:
         self._uploaded = txid
         before = self._positions
         if before is not None and before.replicated_txid < txid:
-            self.saw(Synced(txid=max(before.txid, txid), replicated_txid=txid))
+            self._saw(Synced(txid=max(before.txid, txid), replicated_txid=txid))
 
     def remember(self, confirmed: Confirmed | None) -> None:
         """What was confirmed before a restart, unless more is known by now; None: the replica was
@@ -244,7 +250,7 @@ class Tracker:
         self._begin_lag()
         self._cause = cause
         self._uploaded = 0
-        self._unread_at = None
+        self._unread_at, self._is_lacking = None, False
 
     def stopped(self, *, is_replicated: bool) -> None:
         """Replication has ended for good; whether the last commit is in the replica is known."""

@@ -1,9 +1,9 @@
 """What is to go, by which rule, in order; by reading alone.
 
-Results are looked at in the order of their commits. A rule of age ends at the first one that is
-younger: so a clock that was wrong for a while deletes nothing early, unless it was so from the
-first result on. One that claims to be from the future is passed over. The rules of size take the
-oldest bodies first, then the oldest results.
+Results are looked at in the order of their commits. A rule of age ends at the first one that says
+that it is younger. One that says that it is old, but was stamped by a clock that had not been set
+yet (``ages.py``), is passed over, and so is one that claims to be from the future. The rules of
+size ask no clock: they take the oldest bodies first, then the oldest results.
 """
 
 import shutil
@@ -14,20 +14,25 @@ from typing import NamedTuple
 
 import msgspec
 
-from edge_store.clock import now_ms
+from edge_store.clock import is_clock_synced, now_ms
 from edge_store.config import RetentionSection
 from edge_store.recorder.deletions import What
 from edge_store.recorder.holds import held, pinned
+from edge_store.retention.ages import DAY_MS, Ages
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 
-__all__ = ["Kept", "Limits", "Page", "Rule", "Size", "Step", "excess", "kept", "measure", "pages",
-           "steps"]  # fmt: skip
+__all__ = [
+    "DAY_MS", "Kept", "Limits", "Page", "Row", "Rule", "Size", "Step", "excess", "kept",
+    "measure", "pages", "steps",
+]  # fmt: skip
 
-DAY_MS = 86_400_000
 AHEAD_MS = DAY_MS  # of our clock; more is a clock that was wrong
 PAGE_ROWS = 256
 SEQ_MAX = 2**63 - 1
+
+
+Row = tuple[int, int, int]  # seq, UTC ms of its end, bytes
 
 
 class Rule(StrEnum):
@@ -67,10 +72,13 @@ class Kept(NamedTuple):
 
 
 class Page(NamedTuple):
-    """``rows``: seq, UTC ms of its end, bytes; those that may go. ``last``: the last looked at."""
+    """``rows``: those that may go. ``passed``: those that only say that they are old, or claim to
+    be from the future. ``last``: the last looked at.
+    """
 
-    rows: list[tuple[int, int, int]]
+    rows: list[Row]
     kept: Kept
+    passed: list[Row]
     last: int
 
 
@@ -124,20 +132,33 @@ def pages(
 ) -> Iterator[Page]:
     """The candidates of a step with a seq after ``after``, some at a time."""
     block = "select_oldest_results" if step.what is What.RESULT else "select_oldest_contents"
-    before = step.before if step.before is not None else limits.now + AHEAD_MS
+    with translated("what is to be deleted cannot be read"):
+        ages = Ages(connection, limits.now, is_synced=is_clock_synced())
     while True:
         with translated("what is to be deleted cannot be read"):
             found = connection.execute(
                 sql(block), {"after": after, "upto": limits.upto, "rows": rows}
             ).fetchall()
-            end = next(
-                (n for n, (_, at, _) in enumerate(found) if before <= at <= limits.now + AHEAD_MS),
-                None,
-            )
-            chosen = [row for row in found[:end] if row[1] <= limits.now + AHEAD_MS]
-            stays = kept(connection, [row[0] for row in chosen])
-        if found[:end]:
-            after = found[:end][-1][0]
-            yield Page([row for row in chosen if row[0] not in stays.all], stays, after)
-        if end is not None or len(found) < rows:
+            looked, chosen, passed = _old(found, step, limits, ages)
+            stays = kept(connection, [row[0] for row in (*chosen, *passed)])
+        if looked:
+            after = found[looked - 1][0]
+            rows_of, passed_of = ([row for row in some if row[0] not in stays.all]
+                                  for some in (chosen, passed))  # fmt: skip
+            yield Page(rows_of, stays, passed_of, after)
+        if looked < len(found) or len(found) < rows:
             return
+
+
+def _old(
+    found: list[tuple[int, int, int, int | None]], step: Step, limits: Limits, ages: Ages
+) -> tuple[int, list[Row], list[Row]]:
+    """How many were looked at, those that may go, and those that are passed over."""
+    chosen: list[Row] = []
+    passed: list[Row] = []
+    for place, (seq, at, size, was_synced) in enumerate(found):
+        may_go = step.before is None or ages.ended(seq, at, was_synced) < step.before
+        if not may_go and (step.before or 0) <= at <= limits.now + AHEAD_MS:
+            return place, chosen, passed
+        (chosen if may_go else passed).append((seq, at, size))
+    return len(found), chosen, passed

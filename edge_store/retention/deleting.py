@@ -21,11 +21,14 @@ __all__ = ["DeleteOld", "Deleted", "delete_old"]
 
 
 class DeleteOld(Record, frozen=True, kw_only=True):
-    """Parameters of ``retention.delete``. ``archive_no``: of the verified file that has them."""
+    """Parameters of ``retention.delete``. ``archive_no``: of the verified file that has them, with
+    what was said of them up to the annotation and the repair ``said``; None: up to its time.
+    """
 
     seqs: Annotated[tuple[int, ...], Meta(max_length=PAGE_ROWS)]
     what: What
     archive_no: int | None = None
+    said: tuple[int, int] | None = None
 
 
 class Deleted(Record, frozen=True, kw_only=True):
@@ -60,9 +63,10 @@ def delete_old(connection: Connection, params: DeleteOld) -> Deleted:
 def _said_since(connection: Connection, params: DeleteOld) -> set[int]:
     if params.archive_no is None or params.what is What.CONTENT:
         return set()
-    asked = {
-        "archive_no": params.archive_no,
-        "seqs": msgspec.json.encode(params.seqs).decode(),
-        "now": now_ms(),
-    }
+    seqs = msgspec.json.encode(params.seqs).decode()
+    if params.said is not None:
+        annotation, repair = params.said
+        asked = {"seqs": seqs, "annotation": annotation, "repair": repair}
+        return {seq for (seq,) in connection.execute(sql("select_said_after"), asked)}
+    asked = {"seqs": seqs, "archive_no": params.archive_no, "now": now_ms()}
     return {seq for (seq,) in connection.execute(sql("select_said_since"), asked)}

@@ -13,7 +13,6 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,25 @@ from edge_store.archive.ledger import (
 )
 from edge_store.archive.store import ArchiveStore
 from edge_store.archive.work import Job, Rewrite, Write, Written
-from edge_store.clock import now_ms
+from edge_store.clock import now_ms, utc_text
 from edge_store.config import RetentionSection
 from edge_store.errors import AlreadyRunning, ArchiveFailed
 from edge_store.identity import read_device_id
 from edge_store.recorder.deletions import What
 from edge_store.result import Record
-from edge_store.retention.choice import DAY_MS, Limits, Step, excess, measure, pages, steps
+from edge_store.retention.choice import (
+    DAY_MS,
+    Limits,
+    Row,
+    Step,
+    excess,
+    measure,
+    pages,
+    steps,
+)
 from edge_store.retention.deleting import DeleteOld
+from edge_store.retention.standstill import Standstill
+from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader
 
 __all__ = ["Done", "Make", "Pass", "alone_at_it"]
@@ -56,7 +66,6 @@ COMMIT_S = 0.002  # of it, the disk's flush
 LOCK = "retention.lock"
 
 Make = Callable[[str, Record], Any]  # has a named change made, and waits for its COMMIT
-Row = tuple[int, int, int]
 
 
 class Done(Record, frozen=True, kw_only=True):
@@ -117,20 +126,27 @@ class Pass:
         """So far."""
         return Done(**self._counts)
 
-    def run(self, upto: int) -> Done:
-        """Do all of it; results after the seq ``upto`` stay. It ends early when ``stop`` is set.
+    def run(
+        self, upto: int, standstill: Standstill | None = None, *, by_size: bool = False
+    ) -> Done:
+        """Do all of it, or what concerns the size alone; results after the seq ``upto`` stay. It
+        ends early when ``stop`` is set. ``standstill`` is what passes before this one have found.
 
         Raises:
             ArchiveFailed: the archive; what is not in it stays.
             EdgeStoreError: what a change met.
         """
+        known = standstill or Standstill()
         with alone_at_it(self._path), closing(open_reader(self._path)) as connection:
             self._require_mounted(connection)
             self.settle(connection)
             limits = Limits(upto, now_ms())
-            after = {What.RESULT: 0, What.CONTENT: 0}
+            known.look(connection)
             for step in steps(self._config, limits.now):
-                after[step.what] = self._take(connection, step, limits, after[step.what])
+                if step.rule is not None and not by_size:
+                    self._take(connection, step, limits, 0)
+                elif step.rule is None:
+                    self._make_room(connection, step, limits, known)
             self.rewrite_forgotten(connection)
         return self.done
 
@@ -193,23 +209,33 @@ class Pass:
         )
         self._counts["rewritten"] += 1
 
-    def _take(self, connection: Connection, step: Step, limits: Limits, after: int) -> int:
-        """Returns the seq of the last result that was looked at."""
+    def _make_room(
+        self, connection: Connection, step: Step, limits: Limits, known: Standstill
+    ) -> None:
+        (newest,) = connection.execute(sql("select_newest_seq")).fetchone()
+        before = self.done
+        is_through = self._take(connection, step, limits, known.after(step.what))
+        gone = self.done.results - before.results + self.done.contents - before.contents
+        if is_through and not gone and self.done.kept == before.kept:
+            known.note(step.what, min(newest, limits.upto))
+
+    def _take(self, connection: Connection, step: Step, limits: Limits, after: int) -> bool:
+        """Whether all was looked at that the step might take."""
         parts = self._parts(connection, step, limits, after)
         while not self._stop.is_set():
             self._over = excess(self._config, measure(connection, self._path))[0]
             if step.rule is None and self._over <= 0:
-                break
-            part, after = next(parts, ([], after))
-            if not part:
-                break
+                return False
+            part = next(parts, None)
+            if part is None:
+                return True
             self._put_away(connection, step.what, part)
-        return after
+        return False
 
     def _parts(
         self, connection: Connection, step: Step, limits: Limits, after: int
-    ) -> Iterator[tuple[list[Row], int]]:
-        """What goes into one file: of one day, so many, so large. With the last seq looked at."""
+    ) -> Iterator[list[Row]]:
+        """What goes into one file: of one day, so many, so large."""
         part: list[Row] = []
         size = 0
         for page in pages(connection, step, limits, after):
@@ -217,13 +243,12 @@ class Pass:
                 is_full = len(part) >= PART_ROWS or size + row[2] > PART_BYTES
                 is_full = is_full or (step.rule is None and size >= self._over)
                 if part and (is_full or part[0][1] // DAY_MS != row[1] // DAY_MS):
-                    yield part, part[-1][0]
+                    yield part
                     part, size = [], 0
                 part.append(row)
                 size += row[2]
-            after = page.last
         if part:
-            yield part, after
+            yield part
 
     def _put_away(self, connection: Connection, what: What, part: Sequence[Row]) -> None:
         seqs = [row[0] for row in part]
@@ -233,7 +258,7 @@ class Pass:
         device = read_device_id(connection)
         first = min(row[1] for row in part)
         file = (
-            f"{device}/{what.value}s/date={datetime.fromtimestamp(first / 1000, UTC):%Y-%m-%d}/"
+            f"{device}/{what.value}s/date={utc_text(first, '%Y-%m-%d')}/"
             f"{seqs[0]:012d}-{seqs[-1]:012d}-{secrets.token_hex(4)}.parquet"
         )
         begun = Begin(
@@ -279,18 +304,23 @@ class Pass:
         self._make("archive.verified", checked)
         self._counts["files"] += 1
         self._counts["bytes"] += written.bytes
-        self._delete(what, expand(written.seqs), number)
+        self._delete(what, expand(written.seqs), number, written.said)
         if not self._stop.is_set():
             self._make("archive.end", Numbered(archive_no=number))
 
-    def _delete(self, what: What, seqs: Sequence[int], archive_no: int | None) -> None:
+    def _delete(
+        self,
+        what: What,
+        seqs: Sequence[int],
+        archive_no: int | None,
+        said: tuple[int, int] | None = None,
+    ) -> None:
         place = 0
         while place < len(seqs) and not self._stop.is_set():
             some = tuple(seqs[place : place + self._rows])
             place += len(some)
-            answer = self._make(
-                "retention.delete", DeleteOld(seqs=some, what=what, archive_no=archive_no)
-            )
+            params = DeleteOld(seqs=some, what=what, archive_no=archive_no, said=said)
+            answer = self._make("retention.delete", params)
             self._counts["results" if what is What.RESULT else "contents"] += answer["count"]
             self._counts["kept"] += answer["kept"]
             fits = self._rows * CHANGE_S / max(answer["took_s"], 1e-6)

@@ -12,6 +12,7 @@ from edge_store.retention.choice import (
     Kept,
     Limits,
     Page,
+    Row,
     Rule,
     Step,
     excess,
@@ -26,7 +27,8 @@ __all__ = ["Plan", "PlannedStep", "make_plan"]
 
 class PlannedStep(Record, frozen=True, kw_only=True):
     """``rule``: the setting; ``what``: whole results, or their bodies. Bytes are about right. The
-    last three are what stays for all that.
+    last four are what stays for all that; ``unset``: what is old by its own time alone, and was
+    made before the clock was set.
     """
 
     rule: Rule
@@ -38,6 +40,7 @@ class PlannedStep(Record, frozen=True, kw_only=True):
     pinned: int
     held: int
     needed: int
+    unset: int
 
 
 class Plan(Record, frozen=True, kw_only=True):
@@ -59,11 +62,11 @@ class Sum:
     """Adds up pages."""
 
     def __init__(self) -> None:
-        self.rows = self.bytes = self.pinned = self.held = self.needed = 0
+        self.rows = self.bytes = self.pinned = self.held = self.needed = self.unset = 0
         self.first: int | None = None
         self.last: int | None = None
 
-    def add(self, rows: list[tuple[int, int, int]], stays: Kept) -> None:
+    def add(self, rows: list[Row], stays: Kept) -> None:
         for _seq, at, size in rows:
             self.rows += 1
             self.bytes += size
@@ -72,6 +75,29 @@ class Sum:
         self.pinned += len(stays.pinned)
         self.held += len(stays.held)
         self.needed += len(stays.needed)
+
+
+class Taken:
+    """What the rules so far take of one kind, and where the next one begins: it counts nothing
+    twice, and looks again at what an earlier one has passed over.
+    """
+
+    def __init__(self) -> None:
+        self.after = 0
+        self.seqs: set[int] = set()  # after that
+        self._is_passed = False
+
+    def note(self, page: Page, rows: list[Row]) -> None:
+        if page.passed and not self._is_passed:
+            self.after, self._is_passed = page.passed[0][0] - 1, True
+        if self._is_passed:
+            self.seqs.update(row[0] for row in rows if row[0] > self.after)
+        else:
+            self.after = page.last
+
+    def include(self, other: "Taken") -> None:
+        self.after = max(self.after, other.after)
+        self.seqs |= other.seqs
 
 
 def make_plan(
@@ -85,21 +111,24 @@ def make_plan(
     limits = Limits(upto, now_ms())
     size = measure(connection, path)
     over, rule = excess(config, size)
-    after = {What.RESULT: 0, What.CONTENT: 0}
+    taken = {What.RESULT: Taken(), What.CONTENT: Taken()}
     planned = []
     for step in steps(config, limits.now):
         if step.rule is None and over <= 0:
             continue
-        found = Sum()
-        for page in pages(connection, step, limits, after[step.what]):
-            rows = page.rows if step.rule is not None else _first(page, over)
+        found, before = Sum(), taken[step.what]
+        for page in pages(connection, step, limits, before.after):
+            rows = [row for row in page.rows if row[0] not in before.seqs]
+            rows = rows if step.rule is not None else _first(rows, over)
             found.add(rows, page.kept)
+            if step.before is not None:
+                found.unset += sum(row[1] < step.before for row in page.passed)
             over -= sum(row[2] for row in rows)
-            after[step.what] = page.last
+            before.note(page, rows)
             if step.rule is None and over <= 0:
                 break
         if step.what is What.RESULT:  # their bodies go with them
-            after[What.CONTENT] = max(after.values())
+            taken[What.CONTENT].include(before)
         named = step.rule or rule
         assert named is not None
         planned.append(_planned(step, named, found))
@@ -114,10 +143,10 @@ def make_plan(
     )
 
 
-def _first(page: Page, over: int) -> list[tuple[int, int, int]]:
+def _first(rows: list[Row], over: int) -> list[Row]:
     """As many as free ``over`` bytes."""
     taken = []
-    for row in page.rows:
+    for row in rows:
         if over <= 0:
             break
         taken.append(row)
@@ -136,4 +165,5 @@ def _planned(step: Step, rule: Rule, found: Sum) -> PlannedStep:
         pinned=found.pinned,
         held=found.held,
         needed=found.needed,
+        unset=found.unset,
     )

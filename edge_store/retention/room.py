@@ -4,6 +4,7 @@ writer, and rests longer while others do, too.
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -16,10 +17,12 @@ from edge_store.recorder.around import Around
 from edge_store.result import Record
 from edge_store.retention.changes import RETENTION_CHANGES
 from edge_store.retention.choice import SEQ_MAX, excess, measure
-from edge_store.retention.passes import Done, Pass
+from edge_store.retention.passes import Done, Make, Pass
+from edge_store.retention.standstill import Standstill
+from edge_store.sql import sql
 from edge_store.sqlite import open_reader
 
-__all__ = ["replicated_upto", "retain"]
+__all__ = ["may_make_room", "replicated_upto", "retain"]
 
 log = structlog.get_logger(__name__)
 
@@ -36,10 +39,12 @@ async def retain(around: Around) -> None:
     loop = asyncio.get_running_loop()
     await asyncio.sleep(min(FIRST_S, config.interval_s))
     next_at = loop.time()
+    known = Standstill()
     while True:
-        if loop.time() >= next_at or await asyncio.to_thread(_over, around) > 0:
-            await _pass(around)
-            next_at = loop.time() + config.interval_s
+        is_due = loop.time() >= next_at
+        if is_due or await asyncio.to_thread(may_make_room, around, known):
+            await _pass(around, known, by_size=not is_due)
+            next_at = loop.time() + config.interval_s if is_due else next_at
             await asyncio.sleep(min(config.interval_s, LOOK_S))
         else:
             await asyncio.sleep(min(LOOK_S, max(0.0, next_at - loop.time())))
@@ -53,9 +58,14 @@ def replicated_upto(around: Around) -> int:
     return 0 if confirmed is None else int(confirmed.seq)
 
 
-async def _pass(around: Around) -> None:
-    stop = threading.Event()
-    work = asyncio.create_task(asyncio.to_thread(_run, around, stop, asyncio.get_running_loop()))
+async def _pass(around: Around, known: Standstill, *, by_size: bool) -> None:
+    stop, loop = threading.Event(), asyncio.get_running_loop()
+
+    def work_through(make: Make) -> Done:
+        work = Pass(around.path, around.config.retention, make, stop)
+        return work.run(replicated_upto(around), known, by_size=by_size)
+
+    work = asyncio.create_task(asyncio.to_thread(_run, around, loop, work_through))
     try:
         done = await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -85,7 +95,19 @@ def _over(around: Around) -> int:
         return excess(around.config.retention, measure(connection, around.path))[0]
 
 
-def _run(around: Around, stop: threading.Event, loop: asyncio.AbstractEventLoop) -> Done:
+def may_make_room(around: Around, known: Standstill) -> bool:
+    """Whether the file is too large, and something may go that was not looked at in vain."""
+    with closing(open_reader(around.path)) as connection:
+        if excess(around.config.retention, measure(connection, around.path))[0] <= 0:
+            return False
+        known.look(connection)
+        (newest,) = connection.execute(sql("select_newest_seq")).fetchone()
+        return not known.is_all(min(newest, replicated_upto(around)))
+
+
+def _run(
+    around: Around, loop: asyncio.AbstractEventLoop, work_through: Callable[[Make], Done]
+) -> Done:
     def make(name: str, params: Record) -> Any:
         carry_out = RETENTION_CHANGES[name][1]
 
@@ -94,4 +116,4 @@ def _run(around: Around, stop: threading.Event, loop: asyncio.AbstractEventLoop)
 
         return msgspec.to_builtins(asyncio.run_coroutine_threadsafe(asked(), loop).result())
 
-    return Pass(around.path, around.config.retention, make, stop).run(replicated_upto(around))
+    return work_through(make)

@@ -136,7 +136,8 @@ class Follower:
             self._change(
                 seq=page.upto, timeline=page.timeline, skipped=self._now.skipped + self._gone
             )
-            self._measure(None)
+            is_behind = page.has_more and page.events
+            self._measure(page.events[-1].result.completed_at if is_behind else None)
             await self._save_sometimes()
             if page.has_more:
                 continue
@@ -282,7 +283,8 @@ class Follower:
         metrics.sink_results_behind.labels(name).set(behind)
         metrics.sink_lag_seconds.labels(name).set(lag_s)
         metrics.sink_letters.labels(name).set(self._now.letters)
-        said = f"{name}: {behind} results, for {lag_s:.0f} s: {self._now.failure}"
+        why = self._now.failure or "it takes them slowly"
+        said = f"{name}: {behind} results, for {lag_s:.0f} s: {why}"
         self._trouble.note(name, said * (lag_s > self._config.behind_s), self._now.letters)
 
     async def _close(self) -> None:

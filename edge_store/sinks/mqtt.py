@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from edge_store.config import SinkSection
-from edge_store.errors import ConfigError, SinkFailed
-from edge_store.sinks.sink import Event, Place
+from edge_store.errors import ConfigError, SinkFailed, SinkRefused
+from edge_store.sinks.sink import Event, Place, certificate_hint
 
 __all__ = ["Mqtt", "topic_of"]
 
@@ -60,26 +60,28 @@ class Mqtt:
             tls_context=ssl.create_default_context() if url.scheme == "mqtts" else None,
             timeout=self._config.timeout_s,
         )
+        client.pending_calls_threshold = self._config.batch_rows  # else each beyond 10 is logged
         try:
             await client.__aenter__()
         except self._library.MqttError as exc:
-            raise SinkFailed(_said(exc)) from exc
+            raise _failed(exc) from exc
         self._client = client
 
     async def deliver(self, events: Sequence[Event]) -> None:
         """Publish them in order; they are taken when the broker has acknowledged each."""
+        topics = [topic_of(self._config.topic, event) for event in events]
         sent = [
-            self._client.publish(topic_of(self._config.topic, event), event.json, qos=1)
-            for event in events
+            self._client.publish(topic, event.json, qos=1)
+            for topic, event in zip(topics, events, strict=True)
         ]
         try:
             for failure in await asyncio.gather(*sent, return_exceptions=True):
                 if failure is not None:
                     raise failure
         except self._library.MqttError as exc:
-            raise SinkFailed(_said(exc)) from exc
-        except ValueError as exc:  # over 256 MB, or a topic that is none
-            raise SinkFailed("the message cannot be published") from exc
+            raise _failed(exc) from exc
+        except ValueError as exc:  # it would be so each time
+            raise SinkRefused("over 256 MB, or its topic over 64 KiB: no message of MQTT") from exc
 
     async def try_out(self) -> str:
         """Publish an object without a result below the topic."""
@@ -88,7 +90,7 @@ class Mqtt:
         try:
             await self._client.publish(topic, body, qos=1)
         except self._library.MqttError as exc:
-            raise SinkFailed(_said(exc)) from exc
+            raise _failed(exc) from exc
         return f"it took a message to {topic}"
 
     async def close(self) -> None:
@@ -98,7 +100,8 @@ class Mqtt:
             await client.__aexit__(None, None, None)
 
 
-def _said(exc: Exception) -> str:
+def _failed(exc: Exception) -> SinkFailed:
     """The library's words have the address at most; but nobody promises that they stay so."""
     code = getattr(exc, "rc", None)
-    return f"MQTT: {type(exc).__name__}" + (f" {code}" if code is not None else "")
+    said = f"MQTT: {type(exc).__name__}" + (f" {code}" if code is not None else "")
+    return SinkFailed(said, hint=certificate_hint(exc))

@@ -5,6 +5,7 @@ result that is there already is left as it is. PostgreSQL's texts know no NUL: i
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,8 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Postgres"]
 
-ROW_CLASSES = ("22", "23")  # SQLSTATE: a value, or a constraint
+ROW_CLASSES = ("22", "23", "54")  # SQLSTATE: a value, a constraint, more than it can hold
 CLOSE_S = 1.0
+# In JSON, after backslashes that escape each other, what its texts cannot have: a NUL, and half of
+# a pair of surrogates. A pair is its second group.
+UNESCAPED = r"(?<!\\)((?:\\\\)*)"
+NUL = re.compile(UNESCAPED + r"\\u0000")
+HALF_PAIR = re.compile(
+    UNESCAPED + r"(?:(\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2})"
+    r"|\\u[dD][89a-fA-F][\da-fA-F]{2})"
+)
 NO_SUCH_TYPE = "a value does not fit its column's type"
 
 
@@ -129,13 +138,20 @@ def _as_text(value: Any) -> str:
 
 
 def _as_json(value: Any) -> str:
-    """What is JSON as it is; any other text as a JSON string."""
+    """What is JSON as it is, but for what PostgreSQL's texts cannot have; any other text as a JSON
+    string.
+    """
     text = str(value)
     try:
-        json.loads(text)
-    except ValueError:
+        json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         text = json.dumps(text)
-    return text.replace("\\u0000", "\\ufffd").replace("\x00", "\ufffd")
+    text = NUL.sub(r"\1\\ufffd", text).replace("\x00", "\ufffd")
+    return HALF_PAIR.sub(lambda found: found[1] + (found[2] or "\\ufffd"), text)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 CONVERTERS: dict[str, Callable[[Any], Any]] = {

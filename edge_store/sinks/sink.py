@@ -1,6 +1,7 @@
 """The one interface of what takes results: a new kind is one module, and a line in ``kinds``."""
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -11,7 +12,9 @@ from edge_store.errors import ConfigError, SinkFailed
 from edge_store.result import Recorded, Result
 from edge_store.shown import public
 
-__all__ = ["Event", "Place", "Sink", "event_of", "place_of", "reach"]
+__all__ = [
+    "Event", "Place", "Sink", "certificate_hint", "event_of", "place_of", "reach",
+]  # fmt: skip
 
 # Of an output without bodies: what is known of it, and nothing that it says.
 KNOWN = ("choice_index", "finish_reason", "json_state", "schema_valid", "constraint_holds")
@@ -104,6 +107,21 @@ def place_of(config: SinkSection) -> Place:
     except ValueError as exc:
         raise ConfigError(str(exc)) from None
     return Place(url, secrets[0] if secrets else "")
+
+
+def certificate_hint(exc: BaseException) -> str:
+    """What to do where the other side's certificate is what it failed for; else empty. Not which
+    address it was.
+    """
+    seen: BaseException | None = exc
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return (
+                "its certificate is not trusted, or is for another host: the root of a private CA "
+                "belongs to the system's, or into the file that SSL_CERT_FILE names"
+            )
+        seen = seen.__cause__ or seen.__context__
+    return ""
 
 
 async def reach(sink: Sink, timeout_s: float) -> str:

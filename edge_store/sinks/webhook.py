@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import ssl
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from edge_store import __version__
 from edge_store.clock import now_ms, rfc3339
 from edge_store.config import SinkSection
 from edge_store.errors import ConfigError, SinkFailed, SinkRefused
-from edge_store.sinks.sink import Event, Place
+from edge_store.sinks.sink import Event, Place, certificate_hint
 
 __all__ = ["Webhook", "signature"]
 
@@ -57,7 +58,7 @@ class Webhook:
         """Connects with the first delivery."""
         self._client = httpx.AsyncClient(
             timeout=self._config.timeout_s, follow_redirects=False, trust_env=False,
-            limits=httpx.Limits(max_connections=1),
+            limits=httpx.Limits(max_connections=1), verify=ssl.create_default_context(),
         )  # fmt: skip
 
     async def deliver(self, events: Sequence[Event]) -> None:
@@ -99,7 +100,9 @@ class Webhook:
                     if size > ANSWER_BYTES_MAX:
                         break
         except (httpx.HTTPError, httpx.InvalidURL) as exc:  # whose text may have the URL
-            raise SinkFailed(f"the web hook is not reached: {type(exc).__name__}") from exc
+            raise SinkFailed(
+                f"the web hook is not reached: {type(exc).__name__}", hint=certificate_hint(exc)
+            ) from exc
 
     async def close(self) -> None:
         """Let go of the connection."""

@@ -73,8 +73,63 @@ SELECT coalesce(min(seq), 0), coalesce(max(seq), 0), count(*) FROM results
 -- name: attach_archive
 ATTACH :source AS archive
 
--- name: select_views
-SELECT name, sql FROM main.sqlite_schema WHERE type = 'view'
-
 -- name: select_boots
 SELECT * FROM boots ORDER BY boot_no
+
+-- name: select_newest_forgotten
+SELECT count(*), max(deletion_id) FROM deletions WHERE reason = 'forget'
+
+-- name: begin_numbers
+INSERT INTO sqlite_sequence (name, seq) VALUES (:table, :above)
+
+-- name: select_all_seqs
+-- Those of results, and of bodies without one.
+SELECT seq FROM (
+    SELECT seq FROM (SELECT seq FROM results WHERE seq > coalesce(:after, 0) ORDER BY seq LIMIT :rows)
+    UNION
+    SELECT seq FROM (SELECT seq FROM requests WHERE seq > coalesce(:after, 0) ORDER BY seq LIMIT :rows))
+ORDER BY seq LIMIT :rows
+
+-- name: select_all_blobs
+SELECT sha256 FROM blobs WHERE sha256 > coalesce(:after, '') ORDER BY sha256 LIMIT :rows
+
+-- name: select_live_of
+-- With 1 where its bodies are live, too.
+SELECT r.seq, EXISTS (SELECT 1 FROM requests AS q WHERE q.seq = r.seq) FROM results AS r
+WHERE r.seq IN (SELECT value FROM json_each(:keys))
+
+-- name: select_here_of
+SELECT seq FROM results WHERE seq IN (SELECT value FROM json_each(:keys))
+
+-- name: select_live_blobs
+SELECT sha256 FROM blobs WHERE sha256 IN (SELECT value FROM json_each(:keys))
+
+-- name: delete_old_annotations
+DELETE FROM annotations WHERE id IN (
+    SELECT id FROM results WHERE seq IN (SELECT value FROM json_each(:keys)))
+
+-- name: delete_old_repairs
+DELETE FROM repairs WHERE id IN (
+    SELECT id FROM results WHERE seq IN (SELECT value FROM json_each(:keys)))
+
+-- name: delete_old_outputs
+DELETE FROM outputs WHERE seq IN (SELECT value FROM json_each(:keys))
+
+-- name: delete_old_deletions
+DELETE FROM deletions WHERE seq IN (SELECT value FROM json_each(:keys))
+
+-- name: delete_old_request_blobs
+DELETE FROM request_blobs WHERE seq IN (SELECT value FROM json_each(:keys))
+
+-- name: delete_old_results
+DELETE FROM results WHERE seq IN (SELECT value FROM json_each(:keys))
+
+-- name: delete_old_contents
+DELETE FROM requests WHERE seq IN (SELECT value FROM json_each(:keys))
+
+-- name: delete_old_blobs
+DELETE FROM blobs WHERE sha256 IN (SELECT value FROM json_each(:keys))
+
+-- name: select_newest_said
+SELECT coalesce((SELECT max(annotation_id) FROM annotations), 0),
+    coalesce((SELECT max(repair_id) FROM repairs), 0)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from edge_store.config import Config
+from edge_store.config import Config, SinkKind
 
 __all__ = ["Hiding", "known_secrets"]
 
@@ -42,12 +42,13 @@ PLACE = re.compile(
 
 def known_secrets(config: Config | None, environ: Mapping[str, str] = os.environ) -> set[str]:
     """Every secret that this process can find: in its environment, in the unit's credentials, and
-    in the files that the settings name.
+    in the files that the settings name. The address of a web hook is one: who has it may post.
     """
     found = {value for name, value in environ.items() if SECRET_VARIABLE.search(name)}
     folder = environ.get("CREDENTIALS_DIRECTORY")
     files = list(Path(folder).glob("*")) if folder else []
     if config is not None:
+        found |= {sink.url for sink in config.sinks if sink.kind is SinkKind.WEBHOOK}
         named = (config.alerts.urls_file, config.server.tls_key)
         files += map(Path, filter(None, (*named, *(sink.secret_file for sink in config.sinks))))
     for file in files:

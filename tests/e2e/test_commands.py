@@ -110,6 +110,22 @@ def test_init_that_was_cut_short_takes_no_database_that_was_served(tmp_path: Pat
     assert box.scalar("SELECT device_id FROM device") == "first"
 
 
+def test_init_takes_no_wal_away_from_a_database_that_was_moved(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box", REPLICA__ENABLED="true")
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        assert daemon.stop() == 0
+    wal = box.database.with_name("results.db-wal")
+    commits = wal.read_bytes()
+    assert commits
+    for path in (box.database, box.directory / "edge-store.toml"):
+        path.rename(tmp_path / path.name)
+    done = box.run("init", str(box.directory))
+    assert done.returncode == 78
+    assert "results.db-wal is there without its database" in done.stderr
+    assert wal.read_bytes() == commits
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

@@ -26,7 +26,7 @@ from edge_store.replica.control import Control
 from edge_store.replica.duty import is_stopped
 from edge_store.replica.proof import Job
 from edge_store.replica.proving import prove_aside
-from edge_store.sqlite import open_writer
+from edge_store.sqlite import driver, open_writer
 
 INTERVAL_S = 1.0
 SYNC_S = 15.0  # beside a writer without a pause
@@ -179,6 +179,39 @@ def test_what_litestream_does_not_see_is_never_told_as_replicated(tmp_path: Path
         assert passed["proof"]["failure"] is None
         until(lambda: daemon.get("/readyz").json()["replica"]["cause"] is None, "it is healed")
         assert waited(daemon, 20)[1]
+
+
+def test_what_another_programs_checkpoint_took_is_never_told_as_replicated(
+    tmp_path: Path,
+) -> None:
+    box = replicated(tmp_path, REPLICA__PROFILE="fast")
+    with box.serve() as daemon:
+        for _ in range(20):  # so that the next WAL does not reach as far
+            assert daemon.chat("hello").status_code == 200
+        assert waited(daemon, 20)[1]
+        config = ("--config", str(box.directory))
+        assert box.run("replica", "pause", "--for", "1h", *config).returncode == 0
+        lost = daemon.chat("x" * 50_000).headers[RESULT_ID]
+        with closing(driver.connect(str(box.database), isolation_level=None)) as other:
+            busy, frames, moved = other.execute("PRAGMA wal_checkpoint").fetchone()
+        assert (busy, frames) == (0, moved)
+        assert not waited(daemon, 1)[1]
+        assert box.run("replica", "resume", *config).returncode == 0
+        require_unread(daemon)
+        began = time.monotonic()
+        answer = daemon.post(
+            "/v1/chat/completions",
+            json={"model": "demo", "messages": [{"role": "user", "content": "hello"}]},
+            headers={"x-edge-store-wait": "replicated; timeout=30"},
+        )
+        assert answer.headers["x-edge-store-not-replicated"] == "unread"
+        assert time.monotonic() - began < 10, "it is not waited for"
+        assert receipt(daemon, lost)["replicated"]["state"] != "replicated"
+        drills = drill(box)  # the first fails, unless Litestream has made a snapshot by then
+        assert drills[-1]["proof"]["failure"] is None
+        until(lambda: daemon.get("/readyz").json()["replica"]["cause"] is None, "it is healed")
+        assert waited(daemon, 20)[1]
+        assert receipt(daemon, lost)["replicated"]["state"] == "replicated"
 
 
 def test_an_unclean_start_is_followed_by_a_full_drill(tmp_path: Path) -> None:

@@ -79,6 +79,9 @@ async def test_what_is_new_is_read_and_all_of_the_copy_is_checked(
             assert str(second.txid) > str(first.txid)
             idle = await box.drill()
             assert (idle.kind, idle.rows, idle.bytes) == (Kind.INCREMENTAL, 101, 0)
+            waiting = await box.drill(full_every_s=0, bytes_left=1000)
+            assert (waiting.kind, waiting.fault) == (Kind.INCREMENTAL, None)
+            assert "of replica.bytes_per_day 1000 are left" in str(waiting.overdue)
             assert (await box.drill(full_every_s=0)).kind is Kind.FULL
             assert (await box.drill(is_full=True)).kind is Kind.FULL
             assert (await box.drill()).kind is Kind.INCREMENTAL

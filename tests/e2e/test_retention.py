@@ -50,6 +50,15 @@ def test_results_move_to_the_store_and_are_forgotten_there(s3: S3Server, tmp_pat
         assert [json.loads(line)["id"] for line in asked.splitlines()] == mine + others
         both = run(box, "query", "select count(*) as n from generations", "--with-archive", "--nl")
         assert json.loads(both) == {"n": 10}
+        daemon.chat("live, or archived by now", user="cy")
+        narrowed = ("--with-archive", "--since", "1h", "--model", "demo", "--status", "completed")
+        asked = run(box, "query", "select count(*) as n from generations", *narrowed, "--nl")
+        assert json.loads(asked) == {"n": 11}
+        none = run(box, "query", "select seq from outputs", "--with-archive", "--model", "x")
+        assert none == ""
+        until(lambda: box.scalar("SELECT archived FROM completeness") == 11, "that, too", 30)
+        ended = "SELECT count(*) FROM archives WHERE emptied_at IS NULL"
+        until(lambda: not box.scalar(ended), "the pass is over", 30)
         said = json.loads(run(box, "forget", "--user", "ada", "--yes"))
         assert (said["results"], said["archived"]) == (0, 5)
         assert said["remains"]["archive"].startswith("nothing")
@@ -65,7 +74,7 @@ def test_results_move_to_the_store_and_are_forgotten_there(s3: S3Server, tmp_pat
         daemon.logged("alarm_resolved", 30)
     run(box, "archive", "restore", "--to", str(tmp_path / "old.db"))
     restored = {name for (name,) in rows(tmp_path / "old.db", "SELECT id FROM results")}
-    assert len(restored) == 6
+    assert len(restored) == 7
     assert set(others) < restored
     box.proven()
 

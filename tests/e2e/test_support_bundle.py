@@ -71,7 +71,7 @@ def test_bundle_has_no_prompt_no_secret_and_redacted_no_name(tmp_path: Path) -> 
             assert done.returncode == 0, done.stderr
             assert str(output) in done.stdout
     planted = [PROMPT, ANSWER_SOURCE, answer, key, *SECRETS.values(), "file-geheim-5"]
-    planted += ["alert-geheim-4"]
+    planted += ["alert-geheim-4", "//hidden-host.example.com:1/x"]
     for bundle in map(contents, (plain, hidden)):
         for name, text in bundle.items():
             assert [each for each in planted if each in text] == [], name

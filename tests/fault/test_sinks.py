@@ -1,5 +1,6 @@
 """Whatever a sink does: each result reaches it at least once, in order, and others go on."""
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from support.sinking import (
     POSTGRES,
     Receiver,
     Subscriber,
+    authority,
     broker,
     eventually,
     flowing,
+    free_port,
     postgres,
     receiver,
 )
@@ -24,9 +27,20 @@ from edge_store.recorder.deletions import Reason, delete_here
 from edge_store.result import Output, Status
 from edge_store.sinks import following
 from edge_store.sinks.orders import RetrySink, SkipSink, retry_sink, skip_sink
+from edge_store.sinks.postgres import CONVERTERS
 from edge_store.sqlite import Connection, open_reader, open_writer
 
 DEAD = "http://127.0.0.1:1/"
+# JSON that PostgreSQL takes as it is; and texts, with the values that it is given of them.
+ODD_JSON = (r'{"path": "C:\\u0000\\\\u0000"}', r'["\ud83d\ude00", "\\ud800"]', "[15, 0.5]")
+DEEP = "[" * 100_000
+ODD_TEXTS = (
+    (r'["\u0000\\\u0000"]', ["\ufffd\\\ufffd"]),
+    (r'["\ud800", "\udc00\ud83d\ude00"]', ["\ufffd", "\ufffd😀"]),
+    ("[NaN]", "[NaN]"),
+    (DEEP, DEEP),
+    ("a\x00b", "a\ufffdb"),
+)
 
 
 def hooked(url: str, name: str = "hook", **fields: Any) -> SinkSection:
@@ -118,6 +132,24 @@ async def test_hanging_and_absent_sinks_hold_up_no_other(
             hangs.released.set()  # so that the test ends soon
 
 
+async def test_sink_that_works_off_what_has_waited_is_behind_until_it_has(
+    tmp_path: Path,
+) -> None:
+    with receiver() as hook:
+        sink = hooked(hook.url, batch_rows=1, behind_s=3600.0)
+        async with flowing(tmp_path / "r.db", sink) as flow:
+            hook.plan = ["200", "hang"]
+            await flow.add(*[{"completed_at": now_ms() - 7_200_000}] * 5)
+            await eventually(lambda: len(hook.requests) == 2, "the second one is on its way")
+            assert flow.sample("edge_store_sink_results_behind", "hook") == 4
+            assert (flow.sample("edge_store_sink_lag_seconds", "hook") or 0) >= 7200
+            (alarm,) = flow.around.alarms.active
+            assert alarm.message.startswith("hook: 4 results, for 72")
+            hook.released.set()
+            await flow.delivered("hook", 5)
+            await eventually(lambda: not flow.around.alarms.active, "nothing waits any more")
+
+
 async def test_selection_and_bodies_decide_what_is_sent(tmp_path: Path) -> None:
     with receiver() as hook:
         sink = hooked(hook.url, status="completed", model="m", bodies=False)
@@ -200,6 +232,16 @@ async def test_a_new_sink_begins_with_the_next_result_if_it_is_to(tmp_path: Path
             assert await taken(hook, 1) == ids
 
 
+@pytest.mark.parametrize("text", ODD_JSON)
+def test_json_that_postgresql_takes_is_left_as_it_is(text: str) -> None:
+    assert CONVERTERS["jsonb"](text) == text
+
+
+@pytest.mark.parametrize(("text", "value"), ODD_TEXTS)
+def test_json_has_nothing_that_postgresql_refuses(text: str, value: Any) -> None:
+    assert json.loads(CONVERTERS["jsonb"](text)) == value
+
+
 @pytest.mark.slow  # seconds
 @pytest.mark.skipif(not POSTGRES, reason="there is no PostgreSQL (apt install postgresql)")
 async def test_postgres_gets_every_result_once(
@@ -248,6 +290,19 @@ async def test_postgres_gets_every_result_once(
         texts = {row[0] for row in await connection.fetch(statement)}
         assert texts == {"one", "two", "three", "four", "a\ufffdb"}
         await connection.execute(
+            "ALTER TABLE sglang_inference_results DROP output_data, ADD output_data jsonb"
+        )
+        values = {text: json.loads(text) for text in ODD_JSON[:3]} | dict(ODD_TEXTS)
+        async with flowing(tmp_path / "r.db", sink) as flow:
+            await flow.add(*map(said, values))
+            await flow.delivered("pg", len(values))
+            statement = (
+                "SELECT output_data::text FROM sglang_inference_results "
+                "WHERE output_data IS NOT NULL"
+            )
+            found = [json.loads(row[0]) for row in await connection.fetch(statement)]
+            assert sorted(map(repr, found)) == sorted(map(repr, values.values()))
+        await connection.execute(
             "ALTER TABLE sglang_inference_results DROP output_data, ADD output_data numeric"
         )
         async with flowing(tmp_path / "r.db", sink) as flow:
@@ -278,6 +333,14 @@ async def test_broker_gets_every_result_though_it_goes_away(tmp_path: Path) -> N
                 ids = await flow.add(*[{"response_model": "a/#b"}] * 3)
                 await flow.delivered("mq", 3)
                 await eventually(lambda: len(ids_of(subscriber)) == 3, "they are published")
+            async with flowing(tmp_path / "r.db", sink) as flow:
+                none, _ = await flow.add({"response_model": "m" * 70_000}, {})
+                await flow.delivered("mq", 1)
+                letters = await flow.rows("SELECT id FROM sink_letters")
+                assert letters == [(none,)]
+                await flow.change(skip_sink, SkipSink(name="mq", letters=True))
+                await eventually(lambda: len(ids_of(subscriber)) == 4, "the one behind it is")
+                ids = ids[:3] + ids_of(subscriber)[3:]
         assert ids_of(subscriber) == ids
         assert subscriber.messages[0][0] == "plant/box-test/a__b"
     async with flowing(tmp_path / "r.db", sink) as flow:  # the broker is away
@@ -286,3 +349,65 @@ async def test_broker_gets_every_result_though_it_goes_away(tmp_path: Path) -> N
         await eventually(lambda: flow.sample(failures, "mq"), "it fails")
         with broker(tmp_path, port):
             await flow.delivered("mq", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(MOSQUITTO is None, reason="there is no mosquitto (apt install mosquitto)")
+# paho leaves the socket of a handshake that failed to the collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_broker_behind_tls_is_trusted_by_its_ca_and_its_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, secure = authority(tmp_path / "ca"), free_port()
+
+    def sink(host: str) -> SinkSection:
+        return SinkSection(
+            name="mq", kind=SinkKind.MQTT, url=f"mqtts://{host}:{secure}",
+            begin=SinkBegin.BEGINNING, pause_s=0.05, batch_rows=1000,
+        )  # fmt: skip
+
+    async def refused(host: str, **changes: Any) -> None:
+        async with flowing(tmp_path / "r.db", sink(host)) as flow:
+            await flow.add(changes)
+            failures = "edge_store_sink_failures_total"
+            await eventually(lambda: flow.sample(failures, "mq"), "it is not trusted")
+        async with flowing(tmp_path / "r.db") as flow:
+            ((failure, delivered),) = await flow.rows("SELECT failure, delivered FROM sinks")
+            assert delivered == 0
+            assert "certificate is not trusted" in failure
+            assert host not in failure
+            assert await flow.rows("SELECT count(*) FROM sink_letters") == [(0,)]
+
+    with broker(tmp_path, tls=(secure, ours)) as port, Subscriber(port) as subscriber:
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        await refused("localhost")
+        monkeypatch.setenv("SSL_CERT_FILE", str(ours.root))
+        await refused("127.0.0.1")  # not the name in its certificate
+        async with flowing(tmp_path / "r.db", sink("localhost")) as flow:
+            large = Output(choice_index=0, output_text="long " * 200_000)  # many records of TLS
+            await flow.add({"outputs": (large,)}, *[{}] * 600)
+            await flow.delivered("mq", 603)
+            await eventually(lambda: len(subscriber.messages) == 603, "they are published")
+        seqs = [body["seq"] for _, body in subscriber.messages]
+        assert seqs == list(range(1, 604))
+        assert len(subscriber.messages[2][1]["outputs"][0]["output_text"]) == 1_000_000
+        assert "pending publish calls" not in caplog.text
+
+
+async def test_web_hook_with_a_certificate_of_a_private_ca_is_trusted_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = authority(tmp_path / "ca")
+    with receiver(ours) as hook:
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        async with flowing(tmp_path / "r.db", hooked(hook.url)) as flow:
+            await flow.add({})
+            failures = "edge_store_sink_failures_total"
+            await eventually(lambda: flow.sample(failures, "hook"), "it is not trusted")
+        async with flowing(tmp_path / "r.db") as flow:
+            ((failure,),) = await flow.rows("SELECT failure FROM sinks")
+            assert "certificate is not trusted" in failure
+        monkeypatch.setenv("SSL_CERT_FILE", str(ours.root))
+        async with flowing(tmp_path / "r.db", hooked(hook.url)) as flow:
+            await flow.add({})
+            await flow.delivered("hook", 2)

@@ -13,6 +13,7 @@ from support.s3server import BUCKET, free_port
 
 __all__ = ["MotoServer"]
 
+APP = Path(__file__).with_name("motoapp.py")
 DEADLINE_S = 30.0
 
 
@@ -47,7 +48,7 @@ class MotoServer:
 
     def _start(self, log: IO[bytes]) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
+            [sys.executable, str(APP), "-H", "127.0.0.1", "-p", str(self.port)],
             env={"PATH": os.environ["PATH"]},
             stdout=subprocess.DEVNULL,
             stderr=log,

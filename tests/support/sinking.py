@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from support.daemon import until
 from support.records import make_result, new_database
@@ -44,7 +45,7 @@ class Receiver:
     one. Without a plan it takes them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: "Authority | None" = None) -> None:
         self.plan: list[str] = []
         self.refused: set[str] = set()  # ids for which it answers 422
         self.taken: list[dict[str, Any]] = []  # the results, in the order of their arrival
@@ -68,12 +69,20 @@ class Receiver:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._start = "http://127.0.0.1"
+        if tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls.certificate, tls.key)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+            self._start = "https://localhost"
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
+        return f"{self._start}:{self.port}/hook"
 
     @property
     def ids(self) -> list[str]:
@@ -128,8 +137,8 @@ class Receiver:
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
-    made = Receiver().start()
+def receiver(tls: "Authority | None" = None) -> Iterator[Receiver]:
+    made = Receiver(tls).start()
     try:
         yield made
     finally:
@@ -198,12 +207,45 @@ def postgres() -> Iterator[str]:
         secret.unlink(missing_ok=True)
 
 
+class Authority(NamedTuple):
+    """A private CA, and the certificate that it gave to ``localhost``: files of PEM."""
+
+    root: Path
+    certificate: Path
+    key: Path
+
+
+def authority(folder: Path) -> Authority:
+    def openssl(*words: str | Path) -> None:
+        subprocess.run(["openssl", *words], check=True, capture_output=True, timeout=DEADLINE_S)
+
+    folder.mkdir()
+    found = Authority(folder / "root.pem", folder / "certificate.pem", folder / "key.pem")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    root_key = folder / "root-key.pem"
+    openssl("req", "-x509", *curve, "-subj", "/CN=a CA of our own", "-keyout", root_key,
+            "-out", found.root)  # fmt: skip
+    openssl("req", "-x509", *curve, "-subj", "/CN=localhost", "-keyout", found.key, "-out",
+            found.certificate, "-CA", found.root, "-CAkey", root_key,
+            "-addext", "subjectAltName=DNS:localhost",
+            "-addext", "basicConstraints=critical,CA:FALSE")  # fmt: skip
+    for file in (folder, *found):
+        file.chmod(0o755 if file.is_dir() else 0o644)  # mosquitto gives up being root
+    return found
+
+
 @contextmanager
-def broker(folder: Path, port: int = 0) -> Iterator[int]:
-    """An MQTT broker that lets everybody in: its port."""
+def broker(folder: Path, port: int = 0, tls: tuple[int, Authority] | None = None) -> Iterator[int]:
+    """An MQTT broker that lets everybody in: its port. ``tls``: another port, with TLS."""
     port = port or free_port()
     settings = folder / "mosquitto.conf"
-    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    lines = [f"listener {port} 127.0.0.1", "allow_anonymous true"]
+    if tls is not None:
+        lines += [
+            f"listener {tls[0]} 127.0.0.1", f"certfile {tls[1].certificate}",
+            f"keyfile {tls[1].key}", "user root", "max_queued_messages 0",
+        ]  # fmt: skip
+    settings.write_text("\n".join(lines) + "\n")
     assert MOSQUITTO is not None
     with process([MOSQUITTO, "-c", settings]):
         until(lambda: is_listening(port), "the broker listens", DEADLINE_S)

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import pytest
 from support.records import make_result
 from support.retaining import DAY_MS, IMAGE, Box, stored_rows
 
-from edge_store.archive import child
+from edge_store.archive import child, loading
+from edge_store.archive.checking import check_archive
 from edge_store.archive.forgetting import ForgetArchived, find_archived
 from edge_store.archive.ledger import read_archives
 from edge_store.archive.loading import restore, scratch, together
@@ -21,19 +22,20 @@ from edge_store.archive.work import (
     Job,
     Written,
     carry_out,
-    count_checked,
     names_unknown,
+    read_current,
     read_file,
 )
 from edge_store.chain import verify_chain
 from edge_store.clock import now_ms
-from edge_store.errors import ArchiveFailed
+from edge_store.errors import ArchiveFailed, NotFound
 from edge_store.forget.choice import Who, choose, with_moved
 from edge_store.query import run_query
 from edge_store.receipt import State, read_receipt
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.deletions import Reason, delete_results
-from edge_store.result import Content, Output
+from edge_store.result import Content, Output, Status
+from edge_store.selection import Selection
 from edge_store.sqlite import open_reader
 
 AGES = (9, 9, 8, 3, 2, 1)
@@ -124,6 +126,137 @@ def test_live_and_archived_results_answer_together(box: Box) -> None:
     since = now_ms() - round(8.5 * DAY_MS)
     with together(box.path, str(box.archive), (since, None)) as both:
         assert asked(both) == [(4, 4)]
+
+
+SUMS = "SELECT count(*), count(input_text), count(DISTINCT id) FROM generations"
+
+
+def asked(connection: Any, statement: str = SUMS) -> Any:
+    return run_query(connection, statement, rows_max=9, timeout_s=9).rows
+
+
+def once(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Let something happen when the first file of the archive is about to be read."""
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(loading, "read_current", read_current)
+        happens()
+        return read_current(*arguments)
+
+    monkeypatch.setattr(loading, "read_current", meanwhile)
+
+
+def test_file_that_forget_replaces_while_it_is_asked_for_is_answered_from_the_new_one(
+    box: Box, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def forget() -> None:
+        box.make("archive.forget", _forget([1, 3]))
+        box.put_away()
+
+    box.put_away(keep_days=5)
+    once(monkeypatch, forget)
+    with together(box.path, str(box.archive)) as both:
+        assert asked(both) == [(4, 4, 4)]
+    once(monkeypatch, lambda: box.make("archive.forget", _forget([2])))
+    with pytest.raises(NotFound):
+        restore(box.path, str(box.archive), tmp_path / "old.db", (None, None))
+
+
+def test_result_that_is_archived_meanwhile_is_there_once(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.put_away(keep_days=8.5)
+    once(monkeypatch, lambda: box.put_away(keep_days=2.5))
+    with together(box.path, str(box.archive)) as both:
+        assert asked(both) == [(6, 6, 6)]
+        box.put_away(keep_days=1.5)
+        assert asked(both) == [(6, 6, 6)], "it is one moment"
+    once(monkeypatch, lambda: box.put_away(content_days=0.5))
+    with together(box.path, str(box.archive)) as both:
+        assert asked(both) == [(6, 6, 6)]
+
+
+def test_newest_that_was_said_of_a_result_counts_where_two_files_have_it(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(name: str, params: Any) -> Any:
+        if name == "retention.delete" and 2 in params.seqs:
+            _say(box, 2)
+        return box.make(name, params)
+
+    assert box.put_away(keep_days=5, make=make).kept == 1
+    once(monkeypatch, lambda: box.put_away(keep_days=5))
+    with together(box.path, str(box.archive)) as both:
+        assert asked(both) == [(6, 6, 6)]
+        assert asked(both, "SELECT count(*) FROM annotations") == [(1,)]
+
+
+def _say(box: Box, seq: int) -> None:
+    statement = "INSERT INTO annotations (at, id, kind, value) VALUES (?, ?, 'metadata', '{}')"
+    box.connection.execute(statement, (now_ms(), box.id_of(seq)))
+
+
+@pytest.mark.parametrize("what", ["keep_days", "content_days"])
+def test_what_is_in_a_file_and_not_deleted_yet_is_there_once(box: Box, what: str) -> None:
+    def make(name: str, params: Any) -> Any:
+        if name == "retention.delete":
+            raise KeyboardInterrupt
+        return box.make(name, params)
+
+    with pytest.raises(KeyboardInterrupt):
+        box.put_away(make=make, **{what: 5})
+    with together(box.path, str(box.archive)) as both:
+        assert asked(both) == [(6, 6, 6)]
+        assert asked(both, "SELECT count(*) FROM requests") == [(6,)]
+
+
+def test_numbers_of_repairs_and_images_are_those_of_one_result(tmp_path: Path) -> None:
+    box = Box(tmp_path, [])
+    odd_result(box)
+    box.add([9, 1])
+    body = box.connection.execute("SELECT sha256 FROM blobs").fetchone()
+
+    def repair(seq: int) -> None:
+        box.connection.execute(
+            "INSERT INTO repairs (at, id, choice_index, output_json, json_state, repairer) "
+            "VALUES (0, ?, 0, ?, 'repaired', 'r')",
+            (box.id_of(seq), str(seq)),
+        )
+
+    repair(2)
+    box.put_away(keep_days=5)
+    box.connection.execute("DELETE FROM sqlite_sequence WHERE name = 'repairs'")
+    repair(3)  # under the number that the other one had
+    box.connection.execute("INSERT INTO blobs VALUES (?, 'image/png', x'00')", body)
+    with together(box.path, str(box.archive)) as both:
+        found = asked(both, "SELECT seq, output_json FROM generations ORDER BY seq")
+        assert found == [(1, None), (2, "2"), (3, "3")]
+        assert asked(both, "SELECT count(*) FROM blobs") == [(1,)]
+    box.close()
+
+
+def test_selection_narrows_live_and_archived_results_alike(tmp_path: Path) -> None:
+    box = Box(tmp_path, [9, 1], response_model="a")
+    box.add([8, 0.5], response_model="b", status=Status.FAILED)
+    box.put_away(keep_days=5)
+    since = now_ms() - round(8.5 * DAY_MS)
+
+    def seqs(statement: str, **fields: Any) -> list[int]:
+        chosen = Selection(**fields)
+        span = (chosen.since, None)
+        with together(box.path, str(box.archive), span, chosen, statement) as both:
+            return sorted(seq for (seq,) in asked(both, statement))
+
+    everything = "SELECT seq FROM results"
+    assert seqs(everything) == [1, 2, 3, 4]
+    assert seqs(everything, since=since) == [2, 3, 4]
+    assert seqs(everything, until=since) == [1]
+    assert seqs(everything, model="b") == [3, 4]
+    assert seqs("SELECT seq FROM generations", status=Status.COMPLETED) == [1, 2]
+    assert seqs("SELECT seq FROM outputs", model="a", since=since) == [2]
+    assert seqs("SELECT seq FROM requests", model="b") == [3, 4]
+    assert seqs("SELECT admitted FROM completeness", model="b") == [4], "it accounts for all"
+    box.close()
 
 
 def test_receipt_says_in_which_file_and_since_when(box: Box) -> None:
@@ -218,11 +351,11 @@ def test_file_that_forget_writes_anew_meanwhile_is_no_fault(box: Box) -> None:
     before = read_archives(box.connection)
     box.make("archive.forget", _forget([1, 3]))
     box.put_away()
-    assert sum(count_checked(store, box.connection, each) for each in before) == 1
+    assert sum(len(read_current(store, box.connection, each)) for each in before) == 1
     (name,) = files_of(box)
     (box.archive / name).unlink()
     with pytest.raises(ArchiveFailed, match="is not in the archive"):
-        [count_checked(store, box.connection, each) for each in before]
+        [read_current(store, box.connection, each) for each in before]
 
 
 def test_result_that_was_changed_in_the_database_stays_there(box: Box) -> None:
@@ -231,8 +364,9 @@ def test_result_that_was_changed_in_the_database_stays_there(box: Box) -> None:
     assert (done.odd, done.results, box.seqs()) == (1, 2, [2, 4, 5, 6])
 
 
+@pytest.mark.parametrize("off", [0, -DAY_MS, DAY_MS])
 def test_what_is_said_of_a_result_after_its_file_was_written_is_archived_too(
-    box: Box, tmp_path: Path
+    box: Box, tmp_path: Path, off: int
 ) -> None:
     def say(at: int) -> None:
         statement = "INSERT INTO annotations (at, id, kind, value) VALUES (?, ?, 'metadata', ?)"
@@ -240,7 +374,7 @@ def test_what_is_said_of_a_result_after_its_file_was_written_is_archived_too(
 
     def make(name: str, params: Any) -> Any:
         if name == "retention.delete" and 2 in params.seqs:
-            say(now_ms())
+            say(now_ms() + off)  # the clock may have been set meanwhile
         return box.make(name, params)
 
     say(now_ms() + DAY_MS)  # by a clock that was wrong: no reason to keep it for ever
@@ -373,6 +507,45 @@ def test_what_the_archives_process_did_not_foresee_is_told_without_its_words(
     child.main()
     answer = msgspec.json.decode(said.getvalue(), type=child.Answer)
     assert answer.error == "the archive's process met RuntimeError in unforeseen"
+
+
+def test_store_that_is_away_is_asked_once_and_named(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.put_away(keep_days=5)
+    told: list[str] = []
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    away = ArchiveStore("s3://gone/x?endpoint=http://127.0.0.1:1&region=us-east-1")
+    with pytest.raises(ArchiveFailed, match=r"the archive s3://gone/x"):
+        check_archive(away, box.connection, "box-test", told.append)
+    empty = ArchiveStore(str(box.archive.with_name("empty")))
+    with pytest.raises(
+        ArchiveFailed, match=r"none of its 2 files is in the archive file://.*empty"
+    ):
+        check_archive(empty, box.connection, "box-test", told.append)
+    assert told == []
+
+
+def test_store_that_goes_away_meanwhile_ends_the_check(box: Box) -> None:
+    box.put_away(keep_days=5)
+    told: list[str] = []
+    asked_for: list[str] = []
+
+    class Leaving(ArchiveStore):
+        def get(self, name: str) -> bytes | None:
+            asked_for.append(name)
+            raise ArchiveFailed(f"the archive {self} does not answer")
+
+    with pytest.raises(ArchiveFailed, match="does not answer"):
+        check_archive(Leaving(str(box.archive)), box.connection, "box-test", told.append)
+    assert (told, len(asked_for)) == ([], 2)
+    files = files_of(box)
+    (box.archive / files[0]).unlink()
+    store = ArchiveStore(str(box.archive))
+    checked = check_archive(store, box.connection, "box-test", told.append)
+    assert (checked.files, checked.bad, checked.rows) == (2, 1, 1)
+    assert files[0] in told[0]
 
 
 def test_folder_that_cannot_be_written_deletes_nothing(box: Box) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.scripted import chat_body, chat_chunk, event, recording, replay
 
+import edge_store.clock
 import edge_store.ids
 import edge_store.recorder.boot
 from edge_store.engine import Receive, Scope, Send
@@ -71,9 +72,29 @@ async def test_durations_ids_and_order_survive_each_step_of_the_clock(
 async def test_a_boot_and_its_results_say_whether_the_clock_was_synchronized(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_synced: bool
 ) -> None:
-    monkeypatch.setattr(edge_store.recorder.boot, "is_clock_synced", lambda: is_synced)
+    for module in (edge_store.recorder.boot, edge_store.clock):
+        monkeypatch.setattr(module, "is_clock_synced", lambda: is_synced)
     async with recording(tmp_path / "results.db", replay([chat_body("x")])) as running:
         await running.ask()
     (recorded,) = running.stored()
     assert running.boot.clock_synced is is_synced
     assert recorded.result.clock_synced is is_synced
+
+
+async def test_results_say_from_when_on_the_clock_was_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def synced(*, is_synced: bool) -> None:
+        for module in (edge_store.recorder.boot, edge_store.clock):
+            monkeypatch.setattr(module, "is_clock_synced", lambda: is_synced)
+
+    synced(is_synced=False)
+    bodies = [chat_body(name) for name in "abc"]
+    async with recording(tmp_path / "results.db", replay(bodies)) as running:
+        await running.ask()
+        synced(is_synced=True)
+        await running.ask()
+        synced(is_synced=False)  # its server is away: the clock is right for all that
+        await running.ask()
+    flags = [recorded.result.clock_synced for recorded in running.stored()]
+    assert flags == [False, True, True]

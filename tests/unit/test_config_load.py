@@ -46,6 +46,7 @@ def write(folder: Path, text: str) -> str:
         ("[[sinks]]\nname = 'a'\nkind = 'kafka'", ["sinks[0].kind = 'kafka'"]),
         (f"{HOOK}\nurl = 'ftp://h'", ["url of 'a' is no address for webhook", "https://"]),
         (f"{HOOK}\ntopic = '{{x}}'", ["the topic of 'a' has {x}"]),
+        (f"{HOOK}\ntopic = 'a/{{model'", ["the topic of 'a' has a brace"]),
         (f"{HOOK}\n{HOOK}", ["two are named 'a'"]),
         ("port =", ["not TOML", "edge-store.toml"]),
     ],

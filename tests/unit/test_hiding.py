@@ -2,7 +2,8 @@
 
 import pytest
 
-from edge_store.support.hiding import Hiding
+from edge_store.config import Config, SinkKind, SinkSection
+from edge_store.support.hiding import Hiding, known_secrets
 
 
 @pytest.mark.parametrize("name", ["edge", "store", "edge-store"])
@@ -18,3 +19,14 @@ def test_a_name_that_is_part_of_our_own_leaves_ours_readable(name: str) -> None:
 def test_a_name_that_has_ours_in_it_is_hidden_whole(name: str) -> None:
     hide = Hiding((), {name: "device"}, b"key")
     assert hide(f"{name}, {name}-2") == ", ".join([hide.pseudonym(name, "device")] * 2) + "-2"
+
+
+def test_address_of_a_web_hook_is_a_secret() -> None:
+    url = "https://hooks.example.com/services/T0/B0/geheim"
+    sinks = (
+        SinkSection(name="hook", kind=SinkKind.WEBHOOK, url=url),
+        SinkSection(name="mq", kind=SinkKind.MQTT, url="mqtts://box@broker.example.com"),
+    )
+    hide = Hiding(known_secrets(Config(sinks=sinks), {}), {}, b"key")
+    assert hide(f'[{{"url":"{url}"}}]') == '[{"url":"(hidden)"}]'
+    assert hide("mqtts://box@broker.example.com") == "mqtts://box@broker.example.com"

@@ -1,13 +1,23 @@
 """The disk that replication may take is bounded; a pause has an end, whatever the clock does."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.replicating import Database
 
+from edge_store.alerts import AlarmName, Alarms
+from edge_store.config import ReplicaSection
+from edge_store.errors import ReplicationError
+from edge_store.observability.metrics import Metrics
 from edge_store.replica import pause as pause_module
+from edge_store.replica.health import LOOK_EVERY_S, Watch
 from edge_store.replica.local import Held, has_outgrown, measure, remove_dropped
+from edge_store.replica.past import Past
 from edge_store.replica.pause import Pause
-from edge_store.replica.status import ReplicaState
+from edge_store.replica.status import ReplicaState, Tracker
+from edge_store.sqlite import DatabaseThread, open_reader
 
 
 @pytest.mark.parametrize(
@@ -89,3 +99,52 @@ def test_clock_that_was_set_back_ends_a_pause_that_would_outlast_the_longest(
 def test_file_of_a_pause_that_is_not_understood_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "replica-pause.json").write_bytes(content)
     assert Pause(tmp_path / "results.db").now is None
+
+
+def test_pause_that_cannot_be_ended_goes_on(tmp_path: Path) -> None:
+    pause = Pause(tmp_path / "results.db")
+    pause.begin(60)
+    kept = tmp_path / "replica-pause.json"
+    kept.unlink()
+    kept.mkdir()  # nor can root unlink it
+    with pytest.raises(OSError, match="replica-pause"):
+        pause.end()
+    assert pause.now is not None
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    found = Database(tmp_path / "results.db", "box-1")
+    yield found
+    found.close()
+
+
+async def test_a_disk_that_cannot_be_looked_at_ends_nothing(
+    database: Database, tmp_path: Path
+) -> None:
+    unused: Any = None
+    alarms = Alarms(Metrics())
+    watch = Watch(database.path, tmp_path / "ltx", unused, alarms, local_bytes_max=1)
+    status = Tracker().status
+    await watch.look(status, None, None)
+    before = watch.health
+    assert before is not None
+    (tmp_path / "ltx").write_bytes(b"no folder, so that to list it fails")
+    assert await watch.look(status, None, None) == LOOK_EVERY_S
+    assert watch.health is before
+    database.path.rename(tmp_path / "elsewhere.db")
+    await watch.look(status, None, None)
+    assert [each.name for each in alarms.active] == [AlarmName.REPLICA_BROKEN]
+
+
+async def test_a_database_that_cannot_be_read_does_not_tell_whose_the_path_is(
+    database: Database, tmp_path: Path
+) -> None:
+    reader = await DatabaseThread.open(lambda: open_reader(database.path))
+    await reader.run(lambda connection: connection.set_progress_handler(lambda: 1, 1))
+    unused: Any = None
+    section = ReplicaSection(url=f"file://{tmp_path}/replica")
+    past = Past(section, database.boot, reader, unused, unused, unused)
+    with pytest.raises(ReplicationError, match="whose replica it is"):
+        await past.lineage(None, None)
+    await reader.close()

@@ -154,6 +154,9 @@ def test_missing_file_stops_the_newest_state_but_not_those_before_it() -> None:
     with pytest.raises(RestoreFailed, match="lacks files from TXID 000000000000003f on"):
         choose(points, None)
     assert choose(points, Txid(62)).txid == 62
+    assert choose(points, START + timedelta(seconds=63)).txid == 62
+    with pytest.raises(RestoreFailed, match="lacks files from TXID 000000000000003f on"):
+        choose(points, START + timedelta(seconds=64))
 
 
 def test_replica_without_its_first_snapshot_gives_nothing() -> None:

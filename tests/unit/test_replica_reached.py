@@ -12,7 +12,7 @@ import pytest
 from support.replicating import Database
 
 from edge_store.replica.anew import Ground
-from edge_store.replica.reached import Reached, Read, Upto
+from edge_store.replica.reached import UNREADABLE, Reached, Read, Upto
 from edge_store.replica.room import Replica
 from edge_store.wal import checkpoint
 
@@ -56,6 +56,12 @@ def test_reading_it_takes_no_lock_away(database: Database, tmp_path: Path) -> No
 
 def test_of_a_database_that_nobody_has_open_nothing_is_known(tmp_path: Path) -> None:
     assert Reached(tmp_path / "results.db", tmp_path).written() is None
+
+
+def test_of_an_index_that_cannot_be_opened_nothing_counts_as_read(tmp_path: Path) -> None:
+    (tmp_path / "results.db-shm").symlink_to("results.db-shm")
+    reached = Reached(tmp_path / "results.db", tmp_path)
+    assert reached.written() is UNREADABLE
 
 
 def test_one_that_took_its_place_is_read(tmp_path: Path) -> None:

@@ -217,6 +217,28 @@ async def test_what_it_has_passed_over_is_not_replicated_by_what_it_reads_later(
     assert [seq for seq, _ in map(confirmed_of, looks)] == [5] * 5
 
 
+async def test_what_it_has_skipped_confirms_nothing_until_it_is_made_good() -> None:
+    read = {2: Read.HELD, 3: Read.SKIPPED, 4: Read.SKIPPED, 5: Read.HELD}
+    looks = await watched([(2, 2), (3, 3), (4, 4), (5, 5)], [5, 7, 8, 9], Looked(read))
+    assert [each.status.cause for each in looks] == [None, Cause.UNREAD, Cause.UNREAD, None]
+    assert [seq for seq, _ in map(confirmed_of, looks)] == [5, 5, 5, 9]
+    assert "another program" in str(looks[1].status.error)
+    assert looks[-1].status.error is None
+
+
+def test_what_is_sent_later_does_not_make_good_what_it_lacks() -> None:
+    tracker = Tracker()
+    tracker.held(at(3, 3), 5)
+    tracker.missed(at(4, 4), is_unread=True)
+    tracker.uploaded(5)
+    seen = tracker.status
+    assert (seen.cause, seen.txid, seen.replicated_txid) == (Cause.UNREAD, 5, 5)
+    assert confirmed(tracker) == (5, 3)
+    tracker.held(at(6, 6), 7)
+    assert tracker.status.cause is None
+    assert confirmed(tracker) == (7, 6)
+
+
 async def test_what_it_has_read_after_all_is_confirmed() -> None:
     read = {2: Read.HELD, 3: Read.MISSED, 4: Read.HELD}
     looks = await watched([(2, 2), (3, 3), (3, 3), (4, 4)], [5, 7, 8, 9], Looked(read))

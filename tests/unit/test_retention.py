@@ -1,7 +1,9 @@
 """What is old or too much goes, oldest first; what is pinned, held or needed stays; all counts."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,13 +11,17 @@ from support.retaining import Box
 
 from edge_store.chain import verify_chain
 from edge_store.clock import now_ms
+from edge_store.config import RetentionSection
 from edge_store.errors import AlreadyRunning, InvalidRequest, NotFound, ResultHeld
 from edge_store.recorder.caller import EVERYBODY
 from edge_store.recorder.holds import AddHold, EndHold, read_holds, require_free
 from edge_store.responses.store import remove
-from edge_store.retention.choice import Rule, measure
+from edge_store.retention import passes
+from edge_store.retention.choice import SEQ_MAX, Rule, measure, pages
 from edge_store.retention.compact import compact
-from edge_store.retention.passes import alone_at_it
+from edge_store.retention.passes import Pass, alone_at_it
+from edge_store.retention.room import may_make_room
+from edge_store.retention.standstill import Standstill
 from edge_store.selection import Selection
 from edge_store.stored import delete_completion
 
@@ -138,6 +144,54 @@ def test_too_large_a_file_loses_its_oldest_bodies_first(tmp_path: Path) -> None:
     assert (done.results > 0, box.seqs("requests")) == (True, [])
     assert is_whole(box)
     box.close()
+
+
+class Looks:
+    """From which seq on each look for what may go began."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.after: list[int] = []
+
+        def looking(connection: Any, step: Any, limits: Any, after: int) -> Any:
+            self.after.append(after)
+            return pages(connection, step, limits, after)
+
+        patch.setattr(passes, "pages", looking)
+
+    def taken(self) -> list[int]:
+        found, self.after = self.after, []
+        return found
+
+
+def test_what_was_looked_through_in_vain_is_so_again_when_something_has_changed(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, looks = Standstill(), Looks(monkeypatch)
+    work = partial(Pass, box.path, RetentionSection(keep_bytes=1), box.make, box.stop)
+    around: Any = SimpleNamespace(
+        path=box.path,
+        replica=None,
+        config=SimpleNamespace(retention=RetentionSection(keep_bytes=1)),
+    )
+
+    def run() -> int:
+        return work().run(SEQ_MAX, known, by_size=True).results
+
+    box.make("retention.hold", AddHold(name="all", selection=Selection(until=now_ms() - 1)))
+    assert (run(), looks.taken()) == (0, [0, 0])
+    assert not may_make_room(around, known)
+    assert (run(), looks.taken()) == (0, [6, 6])
+    box.add([-0.1])  # one that is not held
+    assert may_make_room(around, known)
+    assert (run(), looks.taken()) == (1, [6, 6])
+    assert not may_make_room(around, known)
+    box.pin(1)
+    assert may_make_room(around, known)
+    assert (run(), looks.taken()) == (0, [0, 0])
+    box.make("retention.unhold", EndHold(name="all"))
+    assert may_make_room(around, known)
+    assert (run(), looks.taken()) == (5, [0, 0])
+    assert box.seqs() == [1]
 
 
 def test_one_pass_at_a_time(box: Box) -> None:

@@ -164,7 +164,7 @@ async def test_what_another_look_has_confirmed_goes_although_the_sync_fails(path
         assert (await held).headers["x-edge-store-durability"] == "replicated"
 
 
-@pytest.mark.parametrize("why", ["off", "taken", "paused", "busy"])
+@pytest.mark.parametrize("why", ["off", "taken", "paused", "unread", "busy"])
 async def test_where_nothing_can_be_waited_for_the_answer_leaves_and_says_why(
     path: Path, why: str
 ) -> None:

@@ -21,7 +21,7 @@ from support.soak.callers import Callers
 from support.soak.faults import BOX_FAULTS, STORE_FAULTS, may_mount
 from support.soak.restored import Found, Wanted, check
 
-__all__ = ["BadRestore", "Soak"]
+__all__ = ["BadRestore", "Skipped", "Soak"]
 
 CONNECTIONS = 16
 LOAD_S = (1.0, 2.5)
@@ -47,9 +47,13 @@ class BadRestore(AssertionError):
     """One that is not what was replicated."""
 
 
+class Skipped(AssertionError):
+    """The daemon says that Litestream lacks commits."""
+
+
 class Soak:
     """``totals`` counts what was done and seen. A round that finds something bad raises:
-    ``BadRestore`` where it is a restore.
+    ``BadRestore`` where it is a restore, ``Skipped`` where the daemon has found it.
     """
 
     def __init__(
@@ -347,6 +351,7 @@ class Soak:
     def _catch_up(self) -> int:
         """Until all that was acknowledged is said to be in the replica. Returns up to which seq."""
         self.callers.rest()
+        self._require_none_skipped()
         began = time.monotonic()
         newest = self.callers.newest
         try:
@@ -356,10 +361,17 @@ class Soak:
                 CATCH_UP_S,
             )
         except AssertionError as exc:
+            self._require_none_skipped()
             raise AssertionError(f"{exc}: {self._told()}") from None
+        self._require_none_skipped()
         self.catch_up_s.append(time.monotonic() - began)
         self._say(f"  caught up in {self.catch_up_s[-1]:.1f} s")
         return newest
+
+    def _require_none_skipped(self) -> None:
+        said = [line for line in self.daemon.log if line.get("event") == "commits_skipped"]
+        if said:
+            raise Skipped(f"{said[0]}: {self._told()}")
 
     def _say(self, text: str) -> None:
         if self._says:
