@@ -24,8 +24,8 @@ SALT_BYTES = 8
 IS_COMMIT = slice(4, 8)  # of a frame's header: the size of the database, 0 but for the last one
 FRAME_SALTS = slice(8, 16)
 ENDED_MAX = 4096  # WALs that Litestream has not gone past: a day offline has 1,440
-READ_MAX = 256  # WALs of which it is known how far they were read
 FILES_MAX = 1000  # looked into at an answer: a quarter of an hour's, which is what is kept
+READ_MAX = 2 * FILES_MAX  # WALs of which it is known how far they were read: all of an answer's
 
 
 class Upto(NamedTuple):
@@ -135,13 +135,16 @@ class Ends:
                 return  # the answer came late
             self._txid, self._newest = 0, None  # they were removed
         news: list[LtxWal] = []
-        for number in range(txid, max(self._txid, txid - FILES_MAX), -1):
+        oldest = max(self._txid, txid - FILES_MAX)
+        are_all = oldest == self._txid
+        for number in range(txid, oldest, -1):
             found = self._look_into(number)
             if found is None:
-                if self._txid:  # some are missing: it cannot be told any more
-                    self._ended.clear()
+                are_all = not self._txid  # who looks for the first time finds what is kept
                 break
             news.append(found)
+        if not are_all:  # how far a WAL was read cannot be told any more
+            self._ended.clear()
         for found in reversed(news):
             if self._newest is None or self._newest.salts != found.salts:
                 if has_every_page(self._path(found.txid)):

@@ -125,13 +125,22 @@ class Replica:
                 await self._settle()
 
     async def tell_last(self) -> None:
-        """At the stop, when the last commit is in the replica. With commits that Litestream has
-        passed over the next start begins the replica anew: its files would not show it any more.
+        """At the stop, when the last commit is in the replica."""
+        self.keep_ground()
+        if self._obstacle() is None and self._litestream.is_replicated:
+            await self._telling.tell_last(self._litestream.status)
+
+    def keep_ground(self) -> None:
+        """With commits that Litestream has passed over the next start begins the replica anew, and
+        so does one after a crash: its files would not show it any more.
+
+        Raises:
+            ReplicationError: the disk does not take that.
         """
         if self._litestream.positions.has_passed_over:
             self._ground.forget()
-        if self._obstacle() is None and self._litestream.is_replicated:
-            await self._telling.tell_last(self._litestream.status)
+        elif self._refused is None and self._ground.stand != self.ownership.boot_id:
+            self._ground.note(self.ownership.boot_id)  # it was made good
 
     def _obstacle(self) -> Cause | None:
         """Why no Litestream may run now."""
@@ -191,6 +200,7 @@ class Replica:
             again_s = await self._watch.look(status, self._pause.now, child)
             try:
                 await self._settle()
+                self.keep_ground()
             except ReplicationError as exc:
                 log.error("replica_unsettled", code=exc.code, error=str(exc))
             await self._watch.keep_bounded(self._litestream, self.status.state)

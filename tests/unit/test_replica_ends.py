@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.replicating import Database
 
+from edge_store.replica.ends import FILES_MAX
 from edge_store.replica.ltx import has_every_page
 from edge_store.replica.reached import Reached, Read, Upto
 from edge_store.sqlite import driver
@@ -206,6 +207,30 @@ def test_where_files_are_missing_it_is_not_said(
     newest = files.add(now)
     (files.folder / f"{gone:016x}-{gone:016x}.ltx").unlink()
     assert reached.judge(now, newest) is Read.HELD
+
+
+@pytest.mark.parametrize(("wals", "files_after"), [(300, 1), (2, FILES_MAX + 1)])
+def test_an_answer_that_took_long_skips_nothing_that_was_read_meanwhile(
+    database: Database, reached: Reached, files: Files, wals: int, files_after: int
+) -> None:
+    database.write(2)
+    now = written(reached)
+    assert reached.judge(now, files.add(now)) is Read.HELD
+    for _ in range(wals):  # while the store does not answer
+        database.write(1)
+        files.add(written(reached))
+        checkpoint(database.path)
+    database.write(1)
+    now = written(reached)
+    for _ in range(files_after):
+        files.add(now)
+    assert reached.judge(now, files.txid) is Read.HELD
+    database.write(1)
+    written(reached)
+    checkpoint(database.path)
+    database.write(1)
+    now = written(reached)
+    assert reached.judge(now, files.add(now)) is Read.SKIPPED, "it is noticed as before"
 
 
 def test_of_a_file_that_is_none_not_every_page_is_there(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.replicating import Database
 
+from edge_store.ids import BootId
 from edge_store.replica.anew import Ground
 from edge_store.replica.reached import UNREADABLE, Reached, Read, Upto
 from edge_store.replica.room import Replica
@@ -113,3 +114,32 @@ async def test_after_a_stop_nobody_goes_on_from_what_was_passed_over(
     replica = Replica(litestream, unused, unused, ground, unused, unused, unused, unused)
     await replica.tell_last()
     assert ground.continues(database.boot.boot_id) is not has_passed_over
+
+
+async def test_nor_after_a_crash_until_it_is_made_good(database: Database, tmp_path: Path) -> None:
+    async def nothing(*_given: object) -> None:
+        pass
+
+    ltx = tmp_path / "litestream" / "ltx"
+    boot_id = database.boot.boot_id
+    unused: Any = SimpleNamespace(is_swapped=False, now=None)
+    positions = SimpleNamespace(has_passed_over=False)
+    litestream: Any = SimpleNamespace(positions=positions, start=nothing)
+    ownership: Any = SimpleNamespace(boot_id=boot_id, claim=claimed_from(boot_id), begun=int)
+    telling: Any = SimpleNamespace(remembered=nothing)
+    ground = Ground(database.path, ltx, unused)
+    replica = Replica(litestream, ownership, telling, ground, unused, unused, unused, unused)
+    ground.note(boot_id)
+    await replica.claim()
+    found = []
+    for positions.has_passed_over in (False, True, False):
+        replica.keep_ground()
+        found.append(ground.continues(boot_id))
+    assert found == [True, False, True]
+
+
+def claimed_from(boot_id: BootId) -> Any:
+    async def claim(**_how: bool) -> BootId:
+        return boot_id
+
+    return claim
