@@ -2,7 +2,7 @@
 
 from edge_store.clock import now_ms
 from edge_store.errors import ConfigError
-from edge_store.ids import DeviceId, new_boot_id, new_device_id
+from edge_store.ids import NO_DEVICES, DeviceId, new_boot_id, new_device_id
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 
@@ -13,12 +13,18 @@ def create_identity(connection: Connection, device_id: str, *, reason: str = "cr
     """Give a file its device id (once) and a new timeline. Returns the device id in force.
 
     Raises:
-        ConfigError: the file already belongs to another device.
+        ConfigError: the file already belongs to another device, or no box can have this id.
     """
     connection.execute(sql("begin"))
     try:
         found = read_device_id(connection)
         if found is None:
+            if device_id in NO_DEVICES:
+                raise ConfigError(
+                    f"device.id = {device_id!r}: beside the replicas a folder of that name has "
+                    "other things in it",
+                    hint="give the box another id",
+                )
             found = DeviceId(device_id) if device_id else new_device_id()
             connection.execute(sql("insert_device"), {"device_id": found, "created_at": now_ms()})
         elif device_id and device_id != found:

@@ -11,6 +11,7 @@ import time
 from typing import NewType
 
 __all__ = [
+    "NO_DEVICES",
     "RESPONSE_PREFIX",
     "BootId",
     "DeviceId",
@@ -24,6 +25,7 @@ __all__ = [
 ResultId = NewType("ResultId", str)
 BootId = NewType("BootId", str)
 DeviceId = NewType("DeviceId", str)
+NO_DEVICES = frozenset({"check", "heads"})  # folders beside those of the boxes in a store
 
 RESPONSE_PREFIX = "resp_"  # before a result's id: the id of the response that it is the result of
 DEVICE_ID_BYTES = 5  # 2**40 names: two of 10,000 boxes collide once in 20,000 fleets

@@ -7,6 +7,7 @@ names a file that was found damaged: what showed that, the index, is gone once s
 A fourth holds the box's id, to find its replica by when the database is gone.
 """
 
+import errno
 import fcntl
 import os
 import time
@@ -14,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from edge_store.errors import AlreadyRunning
+from edge_store.errors import AlreadyRunning, StoreError
 from edge_store.ids import DeviceId
 
 __all__ = ["DatabaseLock", "kernel_boot", "noted_device_id"]
@@ -25,6 +26,11 @@ ORPHAN_POLL_S = 0.02
 HOLDER_BYTES = 16  # the first line: a process id, filled up with blanks
 NOTE_BYTES_MAX = 4096
 REASON_CHARS_MAX = 500
+HINTS = {
+    errno.EROFS: "its disk is mounted read-only, as a kernel does with one that fails: see `dmesg`",
+    errno.ENOSPC: "free space on the database's disk",
+    errno.ENOENT: "store.path names a folder in which no file can be made: set another",
+}
 KERNEL_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -87,7 +93,14 @@ class DatabaseLock:
         return _parts(os.pread(self.descriptor, NOTE_BYTES_MAX, HOLDER_BYTES))
 
     def __enter__(self) -> Self:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except PermissionError:
+            raise
+        except OSError as exc:
+            raise StoreError(
+                f"{self.path} cannot be written: {exc.strerror}", hint=HINTS.get(exc.errno or 0, "")
+            ) from exc
         try:
             self._take(descriptor)
         except BaseException:

@@ -4,11 +4,12 @@ A database that is moved, removed or replaced while it is open goes on taking co
 finds afterwards. The file is only looked at, never opened (see sqlite.py).
 """
 
+import os
 from pathlib import Path
 
 from edge_store.errors import NotAnEdgeStoreFile
 
-__all__ = ["ZSTD_MAGIC", "Place", "packed_hint"]
+__all__ = ["ZSTD_MAGIC", "Place", "packed_hint", "unopened_hint"]
 
 PACKED_HINT = "backups are compressed: `edge-store restore FILE --to restored.db` unpacks one"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -54,3 +55,16 @@ def packed_hint(path: Path) -> str:
     with path.open("rb") as file:
         is_packed = file.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
     return PACKED_HINT if is_packed else ""
+
+
+def unopened_hint(path: Path) -> str:
+    """What to do about a database that is there, and that SQLite cannot open for reading."""
+    if not os.access(path, os.R_OK):
+        return "run it as a user of the group that owns the file"
+    if not os.access(path.parent, os.W_OK):
+        return (
+            f"{path.parent} cannot be written, and SQLite keeps the index of a WAL beside it: copy "
+            f"{path.name} and, if it is there, {path.name}-wal into another folder while no daemon "
+            "runs, and give that copy as --db"
+        )
+    return ""

@@ -49,6 +49,8 @@ READING_PRAGMAS = frozenset(
         "user_version",
     }
 )
+READING_HINT = "only statements that read are allowed"
+FORBIDDEN = "not authorized to use function"
 LISTED = '`edge-store query "select name from sqlite_schema"` lists tables and views'
 
 
@@ -286,9 +288,9 @@ def _refusal(
                 hint="narrow it, or raise --timeout",
             )
         case driver.SQLITE_AUTH | driver.SQLITE_READONLY:
-            return QueryRefused(
-                f"the query is refused: {exc}", hint="only statements that read are allowed"
-            )
+            return QueryRefused(f"the query is refused: {exc}", hint=READING_HINT)
+        case driver.SQLITE_ERROR if FORBIDDEN in str(exc):  # a function has no code of its own
+            return QueryRefused(f"the query is refused: {exc}", hint=READING_HINT)
         case None if isinstance(exc, UnicodeError):
             return QueryRefused("the query is refused: it is not a text in UTF-8")
         case None:  # the driver's own: it never reached SQLite

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from edge_store.errors import Corrupt, DiskFull, NotAnEdgeStoreFile, StoreError, VulnerableSQLite
-from edge_store.place import Place, packed_hint
+from edge_store.place import Place, packed_hint, unopened_hint
 
 if TYPE_CHECKING:
     import sqlite3 as driver  # the same interface, and the one with annotations
@@ -111,9 +111,11 @@ def require_safe_sqlite(*, allow_vulnerable: bool) -> None:
 
 
 @contextmanager
-def translated(what: str, instead: Callable[[], str] = str) -> Iterator[None]:
+def translated(
+    what: str, instead: Callable[[], str] = str, unopened: Callable[[], str] = str
+) -> Iterator[None]:
     """Turn the driver's errors into ours; ``what`` begins the message. ``instead`` says what to do
-    about what is no database.
+    about what is no database, ``unopened`` about what cannot be opened.
     """
     try:
         yield
@@ -133,6 +135,8 @@ def translated(what: str, instead: Callable[[], str] = str) -> Iterator[None]:
             case driver.SQLITE_NOTADB:
                 hint = instead() or "point to another file"
                 raise NotAnEdgeStoreFile(f"{what}: {exc}", hint=hint) from exc
+            case driver.SQLITE_CANTOPEN:
+                raise StoreError(f"{what}: {exc}", hint=unopened()) from exc
             case _:
                 raise StoreError(f"{what}: {exc}") from exc
     except UnicodeDecodeError as exc:  # of SQLite's message, which quotes the schema
@@ -239,7 +243,8 @@ def _open_reader(module: Any, path: Path, busy_timeout_ms: int) -> Connection:
         raise NotAnEdgeStoreFile(f"{path} is a folder, and no database", hint=FOLDER_HINT)
     if not path.is_file():
         raise NotAnEdgeStoreFile(f"{path}: there is no such file", hint=NO_DATABASE)
-    with translated(f"{path} cannot be read", lambda: packed_hint(path)):
+    hints = (lambda: packed_hint(path)), (lambda: unopened_hint(path))
+    with translated(f"{path} cannot be read", *hints):
         connection: Connection = module.connect(
             f"file:{quote(str(path.absolute()))}?mode=ro",
             uri=True,

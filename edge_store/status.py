@@ -35,6 +35,7 @@ __all__ = [
     "read_metrics",
     "read_status",
     "read_stored",
+    "require_daemon",
     "url_of_daemon",
 ]
 
@@ -188,6 +189,22 @@ def ask_daemon(
     elif device_id is not None and state.get("device_id") != device_id:
         problem = f"another box answers there: {state.get('device_id')}, and this is {device_id}"
     return None if problem else state, problem
+
+
+def require_daemon(config: Config) -> str:
+    """The address at which this box's daemon answers; another box may have its port.
+
+    Raises:
+        StoreError: it does not answer there.
+    """
+    url = url_of_daemon(config.server)
+    _, problem = ask_daemon(config.server, known_device_id(config))
+    if problem is not None:
+        raise StoreError(
+            f"this box's daemon does not answer at {url}: {problem}",
+            hint="start it: `edge-store serve`; `edge-store status` shows how it is",
+        )
+    return url
 
 
 def read_metrics(config: ServerSection) -> bytes:

@@ -38,21 +38,24 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def running_daemon(folder: Path, token_delay_ms: float) -> AsyncIterator[Server]:
+async def running_daemon(
+    folder: Path, token_delay_ms: float, *, is_indexed: bool = True
+) -> AsyncIterator[Server]:
     """``edge-store serve`` with the demo engine, without a replica; its log goes nowhere."""
-    _write_config(folder, token_delay_ms)
+    _write_config(folder, token_delay_ms, is_indexed=is_indexed)
     port = free_port()
     arguments = ["-m", "edge_store", "serve", "--config", str(folder), "--port", str(port)]
     async with _running(arguments, port) as server:
         yield server
 
 
-def _write_config(folder: Path, token_delay_ms: float) -> None:
+def _write_config(folder: Path, token_delay_ms: float, *, is_indexed: bool) -> None:
     folder.mkdir()
     (folder / "edge-store.toml").write_text(
         render_toml(
             {
                 "replica.enabled": False,
+                "search.enabled": is_indexed,
                 "engine.demo.token_delay_ms": token_delay_ms,
                 "store.disk_reserve_bytes": 0,
             }

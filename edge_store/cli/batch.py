@@ -198,7 +198,8 @@ def _line(found: dict[str, Any]) -> str:
 def daemon_at(
     url: str | None, config: str | None, *, key: str | None = None, timeout_s: float = TIMEOUT_S
 ) -> "Iterator[httpx.Client]":
-    """A client of the daemon, with this API key, else the environment's.
+    """A client of the daemon, with this API key, else the environment's. Without ``url`` it is
+    this box's own: another box's, on the same port, is sent nothing.
 
     Raises:
         StoreError: it does not answer.
@@ -209,9 +210,9 @@ def daemon_at(
 
     if url is None:
         from edge_store.config import load
-        from edge_store.status import url_of_daemon
+        from edge_store.status import require_daemon
 
-        url = url_of_daemon(load(config).config.server)
+        url = require_daemon(load(config).config)
     key = key or os.environ.get(KEY_VARIABLE)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from edge_store.cli.output import chosen_format, output_options, write_rows
 from edge_store.cli.values import SPAN
 
 if TYPE_CHECKING:
-    from edge_store.fleet.find import Place
+    from edge_store.fleet.find import Place, Unlisted
     from edge_store.fleet.heads import Seen
     from edge_store.replica.heads import Head
 
@@ -59,7 +60,8 @@ def heads(url: str | None, folder: Path | None, dead_after: float, fmt: str | No
     A box whose replica holds everything renews its head every five minutes. `alive` and `idle`: it
     did, and there is more than in the copy here, or not. `late`: not for eleven minutes; it has no
     network, or its replica is stuck. `dead`: not for so long. `tampered`: its head and the
-    copy here contradict each other. Exits 1 if any is dead, tampered or unreadable.
+    copy here contradict each other. Exits 1 if any is dead, tampered or unreadable, or a store did
+    not answer: that one is named on standard error.
 
     \b
     Example:
@@ -73,7 +75,7 @@ def heads(url: str | None, folder: Path | None, dead_after: float, fmt: str | No
 
     registry = load_registry(folder) if folder is not None else Registry()
     places = places_asked((url,) if url else (), registry)
-    seen = [each for place in places for each in asyncio.run(_heads_of(place))]
+    seen, unlisted = asyncio.run(_heads_of_all(places))
     judged = judged_heads(seen, now_ms(), folder, dead_after)
     columns = ("device_id", "state", "pulse_age_s", "seq", "rows", "txid", "version", "message")
     rows = [
@@ -82,8 +84,32 @@ def heads(url: str | None, folder: Path | None, dead_after: float, fmt: str | No
     ]
     result = QueryResult(columns=columns, rows=rows, is_cut=False)
     write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
-    if any(each.state in BAD for each in judged):
+    for store in unlisted:
+        click.echo(f"edge-store: {store.store}: {store.error}", err=True)
+        if store.hint:
+            click.echo(f"  {store.hint}", err=True)
+    if unlisted or any(each.state in BAD for each in judged):
         sys.exit(1)
+
+
+async def _heads_of_all(places: "Sequence[Place]") -> "tuple[list[Seen], list[Unlisted]]":
+    """What the stores say, and which did not answer. Where that is the only one, it is raised."""
+    from edge_store.errors import ReplicationError
+    from edge_store.fleet.find import Unlisted
+
+    answers = await asyncio.gather(*map(_heads_of, places), return_exceptions=True)
+    seen: list[Seen] = []
+    unlisted: list[Unlisted] = []
+    for place, answer in zip(places, answers, strict=True):
+        if not isinstance(answer, BaseException):
+            seen += answer
+        elif isinstance(answer, ReplicationError) and len(places) > 1:
+            unlisted.append(
+                Unlisted(store=place.name, error=str(answer), code=answer.code, hint=answer.hint)
+            )
+        else:
+            raise answer
+    return seen, unlisted
 
 
 async def _heads_of(place: "Place") -> "list[Seen]":

@@ -1,5 +1,6 @@
 """``edge-store init``: a configuration, a database and a device id."""
 
+import errno
 import os
 import sys
 import tomllib
@@ -10,12 +11,13 @@ from typing import Any
 
 import click
 
-from edge_store.errors import ConfigError
+from edge_store.errors import ConfigError, StoreError
 
 __all__ = ["init"]
 
 ENGINES = ("sglang", "upstream", "demo")
 RESTORE_TIMEOUT_S = 6 * 3600.0
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @click.command()
@@ -210,6 +212,11 @@ def _all_or_nothing(*folders: Path) -> Iterator[None]:
         if isinstance(exc, FileExistsError | FileNotFoundError | NotADirectoryError):
             raise ConfigError(
                 f"{exc.filename} cannot be made: {exc.strerror}", hint="use another DIR"
+            ) from exc
+        if isinstance(exc, OSError) and exc.errno in UNWRITABLE:
+            raise StoreError(
+                f"{folders[0]} cannot be written: {exc.strerror}; nothing was left there",
+                hint="free space on that disk, or use another DIR",
             ) from exc
         raise
 

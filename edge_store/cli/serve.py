@@ -34,11 +34,13 @@ def serve(config: str | None, host: str | None, port: int | None, *, restart: bo
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     assert __debug__, "edge-store does not run under python -O: its assertions guard the data"
     import asyncio
+    import gc
     import resource
 
     import uvloop
 
     from edge_store import daemon
+    from edge_store.api.server import YOUNG_OBJECTS
     from edge_store.cli.main import report
     from edge_store.config import load
     from edge_store.errors import Corrupt, EngineCrashed, NotAnEdgeStoreFile, SchemaTooNew
@@ -53,6 +55,7 @@ def serve(config: str | None, host: str | None, port: int | None, *, restart: bo
     configure_logging(loaded.config.log)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # each connection is a descriptor
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    gc.set_threshold(YOUNG_OBJECTS)
 
     def explained(error: BaseException) -> BaseException:
         if isinstance(error, Corrupt | NotAnEdgeStoreFile | SchemaTooNew):

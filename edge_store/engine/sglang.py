@@ -44,6 +44,9 @@ log = structlog.get_logger(__name__)
 KILLED_WITHIN_S = 5.0
 ANSWER_BYTES_SHOWN = 500
 READ_OF_A_MODEL = (".json", ".safetensors", ".bin", ".model", ".gguf")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
+WEIGHTS_IN_FOLDER = ("auto", "safetensors", "pt", "npcache")  # of SGLang's values of load_format
+LFS_POINTER = b"version https://git-lfs"
 LAST_WORDS_S = 10.0  # from a process's death while it loads until SGLang says why
 # the warm-up
 GENERATION = {"text": "warm-up", "sampling_params": {"max_new_tokens": 4, "temperature": 0}}
@@ -230,24 +233,38 @@ def find_sglang(arguments: Mapping[str, Any]) -> tuple[str, bool]:
     """
     version = private.installed_version()
     private.refuse_ours(arguments)
-    _require_model(str(arguments["model_path"]))
+    _require_model(str(arguments["model_path"]), str(arguments.get("load_format", "auto")))
     return version, version in private.SUPPORTED_VERSIONS
 
 
-def _require_model(path: str) -> None:
+def _require_model(path: str, load_format: str) -> None:
     """What looks like a path must be a model that can be read; a name is SGLang's to resolve."""
     model = Path(path).expanduser()
-    is_name = path.count("/") <= 1 and not path.startswith((".", "/", "~"))
+    is_name = "://" in path or (path.count("/") <= 1 and not path.startswith((".", "/", "~")))
     try:
         if is_name and not model.exists():
             return
-        for file in _files_of(model):
-            file.open("rb").close()
+        files = _files_of(model)
+        pointer = next((file for file in files if _is_pointer(file)), None)
     except OSError as exc:
         raise ConfigError(
             f"engine.sglang.model_path = {path!r}: {exc.filename} cannot be read: {exc.strerror}",
             hint="give the folder of a model in Hugging Face's format, readable by this user",
         ) from exc
+    if load_format not in WEIGHTS_IN_FOLDER:
+        return
+    if pointer is not None:
+        raise ConfigError(
+            f"engine.sglang.model_path = {path!r}: {pointer.name} is a pointer of Git LFS, not "
+            "what it points to",
+            hint=f"get the files themselves: `git -C {model} lfs pull`",
+        )
+    if model.is_dir() and not any(file.suffix in WEIGHTS for file in model.iterdir()):
+        raise ConfigError(
+            f"engine.sglang.model_path = {path!r}: the folder has no weights: none of "
+            + ", ".join(f"*{suffix}" for suffix in WEIGHTS),
+            hint='get all files of the model; with load_format = "dummy" SGLang makes weights up',
+        )
 
 
 def _files_of(model: Path) -> list[Path]:
@@ -256,6 +273,12 @@ def _files_of(model: Path) -> list[Path]:
         return [model]
     files = [file for file in model.iterdir() if file.suffix in READ_OF_A_MODEL]
     return [model / "config.json", *sorted(files)]
+
+
+def _is_pointer(file: Path) -> bool:
+    """Whether it has been cloned without Git LFS. Raises ``OSError`` where it cannot be read."""
+    with file.open("rb") as opened:
+        return opened.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 async def _post(app: Any, path: str, request: Mapping[str, Any]) -> tuple[int, bytes]:

@@ -18,6 +18,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
+from edge_store.engine.references import endless_reference
 from edge_store.engine.sglang_ollama import METER, metered
 from edge_store.engine.turns import Turns
 from edge_store.errors import ConfigError
@@ -200,6 +201,7 @@ def _refuse_deadly(request: Any, manager: Any) -> None:
         if not ids or min(ids) < 0 or max(ids) >= vocabulary:
             raise ValueError(f"`input_ids` must be token ids from 0 to {vocabulary - 1}, not empty")
     _refuse_deadly_logprobs(request, vocabulary)
+    _refuse_endless_schema(request)
 
 
 def _refuse_deadly_logprobs(request: Any, vocabulary: int) -> None:
@@ -209,18 +211,31 @@ def _refuse_deadly_logprobs(request: Any, vocabulary: int) -> None:
         if number is not None and not 0 <= number <= vocabulary:
             raise ValueError(f"`top_logprobs_num` must be from 0 to {vocabulary}, not {number}")
     asked = getattr(request, "token_ids_logprob", None)
-    params = getattr(request, "sampling_params", None) or {}
     lists = {
         "token_ids_logprob": asked if asked and isinstance(asked[0], list) else [asked],
-        "stop_token_ids": [
-            one.get("stop_token_ids")
-            for one in (params if isinstance(params, list) else [params])
-            if isinstance(one, dict)
-        ],
+        "stop_token_ids": [one.get("stop_token_ids") for one in _sampling_params(request)],
     }
     for name, given in lists.items():
         if not all(_are_tokens(ids, vocabulary) for ids in given):
             raise ValueError(f"`{name}` must be token ids from 0 to {vocabulary - 1}")
+
+
+def _refuse_endless_schema(request: Any) -> None:
+    """No token is allowed where it leads: 0.5.17's scheduler dies, 0.5.23 says 500."""
+    for params in _sampling_params(request):
+        schema = params.get("json_schema")
+        endless = endless_reference(schema) if isinstance(schema, str) else None
+        if endless is not None:
+            raise ValueError(
+                f"nothing is valid under the JSON schema: {endless!r} refers to nothing but itself"
+            )
+
+
+def _sampling_params(request: Any) -> list[dict[str, Any]]:
+    """Of each run that the request asks for; one for all if they share it."""
+    params = getattr(request, "sampling_params", None) or {}
+    several = params if isinstance(params, list) else [params]
+    return [one for one in several if isinstance(one, dict)]
 
 
 def _are_tokens(ids: Any, vocabulary: int) -> bool:

@@ -8,45 +8,51 @@ caller restores.
 
 import asyncio
 import fcntl
+import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from edge_store.chain import SEQ_MAX, ChainCheck, check_links, check_rows, find_link
-from edge_store.errors import RestoreFailed, StoreError
-from edge_store.fleet.copies import Standing, witnesses_of
-from edge_store.fleet.departed import newest_deletion, retired_since
-from edge_store.fleet.history import holds, newest_of
+from edge_store.chain import SEQ_MAX, check_links, check_rows, find_link
+from edge_store.errors import DiskFull, RestoreFailed, StoreError
+from edge_store.fleet.copies import Standing, witnesses_of, work_folder
+from edge_store.fleet.departed import retired_since
+from edge_store.fleet.history import End, end_of, holds, look_up_end
 from edge_store.identity import read_device_id
-from edge_store.replica.download import Download, Pace
+from edge_store.replica.download import Download, Pace, Vanished, fetch_small
 from edge_store.replica.heads import Head, holds_commit
-from edge_store.replica.location import Credentials, Location
+from edge_store.replica.location import Credentials, Location, Scheme
+from edge_store.replica.ltx import HEADER_BYTES, read_header
 from edge_store.replica.onwards import NotOnwards, apply_onwards, find_onwards
 from edge_store.replica.points import LtxFile, Txid
 from edge_store.replica.rebuild import require_space
-from edge_store.replica.restore import STEPS_BETWEEN_CHECKS, publish
+from edge_store.replica.restore import STEPS_BETWEEN_CHECKS, make_last
 from edge_store.replica.scratch import scratch_for
 from edge_store.result import Record
 from edge_store.schema import SCHEMA_VERSION
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, check_integrity, open_copy, open_reader, translated
 
-__all__ = ["Advanced", "Limits", "advance", "is_told"]
+__all__ = ["Advanced", "Limits", "advance", "holds_told", "is_told"]
 
 AT_ONCE_BYTES = 1 << 20  # files of so many are fetched before the database's size is known
 FICLONE = 0x40049409  # Linux: share the blocks of another file
+NUMBERS = count()  # of new copies in this process, so that none has another's name
+
+Files: TypeAlias = Sequence[tuple[Path, LtxFile]]
 
 
 class Advanced(Record, frozen=True, kw_only=True):
-    """A copy in its new state. ``newest_at``: UTC ms of its newest commit, if it has one."""
+    """A copy in its new state, and where that ends."""
 
     txid: Txid
     downloaded_bytes: int
     results: int
-    newest_at: int | None
+    end: End
     witnesses: tuple[LtxFile, ...]
     schema_version: int
 
@@ -65,8 +71,9 @@ class Limits(NamedTuple):
 class _Made(NamedTuple):
     """What is known of a new state: see ``Limits`` for the last."""
 
-    check: ChainCheck
+    results: int
     version: int
+    end: End
     has_retired: bool
 
 
@@ -90,31 +97,24 @@ async def advance(
     device_id = head.device_id
     try:
         async with asyncio.timeout(limits.timeout_s):
-            with scratch_for(copy) as scratch:
-                onwards = await find_onwards(
-                    location, credentials, device_id, here.txid, here.witnesses
-                )
-                if onwards.point.txid < head.txid:
-                    raise NotOnwards(f"its head tells of TXID {head.txid:016x}, which is not there")
-                download = Download(
-                    location, credentials, scratch, lambda _bytes: None, limits.pace
-                )
-                if sum(file.size for file in onwards.chosen) > AT_ONCE_BYTES:
+            onwards = await find_onwards(
+                location, credentials, device_id, here.txid, here.witnesses
+            )
+            if onwards.point.txid < head.txid:
+                raise NotOnwards(f"its head tells of TXID {head.txid:016x}, which is not there")
+            making = _Making(copy, here, head, limits)
+            if sum(file.size for file in onwards.chosen) <= AT_ONCE_BYTES:
+                made = await making.small(_Small(location, credentials, onwards.chosen))
+            else:
+                with scratch_for(copy) as scratch:
+                    download = Download(
+                        location, credentials, scratch, lambda _bytes: None, limits.pace
+                    )
                     size = await onwards.database_bytes(download)  # asks for the last one's head
                     require_space(scratch.folder, size, download.missing(onwards.chosen))
-                fetched = await onwards.fetch(download)
-                require_space(scratch.folder, await onwards.database_bytes(download), 0)
-                files = [(download.path(file), file) for file in onwards.chosen]
-                new = scratch.work / copy.name
-                cancelled = threading.Event()
-                try:
-                    made = await asyncio.to_thread(
-                        _advanced, copy, new, files, head, cancelled.is_set
-                    )
-                finally:
-                    cancelled.set()
-                await asyncio.to_thread(limits.before_replacing, new, made.has_retired)
-                publish(new, copy)
+                    await onwards.fetch(download)
+                    files = [(download.path(file), file) for file in onwards.chosen]
+                    made = await making.large(scratch.work / copy.name, files)
     except RestoreFailed as exc:
         raise NotOnwards(str(exc)) from exc
     except TimeoutError:
@@ -122,64 +122,150 @@ async def advance(
             f"{device_id} was not pulled from {location} within {limits.timeout_s:g} s",
             hint="raise --timeout, or check the network to the store; what has arrived is kept",
         ) from None
+    is_here = location.scheme is Scheme.FILE
     return Advanced(
         txid=onwards.point.txid,
-        downloaded_bytes=fetched.downloaded,
-        results=made.check.results,
-        newest_at=made.check.newest_at,
+        downloaded_bytes=0 if is_here else sum(file.size for file in onwards.chosen),
+        results=made.results,
+        end=made.end,
         witnesses=witnesses_of(onwards.listed, onwards.point.txid),
         schema_version=made.version,
     )
 
 
-def _advanced(
-    copy: Path,
-    new: Path,
-    files: Sequence[tuple[Path, LtxFile]],
-    head: Head,
-    is_over: Callable[[], bool],
-) -> _Made:
-    """Make and check the new state at ``new``. On a thread; ends soon after ``is_over``."""
-    try:
-        with closing(open_reader(copy)) as connection, translated(f"{copy} cannot be read"):
-            timeline, seq = connection.execute(sql("select_copy_extent")).fetchone()
-            newest, deletion = newest_of(connection), newest_deletion(connection)
-        _clone(copy, new)
+class _Small(NamedTuple):
+    """Files that are fetched on the thread that applies them."""
+
+    location: Location
+    credentials: Credentials | None
+    chosen: Sequence[LtxFile]
+
+    def fetch(self, beside: Path, pace: Pace) -> Files:
+        """``beside``: as whose names theirs begin. Raises as ``Onwards.fetch`` does."""
+        files: list[tuple[Path, LtxFile]] = []
+        for number, file in enumerate(self.chosen):
+            to = beside.with_name(f"{beside.name}.{number}.ltx")
+            try:
+                files.append((fetch_small(self.location, self.credentials, file, to), file))
+            except Vanished:
+                raise NotOnwards("its files are merged while they are read") from None
+            if files[-1][0] == to:
+                pace(file.size)
+        return files
+
+
+class _Making:
+    """The new state of a copy. It is made and checked on a thread, in one go: each hop between
+    threads costs a tenth of a millisecond, and a box has little more to do than ten.
+    """
+
+    def __init__(self, copy: Path, here: Standing, head: Head, limits: Limits) -> None:
+        self._copy = copy
+        self._here = here
+        self._head = head
+        self._limits = limits
+        self._cancelled = threading.Event()
+
+    async def small(self, small: _Small) -> _Made:
+        """Of files that are fetched first, in the folder that a pull empties when it begins."""
+        folder = work_folder(self._copy.parent)
+        new = folder / f"{next(NUMBERS)}-{self._copy.name}"
+
+        def make() -> _Made:
+            made = None
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                made = self._made(new, small.fetch(new, self._limits.pace))
+                return made
+            finally:
+                if made is None or self._cancelled.is_set():
+                    new.unlink(missing_ok=True)
+                for number in range(len(small.chosen)):
+                    new.with_name(f"{new.name}.{number}.ltx").unlink(missing_ok=True)
+
+        return await self._replaced(new, make)
+
+    async def large(self, new: Path, files: Files) -> _Made:
+        """At ``new``, of files that are here."""
+        return await self._replaced(new, lambda: self._made(new, files))
+
+    async def _replaced(self, new: Path, make: Callable[[], _Made]) -> _Made:
+        try:
+            made = await asyncio.to_thread(make)
+        finally:
+            self._cancelled.set()
+        os.rename(new, self._copy)  # noqa: PTH104  (a power cut may undo it: the older is there)
+        return made
+
+    def _made(self, new: Path, files: Files) -> _Made:
+        """Ends soon after a cancellation. Raises as ``advance`` does, and what ``before_replacing``
+        raises.
+        """
+        try:
+            require_space(new.parent, _database_bytes(files), 0)
+            made = self._make(new, files)
+        except StoreError as exc:
+            if isinstance(exc, DiskFull):
+                raise
+            raise NotOnwards(f"what came of its files: {exc}") from exc
+        except FileNotFoundError:  # of a folder on this machine they are read where they are
+            raise NotOnwards("its files are merged while they are read") from None
+        make_last(new)
+        if not self._cancelled.is_set():
+            self._limits.before_replacing(new, made.has_retired)
+        return made
+
+    def _make(self, new: Path, files: Files) -> _Made:
+        before = self._here.end or look_up_end(self._copy)[1]
+        if before is None:
+            raise NotOnwards("its schema does not tell where it ends")
+        _clone(self._copy, new)
         apply_onwards(new, files)
         with closing(open_copy(new)) as connection, translated(f"{new} cannot be checked"):
-            connection.set_progress_handler(is_over, STEPS_BETWEEN_CHECKS)
+            connection.set_progress_handler(self._cancelled.is_set, STEPS_BETWEEN_CHECKS)
             (version,) = connection.execute(sql("select_schema_version")).fetchone()
-            check = _check(connection, head, version, (timeline, seq))
-            if not holds(connection, newest):
+            end = end_of(connection)
+            results = _check(connection, self._head, version, before, end)
+            if not holds(connection, before.commit):
                 raise NotOnwards("the copy's newest commit is not in it")
-            has_retired = any(retired_since(connection, deletion))
-    except StoreError as exc:
-        raise NotOnwards(f"what came of its files: {exc}") from exc
-    return _Made(check, version, has_retired)
+            has_retired = any(retired_since(connection, before.deletion))
+        return _Made(results, version, end, has_retired)
 
 
-def _check(
-    connection: Connection, head: Head, version: int, extent: tuple[str | None, int]
-) -> ChainCheck:
-    """``extent``: the timeline and the newest seq of the copy that it came of."""
-    timeline, seq = extent
+def _database_bytes(files: Files) -> int:
+    """Of the state that they lead to; 0 where it is the copy's."""
+    if not files:
+        return 0
+    path, file = files[-1]
+    with path.open("rb") as reading:
+        header = read_header(reading.read(HEADER_BYTES), file.key)
+    return header.page_size * header.pages
+
+
+def _check(connection: Connection, head: Head, version: int, before: End, end: End) -> int:
+    """How many results there are. ``before``: where the copy ends that it came of."""
     found = check_integrity(connection, full=True)
     if found != "ok":
         raise NotOnwards(f"what came of its files is damaged: {found}")
     if read_device_id(connection) != head.device_id:
         raise NotOnwards("it is another box's")
-    after, _seq = connection.execute(sql("select_copy_extent")).fetchone()
-    if not timeline == after == head.timeline:
+    if not before.timeline == end.timeline == head.timeline:
         raise NotOnwards("the box goes on in another timeline")
     check = check_links(connection)
     faults = list(check.faults)
     if version <= SCHEMA_VERSION:  # the digests of a newer one's rows cannot be taken here
-        faults += check_rows(connection, seq + 1, SEQ_MAX)
+        faults += check_rows(connection, before.seq + 1, SEQ_MAX)
     if faults:
         raise NotOnwards(f"its digest chain does not hold: {faults[0]}")
     if not is_told(connection, head):
         raise NotOnwards("it is not what the box's head tells of")
-    return check
+    return check.results
+
+
+def holds_told(copy: Path, head: Head) -> bool:
+    """``is_told``, of a copy. Raises ``StoreError``: it cannot be read."""
+    with closing(open_reader(copy)) as connection, translated(f"{copy} cannot be read"):
+        return is_told(connection, head)
 
 
 def is_told(connection: Connection, head: Head) -> bool:

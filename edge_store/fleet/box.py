@@ -5,7 +5,7 @@ See pull.py for what holds for all of them, advance.py for how a copy is brought
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -13,35 +13,41 @@ import msgspec
 
 from edge_store.clock import now_ms
 from edge_store.errors import EdgeStoreError, ReplicaBehind, StoreError
-from edge_store.fleet.advance import Limits, advance, is_told
-from edge_store.fleet.boxes import look_inside
+from edge_store.fleet.advance import Limits, advance, holds_told
 from edge_store.fleet.budget import DiskBudget, Evicted
 from edge_store.fleet.copies import (
     Standing,
     copy_path,
+    is_of_file,
     is_restore_due,
     is_same,
     keep_standing,
     last_standing,
-    read_standing,
+    tells_nothing_new,
     witnesses_of,
 )
 from edge_store.fleet.departed import NOTHING, Taken
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.forget import forget_in_all
-from edge_store.fleet.history import Kept, drop_twin, settle, settle_continued, timeline_of
+from edge_store.fleet.history import (
+    Kept,
+    drop_twin,
+    look_up_end,
+    settle,
+    settle_continued,
+    timeline_of,
+)
 from edge_store.ids import DeviceId
 from edge_store.replica.download import Pace, unpaced
 from edge_store.replica.heads import Head, Heads
 from edge_store.replica.location import Credentials
-from edge_store.replica.objects import Objects
+from edge_store.replica.objects import Found, Objects
 from edge_store.replica.onwards import NotOnwards
 from edge_store.replica.points import LtxFile, Txid, list_files
 from edge_store.replica.restore import damaged_path, restore
-from edge_store.replica.scratch import discard_scratch
+from edge_store.replica.scratch import discard_scratch, is_begun
 from edge_store.result import Record
 from edge_store.schema import SCHEMA_VERSION
-from edge_store.sqlite import open_reader, translated
 
 __all__ = ["BoxPull", "BoxReport", "Flag", "How", "Manner"]
 
@@ -133,6 +139,7 @@ class BoxPull:
         self._older = set(older)
         self._path = copy_path(manner.into, box.device_id)
         self._report = BoxReport(device_id=box.device_id, store=box.store)
+        self._before: Standing | None = None  # what was written down of the copy that is replaced
         self._schema_version: int | None = None  # of the copy as this pull has made it
 
     async def pull(self) -> BoxReport:
@@ -146,8 +153,11 @@ class BoxPull:
         except (EdgeStoreError, OSError) as exc:
             code = exc.code if isinstance(exc, EdgeStoreError) else StoreError.code
             self._say(error=str(exc), code=code)
-        except (ValueError, OverflowError) as exc:  # of something odd that the box has written
-            self._say(error=f"what it has written cannot be taken in: {exc}", code=StoreError.code)
+        except AssertionError:  # ours to mend, not the box's
+            raise
+        except Exception as exc:  # noqa: BLE001  (what one box has written ends no other's pull)
+            said = f"what it has written cannot be taken in: {exc!r}"
+            self._say(error=said, code=StoreError.code)
         return self._report
 
     def _say(self, **of_it: object) -> None:
@@ -156,18 +166,20 @@ class BoxPull:
     async def _pull(self) -> None:
         listed = self._box.head
         self._drop_twins()
-        here = read_standing(self._path, str(self._box.location))
+        self._before = last_standing(self._path)
+        here = self._before
+        if here is not None and not is_of_file(here, self._path, str(self._box.location)):
+            here = None
         because, usable = self._usable(here)
         if usable is not None and listed and is_same(listed.version, usable.head_version):
-            await asyncio.to_thread(self._leave, usable)
+            await self._left(usable)
             return
         found = await self._heads.find() if listed else None
-        content = found[0].content.decode() if found else None
-        if usable is not None and found is not None and _is_nothing_new(found[1], usable.head):
-            version = found[0].version.get("e_tag")
+        if usable is not None and found is not None and tells_nothing_new(found[1], usable.head):
+            version, content = found[0].version.get("e_tag"), found[0].content.decode()
             usable = msgspec.structs.replace(usable, head=content, head_version=version)
             await asyncio.to_thread(keep_standing, self._path, usable)
-            await asyncio.to_thread(self._leave, usable)
+            await self._left(usable)
             return
         standing, is_behind = None, False
         if usable is not None and found is not None:
@@ -179,14 +191,25 @@ class BoxPull:
             standing = await self._restored(here, because)
             if found is not None:
                 is_behind = standing.txid < found[1].txid
-                is_behind = is_behind or not await asyncio.to_thread(_holds, self._path, found[1])
+                is_behind = is_behind or not await asyncio.to_thread(
+                    holds_told, self._path, found[1]
+                )
         if listed and found is None:
             self._say(flags=(*self._report.flags, Flag.HEAD_UNREADABLE))
+        await self._took(standing, found, is_behind=is_behind)
+
+    async def _took(
+        self, standing: Standing, found: tuple[Found, Head] | None, *, is_behind: bool
+    ) -> None:
+        """A copy that is in its place."""
         standing = msgspec.structs.replace(standing, renewed_at=now_ms())
         if found is not None and not is_behind:  # else the next pull looks again
-            version = found[0].version.get("e_tag")
+            version, content = found[0].version.get("e_tag"), found[0].content.decode()
             standing = msgspec.structs.replace(standing, head=content, head_version=version)
-        await asyncio.to_thread(self._keep, standing)
+        if standing.end is None or self._older or (self._before and self._before.not_forgotten):
+            await asyncio.to_thread(self._keep, standing)
+        else:  # nothing to look into but what is known: a hop to a thread would be most of it
+            self._keep(standing)
         if is_behind:
             assert found is not None
             raise ReplicaBehind(
@@ -197,12 +220,15 @@ class BoxPull:
 
     def _keep(self, standing: Standing) -> None:
         """What follows from a copy that is in its place. On a thread."""
-        version = self._schema_version or look_inside(self._path).schema_version
+        version = self._schema_version
+        if version is None:
+            version, end = look_up_end(self._path)
+            standing = msgspec.structs.replace(standing, end=end)
         if version > SCHEMA_VERSION:
             self._say(flags=(*self._report.flags, Flag.SCHEMA_NEWER))
             standing = msgspec.structs.replace(standing, restored_txid=Txid(0))  # not all checked
-        before = last_standing(self._path)
-        names = {*(before.not_forgotten if before else ()), *(path.name for path in self._older)}
+        before = self._before.not_forgotten if self._before else ()
+        names = {*before, *(path.name for path in self._older)}
         standing = msgspec.structs.replace(standing, not_forgotten=tuple(sorted(names)))
         keep_standing(self._path, standing)
         self._forget(standing)
@@ -232,10 +258,17 @@ class BoxPull:
             return f"it is {days:.1f} days since all of it was checked", None
         return None, here
 
-    def _leave(self, here: Standing) -> None:
+    async def _left(self, here: Standing) -> None:
+        """A copy that is as it should be: most of a fleet, so there is no hop to a thread for it
+        unless there is something to tidy.
+        """
+        if here.not_forgotten or is_begun(self._path) or damaged_path(self._path).exists():
+            await asyncio.to_thread(self._tidy, here)
+        self._say(how=How.UNCHANGED, results=here.results, newest_at=here.newest_at)
+
+    def _tidy(self, here: Standing) -> None:
         """On a thread."""
         discard_scratch(self._path)
-        self._say(how=How.UNCHANGED, results=here.results, newest_at=here.newest_at)
         self._forget(here)
 
     async def _advanced(self, here: Standing, head: Head) -> Standing:
@@ -256,18 +289,20 @@ class BoxPull:
         finally:
             self._drop_twins()  # the new one may not have taken its place
         self._schema_version = done.schema_version
+        newest_at = done.end.commit.at if done.end.commit else None
         self._say(
             how=How.ADVANCED,
             downloaded_bytes=done.downloaded_bytes,
             results=done.results,
-            newest_at=done.newest_at,
+            newest_at=newest_at,
         )
         return msgspec.structs.replace(
             here,
             txid=done.txid,
             witnesses=done.witnesses,
             results=done.results,
-            newest_at=done.newest_at,
+            newest_at=newest_at,
+            end=done.end,
         )
 
     async def _restored(self, here: Standing | None, because: str | None) -> Standing:
@@ -363,19 +398,3 @@ class BoxPull:
 
 def _is_same_file(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
-
-
-def _holds(copy: Path, head: Head) -> bool:
-    with closing(open_reader(copy)) as connection, translated(f"{copy} cannot be read"):
-        return is_told(connection, head)
-
-
-def _is_nothing_new(head: Head, before: str | None) -> bool:
-    """Whether a head tells of the same results as the one before: it may tell otherwise of its
-    machine.
-    """
-    try:
-        known = msgspec.json.decode(before or "", type=Head)
-    except msgspec.DecodeError:  # there was none
-        return False
-    return msgspec.structs.replace(known, machine=head.machine) == head

@@ -10,14 +10,16 @@ from pathlib import Path
 import msgspec
 
 from edge_store.errors import Corrupt, NotAnEdgeStoreFile
+from edge_store.fleet.history import End
 from edge_store.ids import DeviceId
+from edge_store.replica.heads import Head
 from edge_store.replica.points import LtxFile, Txid
-from edge_store.replica.scratch import fsync
 from edge_store.result import Record
 
 __all__ = [
-    "FOLDER", "Standing", "copy_path", "is_restore_due", "is_same", "keep_standing",
-    "last_standing", "read_standing", "require_named", "require_own", "witnesses_of",
+    "FOLDER", "Standing", "copy_path", "is_of_file", "is_restore_due", "is_same", "keep_standing",
+    "last_standing", "require_named", "require_own", "tells_nothing_new", "witnesses_of",
+    "work_folder",
 ]  # fmt: skip
 
 FOLDER = ".pulled"
@@ -28,7 +30,8 @@ class Standing(Record, frozen=True, kw_only=True):
     replica that lay there before, of up to that position. ``head``: the object as it was before;
     ``head_version`` is what the store knows it by. ``newest_at``: UTC ms. ``restored_at`` (UTC ms)
     and ``restored_txid``: when all of a copy was last made and checked by a restore, and its state.
-    ``not_forgotten``: names of older copies that may hold what the box has forgotten.
+    ``not_forgotten``: names of older copies that may hold what the box has forgotten. ``end``:
+    where the copy ends; None where that is still to be looked up.
     """
 
     location: str
@@ -42,6 +45,7 @@ class Standing(Record, frozen=True, kw_only=True):
     restored_txid: Txid = Txid(0)
     renewed_at: int = 0  # UTC ms
     not_forgotten: tuple[str, ...] = ()
+    end: End | None = None
     size: int = 0
     modified_ns: int = 0
 
@@ -77,17 +81,14 @@ def require_own(copy: Path, device_id: DeviceId, said: Iterable[object]) -> None
             raise Corrupt(f"{copy} holds rows of {other}, and is {device_id}'s: none is counted")
 
 
-def read_standing(copy: Path, location: str) -> Standing | None:
-    """What is known of a copy from there; None when that is nothing, or the file was changed."""
-    standing = last_standing(copy)
+def is_of_file(standing: Standing, copy: Path, location: str) -> bool:
+    """Whether it is what is known of the copy, from there, and the file was not changed since."""
     try:
         state = copy.stat()
     except OSError:
-        return None
-    if standing is None:
-        return None
+        return False
     here = (location, state.st_size, state.st_mtime_ns)
-    return standing if here == (standing.location, standing.size, standing.modified_ns) else None
+    return here == (standing.location, standing.size, standing.modified_ns)
 
 
 def last_standing(copy: Path) -> Standing | None:
@@ -99,14 +100,18 @@ def last_standing(copy: Path) -> Standing | None:
 
 
 def keep_standing(copy: Path, standing: Standing) -> None:
-    """Write it down once the copy is in its place: after a crash between, none holds."""
+    """Write it down once the copy is in its place: after a crash between, none holds. It is not
+    flushed: what a power cut loses, a restore finds out again.
+    """
     state = copy.stat()
     standing = msgspec.structs.replace(standing, size=state.st_size, modified_ns=state.st_mtime_ns)
     place = _place(copy)
-    place.parent.mkdir(exist_ok=True, mode=0o750)
-    writing = place.with_suffix(".part")
-    writing.write_bytes(msgspec.json.encode(standing))
-    fsync(writing)
+    content, writing = msgspec.json.encode(standing), place.with_suffix(".part")
+    try:
+        writing.write_bytes(content)
+    except FileNotFoundError:
+        place.parent.mkdir(exist_ok=True, mode=0o750)
+        writing.write_bytes(content)
     writing.replace(place)
 
 
@@ -121,6 +126,22 @@ def is_restore_due(standing: Standing, copy: Path, now: int, every_s: float) -> 
     chance = hashlib.sha256(f"{copy.stem} {standing.restored_at}".encode()).digest()
     share = 0.5 + int.from_bytes(chance[:4]) / 2**33
     return now - standing.restored_at >= 1000 * every_s * share
+
+
+def tells_nothing_new(head: Head, before: str | None) -> bool:
+    """Whether a head tells of the same results as the one before: it may tell otherwise of its
+    machine.
+    """
+    try:
+        known = msgspec.json.decode(before or "", type=Head)
+    except msgspec.DecodeError:  # there was none
+        return False
+    return msgspec.structs.replace(known, machine=head.machine) == head
+
+
+def work_folder(into: Path) -> Path:
+    """Where new copies are made. A pull that begins removes what a killed one has left there."""
+    return into / FOLDER / "work"
 
 
 def witnesses_of(files: Iterable[LtxFile], txid: Txid) -> tuple[LtxFile, ...]:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from edge_store.errors import StoreError
 from edge_store.fleet.relations import open_compatible
-from edge_store.forget.carry import forget_everywhere
 from edge_store.ids import DeviceId
-from edge_store.recorder.transactions import in_transaction
 from edge_store.replica.extent import DEVICE_ID
 from edge_store.schema import SCHEMA_VERSION, migrate
 from edge_store.sql import sql
@@ -51,6 +49,10 @@ def forget_in(older: Path, newest: Path) -> int:
     Raises:
         StoreError: one of them cannot be read, or ``older`` not be written.
     """
+    # most pulls have nothing to forget, and the recorder takes a tenth of their start
+    from edge_store.forget.carry import forget_everywhere  # noqa: PLC0415
+    from edge_store.recorder.transactions import in_transaction  # noqa: PLC0415
+
     with open_compatible(newest) as reader:
         names = [name for (name,) in reader.execute(sql("select_forgotten_ids"))]
     with closing(open_copy(older)) as connection:

@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_store.clock import utc_text
-from edge_store.errors import ReplicaBehind, StoreError
-from edge_store.fleet.departed import NOTHING, Taken, departs
+from edge_store.errors import Corrupt, ReplicaBehind, StoreError
+from edge_store.fleet.departed import NOTHING, Taken, departs, newest_deletion
 from edge_store.fleet.relations import open_compatible
 from edge_store.replica.scratch import fsync
 from edge_store.result import Record
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, open_reader, translated
+from edge_store.sqlite import SQLITE_ERRORS, Connection, open_reader, translated
 
 __all__ = [
-    "Kept", "drop_twin", "holds", "newest_of", "settle", "settle_continued", "timeline_of",
+    "End", "Kept", "drop_twin", "end_of", "holds", "look_up_end", "settle", "settle_continued",
+    "timeline_of",
 ]  # fmt: skip
 
 NAMES_MAX = 1000
@@ -36,6 +37,15 @@ class Newest(Record, frozen=True, kw_only=True):
 
     at: int
     digest: bytes
+
+
+class End(Record, frozen=True, kw_only=True):
+    """Where a copy ends: the newest of its timelines, seqs, commits and deletions."""
+
+    timeline: str | None
+    seq: int
+    commit: Newest | None
+    deletion: tuple[int, int, str] | None
 
 
 class Kept(NamedTuple):
@@ -92,7 +102,8 @@ def settle_continued(
     if not departs(old, new, others, taken):
         return None
     newest = _newest(old)
-    assert newest is not None, "what was deleted was committed"
+    if newest is None:  # the box may have written anything
+        raise Corrupt(f"{old} tells of deletions, and has no commit")
     return Kept(_kept_aside(old, newest.at), is_continued=True)
 
 
@@ -111,7 +122,27 @@ def timeline_of(path: Path) -> str | None:
     return timeline
 
 
-def newest_of(connection: Connection) -> Newest | None:
+def end_of(connection: Connection) -> End:
+    """Of an open copy."""
+    timeline, seq = connection.execute(sql("select_copy_extent")).fetchone()
+    return End(
+        timeline=timeline,
+        seq=seq,
+        commit=_newest_of(connection),
+        deletion=newest_deletion(connection),
+    )
+
+
+def look_up_end(copy: Path) -> tuple[int, End | None]:
+    """A copy's schema version, and where it ends; None where a newer schema does not tell."""
+    with closing(open_reader(copy)) as connection, translated(f"{copy} cannot be read"):
+        (version,) = connection.execute(sql("select_schema_version")).fetchone()
+        with suppress(*SQLITE_ERRORS):
+            return version, end_of(connection)
+    return version, None
+
+
+def _newest_of(connection: Connection) -> Newest | None:
     """None for a copy without commits."""
     row = connection.execute(sql("select_newest_commit")).fetchone()
     return Newest(at=row[0], digest=row[1]) if row else None
@@ -127,7 +158,7 @@ def holds(connection: Connection, before: Newest | None) -> bool:
 
 def _newest(path: Path) -> Newest | None:
     with closing(open_reader(path)) as connection, translated(f"{path} cannot be read"):
-        return newest_of(connection)
+        return _newest_of(connection)
 
 
 def _holds(path: Path, newest: Newest) -> bool:

@@ -10,6 +10,7 @@ an older copy whose commits are not all in the new one is kept beside it (see hi
 import asyncio
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import msgspec
 from edge_store.errors import AlreadyRunning, ReplicationError, StoreError
 from edge_store.fleet.box import BoxPull, BoxReport, Manner
 from edge_store.fleet.budget import DiskBudget, Evicted
+from edge_store.fleet.copies import work_folder
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.forget import all_older_copies
 from edge_store.fleet.waits import Waits
@@ -147,6 +149,7 @@ def _exclusive(into: Path) -> Iterator[None]:
             f"another pull works in {into}", hint="wait for it, or use another --into"
         ) from None
     try:
+        shutil.rmtree(work_folder(into), ignore_errors=True)
         yield
     finally:
         os.close(descriptor)

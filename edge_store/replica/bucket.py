@@ -162,6 +162,9 @@ class StoreBucket:
         if version is not None:
             options["if_match"] = version
         answer = obstore.get(self._store, key, options=options)
+        if answer.meta["size"] - start <= chunk_bytes:  # one call for three
+            yield bytes(answer.bytes())
+            return
         for chunk in answer.stream(min_chunk_size=chunk_bytes):
             yield bytes(chunk)
 

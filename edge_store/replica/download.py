@@ -27,7 +27,7 @@ from edge_store.replica.scratch import Scratch, fsync, part_of
 from edge_store.replica.traffic import Count, uncounted
 from edge_store.result import Record
 
-__all__ = ["Download", "Fetched", "Pace", "Vanished", "lay_out", "unpaced"]
+__all__ = ["Download", "Fetched", "Pace", "Vanished", "fetch_small", "lay_out", "unpaced"]
 
 JOBS = 6  # files at a time
 CHUNK_BYTES = 128 << 10
@@ -110,7 +110,7 @@ class Download:
             return Fetched(downloaded=0, reused=0)
         reused = self._present = sum(map(self._arrived, files))
         self._on_bytes(self._present)
-        threads = ThreadPoolExecutor(JOBS, thread_name_prefix="ltx")
+        threads = ThreadPoolExecutor(JOBS, thread_name_prefix="ltx") if len(files) > 1 else None
         loop = asyncio.get_running_loop()
         self._scratch.keep_only(map(self.path, files))
         try:
@@ -125,7 +125,8 @@ class Download:
             raise self._unwritten(exc) from exc
         finally:
             self._cancelled.set()
-            threads.shutdown(wait=False, cancel_futures=True)
+            if threads is not None:
+                threads.shutdown(wait=False, cancel_futures=True)
         if self._scratch.is_lasting:
             await asyncio.to_thread(fsync, self._scratch.kept)
         return Fetched(downloaded=sum(file.size for file in files) - reused, reused=reused)
@@ -232,6 +233,34 @@ class Download:
         with self._lock:
             self._present += more
             self._on_bytes(self._present)
+
+
+def fetch_small(
+    location: Location, credentials: Credentials | None, file: LtxFile, to: Path
+) -> Path:
+    """Where ``file`` lies, or ``to``, where it was written in one piece. On the caller's thread:
+    for who has many replicas to look at, and of each a file that is soon read again.
+
+    Raises:
+        Vanished: it is not there any more.
+        ReplicationError: the store does not answer, or gave something else than it listed.
+    """
+    if location.scheme is Scheme.FILE:
+        return Path(location.path) / file.key
+    try:
+        bucket = open_bucket(location, credentials)
+        content = b"".join(bucket.stream(file.key, 0, max(1, file.size), file.version))
+    except GONE as exc:
+        raise Vanished from exc
+    except (BaseError, OSError) as exc:
+        raise explained(exc, location) from exc
+    if len(content) != file.size:
+        raise ReplicationError(
+            f"{location}: {file.key} has {len(content)} bytes, and {file.size} were listed",
+            hint="try again: it was being written; if it stays so, it is damaged",
+        )
+    to.write_bytes(content)
+    return to
 
 
 def lay_out(files: Sequence[LtxFile], download: Download, folder: Path) -> None:

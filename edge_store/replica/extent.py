@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 from obstore.exceptions import BaseError
 
 from edge_store.errors import ReplicaNotFound, ReplicationError
-from edge_store.ids import DeviceId
+from edge_store.ids import NO_DEVICES, DeviceId
 from edge_store.replica.bucket import open_bucket
 from edge_store.replica.explain import explained
 from edge_store.replica.location import DATABASE_NAME, Credentials, Location
@@ -24,9 +24,8 @@ __all__ = ["DEVICE_ID", "Extent", "list_devices", "listed", "read_extent"]
 
 LIST_TIMEOUT_S = 60.0
 FILES_MAX = 1_000_000  # of one replica; a day of it at one a second is 86,400
-DEVICES_MAX = 10_000
+DEVICES_MAX = 100_000
 DEVICE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # as device.id allows
-RESERVED = frozenset({"check", "heads"})  # folders under a prefix that are not boxes
 LTX_FILE = re.compile(r"(?:ltx/)?([0-9a-f]+)/([0-9a-f]{16})-([0-9a-f]{16})\.ltx")
 
 P = ParamSpec("P")
@@ -95,7 +94,7 @@ def _find_devices(
     deadline = time.monotonic() + LIST_TIMEOUT_S
     (folders,) = bucket.folders([location.key_prefix()], LIST_TIMEOUT_S)
     found = {_name(each): each for each in folders}
-    names = sorted(name for name in found if DEVICE_ID.fullmatch(name) and name not in RESERVED)
+    names = sorted(name for name in found if DEVICE_ID.fullmatch(name) and name not in NO_DEVICES)
     if len(names) > DEVICES_MAX:
         raise ReplicationError(f"{location} has {len(names)} boxes; {DEVICES_MAX} can be listed")
     unknown = [name for name in names if name not in known]

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import structlog
 
 from edge_store.config import Pace, ReplicaSection
 from edge_store.errors import ConfigError, LitestreamUnavailable, ReplicationError
@@ -42,7 +41,6 @@ __all__ = [
     "write_private",
 ]
 
-log = structlog.get_logger(__name__)
 
 VERSION_MIN = (0, 5, 17)  # the first whose SQLite has the WAL-reset fix
 SNAPSHOT_TIMEOUT_S = 3600.0
@@ -265,7 +263,11 @@ async def spawn(
     if setpriv:
         command = [setpriv, "--pdeathsig", "KILL", "--", *command]
     else:
-        log.warning("setpriv_missed", consequence="litestream may outlive a crash of this process")
+        import structlog  # noqa: PLC0415  (a third of the start of a pull)
+
+        structlog.get_logger(__name__).warning(
+            "setpriv_missed", consequence="litestream may outlive a crash of this process"
+        )
     try:
         return await asyncio.create_subprocess_exec(
             *command,

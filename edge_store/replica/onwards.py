@@ -7,12 +7,12 @@ to check as a whole. Whatever does not fit is ``NotOnwards``, and the caller res
 """
 
 import os
+import struct
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_store.errors import RestoreFailed
+from edge_store.errors import Corrupt, RestoreFailed
 from edge_store.ids import DeviceId
 from edge_store.replica.download import Download, Fetched, Vanished
 from edge_store.replica.location import Credentials, Location
@@ -26,13 +26,14 @@ from edge_store.replica.points import (
     list_files,
     read_points,
 )
-from edge_store.sqlite import open_reader, translated
 
 __all__ = ["NotOnwards", "Onwards", "apply_onwards", "choose_onwards", "find_onwards"]
 
 # Format versions of a database that is not in WAL mode (sqlite.org/fileformat2.html): to have
 # SQLite change them takes a WAL, a journal and several flushes.
 NO_WAL, NO_WAL_AT = b"\x01\x01", 18
+HEADER, MAGIC = struct.Struct(">16sH"), b"SQLite format 3\0"
+LARGEST, LARGEST_AS = 1 << 16, 1  # bytes of a page, and as it is written
 
 
 class NotOnwards(Exception):
@@ -108,15 +109,22 @@ def apply_onwards(database: Path, files: Iterable[tuple[Path, LtxFile]]) -> None
     """Write them into a database that nobody has open. After an error it is worth nothing.
 
     Raises:
-        RestoreFailed: one of them is damaged.
-        StoreError: the database cannot be read.
+        RestoreFailed: one of them is damaged, or not of such a database.
+        Corrupt: there is no database.
     """
-    with closing(open_reader(database)) as connection, translated(f"{database} cannot be read"):
-        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     descriptor = os.open(database, os.O_RDWR | os.O_CLOEXEC)
     try:
+        page_size = _page_size(os.pread(descriptor, HEADER.size, 0), database)
         for path, file in files:
             apply_ltx(path, file, descriptor, page_size)
         os.pwrite(descriptor, NO_WAL, NO_WAL_AT)
     finally:
         os.close(descriptor)
+
+
+def _page_size(header: bytes, database: Path) -> int:
+    """To have SQLite say it takes as long as to read the schema."""
+    magic, page_size = HEADER.unpack(header.ljust(HEADER.size))
+    if magic != MAGIC:
+        raise Corrupt(f"{database} is no database", hint="it is restored as a whole")
+    return LARGEST if page_size == LARGEST_AS else int(page_size)

@@ -43,6 +43,7 @@ __all__ = [
     "Restored",
     "Stage",
     "damaged_path",
+    "make_last",
     "publish",
     "restore",
 ]
@@ -321,7 +322,12 @@ def damaged_path(to: Path) -> Path:
 
 def publish(copy: Path, to: Path) -> None:
     """Make the copy and its name last a power cut."""
-    copy.chmod(COPY_MODE)
-    fsync(copy)
+    make_last(copy)
     copy.replace(to)
     fsync(to.parent)
+
+
+def make_last(copy: Path) -> None:
+    """What is in it, before it gets the name under which it is read."""
+    copy.chmod(COPY_MODE)
+    fsync(copy)

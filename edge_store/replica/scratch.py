@@ -22,7 +22,7 @@ from edge_store.lock import kernel_boot
 from edge_store.replica.location import Location
 from edge_store.replica.points import LtxFile
 
-__all__ = ["Scratch", "discard_scratch", "fsync", "scratch_for"]
+__all__ = ["Scratch", "discard_scratch", "fsync", "is_begun", "scratch_for"]
 
 SCRATCH_END = ".restoring"
 FILES = "files"
@@ -40,16 +40,18 @@ class Scratch:
         self.work = folder / "work"
         self.kept = folder / (FILES if is_lasting else f"{FILES}-{kernel_boot()}")
 
-    def begin(self) -> None:
-        """Make its folders, and remove what this run cannot go on from.
+    def begin(self, *, is_new: bool = False) -> None:
+        """Make its folders, and remove what this run cannot go on from; nothing where the folder
+        ``is_new``.
 
         Raises:
             OSError: another restore has just ended, and removed the folder.
         """
-        shutil.rmtree(self.work, ignore_errors=True)
-        for path in self.folder.glob(f"{FILES}*"):
-            if path != self.kept:
-                shutil.rmtree(path, ignore_errors=True)
+        if not is_new:
+            shutil.rmtree(self.work, ignore_errors=True)
+            for path in self.folder.glob(f"{FILES}*"):
+                if path != self.kept:
+                    shutil.rmtree(path, ignore_errors=True)
         self.work.mkdir()
         self.kept.mkdir(exist_ok=True)
 
@@ -86,12 +88,11 @@ def scratch_for(to: Path, *, is_lasting: bool = True) -> Iterator[Scratch]:
     """
     scratch = Scratch(_folder(to), is_lasting=is_lasting)
     try:
-        to.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-        scratch.folder.mkdir(mode=0o700, exist_ok=True)
+        is_new = _made(scratch.folder)
         lock = os.open(scratch.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            scratch.begin()
+            scratch.begin(is_new=is_new)
         except OSError:
             os.close(lock)
             raise
@@ -114,17 +115,33 @@ def scratch_for(to: Path, *, is_lasting: bool = True) -> Iterator[Scratch]:
         is_resumable = type(exc) is ReplicationError
         raise
     finally:
-        shutil.rmtree(scratch.work, ignore_errors=True)
-        if not (is_resumable and any(scratch.kept.iterdir())):
-            shutil.rmtree(scratch.folder, ignore_errors=True)
+        is_left = is_resumable and any(scratch.kept.iterdir())
+        shutil.rmtree(scratch.work if is_left else scratch.folder, ignore_errors=True)
         os.close(lock)
 
 
 def discard_scratch(to: Path) -> None:
     """Remove what a killed restore to ``to`` has left. Raises as ``scratch_for`` does."""
-    if _folder(to).exists():
+    if is_begun(to):
         with scratch_for(to):
             pass
+
+
+def _made(folder: Path) -> bool:
+    """Make it, and the one that it is in; false where it is there."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        folder.mkdir(mode=0o700)
+    return True
+
+
+def is_begun(to: Path) -> bool:
+    """Whether a restore to ``to`` was killed, or is at work."""
+    return _folder(to).exists()
 
 
 def _folder(to: Path) -> Path:

@@ -20,7 +20,6 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
-import structlog
 
 from edge_store.clock import now_ms
 from edge_store.result import Record
@@ -41,7 +40,6 @@ __all__ = [
 ]
 
 VERBS: Final = ("PUT", "LIST", "GET", "DELETE")
-log = structlog.get_logger(__name__)
 
 DAYS_KEPT = 62
 MONTH_DAYS = 30
@@ -111,7 +109,11 @@ class Reports:
             return self._read(entry)
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             if not self._is_misread:
-                log.warning("litestream_misread", message=entry.get("msg"), error=repr(exc))
+                import structlog  # noqa: PLC0415  (a third of the start of a pull)
+
+                structlog.get_logger(__name__).warning(
+                    "litestream_misread", message=entry.get("msg"), error=repr(exc)
+                )
             self._is_misread = True
             return None
 
@@ -224,7 +226,9 @@ class Ledger:
         try:
             self._keep()
         except OSError as exc:
-            log.warning("replica_traffic_not_kept", error=exc.strerror)
+            import structlog  # noqa: PLC0415  (a third of the start of a pull)
+
+            structlog.get_logger(__name__).warning("replica_traffic_not_kept", error=exc.strerror)
 
     def _keep(self) -> None:
         now = max(now_ms(), self._before.at)  # without a battery a clock begins in 1970

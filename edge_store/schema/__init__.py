@@ -14,8 +14,6 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
-import structlog
-
 from edge_store.errors import Corrupt, SchemaTooNew
 from edge_store.sql import sql
 from edge_store.sqlite import RESTORE_HINT, Connection, complete_statement, driver
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA_VERSION", "altered", "migrate", "require_schema", "statements"]
 
-log = structlog.get_logger(__name__)
 
 FILES = (
     "0001_initial.sql",
@@ -119,7 +116,9 @@ def altered(connection: Connection) -> tuple[Derived, ...]:
 def _make_anew(connection: Connection, those: tuple[Derived, ...]) -> None:
     if not those:
         return
-    log.warning("schema_mended", made_anew=[str(each) for each in those])
+    import structlog  # noqa: PLC0415  (a third of the start of a pull)
+
+    structlog.get_logger(__name__).warning("schema_mended", made_anew=[str(each) for each in those])
     connection.execute(sql("begin"))
     try:
         for each in those:

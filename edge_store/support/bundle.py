@@ -14,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from edge_store.clock import now_ms, utc_text
-from edge_store.errors import EdgeStoreError
+from edge_store.errors import EdgeStoreError, StoreError
 from edge_store.identity import read_device_id
 from edge_store.sql import sql
 from edge_store.sqlite import open_reader, translated
@@ -41,6 +41,7 @@ def write_bundle(subject: Subject, to: Path | None, *, redact: bool) -> tuple[Pa
 
     Raises:
         FileExistsError: ``to`` is there already.
+        StoreError: there is no room for it; nothing of it is left.
     """
     hiding = _hiding(subject, redact=redact)
     device_id = known_device_id(subject.loaded.config) or "box"
@@ -54,8 +55,14 @@ def write_bundle(subject: Subject, to: Path | None, *, redact: bool) -> tuple[Pa
                 parts.append(part)
         whole.seek(0)
         descriptor = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(whole.read())
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(whole.read())
+        except OSError as exc:
+            to.unlink()
+            raise StoreError(
+                f"{to} cannot be written: {exc.strerror}", hint="give another place: -o FILE"
+            ) from exc
     return to, parts
 
 

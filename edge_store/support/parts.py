@@ -28,7 +28,7 @@ from edge_store.replica.litestream import find_litestream
 from edge_store.sinks.orders import names_of, standing_of
 from edge_store.sql import sql
 from edge_store.sqlite import driver, open_reader
-from edge_store.status import read_metrics, read_status
+from edge_store.status import read_metrics, read_status, require_daemon
 
 __all__ = ["PARTS", "Subject"]
 
@@ -129,6 +129,7 @@ def config(subject: Subject) -> str:
 
 def metrics(subject: Subject) -> str:
     """``GET /metrics``."""
+    require_daemon(subject.loaded.config)
     return read_metrics(subject.loaded.config.server).decode(errors="replace")
 
 

@@ -133,6 +133,7 @@ def test_init_takes_no_wal_away_from_a_database_that_was_moved(tmp_path: Path) -
         (["--engine", "sglang"], "--model"),
         (["--engine", "upstream", "--upstream", "host:1"], "host:1"),
         (["--engine", "demo", "--device-id", "Ward 7"], "Ward 7"),
+        (["--engine", "demo", "--device-id", "heads"], "heads"),
         (["--engine", "demo", "--upstream", "http://127.0.0.1:1"], "--upstream"),
         (["--engine", "sglang", "--upstream", "http://127.0.0.1:1"], "--upstream"),
         (["--state-dir", "/proc/x"], "/proc/x"),

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -184,6 +185,31 @@ def test_a_stored_request_is_sent_again_and_compared(box: Box) -> None:
         done = run(box, "replay", plain, "--url", daemon.url)
         assert done.returncode == 1
         assert "does not answer" in done.stderr
+
+
+def test_another_box_on_the_same_port_is_sent_nothing(box: Box, tmp_path: Path) -> None:
+    with box.serve() as daemon:
+        name = asked(daemon, "of this box alone")
+        assert daemon.stop() == 0
+    lines, bundle = tmp_path / "lines.jsonl", tmp_path / "bundle.tgz"
+    body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    lines.write_text(json.dumps(line))
+    other = Box.init(tmp_path / "other")
+    with other.serve() as daemon:
+        box.environ["EDGE_STORE_SERVER__PORT"] = daemon.url.rpartition(":")[2]
+        batch = ("batch", "submit", str(lines), "--config", str(box.directory))
+        for done in (run(box, "replay", name), box.run(*batch)):
+            assert done.returncode == 1, done.stdout
+            assert "another box answers there" in done.stderr
+        made = box.run("support-bundle", "-o", str(bundle), "--config", str(box.directory))
+        assert made.returncode == 0, made.stderr
+        assert "metrics.txt" in made.stdout
+        assert other.rows("SELECT count(*) FROM results") == [(0,)]
+        assert daemon.get("/v1/batches").json()["data"] == []
+    with tarfile.open(bundle) as tar:
+        found = [tar.extractfile(each) for each in tar if each.name.endswith("metrics.txt")]
+        assert [b"another box answers there" in each.read() for each in found if each] == [True]
 
 
 def test_a_pinned_result_survives_what_deletes(box: Box) -> None:

@@ -318,3 +318,32 @@ def test_what_would_kill_the_scheduler_is_refused(
     assert answer.status_code == 400
     assert appliance.row(answer)["status"] == "failed"
     assert appliance.chat("still there?", max_tokens=2).status_code == 200
+
+
+CIRCLE: Any = {
+    "$ref": "#/$defs/a",
+    "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("schema", [{"$ref": "#"}, CIRCLE], ids=["itself", "circle"])
+def test_schema_that_refers_to_nothing_but_itself_is_refused(
+    appliance: Appliance, schema: Any, *, stream: bool
+) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "circle", "schema": schema}}
+    for answer in (
+        appliance.chat("circle", response_format=form, max_tokens=4, stream=stream),
+        appliance.ask(
+            "/generate",
+            text="circle",
+            sampling_params={"json_schema": json.dumps(schema), "max_new_tokens": 4},
+            stream=stream,
+        ),
+    ):
+        row = appliance.row(answer)
+        assert "refers to nothing but itself" in row["error_message"]
+        assert "refers to nothing but itself" in answer.text
+        assert (row["status"], row["http_status"]) == ("failed", 400)
+        assert answer.status_code == 400 or stream  # which may have begun with 200
+    assert appliance.chat("still there?", max_tokens=2).status_code == 200

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,11 +14,11 @@ import httpx
 import pytest
 from support.daemon import DEADLINE_S, DaemonProcess, until
 from support.engines import Appliance, new_box, user
-from support.sglang import MODEL, START_S, descendants, environ
+from support.sglang import MODEL, START_S, descendants, environ, model_path
 
 pytestmark = pytest.mark.sglang
 
-EXIT_ENGINE = 70  # docs/operations.md
+EXIT_ENGINE, EXIT_CONFIG = 70, 78  # docs/operations.md
 LONG = {"max_tokens": 1500, "ignore_eos": True}  # four of them fill the model's cache for seconds
 SCHEDULER = "sglang::scheduler"
 
@@ -117,6 +118,21 @@ def test_death_of_the_scheduler_loses_nothing_and_a_restart_mends_it(daemon: Dae
 def answered(future: "Future[httpx.Response]") -> tuple[int, str]:
     answer = future.result(DEADLINE_S)
     return answer.status_code, answer.json()["error"]["code"]
+
+
+def test_folder_without_weights_ends_the_start_for_good(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_path(), folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    box = new_box("sglang", tmp_path / "box")
+    place = {"EDGE_STORE_ENGINE__SGLANG__MODEL_PATH": str(folder)}
+    daemon = DaemonProcess(box, {**box.environ, **environ(), **place})
+    daemon.start()
+    try:
+        assert daemon.wait() == EXIT_CONFIG, daemon.output()
+    finally:
+        daemon.end()
+    assert f"engine.sglang.model_path = '{folder}': the folder has no weights" in daemon.output()
+    assert daemon.tracebacks() == []
 
 
 def test_stop_while_the_model_loads_is_a_clean_one(daemon: DaemonProcess) -> None:

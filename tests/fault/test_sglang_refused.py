@@ -28,6 +28,7 @@ def with_sglang(made: Box, tmp_path: Path, version: str) -> Box:
     (packages / "sglang" / "__init__.py").touch()
     model.mkdir()
     (model / "config.json").write_text("{}")
+    (model / "model.safetensors").touch()
     box = Box(made.directory, ENGINE__KIND="sglang", ENGINE__SGLANG__MODEL_PATH=str(model))
     box.environ["PYTHONPATH"] = os.pathsep.join([str(packages), box.environ["PYTHONPATH"]])
     return box
@@ -82,6 +83,15 @@ def test_model_in_a_folder_of_others_is_named(made: Box, tmp_path: Path) -> None
         folder.chmod(0o700)
     assert f"engine.sglang.model_path = '{folder / 'model'}'" in said
     assert "Permission denied" in said
+
+
+def test_model_without_weights_is_named(made: Box, tmp_path: Path) -> None:
+    box = with_sglang(made, tmp_path, "0.5.23")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    said = refusal(box)
+    assert f"engine.sglang.model_path = '{tmp_path / 'model'}': the folder has no weights" in said
+    check = judged(box)
+    assert (check["state"], "no weights" in check["found"]) == ("failed", True)
 
 
 def test_version_that_is_too_old_is_sent_to_upstream(made: Box, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "box_settings",
     "descendants",
     "environ",
+    "model_path",
     "sglang_server",
     "sglang_version",
     "skip_if_broken",

@@ -1,11 +1,14 @@
 """A centre tells by a head what became of its box."""
 
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from support.replicating import Database
 
+from edge_store.cli.fleet import fleet
 from edge_store.fleet.heads import Copy, HeadState, Seen, judge_head, read_copy
 from edge_store.ids import DeviceId
 from edge_store.replica.heads import Head, read_head
@@ -64,3 +67,24 @@ def test_a_copy_that_is_not_what_the_head_names_is_tampered(told: tuple[Head, Pa
     elsewhere = msgspec.structs.replace(other, timeline="another")
     state, message = judged(elsewhere, MINUTE, read_copy(path, elsewhere))
     assert (state, "timeline" in message) == (HeadState.ALIVE, True), "it was restored: no lie"
+
+
+def test_store_that_is_away_does_not_keep_the_boxes_of_the_others(
+    told: tuple[Head, Path], tmp_path: Path
+) -> None:
+    head, _ = told
+    (tmp_path / "paris" / "heads").mkdir(parents=True)
+    (tmp_path / "paris" / "heads" / "box-1.json").write_bytes(msgspec.json.encode(head))
+    folder = tmp_path / "fleet"
+    folder.mkdir()
+    stores = [f'[[stores]]\nname = "{name}"\nurl = "../{name}"\n' for name in ("berlin", "paris")]
+    (folder / "fleet.toml").write_text("".join(stores))
+    done = CliRunner().invoke(fleet, ["heads", "--in", str(folder), "--nl"])
+    assert [json.loads(line)["device_id"] for line in done.stdout.splitlines()] == ["box-1"]
+    assert "berlin: " in done.stderr
+    assert "paris" not in done.stderr
+    assert done.exit_code == 1
+
+    (tmp_path / "berlin" / "heads").mkdir(parents=True)
+    done = CliRunner().invoke(fleet, ["heads", "--in", str(folder), "--nl"])
+    assert (done.exit_code, done.stderr) == (0, "")

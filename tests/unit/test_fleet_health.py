@@ -217,6 +217,17 @@ def test_what_is_known_of_a_copy_holds_while_the_file_does(copy: tuple[Path, Hea
     assert str(path) in broken.error
 
 
+def test_copy_that_can_be_read_again_is_read_though_its_file_is_the_same(
+    copy: tuple[Path, Head],
+) -> None:
+    path, told = copy
+    state = path.stat()
+    broken = Facts(size=state.st_size, modified_ns=state.st_mtime_ns, error="permission denied")
+    read = facts_of(path, told, broken)
+    assert read is not None
+    assert (read.error, read.seq) == (None, 3)
+
+
 def test_a_commit_from_the_future_tells_of_the_clock(copy: tuple[Path, Head]) -> None:
     path, told = copy
     read = facts_of(path, told, None)

@@ -63,9 +63,16 @@ def test_copy_of_a_box_with_such_a_clock_is_kept_beside(tmp_path: Path) -> None:
     assert kept == Kept(tmp_path / "old" / f"box-a.{NO_CALENDAR_MS}ms.db")
 
 
-async def test_odd_box_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "odd_of",
+    [ValueError("year 3170843 is out of range"), TypeError("a digest is a text"), KeyError("seq")],
+    ids=repr,
+)
+async def test_odd_box_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd_of: Exception
+) -> None:
     async def odd(self: BoxPull) -> None:
-        raise ValueError("year 3170843 is out of range")
+        raise odd_of
 
     monkeypatch.setattr(BoxPull, "_pull", odd)
     found = boxes(tmp_path / "replicas", "box-a", "box-b")

@@ -15,6 +15,8 @@ from support.replicating import Database
 from edge_store.errors import ConfigError, LakeFailed, LakeOvertaken, NotFound
 from edge_store.fleet.lake import append, care
 from edge_store.fleet.lake.append import Appender
+from edge_store.fleet.lake.ask import ask_lake
+from edge_store.fleet.lake.export import find_all_copies
 from edge_store.fleet.lake.store import Lake, lake_errors, watermarks
 from edge_store.fleet.lake.tables import TABLES, Source, rows_after, schema_of
 from edge_store.identity import create_identity
@@ -285,6 +287,94 @@ def test_a_copy_that_cannot_be_read_is_told_and_the_others_are_exported(
     assert in_lake(lake, "results") == in_copies(now, table="results")
 
 
+@pytest.fixture
+def aside(folder: Path, box: Database, copy: Copy) -> Path:
+    """A copy that is kept beside, as it alone has the first two of five results."""
+    kept = copy(box, "box-a.2026-01-01T000000Z")
+    delete_results(box.connection, [1, 2], Reason.RETENTION)
+    copy(box, "box-a")
+    return kept
+
+
+def cut_off(path: Path) -> Callable[[], None]:
+    """Nothing can be read in it until what is returned is called."""
+    hidden = path.rename(path.with_suffix(".hidden"))
+    path.write_bytes(b"no database" * 1000)
+
+    def mend() -> None:
+        hidden.replace(path)
+
+    return mend
+
+
+def test_an_older_copy_that_could_not_be_read_for_a_while_loses_nothing(
+    folder: Path, lake: Lake, aside: Path
+) -> None:
+    mend = cut_off(aside)
+    for _ in range(3):
+        exported(folder, lake)
+    version = lake.open("results").version()
+    exported(folder, lake)
+    assert lake.open("results").version() == version, "a copy that stays away costs no commit"
+    assert len(in_lake(lake, "results")) == 3
+    mend()
+    for rows in (2, 0):
+        reports, _ = exported(folder, lake)
+        assert [each.rows for each in reports] == [rows, rows, rows]
+        for table in TABLES:
+            assert in_lake(lake, table) == in_copies(aside, table=table)
+    version = lake.open("results").version()
+    exported(folder, lake)
+    assert lake.open("results").version() == version
+
+
+def test_an_older_copy_with_a_row_that_is_refused_for_a_while_loses_nothing(
+    folder: Path, lake: Lake, aside: Path
+) -> None:
+    with closing(open_copy(aside)) as connection:
+        (right,) = connection.execute("SELECT created_at FROM results WHERE seq = 1").fetchone()
+        set_time = "UPDATE results SET created_at = ? WHERE seq = 1"
+        connection.execute(set_time, (2**62,))
+        for _ in range(70):  # more often than there are places for watermarks
+            (report,), _ = exported(folder, lake, tables=("results",))
+            assert report.failed == 1
+        connection.execute(set_time, (right,))
+    (report,), _ = exported(folder, lake, tables=("results",))
+    assert (report.failed, report.rows) == (0, 2)
+    assert in_lake(lake, "results") == in_copies(aside, table="results")
+
+
+def test_a_query_tells_what_only_a_copy_has_that_an_export_could_not_read(
+    folder: Path, lake: Lake, aside: Path
+) -> None:
+    mend = cut_off(aside)
+    exported(folder, lake)
+    mend()
+    copies = find_all_copies(folder)
+    for table in TABLES:
+        answer = ask_lake(
+            lake, copies, f"SELECT seq FROM {table} ORDER BY 1", rows_max=100, timeout_s=60
+        )
+        assert answer is not None
+        assert [seq for (seq,) in answer.result.rows] == [1, 2, 3, 4, 5]
+
+
+def test_what_is_forgotten_stays_away_while_the_newest_copy_cannot_be_read(
+    folder: Path, lake: Lake, box: Database, copy: Copy, aside: Path
+) -> None:
+    delete_results(box.connection, [4], Reason.FORGET)
+    newest = copy(box, "box-a")
+    mend = cut_off(aside)
+    exported(folder, lake)
+    mend()
+    mend = cut_off(newest)
+    exported(folder, lake)
+    mend()
+    exported(folder, lake)
+    found = lake.open("results").to_pyarrow_dataset().to_table()["seq"].to_pylist()
+    assert sorted(found) == [1, 2, 3, 5]
+
+
 @pytest.mark.parametrize("at", [-1, 400_000_000_000_000, 10**16, 2**62])
 def test_a_copy_with_a_time_in_no_year_is_told_and_the_others_are_exported(
     folder: Path, lake: Lake, box: Database, copy: Copy, at: int
@@ -298,6 +388,42 @@ def test_a_copy_with_a_time_in_no_year_is_told_and_the_others_are_exported(
         ("box-a", "database_corrupt")
     ]
     assert len(in_lake(lake, "results")) == 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE results SET digest = 'a text' WHERE seq = 5",
+        "UPDATE results SET device_id = NULL",
+        "UPDATE results SET created_at = NULL",
+        "UPDATE results SET input_tokens = 'many'",
+        "UPDATE results SET id = x'ff'",
+    ],
+)
+def test_a_copy_of_a_box_that_writes_anything_is_told_and_the_others_are_exported(
+    folder: Path, lake: Lake, box: Database, copy: Copy, change: str
+) -> None:
+    copy(box, "box-a")
+    odd = Path(shutil.copy(folder / "box-a.db", folder / "box-0.db"))
+    with closing(open_copy(odd)) as connection:
+        connection.execute("UPDATE device SET device_id = 'box-0'")
+        connection.execute("UPDATE results SET device_id = 'box-0'")
+        (made,) = connection.execute(
+            "SELECT sql FROM sqlite_schema WHERE name = 'results'"
+        ).fetchone()
+        names = [name for _, name, *_ in connection.execute("PRAGMA table_info(results)")]
+        connection.execute(f"CREATE TABLE loose AS SELECT {', '.join(names)} FROM results")
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute("PRAGMA legacy_alter_table = ON")
+        connection.execute("DROP TABLE results")
+        connection.execute("ALTER TABLE loose RENAME TO results")
+        connection.execute(change)
+    assert "STRICT" in made
+    (report,), said = exported(folder, lake, tables=("results",))
+    assert (report.failed, report.rows) == (1, 5)
+    assert [(each.copy.stem, each.code) for each in said if each.error] == [
+        ("box-0", "database_corrupt")
+    ]
 
 
 def test_a_copy_with_a_row_that_is_refused_forgets_all_the_same(

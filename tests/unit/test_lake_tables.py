@@ -36,6 +36,9 @@ class Lake:
         assert (table in TABLES, device_id) == (True, "box-a")
         return tuple(point for point in self._points if point.timeline == timeline)
 
+    def is_unread(self, table: str, copy: Path) -> bool:
+        return False
+
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Database]:

@@ -17,6 +17,7 @@ def has_version(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").touch()
     return str(tmp_path)
 
 
@@ -53,8 +54,8 @@ def test_file_of_a_model_that_cannot_be_read_is_named(
     monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     has_version(monkeypatch, "0.5.23")
-    Path(model, "model.safetensors").symlink_to("nowhere")
-    with pytest.raises(ConfigError, match=r"model\.safetensors cannot be read: No such file"):
+    Path(model, "model-2.safetensors").symlink_to("nowhere")
+    with pytest.raises(ConfigError, match=r"model-2\.safetensors cannot be read: No such file"):
         find_sglang({"model_path": model})
 
 
@@ -64,9 +65,58 @@ def test_path_that_cannot_be_looked_at_is_named(monkeypatch: pytest.MonkeyPatch)
         find_sglang({"model_path": "/" + "m" * 300})
 
 
-def test_name_of_a_model_is_left_to_sglang(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_without_weights_is_named(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     has_version(monkeypatch, "0.5.23")
-    assert find_sglang({"model_path": "Qwen/Qwen3-8B"})[1]
+    Path(model, "model.safetensors").rename(Path(model, "tokenizer.json"))
+    for arguments in ({}, {"load_format": "auto"}, {"load_format": "safetensors"}):
+        with pytest.raises(
+            ConfigError, match=r"the folder has no weights: .*\.safetensors"
+        ) as told:
+            find_sglang({"model_path": model, **arguments})
+        assert repr(model) in str(told.value)
+        assert told.value.exit_code == 78
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.pt", "model.gguf", "model.safetensors"])
+def test_weights_in_another_form_are_weights(
+    monkeypatch: pytest.MonkeyPatch, model: str, name: str
+) -> None:
+    has_version(monkeypatch, "0.5.23")
+    Path(model, "model.safetensors").rename(Path(model, name))
+    assert find_sglang({"model_path": model})[1]
+
+
+@pytest.mark.parametrize("load_format", ["dummy", "sharded_state", "remote_instance"])
+def test_weights_that_do_not_come_from_the_folder_are_left_to_sglang(
+    monkeypatch: pytest.MonkeyPatch, model: str, load_format: str
+) -> None:
+    has_version(monkeypatch, "0.5.23")
+    Path(model, "model.safetensors").unlink()
+    assert find_sglang({"model_path": model, "load_format": load_format})[1]
+
+
+def test_file_that_is_cloned_without_its_content_is_named(
+    monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    has_version(monkeypatch, "0.5.23")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 16060522240\n"
+    Path(model, "model.safetensors").write_text(pointer)
+    with pytest.raises(ConfigError, match=r"model\.safetensors is a pointer of Git LFS") as told:
+        find_sglang({"model_path": model})
+    assert "lfs pull" in told.value.hint
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-8B", "s3://bucket/models/qwen", "Qwen/Q-GGUF:Q4_K_M"])
+def test_name_of_a_model_is_left_to_sglang(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    has_version(monkeypatch, "0.5.23")
+    assert find_sglang({"model_path": name})[1]
+
+
+def test_file_of_a_model_is_taken_for_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    has_version(monkeypatch, "0.5.23")
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"GGUF")
+    assert find_sglang({"model_path": str(model)})[1]
 
 
 @pytest.mark.parametrize("name", ["host", "port", "api_key", "admin_api_key"])

@@ -69,3 +69,14 @@ def test_query_is_cheap(database: Path) -> None:
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"\nedge-store query 'select 1': {cpu_s:.2f} s CPU (the aim is 0.4)")
     assert cpu_s < 2  # a machine may be slow; what is loaded is asserted above
+
+
+def test_pull_loads_no_logging_and_no_recorder() -> None:
+    program = f"{LIST_MODULES}; import edge_store.cli.fleet_pull, edge_store.fleet.passes"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    loaded = set(done.stderr.split())
+    assert "edge_store.fleet.advance" in loaded
+    assert not {"structlog", "rich", "edge_store.recorder", "edge_store.jsonrepair"} & loaded

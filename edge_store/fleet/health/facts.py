@@ -64,7 +64,9 @@ def facts_of(path: Path, head: Head | None, known: Facts | None) -> Facts | None
         return None
     if known is not None and (known.size, known.modified_ns) != (state.st_size, state.st_mtime_ns):
         known = None
-    if known is not None and (known.error is not None or not _lacks(known, head)):
+    if known is not None and known.error is not None:  # its cause may be gone: an owner, a disk
+        known = None
+    if known is not None and not _lacks(known, head):
         return known
     try:
         with closing(open_reader(path)) as connection, translated(f"{path} cannot be read"):
@@ -72,7 +74,7 @@ def facts_of(path: Path, head: Head | None, known: Facts | None) -> Facts | None
             if head is None or not _lacks(facts, head):
                 return facts
             return msgspec.structs.replace(facts, here=_here(connection, head.seq))
-    except EdgeStoreError as exc:
+    except (EdgeStoreError, TypeError, ValueError, AttributeError) as exc:  # it may hold anything
         return Facts(size=state.st_size, modified_ns=state.st_mtime_ns, error=str(exc))
 
 

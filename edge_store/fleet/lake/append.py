@@ -6,6 +6,7 @@ has overtaken, with rows of the same box, is refused by Delta, as both write tha
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from deltalake import ColumnProperties, WriterProperties, write_deltalake
 from edge_store.errors import LakeOvertaken
 from edge_store.fleet.lake.store import (
     LEFT_OUT,
+    UNREAD,
     Lake,
     Watermarks,
     kept_since,
@@ -56,7 +58,7 @@ class Appender:
         self._since = kept_since(self.delta)
         self._batches: list[pa.RecordBatch] = []
         self._points: dict[tuple[str, str, int], Point] = {}
-        self._left_out: dict[str, int] = {}
+        self._notes: dict[str, int] = {}  # transactions of the next commit
         self._bytes = 0
         self.rows = 0
 
@@ -83,7 +85,7 @@ class Appender:
             young = self._young(step.batch)
             if young.num_rows < step.batch.num_rows:
                 too_old += step.batch.num_rows - young.num_rows
-                self._left_out[f"{LEFT_OUT}/{device_id}"] = step.upto.seq
+                self._notes[f"{LEFT_OUT}/{device_id}"] = step.upto.seq
             batch = _without(young, forgotten)
             if is_compared and batch.num_rows:
                 batch, others = self._unknown(device_id, batch)
@@ -92,6 +94,22 @@ class Appender:
             rows += batch.num_rows
         return Appended(rows, tuple(dict.fromkeys(conflicts)), too_old)
 
+    def note_unread(self, copy: Path) -> None:
+        """It cannot be read now: of the points that the box's other copies reach from here on, none
+        says anything to it, until ``note_read``.
+        """
+        self._note(copy, 1)
+
+    def note_read(self, copy: Path) -> None:
+        """All of it is in the table, once what waits is committed."""
+        self._note(copy, 0)
+
+    def _note(self, copy: Path, unread: int) -> None:
+        name = f"{UNREAD}/{copy.name}"
+        self._notes.pop(name, None)
+        if self.marks.is_unread(self._table, copy) != bool(unread):
+            self._notes[name] = unread
+
     def knows(self, device_id: str) -> bool:
         """Whether the table has rows of that box."""
         with lake_errors(self._lake):
@@ -99,12 +117,18 @@ class Appender:
 
     def _slots(self, source: Source, known: Point | None) -> dict[str, int]:
         """Where the watermark of each timeline is kept: in the place of the one that the copy goes
-        on from, or in a new one.
+        on from, or in a new one. A copy that is read again takes the place that it had, but never
+        that of the furthest: other copies go on from there.
         """
+        is_again = self.marks.is_unread(self._table, source.path)
         slots = {}
         for timeline in source.timelines:
             points = self.marks.points(self._table, source.device_id, timeline)
             slots[timeline] = points.index(known) if known in points else len(points)
+            if is_again:
+                nearer = sorted(range(len(points)), key=lambda slot: points[slot].seq)[:-1]
+                held = (slot for slot in nearer if source.holds(points[slot]))
+                slots[timeline] = next(held, len(points))
         return slots
 
     def _take(self, device_id: str, step: Step, slots: dict[str, int]) -> None:
@@ -122,13 +146,13 @@ class Appender:
         Raises:
             LakeFailed: nothing of it is in the table.
         """
-        if not self._points:
+        if not self._points and not self._notes:
             return
         batches, points = self._batches, self._points
         self._batches, self._points, self._bytes = [], {}, 0
         rows = sum(batch.num_rows for batch in batches)
-        transactions = reached(points) | self._left_out
-        self._left_out = {}
+        transactions = reached(points) | self._notes
+        self._notes = {}
         with lake_errors(self._lake):
             before = self.delta.version()
             write_deltalake(
@@ -151,7 +175,7 @@ class Appender:
         Raises:
             LakeOvertaken: another writer was in between, who may have seen a newer copy.
         """
-        before, waits = self.delta.version(), bool(self._points)
+        before, waits = self.delta.version(), bool(self._points or self._notes)
         self.flush()
         if waits and self.delta.version() != before + 1:
             raise LakeOvertaken(

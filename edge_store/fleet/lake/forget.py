@@ -18,7 +18,6 @@ from edge_store.fleet.lake.store import Lake, Watermarks, lake_errors, said
 from edge_store.fleet.lake.tables import PARTITION, Source, bucket_of, mark_of, schema_of
 from edge_store.ids import DeviceId
 from edge_store.sql import sql
-from edge_store.sqlite import translated
 
 __all__ = ["Forgetter", "forgotten_in"]
 
@@ -46,9 +45,9 @@ def forgotten_in(source: Source) -> frozenset[str]:
 def _tombstones(source: Source, kind: str, after: int) -> Iterator[Tombstone]:
     if kind == "others" and not source.has("forgotten"):
         return  # an older box
-    with translated(f"{source.path} cannot be read"):
+    with source.reading():
         for number, name, at in source.connection.execute(sql(KINDS[kind][0]), {"after": after}):
-            yield Tombstone(number, name, _mark(name, at))
+            yield Tombstone(int(number), str(name), _mark(name, at))
 
 
 def _mark(name: str, at: int) -> int:
@@ -125,7 +124,7 @@ class Forgetter:
             mark = self._transactions.get(f"gone-mark/{name}")
         if number is None or (kind == "others" and not source.has("forgotten")):
             return 0
-        with translated(f"{source.path} cannot be read"):
+        with source.reading():
             asked = {"number": number}
             row = source.connection.execute(sql(KINDS[kind][1]), asked).fetchone()
         return number if row is not None and _mark(*row) == mark else 0

@@ -4,7 +4,8 @@ A folder, or a prefix in S3. Each table is a Delta table of its own, ``<lake>/<t
 watermarks are application transactions in its log, so that rows and watermark are one commit:
 ``rows/<device id>/<timeline>/<n>`` holds a seq, ``mark/<device id>/<timeline>/<n>`` the first 63
 bits of that result's digest (see ``tables.Point``), and each box of a commit is named by
-``box/<device id>``.
+``box/<device id>``. ``unread/<name of a copy>`` is 1 from when an older copy could not be read
+until one export has read it.
 """
 
 import re
@@ -24,6 +25,7 @@ from edge_store.replica.location import Location, Scheme, parse_location, read_c
 __all__ = [
     "KEPT_SINCE",
     "LEFT_OUT",
+    "UNREAD",
     "Lake",
     "Watermarks",
     "kept_since",
@@ -39,6 +41,7 @@ BUCKETS_KEY = "edge_store.buckets"
 # rows. What is older than that day was let go, and does not come again.
 KEPT_SINCE = "edge_store.kept_since"
 LEFT_OUT = "too-old"  # …/<device id>: rows of it came too late, and were left out
+UNREAD = "unread"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CONFIGURATION = {
     # of the others statistics would only make the log long
@@ -165,6 +168,12 @@ class Watermarks:
     def points(self, table: str, device_id: str, timeline: str) -> tuple[Point, ...]:
         """Those of one box on one timeline."""
         return tuple(self._points(table, device_id, timeline))
+
+    def is_unread(self, table: str, copy: Path) -> bool:
+        """Whether an export could not read that copy, and no later one has."""
+        known = self.transactions.get(table)
+        with lake_errors(self._lake):
+            return known is not None and bool(known.get(f"{UNREAD}/{copy.name}"))
 
     def _points(self, table: str, device_id: str, timeline: str) -> Iterator[Point]:
         known = self.transactions.get(table)

@@ -8,7 +8,8 @@ What an older box lacks is NULL; a column that is new here comes to an older lak
 A watermark is a ``Point``: a result that is in the lake with all that its box had before. It says
 nothing to a copy that does not hold that very result, as of a box that was restored from before it:
 then all of the copy's rows are read, and whoever takes them leaves those that the lake has by
-(``device_id``, ``id``). SQLite is read on the caller's thread, in steps of bounded size.
+(``device_id``, ``id``). Nor does it to a copy that could not be read when others were exported.
+SQLite is read on the caller's thread, in steps of bounded size.
 """
 
 import gc
@@ -94,6 +95,10 @@ class Marks(Protocol):
         """Those of one box on one timeline, in any order; more than one where its file forked."""
         ...
 
+    def is_unread(self, table: str, copy: Path) -> bool:
+        """Whether an export could not read that copy, and no later one has."""
+        ...
+
 
 @cache
 def schema_of(table: str) -> pa.Schema:
@@ -157,7 +162,7 @@ class Source:
         self._what = f"{copy} cannot be read"
         self._connection = open_reader(copy)
         try:
-            with translated(self._what):
+            with self.reading():
                 self._connection.execute(sql("begin_reading"))
                 found = read_device_id(self._connection)
                 if found is None:
@@ -187,8 +192,17 @@ class Source:
 
     def has(self, table: str) -> bool:
         """Whether the copy has a table of that name: an older box may lack it."""
-        with translated(self._what):
+        with self.reading():
             return bool(_columns(self._connection, table))
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """A box may have written what no edge-store writes: that is its own copy's failure."""
+        with translated(self._what):
+            try:
+                yield
+            except (TypeError, ValueError, OverflowError) as exc:  # Arrow's errors, too
+                raise Corrupt(f"{self._what}: a value is none that a box writes: {exc}") from exc
 
     def points(self, table: str, marks: Marks) -> list[Point]:
         """The lake's points of this box, on the timelines that the copy knows."""
@@ -200,10 +214,13 @@ class Source:
 
     def known_point(self, table: str, marks: Marks) -> Point | None:
         """The point up to which all rows of the copy are in the lake: the newest that the copy
-        holds, or held before it deleted it. None when it holds none.
+        holds, or held before it deleted it. None when it holds none, or could not be read when
+        other copies of the box were: they may have reached a point beyond what only it has.
         """
+        if marks.is_unread(table, self.path):
+            return None
         for point in sorted(self.points(table, marks), key=lambda each: -each.seq):
-            if self._holds(point):
+            if self.holds(point):
                 return point
         return None
 
@@ -216,14 +233,15 @@ class Source:
             point.seq > known.seq and point.timeline in since for point in self.points(table, marks)
         )
 
-    def _holds(self, point: Point) -> bool:
-        with translated(self._what):
+    def holds(self, point: Point) -> bool:
+        """Whether that result is in the copy, or was before it was deleted there."""
+        with self.reading():
             found = self._connection.execute(sql("select_lake_digest"), {"seq": point.seq})
             return any(mark_of(digest) == point.mark for (digest,) in found.fetchall())
 
     def has_gap(self, table: str, after: int) -> bool:
         """Whether the box's retention has deleted anything of that table after that seq."""
-        with translated(self._what):
+        with self.reading():
             asked = {"after": after, "content": table == "requests"}
             return (
                 self._connection.execute(sql("select_retired_after"), asked).fetchone() is not None
@@ -236,17 +254,18 @@ class Source:
         bucket = bucket_of(self.device_id, buckets)
         results = RESULTS_AT_FIRST
         while True:
-            with translated(self._what):
+            with self.reading():
                 asked = {"after": after, "results": results}
                 end = self._connection.execute(sql("select_lake_step"), asked).fetchone()
                 if end is None:
                     return
                 seq, timeline, digest = end
+                point = Point(timeline, int(seq), mark_of(digest))
                 with _no_collection():
                     span = {"after": after, "upto": seq}
                     rows = self._connection.execute(statement, span).fetchall()
                     batch = self._batch(rows, schema, bucket)
-            yield Step(batch, Point(timeline, seq, mark_of(digest)))
+            yield Step(batch, point)
             after = seq
             if batch.nbytes > STEP_BYTES:
                 results = max(1, results // 2)
@@ -266,15 +285,14 @@ class Source:
         if not rows:
             return pa.RecordBatch.from_pylist([], schema=schema)
         columns = zip(zip(*rows, strict=True), schema, strict=False)
-        try:
-            arrays = [_array(values, field.type) for values, field in columns]
-        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeError) as exc:
-            raise Corrupt(f"{self._what}: a value is not of its column's type: {exc}") from exc
+        arrays = [_array(values, field.type) for values, field in columns]
         boxes = pc.unique(arrays[schema.get_field_index("device_id")]).to_pylist()
         if boxes != [self.device_id]:
-            others = ", ".join(sorted({*boxes} - {self.device_id}))
+            others = ", ".join(sorted(map(str, {*boxes} - {self.device_id})))
             raise Corrupt(f"{self._what}: it is {self.device_id}'s and has results of {others}")
         created_at = arrays[schema.get_field_index("created_at")]
+        if created_at.null_count:
+            raise Corrupt(f"{self._what}: a result has no created_at")
         span = pc.min_max(created_at).as_py()
         if not 0 <= span["min"] <= span["max"] <= CREATED_AT_MAX:
             worst = span["min"] if span["min"] < 0 else span["max"]
