@@ -116,10 +116,12 @@ class Deadline:
 class Answer:
     """Rows as they come, of ``answering``. ``is_cut``, ``count`` and ``unused`` are true of what
     has been taken. Until all are, or ``release`` is called, no checkpoint can begin the WAL of a
-    live box anew; ``pausing`` is around the time that each batch is in another's hands.
+    live box anew; ``pausing`` is around the time that each batch is in another's hands, and
+    ``ends_reading`` has the transaction end then that it was asked in.
     """
 
     pausing: Callable[[], AbstractContextManager[None]] = nullcontext
+    ends_reading = False
 
     def __init__(
         self, connection: Connection, statement: str, values: Values, rows_max: int, until: Deadline
@@ -163,6 +165,10 @@ class Answer:
     def release(self) -> None:
         """Read no more."""
         self._cursor.close()
+        if self.ends_reading:
+            self._connection.set_authorizer(None)  # which lets no statement do that
+            self._connection.rollback()
+            self._connection.set_authorizer(_authorize)
 
     def _ask(self) -> Any:
         with self._refusing():

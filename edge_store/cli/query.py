@@ -135,6 +135,7 @@ def query(  # noqa: PLR0913  (one parameter per option)
             _hold(connection)
         answer = stack.enter_context(_asked(connection, text, values, bounds, chosen, explain))
         answer.pausing = lambda: not_for_ever(answer.release)
+        answer.ends_reading = chosen != "parquet"  # as a pager may be open for hours
         if explain and fmt is None:
             _write_plan(answer)
         else:

@@ -2,6 +2,9 @@
 
 import base64
 import io
+import os
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +14,7 @@ import msgspec
 import pytest
 from support.records import make_result
 from support.retaining import DAY_MS, IMAGE, Box, stored_rows
+from support.terminal import on_terminal
 
 from edge_store.archive import child, loading
 from edge_store.archive.checking import check_archive
@@ -39,6 +43,12 @@ from edge_store.selection import Selection
 from edge_store.sqlite import open_reader
 
 AGES = (9, 9, 8, 3, 2, 1)
+PAGER = """
+import sqlite3, sys
+sys.stdin.read()
+connection = sqlite3.connect(sys.argv[1], timeout=0)
+print("busy:", connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0])
+"""
 
 
 @pytest.fixture
@@ -126,6 +136,22 @@ def test_live_and_archived_results_answer_together(box: Box) -> None:
     since = now_ms() - round(8.5 * DAY_MS)
     with together(box.path, str(box.archive), (since, None)) as both:
         assert asked(both) == [(4, 4)]
+
+
+def test_pager_that_is_open_keeps_no_state_of_a_live_box(box: Box) -> None:
+    box.run(archive=str(box.archive), keep_days=5)
+    statement = "select a.id, b.id from generations as a, generations as b"
+    command = [sys.executable, "-m", "edge_store", "query", "--with-archive", statement]
+    config = box.path.with_name("edge-store.toml")
+    config.write_text(f'[store]\npath = "{box.path}"\n[retention]\narchive = "{box.archive}"\n')
+    environ = {
+        **os.environ,
+        "EDGE_STORE_CONFIG": str(config),
+        "PAGER": shlex.join([sys.executable, "-c", PAGER, str(box.path)]),
+        "LINES": "20",
+    }
+    code, shown = on_terminal(command, environ)
+    assert (code, shown.strip()) == (0, "busy: 0")
 
 
 SUMS = "SELECT count(*), count(input_text), count(DISTINCT id) FROM generations"
