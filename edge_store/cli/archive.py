@@ -79,7 +79,8 @@ def ls(config: str | None, fmt: str | None) -> None:
     from edge_store.query import QueryResult
     from edge_store.sqlite import open_reader
 
-    with closing(open_reader(Path(load(config).config.store.path))) as connection:
+    settings = load(config).config
+    with closing(open_reader(Path(settings.store.path))) as connection:
         rows = [
             (
                 each.archive_no, each.what, each.rows, each.bytes, time_text(each.completed_from),
@@ -87,6 +88,8 @@ def ls(config: str | None, fmt: str | None) -> None:
             )
             for each in read_archives(connection)
         ]  # fmt: skip
+    if not rows and not settings.retention.archive:
+        click.echo("edge-store: this box has no archive: retention.archive is empty", err=True)
     result = QueryResult(columns=COLUMNS, rows=rows, is_cut=False)
     write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
 
@@ -128,12 +131,17 @@ def verify(config: str | None) -> None:
                 rows += count_checked(store, connection, each)
             except ArchiveFailed as exc:
                 bad += 1
-                click.echo(f"edge-store: {exc}", err=True)
+                click.echo(f"edge-store: {exc}\n  {exc.hint}", err=True)
         unknown = names_unknown(store, connection, read_device_id(connection) or "")
     for name in unknown:
         click.echo(f"edge-store: {name} is there, and no row of `archives` names it", err=True)
-    click.echo(f"{len(files) - bad} files, {rows} results: as they were committed")
-    sys.exit(1 if bad else 0)
+    if bad:
+        click.echo(
+            f"{bad} of {len(files)} files are missing or changed; in the others {rows} results are "
+            "as they were committed"
+        )
+        sys.exit(1)
+    click.echo(f"{len(files)} files, {rows} results: as they were committed")
 
 
 @archive.command()

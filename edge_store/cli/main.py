@@ -1,5 +1,6 @@
 """Finds the command, and prints what went wrong in one place: what failed, then what to do next."""
 
+import difflib
 import importlib
 import io
 import os
@@ -70,6 +71,17 @@ class LazyGroup(click.Group):
         command = getattr(module, COMMANDS[cmd_name])
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command; of a misspelt one the nearest names are told, which click does not have."""
+        name = args[0]
+        if name not in COMMANDS and name[:1].isalnum() and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(name.lower(), COMMANDS)
+            meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            ctx.fail(f"No such command {name!r}.{meant}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and write all of what it said."""
