@@ -10,7 +10,7 @@ from support.records import new_database
 
 from edge_store import exits
 from edge_store.cli.fleet import fleet
-from edge_store.cli.main import cli, report
+from edge_store.cli.main import cli, main, report
 from edge_store.cli.values import POSITIVE, SPAN, SPANS, bound
 from edge_store.errors import ConfigError, ImportFailed, NotAnEdgeStoreFile, NotFound
 from edge_store.ids import new_result_id
@@ -78,6 +78,32 @@ def test_spans_are_the_same_for_all_and_told_where_one_is_refused() -> None:
 def test_misspelt_command_is_answered_with_what_was_meant(given: str, meant: str) -> None:
     done = CliRunner().invoke(cli, [given])
     assert (done.exit_code, meant in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        (
+            ["logs", "--config", "box", "ls"],
+            "it goes behind a command: edge-store logs diff --config",
+        ),
+        (["--config", "box", "query"], "it goes behind a command: edge-store serve --config"),
+        (["logs", "--nothing"], ""),
+        (["query", "--confg", "box"], ""),
+    ],
+)
+def test_option_before_its_command_is_told_its_place(
+    given: list[str],
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["edge-store", *given])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.endswith(f"  {place}\n") if place else "it goes behind" not in said
 
 
 def test_folder_without_a_box_is_not_called_absent(tmp_path: Path) -> None:
