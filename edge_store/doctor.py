@@ -147,6 +147,7 @@ def check_box(config: Config, *, full: bool = False) -> Iterator[Check]:
     yield _check_space(path, config.store.disk_reserve_bytes)
     yield _check_flush(path.parent)
     daemon, problem = ask_daemon(config.server, known_device_id(config))
+    yield from _check_engine(config, daemon)
     yield from _check_replica(config, path, daemon, problem)
     yield from _check_alarms(daemon)
 
@@ -299,6 +300,21 @@ def _file_system(folder: Path) -> str:
     return kind
 
 
+def _check_engine(config: Config, daemon: dict[str, Any] | None) -> Iterator[Check]:
+    if daemon is None:
+        return
+    engine = daemon.get("engine") or {}
+    if engine.get("is_ready"):
+        yield _ok("engine", f"{engine.get('kind')} {engine.get('version')}, ready")
+    elif config.engine.kind is EngineKind.UPSTREAM:
+        url = config.engine.upstream.base_url
+        yield _failed("engine", f"the server at {url} does not answer, or is not ready",
+                      "start it, or set engine.upstream.base_url to its address")  # fmt: skip
+    else:
+        yield _failed("engine", f"{engine.get('kind')} is not ready: it loads its model, or failed",
+                      "the daemon's log says which: `journalctl -u edge-store`")  # fmt: skip
+
+
 def _check_alarms(daemon: dict[str, Any] | None) -> Iterator[Check]:
     if daemon is None:
         return
@@ -322,11 +338,17 @@ def _check_replica(
     except EdgeStoreError as exc:
         yield _failed("replica", str(exc), exc.hint)
         return
-    if location.scheme is Scheme.FILE and _is_same_disk(location, path):
+    try:
+        is_same_disk = location.scheme is Scheme.FILE and _is_same_disk(location, path)
+    except OSError as exc:
+        yield _warning("replica-disk", f"{location} cannot be looked at: {exc.strerror}",
+                       "run doctor as the user that the daemon runs as")  # fmt: skip
+        is_same_disk = None
+    if is_same_disk:
         yield _warning("replica-disk", f"{location} is on the database's own disk",
                        "set replica.url to another disk or an object store: "
                        "one failed disk takes both")  # fmt: skip
-    else:
+    elif is_same_disk is not None:
         yield _ok("replica-disk", f"{location}")
     try:
         read_credentials(location)

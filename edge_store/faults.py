@@ -65,6 +65,8 @@ def refusal_of(
     if isinstance(exc, msgspec.ValidationError):
         return _misfit(str(exc), kind, what)
     said = str(exc)
+    if isinstance(exc, UnicodeDecodeError) and (odd := _odd_byte(body)):
+        return InvalidRequest(f"{what} is not UTF-8: {odd}", hint="JSON is sent as UTF-8")
     if "surrogate" in said or ("truncated" in said and HALF_PAIR.search(body)):
         return InvalidRequest(
             f"{what} is not JSON: a string in it has half of a surrogate pair",
@@ -73,6 +75,15 @@ def refusal_of(
     if "truncated" in said:
         said = "it ends too early" if body.strip() else "it is empty"
     return InvalidRequest(f"{what} is not JSON: {said.removeprefix('JSON is malformed: ')}")
+
+
+def _odd_byte(body: bytes) -> str:
+    """The first that is no UTF-8, and where: msgspec counts from the string that it is in."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as exc:
+        return f"byte {exc.start} is 0x{body[exc.start]:02x}"
+    return ""
 
 
 def _misfit(text: str, kind: Any, what: str) -> InvalidRequest:
@@ -92,6 +103,8 @@ def _misfit(text: str, kind: Any, what: str) -> InvalidRequest:
 
 
 def _refused(path: str, problem: str, what: str) -> InvalidRequest:
+    if path == "[...]":  # of an object whose keys are not known: somewhere in it
+        return InvalidRequest(f"a value in {what} {problem}")
     return InvalidRequest(
         f"`{path}` {problem}" if path else f"{what} {problem}", param=path or None
     )

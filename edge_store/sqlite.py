@@ -260,6 +260,8 @@ def _open_reader(module: Any, path: Path, busy_timeout_ms: int) -> Connection:
             raise
     if application_id != APPLICATION_ID:
         connection.close()
+        if path.stat().st_size == 0:
+            raise NotAnEdgeStoreFile(f"{path} is empty, and no database", hint=RESTORE_HINT)
         raise NotAnEdgeStoreFile(
             f"{path} is a database with application_id {application_id}, not one of edge-store's"
         )

@@ -40,11 +40,14 @@ def ls(config: str | None, fmt: str | None) -> None:
     """
     from edge_store.cli.change import ask
     from edge_store.config import load
+    from edge_store.errors import StoreError
     from edge_store.query import QueryResult
 
     found = ask(Path(load(config).config.store.path), "GET", "/alerts")
     if found is None:
-        raise click.ClickException("the daemon does not run: nobody watches")
+        raise StoreError(
+            "this box's daemon does not run: nobody watches", hint="start it: `edge-store serve`"
+        )
     shown = QueryResult(
         columns=("alarm", "since", "message"),
         rows=[

@@ -127,6 +127,19 @@ def report(error: BaseException) -> int:
             return exits.FAILURE
 
 
+def _place_of(error: click.ClickException) -> str:
+    """Where an option goes that was given to a group, and that its commands have."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return ""
+    group = error.ctx.command
+    for name in group.list_commands(error.ctx) if isinstance(group, click.Group) else ():
+        assert isinstance(group, click.Group)
+        command = group.get_command(error.ctx, name)
+        if command and any(error.option_name in option.opts for option in command.params):
+            return f"it goes behind a command: {error.ctx.command_path} {name} {error.option_name}"
+    return ""
+
+
 def main() -> None:
     """The console script. Exits with the error's own code: 78 for a wrong configuration."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -142,6 +155,8 @@ def main() -> None:
         sys.exit(130)
     except click.ClickException as exc:
         exc.show()
+        if place := _place_of(exc):
+            click.echo(f"  {place}", err=True)
         sys.exit(exc.exit_code)
     except (EdgeStoreError, PermissionError) as exc:
         sys.exit(report(exc))

@@ -68,7 +68,7 @@ def _lines(found: "BoxStatus") -> list[tuple[str, str]]:
 def _daemon_lines(daemon: dict[str, Any]) -> list[tuple[str, str]]:
     engine, admission = daemon.get("engine", {}), daemon.get("admission", {})
     is_open = "open" if admission.get("is_open") else f"closed ({admission.get('code')})"
-    ready = "ready" if engine.get("is_ready") else "not ready"
+    ready = "ready" if engine.get("is_ready") else "not ready: `edge-store doctor` says why"
     replica = daemon.get("replica")
     alarms = [
         ("alarm", f"{alarm['name']} since {time_text(alarm['since'])}: {alarm['message']}")

@@ -29,6 +29,7 @@ __all__ = ["Webhook", "signature"]
 PASSING = frozenset({401, 403, 404, 405, 407, 408, 409, 410, 421, 425, 429})
 ANSWER_BYTES_MAX = 64 * 1024  # read, so that the connection can be used again, and dropped
 PREFIX = "whsec_"
+UNREACHED_HINT = "see that its receiver runs, and that `url` of its [[sinks]] leads there"
 
 
 def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
@@ -101,7 +102,8 @@ class Webhook:
                         break
         except (httpx.HTTPError, httpx.InvalidURL) as exc:  # whose text may have the URL
             raise SinkFailed(
-                f"the web hook is not reached: {type(exc).__name__}", hint=certificate_hint(exc)
+                f"the web hook is not reached: {type(exc).__name__}",
+                hint=certificate_hint(exc) or UNREACHED_HINT,
             ) from exc
 
     async def close(self) -> None:

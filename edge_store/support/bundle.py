@@ -98,7 +98,9 @@ def _names(subject: Subject) -> Iterator[tuple[str, str]]:
     """What says whose box it is, and whose requests, each with what it is."""
     config = subject.loaded.config
     path = subject.loaded.path
-    folders = [Path(config.store.path).parent, Path.home(), Path.cwd(), Path(sys.prefix)]
+    folders = [Path(config.store.path).parent, Path.cwd(), Path(sys.prefix)]
+    with suppress(RuntimeError):  # who has no HOME, and no entry in passwd, has none to hide
+        folders.append(Path.home())
     folders += [path.parent] if path else []
     yield from ((str(folder), "path") for folder in folders if folder != Path("/"))
     yield from ((str(folder.resolve()), "path") for folder in folders if folder != Path("/"))

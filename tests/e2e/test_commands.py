@@ -320,7 +320,10 @@ def test_status_of_a_daemon_whose_engine_is_away_is_not_ready(tmp_path: Path) ->
         done = box.run("status", "--config", str(box.directory), SERVER__PORT=port)
         assert done.returncode == 1
         assert done.stdout.startswith("daemon     not ready at")
-        assert "upstream" in done.stdout
+        assert "upstream unknown, not ready: `edge-store doctor` says why" in done.stdout
+        code, found = doctor(box, SERVER__PORT=port)
+        assert (code, found["engine"]["state"]) == (1, "failed")
+        assert "the server at http://127.0.0.1:1 does not answer" in found["engine"]["found"]
         assert daemon.stop() == 0
     finally:
         if daemon.exit_code is None:
@@ -383,6 +386,7 @@ def test_doctor_sees_the_replica_of_a_running_daemon(tmp_path: Path) -> None:
         port = daemon.url.rpartition(":")[2]
         _, found = doctor(box, REPLICA__ENABLED="true", SERVER__PORT=port)
         assert daemon.stop() == 0
+    assert found["engine"]["state"] == "ok"
     assert found["replica"]["state"] == "ok"
     assert "behind" in found["replica"]["found"]
 
@@ -392,6 +396,16 @@ def test_doctor_misses_the_keys_of_an_object_store_and_shows_none(box: Box) -> N
     assert found["replica-keys"]["state"] == "warning"
     assert "AWS_ACCESS_KEY_ID" in found["replica-keys"]["found"]
     assert found["replica-disk"]["state"] == "ok"
+
+
+def test_doctor_goes_on_where_the_place_of_the_replica_cannot_be_looked_at(box: Box) -> None:
+    url = (
+        f"file:///{'a' * 300}"  # too long a name: it fails as a folder of others does, for root too
+    )
+    _, found = doctor(box, REPLICA__ENABLED="true", REPLICA__URL=url, SERVER__PORT="1")
+    assert found["replica-disk"]["state"] == "warning"
+    assert "cannot be looked at: File name too long" in found["replica-disk"]["found"]
+    assert found["replica"]["state"] == "warning"
 
 
 def test_doctor_fails_on_a_wrong_setting_and_goes_on(box: Box) -> None:

@@ -1,11 +1,17 @@
 """A support bundle says how a box is, and nothing that was asked, answered or is a secret."""
 
 import json
+import os
 import socket
 import tarfile
 from pathlib import Path
 
+import pytest
 from support.daemon import Box
+
+from edge_store.config import load
+from edge_store.support import write_bundle
+from edge_store.support.parts import Subject
 
 PROMPT, ANSWER_SOURCE = "the-patient-is-called-Ada", "tell-me-about-the-moon-landing"
 SECRETS = {
@@ -93,3 +99,14 @@ def test_bundle_has_no_prompt_no_secret_and_redacted_no_name(tmp_path: Path) -> 
     assert plain.stat().st_mode & 0o077 == 0
     again = box.run("support-bundle", "-o", str(plain), *config)
     assert again.returncode == 2
+
+
+def test_user_without_a_home_gets_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Box.init(tmp_path / "box")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # as of a container: not in passwd
+    with pytest.raises(RuntimeError):
+        Path.home()
+    subject = Subject(load(str(box.directory)), "edge-store")
+    path, _ = write_bundle(subject, tmp_path / "bundle.tgz", redact=True)
+    assert "versions.json" in contents(path)

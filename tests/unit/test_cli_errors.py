@@ -10,11 +10,19 @@ from support.records import new_database
 
 from edge_store import exits
 from edge_store.cli.fleet import fleet
-from edge_store.cli.main import cli, report
+from edge_store.cli.main import cli, main, report
 from edge_store.cli.values import POSITIVE, SPAN, SPANS, bound
-from edge_store.errors import ConfigError, ImportFailed, NotAnEdgeStoreFile, NotFound
+from edge_store.errors import (
+    ConfigError,
+    ImportFailed,
+    NotAnEdgeStoreFile,
+    NotFound,
+    SinkFailed,
+    StoreError,
+)
 from edge_store.ids import new_result_id
 from edge_store.place import ZSTD_MAGIC
+from edge_store.sinks.webhook import UNREACHED_HINT
 
 
 def test_error_from_nested_task_groups_exits_with_its_own_code(
@@ -80,9 +88,63 @@ def test_misspelt_command_is_answered_with_what_was_meant(given: str, meant: str
     assert (done.exit_code, meant in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        (
+            ["logs", "--config", "box", "ls"],
+            "it goes behind a command: edge-store logs diff --config",
+        ),
+        (["--config", "box", "query"], "it goes behind a command: edge-store serve --config"),
+        (["logs", "--nothing"], ""),
+        (["query", "--confg", "box"], ""),
+    ],
+)
+def test_option_before_its_command_is_told_its_place(
+    given: list[str],
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["edge-store", *given])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.endswith(f"  {place}\n") if place else "it goes behind" not in said
+
+
 def test_folder_without_a_box_is_not_called_absent(tmp_path: Path) -> None:
     found = CliRunner().invoke(cli, ["query", "--config", str(tmp_path)]).exception
     assert str(found).endswith("there is no edge-store.toml in that folder")
+
+
+def test_empty_file_in_the_place_of_a_database_is_called_empty(tmp_path: Path) -> None:
+    file = tmp_path / "results.db"
+    file.touch()
+    found = CliRunner().invoke(cli, ["query", "--db", str(file), "select 1"]).exception
+    assert isinstance(found, NotAnEdgeStoreFile)
+    assert str(found) == f"{file} is empty, and no database"
+    assert "replica restore" in found.hint
+
+
+def test_alarms_of_a_box_without_a_daemon_say_how_to_start_it(tmp_path: Path) -> None:
+    new_database(tmp_path / "results.db")
+    config = tmp_path / "edge-store.toml"
+    config.write_text('[store]\npath = "results.db"\n')
+    found = CliRunner().invoke(cli, ["alerts", "ls", "--config", str(config)]).exception
+    assert isinstance(found, StoreError)
+    assert found.hint == "start it: `edge-store serve`"
+
+
+def test_receiver_that_is_not_reached_is_looked_for(tmp_path: Path) -> None:
+    new_database(tmp_path / "results.db")
+    config = tmp_path / "edge-store.toml"
+    sink = '[[sinks]]\nname = "hook"\nkind = "webhook"\nurl = "http://127.0.0.1:1/x"\n'
+    config.write_text(f'[store]\npath = "results.db"\n{sink}')
+    found = CliRunner().invoke(cli, ["sinks", "test", "hook", "--config", str(config)]).exception
+    assert isinstance(found, SinkFailed)
+    assert found.hint == UNREACHED_HINT
 
 
 def test_folder_of_a_box_is_no_folder_of_copies(tmp_path: Path) -> None:

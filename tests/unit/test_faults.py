@@ -83,6 +83,7 @@ def test_each_fault_is_named_with_its_path_and_what_can_be(
         (b" ", "it is empty"),
         (b"{a:1}", "object keys must be strings (byte 1)"),
         (b"[" * 100_000, "nested too deeply"),
+        (b'{"model":"m","input":"\xff"}', "the body is not UTF-8: byte 22 is 0xff"),
         (b"[1]", "must be an object, not an array"),
     ],
 )
@@ -130,6 +131,15 @@ def test_bounds_are_said_in_the_units_of_their_kind(kind: Any, value: Any, words
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.convert(value, kind)
     assert str(refusal_of(caught.value, kind)) == f"the body {words}"
+
+
+def test_a_value_without_a_name_is_not_called_by_dots() -> None:
+    body = b'{"seed": 1e400}'
+    with pytest.raises(UNFIT) as caught:
+        msgspec.json.decode(body, type=dict[str, Any])
+    refusal = refusal_of(caught.value, body=body)
+    said = "a value in the body does not fit: number out of range"
+    assert (refusal.param, str(refusal)) == (None, said)
 
 
 class Named(msgspec.Struct):
