@@ -46,5 +46,6 @@ def check_archive(
         except ArchiveFailed as exc:
             store.require_answer()
             bad += 1
-            tell(str(exc) if each.file in str(exc) else f"{each.file}: {exc}")
+            found = str(exc) if each.file in str(exc) else f"{each.file}: {exc}"
+            tell(f"{found}\n  {exc.hint}" if exc.hint else found)
     return Checked(len(files), rows, bad, names_unknown(store, connection, device))

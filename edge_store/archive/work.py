@@ -22,6 +22,7 @@ __all__ = [
     "read_file",
 ]  # fmt: skip
 
+LOST_HINT = "put it back from a copy of the archive: what it holds may be nowhere else on this box"
 LIBRARY_ERRORS = (ValueError, KeyError, TypeError, OSError)  # pyarrow's own are of these
 
 
@@ -130,7 +131,11 @@ def read_file(store: ArchiveStore, archive: Archived) -> list[Packed]:
         ArchiveFailed: it is not there, or not as it was written.
     """
     assert archive.sha256 is not None
-    return checked(store, archive.file, archive.what, archive.sha256, expand(archive.seqs))
+    try:
+        return checked(store, archive.file, archive.what, archive.sha256, expand(archive.seqs))
+    except ArchiveFailed as exc:
+        exc.hint = exc.hint or LOST_HINT
+        raise
 
 
 def read_current(store: ArchiveStore, connection: Connection, archive: Archived) -> list[Packed]:

@@ -85,7 +85,8 @@ def ls(config: str | None, fmt: str | None) -> None:
     from edge_store.query import QueryResult
     from edge_store.sqlite import open_reader
 
-    with closing(open_reader(Path(load(config).config.store.path))) as connection:
+    settings = load(config).config
+    with closing(open_reader(Path(settings.store.path))) as connection:
         rows = [
             (
                 each.archive_no, each.what, each.rows, each.bytes, time_text(each.completed_from),
@@ -93,6 +94,8 @@ def ls(config: str | None, fmt: str | None) -> None:
             )
             for each in read_archives(connection)
         ]  # fmt: skip
+    if not rows and not settings.retention.archive:
+        click.echo("edge-store: this box has no archive: retention.archive is empty", err=True)
     result = QueryResult(columns=COLUMNS, rows=rows, is_cut=False)
     write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
 
@@ -134,8 +137,13 @@ def verify(config: str | None) -> None:
         files, rows, bad, unknown = check_archive(store, connection, device, tell)
     for name in unknown:
         tell(f"{name} is there, and no row of `archives` names it")
-    click.echo(f"{files - bad} files, {rows} results: as they were committed")
-    sys.exit(1 if bad else 0)
+    if bad:
+        click.echo(
+            f"{bad} of {files} files are missing or changed; in the others {rows} results are "
+            "as they were committed"
+        )
+        sys.exit(1)
+    click.echo(f"{files} files, {rows} results: as they were committed")
 
 
 @archive.command()

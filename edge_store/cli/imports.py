@@ -105,9 +105,10 @@ def _tell(counts: "Counts", *, dry_run: bool) -> None:
 
     write_json({**counts.shown, "dry_run": dry_run}, sys.stdout)
     if counts.faults or counts.refused:
+        others = "nothing was written (--dry-run)" if dry_run else "the others are in"
         raise ImportFailed(
             f"{counts.faults + counts.refused} rows were not taken: they are named above",
-            hint="the others are in; put those right and give the command again",
+            hint=f"{others}; put those right and give the command again",
         )
 
 

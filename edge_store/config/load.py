@@ -61,13 +61,14 @@ def config_path(flag: str | None, environ: Mapping[str, str] = os.environ) -> Pa
     ):
         if named:
             path = Path(named).expanduser()
-            if path.is_dir():
+            if is_folder := path.is_dir():
                 path /= "edge-store.toml"
             if not path.is_file():
                 hint = "write one with `edge-store init DIR`"
                 if path.with_name(f"{path.name}{UNFINISHED}").exists():
                     hint = "an `edge-store init` was cut short there: give the same command again"
-                raise ConfigError(f"{origin} = {named!r}: there is no such file", hint=hint)
+                what = f"no {path.name} in that folder" if is_folder else "no such file"
+                raise ConfigError(f"{origin} = {named!r}: there is {what}", hint=hint)
             return path.absolute()
     for path in (Path("edge-store.toml"), SYSTEM_PATH):
         if path.is_file():

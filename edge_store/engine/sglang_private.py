@@ -277,6 +277,8 @@ class Mounted:
         generate_request = self._manager.generate_request
 
         def guarded(request: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(request.input_ids, Mapping):  # 0.5.17's /api/chat with transformers 5
+                request.input_ids = request.input_ids["input_ids"]
             _refuse_deadly(request, self._manager)
             if request.rid is None and _is_single(request) and CURRENT.get() not in self._requests:
                 request.rid = CURRENT.get()

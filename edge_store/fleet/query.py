@@ -38,6 +38,7 @@ FLEET_LISTED = (
     '`edge-store fleet query --in DIR --live "select name from sqlite_schema"` lists them'
 )
 WORD = re.compile(r"\w+")
+OF_A_BOX = {"results", "search"}  # the databases in its folder, by their usual names
 # Of the temporary file of one query, which is gone after it; never of a box's file or a copy.
 SCRATCH_PRAGMAS = ("journal_mode = MEMORY", "synchronous = OFF", "temp_store = FILE")
 
@@ -78,6 +79,11 @@ def find_copies(folder: Path) -> list[Path]:
         NotFound: there is none.
     """
     found = sorted(path for path in folder.glob("*.db") if DEVICE_ID.fullmatch(path.stem))
+    if (folder / "edge-store.lock").exists() and {path.stem for path in found} <= OF_A_BOX:
+        raise NotFound(
+            f"{folder} is the folder of a box, and has no copies of boxes",
+            hint=f"ask it itself: edge-store query --config {folder}",
+        )
     if not found:
         raise NotFound(
             f"{folder} has no copies of boxes",

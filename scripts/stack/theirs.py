@@ -80,6 +80,12 @@ def celery(kind: str) -> Callable[[int], float]:
                 (stored,) = cursor.fetchone()
         return time.perf_counter() - started
 
+    return piecewise(write_some)
+
+
+def piecewise(write_some: Callable[[int], float]) -> Callable[[int], float]:
+    """Writes so many, made beforehand, at a time."""
+
     def write(number: int) -> float:
         goes = [ROWS_AT_ONCE] * (number // ROWS_AT_ONCE) + [number % ROWS_AT_ONCE]
         return sum(write_some(some) for some in goes if some)
@@ -98,9 +104,8 @@ def sqlite_utils_rows() -> Callable[[int], float]:
         raise RuntimeError(f"synchronous is {synchronous}, not FULL")
     slices = count()
 
-    def write(number: int) -> float:
-        made = [flat(row) for row in rows(min(number, ROWS_AT_ONCE))]
-        number = len(made)
+    def write_some(number: int) -> float:
+        made = [flat(row) for row in rows(number)]
         table = database[f"results_{next(slices)}"]
         table.insert(made[0], pk="id")
         table.delete(made[0]["id"])
@@ -114,7 +119,7 @@ def sqlite_utils_rows() -> Callable[[int], float]:
             raise RuntimeError(f"{stored} of {number} rows are there")
         return spent
 
-    return write
+    return piecewise(write_some)
 
 
 class GroupCommit:

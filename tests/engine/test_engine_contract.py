@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 from support.daemon import until
 from support.engines import Appliance, user
+from support.sglang import sglang_version
 
 CHAT, COMPLETION, GENERATE = "/v1/chat/completions", "/v1/completions", "/generate"
 SCHEMA = {
@@ -243,7 +244,11 @@ def test_schema_that_is_none_is_refused_with_the_engines_message(appliance: Appl
 def test_regex_that_is_none_is_refused_with_the_engines_message(appliance: Appliance) -> None:
     params = {"regex": "(", "max_new_tokens": 4}
     answer = appliance.ask(GENERATE, text="bad", sampling_params=params)
-    message = "unterminated subpattern" if appliance.kind == "demo" else "parenthesis is not closed"
+    message = "parenthesis is not closed"
+    if appliance.kind == "demo":
+        message = "unterminated subpattern"
+    elif sglang_version() == "0.5.6":  # which does not say why
+        message = "Invalid grammar request"
     refused(appliance, answer, message)
 
 

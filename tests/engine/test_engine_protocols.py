@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.daemon import until
 from support.engines import Appliance, user
-from support.sglang import skip_if_broken
+from support.sglang import skip_if_not_served
 
 MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE = "/v1/messages", "/api/chat", "/api/generate"
 OPTIONS = {"num_predict": 8, "temperature": 0}
@@ -38,6 +38,7 @@ PROGRAM_S = 100.0
 @REAL
 @pytest.mark.parametrize("stream", [False, True])
 def test_message_is_its_row(appliance: Appliance, *, stream: bool) -> None:
+    skip_if_not_served(MESSAGES, appliance.kind)
     asked = {"messages": user("hello"), "system": "be brief", "max_tokens": 8, "temperature": 0}
     answer = appliance.ask(MESSAGES, **asked, stream=stream)
     row = appliance.row(answer)
@@ -76,7 +77,7 @@ def test_message_is_its_row(appliance: Appliance, *, stream: bool) -> None:
 def test_answer_in_ollamas_form_is_its_row(
     appliance: Appliance, path: str, asked: dict[str, Any], operation: str
 ) -> None:
-    skip_if_broken(path)
+    skip_if_not_served(path, appliance.kind)
     for body in (asked | {"stream": False}, asked):
         answer = appliance.ask(path, **body, options=OPTIONS)
         row = appliance.row(answer)
@@ -105,6 +106,7 @@ def test_answer_in_ollamas_form_is_its_row(
 @pytest.mark.sglang
 @REAL
 def test_prompt_over_the_context_is_an_error_of_the_protocol(appliance: Appliance) -> None:
+    skip_if_not_served(MESSAGES, appliance.kind)
     answer = appliance.ask(MESSAGES, messages=user("x " * 4000), max_tokens=5)
     assert answer.status_code == 400
     assert answer.json()["type"] == "error"
@@ -115,6 +117,7 @@ def test_prompt_over_the_context_is_an_error_of_the_protocol(appliance: Applianc
 @pytest.mark.parametrize("appliance", ["upstream"], indirect=True)
 def test_stream_that_sglang_breaks_off_ends_with_ollamas_error(appliance: Appliance) -> None:
     """It has no answer in Ollama's form for a prompt over the context."""
+    skip_if_not_served(OLLAMA_GENERATE, appliance.kind)
     answer = appliance.ask(OLLAMA_GENERATE, prompt="x " * 4000)
     row = appliance.row(answer)
     assert (row["status"], row["error_type"]) == ("failed", "upstream_error")

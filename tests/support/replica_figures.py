@@ -16,6 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+import structlog
 from support.lags import arrivals, lags
 from support.replicating import ROOT, Database
 from support.s3server import BUCKET, S3Server
@@ -181,6 +182,9 @@ class Throughput(Measure):
 
 
 def main() -> None:
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr)
+    )  # stdout is figures
     match sys.argv[1:]:
         case ["commit", seconds, path]:
             commit_at_rate(Path(path), float(seconds))

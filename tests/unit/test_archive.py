@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner, Result
 from support.records import make_result
 from support.retaining import DAY_MS, IMAGE, Box, stored_rows
 from support.terminal import on_terminal
@@ -23,6 +24,7 @@ from edge_store.archive.ledger import read_archives
 from edge_store.archive.loading import restore, scratch, together
 from edge_store.archive.store import ArchiveStore
 from edge_store.archive.work import (
+    LOST_HINT,
     Job,
     Written,
     carry_out,
@@ -31,6 +33,7 @@ from edge_store.archive.work import (
     read_file,
 )
 from edge_store.chain import verify_chain
+from edge_store.cli.main import cli
 from edge_store.clock import now_ms
 from edge_store.errors import ArchiveFailed, NotFound
 from edge_store.forget.choice import Who, choose, with_moved
@@ -40,7 +43,8 @@ from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.result import Content, Output, Status
 from edge_store.selection import Selection
-from edge_store.sqlite import open_reader
+from edge_store.sqlite import driver, open_reader
+from edge_store.verify import verify_file
 
 AGES = (9, 9, 8, 3, 2, 1)
 PAGER = """
@@ -349,6 +353,45 @@ def test_file_that_was_changed_is_refused(box: Box, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ArchiveFailed, match="not as it was written"):
         restore(box.path, str(box.archive), tmp_path / "old.db", (None, None))
+
+
+def typed(box: Box, *arguments: str) -> Result:
+    config = box.path.with_name("asked.toml")
+    archive = f'[retention]\narchive = "{box.archive}"\n'
+    config.write_text(f'[store]\npath = "{box.path}"\n{archive}')
+    return CliRunner().invoke(cli, [*arguments, "--config", str(config)])
+
+
+def test_verify_counts_what_is_whole_and_says_what_to_do_about_the_rest(box: Box) -> None:
+    box.put_away(keep_days=5)
+    assert typed(box, "archive", "verify").output == "2 files, 3 results: as they were committed\n"
+    for name in files_of(box):
+        (box.archive / name).write_bytes(b"x")
+    refused = typed(box, "archive", "query", "select 1").exception
+    assert isinstance(refused, ArchiveFailed)
+    assert refused.hint == LOST_HINT
+    done = typed(box, "archive", "verify")
+    assert done.exit_code == 1
+    assert LOST_HINT in done.stderr
+    assert done.stdout == (
+        "2 of 2 files are missing or changed; in the others 0 results are as they were committed\n"
+    )
+
+
+def test_restored_results_have_one_fault_for_the_commits_that_they_lack(
+    box: Box, tmp_path: Path
+) -> None:
+    box.put_away(keep_days=5)
+    old = tmp_path / "old.db"
+    assert restore(box.path, str(box.archive), old, (None, None)) == 3
+    (fault,) = verify_file(old).faults
+    assert fault.startswith("the file has no commits, and 3 results and deletions")
+    with closing(driver.connect(str(old))) as connection:
+        connection.execute("UPDATE results SET latency_ms = 1e9 WHERE seq = 2")
+        connection.commit()
+    lack, changed = verify_file(old).faults
+    assert lack == fault
+    assert changed.startswith("seq 2 (")
 
 
 def test_file_that_a_pass_writes_now_is_not_called_unknown(box: Box) -> None:

@@ -12,7 +12,7 @@ from edge_store import exits
 from edge_store.cli.fleet import fleet
 from edge_store.cli.main import cli, report
 from edge_store.cli.values import POSITIVE, SPAN, SPANS, bound
-from edge_store.errors import ConfigError, NotAnEdgeStoreFile
+from edge_store.errors import ConfigError, ImportFailed, NotAnEdgeStoreFile, NotFound
 from edge_store.ids import new_result_id
 from edge_store.place import ZSTD_MAGIC
 
@@ -69,6 +69,39 @@ def test_spans_are_the_same_for_all_and_told_where_one_is_refused() -> None:
         option = "--from" if arguments[0] != "stats" else "--in"
         done = CliRunner().invoke(fleet, [*arguments, "10x", option, "."])
         assert (done.exit_code, SPANS in " ".join(done.stderr.split())) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("qurey", "Did you mean 'query'"), ("Satus", "Did you mean 'status'"), ("zzz", "'zzz'.\n")],
+)
+def test_misspelt_command_is_answered_with_what_was_meant(given: str, meant: str) -> None:
+    done = CliRunner().invoke(cli, [given])
+    assert (done.exit_code, meant in done.stderr) == (2, True), done.stderr
+
+
+def test_folder_without_a_box_is_not_called_absent(tmp_path: Path) -> None:
+    found = CliRunner().invoke(cli, ["query", "--config", str(tmp_path)]).exception
+    assert str(found).endswith("there is no edge-store.toml in that folder")
+
+
+def test_folder_of_a_box_is_no_folder_of_copies(tmp_path: Path) -> None:
+    new_database(tmp_path / "results.db")
+    (tmp_path / "edge-store.lock").touch()
+    found = CliRunner().invoke(cli, ["fleet", "query", "--in", str(tmp_path), "select 1"]).exception
+    assert isinstance(found, NotFound)
+    assert found.hint == f"ask it itself: edge-store query --config {tmp_path}"
+
+
+def test_dry_run_of_an_import_never_says_that_rows_are_in(tmp_path: Path) -> None:
+    new_database(tmp_path / "results.db")
+    config, lines = tmp_path / "edge-store.toml", tmp_path / "lines.jsonl"
+    config.write_text('[store]\npath = "results.db"\n')
+    lines.write_text("{broken\n")
+    arguments = ["import", str(lines), "--dry-run", "--config", str(config)]
+    refused = CliRunner().invoke(cli, arguments).exception
+    assert isinstance(refused, ImportFailed)
+    assert refused.hint.startswith("nothing was written (--dry-run)")
 
 
 def test_value_that_is_not_utf8_is_named() -> None:

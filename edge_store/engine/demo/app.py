@@ -144,7 +144,7 @@ class DemoEngine(AlwaysUp):
         if path == "/v1/models" and method in ("GET", "HEAD"):
             await _answer(send, 200, MODELS)
         elif route is None and path != "/v1/models":
-            await _refuse(send, 404, f"no route {method} {path}", "not_found")
+            await _refuse(send, 404, f"the demo engine has no {method} {path}", "not_found")
         elif route is None or method != "POST":
             await _refuse(send, 405, f"{path} does not take {method}", "method_not_allowed")
         else:
