@@ -15,6 +15,7 @@ from edge_store.blobs import Split, split
 from edge_store.ids import BootId, DeviceId, ResultId
 
 __all__ = [
+    "IMPORTED",
     "Boot",
     "Check",
     "CheckState",
@@ -29,6 +30,8 @@ __all__ = [
     "Said",
     "Status",
 ]
+
+IMPORTED = "import:"  # before the engine: this box did not ask it
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):

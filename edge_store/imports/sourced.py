@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edge_store.ids import BootId, DeviceId, ResultId
-from edge_store.result import Content, JsonState, Operation, Output, Result, Said, Status
+from edge_store.result import IMPORTED, Content, JsonState, Operation, Output, Result, Said, Status
 
 __all__ = [
     "FAULTS", "Fault", "Source", "Sourced", "chat_body", "fault", "made", "moment", "named",
     "number", "outputs_of", "result_id",
 ]  # fmt: skip
 
-IMPORTED = "import:"  # before the engine: this box did not ask it
 CREATED_AT_MAX = 253_402_300_799_999  # the last of the year 9999
 ID_TIME_MAX = 2**48 - 1
 INTEGER_BOUND = 2**63

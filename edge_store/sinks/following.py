@@ -17,6 +17,7 @@ from edge_store.clock import now_ms
 from edge_store.config import SinkBegin, SinkSection
 from edge_store.errors import ConfigError, EdgeStoreError, SinkFailed, SinkRefused
 from edge_store.recorder.around import Around
+from edge_store.result import IMPORTED
 from edge_store.sinks.orders import (
     LETTERS_MAX,
     Refusal,
@@ -137,7 +138,7 @@ class Follower:
                 seq=page.upto, timeline=page.timeline, skipped=self._now.skipped + self._gone
             )
             is_behind = page.has_more and page.events
-            self._measure(page.events[-1].result.completed_at if is_behind else None)
+            self._measure(self._waits_since(page.events[-1]) if is_behind else None)
             await self._save_sometimes()
             if page.has_more:
                 continue
@@ -225,7 +226,7 @@ class Follower:
         ends_at = asyncio.get_running_loop().time() + seconds
         while True:
             left = ends_at - asyncio.get_running_loop().time()
-            self._measure(first.result.completed_at)
+            self._measure(self._waits_since(first))
             if left <= 0:
                 return
             await asyncio.sleep(min(left, LOOK_EVERY_S))
@@ -275,8 +276,14 @@ class Follower:
             raise OrderedError
         self._saved = self._now
 
+    def _waits_since(self, event: Event) -> int:
+        """UTC ms. What was imported was completed long before it came."""
+        if event.result.engine.startswith(IMPORTED):
+            return self._now.failing_since or now_ms()
+        return event.result.completed_at
+
     def _measure(self, waits_since: int | None) -> None:
-        """Tell how far behind it is. ``waits_since``: when what is in hand was completed."""
+        """Tell how far behind it is. ``waits_since``: from when on what is in hand waits."""
         name, metrics = self._config.name, self._around.metrics
         lag_s = max(0.0, (now_ms() - waits_since) / 1000) if waits_since is not None else 0.0
         behind = max(0, self._around.commits.seq - self._now.seq) if waits_since is not None else 0

@@ -150,6 +150,28 @@ async def test_sink_that_works_off_what_has_waited_is_behind_until_it_has(
             await eventually(lambda: not flow.around.alarms.active, "nothing waits any more")
 
 
+async def test_what_is_imported_has_not_waited_since_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.05)
+    old = {"completed_at": now_ms() - 7_200_000, "engine": "import:llm"}
+    with receiver() as hook:
+        async with flowing(tmp_path / "r.db", hooked(hook.url, batch_rows=1)) as flow:
+            hook.plan = ["200", "hang"]
+            await flow.add(*[old] * 3)
+            await eventually(lambda: len(hook.requests) == 2, "the second one is on its way")
+            assert flow.sample("edge_store_sink_results_behind", "hook") == 2
+            assert (flow.sample("edge_store_sink_lag_seconds", "hook") or 0) < 60
+            assert not flow.around.alarms.active
+            hook.released.set()
+            await flow.delivered("hook", 3)
+        async with flowing(tmp_path / "r.db", hooked(DEAD, behind_s=0.3, pause_s=0.1)) as flow:
+            await flow.add(old)
+            await eventually(lambda: flow.around.alarms.active, "it waits since it is here")
+            (alarm,) = flow.around.alarms.active
+            assert alarm.message.startswith("hook: 1 results, for 0 s")
+
+
 async def test_selection_and_bodies_decide_what_is_sent(tmp_path: Path) -> None:
     with receiver() as hook:
         sink = hooked(hook.url, status="completed", model="m", bodies=False)
