@@ -5,9 +5,10 @@ xgrammar compiles such a schema, and lets no token pass where it comes to the re
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["endless_reference"]
+__all__ = ["endless_in_tag", "endless_reference"]
 
 SCHEMA_BYTES_MAX = 256 * 1024
 STEPS_MAX = 50_000  # some 20 ms
@@ -17,35 +18,68 @@ NAMED = (
     "properties",
     "patternProperties",
 )  # what is in them goes by names, and may be called anything
+IN_A_TAG = ("schema", "json_schema")  # of what a structural tag has, schemas
 UNUSED = ("$defs", "definitions", "const", "enum")  # no schema, or none until it is referred to
 
 
 def endless_reference(schema: str) -> str | None:
     """One of the references that come to no end; None if all do, or where that takes too long."""
-    if f'"{REFERENCE}"' not in schema or len(schema) > SCHEMA_BYTES_MAX:
+    return _endless([_read(schema)])
+
+
+def endless_in_tag(tag: str) -> str | None:
+    """The same of the schemas in a structural tag, each of which is a root of its own."""
+    waiting, schemas = [_read(tag)], []
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            schemas += [part[key] for key in IN_A_TAG if key in part]
+            waiting += [value for key, value in part.items() if key not in IN_A_TAG]
+    return _endless(schemas)
+
+
+def _read(text: str) -> Any:
+    """None where no reference can be in it, or SGLang is to refuse it."""
+    if f'"{REFERENCE}"' not in text or len(text) > SCHEMA_BYTES_MAX:
         return None
     try:
-        return _References(json.loads(schema)).endless()
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return None  # SGLang's to refuse
+        return None
+
+
+def _endless(schemas: Sequence[Any]) -> str | None:
+    steps = STEPS_MAX
+    for schema in schemas:
+        references = _References(schema, steps)
+        try:
+            found = references.endless()
+        except RecursionError:
+            return None
+        if found is not None:
+            return found
+        steps = references.steps_left
+    return None
 
 
 class _References:
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: Any, steps: int) -> None:
         self._root = root
+        self.steps_left = steps
         self._ends: set[str] = set()  # those that are known to
-        self._steps_left = STEPS_MAX
 
     def endless(self) -> str | None:
         """Begin with none that ends, and go on as long as another one is seen to."""
         targets = self._used()
         before = -1
-        while before < len(self._ends) < len(targets) and self._steps_left > 0:
+        while before < len(self._ends) < len(targets) and self.steps_left > 0:
             before = len(self._ends)
             for reference, target in targets.items():
                 if reference not in self._ends and self._does_end(target):
                     self._ends.add(reference)
-        left = targets.keys() - self._ends if self._steps_left > 0 else ()
+        left = targets.keys() - self._ends if self.steps_left > 0 else ()
         return min(left, default=None)
 
     def _used(self) -> dict[str, Any]:
@@ -71,7 +105,7 @@ class _References:
 
     def _does_end(self, part: Any) -> bool:
         """Whether a text can begin under it, as far as is known."""
-        self._steps_left -= 1
+        self.steps_left -= 1
         if not isinstance(part, dict):
             return True
         if isinstance(part.get(REFERENCE), str):

@@ -18,7 +18,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
-from edge_store.engine.references import endless_reference
+from edge_store.ebnf import GrammarRefused, endless_rule, parse
+from edge_store.engine.references import endless_in_tag, endless_reference
 from edge_store.engine.sglang_ollama import METER, metered
 from edge_store.engine.turns import Turns
 from edge_store.errors import ConfigError
@@ -80,6 +81,7 @@ OURS = {
     "admin_api_key": "a proxy that checks callers",
 }
 
+GRAMMAR_CHARS_MAX = 16 * 1024  # beyond that an `ebnf` is not looked through
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # names the folder where its processes leave them
 
 CURRENT: ContextVar[ResultId | None] = ContextVar("result_id", default=None)
@@ -201,7 +203,8 @@ def _refuse_deadly(request: Any, manager: Any) -> None:
         if not ids or min(ids) < 0 or max(ids) >= vocabulary:
             raise ValueError(f"`input_ids` must be token ids from 0 to {vocabulary - 1}, not empty")
     _refuse_deadly_logprobs(request, vocabulary)
-    _refuse_endless_schema(request)
+    for params in _sampling_params(request):
+        _refuse_endless(params)
 
 
 def _refuse_deadly_logprobs(request: Any, vocabulary: int) -> None:
@@ -220,15 +223,24 @@ def _refuse_deadly_logprobs(request: Any, vocabulary: int) -> None:
             raise ValueError(f"`{name}` must be token ids from 0 to {vocabulary - 1}")
 
 
-def _refuse_endless_schema(request: Any) -> None:
+def _refuse_endless(params: Mapping[str, Any]) -> None:
     """No token is allowed where it leads: 0.5.17's scheduler dies, 0.5.23 says 500."""
-    for params in _sampling_params(request):
-        schema = params.get("json_schema")
-        endless = endless_reference(schema) if isinstance(schema, str) else None
-        if endless is not None:
-            raise ValueError(
-                f"nothing is valid under the JSON schema: {endless!r} refers to nothing but itself"
-            )
+    schema, tag, grammar = map(params.get, ("json_schema", "structural_tag", "ebnf"))
+    endless = endless_reference(schema) if isinstance(schema, str) else None
+    if endless is None and isinstance(tag, str):
+        endless = endless_in_tag(tag)
+    if endless is not None:
+        raise ValueError(
+            f"nothing is valid under the JSON schema: {endless!r} refers to nothing but itself"
+        )
+    if not isinstance(grammar, str) or len(grammar) > GRAMMAR_CHARS_MAX:
+        return
+    try:
+        endless = endless_rule(parse(grammar))
+    except (GrammarRefused, RecursionError):
+        return  # SGLang's to refuse
+    if endless is not None:
+        raise ValueError(f"no text follows the rule {endless!r} of the `ebnf`: it comes to no end")
 
 
 def _sampling_params(request: Any) -> list[dict[str, Any]]:

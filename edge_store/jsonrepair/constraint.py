@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import msgspec
 
+from edge_store.ebnf import GrammarRefused
 from edge_store.jsonrepair import regex
-from edge_store.jsonrepair.ebnf import GrammarRefused
 from edge_store.jsonrepair.machine import Machine
 from edge_store.jsonrepair.protocol import Assessed, Constraint, ConstraintKind
 

@@ -10,7 +10,7 @@ with its cube at worst: run it where it can be stopped.
 
 from typing import NamedTuple, assert_never
 
-from edge_store.jsonrepair.ebnf import (
+from edge_store.ebnf import (
     ROOT,
     CharacterClass,
     Choice,

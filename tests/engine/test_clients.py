@@ -320,6 +320,17 @@ def test_what_would_kill_the_scheduler_is_refused(
     assert appliance.chat("still there?", max_tokens=2).status_code == 200
 
 
+@pytest.mark.parametrize("grammar", ["root ::= root", 'root ::= "a" b\nb ::= b'])
+def test_grammar_that_no_text_follows_is_refused(appliance: Appliance, grammar: str) -> None:
+    answer = appliance.ask(
+        "/generate", text="a", sampling_params={"ebnf": grammar, "max_new_tokens": 4}
+    )
+    assert answer.status_code == 400
+    assert "comes to no end" in answer.text
+    assert appliance.row(answer)["http_status"] == 400
+    assert appliance.chat("still there?", max_tokens=2).status_code == 200
+
+
 CIRCLE: Any = {
     "$ref": "#/$defs/a",
     "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_store.jsonrepair.ebnf import GrammarRefused
+from edge_store.ebnf import GrammarRefused
 from edge_store.jsonrepair.machine import Machine
 from edge_store.jsonrepair.regex import NotCheckable, holds
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_store.jsonrepair.ebnf import GrammarRefused
+from edge_store.ebnf import PASSES_MAX, GrammarRefused, endless_rule, parse
 from edge_store.jsonrepair.machine import Machine
 
 EXPRESSION = 'root ::= e\ne ::= e "+" e | "(" e ")" | [0-9]+'
@@ -79,3 +79,31 @@ def test_a_long_text_takes_time_by_its_length(rule: str) -> None:
     machine = Machine("root ::= l\n" + rule)
     assert machine.matches("ab" * 10_000)
     assert not machine.matches("ab" * 10_000 + "-")
+
+
+@pytest.mark.parametrize(
+    ("grammar", "rule"),
+    [
+        ("root ::= root", "root"),
+        ('root ::= "a" root', "root"),
+        ("root ::= a\na ::= b | a\nb ::= (a){1,}", "a"),
+        ('root ::= "x" | ("y" a)\na ::= a', "a"),
+        ("root ::= []", "root"),
+        ('root ::= root "a" | "b"', None),
+        ('root ::= a?\na ::= "a" a | ""', None),
+        ('root ::= "a"\nb ::= b', None),  # which nothing leads to
+        (EXPRESSION, None),
+        (LISTS, None),
+    ],
+)
+def test_rule_that_no_text_follows_is_found(grammar: str, rule: str | None) -> None:
+    assert endless_rule(parse(grammar)) == rule
+
+
+def test_long_way_to_an_end_is_not_gone() -> None:
+    def chain(length: int) -> str:
+        rules = ["a0 ::= a0", 'b0 ::= "x"'] + [f"b{n} ::= b{n - 1}" for n in range(1, length)]
+        return "\n".join([f"root ::= a0 | b{length - 1}", *rules])
+
+    assert endless_rule(parse(chain(PASSES_MAX - 2))) == "a0"
+    assert endless_rule(parse(chain(PASSES_MAX + 2))) is None

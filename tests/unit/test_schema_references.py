@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 
-from edge_store.engine.references import SCHEMA_BYTES_MAX, STEPS_MAX, endless_reference
+from edge_store.engine.references import (
+    SCHEMA_BYTES_MAX,
+    STEPS_MAX,
+    endless_in_tag,
+    endless_reference,
+)
 
 HERE = {"$ref": "#"}
 
@@ -73,3 +78,21 @@ def test_schema_that_takes_too_long_is_left_to_the_engine() -> None:
 def test_schema_nested_too_deeply_is_left_to_the_engine() -> None:
     deep = '{"anyOf": [' * 5000 + '{"$ref": "#"}' + "]}" * 5000
     assert endless_reference(deep) is None
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        {"structures": [{"begin": "<f>", "schema": HERE, "end": "</f>"}], "triggers": ["<f"]},
+        {"type": "structural_tag", "format": {"type": "json_schema", "json_schema": HERE}},
+        {"format": {"tags": [{"content": {"json_schema": True}}, {"content": {"schema": HERE}}]}},
+    ],
+)
+def test_reference_in_a_structural_tag_is_found(tag: Any) -> None:
+    assert endless_in_tag(json.dumps(tag)) == "#"
+    assert endless_in_tag(json.dumps(tag).replace('"#"', '"#/$defs/a"')) is None
+
+
+def test_tag_that_is_none_is_sglangs_to_refuse() -> None:
+    assert endless_in_tag('{"$ref"') is None
+    assert endless_in_tag("[" * 100_000 + '"$ref"') is None

@@ -7,7 +7,7 @@ here xgrammar 0.2 takes too, and reads alike. Refused, though it takes them: mac
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 __all__ = [
@@ -20,12 +20,14 @@ __all__ = [
     "Rule",
     "Sequence",
     "Tree",
+    "endless_rule",
     "parse",
 ]
 
 ROOT = "root"
 CODE_POINT_MAX = 0x10FFFF
 REPEAT_DIGITS_MAX = 9
+PASSES_MAX = 20
 MACROS = frozenset({"ExcludeToken", "Regex", "TagDispatch", "Token", "TokenTagDispatch"})
 CONSTANTS = frozenset({"true", "false"})  # macros' arguments, and no rules' names
 TOKEN = re.compile(
@@ -107,6 +109,58 @@ def parse(grammar: str) -> dict[str, Tree]:
         RecursionError: its groups are nested too deeply.
     """
     return _Parser(grammar).rules()
+
+
+def endless_rule(rules: dict[str, Tree]) -> str | None:
+    """A rule that ``root`` leads to and no text follows, as it names itself, or others that do,
+    wherever one may go; None if there is none, or it takes more passes to tell.
+    """
+    ends: set[str] = set()
+    for _ in range(PASSES_MAX):
+        before = len(ends)
+        for name, tree in reversed(rules.items()):  # they mostly name those below them
+            if name not in ends and _ends(tree, ends):
+                ends.add(name)
+        if len(ends) in (before, len(rules)):
+            break
+    else:
+        return None
+    met: set[str] = set()
+    waiting = [ROOT]
+    while waiting:
+        name = waiting.pop()
+        if name not in met:
+            met.add(name)
+            waiting += _named(rules[name])
+    return min(met - ends, default=None)
+
+
+def _ends(tree: Tree, ends: Collection[str]) -> bool:
+    """Whether a text follows it, where one follows the rules ``ends``."""
+    match tree:
+        case Rule(name):
+            return name in ends
+        case Sequence(parts):
+            return all(_ends(part, ends) for part in parts)
+        case Choice(choices):
+            return any(_ends(choice, ends) for choice in choices)
+        case Repeat(part, least):
+            return least == 0 or _ends(part, ends)
+        case CharacterClass(ranges, is_negated):
+            return bool(ranges) or is_negated
+        case Literal():
+            return True
+
+
+def _named(tree: Tree) -> Iterator[str]:
+    match tree:
+        case Rule(name):
+            yield name
+        case Sequence(parts) | Choice(parts):
+            for part in parts:
+                yield from _named(part)
+        case Repeat(part):
+            yield from _named(part)
 
 
 def _tokens(grammar: str) -> Iterator[Token]:
