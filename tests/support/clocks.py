@@ -9,9 +9,11 @@ from support.records import DEVICE
 from support.retaining import DAY_MS, Box
 
 import edge_store.clock
+import edge_store.ids
 import edge_store.recorder.boot
 import edge_store.retention.choice
 from edge_store.clock import now_ms
+from edge_store.ids import Uuid7
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.boot import begin_boot, end_boot
 
@@ -25,6 +27,7 @@ class Wall:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.true, self.off, self.is_synced = NOW, 0, False
         patch.setattr(time, "time_ns", lambda: (self.true + self.off) * 1_000_000)
+        patch.setattr(edge_store.ids, "_uuid7", Uuid7())  # else later tests' ids are years ahead
         for module in MODULES:
             patch.setattr(module, "is_clock_synced", lambda: self.is_synced)
 

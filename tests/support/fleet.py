@@ -24,6 +24,7 @@ from support.replicating import Database
 
 from edge_store.errors import SchemaTooNew
 from edge_store.forget.carry import forget_everywhere
+from edge_store.ids import Uuid7
 from edge_store.recorder.deletions import Reason, What, delete_results
 from edge_store.recorder.transactions import in_transaction
 from edge_store.replica.bucket import shared_buckets
@@ -101,6 +102,7 @@ class Box(Database):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.skew_s = skew_s
+        self._ids = Uuid7()  # as its clock goes; others in this process go by ours
         self.published: list[tuple[int, Truth]] = []
         self.is_damaged = False
         self.begins_anew = False
@@ -204,7 +206,10 @@ class Box(Database):
         """The box's: whatever is read of it here is off by so much."""
         right = time.time_ns
         off_ns = round(self.skew_s * 1e9)
-        with mock.patch("time.time_ns", side_effect=lambda: right() + off_ns):
+        with (
+            mock.patch("time.time_ns", side_effect=lambda: right() + off_ns),
+            mock.patch("edge_store.ids._uuid7", self._ids),
+        ):
             yield
 
 
