@@ -9,8 +9,15 @@ from pathlib import Path
 
 from edge_store.errors import NotAnEdgeStoreFile
 
-__all__ = ["ZSTD_MAGIC", "Place", "packed_hint", "unopened_hint"]
+__all__ = ["FOLDER_HINT", "NO_DATABASE", "ZSTD_MAGIC", "Place", "packed_hint", "unopened_hint"]
 
+NO_DATABASE = (
+    "was there a box: is its disk mounted, was the file moved? bring it back, or `edge-store "
+    "replica restore` rebuilds it; --db names another; a new box: `edge-store init`"
+)
+FOLDER_HINT = (
+    "the box in a folder is asked by --config FOLDER, a file in it by --db FOLDER/results.db"
+)
 PACKED_HINT = "backups are compressed: `edge-store restore FILE --to restored.db` unpacks one"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 

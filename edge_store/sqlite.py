@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from edge_store.errors import Corrupt, DiskFull, NotAnEdgeStoreFile, StoreError, VulnerableSQLite
-from edge_store.place import Place, packed_hint, unopened_hint
+from edge_store.place import FOLDER_HINT, NO_DATABASE, Place, packed_hint, unopened_hint
 
 if TYPE_CHECKING:
     import sqlite3 as driver  # the same interface, and the one with annotations
@@ -30,7 +30,6 @@ else:
 
 __all__ = [
     "APPLICATION_ID",
-    "NO_DATABASE",
     "PAGE_BYTES",
     "SQLITE_ERRORS",
     "Connection",
@@ -69,13 +68,6 @@ WRITER_PRAGMAS: tuple[tuple[str, int | str, str], ...] = (
 )
 
 MAPPED_BYTES_MAX = 2**40
-NO_DATABASE = (
-    "was there a box: is its disk mounted, was the file moved? bring it back, or `edge-store "
-    "replica restore` rebuilds it; --db names another; a new box: `edge-store init`"
-)
-FOLDER_HINT = (
-    "the box in a folder is asked by --config FOLDER, a file in it by --db FOLDER/results.db"
-)
 RESTORE_HINT = (
     "keep the file; `edge-store replica restore --to FILE` rebuilds it, with the box's --config, "
     "or anywhere with --from URL --device ID"

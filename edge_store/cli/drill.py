@@ -105,13 +105,13 @@ def _here(settings: "Config") -> dict[str, Any]:
     import msgspec
 
     from edge_store.errors import NotAnEdgeStoreFile, ReplicationError
+    from edge_store.place import NO_DATABASE
     from edge_store.replica.compare import no_marks
     from edge_store.replica.drill import UNKNOWN
     from edge_store.replica.heads import Heads
     from edge_store.replica.location import parse_location, read_credentials
     from edge_store.replica.objects import Objects
     from edge_store.replica.proof import Job, prove
-    from edge_store.sqlite import NO_DATABASE
     from edge_store.status import known_device_id
 
     device_id = known_device_id(settings)

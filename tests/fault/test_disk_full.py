@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.daemon import Box, DaemonProcess, until
+from support.disks import small_disk_at
 from support.load import Load
 
 PROMPT = "x" * 40_000
@@ -16,21 +17,9 @@ TOO_LARGE = "y" * (4 << 20)  # more than the whole disk: no room of an earlier C
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB, a quarter of it taken by a file ``ballast``."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"a small file system needs the right to mount: {mounted.stderr.strip()}")
-    try:
+    with small_disk_at(tmp_path / "disk", "4m") as folder:
         (folder / "ballast").write_bytes(bytes(BALLAST_BYTES))
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill(daemon: DaemonProcess) -> dict[str, str]:

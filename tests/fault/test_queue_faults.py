@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import random
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import httpx
 import pytest
 from support.batches import batch_of, ended, line, output_of, retrieved, submit, text_of
 from support.daemon import Box, until
+from support.disks import small_disk_at
 from support.rawserver import Peer, RawServer, answers
 
 COMPLETED = "SELECT count(*) FROM results WHERE status = 'completed'"
@@ -209,20 +209,8 @@ def test_attempts_of_a_queued_request_have_ids_of_their_own(tmp_path: Path) -> N
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"a small file system needs the right to mount: {mounted.stderr.strip()}")
-    try:
+    with small_disk_at(tmp_path / "disk", "16m") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("reserve_bytes", [0, 4 << 20])

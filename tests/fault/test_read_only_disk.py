@@ -9,22 +9,15 @@ from pathlib import Path
 
 import pytest
 from support.daemon import Box
+from support.disks import small_disk_at
 
 ROOM = "4m"
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "none", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"a file system of its own needs the right to mount: {mounted.stderr.strip()}")
-    try:
+    with small_disk_at(tmp_path / "disk", ROOM) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def make_read_only(disk: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.daemon import Box as Daemon
 from support.daemon import until
+from support.disks import small_disk_at
 from support.retaining import Box, stored_rows
 
 from edge_store.archive.ledger import read_archives
@@ -24,18 +25,8 @@ SECOND = str(1 / 86400)
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if mounted.returncode != 0:
-        pytest.skip(f"a small file system needs the right to mount: {mounted.stderr.strip()}")
-    try:
+    with small_disk_at(tmp_path / "disk", "4m") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill(folder: Path) -> Path:

@@ -49,14 +49,18 @@ def test_reading_loads_no_engine_and_no_server(database: Path, command: tuple[st
     assert not loaded_by(*command, "--db", str(database)) & HEAVY
 
 
-def test_daemon_does_not_load_what_sends_alerts() -> None:
-    program = f"{LIST_MODULES}; import edge_store.daemon"
+def loaded_with(*modules: str) -> set[str]:
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", f"{LIST_MODULES}; import {', '.join(modules)}"],
         cwd=ROOT, capture_output=True, text=True, timeout=30, check=True,
     )  # fmt: skip
-    assert "edge_store.alerts.room" in done.stderr.split()
-    assert not {"apprise", "requests"} & set(done.stderr.split())
+    return set(done.stderr.split())
+
+
+def test_daemon_does_not_load_what_sends_alerts() -> None:
+    loaded = loaded_with("edge_store.daemon")
+    assert "edge_store.alerts.room" in loaded
+    assert not {"apprise", "requests"} & loaded
 
 
 def test_query_is_cheap(database: Path) -> None:
@@ -72,11 +76,6 @@ def test_query_is_cheap(database: Path) -> None:
 
 
 def test_pull_loads_no_logging_and_no_recorder() -> None:
-    program = f"{LIST_MODULES}; import edge_store.cli.fleet_pull, edge_store.fleet.passes"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT, capture_output=True, text=True, timeout=30, check=True,
-    )  # fmt: skip
-    loaded = set(done.stderr.split())
+    loaded = loaded_with("edge_store.cli.fleet_pull", "edge_store.fleet.passes")
     assert "edge_store.fleet.advance" in loaded
     assert not {"structlog", "rich", "edge_store.recorder", "edge_store.jsonrepair"} & loaded
