@@ -228,28 +228,27 @@ class _Filling:
         made = self._made
         made.execute(sql("begin"))
         for seqs in _some(made, "select_all_seqs"):
-            live = dict(self._asked("select_live_of", seqs))
+            live = dict(self._live.execute(sql("select_live_of"), _listed(seqs)).fetchall())
             here = {seq for (seq,) in made.execute(sql("select_here_of"), _listed(seqs))}
             self._remove([seq for seq in here if seq in live])
             lost = _listed([seq for seq in seqs if live.get(seq, seq not in here)])
-            for block in ("delete_old_request_blobs", "delete_old_contents"):
+            for block in ("delete_request_blobs_of", "delete_contents"):
                 made.execute(sql(block), lost)
             for seq in seqs if with_live else ():
                 if live.get(seq) == 0:
                     _copy_result(made, self._live, seq)
         if not with_live:
             for names in _some(made, "select_all_blobs"):
-                there = [name for (name,) in self._asked("select_live_blobs", names)]
-                made.execute(sql("delete_old_blobs"), _listed(there))
+                there = self._live.execute(sql("select_live_blobs"), _listed(names, "names"))
+                made.execute(
+                    sql("delete_named_blobs"), _listed([name for (name,) in there], "names")
+                )
         made.execute(sql("commit"))
-
-    def _asked(self, block: str, keys: Sequence[Any]) -> list[tuple[Any, ...]]:
-        return self._live.execute(sql(block), _listed(keys)).fetchall()
 
     def _remove(self, seqs: Sequence[int]) -> None:
         """But for the bodies."""
-        for block in ("delete_old_annotations", "delete_old_repairs", "delete_old_outputs",
-                      "delete_old_deletions", "delete_old_results"):  # fmt: skip
+        for block in ("delete_annotations", "delete_repairs", "delete_outputs_of",
+                      "delete_deletions_of", "delete_results"):  # fmt: skip
             self._made.execute(sql(block), _listed(seqs))
 
 
@@ -264,8 +263,8 @@ def _some(connection: Connection, block: str) -> Iterator[list[Any]]:
         yield [key for (key,) in rows]
 
 
-def _listed(keys: Sequence[Any]) -> dict[str, str]:
-    return {"keys": msgspec.json.encode(keys).decode()}
+def _listed(keys: Sequence[Any], name: str = "seqs") -> dict[str, str]:
+    return {name: msgspec.json.encode(keys).decode()}
 
 
 def load_file(path: Path, live: Connection, store: ArchiveStore, archive: Archived) -> None:

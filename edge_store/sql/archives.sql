@@ -96,39 +96,25 @@ SELECT sha256 FROM blobs WHERE sha256 > coalesce(:after, '') ORDER BY sha256 LIM
 -- name: select_live_of
 -- With 1 where its bodies are live, too.
 SELECT r.seq, EXISTS (SELECT 1 FROM requests AS q WHERE q.seq = r.seq) FROM results AS r
-WHERE r.seq IN (SELECT value FROM json_each(:keys))
+WHERE r.seq IN (SELECT value FROM json_each(:seqs))
 
 -- name: select_here_of
-SELECT seq FROM results WHERE seq IN (SELECT value FROM json_each(:keys))
+SELECT seq FROM results WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- name: select_live_blobs
-SELECT sha256 FROM blobs WHERE sha256 IN (SELECT value FROM json_each(:keys))
+SELECT sha256 FROM blobs WHERE sha256 IN (SELECT value FROM json_each(:names))
 
--- name: delete_old_annotations
-DELETE FROM annotations WHERE id IN (
-    SELECT id FROM results WHERE seq IN (SELECT value FROM json_each(:keys)))
+-- name: delete_outputs_of
+DELETE FROM outputs WHERE seq IN (SELECT value FROM json_each(:seqs))
 
--- name: delete_old_repairs
-DELETE FROM repairs WHERE id IN (
-    SELECT id FROM results WHERE seq IN (SELECT value FROM json_each(:keys)))
+-- name: delete_deletions_of
+DELETE FROM deletions WHERE seq IN (SELECT value FROM json_each(:seqs))
 
--- name: delete_old_outputs
-DELETE FROM outputs WHERE seq IN (SELECT value FROM json_each(:keys))
+-- name: delete_request_blobs_of
+DELETE FROM request_blobs WHERE seq IN (SELECT value FROM json_each(:seqs))
 
--- name: delete_old_deletions
-DELETE FROM deletions WHERE seq IN (SELECT value FROM json_each(:keys))
-
--- name: delete_old_request_blobs
-DELETE FROM request_blobs WHERE seq IN (SELECT value FROM json_each(:keys))
-
--- name: delete_old_results
-DELETE FROM results WHERE seq IN (SELECT value FROM json_each(:keys))
-
--- name: delete_old_contents
-DELETE FROM requests WHERE seq IN (SELECT value FROM json_each(:keys))
-
--- name: delete_old_blobs
-DELETE FROM blobs WHERE sha256 IN (SELECT value FROM json_each(:keys))
+-- name: delete_named_blobs
+DELETE FROM blobs WHERE sha256 IN (SELECT value FROM json_each(:names))
 
 -- name: select_newest_said
 SELECT coalesce((SELECT max(annotation_id) FROM annotations), 0),
