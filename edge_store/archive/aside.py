@@ -24,6 +24,7 @@ from edge_store.duty import (
     LEFT_OVER,
     PERIOD_S,
     SMALL,
+    Share,
     halted,
     is_stopped,
     make_session_nice,
@@ -37,19 +38,24 @@ log = structlog.get_logger(__name__)
 
 TIMEOUT_S = 3600.0  # 30 MB over 100 kbit/s
 TURNS_S = 8.0  # a job that takes longer runs all the time
-STARVED_S = 15.0  # so long a job may wait for the processor most of the time
+STARVED_S = 5.0  # so long a job may wait for the processor most of the time
 PIPE_BYTES = 65536
 
 
 class Aside:
-    """Does jobs until it is closed. ``is_busy``: whether others are to notice little of it; a job
-    ends when ``stop`` is set.
+    """Does jobs until it is closed. ``is_busy``: whether it is to take turns; a job ends when
+    ``stop`` is set. Whoever is waited for by somebody begins with a small share.
     """
 
-    def __init__(self, stop: threading.Event, is_busy: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        stop: threading.Event,
+        is_busy: Callable[[], bool] = lambda: False,
+        share: Share = LEFT_OVER,
+    ) -> None:
         self._stop = stop
         self._is_busy = is_busy
-        self._share = LEFT_OVER
+        self._share = share
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self, job: Job) -> Written:
