@@ -30,6 +30,8 @@ from edge_store.bench.writer import prepare, sample_result
 from edge_store.clock import now_ms
 from edge_store.recorder.batch import ChainHead, read_head, write_batch
 from edge_store.result import Boot, Record
+from edge_store.search.file import index_path, open_index
+from edge_store.search.index import step
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader, open_writer
 from edge_store.wal import checkpoint
@@ -75,6 +77,7 @@ async def bench_retention(
     """
     database = folder / "store" / "results.db"
     await asyncio.to_thread(_fill, database, plan.rows, say)
+    await asyncio.to_thread(_index, database)
     settings = {"log.level": "warning", "store.path": str(database), "replica.enabled": False}
     async with daemon_of(settings, folder / "daemon") as daemon, running_clients() as clients:
         beside = await Applying.begin(database, folder / "archive")
@@ -325,6 +328,17 @@ def _fill(database: Path, rows: int, say: Callable[[str], None]) -> None:
     finally:
         connection.close()
     say(f"{done} results of over a year ago in {database.stat().st_size / 1e6:.0f} MB")
+
+
+def _index(database: Path) -> None:
+    """Else the daemon would be at it in every window: on a box it has been done long ago."""
+    with (
+        closing(open_reader(database)) as reader,
+        closing(open_index(index_path(database), reader)) as index,
+    ):
+        (newest,) = reader.execute(sql("select_newest_seq")).fetchone()
+        while step(index, reader, newest).is_more:
+            pass
 
 
 def _grow(connection: Connection, boot: Boot, head: ChainHead, done: int) -> ChainHead:
