@@ -1,6 +1,6 @@
-"""The deletion of what was chosen: changes, each a short transaction on the writer's thread.
+"""The deletion of what was chosen: a change in pieces, which ride with results while they come.
 
-A change looks again: what was pinned, held or forgotten meanwhile is passed over. So is what was
+A piece looks again: what was pinned, held or forgotten meanwhile is passed over. So is what was
 annotated or repaired since its file was begun, which is not in there: the next pass takes it.
 """
 
@@ -21,7 +21,7 @@ from edge_store.sqlite import Connection
 __all__ = ["DeleteOld", "Deleted", "delete_old"]
 
 ROW_S = 0.0001  # at first
-ROWS_MIN = 4  # of a piece: the half of its time does not depend on them
+ROWS_MIN = 8  # of a piece: half of its time does not depend on them
 FOLLOW = 2  # times as many as came
 
 

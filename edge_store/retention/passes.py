@@ -52,7 +52,7 @@ from edge_store.retention.choice import (
 from edge_store.retention.deleting import DeleteOld
 from edge_store.retention.standstill import Standstill
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, open_reader
+from edge_store.sqlite import Connection, open_reader, translated
 
 __all__ = ["Done", "Make", "Pass", "alone_at_it"]
 
@@ -169,7 +169,8 @@ class Pass:
                     self._aside.close()
 
     def _are_results_coming(self) -> bool:
-        (newest,) = self._reader.execute(sql("select_newest_seq")).fetchone()
+        with translated("the newest result cannot be read"):
+            (newest,) = self._reader.execute(sql("select_newest_seq")).fetchone()
         if newest != self._newest:
             self._newest, self._newest_at = newest, time.monotonic()
         return time.monotonic() - self._newest_at < COMING_S
