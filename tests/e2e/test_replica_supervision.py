@@ -236,18 +236,26 @@ async def test_litestream_ends_with_the_process_that_owns_it(tmp_path: Path) -> 
     await wait_for(lambda: not is_alive(child), "litestream has ended")
 
 
+def niceness(process_id: int) -> tuple[set[int], int | None]:
+    """Of its threads; of its session, where the kernel groups by that."""
+    folder = Path(f"/proc/{process_id}")
+    threads = {
+        os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in (folder / "task").iterdir()
+    }
+    group = folder / "autogroup"
+    return threads, int(group.read_text().split()[-1]) if group.exists() else None
+
+
 async def test_litestream_yields_the_processor_and_not_all_of_it(
     tmp_path: Path, database: Database
 ) -> None:
     async with replicate(database.path, DEVICE, f"file://{tmp_path}/replica") as litestream:
         child = litestream.process_id
         assert child is not None
-        group = Path(f"/proc/{child}/autogroup")  # of its session
-        if group.exists():
-            assert int(group.read_text().split()[-1]) == NICE
         own = os.getpriority(os.PRIO_PROCESS, 0)
-        for thread in Path(f"/proc/{child}/task").iterdir():
-            assert os.getpriority(os.PRIO_PROCESS, int(thread.name)) == min(19, own + NICE)
+        of_threads, of_session = niceness(child)
+        assert of_threads == {min(19, own + NICE)}
+        assert of_session in (NICE, None)
         assert os.sched_getscheduler(child) == os.SCHED_OTHER
 
 

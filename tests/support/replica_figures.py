@@ -114,6 +114,11 @@ def newest_seq(database: Database) -> int:
     return int(seq)
 
 
+def polls(processes: int) -> "list[subprocess.Popen[bytes]]":
+    """So many that never sleep, as an engine's scheduler."""
+    return [subprocess.Popen([sys.executable, "-c", POLL]) for _ in range(processes)]
+
+
 class Measure(ABC):
     """One of the two."""
 
@@ -137,7 +142,7 @@ class Lag(Measure):
         assert child is not None
         theirs = cpu_seconds(child)
         rate, polling = (*self.more, *(f"{RATE}", "0")[len(self.more) :])
-        busy = [subprocess.Popen([sys.executable, "-c", POLL]) for _ in range(int(polling))]
+        busy = polls(int(polling))
         writer = child_of(folder / "results.db", "commit", str(self.amount), rate)
         told, _ = await asyncio.to_thread(writer.communicate)
         for each in busy:
