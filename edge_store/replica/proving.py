@@ -18,7 +18,6 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -26,6 +25,7 @@ import structlog
 
 from edge_store.errors import ReplicationError
 from edge_store.replica.duty import keep_to_turns
+from edge_store.replica.litestream import make_session_nice
 from edge_store.replica.proof import Asked, Job, Proof
 from edge_store.replica.traffic import Count, uncounted
 
@@ -149,10 +149,5 @@ async def _started(share: Share) -> asyncio.subprocess.Process:
             f"the drill's process does not start: {exc}",
             hint="free memory, or raise the limits of processes and open files",
         ) from exc
-    _make_session_nice(process.pid, share.nice)
+    make_session_nice(process.pid, share.nice)
     return process
-
-
-def _make_session_nice(process_id: int, nice: int) -> None:
-    with suppress(OSError):  # the kernel has no such groups
-        Path(f"/proc/{process_id}/autogroup").write_text(f"{nice}")

@@ -70,6 +70,7 @@ class Replica:
         self._settling = asyncio.Lock()
         self._claiming = asyncio.Lock()
         self._is_held = True  # until it is claimed
+        self.is_unproven = False  # begun anew, or seen to lack commits, and not drilled since
 
     @property
     def status(self) -> ReplicaStatus:
@@ -109,6 +110,12 @@ class Replica:
         self._telling.proven, self._telling.drill_failure = proven, failure
         if proven is not None and failure is None:
             self._litestream.positions.proven(int(proven.txid, 16))
+
+    def lacks_proof(self) -> bool:
+        """Whether a drill should come soon, as what others have proven says nothing any more."""
+        if self._litestream.status.cause is Cause.UNREAD:
+            self.is_unproven = True  # Litestream may take the whole database by itself
+        return self.is_unproven
 
     async def snapshot(self) -> None:
         """See ``Litestream.snapshot``."""
@@ -280,7 +287,7 @@ class Replica:
     async def _begin(self, *, anew: bool) -> None:
         """The path is ours. ``anew``: what Litestream has here is of no use there."""
         if anew:
-            await self._ground.clear(self._litestream)
+            self.is_unproven |= await self._ground.clear(self._litestream)
             self._litestream.remember(None)
         elif (known := await self._telling.remembered()) is not None:
             self._litestream.remember(known)
