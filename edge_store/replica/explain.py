@@ -10,7 +10,7 @@ from typing import Final
 from edge_store.errors import ReplicaNotFound, ReplicationError
 from edge_store.replica.location import Location, Scheme
 
-__all__ = ["code_of", "explained", "status_of"]
+__all__ = ["ABSENT", "code_of", "explained", "is_full", "status_of"]
 
 STATUS = re.compile(r"status code: (\d{3})\b")  # as obstore says it
 BROKEN = re.compile(r"Error performing GET \S*/([^/\s]+) in .*IncompleteBody", re.DOTALL)
@@ -39,7 +39,9 @@ STATUSES: Final = {
     "503": "it is overloaded or not up yet: try again",
     "507": "it is full",
 }
+FULL = re.compile(r"no space left on device|quota exceeded|\bis full\b|StorageFull", re.IGNORECASE)
 NO_FOLDER = "check the address, and that the disk is mounted"
+NO_ROOM = "make room there, or shorten replica.snapshot_retention_s"
 NO_STORE = "is it an object store? check the endpoint, its port, and the store's log"
 
 # S3's code -> (what is wrong, what to do).
@@ -131,6 +133,11 @@ def code_of(text: str) -> str | None:
     return found[1] if found else None
 
 
+def is_full(text: str) -> bool:
+    """Whether that says, in our words or another program's, that there is no room."""
+    return FULL.search(text) is not None
+
+
 def explained(exc: Exception, location: Location) -> ReplicationError:
     """What a failed request means. An error that explains itself is returned as it is."""
     if isinstance(exc, ReplicationError):
@@ -148,6 +155,8 @@ def _explained(exc: Exception, location: Location) -> ReplicationError:
         if re.search(pattern, text):
             return ReplicationError(f"{location}: {what}", hint=hint)
     status, code = status_of(text), code_of(text)
+    if location.scheme is Scheme.FILE and is_full(text):
+        return ReplicationError(f"{location}: its disk is full", hint=NO_ROOM)
     if code is None and (status == "404" or isinstance(exc, FileNotFoundError)):
         code = ABSENT[0]
     if code in CODES and (location.scheme is Scheme.S3 or code not in S3_ALONE):
