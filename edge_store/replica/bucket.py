@@ -39,6 +39,7 @@ CONNECT_TIMEOUT, REQUEST_TIMEOUT = "3s", "10s"
 DOWNLOAD_TIMEOUT = "1h"  # of one request; a read that stalls ends after REQUEST_TIMEOUT
 RETRY_TIMEOUT = timedelta(seconds=10)
 LISTS_AT_A_TIME = 32
+QUOTE = '"'
 REFUSALS = (PermissionDeniedError, UnauthenticatedError, PermissionError)
 ABSENT = (NotFoundError, FileNotFoundError)
 
@@ -172,7 +173,9 @@ class StoreBucket:
 
     def _as_condition(self, listed: str) -> str:
         """An ETag in quotes: Azure lists it without them."""
-        return f'"{listed}"' if isinstance(self._store, AzureStore) else listed
+        if isinstance(self._store, AzureStore):
+            return f'"{listed.strip(QUOTE)}"'
+        return listed
 
     def put(self, key: str, content: bytes, precondition: Precondition) -> bool:
         mode: Any = precondition or "overwrite"

@@ -12,7 +12,9 @@ from edge_store.replica.location import Location, Scheme
 
 __all__ = ["ABSENT", "code_of", "explained", "is_full", "status_of"]
 
-STATUS = re.compile(r"status code: (\d{3})\b")  # as obstore says it
+STATUS = re.compile(
+    r"(?:status code: |\(code: )(\d{3})\b"
+)  # as obstore says it, of many in one too
 BROKEN = re.compile(r"Error performing GET \S*/([^/\s]+) in .*IncompleteBody", re.DOTALL)
 KEY = re.compile(
     r"AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY|AZURE_STORAGE_ACCOUNT_KEY|AZURE_STORAGE_SAS_TOKEN"

@@ -274,6 +274,14 @@ def test_refusal_of_azure_is_explained(
     assert not [each for each in given.values() if each in f"{write.found} {write.advice}"]
 
 
+def test_signature_that_may_not_delete_is_found_out(azure: AzureServer) -> None:
+    delete = checked(azure.url("kept"), {"AZURE_STORAGE_SAS_TOKEN": azure.sas_token("racwl")})[
+        "delete"
+    ]
+    assert delete.state is CheckState.FAILED
+    assert "refuses the keys" in delete.found
+
+
 @pytest.mark.parametrize("content", ["no JSON", json.dumps(SERVICE_ACCOUNT)])
 def test_key_file_that_is_none_of_google_is_explained(tmp_path: Path, content: str) -> None:
     (tmp_path / "account.json").write_text(content)
