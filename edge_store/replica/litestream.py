@@ -20,6 +20,7 @@ import msgspec
 
 from edge_store.config import Pace, ReplicaSection
 from edge_store.errors import ConfigError, LitestreamUnavailable, ReplicationError
+from edge_store.replica.childlog import unsigned
 from edge_store.replica.keys import unknown_keys
 from edge_store.replica.location import Credentials
 from edge_store.result import Record
@@ -330,5 +331,5 @@ async def upload_snapshot(
             await process.wait()
     if process.returncode != 0:
         raise ReplicationError(
-            f"the snapshot was not uploaded: {output[-300:].decode(errors='replace')}"
+            f"the snapshot was not uploaded: {unsigned(output)[-300:].decode(errors='replace')}"
         )
