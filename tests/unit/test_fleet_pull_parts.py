@@ -129,6 +129,33 @@ def test_newest_copies_stay_whatever_the_budget_is(tmp_path: Path) -> None:
     assert newest.exists()
 
 
+def test_copy_that_is_kept_meanwhile_is_an_older_one_as_the_others(tmp_path: Path) -> None:
+    kept(tmp_path, "box-a.db", 100)
+    stays = kept(tmp_path, "box-a.2026-01-01T000000Z.db", 100)
+    later = kept(tmp_path, "box-a.2026-04-01T000000Z.db", 100)
+    asked: list[Path] = []
+
+    def may_go(path: Path) -> bool:
+        asked.append(path)
+        return path != stays
+
+    budget = DiskBudget(tmp_path, 300, may_go)
+    sooner = kept(tmp_path, "box-b.2026-02-01T000000Z.db", 100)
+    budget.settled(lambda: Kept(sooner))
+    budget.release(sooner)
+    assert [each.path for each in budget.make_room(100)] == [sooner]
+    assert [each.path for each in budget.make_room(100)] == [later]
+    assert asked == [stays, sooner, later]
+
+
+def test_older_copy_that_others_have_removed_makes_no_room(tmp_path: Path) -> None:
+    first = kept(tmp_path, "box-a.2026-01-01T000000Z.db", 100)
+    second = kept(tmp_path, "box-a.2026-02-01T000000Z.db", 100)
+    budget = DiskBudget(tmp_path, 200)
+    first.unlink()
+    assert [each.path for each in budget.make_room(50)] == [second]
+
+
 async def test_folder_that_stays_over_its_bound_is_told_of(tmp_path: Path) -> None:
     kept(tmp_path, "box-a.db", 3_000_000)
     kept(tmp_path, "box-a.2026-03-01T000000Z.db", 2_000_000)
