@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from edge_store.errors import AlreadyRunning, ReplicationError, StoreError
+from edge_store.errors import AlreadyRunning, ReplicaNotFound, ReplicationError, StoreError
 from edge_store.fleet.box import BoxPull, BoxReport, Manner
 from edge_store.fleet.budget import DiskBudget, Evicted
 from edge_store.fleet.copies import work_folder
@@ -28,6 +28,7 @@ from edge_store.fleet.forget import all_older_copies
 from edge_store.fleet.waits import Waits
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import shared_buckets
+from edge_store.replica.extent import read_extent
 from edge_store.replica.location import Credentials, Location, read_credentials
 from edge_store.replica.objects import Objects
 from edge_store.result import Record
@@ -87,9 +88,11 @@ async def pull(
         report = plan.waits.still(box) if plan.waits else None
         if report is None:
             began = time.monotonic()
-            those = older.get(box.device_id, ())
-            pulling = BoxPull(box, plan.manner, *stores[box.location], budget, those)
-            report = await _tried(pulling, plan.attempts)
+            report = await _without_replica(box, stores[box.location][0])
+            if report is None:
+                those = older.get(box.device_id, ())
+                pulling = BoxPull(box, plan.manner, *stores[box.location], budget, those)
+                report = await _tried(pulling, plan.attempts)
             seconds = round(time.monotonic() - began, 3)
             report = msgspec.structs.replace(report, seconds=seconds)
             report = plan.waits.note(box, report) if plan.waits else report
@@ -123,6 +126,23 @@ async def pull(
 def _opened(location: Location) -> tuple[Credentials | None, Objects]:
     credentials = read_credentials(location)
     return credentials, Objects(location, credentials, makes_folder=False)
+
+
+async def _without_replica(box: FoundBox, credentials: Credentials | None) -> BoxReport | None:
+    """The failure of a box whose replica was gone when folders were listed, and is."""
+    if not box.is_alone:
+        return None
+    try:
+        await read_extent(box.location, credentials, box.device_id)
+    except ReplicaNotFound as exc:
+        said = (
+            f"its head is in {box.location}, and its replica is gone: was it deleted, or moved? "
+            "What was pulled of it stays here; of a box that is no more, delete the head, too"
+        )
+        return BoxReport(device_id=box.device_id, store=box.store, error=said, code=exc.code)
+    except ReplicationError as exc:
+        return BoxReport(device_id=box.device_id, store=box.store, error=str(exc), code=exc.code)
+    return None
 
 
 async def _tried(pulling: BoxPull, attempts: int) -> BoxReport:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -81,6 +82,25 @@ async def test_store_that_is_away_does_not_keep_the_others(tmp_path: Path) -> No
     both = await found(gone, store(tmp_path, "paris", "box-b"))
     assert names(both) == ["box-b"]
     assert [(each.store, each.code) for each in both.unlisted] == [("gone", "replica_not_found")]
+
+
+async def test_a_box_with_a_head_and_no_replica_fails_until_it_has_one(tmp_path: Path) -> None:
+    replicas = store(tmp_path, "berlin", "box-a", "box-b")
+    for box in ("box-a", "box-b"):
+        shutil.rmtree(tmp_path / "berlin" / box)
+    plan = PullPlan(manner=Manner(into=tmp_path / "into", timeout_s=10.0), attempts=1)
+    both = await found(replicas)
+    assert [box.is_alone for box in both.boxes] == [True, True], "and no error of the store"
+    done = await pull(plan, both.boxes)
+    assert [(each.device_id, each.code) for each in done.reports] == [
+        ("box-a", "replica_not_found"), ("box-b", "replica_not_found"),
+    ]  # fmt: skip
+    assert "its head is in" in (done.reports[0].error or "")
+    ltx = tmp_path / "berlin" / "box-b" / "results.db" / "ltx" / "0" / f"{1:016x}-{1:016x}.ltx"
+    ltx.parent.mkdir(parents=True)
+    ltx.touch()
+    done = await pull(plan, both.boxes)
+    assert "its head is in" not in (done.reports[1].error or ""), "it is looked at again"
 
 
 async def test_store_without_keys_is_the_operators_to_mend(
@@ -267,10 +287,13 @@ async def test_folders_of_a_store_are_listed_once_an_hour(
 
     async def boxes(*heads: str) -> tuple[list[DeviceId], int]:
         found = await headless.boxes_of(place, None, {*map(DeviceId, heads)}, tmp_path / "into")
-        return found, asked
+        assert found.alone == {"box-gone"} & {*heads}
+        return found.devices, asked
 
-    assert await boxes("box-a", "box-gone") == (["box-a", "box-b"], 1)
-    assert await boxes("box-a", "box-gone", "box-new") == (["box-a", "box-b", "box-new"], 1)
+    assert await boxes("box-a", "box-gone") == (["box-a", "box-b", "box-gone"], 1)
+    assert await boxes("box-a", "box-gone", "box-new") == (
+        ["box-a", "box-b", "box-gone", "box-new"], 1,
+    )  # fmt: skip
     other = parse_location("s3://edge/other?endpoint=http://127.0.0.1:9")
     await headless.boxes_of(other, None, {DeviceId("box-a")}, tmp_path / "into")
     assert asked == 2
