@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from edge_store.errors import InvalidRequest
 from edge_store.exports.kinds import Fetched, Job, Skipped
-from edge_store.exports.mark import Mark, sync_folder
+from edge_store.exports.mark import Mark, private, sync_folder
 from edge_store.exports.pages import Page
 from edge_store.sqlite import Connection
 
@@ -85,7 +85,7 @@ def _opened(job: Job, mark: Mark) -> BinaryIO:
     if not mark.offset:
         try:
             # what a kill left before its first mark is ours too: the mark beside it says so
-            file = path.open("wb")
+            file = os.fdopen(private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
         except IsADirectoryError as exc:
             raise InvalidRequest(f"{path} is a folder", hint="name a file in it") from exc
         sync_folder(path.parent)

@@ -14,7 +14,12 @@ from edge_store.errors import InvalidRequest
 from edge_store.result import Record
 from edge_store.selection import Selection
 
-__all__ = ["Mark", "mark_beside", "read_mark", "sync_folder", "write_mark", "written"]
+__all__ = [
+    "FOLDER_MODE", "Mark", "mark_beside", "private", "read_mark", "sync_folder", "write_mark",
+    "written",
+]  # fmt: skip
+
+FOLDER_MODE, FILE_MODE = 0o750, 0o640  # as a box's database, and a backup of it
 
 
 class Mark(Record, frozen=True, kw_only=True):
@@ -69,6 +74,8 @@ def written(path: Path) -> Iterator[Path]:
     """A file to write that becomes ``path`` once it is on the disk."""
     made = path.with_name(f".{path.name}.tmp")
     try:
+        made.unlink(missing_ok=True)
+        os.close(private(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         yield made
         with made.open("rb") as file:
             os.fsync(file.fileno())
@@ -76,6 +83,11 @@ def written(path: Path) -> Iterator[Path]:
     except BaseException:
         made.unlink(missing_ok=True)
         raise
+
+
+def private(path: Path | str, flags: int) -> int:
+    """Opens a file that holds results: one that is made is for its owner and group."""
+    return os.open(path, flags, FILE_MODE)
 
 
 def sync_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from edge_store.errors import ConfigError, InvalidRequest
 from edge_store.exports.flat import columns, flat_rows
 from edge_store.exports.kinds import Export, Fetched, Job
-from edge_store.exports.mark import Mark, sync_folder, written
+from edge_store.exports.mark import FOLDER_MODE, Mark, sync_folder, written
 from edge_store.exports.pages import Page
 from edge_store.rows import whole_body
 from edge_store.sql import sql
@@ -64,7 +64,7 @@ class ParquetExport:
         self._written: set[Path] = set()  # folders
         if self._folder.is_file():
             raise InvalidRequest(f"{self._folder} is a file", hint="name a folder")
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(exist_ok=True, mode=FOLDER_MODE)
         sync_folder(self._folder.parent)
         for part in self._folder.glob("date=*/*part-*.parquet*"):
             numbers = part.name.removesuffix(".parquet").split("-")
@@ -115,7 +115,7 @@ class ParquetExport:
             by_folder[_folder_of(row[self._created])].append(row)
         for name, rows in by_folder.items():
             folder = self._folder / name
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True, mode=FOLDER_MODE)
             self._written.add(folder)
             table = self._pa.table(
                 [self._array(*column) for column in zip(self._names, zip(*rows, strict=True),
