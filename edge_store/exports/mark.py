@@ -3,6 +3,7 @@ the disk. What lies behind a mark is cut when the export goes on, so a kill leav
 doubles.
 """
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,8 @@ from edge_store.result import Record
 from edge_store.selection import Selection
 
 __all__ = [
-    "FOLDER_MODE", "Mark", "mark_beside", "private", "read_mark", "sync_folder", "write_mark",
-    "written",
+    "FOLDER_MODE", "Mark", "be_alone", "mark_beside", "private", "read_mark", "sync_folder",
+    "write_mark", "written",
 ]  # fmt: skip
 
 FOLDER_MODE, FILE_MODE = 0o750, 0o640  # as a box's database, and a backup of it
@@ -88,6 +89,22 @@ def written(path: Path) -> Iterator[Path]:
 def private(path: Path | str, flags: int) -> int:
     """Opens a file that holds results: one that is made is for its owner and group."""
     return os.open(path, flags, FILE_MODE)
+
+
+def be_alone(descriptor: int, path: Path) -> None:
+    """Until it is closed, let no other export write there: two from one mark would make doubles.
+
+    Raises:
+        InvalidRequest: one does.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise InvalidRequest(
+            f"another export writes to {path}", hint="let it end; then --resume adds what is new"
+        ) from exc
+    except OSError:  # a file system that has no locks
+        pass
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,6 +4,7 @@ larger ones, and is removed when the export goes on. It runs on the caller's thr
 part's rows.
 """
 
+import os
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 from edge_store.errors import ConfigError, InvalidRequest
 from edge_store.exports.flat import columns, flat_rows
 from edge_store.exports.kinds import Export, Fetched, Job
-from edge_store.exports.mark import FOLDER_MODE, Mark, sync_folder, written
+from edge_store.exports.mark import FOLDER_MODE, Mark, be_alone, sync_folder, written
 from edge_store.exports.pages import Page
 from edge_store.rows import whole_body
 from edge_store.sql import sql
@@ -65,11 +66,21 @@ class ParquetExport:
         if self._folder.is_file():
             raise InvalidRequest(f"{self._folder} is a file", hint="name a folder")
         self._folder.mkdir(exist_ok=True, mode=FOLDER_MODE)
+        self._lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            be_alone(self._lock, self._folder)
+            self._cut_back(mark, is_anew=job.restart and not mark.rows)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _cut_back(self, mark: Mark, *, is_anew: bool) -> None:
+        """Remove what lies behind the mark, and all there is of an export that begins anew."""
         sync_folder(self._folder.parent)
         for part in self._folder.glob("date=*/*part-*.parquet*"):
             numbers = part.name.removesuffix(".parquet").split("-")
             is_behind = numbers[-1].isdecimal() and int(numbers[-1]) > mark.seq
-            if part.name.startswith(".") or is_behind or (job.restart and not mark.rows):
+            if part.name.startswith(".") or is_behind or is_anew:
                 part.unlink()
 
     def _type(self, name: str) -> Any:
@@ -108,6 +119,7 @@ class ParquetExport:
 
     def close(self) -> None:
         """What is gathered and not synced is not there."""
+        os.close(self._lock)
 
     def _write_part(self) -> None:
         by_folder: dict[str, list[Any]] = defaultdict(list)
