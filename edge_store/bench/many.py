@@ -1,8 +1,9 @@
 """What the commands of a box take where there are very many results, each a process of its own as a
 user starts it; beside the same of a hundredth of them, which tells whether memory stays flat.
 
-Standard output goes to a file that nobody reads, exports and backups are removed at once. CPU is the user's and the system's time of the
-process and of those that it started; memory is the most that was resident in the largest of them.
+Standard output goes to a file that nobody reads; exports and backups are removed at once. CPU is
+the user's and the system's time of the process and of those that it started; memory is the most
+that was resident in the largest of them.
 """
 
 import asyncio

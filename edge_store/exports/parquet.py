@@ -1,7 +1,7 @@
 """Parquet (zstd), in folders by the UTC date of admission: ``date=…/part-FROM-TO.parquet``;
 FROM and TO are the ``seq`` between which a part was made. What a kill left behind the mark has
 larger ones, and is removed when the export goes on. It runs on the caller's thread, and holds one
-part's rows.
+part's columns.
 """
 
 import os
@@ -59,8 +59,9 @@ class ParquetExport:
         self._schema = pyarrow.schema([(name, self._type(name)) for name in self._names])
         self._folder = Path(job.target)
         self.fetch = partial(_with_bodies if job.bodies else flat_rows, job)
-        self._rows: list[Any] = []
-        self._bytes = 0
+        self._batches: list[Any] = []  # Arrow's, one of each page: a tenth of the rows as objects
+        self._places: dict[str, list[int]] = defaultdict(list)  # by folder, in all batches
+        self._rows = self._bytes = 0
         self._from = self._upto = mark.seq
         self._written: set[Path] = set()  # folders
         if self._folder.is_file():
@@ -94,12 +95,17 @@ class ParquetExport:
 
     def write(self, page: Page, _skipped: Counter[str]) -> int:
         """Gather them, or write a part."""
-        self._rows += page.rows
-        self._bytes += sum(
-            len(value) for row in page.rows for value in row if isinstance(value, str | bytes)
-        )
         self._upto = page.upto.seq
-        if len(self._rows) >= ROWS_PER_PART or self._bytes >= PART_BYTES:
+        if not page.rows:
+            return 0
+        for place, row in enumerate(page.rows, self._rows):
+            self._places[_folder_of(row[self._created])].append(place)
+        columns_of = zip(self._names, zip(*page.rows, strict=True), strict=True)
+        arrays = [self._array(*column) for column in columns_of]
+        self._batches.append(self._pa.record_batch(arrays, schema=self._schema))
+        self._rows += len(page.rows)
+        self._bytes += self._batches[-1].nbytes
+        if self._rows >= ROWS_PER_PART or self._bytes >= PART_BYTES:
             self._write_part()
         return len(page.rows)
 
@@ -122,21 +128,16 @@ class ParquetExport:
         os.close(self._lock)
 
     def _write_part(self) -> None:
-        by_folder: dict[str, list[Any]] = defaultdict(list)
-        for row in self._rows:
-            by_folder[_folder_of(row[self._created])].append(row)
-        for name, rows in by_folder.items():
+        gathered = self._pa.Table.from_batches(self._batches, self._schema)
+        for name, places in self._places.items():
             folder = self._folder / name
             folder.mkdir(exist_ok=True, mode=FOLDER_MODE)
             self._written.add(folder)
-            table = self._pa.table(
-                [self._array(*column) for column in zip(self._names, zip(*rows, strict=True),
-                                                         strict=True)],
-                schema=self._schema,
-            )  # fmt: skip
+            table = gathered if len(self._places) == 1 else gathered.take(places)
             with written(folder / PART.format(self._from + 1, self._upto)) as made:
                 self._pa.parquet.write_table(table, made, compression="zstd")
-        self._rows, self._bytes = [], 0
+        self._batches, self._rows, self._bytes = [], 0, 0
+        self._places.clear()
         self._from = self._upto
 
     def _array(self, name: str, values: tuple[Any, ...]) -> Any:
