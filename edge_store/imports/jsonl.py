@@ -103,7 +103,7 @@ def lines_of(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Those that are not empty, with their numbers.
 
     Raises:
-        ImportFailed: one is longer than any result.
+        ImportFailed: one is longer than any result, or all are in an array.
     """
     number = 0
     while line := file.readline(LINE_BYTES_MAX):
@@ -115,6 +115,11 @@ def lines_of(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
             )
         if number == 1:
             line = line.removeprefix(BYTE_ORDER_MARK)
+            if line.lstrip().startswith(b"["):
+                raise ImportFailed(
+                    "it is one JSON array, and not a row a line",
+                    hint="`jq -c '.[]' FILE | edge-store import … -` makes lines of it",
+                )
         if line.strip():
             yield number, line
 

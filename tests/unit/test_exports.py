@@ -83,6 +83,13 @@ def test_an_export_does_not_overwrite_unless_it_is_forced(
     assert len(lines(target)) == 250
 
 
+def test_a_state_is_no_target(box: tuple[Path, Connection, Boot], tmp_path: Path) -> None:
+    target = str(tmp_path / "x")
+    done = CliRunner().invoke(cli, ["export", target, "--state", target, "--db", str(box[0])])
+    assert (done.exit_code, "--state names the target itself" in done.output) == (2, True)
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_two_exports_do_not_write_to_one_place(
     box: tuple[Path, Connection, Boot], tmp_path: Path, kind: str

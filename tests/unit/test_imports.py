@@ -404,6 +404,17 @@ def test_a_byte_order_mark_belongs_to_no_row(tmp_path: Path, suffix: str) -> Non
     source.close()
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_of_rows_is_told_as_one(tmp_path: Path, indent: int | None) -> None:
+    path = tmp_path / "spend.json"
+    path.write_text(json.dumps([SPENT, FAILED], indent=indent))
+    source = litellm.open_source(str(path), None)
+    with pytest.raises(ImportFailed, match="one JSON array") as caught:
+        list(source.rows)
+    assert "jq -c" in caught.value.hint
+    source.close()
+
+
 def test_a_file_without_lines_is_not_read_into_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
