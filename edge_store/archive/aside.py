@@ -1,40 +1,62 @@
-"""Has a job of the archive done in a process of its own, which has a small share of the processor,
-about a tenth beside others that are busy, and dies with us.
+"""Has jobs of the archive done in a process of its own, one after the other. It dies with the
+thread that has started it.
 
-Not only what nothing else wants: on a box that is busy for days that is none, and its disk fills.
+At first it has only the processor time that nothing else wants, and runs a part of the time only
+while results come (``duty.py``). On a box that is busy for days that may be none, and its disk
+fills: after a job for which it was too little it gets a share of about a tenth.
 """
 
 import os
-import shutil
+import select
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from edge_store.archive.child import Answer
 from edge_store.archive.work import Job, Written
+from edge_store.duty import (
+    LEFT_OVER,
+    PERIOD_S,
+    SMALL,
+    Share,
+    halted,
+    is_stopped,
+    make_session_nice,
+    share_after,
+)
 from edge_store.errors import ArchiveFailed
 
 __all__ = ["Aside"]
 
+log = structlog.get_logger(__name__)
+
 TIMEOUT_S = 3600.0  # 30 MB over 100 kbit/s
-LOOK_S = 0.5
-NICE = 10
-BEFORE = (
-    ("setpriv", "--pdeathsig", "KILL", "--"),
-    ("ionice", "-c", "3"),
-    ("nice", "-n", f"{NICE}"),
-)
+TURNS_S = 8.0  # a job that takes longer runs all the time
+STARVED_S = 5.0  # so long a job may wait for the processor most of the time
+PIPE_BYTES = 65536
 
 
 class Aside:
-    """Does jobs until ``stop`` is set."""
+    """Does jobs until it is closed. ``is_busy``: whether it is to take turns; a job ends when
+    ``stop`` is set. Whoever is waited for by somebody begins with a small share.
+    """
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        stop: threading.Event,
+        is_busy: Callable[[], bool] = lambda: False,
+        share: Share = LEFT_OVER,
+    ) -> None:
         self._stop = stop
+        self._is_busy = is_busy
+        self._share = share
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self, job: Job) -> Written:
         """Blocks until it is done.
@@ -42,45 +64,84 @@ class Aside:
         Raises:
             ArchiveFailed: it was not: what it met, or it was stopped.
         """
-        words = [word for words in BEFORE if shutil.which(words[0]) for word in words]
-        command = [*words, sys.executable, "-m", "edge_store.archive.child"]
+        process = self._process = self._process or self._started()
+        is_answered = False
+        try:
+            said = self._ask(process, msgspec.json.encode(job) + b"\n")
+            if said is not None:
+                answer = msgspec.json.decode(said, type=Answer)
+                is_answered = True
+        except (msgspec.DecodeError, BrokenPipeError):
+            self.close()
+            raise ArchiveFailed(
+                f"the archive's process ended with {process.returncode} and wrote nothing",
+                hint="was it killed for memory? see the kernel's log",
+            ) from None
+        finally:
+            if not is_answered:
+                self.close()
+        if said is None:
+            log.warning("archive_starved", seconds=STARVED_S)
+            self._share = SMALL
+            return self(job)
+        if answer.written is None:
+            raise ArchiveFailed(answer.error, hint=answer.hint)
+        return answer.written
+
+    def close(self) -> None:
+        """Kill it. The next job has another."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def _started(self) -> "subprocess.Popen[bytes]":
         try:
             process = subprocess.Popen(
-                command,
+                [*self._share.before_it, sys.executable, "-m", "edge_store.archive.child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                bufsize=0,
                 env=dict(os.environ),  # the keys of the store may be there
                 start_new_session=True,
             )
         except OSError as exc:
             raise ArchiveFailed(f"the archive's process does not start: {exc}") from exc
-        with suppress(OSError):  # sched(7): where sessions share alike, nice counts within one only
-            Path(f"/proc/{process.pid}/autogroup").write_text(f"{NICE}")
-        said = self._communicate(process, msgspec.json.encode(job))
-        try:
-            answer = msgspec.json.decode(said, type=Answer)
-        except msgspec.DecodeError:
-            raise ArchiveFailed(
-                f"the archive's process ended with {process.returncode} and wrote nothing",
-                hint="was it killed for memory? see the kernel's log",
-            ) from None
-        if answer.written is None:
-            raise ArchiveFailed(answer.error, hint=answer.hint)
-        return answer.written
+        make_session_nice(process.pid, self._share.nice)
+        return process
 
-    def _communicate(self, process: "subprocess.Popen[bytes]", job: bytes) -> bytes:
-        waited_s = 0.0
-        given: bytes | None = job
-        try:
-            while not self._stop.is_set() and waited_s < TIMEOUT_S:
-                try:
-                    return process.communicate(given, timeout=LOOK_S)[0]
-                except subprocess.TimeoutExpired:  # to be asked again: nothing is lost
-                    waited_s, given = waited_s + LOOK_S, None
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        why = "was stopped" if self._stop.is_set() else f"took longer than {TIMEOUT_S:g} s"
-        raise ArchiveFailed(f"the archive's process {why}", hint="the next pass goes on")
+    def _ask(self, process: "subprocess.Popen[bytes]", job: bytes) -> bytes | None:
+        """The line that it answers, not whole where it has ended; None: it starves."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(job)
+        began, delayed_s = time.monotonic(), _delayed_s(process.pid)
+        said = b""
+        while not said.endswith(b"\n"):
+            took_s = time.monotonic() - began
+            if self._stop.is_set() or took_s > TIMEOUT_S:
+                why = "was stopped" if self._stop.is_set() else f"took longer than {TIMEOUT_S:g} s"
+                raise ArchiveFailed(f"the archive's process {why}", hint="the next pass goes on")
+            is_tried = took_s > STARVED_S and self._share is LEFT_OVER
+            if is_tried and _delayed_s(process.pid) - delayed_s > took_s / 2:
+                return None
+            share = share_after(took_s, TURNS_S) if self._is_busy() else 1.0
+            if select.select([process.stdout], [], [], share * PERIOD_S)[0]:
+                part = process.stdout.read(PIPE_BYTES)
+                if not part:
+                    break
+                said += part
+            elif share < 1 and not is_stopped(process.pid):
+                with halted(process.pid):
+                    self._stop.wait((1 - share) * PERIOD_S)
+        return said
+
+
+def _delayed_s(process_id: int) -> float:
+    """How long it has waited for a processor so far; 0 where the kernel does not tell."""
+    try:
+        text = Path(f"/proc/{process_id}/schedstat").read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    return int(text.split()[1]) / 1e9

@@ -1,5 +1,5 @@
-"""``python -m edge_store.archive.child``: does one job of ``work.py``. It is given as JSON on the
-standard input, and answered on the standard output. Whoever started it kills it to stop it.
+"""``python -m edge_store.archive.child``: does jobs of ``work.py``, each a line of JSON on the
+standard input, answered by one on the standard output. Whoever started it kills it to stop it.
 """
 
 import sys
@@ -23,19 +23,24 @@ class Answer(Record, frozen=True, kw_only=True):
 
 
 def main() -> None:
-    """Read the job, do it, answer."""
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    """Until the input ends. A job costs little beside the start."""
+    for line in sys.stdin.buffer:
+        answer = _answer(msgspec.json.decode(line, type=Job))
+        sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def _answer(job: Job) -> Answer:
     try:
-        answer = Answer(written=carry_out(job))
+        return Answer(written=carry_out(job))
     except EdgeStoreError as exc:
-        answer = Answer(error=str(exc), hint=exc.hint)
+        return Answer(error=str(exc), hint=exc.hint)
     except Exception as exc:  # noqa: BLE001  (whose words may be a result's)
         where = traceback.extract_tb(exc.__traceback__)[-1]
-        answer = Answer(
+        return Answer(
             error=f"the archive's process met {type(exc).__name__} in {where.name}",
             hint="this is a defect: nothing was deleted",
         )
-    sys.stdout.buffer.write(msgspec.json.encode(answer))
 
 
 if __name__ == "__main__":

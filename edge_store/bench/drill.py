@@ -25,9 +25,9 @@ from edge_store.bench.figures import Figure, at_least, at_most, cpu_seconds, low
 from edge_store.bench.order import Mode
 from edge_store.bench.served import daemon_of
 from edge_store.bench.writer import prepare, sample_result
+from edge_store.duty import PERIOD_S, is_stopped
 from edge_store.errors import EdgeStoreError
 from edge_store.recorder.batch import read_head, write_batch
-from edge_store.replica.duty import PERIOD_S, is_stopped
 from edge_store.replica.proof import Kind
 from edge_store.result import Boot, Record, Result
 from edge_store.socketpath import reachable_socket

@@ -1,11 +1,13 @@
 """Retention with an archive against callers of the same daemon: what they notice, what it does.
 
-``edge-store retention apply`` runs beside callers of a steady rate; windows in which it goes on and
-windows in which its processes are stopped take turns. Of COMMITs the daemon's own histogram tells,
-as the difference over a window. Then it runs alone. Last, what ``auto_vacuum`` would cost a row.
+``edge-store retention apply`` runs beside callers of a steady rate; of three windows its processes
+go on in one, and are stopped in two, in turns. What is told is the median of the ratios; and of the
+ratios of the two without it, which says what noise alone is. Of COMMITs the daemon's own histogram
+tells, as the difference over a window. Then it runs alone. Last, what ``auto_vacuum`` would cost.
 """
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -14,21 +16,25 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_store.bench.clients import Clients, Load, Slice, running_clients
-from edge_store.bench.figures import Figure, at_most, cpu_seconds, median
+from edge_store.bench.figures import Figure, at_most, cpu_seconds, lower_bound, median
 from edge_store.bench.order import Mode
 from edge_store.bench.served import daemon_of
+from edge_store.bench.vacuum import measure_vacuum
 from edge_store.bench.writer import prepare, sample_result
 from edge_store.clock import now_ms
 from edge_store.recorder.batch import ChainHead, read_head, write_batch
 from edge_store.result import Boot, Record
+from edge_store.search.file import index_path, open_index
+from edge_store.search.index import step
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader, open_writer
-from edge_store.wal import checkpoint, wal_bytes
+from edge_store.wal import checkpoint
 
 __all__ = ["RetentionPlan", "bench_retention"]
 
@@ -37,12 +43,11 @@ PER_DAY = 20_000
 ROWS_PER_COMMIT = 512
 COMMITS_PER_CHECKPOINT = 8
 CALLERS = 8
-WINDOW_S = 3.0
+WINDOW_S = 10.0  # some files are written and deleted in it
 ALONE_S = 20.0
 POLL_S = 0.1
 COMMIT_RATIO_MAX, SERVING_RATIO_MAX = 1.5, 1.1
 COMMIT_SECONDS = "edge_store_commit_seconds_bucket"
-VACUUM_ROWS = 640
 MIB = 1024 * 1024
 
 
@@ -72,6 +77,7 @@ async def bench_retention(
     """
     database = folder / "store" / "results.db"
     await asyncio.to_thread(_fill, database, plan.rows, say)
+    await asyncio.to_thread(_index, database)
     settings = {"log.level": "warning", "store.path": str(database), "replica.enabled": False}
     async with daemon_of(settings, folder / "daemon") as daemon, running_clients() as clients:
         beside = await Applying.begin(database, folder / "archive")
@@ -82,7 +88,7 @@ async def bench_retention(
             figures += await _alone(measured, beside, say)
         finally:
             await beside.end()
-    return figures + await asyncio.to_thread(_vacuum, folder, plan.pairs)
+    return figures + await asyncio.to_thread(measure_vacuum, folder, plan.pairs)
 
 
 class Applying:
@@ -216,52 +222,72 @@ async def _begun(measured: Measured, beside: Applying) -> None:
         await asyncio.sleep(POLL_S)
 
 
+class Round(NamedTuple):
+    """Three windows, measured in turns."""
+
+    beside: Window
+    without: Window
+    again: Window
+
+    def ratios(self, of: Callable[[Window], float]) -> tuple[float, float]:
+        """With retention ÷ without, and without ÷ without."""
+        without = math.sqrt(of(self.without) * of(self.again))
+        return of(self.beside) / without, of(self.without) / of(self.again)
+
+
 async def _pairs(
     measured: Measured, beside: Applying, plan: RetentionPlan, say: Callable[[str], None]
 ) -> list[Figure]:
-    found: list[tuple[Window, Window]] = []
+    found: list[Round] = []
     for number in range(plan.pairs + 1):
-        windows: dict[bool, Window] = {}
-        for is_stopped in (True, False) if number % 2 else (False, True):
-            if is_stopped:
+        windows: dict[int, Window] = {}
+        for turn in range(3):
+            place = (number + turn) % 3
+            if place:
                 with beside.stopped():
-                    windows[True] = await measured.window()
+                    windows[place] = await measured.window()
             else:
-                windows[False] = await measured.window()
+                windows[place] = await measured.window()
                 beside.look()
-        one, none = windows[False], windows[True]
+        one = Round(*(windows[place] for place in range(3)))
         say(
-            f"pair {number}: p50 {one.slice.p50_ms:.2f} and {none.slice.p50_ms:.2f} ms, p99 "
-            f"{one.slice.p99_ms:.1f} and {none.slice.p99_ms:.1f} ms, COMMIT p99 "
-            f"{one.commit_p99_ms:.1f} and {none.commit_p99_ms:.1f} ms, {one.deleted} deleted; "
-            f"load average {os.getloadavg()[0]:.1f}"
+            f"{number}: p50 {_row(one, 'p50_ms')}, p99 {_row(one, 'p99_ms')} ms, COMMIT p99 "
+            f"{', '.join(f'{each.commit_p99_ms:.1f}' for each in one)} ms, {one.beside.deleted} "
+            f"deleted; load average {os.getloadavg()[0]:.1f}"
         )
-        if number and one.deleted:  # the first pair warms up
-            found.append((one, none))
+        if number and one.beside.deleted:  # the first warms up
+            found.append(one)
     assert found, "retention has deleted nothing meanwhile"
-    ratio = "with retention ÷ without"
-    return [
-        Figure(
-            name=f"callers' p50, {ratio}",
-            value=median([one.slice.p50_ms / none.slice.p50_ms for one, none in found]),
-            unit="ratio",
-        ),
-        at_most(
-            f"callers' p99, {ratio}",
-            median([one.slice.p99_ms / none.slice.p99_ms for one, none in found]),
-            SERVING_RATIO_MAX,
-        ),
-        at_most(
-            f"p99 of COMMITs, {ratio}",
-            median([one.commit_p99_ms / none.commit_p99_ms for one, none in found]),
-            COMMIT_RATIO_MAX,
-        ),
-        Figure(
-            name="results archived and deleted beside callers",
-            value=median([one.deleted / WINDOW_S for one, _ in found]),
-            unit="1/s",
-        ),
-    ]
+    return _compared(found)
+
+
+def _row(one: Round, name: str) -> str:
+    return ", ".join(f"{getattr(each.slice, name):.2f}" for each in one)
+
+
+def _compared(found: list[Round]) -> list[Figure]:
+    figures = []
+    for name, of, bound in (
+        ("callers' p50", lambda window: window.slice.p50_ms, None),
+        ("callers' p99", lambda window: window.slice.p99_ms, SERVING_RATIO_MAX),
+        ("p99 of COMMITs", lambda window: window.commit_p99_ms, COMMIT_RATIO_MAX),
+    ):
+        ratios, noise = zip(*(one.ratios(of) for one in found), strict=True)
+        words, value = f"{name}, with retention ÷ without", median(ratios)
+        figures.append(
+            at_most(words, value, bound) if bound else Figure(name=words, value=value, unit="ratio")
+        )
+        high = -lower_bound([-value for value in noise])
+        figures.append(
+            Figure(
+                name=f"{name}, without ÷ without: 90 % of such medians within ±",
+                value=(high - lower_bound(noise)) / 2,
+                unit="ratio",
+            )
+        )
+    pace = median([one.beside.deleted / WINDOW_S for one in found])
+    name = "results archived and deleted beside callers"
+    return [*figures, Figure(name=name, value=pace, unit="1/s")]
 
 
 async def _alone(measured: Measured, beside: Applying, say: Callable[[str], None]) -> list[Figure]:
@@ -304,6 +330,17 @@ def _fill(database: Path, rows: int, say: Callable[[str], None]) -> None:
     say(f"{done} results of over a year ago in {database.stat().st_size / 1e6:.0f} MB")
 
 
+def _index(database: Path) -> None:
+    """Else the daemon would be at it in every window: on a box it has been done long ago."""
+    with (
+        closing(open_reader(database)) as reader,
+        closing(open_index(index_path(database), reader)) as index,
+    ):
+        (newest,) = reader.execute(sql("select_newest_seq")).fetchone()
+        while step(index, reader, newest).is_more:
+            pass
+
+
 def _grow(connection: Connection, boot: Boot, head: ChainHead, done: int) -> ChainHead:
     at = now_ms() - AGE_MS + done // PER_DAY * 86_400_000
     results = [
@@ -311,61 +348,3 @@ def _grow(connection: Connection, boot: Boot, head: ChainHead, done: int) -> Cha
         for n in range(1, ROWS_PER_COMMIT + 1)
     ]
     return write_batch(connection, boot, head, done + ROWS_PER_COMMIT, results).head
-
-
-def _vacuum(folder: Path, pairs: int) -> list[Figure]:
-    """CPU and WAL of a row in a file that has ``auto_vacuum``, against one that has not."""
-    figures = []
-    for size in (1, 16, 64):
-        with (
-            closing(Slices(folder / f"plain{size}.db", 0)) as plain,
-            closing(Slices(folder / f"vacuum{size}.db", 2)) as vacuumed,
-        ):
-            found = []
-            for number in range(pairs):
-                order = (plain, vacuumed) if number % 2 else (vacuumed, plain)
-                took = {each: each.write(size) for each in order}
-                ratios = zip(took[vacuumed], took[plain], strict=True)
-                found.append([new / old for new, old in ratios])
-        for place, name in enumerate(("CPU", "WAL")):
-            figures.append(
-                Figure(
-                    name=f"{name} of a row with auto_vacuum ÷ without, {size} to a COMMIT",
-                    value=median([each[place] for each in found]),
-                    unit="ratio",
-                )
-            )
-    return figures
-
-
-class Slices:
-    """A file of its own that grows."""
-
-    def __init__(self, path: Path, auto_vacuum: int) -> None:
-        self._path = path
-        self.connection = open_writer(path)
-        if auto_vacuum:  # before the first table; a WAL file is written anew for it
-            self.connection.execute("PRAGMA journal_mode = DELETE")
-            self.connection.execute(f"PRAGMA auto_vacuum = {auto_vacuum}")
-            self.connection.execute(sql("vacuum"))
-            self.connection.execute("PRAGMA journal_mode = WAL")
-        assert self.connection.execute("PRAGMA auto_vacuum").fetchone() == (auto_vacuum,)
-        self._boot = prepare(self.connection)
-        self._head, self._done = read_head(self.connection), 0
-
-    def write(self, size: int) -> tuple[float, float]:
-        """CPU seconds and WAL bytes of some rows, so many to a COMMIT."""
-        rows = VACUUM_ROWS if size > 1 else VACUUM_ROWS // 4
-        results = [sample_result(self._boot, self._done + n) for n in range(1, rows + 1)]
-        checkpoint(self.connection)
-        began = time.process_time()
-        for first in range(0, rows, size):
-            batch = results[first : first + size]
-            self._done += len(batch)
-            written = write_batch(self.connection, self._boot, self._head, self._done, batch)
-            self._head = written.head
-        return time.process_time() - began, float(wal_bytes(self._path))
-
-    def close(self) -> None:
-        """Close the file."""
-        self.connection.close()

@@ -173,10 +173,15 @@ def _has_archive(settings: "Config") -> bool:
 
 def _rewritten(settings: "Config", make: Any) -> str:
     """Have the files written anew without what was forgotten; what is to be said of it."""
+    import threading
+
+    from edge_store.archive.aside import Aside
+    from edge_store.duty import SMALL
     from edge_store.errors import EdgeStoreError
     from edge_store.retention.passes import Pass
 
-    work = Pass(Path(settings.store.path), settings.retention, make)
+    aside = Aside(threading.Event(), share=SMALL)  # somebody waits
+    work = Pass(Path(settings.store.path), settings.retention, make, aside=aside)
     try:
         count = work.forget()
     except EdgeStoreError as exc:

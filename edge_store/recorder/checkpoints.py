@@ -1,12 +1,14 @@
 """The WAL of a box without a replica: kept small while no COMMIT waits for the whole of it."""
 
 import asyncio
+import math
+import time
 from pathlib import Path
 
 import structlog
 
 from edge_store.errors import StoreError
-from edge_store.recorder.deletions import last_tombstones
+from edge_store.recorder.deletions import is_forgotten_since, last_tombstones
 from edge_store.sqlite import DatabaseThread, is_vulnerable
 from edge_store.wal import checkpoint_soon, move_wal, wal_bytes
 
@@ -15,26 +17,32 @@ __all__ = ["checkpoint_when_large"]
 log = structlog.get_logger(__name__)
 
 WAL_CHECK_S = 10.0
+EXPIRED_S = 60.0  # what retention deletes all the time is not worth an empty WAL each time
 
 
 async def checkpoint_when_large(path: Path, database: DatabaseThread, bound: int) -> None:
-    """Empty the WAL whenever it is over ``bound`` bytes, and when something was deleted, which it
-    still holds; until cancelled.
+    """Empty the WAL whenever it is over ``bound`` bytes, and when something was forgotten, which it
+    still holds, or has been deleted for some time; until cancelled.
 
     Most of it is moved beside the writer, who goes on; only what he wrote meanwhile is moved in a
     turn of his own. A full disk is logged, and the next round tries again.
     """
-    emptied_of = (0, 0)
+    emptied_of, looked_upto, is_forgotten = (0, 0), 0, False
+    emptied_at = -math.inf
     while True:
         await asyncio.sleep(WAL_CHECK_S)
         try:
             deleted = await database.run(last_tombstones)
-            if wal_bytes(path) <= bound and deleted == emptied_of:
+            is_forgotten |= await database.run(is_forgotten_since, looked_upto)
+            is_forgotten |= deleted[1] != emptied_of[1]
+            looked_upto = deleted[0]
+            is_due = time.monotonic() - emptied_at >= EXPIRED_S and deleted != emptied_of
+            if wal_bytes(path) <= bound and not (is_forgotten or is_due):
                 continue
             if not is_vulnerable():  # two that move it at once are what its bug needs
                 await asyncio.to_thread(move_wal, path)
             if await database.run(checkpoint_soon):
-                emptied_of = deleted
+                emptied_of, emptied_at, is_forgotten = deleted, time.monotonic(), False
             else:
                 log.warning("checkpoint_blocked", wal_bytes=wal_bytes(path))
         except StoreError as exc:

@@ -16,7 +16,9 @@ from edge_store.rows import content_digest, whole_body
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 
-__all__ = ["Reason", "What", "delete_here", "delete_results", "last_tombstones"]
+__all__ = [
+    "Reason", "What", "delete_here", "delete_results", "is_forgotten_since", "last_tombstones",
+]  # fmt: skip
 
 
 class Reason(StrEnum):
@@ -96,3 +98,10 @@ def last_tombstones(connection: Connection) -> tuple[int, int]:
     with translated("the tombstones cannot be read"):
         results, others = connection.execute(sql("select_last_tombstones")).fetchone()
     return results, others
+
+
+def is_forgotten_since(connection: Connection, deletion_id: int) -> bool:
+    """Whether one of the tombstones after this one is of something forgotten."""
+    with translated("the tombstones cannot be read"):
+        (found,) = connection.execute(sql("is_forgotten_since"), {"after": deletion_id}).fetchone()
+    return bool(found)

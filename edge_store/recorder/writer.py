@@ -87,7 +87,7 @@ class Writer:
         self._pacing: deque[tuple[Waiting, Receipt, float]] = deque()
         self._expiry: asyncio.TimerHandle
         self._wake = asyncio.Event()
-        self._changes = Transactions(self._wake.set)
+        self._changes = Transactions(self._wake.set, lambda: slots.in_flight > 0)
         self._closing = False
         self._ended = False
         self._marked_upto, self._marked_at, self._beat_at = 0, 0.0, 0.0
@@ -137,7 +137,7 @@ class Writer:
         return await self.enqueue(result, slot)
 
     async def change(self, function: Callable[..., T], *args: Any) -> T:
-        """``function(connection, *args)`` in a transaction of its own: ``Transactions.ask``."""
+        """``function(connection, *args)`` in a transaction: see ``Transactions.ask``."""
         return await self._changes.ask(function, *args)
 
     def _settle(self, waiting: Waiting, outcome: Receipt | EdgeStoreError) -> None:
@@ -338,16 +338,20 @@ class Writer:
         results = [waiting.result for waiting in batch]
         if self._disk.level >= DiskLevel.NO_BODIES:
             results = [without_content(result) for result in results]
+        rider = self._changes.board() if batch else None
+        ride = rider and rider.carry_out
         try:
             written = await self._connection.run(
-                write_batch, self._boot, self._head, attempt.admitted_upto, results, losses
+                write_batch, self._boot, self._head, attempt.admitted_upto, results, losses, ride
             )
             self._connection.require_in_place()
         except StoreError as exc:
+            self._changes.has_ridden(rider, exc)
             if isinstance(exc, Suspect):
                 self._doubt = exc, attempt
             self._failed(exc, len(batch))
             raise
+        self._changes.has_ridden(rider, written.ridden)
         self._committed(attempt, written)
         return written.outcomes
 

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from edge_store.config import Pace, ReplicaSection
+from edge_store.duty import make_session_nice
 from edge_store.errors import ConfigError, LitestreamUnavailable, ReplicationError
 from edge_store.replica.childlog import unsigned
 from edge_store.replica.keys import unknown_keys
@@ -35,7 +36,6 @@ __all__ = [
     "find_litestream",
     "has_unsafe_path",
     "is_asked",
-    "make_session_nice",
     "render_config",
     "require_safe_path",
     "require_version",
@@ -292,14 +292,6 @@ async def spawn(
     if in_own_session:
         make_session_nice(process.pid, NICE)
     return process
-
-
-def make_session_nice(process_id: int, nice: int) -> None:
-    """Where the kernel groups by session (sched(7), autogroup), sessions share the processor alike
-    and how nice a process is counts within its own only: then its whole session is made so.
-    """
-    with suppress(OSError):  # the kernel has no such groups
-        Path(f"/proc/{process_id}/autogroup").write_text(f"{nice}")
 
 
 async def upload_snapshot(

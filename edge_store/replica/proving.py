@@ -1,19 +1,13 @@
 """Starts the process of a drill and hears what it says. It dies with this thread, and when it takes
 too long; its litestream dies with it.
 
-At first it has only the processor time that nothing else wants (SCHED_IDLE). That may be none: then
-after a while it begins again with a share of about a tenth (nice 10). It cannot be given that share
-under way: who has gone idle needs a privilege to come back (sched_setscheduler(2), RLIMIT_NICE).
-
-Where the kernel groups by session (sched(7), autogroup), both count only within the session, and
-sessions share alike: seen to halve what callers got. Then its whole session is made nice.
-
-While it is idle and requests are in flight it runs a part of the time only (``duty.py``).
+At first it has only the processor time that nothing else wants, and runs a part of the time only
+while requests are in flight (``duty.py``). That may be none: then after a while it begins again,
+with a share of about a tenth.
 """
 
 import asyncio
 import os
-import shutil
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable
@@ -23,9 +17,8 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
+from edge_store.duty import LEFT_OVER, SMALL, Share, keep_to_turns, make_session_nice
 from edge_store.errors import ReplicationError
-from edge_store.replica.duty import keep_to_turns
-from edge_store.replica.litestream import make_session_nice
 from edge_store.replica.proof import Asked, Job, Proof
 from edge_store.replica.traffic import Count, uncounted
 
@@ -34,26 +27,6 @@ __all__ = ["prove_aside"]
 log = structlog.get_logger(__name__)
 
 TIMEOUT_S = 6 * 3600.0  # 1 GB over 500 kbit/s
-DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
-IDLE_IO = ("ionice", "-c", "3")
-
-
-class Share(NamedTuple):
-    """Of the processor, beside others that are busy."""
-
-    nice: int
-    is_idle: bool
-
-    @property
-    def before_it(self) -> list[str]:
-        """The commands that start a process with it; those that this machine has."""
-        policy = ("chrt", "--idle", "0") if self.is_idle else ()
-        commands = (DIES_WITH_US, IDLE_IO, ("nice", "-n", f"{self.nice}"), policy)
-        return [word for words in commands if words and shutil.which(words[0]) for word in words]
-
-
-LEFT_OVER = Share(19, is_idle=True)
-SMALL = Share(10, is_idle=False)
 
 
 class Line(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
-"""The deletion of what was chosen: changes, each a short transaction on the writer's thread.
+"""The deletion of what was chosen: a change in pieces, which ride with results while they come.
 
-A change looks again: what was pinned, held or forgotten meanwhile is passed over. So is what was
+A piece looks again: what was pinned, held or forgotten meanwhile is passed over. So is what was
 annotated or repaired since its file was begun, which is not in there: the next pass takes it.
 """
 
@@ -12,12 +12,17 @@ from msgspec import Meta
 
 from edge_store.clock import now_ms
 from edge_store.recorder.deletions import Reason, What, delete_here, last_tombstones
+from edge_store.recorder.transactions import InPieces
 from edge_store.result import Record
 from edge_store.retention.choice import PAGE_ROWS, kept
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 
 __all__ = ["DeleteOld", "Deleted", "delete_old"]
+
+ROW_S = 0.0001  # at first
+ROWS_MIN = 8  # of a piece: half of its time does not depend on them
+FOLLOW = 2  # times as many as came
 
 
 class DeleteOld(Record, frozen=True, kw_only=True):
@@ -32,17 +37,54 @@ class DeleteOld(Record, frozen=True, kw_only=True):
 
 
 class Deleted(Record, frozen=True, kw_only=True):
-    """How many went, how many stay, how long it took before its COMMIT, and the newest result."""
+    """How many went, how many stay, and how far it is: ``left`` of those asked for, ``row_s`` that
+    each takes before its COMMIT, the ``newest`` result by then.
+    """
 
-    count: int
-    kept: int
-    took_s: float
-    newest: int
+    count: int = 0
+    kept: int = 0
+    left: int
+    row_s: float = ROW_S
+    newest: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether none is left."""
+        return not self.left
 
 
-def delete_old(connection: Connection, params: DeleteOld) -> Deleted:
-    """Delete those that are here and that nothing keeps."""
+def _delete_some(
+    connection: Connection, params: DeleteOld, before: Deleted | None, seconds: float
+) -> Deleted:
+    """Delete those that are here and that nothing keeps, as many as fit; at least more than have
+    come since ``before``, or a busy box would grow all the same.
+    """
+    (newest,) = connection.execute(sql("select_newest_seq")).fetchone()
+    so_far = before or Deleted(left=len(params.seqs), newest=newest)
+    came = newest - so_far.newest
+    rows = min(
+        so_far.left, max(ROWS_MIN, round(min(seconds / so_far.row_s, so_far.left)), FOLLOW * came)
+    )
     started = time.monotonic()
+    place = len(params.seqs) - so_far.left
+    count, stay = _delete(
+        connection, msgspec.structs.replace(params, seqs=params.seqs[place : place + rows])
+    )
+    took_s = (time.monotonic() - started) / rows
+    return Deleted(
+        count=so_far.count + count,
+        kept=so_far.kept + stay,
+        left=so_far.left - rows,
+        row_s=min(max(took_s, so_far.row_s / 2), so_far.row_s * 2),
+        newest=newest,
+    )
+
+
+delete_old = InPieces(_delete_some)
+
+
+def _delete(connection: Connection, params: DeleteOld) -> tuple[int, int]:
+    """How many went, and how many stay."""
     stay = kept(connection, list(params.seqs)).all | _said_since(connection, params)
     seqs = [seq for seq in params.seqs if seq not in stay]
     after, _ = last_tombstones(connection)
@@ -55,9 +97,7 @@ def delete_old(connection: Connection, params: DeleteOld) -> Deleted:
             "after": after,
         }
         connection.execute(sql("note_archived"), chosen)
-    (newest,) = connection.execute(sql("select_newest_seq")).fetchone()
-    took_s = time.monotonic() - started
-    return Deleted(count=count, kept=len(stay), took_s=took_s, newest=newest)
+    return count, len(stay)
 
 
 def _said_since(connection: Connection, params: DeleteOld) -> set[int]:

@@ -1,6 +1,5 @@
 """One pass: settle what a cut one left, carry out what was forgotten, then rule by rule put away
-and delete. It blocks, on a thread of its own; what it changes it asks for, one short transaction
-at a time, and rests after each.
+and delete. It blocks, on a thread of its own; what it changes it asks for.
 
 A cut anywhere loses nothing: a file is begun in the database before it is written, and counts only
 once it was read back; its results are deleted after that, and what is left of them by the next
@@ -8,9 +7,11 @@ pass.
 """
 
 import fcntl
+import math
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -39,6 +40,7 @@ from edge_store.recorder.deletions import What
 from edge_store.result import Record
 from edge_store.retention.choice import (
     DAY_MS,
+    PAGE_ROWS,
     Limits,
     Row,
     Step,
@@ -50,7 +52,7 @@ from edge_store.retention.choice import (
 from edge_store.retention.deleting import DeleteOld
 from edge_store.retention.standstill import Standstill
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, open_reader
+from edge_store.sqlite import Connection, open_reader, translated
 
 __all__ = ["Done", "Make", "Pass", "alone_at_it"]
 
@@ -58,11 +60,7 @@ log = structlog.get_logger(__name__)
 
 PART_ROWS = 4096  # of a file
 PART_BYTES = 16 * 1024 * 1024  # of their values: the process holds some five times that
-CHANGE_ROWS = (1, 64)  # of a transaction
-CHANGE_S = 0.003  # what a transaction should take: callers wait behind it
-REST_BUSY, REST_IDLE = 19.0, 1.0  # times what a change took: a 20th of the writer's time, or half
-REST_S_MAX = 1.0
-COMMIT_S = 0.002  # of it, the disk's flush
+COMING_S = 1.0  # after results, more are expected
 LOCK = "retention.lock"
 
 Make = Callable[[str, Record], Any]  # has a named change made, and waits for its COMMIT
@@ -115,10 +113,9 @@ class Pass:
         self._config = config
         self._make = make
         self._stop = stop or threading.Event()
-        self._aside = aside or Aside(self._stop)
-        self._rows = CHANGE_ROWS[1]
+        self._aside = aside or Aside(self._stop, self._are_results_coming)
         self._over = 0  # bytes that are too many
-        self._newest = 0  # result, when the last change was made
+        self._newest, self._newest_at = 0, -math.inf  # result, and when it was seen
         self._counts = dict.fromkeys(Done.__struct_fields__, 0)
 
     @property
@@ -137,7 +134,7 @@ class Pass:
             EdgeStoreError: what a change met.
         """
         known = standstill or Standstill()
-        with alone_at_it(self._path), closing(open_reader(self._path)) as connection:
+        with self._at_work() as connection:
             self._require_mounted(connection)
             self.settle(connection)
             limits = Limits(upto, now_ms())
@@ -154,13 +151,29 @@ class Pass:
         """Only what concerns what was forgotten; how many files were written anew. Raises as
         ``run``; it is pending then.
         """
-        with alone_at_it(self._path), closing(open_reader(self._path)) as connection:
+        with self._at_work() as connection:
             self.settle(connection)
             self.rewrite_forgotten(connection)
             left = forgotten_in(connection)
         if left:
             raise ArchiveFailed(f"{len(left)} files are where retention.archive does not lead")
         return self.done.rewritten
+
+    @contextmanager
+    def _at_work(self) -> Iterator[Connection]:
+        with alone_at_it(self._path), closing(open_reader(self._path)) as self._reader:
+            try:
+                yield self._reader
+            finally:
+                if isinstance(self._aside, Aside):
+                    self._aside.close()
+
+    def _are_results_coming(self) -> bool:
+        with translated("the newest result cannot be read"):
+            (newest,) = self._reader.execute(sql("select_newest_seq")).fetchone()
+        if newest != self._newest:
+            self._newest, self._newest_at = newest, time.monotonic()
+        return time.monotonic() - self._newest_at < COMING_S
 
     def settle(self, connection: Connection) -> None:
         """Finish what a cut pass left, or take it back."""
@@ -315,23 +328,14 @@ class Pass:
         archive_no: int | None,
         said: tuple[int, int] | None = None,
     ) -> None:
-        place = 0
-        while place < len(seqs) and not self._stop.is_set():
-            some = tuple(seqs[place : place + self._rows])
-            place += len(some)
+        for first in range(0, len(seqs), PAGE_ROWS):
+            if self._stop.is_set():
+                return
+            some = tuple(seqs[first : first + PAGE_ROWS])
             params = DeleteOld(seqs=some, what=what, archive_no=archive_no, said=said)
             answer = self._make("retention.delete", params)
             self._counts["results" if what is What.RESULT else "contents"] += answer["count"]
             self._counts["kept"] += answer["kept"]
-            fits = self._rows * CHANGE_S / max(answer["took_s"], 1e-6)
-            low, high = CHANGE_ROWS
-            self._rows = round(min(max(fits, low, self._rows / 2), high, self._rows * 2))
-            self._rest(answer["took_s"] + COMMIT_S, is_busy=answer["newest"] != self._newest)
-            self._newest = answer["newest"]
-
-    def _rest(self, took_s: float, *, is_busy: bool) -> None:
-        """The longer while others write."""
-        self._stop.wait(min(took_s * (REST_BUSY if is_busy else REST_IDLE), REST_S_MAX))
 
     def _require_mounted(self, connection: Connection) -> None:
         for each in reversed(read_archives(connection) if self._config.archive else ()):

@@ -94,5 +94,8 @@ SELECT
     (SELECT coalesce(max(deletion_id), 0) FROM deletions),
     (SELECT coalesce(max(forgotten_no), 0) FROM forgotten)
 
+-- name: is_forgotten_since
+SELECT EXISTS (SELECT 1 FROM deletions WHERE deletion_id > :after AND +reason = 'forget')
+
 -- name: select_seqs_of_ids
 SELECT seq FROM results WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY seq

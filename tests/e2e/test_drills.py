@@ -20,10 +20,10 @@ from support.replicating import contents
 from support.s3server import S3Server
 from support.unread import require_unread, rot_last_checksum, waited
 
+from edge_store.duty import is_stopped
 from edge_store.ids import DeviceId
 from edge_store.replica.compare import no_marks
 from edge_store.replica.control import Control
-from edge_store.replica.duty import is_stopped
 from edge_store.replica.proof import Job
 from edge_store.replica.proving import prove_aside
 from edge_store.sqlite import driver, open_writer

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from support.faults import Faults, faulty
@@ -20,11 +20,13 @@ from edge_store.chain import verify_chain
 from edge_store.config import RecorderSection
 from edge_store.errors import AdmissionClosed, DiskFull, EdgeStoreError, StoreError, WriterStopped
 from edge_store.recorder.batch import read_head
+from edge_store.recorder.transactions import InPieces
 from edge_store.result import Output, Receipt, Result, Status
 from edge_store.sqlite import Connection, check_integrity, driver, open_reader
 
 SCRIPT = replay([chat_body("x")])
 ROUNDS_MAX = 6  # one with the fault; a slow machine may pass the short deadline of the next
+PIECES = 2
 OPERATIONS_MAX = 60  # more than any round takes; a sweep that reaches it does not end
 
 
@@ -78,7 +80,44 @@ def check_file(path: Path, acknowledged: dict[str, int], running: Recording) -> 
     assert check.newest_digest == head.digest
 
 
-async def one_round(path: Path, faults: Faults, *, with_data_error: bool) -> None:
+class Said(NamedTuple):
+    number: int
+
+    @property
+    def is_done(self) -> bool:
+        return self.number == PIECES
+
+
+def say_twice(connection: Connection, id_: str, before: Said | None, _seconds: float) -> Said:
+    number = 1 + (before.number if before else 0)
+    for place in range(2):
+        connection.execute(
+            "INSERT INTO annotations (at, id, kind, value) VALUES (?, ?, 'metadata', '1')",
+            (number * 2 + place, id_),
+        )
+    return Said(number)
+
+
+SAYING = InPieces(say_twice)
+
+
+async def check_ridden(path: Path, changing: "asyncio.Future[Said]", faults: Faults) -> None:
+    """Each piece is in whole or not at all; all of them, if that was said."""
+    try:
+        said: Said | None = await changing
+    except StoreError:
+        said = None
+    assert said or faults.hits
+    reader = open_reader(path)
+    pieces = reader.execute("SELECT count(*) FROM annotations GROUP BY at / 2").fetchall()
+    reader.close()
+    assert all(count == 2 for (count,) in pieces)
+    assert len(pieces) == PIECES if said else len(pieces) <= PIECES
+
+
+async def one_round(
+    path: Path, faults: Faults, *, with_data_error: bool, with_rider: bool = False
+) -> None:
     # what lasts is given up; what passes, except a full disk, is tried again and must succeed
     config = RecorderSection(beat_s=0.02, commit_timeout_s=0.1 if faults.lasting else DEADLINE_S)
     passes = not faults.lasting and faults.code != driver.SQLITE_FULL
@@ -88,6 +127,9 @@ async def one_round(path: Path, faults: Faults, *, with_data_error: bool) -> Non
         for number in range(ROUNDS_MAX):
             held = [await slots.reserve() for _ in range(3)]
             results = batch(running, held[0].boot_seq, with_data_error=with_data_error)
+            if with_rider and number == 0:
+                changing = asyncio.ensure_future(running.recorder.change(SAYING, "x"))
+                await asyncio.sleep(0)  # it waits for them
             faults.is_armed = number == 0
             outcomes = await submitted(running, results)
             for slot in held:
@@ -106,10 +148,12 @@ async def one_round(path: Path, faults: Faults, *, with_data_error: bool) -> Non
             if number and len(acknowledged) >= 3:
                 break
         assert len(acknowledged) >= 3, "after the fault everything is stored"
+        if with_rider:
+            await check_ridden(path, changing, faults)
         check_file(path, acknowledged, running)
 
 
-@pytest.mark.parametrize("with_data_error", [False, True], ids=["clean", "data_error"])
+@pytest.mark.parametrize("kind", ["clean", "data_error", "rider"])
 @pytest.mark.parametrize("lasting", [False, True], ids=["passing", "lasting"])
 @pytest.mark.parametrize(
     "code",
@@ -120,13 +164,20 @@ async def test_no_failing_operation_loses_or_doubles_a_result(
     tmp_path: Path,
     code: int,
     lasting: bool,  # noqa: FBT001
-    with_data_error: bool,  # noqa: FBT001
+    kind: str,
 ) -> None:
+    """``rider``: a change in pieces is under way, which goes with them as far as it can."""
     for at in range(1, OPERATIONS_MAX):
         faults = Faults(code, at=at, lasting=lasting)
-        await one_round(tmp_path / f"{at}.db", faults, with_data_error=with_data_error)
+        await one_round(
+            tmp_path / f"{at}.db",
+            faults,
+            with_data_error=kind == "data_error",
+            with_rider=kind == "rider",
+        )
         if not faults.hits:
-            assert at > 6, "BEGIN, SAVEPOINT, three INSERTs, the mark and COMMIT at least"
+            least = 6 + 2 * (kind == "rider")
+            assert at > least, "BEGIN, SAVEPOINT, three INSERTs, the mark and COMMIT at least"
             return
     pytest.fail(f"still a fault at operation {OPERATIONS_MAX}")
 

@@ -12,8 +12,17 @@ from support.records import new_database
 
 from edge_store.recorder import checkpoints
 from edge_store.recorder.checkpoints import checkpoint_when_large
-from edge_store.sqlite import DatabaseThread, open_reader, open_writer
+from edge_store.recorder.deletions import last_tombstones
+from edge_store.sqlite import Connection, DatabaseThread, open_reader, open_writer
 from edge_store.wal import wal_bytes
+
+
+def delete(connection: Connection, reason: str, seq: int) -> None:
+    connection.execute(
+        "INSERT INTO deletions (at, what, reason, id, seq, timeline, boot_id, boot_seq, created_at,"
+        " digest) VALUES (1, 'result', ?, 'x', ?, 't', 'b', 1, 1, x'00')",
+        (reason, seq),
+    )
 
 
 @pytest.fixture
@@ -56,3 +65,50 @@ async def test_a_long_read_holds_no_commit_up(
     assert took < 4  # the writer's own patience is 5 s
     (patience,) = await database.run(lambda c: c.execute("PRAGMA busy_timeout").fetchone())
     assert patience == 5000
+
+
+@pytest.mark.parametrize(("reason", "within_s"), [("forget", 1e9), ("retention", 0.0)])
+async def test_what_was_deleted_leaves_the_wal_though_it_is_small(
+    path: Path,
+    database: DatabaseThread,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+    within_s: float,
+) -> None:
+    monkeypatch.setattr(checkpoints, "WAL_CHECK_S", 0.01)
+    monkeypatch.setattr(checkpoints, "EXPIRED_S", within_s)
+    task = asyncio.create_task(checkpoint_when_large(path, database, 2**40))
+    try:
+        for seq in range(1, 3):
+            await database.run(delete, reason, seq)
+            async with asyncio.timeout(60):
+                while wal_bytes(path):  # noqa: ASYNC110  (a file)
+                    await asyncio.sleep(0.01)
+    finally:
+        task.cancel()
+
+
+async def test_what_retention_deletes_all_the_time_stays_in_it_for_a_while(
+    path: Path, database: DatabaseThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def looked(connection: Connection) -> tuple[int, int]:
+        looks.append(wal_bytes(path))
+        return last_tombstones(connection)
+
+    monkeypatch.setattr(checkpoints, "WAL_CHECK_S", 0.01)
+    monkeypatch.setattr(checkpoints, "last_tombstones", looked)
+    task = asyncio.create_task(checkpoint_when_large(path, database, 2**40))
+    try:
+        async with asyncio.timeout(60):
+            await database.run(delete, "retention", 1)
+            while not looks or looks[-1]:  # noqa: ASYNC110  (a file)
+                await asyncio.sleep(0.01)
+            await database.run(delete, "retention", 2)
+            seen = len(looks)
+            while len(looks) < seen + 5:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    finally:
+        task.cancel()
+    assert looks[-1] > 0

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from support.replicating import wait_for
 
-from edge_store.replica.duty import PERIOD_S, is_stopped, keep_to_turns, share_after
+from edge_store.duty import PERIOD_S, is_stopped, keep_to_turns, share_after
 
 # Another process of a group of its own, as a drill's litestream is; and something to do.
 PROGRAM = """

@@ -2,14 +2,18 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from support.scripted import chat_body, recording, replay
+from support.scripted import Recording, chat_body, recording, replay
 
 from edge_store.api.admin import bind_admin
 from edge_store.errors import StoreError, WriterStopped
+from edge_store.recorder import transactions
+from edge_store.recorder.transactions import InPieces
 from edge_store.socketpath import reachable_socket
 from edge_store.sqlite import Connection, driver
 
@@ -93,6 +97,84 @@ async def test_changes_that_wait_share_a_commit_unless_one_of_them_fails(
     assert [outcome == 7 for outcome in outcomes] == [not fails or n != 7 for n in range(20)]
     assert kept(path) == (19 if fails else 20)
     assert commits == (19 if fails else 1)
+
+
+class Kept(NamedTuple):
+    number: int
+    is_done: bool
+
+
+def keep_in_pieces(connection: Connection, upto: int, before: Kept | None, _seconds: float) -> Kept:
+    """One annotation a piece. 0 fails."""
+    connection.execute(KEPT if upto else "DELETE FROM nowhere")
+    number = before.number + 1 if before else 1
+    return Kept(number, number >= upto)
+
+
+PIECES = InPieces(keep_in_pieces)
+
+
+@asynccontextmanager
+async def counting(path: Path) -> AsyncIterator[tuple[Recording, Counting]]:
+    counted: list[Counting] = []
+
+    def connected(connection: Connection) -> Counting:
+        counted.append(Counting(connection))
+        return counted[0]
+
+    async with recording(path, replay([chat_body("x")]), connected=connected) as running:
+        yield running, counted[0]
+
+
+async def test_pieces_beside_results_need_no_commit_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "RIDE_WITHIN_S", 3600.0)
+    path = tmp_path / "results.db"
+    async with counting(path) as (running, counted):
+        await running.ask()
+        before, asked = counted.commits, 0
+        changing = asyncio.ensure_future(running.recorder.change(PIECES, 4))
+        while not changing.done():
+            await running.ask()
+            asked += 1
+        assert await changing == Kept(4, is_done=True)
+        assert counted.commits - before == asked
+    assert kept(path) == 4
+
+
+async def test_pieces_for_which_no_results_come_go_alone(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    async with counting(path) as (running, counted):
+        assert await running.recorder.change(PIECES, 2) == Kept(2, is_done=True)
+        await running.ask()
+        before = counted.commits
+        assert await running.recorder.change(PIECES, 3) == Kept(3, is_done=True)  # they wait, first
+        assert counted.commits - before == 3
+    assert kept(path) == 5
+
+
+async def test_a_piece_that_fails_costs_the_results_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    async with counting(path) as (running, _counted):
+        await running.ask()
+        changing = asyncio.ensure_future(running.recorder.change(PIECES, 0))
+        assert (await running.ask()).status == 200
+        with pytest.raises(StoreError, match="keep_in_pieces could not be committed: no such"):
+            await changing
+        assert len(running.stored()) == 2
+        assert running.recorder.slots.closed is None
+    assert kept(path) == 0
+
+
+async def test_pieces_that_wait_when_the_writer_ends_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    async with counting(path) as (running, _counted):
+        await running.ask()
+        changing = asyncio.ensure_future(running.recorder.change(PIECES, 1000))
+    with pytest.raises(WriterStopped):
+        await changing
+    assert kept(path) < 1000
 
 
 async def test_after_the_writer_nothing_is_changed(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def check(life: Life) -> None:
     assert all(earlier < later for earlier, later in pairwise(ids)), "ids go back"
     _check_losses(life, admitted, {result.id for result in ordered})
     _check_counts(life, [result.boot_seq for result in ordered])
+    _check_deletions(life)
     _check_file(life)
 
 
@@ -140,6 +141,21 @@ def _check_counts(life: Life, numbers: list[int]) -> None:
                 if call.admitted_at is not None and call.admitted_at < horizon
             ]
             assert row["admitted"] >= len(before), "the marks are older than their beat"
+
+
+def _check_deletions(life: Life) -> None:
+    """Each result is there or a tombstone is, and what was told to be deleted is not there."""
+    connection = open_reader(life.world.path)
+    try:
+        live = [seq for (seq,) in connection.execute("SELECT seq FROM results")]
+        gone = [seq for (seq,) in connection.execute("SELECT seq FROM deletions")]
+        (last,) = connection.execute("SELECT max(seq_to) FROM commits").fetchone()
+    finally:
+        connection.close()
+    assert sorted(live + gone) == list(range(1, (last or 0) + 1)), (
+        "neither there nor deleted, or both"
+    )
+    assert set(life.deleted) <= set(gone), "a deletion was acknowledged, and is lost"
 
 
 def _completeness(life: Life) -> dict[str, Any]:

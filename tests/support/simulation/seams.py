@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["InlineReader", "NoJsonWorkers", "SimulatedThread"]
 
 SLOW_COMMIT_S = 3.0
-MAY_FAIL = ("write_batch", "end_boot", "_verified_head")  # the rest is a start that fails
+MAY_FAIL = ("write_batch", "end_boot", "_verified_head", "in_transaction")  # the rest: a start
 FAULTS = (driver.SQLITE_BUSY, driver.SQLITE_IOERR, driver.SQLITE_FULL)
 
 
@@ -51,7 +51,9 @@ class SimulatedThread(DatabaseThread):
         life.was_slow |= is_slow
         await life.while_alive(chance.uniform(0, SLOW_COMMIT_S if is_slow else 0.004))
         name = getattr(function, "__name__", "?")
-        self._arm(may_fail=name in MAY_FAIL)
+        is_riding = function is write_batch and args[-1] is not None
+        if name in MAY_FAIL:
+            self._arm(is_long=is_riding or name == "in_transaction")
         was_open, hits = life.connection.in_transaction, self._faults.hits
         try:
             failing = FailingConnection(life.connection, self._faults, chance)
@@ -73,15 +75,20 @@ class SimulatedThread(DatabaseThread):
         if function is write_batch:
             life.last_mark_failed = False
             life.say(f"commit of {len(args[3])}, admitted up to {args[2]}, seq {result.head.seq}")
+            if result.ridden is not None:
+                life.say(f"with it, {result.ridden.count} deleted")
+            elif is_riding:
+                life.say("the deletion does not ride")
         await life.while_alive(chance.uniform(0, 0.004))  # committed, and nobody knows it yet
         return result
 
-    def _arm(self, *, may_fail: bool) -> None:
+    def _arm(self, *, is_long: bool) -> None:
         chance, is_failing = self._life.chance, self._life.is_failing()
-        self._faults.code, self._faults.at = chance.choice(FAULTS), chance.randint(1, 7)
+        operations, part = (25, 0.2) if is_long else (7, 0.06)
+        self._faults.code, self._faults.at = chance.choice(FAULTS), chance.randint(1, operations)
         self._faults.lasting = is_failing
         self._faults.operations = 0
-        self._faults.is_armed = may_fail and (is_failing or chance.random() < 0.06)
+        self._faults.is_armed = is_failing or chance.random() < part
 
     async def reopen(self) -> None:
         life = self._life

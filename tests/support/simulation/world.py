@@ -20,12 +20,14 @@ from edge_store.api.gate import Gate
 from edge_store.config import Config, DemoSection, EngineSection, RecorderSection, StoreSection
 from edge_store.engine import ASGIMessage, Receive, Scope, Send
 from edge_store.engine.demo import DemoEngine
-from edge_store.errors import EdgeStoreError, EngineCrashed, EngineError
+from edge_store.errors import EdgeStoreError, EngineCrashed, EngineError, StoreError
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder import idempotency
+from edge_store.recorder.deletions import What
 from edge_store.recorder.disk import Disk
 from edge_store.result import Boot
-from edge_store.sqlite import Connection
+from edge_store.retention.deleting import DeleteOld, delete_old
+from edge_store.sqlite import Connection, open_reader
 from edge_store.stopping import Drain
 
 __all__ = ["Call", "Life", "World"]
@@ -168,6 +170,7 @@ class Life:
         self.boot: Boot
         self.connection: Connection
         self.calls: dict[int, Call] = {}
+        self.deleted: list[int] = []  # and known to be
         self._outage = (0.0, 0.0)
         if self.chance.random() < 0.3:
             begin = self.clock.now + self.chance.uniform(0, self.lasts_s)
@@ -228,6 +231,7 @@ class Life:
     async def _live(self, gate: Gate, recorder: Any) -> None:
         loop = asyncio.get_running_loop()
         running = [asyncio.ensure_future(call.run(gate)) for call in self.calls.values()]
+        deleting = asyncio.ensure_future(self._delete(recorder))
         for _ in range(self.chance.randint(0, 3)):
             loop.call_later(self.chance.uniform(0, self.lasts_s), self._step_clock)
         await asyncio.sleep(self.lasts_s)
@@ -249,11 +253,30 @@ class Life:
             if self.chance.random() < 0.3:
                 loop.call_later(self.chance.uniform(0, 2), stopping.second.set)
         await Drain(recorder, cast("Any", stopping), died, 5.0)()
-        await asyncio.wait(running)
-        for task in running:
+        await asyncio.wait([*running, deleting])
+        for task in (*running, deleting):
             task.result()
         self.admitted_upto = recorder.slots.admitted_upto
         assert recorder.slots.in_flight == 0, "a slot has leaked"
+
+    async def _delete(self, recorder: Any) -> None:
+        """What earlier boots have left, in pieces that ride with this one's results."""
+        reader = open_reader(self.world.path)
+        seqs = [seq for (seq,) in reader.execute("SELECT seq FROM results ORDER BY seq")]
+        reader.close()
+        await asyncio.sleep(self.chance.uniform(0, self.lasts_s))
+        while seqs:
+            count = self.chance.randint(1, 12)
+            some, seqs = seqs[:count], seqs[count:]
+            try:
+                await recorder.change(delete_old, DeleteOld(seqs=tuple(some), what=What.RESULT))
+            except StoreError as exc:
+                self.say(f"a deletion fails: {type(exc).__name__}")
+                await asyncio.sleep(0.1)
+            else:
+                if not self.is_dead:
+                    self.deleted += some
+                    self.say(f"{len(some)} deleted")
 
     def _step_clock(self) -> None:
         self.clock.step_s = self.chance.choice(STEPS_S)
