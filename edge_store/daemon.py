@@ -33,7 +33,6 @@ from edge_store.api.server import (
     HttpServer,
     bind,
     listening,
-    require_certificate,
     require_guarded,
     url_of,
 )
@@ -44,16 +43,16 @@ from edge_store.config import Config, EngineKind, EngineSection, read_credential
 from edge_store.engine import Engine
 from edge_store.errors import (
     AdmissionClosed,
-    ConfigError,
     EdgeStoreError,
     NotAnEdgeStoreFile,
     StoreError,
 )
-from edge_store.health import read_health, watch
+from edge_store.health import read_health, tell_engine, watch
 from edge_store.keys import keys_at_start
 from edge_store.lock import DatabaseLock
 from edge_store.observability.looplag import measured_lag
 from edge_store.observability.metrics import Metrics
+from edge_store.possible import require_possible
 from edge_store.queue.room import Queue, running
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.around import Around
@@ -76,7 +75,6 @@ from edge_store.sqlite import (
     DatabaseThread,
     is_index_held,
     open_writer,
-    require_safe_sqlite,
 )
 from edge_store.stopping import Drain, Stopping
 from edge_store.systemd import notify
@@ -143,7 +141,7 @@ async def _serve(
     stopping = Stopping()
     path = Path(config.store.path)
     admin_key = read_credential("admin-key", "EDGE_STORE_ADMIN_KEY")
-    _require_possible(config, path)
+    require_possible(config)
     with DatabaseLock(path) as lock:
         listener = bind(config.server)  # before anything slow begins
         index_was_held = is_index_held(path)
@@ -196,21 +194,6 @@ class Box(NamedTuple):
     metrics: Metrics
     alarms: Alarms
     told: Alerting | None
-
-
-def _require_possible(config: Config, path: Path) -> None:
-    """Raises ``ConfigError``, ``VulnerableSQLite``: settings with which nothing can begin."""
-    require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
-    if config.replica.enabled:  # before there is a boot: it would count as one that was cut
-        from edge_store.replica.location import parse_location
-
-        parse_location(config.replica.url)
-    if not path.parent.is_dir():
-        raise ConfigError(
-            f"store.path = {str(path)!r}: there is no folder {path.parent}",
-            hint="create it, or run `edge-store init`",
-        )
-    require_certificate(config.server)
 
 
 async def _answer(
@@ -346,13 +329,14 @@ async def _life(  # noqa: PLR0913  (all that has come up)
         slots.open()
     else:
         slots.close(shortage)  # the writer opens once there is room
-    log.info("engine_ready", engine=engine.name, version=engine.version, model=engine.model)
     notify(f"READY=1\nSTATUS=Answering on {url}")
     announce(url)
+    telling = asyncio.ensure_future(tell_engine(engine))
     stopped = asyncio.ensure_future(stopping.first.wait())
     waiting: set[asyncio.Future[Any]] = {*ends, stopped}
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
+    telling.cancel()
     cause = next((end.result() for end in ends if end.done()), None)
     if cause is not None:
         event = "database_damaged" if isinstance(cause, StoreError) else "engine_died"

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from edge_store import __version__
 from edge_store.alerts import Alarms
 from edge_store.engine import Engine
@@ -18,7 +20,9 @@ from edge_store.replica.status import Health
 from edge_store.result import Boot
 from edge_store.wal import wal_bytes
 
-__all__ = ["read_health", "watch"]
+__all__ = ["read_health", "tell_engine", "watch"]
+
+log = structlog.get_logger(__name__)
 
 READY_TIMEOUT_S = 2.0
 
@@ -104,6 +108,25 @@ def _watch_last_look(metrics: Metrics, replica: Any) -> None:
     )
 
 
+async def _is_ready(engine: Engine) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            return await engine.is_ready()
+    return False
+
+
+async def tell_engine(engine: Engine) -> None:
+    """Log what it is, once requests are admitted: a server elsewhere need not be there yet."""
+    told = {"engine": engine.name, "version": engine.version, "model": engine.model}
+    if await _is_ready(engine):
+        log.info("engine_ready", **told)
+    else:
+        hint = (
+            "requests are let in, and fail until it answers: is it started, is its address right?"
+        )
+        log.warning("engine_not_ready", **told, hint=hint)
+
+
 async def read_health(
     boot: Boot,
     engine: Engine,
@@ -113,10 +136,7 @@ async def read_health(
 ) -> dict[str, Any]:
     """The body of ``/readyz``. An engine that does not say within 2 s is not ready."""
     disk, replica, queue = rooms
-    engine_ready = False
-    with suppress(TimeoutError):
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            engine_ready = await engine.is_ready()
+    engine_ready = await _is_ready(engine)
     closed = recorder.slots.closed
     return {
         "is_ready": engine_ready and closed is None,

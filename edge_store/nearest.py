@@ -54,8 +54,9 @@ def what_may_help(connection: Connection, statement: str, message: str, listed: 
 def _of_words(statement: str, message: str, kinds: dict[str, str]) -> str:
     if lone := LONE_WORD.fullmatch(statement):
         meant = _nearest(lone[1], kinds)
-        shown = f"all of {meant} is asked by its name behind: select * from; " if meant else ""
-        return f"{shown}a saved query is asked as @{lone[1]}"
+        if meant:
+            return f'to see all of {meant}: "select * from {meant}"'  # noqa: S608  (for people)
+        return f"SQL begins with select; a saved query is asked as @{lone[1]}"
     if UNCLOSED.search(message):
         return "a bracket or a quotation mark is not closed, or the end is missing"
     found = NEAR.search(message)

@@ -238,12 +238,9 @@ def _open_reader(module: Any, path: Path, busy_timeout_ms: int) -> Connection:
     hints = (lambda: packed_hint(path)), (lambda: unopened_hint(path))
     with translated(f"{path} cannot be read", *hints):
         connection: Connection = module.connect(
-            f"file:{quote(str(path.absolute()))}?mode=ro",
-            uri=True,
-            isolation_level=None,
-            timeout=busy_timeout_ms / 1000,
-            check_same_thread=False,
-        )
+            f"file:{quote(str(path.absolute()))}?mode=ro", uri=True,
+            isolation_level=None, timeout=busy_timeout_ms / 1000, check_same_thread=False,
+        )  # fmt: skip
         try:
             connection.execute("PRAGMA query_only = 1")
             (application_id,) = connection.execute("PRAGMA application_id").fetchone()
@@ -275,10 +272,10 @@ def open_foreign(path: Path) -> Connection:
         return driver.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
 
 
-def open_copy(path: Path, *, is_lasting: bool = True) -> Connection:
+def open_copy(path: Path, *, is_lasting: bool = True, mapped_bytes: int = 0) -> Connection:
     """Open a restored file that nobody else has open, and take it out of WAL mode, so that once it
     is closed it is one file that anyone who can read it can query. Unless it ``is_lasting``,
-    nothing is flushed.
+    nothing is flushed. ``mapped_bytes`` of it are read from a memory map: see ``open_scanner``.
 
     Raises:
         NotAnEdgeStoreFile: it is not a database of ours.
@@ -292,6 +289,7 @@ def open_copy(path: Path, *, is_lasting: bool = True) -> Connection:
             (application_id,) = connection.execute("PRAGMA application_id").fetchone()
             if application_id != APPLICATION_ID:
                 raise NotAnEdgeStoreFile(f"{path} is a database, but not one of edge-store's")
+            connection.execute(f"PRAGMA mmap_size = {mapped_bytes}")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA synchronous = {'FULL' if is_lasting else 'OFF'}")
             connection.execute("PRAGMA foreign_keys = ON")

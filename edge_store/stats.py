@@ -1,21 +1,25 @@
 """What a box did, in one row per model, hour, day, tenant or status; and when its disk is full.
 
 Columns of the same name mean what they mean of a fleet (fleet/stats.py). Percentiles are exact, by
-nearest rank: SQLite sorts, in files where it is much, and this picks. What is missing is told of
-the box and of days alone, where nothing but a time is selected: a request that left no row has
-neither model nor status. Reads only.
+nearest rank (ranks.py). Nothing is grouped or sorted by SQLite, which would hold all of it: rows
+are counted as they come, those of hours and days day by day. What is missing is told of the box
+and of days alone, where nothing but a time is selected: a request that left no row has neither
+model nor status. Reads only.
 """
 
 import time
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
 
 from edge_store.errors import QueryRefused
 from edge_store.query import QueryResult
+from edge_store.ranks import PERCENTILES, Ranks
 from edge_store.result import Record
 from edge_store.selection import Selection
 from edge_store.sql import sql
@@ -24,16 +28,18 @@ from edge_store.sqlite import Connection, driver, translated
 __all__ = ["By", "Disk", "Forecast", "counts_by", "disk_by_day", "forecast", "stats"]
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+DAY_HOURS = 24
 ALL_HOURS = (-(2**62), 2**62)
 STEPS_BETWEEN_CHECKS = 10_000  # SQLite virtual machine steps; about a millisecond
-PERCENTILES = (50, 95, 99)
 SHARES = 1_000_000  # of a hundred percent: cut, not rounded, as in a box's `completeness`
 ROW_BYTES = 1000  # of a result without its texts: its row, and its entries in the indexes
 RECENT_DAYS = 7
+ROWS_AT_ONCE = 4096
+SEQS_AT_ONCE = 16_384  # SQLite groups so many in 5 MB
 COUNTS = (
     "requests", "completed", "input_tokens", "output_tokens", "cached_tokens",
 )  # fmt: skip
-MEASURES = {"latency_ms": 0, "ttft_ms": -1, "queue_ms": 0}  # -> the place of their count
+MEASURES = ("latency_ms", "ttft_ms", "queue_ms")
 JSON = ("json_asked", "json_valid", "json_repaired")
 GAPS = ("admitted", "missing", "complete_percent")
 NONE = (None,) * len(PERCENTILES)
@@ -81,6 +87,15 @@ class Asking(NamedTuple):
     ends_at: float
     timeout_s: float
 
+    @property
+    def hours(self) -> tuple[int, int]:
+        """The first and the last that are chosen."""
+        chosen = self.selection
+        return (
+            ALL_HOURS[0] if chosen.since is None else chosen.since // HOUR_MS,
+            ALL_HOURS[1] if chosen.until is None else (chosen.until - 1) // HOUR_MS,
+        )
+
     def rows(self, name: str, **more: Any) -> Iterator[tuple[Any, ...]]:
         """The rows of a block of stats.sql, one by one.
 
@@ -89,17 +104,21 @@ class Asking(NamedTuple):
         """
         chosen = self.selection
         statement = sql(name).replace(":condition", chosen.condition)
-        hours = {
-            "hour_first": ALL_HOURS[0] if chosen.since is None else chosen.since // HOUR_MS,
-            "hour_last": ALL_HOURS[1] if chosen.until is None else (chosen.until - 1) // HOUR_MS,
-        }
+        first, last = self.hours
+        hours = {"hour_first": first, "hour_last": last}
         times = {"since": chosen.since, "until": chosen.until}
         params = {**times, **chosen.values, "by": self.by, **hours, **more}
         with self._bounded():
             yield from self.connection.execute(statement, params)
 
+    def _over(self) -> QueryRefused:
+        what = f"it took longer than {self.timeout_s:g} s"
+        return QueryRefused(what, hint="narrow it by --since, or raise --timeout")
+
     @contextmanager
     def _bounded(self) -> Iterator[None]:
+        if time.monotonic() > self.ends_at:  # a short statement is not interrupted
+            raise self._over()
         self.connection.set_progress_handler(
             lambda: time.monotonic() > self.ends_at, STEPS_BETWEEN_CHECKS
         )
@@ -109,10 +128,7 @@ class Asking(NamedTuple):
         except Exception as exc:
             if getattr(exc.__cause__, "sqlite_errorcode", None) != driver.SQLITE_INTERRUPT:
                 raise
-            raise QueryRefused(
-                f"it took longer than {self.timeout_s:g} s",
-                hint="narrow it by --since, or raise --timeout",
-            ) from exc
+            raise self._over() from exc
         finally:
             self.connection.set_progress_handler(None, 0)
 
@@ -128,23 +144,20 @@ def stats(
     asking = Asking(connection, selection, by, time.monotonic() + timeout_s, timeout_s)
     with _one_view(connection):
         models = _models(asking)
-        used = {key: tuple(counts) for key, *counts in asking.rows("stats_counts", models=models)}
-        times = {
-            measure: _percentiles(
-                asking, models, measure, {key: row[at] for key, row in used.items()}
-            )
-            for measure, at in MEASURES.items()
-        }
-        states = asking.rows("stats_json_states", models=models)
-        asked = {key: tuple(counts) for key, *counts in states}
+        used: dict[Any, Used] = {}
+        for hours in _slices(asking, models):
+            used |= _used(asking, models, hours)
+        states: dict[Any, Counter[str]] = defaultdict(Counter)
+        for key, state in asking.rows("stats_json_states", models=models):
+            states[key][state] += 1
+        asked = {key: _asked(counts) for key, counts in states.items()}
         gaps = _gaps(asking)
     keys = sorted({*used, *gaps}, key=lambda key: (key is not None, key))
-    nothing = (0, 0, *[None] * (len(COUNTS) - 2), 0)
+    nothing = (0, 0, *[None] * (len(COUNTS) - 2), *NONE * len(MEASURES))
     rows = [
         (
             key,
-            *used.get(key, nothing)[:-1],
-            *(value for measure in MEASURES for value in times[measure].get(key, NONE)),
+            *used.get(key, nothing),
             *asked.get(key, (0, 0, 0)),
             *gaps.get(key, (None,) * len(GAPS)),
         )
@@ -153,7 +166,7 @@ def stats(
     marks = tuple(f"{measure}_p{share}" for measure in MEASURES for share in PERCENTILES)
     columns = (*COUNTS, *marks, *JSON, *GAPS)
     if by is None:
-        one = rows[0][1:] if rows else (*nothing[:-1], *NONE * len(MEASURES), 0, 0, 0, *NONE)
+        one = rows[0][1:] if rows else (*nothing, 0, 0, 0, *NONE)
         return QueryResult(columns=columns, rows=[one], is_cut=False)
     return QueryResult(columns=(by.value, *columns), rows=rows, is_cut=False)
 
@@ -175,7 +188,9 @@ def counts_by(
 ) -> list[tuple[Any, int]]:
     """Requests of each, in its order."""
     asking = Asking(connection, selection, by, time.monotonic() + timeout_s, timeout_s)
-    return [(row[0], row[1]) for row in asking.rows("stats_counts", models=_models(asking))]
+    keys = asking.rows("stats_keys", models=_models(asking))
+    counts = Counter(key for (key,) in keys)
+    return sorted(counts.items(), key=lambda each: (each[0] is not None, each[0]))
 
 
 def _models(asking: Asking) -> str:
@@ -185,27 +200,97 @@ def _models(asking: Asking) -> str:
     return msgspec.json.encode(found).decode()
 
 
-def _percentiles(
-    asking: Asking, models: str, measure: str, counts: dict[Any, int]
-) -> dict[Any, tuple[float | None, ...]]:
-    """By nearest rank, of each key. ``counts``: how many values it has."""
-    found: dict[Any, tuple[float | None, ...]] = {}
-    ranks: dict[int, list[int]] = {}
-    key, place = object(), 0
-    values: list[float | None] = []
-    for at, ms in asking.rows("stats_times", models=models, measure=measure):
-        if at != key:
-            key, place = at, 0
-            values = [None] * len(PERCENTILES)
-            ranks = {}
-            for index, share in enumerate(PERCENTILES):
-                ranks.setdefault(-(-share * counts.get(at, 0) // 100), []).append(index)
-        place += 1
-        if place in ranks:
-            for index in ranks[place]:
-                values[index] = ms
-            found[at] = tuple(values)
-    return found
+def _slices(asking: Asking, models: str) -> Iterator[dict[str, int]]:
+    """Hours that are looked at by themselves: where keys are times, each day that has results."""
+    if asking.by not in (By.HOUR, By.DAY):
+        yield {}
+        return
+    first, last = asking.hours
+    while True:
+        span = {"hour_first": first, "hour_last": last}
+        ((hour,),) = asking.rows("stats_next_hour", models=models, **span)
+        if hour is None:
+            return
+        end = min(last, hour // DAY_HOURS * DAY_HOURS + DAY_HOURS - 1)
+        yield {"hour_first": hour, "hour_last": end}
+        first = end + 1
+
+
+Used = tuple[Any, ...]  # COUNTS, and the percentiles of each of MEASURES
+
+
+class Tally:
+    """Of one key: its counts, and its times."""
+
+    def __init__(self) -> None:
+        self.requests = self.completed = 0
+        self.tokens: list[int | None] = [None] * (len(COUNTS) - 2)
+        self.ranks = tuple(Ranks() for _ in MEASURES)
+
+    def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows of ``stats_results``."""
+        _key, *columns = zip(*rows, strict=True)
+        times, (completed, *tokens) = columns[: len(MEASURES)], columns[len(MEASURES) :]
+        for ranks, values in zip(self.ranks, times, strict=True):
+            ranks.count(_known(values))
+        self.requests += len(rows)
+        self.completed += sum(completed)
+        for place, values in enumerate(tokens):
+            if known := _known(values):
+                self.tokens[place] = (self.tokens[place] or 0) + sum(known)
+
+    def keep(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows of ``stats_times``."""
+        _key, *times = zip(*rows, strict=True)
+        for ranks, values in zip(self.ranks, times, strict=True):
+            ranks.keep(_known(values))
+
+    @property
+    def used(self) -> Used:
+        """All of it."""
+        times = (value for ranks in self.ranks for value in ranks.percentiles())
+        return (self.requests, self.completed, *self.tokens, *times)
+
+
+def _used(asking: Asking, models: str, hours: dict[str, int]) -> dict[Any, Used]:
+    """Of each key that is in these hours."""
+    found: dict[Any, Tally] = defaultdict(Tally)
+    for key, rows in _by_key(asking.rows("stats_results", models=models, **hours)):
+        found[key].add(rows)
+    ranges = _ranges(list(found.values()))
+    for key, rows in _by_key(asking.rows("stats_times", models=models, **hours, **ranges)):
+        found[key].keep(rows)
+    return {key: tally.used for key, tally in found.items()}
+
+
+def _ranges(tallies: Sequence[Tally]) -> dict[str, float]:
+    """Parameters of ``stats_times``: what holds each percentile of every key, else nothing."""
+    params = {}
+    for place, measure in enumerate(MEASURES):
+        each = [ranges for tally in tallies if (ranges := tally.ranks[place].ranges())]
+        for n in range(len(PERCENTILES)):
+            params[f"{measure}_low_{n}"] = min((ranges[n][0] for ranges in each), default=1.0)
+            params[f"{measure}_high_{n}"] = max((ranges[n][1] for ranges in each), default=0.0)
+    return params
+
+
+def _by_key(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, list[tuple[Any, ...]]]]:
+    """Some rows of a key at a time."""
+    while batch := list(islice(rows, ROWS_AT_ONCE)):
+        keys: dict[Any, list[tuple[Any, ...]]] = defaultdict(list)
+        for row in batch:
+            keys[row[0]].append(row)
+        yield from keys.items()
+
+
+def _known(values: Sequence[Any]) -> list[Any]:
+    return [value for value in values if value is not None]
+
+
+def _asked(states: Counter[str]) -> tuple[int, int, int]:
+    """As ``JSON`` names them."""
+    del states["text"]
+    return states.total(), states["valid"], states["extracted"] + states["repaired"]
 
 
 def _gaps(asking: Asking) -> dict[Any, tuple[Any, ...]]:
@@ -235,9 +320,10 @@ def disk_by_day(connection: Connection, now: int, *, timeout_s: float) -> Disk:
     """
     asking = Asking(connection, Selection(), None, time.monotonic() + timeout_s, timeout_s)
     recent_at = now - RECENT_DAYS * DAY_MS
-    days = list(asking.rows("stats_bytes_by_day", recent=recent_at, row_bytes=ROW_BYTES))
-    ((file_bytes, free_bytes),) = asking.rows("stats_file_bytes")
-    ((deleted,),) = asking.rows("stats_recent_deletions", recent=recent_at)
+    with _one_view(connection):
+        days = _days(asking, recent_at)
+        ((file_bytes, free_bytes),) = asking.rows("stats_file_bytes")
+        ((deleted,),) = asking.rows("stats_recent_deletions", recent=recent_at)
     weight = sum(row[2] for row in days)
     share = (file_bytes - free_bytes) / weight if weight else 0.0
     return Disk(
@@ -248,11 +334,27 @@ def disk_by_day(connection: Connection, now: int, *, timeout_s: float) -> Disk:
         ),
         file_bytes=file_bytes,
         free_bytes=free_bytes,
-        recent_bytes=sum(row[3] or 0 for row in days) * share,
+        recent_bytes=sum(row[3] for row in days) * share,
         recent_at=recent_at,
         first_at=min((row[4] for row in days), default=None),
         has_retention=bool(deleted),
     )
+
+
+def _days(asking: Asking, recent_at: int) -> list[tuple[str, int, int, int, int]]:
+    """Day, requests, bytes, those since ``recent_at``, the first time; in order."""
+    ((until,),) = asking.rows("select_last_seq")
+    found: dict[str, tuple[int, int, int, int]] = {}
+    for after in range(0, until, SEQS_AT_ONCE):
+        span = {"after": after, "upto": after + SEQS_AT_ONCE}
+        more = {**span, "recent": recent_at, "row_bytes": ROW_BYTES}
+        for day, requests, weight, recent, first_at in asking.rows("stats_bytes_by_day", **more):
+            before = found.get(day, (0, 0, 0, first_at))
+            found[day] = (
+                before[0] + requests, before[1] + weight, before[2] + (recent or 0),
+                min(before[3], first_at),
+            )  # fmt: skip
+    return [(day, *found[day]) for day in sorted(found)]
 
 
 def forecast(disk: Disk, now: int, room_bytes: int | None) -> Forecast:

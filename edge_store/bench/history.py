@@ -21,7 +21,7 @@ from edge_store.sql import sql
 from edge_store.sqlite import open_writer
 from edge_store.wal import checkpoint
 
-__all__ = ["FIRST_AT", "LAST_AT", "MODELS", "History"]
+__all__ = ["DAYS", "FIRST_AT", "LAST_AT", "MODELS", "History"]
 
 MODELS = ("qwen3-8b", "qwen3-8b", "llama-3.1-8b", "llama-3.1-8b", "mistral-7b", "gemma-3-4b")
 FIRST_AT = 1_767_225_600_000  # 2026-01-01 UTC
@@ -83,7 +83,7 @@ class History:
             for n in range(first, last + 1)
         ]
         columns = (self.boot.boot_id, LAST_AT, last, first, last)
-        digest = commit_digest(self._digest, columns, ())
+        digest = commit_digest(self._digest, columns, (row.digest for row in made))
         started, cpu = time.perf_counter(), time.thread_time()
         self.connection.execute(sql("begin"))
         insert_rows(self.connection, made)

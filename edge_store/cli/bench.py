@@ -6,6 +6,7 @@ import click
 
 from edge_store.cli.bench_engine import engine
 from edge_store.cli.bench_logs import logs
+from edge_store.cli.bench_many import many
 from edge_store.cli.bench_options import (
     AT_LEAST_ONE,
     dir_option,
@@ -21,8 +22,8 @@ __all__ = ["bench"]
 
 @click.group()
 def bench() -> None:
-    """Measure the writer, recording, queries, logs, search, checks, memory, overload, batches,
-    drills, an engine, a lake.
+    """Measure the writer, recording, queries, logs, search, checks, memory, many results, overload,
+    batches, drills, an engine, a lake.
 
     Figures are medians over interleaved pairs. Exits 1 when one misses its bound.
 
@@ -258,4 +259,5 @@ def retention(pairs: int, rows: int, rate: int, directory: Path | None) -> None:
 
 bench.add_command(engine)
 bench.add_command(logs)
+bench.add_command(many)
 bench.add_command(search)

@@ -1,4 +1,4 @@
-"""``edge-store config show``: what is in force, and why."""
+"""``edge-store config``: what is in force, and why; and whether it could be."""
 
 import json
 import sys
@@ -14,12 +14,47 @@ VALUE_CHARS_MAX = 56  # longer values do not push the origins of all the others 
 
 @click.group()
 def config() -> None:
-    """Look at the settings.
+    """Look at the settings, and check them before a restart.
 
     \b
     Example:
       edge-store config show
+      edge-store config check
     """
+
+
+@config.command()
+@click.argument("file", required=False)
+@click.option("--config", "flag", help="The edge-store.toml to check, or its folder: as FILE.")
+def check(file: str | None, flag: str | None) -> None:
+    """Check the settings as `serve` reads them, with those of the environment, and what they name
+    on this box: folders, certificates, addresses, libraries. Starts and changes nothing, and looks
+    for no secret. FILE may be one that is still to take the place of edge-store.toml, beside it.
+
+    Exits 0, or 78 with what is wrong: of a file that cannot be read as settings the first fault,
+    else all. Whether a store, a server or a sink answers, `doctor` and `sinks test` say.
+
+    \b
+    Example:
+      edge-store config check
+      edge-store config check /etc/edge-store/edge-store.toml && systemctl restart edge-store
+    """
+    from edge_store.cli.main import report
+    from edge_store.config import load
+    from edge_store.errors import ConfigError
+    from edge_store.possible import faults_of
+
+    if file and flag:
+        raise click.UsageError("FILE and --config name the same: give one of them")
+    loaded = load(file or flag)
+    faults = list(faults_of(loaded.config))
+    for fault in faults:
+        report(fault)
+    if faults:
+        sys.exit(ConfigError.exit_code)
+    set_elsewhere = sum(origin.startswith("EDGE_STORE_") for origin in loaded.origins.values())
+    beside = f", with {set_elsewhere} settings of the environment" if set_elsewhere else ""
+    click.echo(f"{loaded.path} can be served{beside}")
 
 
 @config.command()

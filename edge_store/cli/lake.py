@@ -228,7 +228,7 @@ def compact(
     from edge_store.fleet.lake.care import compact as compact_table
 
     where = _lake(url, folder, only_writer=only_writer)
-    for table in _tables(where, tables):
+    for table in _tables(where, tables, with_forgotten=True):
         done = compact_table(where, table, file_size * MIB)
         click.echo(f"{table}: {done.files_before} files are {done.files_after} now")
 
@@ -296,7 +296,7 @@ def vacuum(
             f"--older-than is at least {VACUUM_HOURS_MIN}h: what an export is writing would go, too"
         )
     where = _lake(url, folder, only_writer=only_writer)
-    for table in _tables(where, tables):
+    for table in _tables(where, tables, with_forgotten=True):
         click.echo(f"{table}: {vacuum_table(where, table, hours)} files removed")
 
 
@@ -307,11 +307,17 @@ def _seconds(text: str, option: str) -> float:
     return seconds
 
 
-def _tables(where: "Lake", tables: tuple[str, ...]) -> tuple[str, ...]:
+def _tables(
+    where: "Lake", tables: tuple[str, ...], *, with_forgotten: bool = False
+) -> tuple[str, ...]:
+    """Those that are named, else all."""
     from edge_store.errors import NotFound
     from edge_store.fleet.lake.store import watermarks
+    from edge_store.fleet.lake.tombstones import FORGOTTEN
 
     found = tables or tuple(watermarks(where).tables)
     if not found:
         raise NotFound(f"there is no lake at {where}", hint="`edge-store fleet export` makes it")
+    if with_forgotten and not tables and where.find(FORGOTTEN) is not None:
+        return (*found, FORGOTTEN)
     return found

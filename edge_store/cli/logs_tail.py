@@ -66,8 +66,7 @@ def _say(text: str) -> None:
 
 
 def _object(row: dict[str, Any]) -> str:
-    shown = {**row, "pinned": bool(row["pinned"])}
-    return json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -57,7 +57,7 @@ def stored_lines(found: dict[str, Any]) -> "Iterator[Line]":
         yield "stored", found.get("hint") or "nothing"
         return
     size = f"{found['files']} files, {bytes_text(found['bytes'])}"
-    yield "stored", f"TXID {found['txid']}, last written at {found['written_at']}; {size}"
+    yield "stored", f"TXID {_hex(found['txid'])}, last written at {found['written_at']}; {size}"
 
 
 def _cause(seen: dict[str, Any]) -> str:
@@ -76,10 +76,15 @@ def _cause(seen: dict[str, Any]) -> str:
 
 def _replicated(seen: dict[str, Any]) -> str:
     last = time_text(seen["last_synced_at"]) if seen.get("last_synced_at") else "never yet"
-    position = f"TXID {seen.get('replicated_txid') or 0} of {seen.get('txid') or 0}"
+    position = f"TXID {_hex(seen.get('replicated_txid'))} of {_hex(seen.get('txid'))}"
     if not seen["lag_s"]:
         return f"everything, when last seen: {last}; {position}"
     return f"behind for {span_text(seen['lag_s'])}; everything, last: {last}; {position}"
+
+
+def _hex(txid: int | None) -> str:
+    """As Litestream's files are named."""
+    return f"{txid or 0:016x}"
 
 
 def _health(health: dict[str, Any]) -> "Iterator[Line]":

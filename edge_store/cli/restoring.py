@@ -8,13 +8,13 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edge_store.cli.values import POSITIVE, SPANS, duration_s
+from edge_store.cli.values import MOMENT, POSITIVE
 
 if TYPE_CHECKING:
     from edge_store.ids import DeviceId
@@ -42,22 +42,11 @@ def place_options(command: F) -> F:
     return command
 
 
-def moment(_context: click.Context, option: click.Parameter, text: str | None) -> datetime | None:
-    """A time with its zone: without one, it would be taken for another zone's. Or a time ago."""
+def moment(context: click.Context, option: click.Parameter, text: str | None) -> datetime | None:
+    """What ``MOMENT`` takes, as a time of UTC."""
     if text is None:
         return None
-    ago_s = duration_s(text.removesuffix("ago").rstrip())
-    if ago_s is not None:
-        return datetime.now(UTC) - timedelta(seconds=ago_s)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise click.BadParameter(
-            f"{text!r} is not like 2026-01-31T08:00:00Z, nor a time ago: {SPANS}", param=option
-        )
-    return found
+    return datetime.fromtimestamp(MOMENT.convert(text, option, context) / 1000, UTC)
 
 
 def _txid(_context: click.Context, option: click.Parameter, text: str | None) -> "Txid | None":
@@ -127,7 +116,8 @@ def points(
     "--at",
     metavar="TIME",
     callback=moment,
-    help="The state that was replicated by then: 2026-01-31T08:00:00Z, or 2h (ago).",
+    help="The state that was replicated by then: 2026-01-31T08:00:00Z, 2026-01-31 (its beginning, "
+    "in UTC), or 2h (ago).",
 )
 @click.option(
     "--txid",

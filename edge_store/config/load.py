@@ -227,7 +227,8 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and key not in ("engine.sglang", "queries"):
+        # an empty one stays, for its name to be looked at
+        if value and isinstance(value, Mapping) and key not in ("engine.sglang", "queries"):
             flat.update(_flatten(value, f"{key}."))
         else:
             flat[key] = value

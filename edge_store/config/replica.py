@@ -142,8 +142,8 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
             ge=0,
             description="How often the replica is restored, to a scratch file, and compared with "
             "the database; give or take a tenth. The first drill of a box, and the next after one "
-            "that failed, comes 5 min after a start. 0: only after an unclean start, and when "
-            "asked.",
+            "that failed, comes 5 min after a start. 0: only after an unclean start, after "
+            "the replica was begun anew, and when asked.",
         ),
     ] = 86400.0
     drill_full_interval_s: Annotated[

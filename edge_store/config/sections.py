@@ -251,7 +251,11 @@ class Config(Section, frozen=True, kw_only=True):
                 self.alerts, urls_file=absolute(directory, self.alerts.urls_file)
             ),
             sinks=tuple(
-                msgspec.structs.replace(sink, secret_file=absolute(directory, sink.secret_file))
+                msgspec.structs.replace(
+                    sink,
+                    secret_file=absolute(directory, sink.secret_file),
+                    ca_file=absolute(directory, sink.ca_file),
+                )
                 for sink in self.sinks
             ),
         )

@@ -67,6 +67,14 @@ class SinkSection(Section, frozen=True, kw_only=True):
             "It may come from the systemd credential sink-NAME or EDGE_STORE_SINK_NAME instead."
         ),
     ] = ""
+    ca_file: Annotated[
+        str,
+        Meta(
+            description="webhook, mqtt: a file (PEM) with the roots that are trusted instead of "
+            "the system's, as that of a private CA. Relative to this file's folder. postgres: "
+            "sslrootcert in its url."
+        ),
+    ] = ""
     begin: Annotated[
         SinkBegin,
         Meta(description="Where one that is new begins: newest (with the next result), beginning."),
@@ -131,6 +139,16 @@ class SinkSection(Section, frozen=True, kw_only=True):
         if self.url:
             require_scheme(self.name, self.kind, self.url)
             _require_no_secret(self)
+        if self.ca_file and self.kind is SinkKind.POSTGRES:
+            raise ValueError(
+                f"sinks: {self.name!r} is a postgres: its ca_file is sslrootcert in its url, with "
+                "sslmode=verify-full"
+            )
+        if self.ca_file and self.url.startswith(("http://", "mqtt://")):
+            raise ValueError(
+                f"sinks: {self.name!r} has a ca_file, and its url has no TLS: it begins with "
+                f"{SCHEMES[self.kind][0]}://"
+            )
         for field in re.findall(r"\{(.*?)\}", self.topic):
             if field not in TOPIC_FIELDS:
                 raise ValueError(

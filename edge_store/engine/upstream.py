@@ -83,7 +83,7 @@ class UpstreamEngine(AlwaysUp):
         self.model: str | None = None
         self.takes_rid = config.send_rid
         self._config = config
-        self._base = _base(config.base_url)
+        self._base = require_address(config.base_url)
         self._address = str(self._base).rstrip("/")
         self._key = read_credential(KEY_CREDENTIAL, KEY_VARIABLE).encode()
         self._client: httpx.AsyncClient | None = None
@@ -276,8 +276,12 @@ class UpstreamEngine(AlwaysUp):
         return headers
 
 
-def _base(url: str) -> httpx.URL:
-    """``base_url`` without trailing slashes and ``/v1``. A password in it is not shown."""
+def require_address(url: str) -> httpx.URL:
+    """``base_url`` without trailing slashes and ``/v1``. A password in it is not shown.
+
+    Raises:
+        ConfigError: it is no address.
+    """
     hint = "set it to the server's address, as in http://127.0.0.1:30000"
     try:
         base = httpx.URL(url.rstrip("/").removesuffix("/v1"))

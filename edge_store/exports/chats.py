@@ -38,7 +38,15 @@ def chat_rows(job: Job, connection: Connection, span: dict[str, Any]) -> Fetched
 
 def open_chats(job: Job, mark: Mark, encode: Any) -> Export:
     """A file with one line for each chat: ``encode`` of it."""
-    return FileExport(job, mark, partial(chat_rows, job), lambda row: encode(chat_of(row[0])))
+
+    def line(row: Any) -> bytes:
+        chat = chat_of(row[0])
+        try:
+            return bytes(encode(chat))
+        except RecursionError:  # it could just be read
+            raise Skipped("its request is nested too deep") from None
+
+    return FileExport(job, mark, partial(chat_rows, job), line)
 
 
 Encode = msgspec.json.Encoder()

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from edge_store.errors import InvalidRequest
 from edge_store.exports.kinds import Fetched, Job, Skipped
-from edge_store.exports.mark import Mark, sync_folder
+from edge_store.exports.mark import Mark, be_alone, private, sync_folder
 from edge_store.exports.pages import Page
 from edge_store.sqlite import Connection
 
@@ -85,10 +85,17 @@ def _opened(job: Job, mark: Mark) -> BinaryIO:
     if not mark.offset:
         try:
             # what a kill left before its first mark is ours too: the mark beside it says so
-            file = path.open("wb")
+            file = os.fdopen(private(path, os.O_WRONLY | os.O_CREAT), "wb")
         except IsADirectoryError as exc:
             raise InvalidRequest(f"{path} is a folder", hint="name a file in it") from exc
-        sync_folder(path.parent)
+        try:
+            be_alone(file.fileno(), path)
+            if path.is_file():  # and no device
+                file.truncate(0)
+            sync_folder(path.parent)
+        except BaseException:
+            file.close()
+            raise
         return file
     size = path.stat().st_size if path.is_file() else -1
     if size < mark.offset:
@@ -98,6 +105,11 @@ def _opened(job: Job, mark: Mark) -> BinaryIO:
             hint="bring the file back, or begin anew with --force",
         )
     cut = path.open("r+b")
-    cut.truncate(mark.offset)
-    cut.seek(mark.offset)
+    try:
+        be_alone(cut.fileno(), path)
+        cut.truncate(mark.offset)
+        cut.seek(mark.offset)
+    except BaseException:
+        cut.close()
+        raise
     return cut

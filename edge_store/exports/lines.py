@@ -62,15 +62,18 @@ def line_of(recorded: Recorded, said: Said, *, bodies: bool) -> bytes:
 
 
 def _shown(record: Result | Output) -> Json:
-    fields = {name: getattr(record, name) for name in record.__struct_fields__}
-    return _with_json({name: fields[name] for name in fields if name not in NESTED})
+    fields = msgspec.structs.asdict(record)
+    for name in NESTED:
+        fields.pop(name, None)
+    return _with_json(fields)
 
 
 def _with_json(row: Json) -> Json:
-    return {
-        name: _json(value) if name in JSON_COLUMNS and value is not None else value
-        for name, value in row.items()
-    }
+    """The same, changed."""
+    for name in JSON_COLUMNS:
+        if (text := row.get(name)) is not None:
+            row[name] = _json(text)
+    return row
 
 
 def _json(text: str) -> Any:
@@ -211,10 +214,14 @@ def _body_of(found: Any, name: str) -> bytes:
 def recorded_rows(
     connection: Connection, statement: str, values: Json
 ) -> Generator[tuple[int, int, tuple[Recorded, Said]]]:
-    """Of each result its seq, about its bytes, and the result with what was said of it."""
+    """Of each result of a span its seq, about its bytes, and it with what was said of it."""
+    span = {"after": values["after"], "upto": values["upto"]}
+    spoken_of = {name for (name,) in connection.execute(sql("select_export_spoken_of"), span)}
     for recorded in load_recorded(connection, connection.execute(statement, values)):
         content = recorded.result.content
         size = 1024 + len(content.request_body) + len(content.response_body)
         size += len(content.input_text or "")
         size += sum(len(output.output_text) for output in recorded.result.outputs)
-        yield recorded.seq, size, (recorded, said_of(connection, recorded.result.id))
+        name = recorded.result.id
+        said = said_of(connection, name) if name in spoken_of else Said(id=name)
+        yield recorded.seq, size, (recorded, said)

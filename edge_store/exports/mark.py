@@ -3,6 +3,7 @@ the disk. What lies behind a mark is cut when the export goes on, so a kill leav
 doubles.
 """
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,12 @@ from edge_store.errors import InvalidRequest
 from edge_store.result import Record
 from edge_store.selection import Selection
 
-__all__ = ["Mark", "mark_beside", "read_mark", "sync_folder", "write_mark", "written"]
+__all__ = [
+    "FOLDER_MODE", "Mark", "be_alone", "mark_beside", "private", "read_mark", "sync_folder",
+    "write_mark", "written",
+]  # fmt: skip
+
+FOLDER_MODE, FILE_MODE = 0o750, 0o640  # as a box's database, and a backup of it
 
 
 class Mark(Record, frozen=True, kw_only=True):
@@ -69,6 +75,8 @@ def written(path: Path) -> Iterator[Path]:
     """A file to write that becomes ``path`` once it is on the disk."""
     made = path.with_name(f".{path.name}.tmp")
     try:
+        made.unlink(missing_ok=True)
+        os.close(private(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         yield made
         with made.open("rb") as file:
             os.fsync(file.fileno())
@@ -76,6 +84,27 @@ def written(path: Path) -> Iterator[Path]:
     except BaseException:
         made.unlink(missing_ok=True)
         raise
+
+
+def private(path: Path | str, flags: int) -> int:
+    """Opens a file that holds results: one that is made is for its owner and group."""
+    return os.open(path, flags, FILE_MODE)
+
+
+def be_alone(descriptor: int, path: Path) -> None:
+    """Until it is closed, let no other export write there: two from one mark would make doubles.
+
+    Raises:
+        InvalidRequest: one does.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise InvalidRequest(
+            f"another export writes to {path}", hint="let it end; then --resume adds what is new"
+        ) from exc
+    except OSError:  # a file system that has no locks
+        pass
 
 
 def sync_folder(folder: Path) -> None:

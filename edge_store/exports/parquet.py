@@ -1,9 +1,10 @@
 """Parquet (zstd), in folders by the UTC date of admission: ``date=…/part-FROM-TO.parquet``;
 FROM and TO are the ``seq`` between which a part was made. What a kill left behind the mark has
 larger ones, and is removed when the export goes on. It runs on the caller's thread, and holds one
-part's rows.
+part's columns.
 """
 
+import os
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 from edge_store.errors import ConfigError, InvalidRequest
 from edge_store.exports.flat import columns, flat_rows
 from edge_store.exports.kinds import Export, Fetched, Job
-from edge_store.exports.mark import Mark, sync_folder, written
+from edge_store.exports.mark import FOLDER_MODE, Mark, be_alone, sync_folder, written
 from edge_store.exports.pages import Page
 from edge_store.rows import whole_body
 from edge_store.sql import sql
@@ -58,18 +59,29 @@ class ParquetExport:
         self._schema = pyarrow.schema([(name, self._type(name)) for name in self._names])
         self._folder = Path(job.target)
         self.fetch = partial(_with_bodies if job.bodies else flat_rows, job)
-        self._rows: list[Any] = []
-        self._bytes = 0
+        self._batches: list[Any] = []  # Arrow's, one of each page: a tenth of the rows as objects
+        self._places: dict[str, list[int]] = defaultdict(list)  # by folder, in all batches
+        self._rows = self._bytes = 0
         self._from = self._upto = mark.seq
         self._written: set[Path] = set()  # folders
         if self._folder.is_file():
             raise InvalidRequest(f"{self._folder} is a file", hint="name a folder")
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(exist_ok=True, mode=FOLDER_MODE)
+        self._lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            be_alone(self._lock, self._folder)
+            self._cut_back(mark, is_anew=job.restart and not mark.rows)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _cut_back(self, mark: Mark, *, is_anew: bool) -> None:
+        """Remove what lies behind the mark, and all there is of an export that begins anew."""
         sync_folder(self._folder.parent)
         for part in self._folder.glob("date=*/*part-*.parquet*"):
             numbers = part.name.removesuffix(".parquet").split("-")
             is_behind = numbers[-1].isdecimal() and int(numbers[-1]) > mark.seq
-            if part.name.startswith(".") or is_behind or (job.restart and not mark.rows):
+            if part.name.startswith(".") or is_behind or is_anew:
                 part.unlink()
 
     def _type(self, name: str) -> Any:
@@ -83,12 +95,17 @@ class ParquetExport:
 
     def write(self, page: Page, _skipped: Counter[str]) -> int:
         """Gather them, or write a part."""
-        self._rows += page.rows
-        self._bytes += sum(
-            len(value) for row in page.rows for value in row if isinstance(value, str | bytes)
-        )
         self._upto = page.upto.seq
-        if len(self._rows) >= ROWS_PER_PART or self._bytes >= PART_BYTES:
+        if not page.rows:
+            return 0
+        for place, row in enumerate(page.rows, self._rows):
+            self._places[_folder_of(row[self._created])].append(place)
+        columns_of = zip(self._names, zip(*page.rows, strict=True), strict=True)
+        arrays = [self._array(*column) for column in columns_of]
+        self._batches.append(self._pa.record_batch(arrays, schema=self._schema))
+        self._rows += len(page.rows)
+        self._bytes += self._batches[-1].nbytes
+        if self._rows >= ROWS_PER_PART or self._bytes >= PART_BYTES:
             self._write_part()
         return len(page.rows)
 
@@ -108,23 +125,19 @@ class ParquetExport:
 
     def close(self) -> None:
         """What is gathered and not synced is not there."""
+        os.close(self._lock)
 
     def _write_part(self) -> None:
-        by_folder: dict[str, list[Any]] = defaultdict(list)
-        for row in self._rows:
-            by_folder[_folder_of(row[self._created])].append(row)
-        for name, rows in by_folder.items():
+        gathered = self._pa.Table.from_batches(self._batches, self._schema)
+        for name, places in self._places.items():
             folder = self._folder / name
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True, mode=FOLDER_MODE)
             self._written.add(folder)
-            table = self._pa.table(
-                [self._array(*column) for column in zip(self._names, zip(*rows, strict=True),
-                                                         strict=True)],
-                schema=self._schema,
-            )  # fmt: skip
+            table = gathered if len(self._places) == 1 else gathered.take(places)
             with written(folder / PART.format(self._from + 1, self._upto)) as made:
                 self._pa.parquet.write_table(table, made, compression="zstd")
-        self._rows, self._bytes = [], 0
+        self._batches, self._rows, self._bytes = [], 0, 0
+        self._places.clear()
         self._from = self._upto
 
     def _array(self, name: str, values: tuple[Any, ...]) -> Any:

@@ -17,6 +17,8 @@ __all__ = ["begun", "export"]
 
 Progress = Callable[[int, int], None]
 
+PACKERS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
+
 
 def begun(job: Job, source: Source, state: Path | None, *, resume: bool, after: int) -> Mark:
     """Where to begin: the mark at ``state`` with ``resume``, else behind ``after``.
@@ -56,7 +58,12 @@ def _name(job: Job) -> str:
 
 
 def _require_new(job: Job, state: Path | None) -> None:
-    """Raises ``InvalidRequest`` where something would be lost."""
+    """Raises ``InvalidRequest`` where something would be lost, or not be what it is called."""
+    if (packer := PACKERS.get(Path(job.target).suffix)) and "://" not in job.target:
+        raise InvalidRequest(
+            f"{job.target} would not be packed: an export is written as it is",
+            hint=f"edge-store export --to {job.kind} - | {packer} > {job.target}",
+        )
     if "://" in job.target or job.target == STDOUT:
         there = state if state is not None and state.exists() else None
     else:

@@ -1,9 +1,9 @@
 """Brings a copy forward by those files of its replica that are newer than it, on a clone of it.
 
 Which they are, and that they are of the same history, is ``replica/onwards.py``'s. What comes of
-them is checked as a whole: SQLite's integrity, the chain of digests on from the copy's newest
-commit, the rows that came, and the box's head. Whatever does not fit is ``NotOnwards``, and the
-caller restores.
+them is checked: SQLite's structure (``quick_check``: whether an index has each row is for the
+restore in ``--full-every`` days), the chain of digests on from the copy's newest commit, the rows
+that came, and the box's head. Whatever does not fit is ``NotOnwards``, and the caller restores.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from edge_store.identity import read_device_id
 from edge_store.replica.download import Download, Pace, Vanished, fetch_small
 from edge_store.replica.heads import Head, holds_commit
 from edge_store.replica.location import Credentials, Location, Scheme
-from edge_store.replica.ltx import HEADER_BYTES, read_header
+from edge_store.replica.ltx import Source, database_bytes
 from edge_store.replica.onwards import NotOnwards, apply_onwards, find_onwards
 from edge_store.replica.points import LtxFile, Txid
 from edge_store.replica.rebuild import require_space
@@ -40,10 +40,12 @@ from edge_store.sqlite import Connection, check_integrity, open_copy, open_reade
 __all__ = ["Advanced", "Limits", "advance", "holds_told", "is_told"]
 
 AT_ONCE_BYTES = 1 << 20  # files of so many are fetched before the database's size is known
+COPIED_BYTES = 1 << 20  # at a time
 FICLONE = 0x40049409  # Linux: share the blocks of another file
 NUMBERS = count()  # of new copies in this process, so that none has another's name
+MAPPED_BYTES = 16 << 20  # of what was just written, and is in memory still: a read may not fail
 
-Files: TypeAlias = Sequence[tuple[Path, LtxFile]]
+Files: TypeAlias = Sequence[tuple[Source, LtxFile]]
 
 
 class Advanced(Record, frozen=True, kw_only=True):
@@ -140,16 +142,16 @@ class _Small(NamedTuple):
     credentials: Credentials | None
     chosen: Sequence[LtxFile]
 
-    def fetch(self, beside: Path, pace: Pace) -> Files:
-        """``beside``: as whose names theirs begin. Raises as ``Onwards.fetch`` does."""
-        files: list[tuple[Path, LtxFile]] = []
-        for number, file in enumerate(self.chosen):
-            to = beside.with_name(f"{beside.name}.{number}.ltx")
+    def fetch(self, pace: Pace) -> Files:
+        """Raises as ``Onwards.fetch`` does."""
+        files: list[tuple[Source, LtxFile]] = []
+        for file in self.chosen:
             try:
-                files.append((fetch_small(self.location, self.credentials, file, to), file))
+                source = fetch_small(self.location, self.credentials, file)
             except Vanished:
                 raise NotOnwards("its files are merged while they are read") from None
-            if files[-1][0] == to:
+            files.append((source, file))
+            if isinstance(source, bytes):
                 pace(file.size)
         return files
 
@@ -175,13 +177,11 @@ class _Making:
             made = None
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                made = self._made(new, small.fetch(new, self._limits.pace))
+                made = self._made(new, small.fetch(self._limits.pace))
                 return made
             finally:
                 if made is None or self._cancelled.is_set():
                     new.unlink(missing_ok=True)
-                for number in range(len(small.chosen)):
-                    new.with_name(f"{new.name}.{number}.ltx").unlink(missing_ok=True)
 
         return await self._replaced(new, make)
 
@@ -202,7 +202,7 @@ class _Making:
         raises.
         """
         try:
-            require_space(new.parent, _database_bytes(files), 0)
+            require_space(new.parent, database_bytes(*files[-1]) if files else 0, 0)
             made = self._make(new, files)
         except StoreError as exc:
             if isinstance(exc, DiskFull):
@@ -221,7 +221,9 @@ class _Making:
             raise NotOnwards("its schema does not tell where it ends")
         _clone(self._copy, new)
         apply_onwards(new, files)
-        with closing(open_copy(new)) as connection, translated(f"{new} cannot be checked"):
+        opened = open_copy(new, mapped_bytes=MAPPED_BYTES)
+        with closing(opened) as connection, translated(f"{new} cannot be checked"):
+            connection.execute(sql("begin_reading"))  # once, and not for each statement
             connection.set_progress_handler(self._cancelled.is_set, STEPS_BETWEEN_CHECKS)
             (version,) = connection.execute(sql("select_schema_version")).fetchone()
             end = end_of(connection)
@@ -232,19 +234,9 @@ class _Making:
         return _Made(results, version, end, has_retired)
 
 
-def _database_bytes(files: Files) -> int:
-    """Of the state that they lead to; 0 where it is the copy's."""
-    if not files:
-        return 0
-    path, file = files[-1]
-    with path.open("rb") as reading:
-        header = read_header(reading.read(HEADER_BYTES), file.key)
-    return header.page_size * header.pages
-
-
 def _check(connection: Connection, head: Head, version: int, before: End, end: End) -> int:
     """How many results there are. ``before``: where the copy ends that it came of."""
-    found = check_integrity(connection, full=True)
+    found = check_integrity(connection)
     if found != "ok":
         raise NotOnwards(f"what came of its files is damaged: {found}")
     if read_device_id(connection) != head.device_id:
@@ -279,11 +271,8 @@ def is_told(connection: Connection, head: Head) -> bool:
 
 
 def _clone(copy: Path, new: Path) -> None:
-    with copy.open("rb") as reading, new.open("xb") as writing:
+    with copy.open("rb", buffering=0) as reading, new.open("xb") as writing:
         try:
             fcntl.ioctl(writing.fileno(), FICLONE, reading.fileno())
         except OSError:  # this file system cannot
-            pass
-        else:
-            return
-    shutil.copyfile(copy, new)
+            shutil.copyfileobj(reading, writing, COPIED_BYTES)

@@ -6,12 +6,13 @@ may go, a copy that would be too large is refused, and the box keeps the one tha
 """
 
 import threading
+from bisect import insort
 from collections.abc import Callable
 from pathlib import Path
 
 from edge_store.errors import DiskBudgetSpent
 from edge_store.fleet.forget import all_older_copies
-from edge_store.fleet.history import Kept
+from edge_store.fleet.history import DAMAGED, Kept
 from edge_store.result import Record
 
 __all__ = ["DiskBudget", "Evicted", "copies_bytes"]
@@ -25,7 +26,9 @@ class Evicted(Record, frozen=True, kw_only=True):
 
 
 class DiskBudget:
-    """Of one pull into ``folder``. For any thread. ``may_go`` tells which older copies may."""
+    """Of one pull into ``folder``, which is listed once. For any thread. ``may_go`` tells which
+    older copies may, and is asked of each until it has said no.
+    """
 
     def __init__(
         self, folder: Path, bytes_max: int, may_go: Callable[[Path], bool] = lambda _path: True
@@ -35,7 +38,9 @@ class DiskBudget:
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
         self._used = copies_bytes(folder)
+        self._older = _oldest_first(folder)
         self._spared: set[Path] = set()
+        self._staying: set[Path] = set()
 
     def settled(self, settle: Callable[[], Kept | None]) -> Kept | None:
         """What ``settle`` keeps aside: until it is ``released`` it goes for no other box."""
@@ -43,6 +48,8 @@ class DiskBudget:
             kept = settle()
             if kept is not None:
                 self._spared.add(kept.path)
+                if kept.path not in self._older and kept.path.suffix != DAMAGED:
+                    insort(self._older, kept.path, key=_age)
             return kept
 
     def release(self, kept: Path) -> None:
@@ -59,8 +66,8 @@ class DiskBudget:
         with self._lock:
             over = self._used + more - self._bytes_max
             going: list[Evicted] = []
-            for path in _oldest_first(self._folder) if over > 0 else ():
-                if path in self._spared or not self._may_go(path):
+            for path in self._older if over > 0 else ():
+                if path in self._spared or not self._goes(path):
                     continue
                 going.append(Evicted(path=path, bytes=path.stat().st_size))
                 if sum(each.bytes for each in going) >= over:
@@ -75,8 +82,16 @@ class DiskBudget:
                 )
             for each in going:
                 each.path.unlink()
+                self._older.remove(each.path)
             self._used += more - freed
             return going
+
+    def _goes(self, path: Path) -> bool:
+        if path in self._staying or not path.exists():
+            return False
+        if not self._may_go(path):
+            self._staying.add(path)
+        return path not in self._staying
 
     def over(self) -> str | None:
         """That the folder holds more than it may, and why nothing goes for it."""
@@ -104,7 +119,11 @@ def copies_bytes(folder: Path) -> int:
 def _oldest_first(folder: Path) -> list[Path]:
     """The older copies, by the time that is in their names."""
     older = [path for those in all_older_copies(folder).values() for path in those]
-    return sorted(older, key=lambda path: path.name.partition(".")[2])
+    return sorted(older, key=_age)
+
+
+def _age(older: Path) -> str:
+    return older.name.partition(".")[2]
 
 
 def _mb(count: int) -> str:

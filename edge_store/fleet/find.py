@@ -40,12 +40,15 @@ class Choice(Record, frozen=True, kw_only=True):
 
 
 class FoundBox(Record, frozen=True, kw_only=True):
-    """A box, and where its replica lies. ``head`` as it was just listed; None when it has none."""
+    """A box, and where its replica lies. ``head`` as it was just listed; None when it has none.
+    ``is_alone``: there is a head, and no replica was found.
+    """
 
     device_id: DeviceId
     location: Location
     head: Entry | None = None
     store: str = ""
+    is_alone: bool = False
 
 
 class Unlisted(Record, frozen=True, kw_only=True):
@@ -114,15 +117,16 @@ async def _listed(place: Place, choice: Choice, into: Path | None) -> tuple[list
     credentials = read_credentials(place.location)
     heads = await list_heads(Objects(place.location, credentials, makes_folder=False))
     if choice.since is None:
-        devices = await boxes_of(place.location, credentials, heads, into)
+        devices, alone = await boxes_of(place.location, credentials, heads, into)
     else:
-        devices = sorted(heads)
+        devices, alone = sorted(heads), frozenset()
     boxes = [
         FoundBox(
             device_id=device_id,
             location=place.location,
             head=heads.get(device_id),
             store=place.store.name if place.store else "",
+            is_alone=device_id in alone,
         )
         for device_id in devices
     ]

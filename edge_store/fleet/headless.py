@@ -1,25 +1,27 @@
 """Which boxes a store has, beyond what the listing of its heads says.
 
-A box that has replicated and has no head yet is found by a listing of the store's folders, which
-takes as many requests as that of the heads. So it is made once an hour; what it said is remembered
-beside the copies until then.
+A box that has replicated and has no head yet, and one that has a head and no replica any more, are
+found by a listing of the store's folders, which takes as many requests as that of the heads. So it
+is made once an hour; what it said is remembered beside the copies until then.
 """
 
 import hashlib
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from edge_store.clock import now_ms
+from edge_store.errors import ReplicaNotFound
 from edge_store.fleet.copies import FOLDER
 from edge_store.ids import DeviceId
 from edge_store.replica.extent import list_devices
 from edge_store.replica.location import Credentials, Location, Scheme
 from edge_store.result import Record
 
-__all__ = ["boxes_of"]
+__all__ = ["Boxes", "boxes_of"]
 
 FRESH_MS = 3600 * 1000
 
@@ -33,14 +35,23 @@ class Listing(Record, frozen=True, kw_only=True):
     alone: frozenset[DeviceId]  # heads of boxes whose replica is gone
 
 
+class Boxes(NamedTuple):
+    """In order of name. ``alone``: those of them that have a head, and had no replica when folders
+    were listed last.
+    """
+
+    devices: list[DeviceId]
+    alone: frozenset[DeviceId]
+
+
 async def boxes_of(
     location: Location,
     credentials: Credentials | None,
     heads: Collection[DeviceId],
     into: Path | None,
-) -> list[DeviceId]:
-    """The boxes of a store of which ``heads`` were just listed, in order of name. ``into``: the
-    folder of their copies, if there is one.
+) -> Boxes:
+    """The boxes of a store of which ``heads`` were just listed. ``into``: the folder of their
+    copies, if there is one.
 
     Raises:
         ReplicaNotFound: there is none.
@@ -50,7 +61,12 @@ async def boxes_of(
         into = None
     known = _remembered(location, into)
     if known is None or not heads:
-        devices = await list_devices(location, credentials, heads)
+        try:
+            devices = await list_devices(location, credentials, heads)
+        except ReplicaNotFound:
+            if not heads:
+                raise
+            devices = []
         known = Listing(
             location=str(location),
             at=now_ms(),
@@ -58,7 +74,7 @@ async def boxes_of(
             alone=frozenset(heads) - frozenset(devices),
         )
         _remember(known, into)
-    return sorted((frozenset(heads) - known.alone) | known.headless)
+    return Boxes(sorted(frozenset(heads) | known.headless), frozenset(heads) & known.alone)
 
 
 def _remembered(location: Location, into: Path | None) -> Listing | None:

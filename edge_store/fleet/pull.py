@@ -19,14 +19,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from edge_store.errors import AlreadyRunning, ReplicationError, StoreError
+from edge_store.errors import AlreadyRunning, ReplicaNotFound, ReplicationError, StoreError
 from edge_store.fleet.box import BoxPull, BoxReport, Manner
 from edge_store.fleet.budget import DiskBudget, Evicted
 from edge_store.fleet.copies import work_folder
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.forget import all_older_copies
 from edge_store.fleet.waits import Waits
+from edge_store.ids import DeviceId
 from edge_store.replica.bucket import shared_buckets
+from edge_store.replica.extent import read_extent
 from edge_store.replica.location import Credentials, Location, read_credentials
 from edge_store.replica.objects import Objects
 from edge_store.result import Record
@@ -79,26 +81,19 @@ async def pull(
         StoreError: ``into`` cannot be written.
         ConfigError: there are no keys for a store.
     """
-    places = asyncio.Semaphore(plan.jobs)
     untold: list[Exception] = []
-    stores: dict[Location, tuple[Credentials | None, Objects]] = {}
-    for box in boxes:
-        if box.location not in stores:
-            credentials = read_credentials(box.location)
-            stores[box.location] = (
-                credentials,
-                Objects(box.location, credentials, makes_folder=False),
-            )
+    stores = {each: _opened(each) for each in {box.location for box in boxes}}
 
     async def one(box: FoundBox, budget: DiskBudget | None) -> BoxReport:
         report = plan.waits.still(box) if plan.waits else None
         if report is None:
-            async with places:
-                began = time.monotonic()
+            began = time.monotonic()
+            report = await _without_replica(box, stores[box.location][0])
+            if report is None:
                 those = older.get(box.device_id, ())
                 pulling = BoxPull(box, plan.manner, *stores[box.location], budget, those)
                 report = await _tried(pulling, plan.attempts)
-                seconds = round(time.monotonic() - began, 3)
+            seconds = round(time.monotonic() - began, 3)
             report = msgspec.structs.replace(report, seconds=seconds)
             report = plan.waits.note(box, report) if plan.waits else report
         try:
@@ -107,18 +102,47 @@ async def pull(
             untold.append(exc)
         return report
 
+    async def some(budget: DiskBudget | None) -> None:
+        """One of the jobs. There is no task for each box: of ten thousand they are a lot."""
+        for box in left:
+            reports[box.device_id] = await one(box, budget)
+
     with _exclusive(plan.manner.into), shared_buckets():
         budget = None
         if plan.disk_max is not None:
             budget = DiskBudget(plan.manner.into, plan.disk_max, plan.may_go)
         evicted = budget.make_room(0) if budget else []
         older = all_older_copies(plan.manner.into)
+        left, reports = iter(boxes), dict[DeviceId, BoxReport]()
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(one(box, budget)) for box in boxes]
+            for _ in range(plan.jobs):
+                tasks.create_task(some(budget))
         over = await asyncio.to_thread(budget.over) if budget else None
     if untold:
         raise untold[0]
-    return Pulled([task.result() for task in running], evicted, over)
+    return Pulled([reports[box.device_id] for box in boxes], evicted, over)
+
+
+def _opened(location: Location) -> tuple[Credentials | None, Objects]:
+    credentials = read_credentials(location)
+    return credentials, Objects(location, credentials, makes_folder=False)
+
+
+async def _without_replica(box: FoundBox, credentials: Credentials | None) -> BoxReport | None:
+    """The failure of a box whose replica was gone when folders were listed, and is."""
+    if not box.is_alone:
+        return None
+    try:
+        await read_extent(box.location, credentials, box.device_id)
+    except ReplicaNotFound as exc:
+        said = (
+            f"its head is in {box.location}, and its replica is gone: was it deleted, or moved? "
+            "What was pulled of it stays here; of a box that is no more, delete the head, too"
+        )
+        return BoxReport(device_id=box.device_id, store=box.store, error=said, code=exc.code)
+    except ReplicationError as exc:
+        return BoxReport(device_id=box.device_id, store=box.store, error=str(exc), code=exc.code)
+    return None
 
 
 async def _tried(pulling: BoxPull, attempts: int) -> BoxReport:

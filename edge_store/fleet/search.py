@@ -24,6 +24,7 @@ __all__ = ["Found", "Wanted", "search_fleet"]
 
 COLUMNS = ("created_at", "device_id", "id", "model", "status", "place", "snippet")
 BEFORE, LENGTH = 40, 160  # characters of a snippet: before what was found, and in all
+BYTES = 4 * LENGTH  # that they take at most
 
 
 class Wanted(Record, frozen=True, kw_only=True):
@@ -61,7 +62,12 @@ def search_fleet(centre: Centre, wanted: Wanted, *, timeout_s: float) -> Found:
     if name is not None:
         answer = centre.ask(
             sql_of("lake", name),
-            {**_params(wanted), "text": wanted.text.lower()},
+            {
+                **_params(wanted),
+                "text": wanted.text.lower(),
+                "before": BEFORE,
+                "length": LENGTH,
+            },
             rows_max=wanted.limit,
             timeout_s=timeout_s,
         )
@@ -103,8 +109,6 @@ def _params(wanted: Wanted) -> dict[str, Any]:
         "model": wanted.model,
         "device": wanted.device_id,
         "limit": wanted.limit,
-        "before": BEFORE,
-        "length": LENGTH,
     }
 
 
@@ -112,7 +116,7 @@ def _in_copies(
     centre: Centre, wanted: Wanted, deadline: float
 ) -> Iterator[tuple[Sequence[tuple[Any, ...]], tuple[Unread, ...]]]:
     text = "".join(each.lower() if each.isascii() else each for each in wanted.text)  # as SQLite
-    params = {**_params(wanted), "text": text}
+    params = {**_params(wanted), "text": text, "bytes": BYTES}
     del params["device"]
     for path in find_copies(centre.folder):
         if wanted.device_id not in (None, path.stem):
@@ -131,4 +135,10 @@ def _in_copies(
         except EdgeStoreError as exc:
             yield (), (Unread(path=path, error=str(exc)),)
         else:
-            yield found.rows, ()
+            yield [(*row[:-2], _snippet(*row[-2:])) for row in found.rows], ()
+
+
+def _snippet(head: bytes, tail: bytes) -> str:
+    """Of what lies before the beginning of what was found, and from there on: cut anywhere."""
+    before = head.decode(errors="ignore")[-BEFORE:]
+    return before + tail.decode(errors="ignore")[: LENGTH - len(before)]

@@ -16,6 +16,8 @@ from edge_store.imports.sourced import FAULTS, Fault, Source, Sourced, fault
 __all__ = ["lines_of", "open_source"]
 
 CHUNK_BYTES = 64 * 1024
+LINE_BYTES_MAX = 512 * 2**20  # of a file that has no lines
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # with which Windows begins a text
 
 
 def open_source(source: str, _table: str | None) -> Source:
@@ -98,8 +100,26 @@ def _zstd_pieces(packed: BinaryIO) -> Iterator[bytes]:
 
 
 def lines_of(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Those that are not empty, with their numbers."""
-    for number, line in enumerate(file, 1):
+    """Those that are not empty, with their numbers.
+
+    Raises:
+        ImportFailed: one is longer than any result, or all are in an array.
+    """
+    number = 0
+    while line := file.readline(LINE_BYTES_MAX):
+        number += 1
+        if len(line) == LINE_BYTES_MAX:
+            raise ImportFailed(
+                f"line {number} is longer than {LINE_BYTES_MAX} bytes: it is no line of a result",
+                hint="is it the right file, and the right --from?",
+            )
+        if number == 1:
+            line = line.removeprefix(BYTE_ORDER_MARK)
+            if line.lstrip().startswith(b"["):
+                raise ImportFailed(
+                    "it is one JSON array, and not a row a line",
+                    hint="`jq -c '.[]' FILE | edge-store import … -` makes lines of it",
+                )
         if line.strip():
             yield number, line
 

@@ -52,7 +52,7 @@ def open_source(source: str, table: str | None) -> Source:
         return table_source(source, table or TABLE, _made)
     file = opened(source)
     if source.removesuffix(".gz").removesuffix(".zst").endswith(".csv"):
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         return Source(None, _csv(text), text.close)
     return Source(None, _lines(file), file.close)
 

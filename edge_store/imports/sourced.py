@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ INTEGER_BOUND = 2**63
 CHAT = "/v1/chat/completions"
 
 Json = dict[str, Any]
+Made = TypeVar("Made", bound=msgspec.Struct)
 
 
 class Sourced(NamedTuple):
@@ -42,7 +43,7 @@ class Fault(NamedTuple):
 
 
 # what a row can make of a source's code: its own fault, not ours
-FAULTS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+FAULTS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 def fault(number: int, exc: Exception) -> Fault:
@@ -106,14 +107,15 @@ def made(kind: str, source_id: str, *, created_at: int, body: bytes, **fields: A
     """A result of what a source has: ``kind`` becomes its engine, what is not given is not known.
 
     Raises:
-        ValueError: its time is none.
+        ValueError: its time is none, or a value is of another type than its column: it would be
+        read otherwise than its digest was taken.
     """
     if not 0 <= created_at <= min(CREATED_AT_MAX, ID_TIME_MAX):
         raise ValueError(f"its time, {created_at}, is in no year from 1970 to 9999")
     metadata = {"source": kind, "source_id": source_id, **fields.pop("metadata", {})}
     input_text, response_body = fields.pop("input_text", None), fields.pop("response_body", b"")
     latency_ms = fields.pop("latency_ms", 0.0)
-    return Result(
+    result = Result(
         id=result_id(kind, source_id, created_at),
         device_id=DeviceId(""),
         boot_id=BootId(""),
@@ -135,6 +137,18 @@ def made(kind: str, source_id: str, *, created_at: int, body: bytes, **fields: A
         content=Content(input_text=input_text, request_body=body, response_body=response_body),
         **fields,
     )
+    outputs = tuple(map(_typed, result.outputs))
+    return _typed(msgspec.structs.replace(result, outputs=outputs, content=_typed(result.content)))
+
+
+def _typed(record: Made) -> Made:
+    """As decoding would have it: constructors look at no type."""
+    fields = {name: getattr(record, name) for name in record.__struct_fields__}
+    try:
+        return msgspec.convert(fields, type(record))
+    except msgspec.ValidationError as exc:
+        why, _, place = str(exc).partition(" - at `$.")
+        raise ValueError(f"its {place.rstrip('`')} is of another type: {why}") from exc
 
 
 def chat_body(model: str | None, messages: list[Json], **more: Any) -> bytes:

@@ -97,6 +97,7 @@ def lines_of(connection: Connection, seqs: Sequence[int]) -> list[tuple[Any, ...
         row = dict(zip(found.columns, values, strict=True))
         row["prompt"] = _last_turn(_text(row["prompt"]), _text(row["prompt_end"]))
         row["answer"] = _begun(_text(row["answer"]))
+        row["pinned"] = bool(row["pinned"])
         by_seq[row["seq"]] = tuple(row[name] for name in COLUMNS)
     return [by_seq[seq] for seq in seqs if seq in by_seq]
 

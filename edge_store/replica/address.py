@@ -215,7 +215,7 @@ READERS: dict[Scheme, tuple[Callable[[SplitResult, str], dict[str, Any]], dict[s
         },
     ),
     Scheme.SFTP: (_read_host, {"host_key": _host_key, "key_file": _absolute}),
-    Scheme.GCS: (_read_bucket, {}),
+    Scheme.GCS: (_read_bucket, {"endpoint": _endpoint}),
     Scheme.AZURE: (_read_container, {"endpoint": _endpoint}),
 }
 # Mistyped, and not misplaced: what cannot well be a secret is shown.

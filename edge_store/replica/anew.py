@@ -145,8 +145,9 @@ class Ground:
         except OSError as exc:
             raise ReplicationError(f"{self._file} cannot be removed: {exc.strerror}") from exc
 
-    async def clear(self, litestream: Pausable) -> None:
-        """Empty the folder and the WAL while no Litestream runs.
+    async def clear(self, litestream: Pausable) -> bool:
+        """Empty the folder and the WAL while no Litestream runs. Whether anything was ever
+        replicated from here.
 
         Raises:
             ReplicationError: they could not be emptied.
@@ -162,3 +163,4 @@ class Ground:
                 raise ReplicationError(
                     f"the replica cannot be begun anew: {exc}", hint=hint
                 ) from exc
+        return not is_new

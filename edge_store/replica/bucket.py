@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
@@ -27,6 +28,7 @@ from obstore.exceptions import (
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
 from edge_store.errors import ReplicaNotFound
+from edge_store.replica.explain import ABSENT as ABSENT_BUCKETS
 from edge_store.replica.explain import code_of, status_of
 from edge_store.replica.location import Credentials, Location, Scheme
 from edge_store.result import Record
@@ -37,6 +39,7 @@ CONNECT_TIMEOUT, REQUEST_TIMEOUT = "3s", "10s"
 DOWNLOAD_TIMEOUT = "1h"  # of one request; a read that stalls ends after REQUEST_TIMEOUT
 RETRY_TIMEOUT = timedelta(seconds=10)
 LISTS_AT_A_TIME = 32
+QUOTE = '"'
 REFUSALS = (PermissionDeniedError, UnauthenticatedError, PermissionError)
 ABSENT = (NotFoundError, FileNotFoundError)
 
@@ -140,7 +143,7 @@ class StoreBucket:
         try:
             answer = obstore.get(self._store, key)
         except ABSENT as exc:
-            if code_of(str(exc)) == "NoSuchBucket":
+            if code_of(str(exc)) in ABSENT_BUCKETS:
                 raise
             return None
         meta = answer.meta
@@ -160,7 +163,7 @@ class StoreBucket:
         if start:
             options["range"] = {"offset": start}
         if version is not None:
-            options["if_match"] = version
+            options["if_match"] = self._as_condition(version)
         answer = obstore.get(self._store, key, options=options)
         if answer.meta["size"] - start <= chunk_bytes:  # one call for three
             yield bytes(answer.bytes())
@@ -168,14 +171,20 @@ class StoreBucket:
         for chunk in answer.stream(min_chunk_size=chunk_bytes):
             yield bytes(chunk)
 
+    def _as_condition(self, listed: str) -> str:
+        """An ETag in quotes: Azure lists it without them."""
+        if isinstance(self._store, AzureStore):
+            return f'"{listed.strip(QUOTE)}"'
+        return listed
+
     def put(self, key: str, content: bytes, precondition: Precondition) -> bool:
         mode: Any = precondition or "overwrite"
         try:
             obstore.put(self._store, key, content, mode=mode, use_multipart=False)
         except (AlreadyExistsError, PreconditionError):
             return False
-        except NotFoundError:  # it is gone; a bucket that is has its own meaning
-            if isinstance(mode, dict):
+        except ABSENT as exc:  # it is gone; a bucket that is has its own meaning
+            if isinstance(mode, dict) and code_of(str(exc)) not in ABSENT_BUCKETS:
                 return False
             raise
         except BaseError as exc:
@@ -257,16 +266,14 @@ def _open_store(location: Location, credentials: Credentials | None, *, for_down
     }
     match location.scheme:
         case Scheme.GCS:
+            if credentials.emulator:  # there is no other way to ask for no token before a write
+                account = {"gcs_base_url": credentials.emulator, "disable_oauth": True}
+                account |= dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+                key = msgspec.json.encode(account).decode()
+                return GCSStore(location.bucket, service_account_key=key, **common)
             return GCSStore(location.bucket, service_account=credentials.file, **common)
         case Scheme.AZURE:
-            if location.endpoint:
-                common["endpoint"] = location.endpoint
-            return AzureStore(
-                location.bucket,
-                account_name=location.account,
-                account_key=credentials.account_key,
-                **common,
-            )
+            return _open_container(location, credentials, common)
     if location.kms_key:
         common |= {"server_side_encryption": "aws:kms", "sse_kms_key_id": location.kms_key}
     return S3Store(
@@ -278,6 +285,24 @@ def _open_store(location: Location, credentials: Credentials | None, *, for_down
         virtual_hosted_style_request=not location.is_path_style,
         **common,
     )
+
+
+def _open_container(
+    location: Location, credentials: Credentials, options: dict[str, Any]
+) -> AzureStore:
+    """Azure's. A SAS is handed over by a function, which obstore asks before it looks for a key in
+    the environment: that may be another account's.
+    """
+    if location.endpoint:
+        options["endpoint"] = location.endpoint
+    if credentials.sas_token:
+        options["credential_provider"] = lambda: {
+            "sas_token": credentials.sas_token,
+            "expires_at": None,
+        }
+    else:
+        options["account_key"] = credentials.account_key
+    return AzureStore(location.bucket, account_name=location.account, **options)
 
 
 def _endpoint(location: Location) -> str | None:

@@ -23,6 +23,7 @@ from edge_store.clock import now_ms
 from edge_store.config import ReplicaSection
 from edge_store.errors import EdgeStoreError, LitestreamUnavailable, ReplicationError
 from edge_store.ids import DeviceId
+from edge_store.replica.childlog import unsigned
 from edge_store.replica.litestream import Program, find_litestream, render_config, spawn
 from edge_store.replica.location import Credentials, Location, Scheme, read_credentials
 from edge_store.replica.objects import Objects
@@ -215,7 +216,7 @@ def _said(name: str, found: str, advice: str) -> Check:
 
 def _judge_clock(skew_ms: int) -> Check:
     shown = f"the store's is {abs(skew_ms) / 1000:.0f} s {'ahead' if skew_ms > 0 else 'behind'}"
-    advice = "set this machine's clock: `timedatectl`; S3 refuses what is 15 minutes off"
+    advice = "set this machine's clock: `timedatectl`; stores refuse what is 15 minutes off"
     if abs(skew_ms) >= SKEW_FAILURE_MS:
         return _said("clock", shown, advice)
     if abs(skew_ms) >= SKEW_WARNING_MS:
@@ -225,9 +226,9 @@ def _judge_clock(skew_ms: int) -> Check:
 
 async def _date_skew(location: Location) -> int | None:
     """The store's clock less ours, from the Date of any answer, which needs no keys."""
-    if location.scheme is not Scheme.S3:
+    url = _address(location)
+    if url is None:
         return None
-    url = location.endpoint or f"https://s3.{location.region}.amazonaws.com"
     try:
         async with httpx.AsyncClient(timeout=DATE_TIMEOUT_S) as client:
             answer = await client.head(url)
@@ -236,11 +237,22 @@ async def _date_skew(location: Location) -> int | None:
         return None
 
 
+def _address(location: Location) -> str | None:
+    """Where requests go; None where they are no HTTP."""
+    match location.scheme:
+        case Scheme.FILE | Scheme.SFTP:
+            return None
+        case Scheme.S3:
+            return location.endpoint or f"https://s3.{location.region}.amazonaws.com"
+        case Scheme.GCS:
+            return location.endpoint or "https://storage.googleapis.com"
+        case Scheme.AZURE:
+            return location.endpoint or f"https://{location.account}.blob.core.windows.net"
+
+
 def _proxy(location: Location) -> str | None:
     """The proxy that the environment names for this place, without what may be its password."""
-    if location.scheme in (Scheme.FILE, Scheme.SFTP):
-        return None
-    address = urlsplit(location.endpoint or "https://amazonaws.com")
+    address = urlsplit(_address(location) or "")
     if not address.hostname or proxy_bypass(address.hostname):
         return None
     found = getproxies().get(address.scheme)
@@ -294,5 +306,6 @@ async def _ltx(
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-    lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
+    said = unsigned(output).decode(errors="replace")
+    lines = [line for line in said.splitlines() if line.strip()]
     return "" if process.returncode == 0 or not lines else lines[-1].strip()[:300]

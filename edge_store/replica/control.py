@@ -141,7 +141,7 @@ class Control:
             # Its own loop may take up a TXID between the two that this answer names; ask again.
             if time.monotonic() >= deadline:
                 raise ReplicationError(
-                    f"the replica has TXID {synced.replicated_txid} of {synced.txid} "
+                    f"the replica has TXID {synced.replicated_txid:016x} of {synced.txid:016x} "
                     f"(litestream says {synced.status!r})"
                 )
             await asyncio.sleep(AGAIN_S)

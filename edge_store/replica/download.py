@@ -21,7 +21,7 @@ from edge_store.errors import DiskFull, EdgeStoreError, ReplicationError, Restor
 from edge_store.replica.bucket import REFUSALS, open_bucket
 from edge_store.replica.explain import explained
 from edge_store.replica.location import Credentials, Location, Scheme
-from edge_store.replica.ltx import HEADER_BYTES, read_header
+from edge_store.replica.ltx import HEADER_BYTES, Source, read_header
 from edge_store.replica.points import LtxFile
 from edge_store.replica.scratch import Scratch, fsync, part_of
 from edge_store.replica.traffic import Count, uncounted
@@ -235,11 +235,9 @@ class Download:
             self._on_bytes(self._present)
 
 
-def fetch_small(
-    location: Location, credentials: Credentials | None, file: LtxFile, to: Path
-) -> Path:
-    """Where ``file`` lies, or ``to``, where it was written in one piece. On the caller's thread:
-    for who has many replicas to look at, and of each a file that is soon read again.
+def fetch_small(location: Location, credentials: Credentials | None, file: LtxFile) -> Source:
+    """All of ``file``, or where it lies on this machine. On the caller's thread: for who has many
+    replicas to look at, and of each a file that is soon read.
 
     Raises:
         Vanished: it is not there any more.
@@ -259,8 +257,7 @@ def fetch_small(
             f"{location}: {file.key} has {len(content)} bytes, and {file.size} were listed",
             hint="try again: it was being written; if it stays so, it is damaged",
         )
-    to.write_bytes(content)
-    return to
+    return content
 
 
 def lay_out(files: Sequence[LtxFile], download: Download, folder: Path) -> None:

@@ -1,4 +1,5 @@
-"""Drills of a running box: on a schedule, after an unclean start, and when somebody asks.
+"""Drills of a running box: on a schedule, after an unclean start, soon after the replica was begun
+anew or is known to lack commits, and when somebody asks.
 
 A drill restores the replica beside the database, or brings the copy of the last one forward, and
 compares (``proof.py``), leaves one row in ``drills``, and so proves every result up to its
@@ -9,6 +10,7 @@ row. Runs on the event loop.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -44,6 +46,7 @@ FIRST_AFTER_S = 300.0  # of a box that has never had one: so long until the firs
 AFTER_UNCLEAN_S = 2.0  # Litestream takes up what the crash left
 AGAIN_S = 600.0  # after one that was undecided, and after one that no healing helped
 AGAIN_MAX_S = 86400.0
+LOOK_S = 5.0  # at whether the replica lacks a proof; it does if two looks in a row say so
 JITTER = 0.1
 SYNC_TIMEOUT_S = 300.0  # after a crash the path may have to be asked for first
 SYNC_AGAIN_S = 0.2
@@ -109,6 +112,7 @@ class Drills:
         self._reader, self._serving, self._heal = means
         self._alarms = alarms
         self._one = asyncio.Lock()
+        self._unheard_until = -math.inf  # monotonic: before it no lack of a proof starts a drill
         self.proven_at = 0  # UTC ms; 0 when no drill of this timeline has passed
         self._proven: Proven | None = None
 
@@ -133,24 +137,42 @@ class Drills:
             log.exception("drill_postponed", again_in_s=again_s)
             pause_s, cause = again_s, Cause.SCHEDULE
         while True:
-            if pause_s is None:
-                return
-            await asyncio.sleep(pause_s)
+            is_early = await self._is_called(pause_s)
+            cause = Cause.HEALED if is_early else cause
             try:
                 drilled = await self.drill(cause)
             except EdgeStoreError as exc:
                 log.warning("drill_postponed", code=exc.code, error=str(exc), again_in_s=again_s)
-                pause_s = again_s
+                pause_s = self._unheard(again_s)
                 continue
             except Exception:  # our own defect: the box goes on
                 log.exception("drill_postponed", again_in_s=again_s)
-                pause_s = again_s
+                pause_s = self._unheard(again_s)
                 continue
             if not drilled[-1].passed:  # no healing helped, and one costs an upload each time
-                pause_s = min(max(AGAIN_S, 2 * pause_s), interval_s or AGAIN_MAX_S)
+                pause_s = min(max(AGAIN_S, 2 * (pause_s or 0.0)), interval_s or AGAIN_MAX_S)
+                self._unheard(pause_s)
                 continue
+            if is_early:  # who damages it again and again has it uploaded no more often
+                self._unheard(AGAIN_S)
             pause_s = _jittered(interval_s) if interval_s else None
             cause = Cause.SCHEDULE
+
+    async def _is_called(self, pause_s: float | None) -> bool:
+        """Wait for ``pause_s``, None: for ever. True: the replica lacks a proof meanwhile."""
+        ends_at = time.monotonic() + (math.inf if pause_s is None else pause_s)
+        looks = 0
+        while (left_s := ends_at - time.monotonic()) > 0:
+            await asyncio.sleep(min(left_s, LOOK_S))
+            looks = looks + 1 if self._replica.lacks_proof() else 0
+            if looks > 1 and time.monotonic() >= self._unheard_until:
+                return True
+        return False
+
+    def _unheard(self, pause_s: float) -> float:
+        """For so long only the time starts a drill."""
+        self._unheard_until = time.monotonic() + pause_s
+        return pause_s
 
     def _first(self, connection: Connection, interval_s: float) -> tuple[float | None, Cause]:
         """How long until the first of this boot, and why there is one."""
@@ -286,6 +308,7 @@ class Drills:
         if drilled.passed and proof.txid is not None:
             self.proven_at = at
             self._proven = Proven(txid=proof.txid, seq=proof.seq_to)
+            self._replica.is_unproven = False
         self._replica.drilled(self._proven, proof.fault)
         told = {
             "drill_id": drill_id,

@@ -10,21 +10,27 @@ from typing import Final
 from edge_store.errors import ReplicaNotFound, ReplicationError
 from edge_store.replica.location import Location, Scheme
 
-__all__ = ["code_of", "explained", "status_of"]
+__all__ = ["ABSENT", "code_of", "explained", "is_full", "status_of"]
 
-STATUS = re.compile(r"status code: (\d{3})\b")  # as obstore says it
+STATUS = re.compile(
+    r"(?:status code: |\(code: )(\d{3})\b"
+)  # as obstore says it, of many in one too
 BROKEN = re.compile(r"Error performing GET \S*/([^/\s]+) in .*IncompleteBody", re.DOTALL)
-KEY = re.compile(r"AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY|AZURE_STORAGE_ACCOUNT_KEY")
+KEY = re.compile(
+    r"AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY|AZURE_STORAGE_ACCOUNT_KEY|AZURE_STORAGE_SAS_TOKEN"
+)
 CODE = re.compile(r"<Code>(\w+)</Code>")  # of S3's error document, and of Azure's
 REFUSED = "the store refuses the keys"
 REFUSAL_HINTS: Final = {
     Scheme.S3: "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do",
-    Scheme.AZURE: "check AZURE_STORAGE_ACCOUNT_KEY",
+    Scheme.AZURE: "check AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN: copied whole, this "
+    "account's, not expired? and the account's firewall (Networking)",
     Scheme.GCS: "check the service account, and its role in the bucket: Storage Object User",
     Scheme.SFTP: "check replica.sftp_key_file, the user, and the folder's owner over there",
     Scheme.FILE: "check the folder's owner and mode; under systemd, ReadWritePaths= too",
 }
 ABSENT = ("NoSuchBucket", "ContainerNotFound")
+S3_ALONE = ("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "NotImplemented")
 STATUSES: Final = {
     "301": "the bucket is in another region: set region= in replica.url",
     "400": "check the region and the endpoint",
@@ -35,7 +41,9 @@ STATUSES: Final = {
     "503": "it is overloaded or not up yet: try again",
     "507": "it is full",
 }
+FULL = re.compile(r"no space left on device|quota exceeded|\bis full\b|StorageFull", re.IGNORECASE)
 NO_FOLDER = "check the address, and that the disk is mounted"
+NO_ROOM = "make room there, or shorten replica.snapshot_retention_s"
 NO_STORE = "is it an object store? check the endpoint, its port, and the store's log"
 
 # S3's code -> (what is wrong, what to do).
@@ -63,9 +71,28 @@ CODES: Final = {
     "XMinioStorageFull": ("the store is full", "free space there"),
     "NoSuchUpload": ("an upload was ended by the store", "try again"),
     "KMS.NotFoundException": ("there is no such KMS key", "check kms_key= in replica.url"),
-    "AuthenticationFailed": ("the store refuses the keys", "check the account and its key"),
+    "AuthorizationPermissionMismatch":
+        ("the store refuses the keys: they have no permission for this",
+         "the SAS needs sp=racwdl: read, add, create, write, delete, list"),
     "ContainerNotFound": ("there is no such container", "check the container's name"),
+    "ResourceNotFound": ("there is no such storage account or container at that address",
+                         "check both, and the endpoint"),
+    "InvalidResourceName": ("that is no name of a container",
+                            "it has 3 to 63 small letters, digits and dashes"),
+    "AccountIsDisabled": ("the storage account is disabled", "see the account's page at Azure"),
 }  # fmt: skip
+
+# What is wrong with a key before the store is asked -> (what is wrong, what to do).
+KEY_FILES: Final = (
+    (r"invalid_grant|invalid_client|account not found",
+     "Google refuses the service account",
+     "is its key revoked, or the account deleted? is this machine's clock right?"),
+    (r"decode service account|Unable to open service account|ReadPem|reading pem|KeyRejected",
+     "its key file is not that of a service account",
+     "make one: `gcloud iam service-accounts keys create FILE --iam-account=ACCOUNT`"),
+    (r"Invalid Access Key",
+     "the account key is not whole", "copy it again: it is base64 and ends in `==`"),
+)  # fmt: skip
 
 # How a connection fails -> (what is wrong, what to do). The first that is found counts.
 CONNECTIONS: Final = (
@@ -108,6 +135,11 @@ def code_of(text: str) -> str | None:
     return found[1] if found else None
 
 
+def is_full(text: str) -> bool:
+    """Whether that says, in our words or another program's, that there is no room."""
+    return FULL.search(text) is not None
+
+
 def explained(exc: Exception, location: Location) -> ReplicationError:
     """What a failed request means. An error that explains itself is returned as it is."""
     if isinstance(exc, ReplicationError):
@@ -121,10 +153,15 @@ def _explained(exc: Exception, location: Location) -> ReplicationError:
     if location.scheme is Scheme.FILE and isinstance(exc, (FileNotFoundError, NotADirectoryError)):
         return ReplicaNotFound(f"{location}: there is no such folder", hint=NO_FOLDER)
     text = "TimedOut" if isinstance(exc, TimeoutError) else str(exc)
+    for pattern, what, hint in KEY_FILES if location.scheme in (Scheme.GCS, Scheme.AZURE) else ():
+        if re.search(pattern, text):
+            return ReplicationError(f"{location}: {what}", hint=hint)
     status, code = status_of(text), code_of(text)
+    if location.scheme is Scheme.FILE and is_full(text):
+        return ReplicationError(f"{location}: its disk is full", hint=NO_ROOM)
     if code is None and (status == "404" or isinstance(exc, FileNotFoundError)):
         code = ABSENT[0]
-    if code in CODES:
+    if code in CODES and (location.scheme is Scheme.S3 or code not in S3_ALONE):
         kind = ReplicaNotFound if code in ABSENT else ReplicationError
         return kind(f"{location}: {CODES[code][0]}", hint=CODES[code][1])
     if status in ("401", "403") or isinstance(exc, PermissionError):

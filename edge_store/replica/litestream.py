@@ -19,12 +19,15 @@ from typing import Any
 import msgspec
 
 from edge_store.config import Pace, ReplicaSection
+from edge_store.duty import make_session_nice
 from edge_store.errors import ConfigError, LitestreamUnavailable, ReplicationError
+from edge_store.replica.childlog import unsigned
 from edge_store.replica.keys import unknown_keys
 from edge_store.replica.location import Credentials
 from edge_store.result import Record
 
 __all__ = [
+    "NICE",
     "PATIENCE_S",
     "UNSAFE_CHARACTERS",
     "Program",
@@ -52,6 +55,7 @@ BUSY_TIMEOUT_MS = 5000  # with 0 it met locks, with 5 s none
 REPLICA_INTERVAL_S = 1.0  # until what was taken up is sent
 ASKED_FROM_S = 5.0  # an interval over this is kept by asking: each question takes up what there is
 UNASKED = 10  # then Litestream does so by itself this much more rarely, should nobody ask
+NICE = 5  # a quarter of a processor that the daemon or an engine keeps busy (docs/adr/0019)
 TRUNCATE_PAGES = 100_000  # of 2 KiB: 200 MB of WAL, then it blocks the writer to empty it
 
 # What the child may see of our environment: private CAs and proxies, but not AWS_CA_BUNDLE, with
@@ -249,7 +253,8 @@ async def spawn(
     inherited: tuple[int, ...] = (),
     in_own_session: bool = True,
 ) -> asyncio.subprocess.Process:
-    """Start litestream in a session of its own; the kernel kills it when this thread ends.
+    """Start litestream in a session of its own, where it yields to the daemon; the kernel kills it
+    when this thread ends.
 
     Call it on the main thread: PDEATHSIG fires when the *thread* that forked ends. SIGKILL and not
     SIGTERM: a last replica sync after our crash would read a commit that the crash cut short, and
@@ -259,6 +264,8 @@ async def spawn(
     command = [str(program.path), *arguments]
     # uvloop, the daemon's, does not know of process groups
     apart: dict[str, Any] = {"start_new_session": True} if in_own_session else {"process_group": 0}
+    if in_own_session and (nice := shutil.which("nice")):
+        command = [nice, "-n", f"{NICE}", *command]
     setpriv = shutil.which("setpriv")
     if setpriv:
         command = [setpriv, "--pdeathsig", "KILL", "--", *command]
@@ -269,7 +276,7 @@ async def spawn(
             "setpriv_missed", consequence="litestream may outlive a crash of this process"
         )
     try:
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             env=child_environment(credentials),
@@ -282,6 +289,9 @@ async def spawn(
         raise LitestreamUnavailable(
             f"{command[0]} does not start: {exc}", hint="see `edge-store doctor`"
         ) from exc
+    if in_own_session:
+        make_session_nice(process.pid, NICE)
+    return process
 
 
 async def upload_snapshot(
@@ -313,5 +323,5 @@ async def upload_snapshot(
             await process.wait()
     if process.returncode != 0:
         raise ReplicationError(
-            f"the snapshot was not uploaded: {output[-300:].decode(errors='replace')}"
+            f"the snapshot was not uploaded: {unsigned(output)[-300:].decode(errors='replace')}"
         )

@@ -33,6 +33,7 @@ AWS_KEYS = {
     "AWS_SECRET_ACCESS_KEY": "aws-secret-access-key",
 }
 AZURE_KEY = {"AZURE_STORAGE_ACCOUNT_KEY": "azure-account-key"}
+AZURE_SAS = ("AZURE_STORAGE_SAS_TOKEN", "azure-sas-token")
 GCS_FILE = ("GOOGLE_APPLICATION_CREDENTIALS", "gcs-service-account")
 SFTP_CREDENTIAL = "sftp-key"
 
@@ -43,7 +44,9 @@ class Credentials(Record, frozen=True, kw_only=True):
     access_key_id: str = ""
     secret_access_key: str = ""
     account_key: str = ""
+    sas_token: str = ""  # a query string without its `?`, at Azure
     file: str = ""  # of a service account, at Google
+    emulator: str = ""  # the address of one of Google's store, which asks for no keys
 
     def __repr__(self) -> str:
         return "Credentials(…)"
@@ -54,7 +57,9 @@ class Credentials(Record, frozen=True, kw_only=True):
             "AWS_ACCESS_KEY_ID": self.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
             "LITESTREAM_AZURE_ACCOUNT_KEY": self.account_key,
+            "LITESTREAM_AZURE_SAS_TOKEN": self.sas_token,
             "GOOGLE_APPLICATION_CREDENTIALS": self.file,
+            "STORAGE_EMULATOR_HOST": self.emulator,
         }
         return {name: value for name, value in names.items() if value}
 
@@ -131,7 +136,8 @@ class Location(Record, frozen=True, kw_only=True):
             case Scheme.AZURE:
                 yield "account-name", self.account
         yield "bucket", self.bucket
-        yield "endpoint", self.endpoint
+        if self.scheme is not Scheme.GCS:  # Litestream knows none there but of its environment
+            yield "endpoint", self.endpoint
 
     @property
     def _has_style(self) -> bool:
@@ -216,16 +222,28 @@ def read_credentials(
             found = _read_keys(location, AWS_KEYS, environ)
             return Credentials(access_key_id=found[0], secret_access_key=found[1])
         case Scheme.AZURE:
-            return Credentials(account_key=_read_keys(location, AZURE_KEY, environ)[0])
+            return _read_azure(location, environ)
         case Scheme.GCS:
-            variable, name = (
-                location.variable(GCS_FILE[0]),
-                _credential(location, GCS_FILE[1]),
-            )
-            file = _credential_file(name, environ) or environ.get(variable, "")
-            hint = f"name it in {variable}, or LoadCredential={name}: in the unit"
-            _require_file(location, file, "the key file of a service account", hint)
-            return Credentials(file=file)
+            return _read_google(location, environ)
+
+
+def _read_azure(location: Location, environ: Mapping[str, str]) -> Credentials:
+    """A signature of shared access comes before the account's key, which may do more."""
+    variable, name = location.variable(AZURE_SAS[0]), _credential(location, AZURE_SAS[1])
+    token = read_credential(name, variable, environ)
+    if token:
+        return Credentials(sas_token=token.removeprefix("?"))
+    return Credentials(account_key=_read_keys(location, AZURE_KEY, environ)[0])
+
+
+def _read_google(location: Location, environ: Mapping[str, str]) -> Credentials:
+    if location.endpoint:
+        return Credentials(emulator=location.endpoint)
+    variable, name = location.variable(GCS_FILE[0]), _credential(location, GCS_FILE[1])
+    file = _credential_file(name, environ) or environ.get(variable, "")
+    hint = f"name it in {variable}, or LoadCredential={name}: in the unit"
+    _require_file(location, file, "the key file of a service account", hint)
+    return Credentials(file=file)
 
 
 def _require_file(location: Location, file: str, what: str, hint: str) -> None:

@@ -7,11 +7,12 @@ everything, the pages unpacked. Litestream 0.5 writes no checksum of the databas
 a file is applied to is the caller's to check. Integers are big-endian.
 """
 
+import io
 import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import fastcrc
 import lz4.block
@@ -21,8 +22,8 @@ from edge_store.replica.points import LtxFile
 from edge_store.result import Record
 
 __all__ = [
-    "HEADER_BYTES", "LEAST_BYTES", "MEND", "LtxHeader", "LtxWal", "apply_ltx", "assemble",
-    "has_every_page", "leads_to", "read_header", "read_wal",
+    "HEADER_BYTES", "LEAST_BYTES", "MEND", "LtxHeader", "LtxWal", "Source", "apply_ltx", "assemble",
+    "database_bytes", "has_every_page", "leads_to", "read_header", "read_wal",
 ]  # fmt: skip
 
 MAGIC = b"LTX1"
@@ -47,6 +48,7 @@ MEND = (
 PAGE_SIZES = frozenset(1 << power for power in range(9, 17))
 
 crc64 = fastcrc.crc64.go_iso
+Source: TypeAlias = Path | bytes  # where a file lies, or all of it
 
 
 class LtxHeader(Record, frozen=True, kw_only=True):
@@ -106,16 +108,23 @@ def read_header(content: bytes, name: str) -> LtxHeader:
     return LtxHeader(page_size=page_size, pages=pages, first=first, last=last, at=at)
 
 
-def apply_ltx(path: Path, file: LtxFile, database: int, page_size: int) -> LtxHeader:
-    """Write the pages of the file at ``path`` into the open ``database``, and cut or lengthen that
-    to the size that the file says.
+def database_bytes(source: Source, file: LtxFile) -> int:
+    """Of the state that the file leads to. Raises ``RestoreFailed``: it is no LTX file."""
+    with _opened(source) as reading:
+        header = read_header(reading.read(HEADER_BYTES), file.key)
+    return header.page_size * header.pages
+
+
+def apply_ltx(source: Source, file: LtxFile, database: int, page_size: int) -> LtxHeader:
+    """Write the pages of the file into the open ``database``, and cut or lengthen that to the size
+    that the file says.
 
     The checksum is at the end: after an error the database is worth nothing. On a thread.
 
     Raises:
         RestoreFailed: it is damaged, or not the file of the listing.
     """
-    with path.open("rb", buffering=READ_BYTES) as reading:
+    with _opened(source) as reading:
         header = _header(reading, file)
         if header.page_size != page_size:
             raise _damaged(file.key, f"its pages have {header.page_size} bytes, not {page_size}")
@@ -147,7 +156,7 @@ def leads_to(path: Path, file: LtxFile, database: Path) -> bool:
     """
     is_it = True
     with (
-        path.open("rb", buffering=READ_BYTES) as reading,
+        _opened(path) as reading,
         database.open("rb", buffering=0) as opened,
     ):
         header = _header(reading, file)
@@ -155,6 +164,12 @@ def leads_to(path: Path, file: LtxFile, database: Path) -> bool:
             there = os.pread(opened.fileno(), len(page), (number - 1) * header.page_size)
             is_it = is_it and there == page
     return is_it
+
+
+def _opened(source: Source) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    return source.open("rb", buffering=READ_BYTES)
 
 
 def _header(reading: BinaryIO, file: LtxFile) -> LtxHeader:
@@ -166,7 +181,7 @@ def _header(reading: BinaryIO, file: LtxFile) -> LtxHeader:
 
 def _pages(reading: BinaryIO, header: LtxHeader, name: str) -> Iterator[tuple[int, bytes]]:
     """Its pages by number, ascending; after the last one an error if the checksum does not hold."""
-    end = os.fstat(reading.fileno()).st_size - TRAILER_BYTES
+    end = reading.seek(0, os.SEEK_END) - TRAILER_BYTES
     unused = LOCK_BYTE // header.page_size + 1
     reading.seek(0)
     checksum = crc64(reading.read(HEADER_BYTES))

@@ -19,6 +19,9 @@ from edge_store.replica.traffic import Traffic
 __all__ = ["Entry", "Found", "Objects"]
 
 TIMEOUT_S = 15.0
+LIST_TIMEOUT_S = (
+    120.0  # of a hundred thousand, which are a hundred requests; each has its own bound
+)
 OBJECTS_MAX = 100_000  # that are listed
 
 P = ParamSpec("P")
@@ -64,7 +67,9 @@ class Objects:
     async def list(self, folder: str) -> dict[str, Entry]:
         """The objects of a folder by their names. One request for each thousand of them."""
         key = self._key(folder)
-        return await self._asked("LIST", lambda bucket: _by_name(bucket.entries(key), folder))
+        return await self._asked(
+            "LIST", lambda bucket: _by_name(bucket.entries(key), folder), LIST_TIMEOUT_S
+        )
 
     async def put(self, key: str, content: bytes) -> None:
         """Write it, over whatever is there."""
@@ -90,7 +95,9 @@ class Objects:
             "PUT", lambda bucket: bucket.put(self._key(key), content, precondition)
         )
 
-    async def _asked(self, verb: str, ask: Callable[[Bucket], T]) -> T:
+    async def _asked(
+        self, verb: str, ask: Callable[[Bucket], T], timeout_s: float = TIMEOUT_S
+    ) -> T:
         self._requests[verb] += 1
 
         def asked() -> T:
@@ -99,7 +106,7 @@ class Objects:
             )
 
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 return await asyncio.to_thread(asked)
         except (BaseError, OSError, TimeoutError) as exc:
             raise explained(exc, self._location) from exc

@@ -16,7 +16,7 @@ from edge_store.errors import Corrupt, RestoreFailed
 from edge_store.ids import DeviceId
 from edge_store.replica.download import Download, Fetched, Vanished
 from edge_store.replica.location import Credentials, Location
-from edge_store.replica.ltx import apply_ltx
+from edge_store.replica.ltx import Source, apply_ltx
 from edge_store.replica.points import (
     LtxFile,
     Point,
@@ -105,7 +105,7 @@ def choose_onwards(
     return Onwards(tuple(files), chosen, point)
 
 
-def apply_onwards(database: Path, files: Iterable[tuple[Path, LtxFile]]) -> None:
+def apply_onwards(database: Path, files: Iterable[tuple[Source, LtxFile]]) -> None:
     """Write them into a database that nobody has open. After an error it is worth nothing.
 
     Raises:
@@ -115,8 +115,8 @@ def apply_onwards(database: Path, files: Iterable[tuple[Path, LtxFile]]) -> None
     descriptor = os.open(database, os.O_RDWR | os.O_CLOEXEC)
     try:
         page_size = _page_size(os.pread(descriptor, HEADER.size, 0), database)
-        for path, file in files:
-            apply_ltx(path, file, descriptor, page_size)
+        for source, file in files:
+            apply_ltx(source, file, descriptor, page_size)
         os.pwrite(descriptor, NO_WAL, NO_WAL_AT)
     finally:
         os.close(descriptor)

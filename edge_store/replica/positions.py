@@ -134,7 +134,8 @@ class Positions:
                 return synced
             if self.has_passed_over or time.monotonic() >= deadline:
                 raise ReplicationError(
-                    f"litestream has not read all that is committed: it is at TXID {synced.txid}",
+                    f"litestream has not read all that is committed: it is at TXID "
+                    f"{synced.txid:016x}",
                     hint="`edge-store replica drill` has the database uploaded anew",
                 )
             await asyncio.sleep(AGAIN_S)

@@ -22,6 +22,7 @@ from edge_store.errors import (
 )
 from edge_store.replica.anew import Ground
 from edge_store.replica.control import Synced
+from edge_store.replica.explain import is_full
 from edge_store.replica.external import External
 from edge_store.replica.heads import Proven
 from edge_store.replica.health import Watch
@@ -40,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 PAUSE_SYNC_S = 5.0
 UNSEEN_LOOKS, UNSEEN_MIN_S = 4, 5.0  # then the store counts as away, whatever Litestream says
+
+REFUSALS = (Cause.TAKEN, Cause.UNREACHABLE, Cause.FULL, Cause.STARTING)
 
 
 class Replica:
@@ -70,18 +73,20 @@ class Replica:
         self._settling = asyncio.Lock()
         self._claiming = asyncio.Lock()
         self._is_held = True  # until it is claimed
+        self.is_unproven = False  # begun anew, or seen to lack commits, and not drilled since
 
     @property
     def status(self) -> ReplicaStatus:
         """How far the replica is, as last seen."""
         status = self._litestream.status
         cause, error = self._obstacle(), status.error
-        is_stalled = status.state is ReplicaState.STALLED and status.cause is not Cause.UNREAD
+        known = (Cause.UNREAD, Cause.FULL)
+        is_stalled = status.state is ReplicaState.STALLED and status.cause not in known
         if cause is None and is_stalled:  # only if the store is known to have answered since
             stalled_s = max(0.0, status.lag_s - self._litestream.stalled_after_s)
             if self._store_answered_at < time.monotonic() - stalled_s:
                 cause = Cause.UNREACHABLE
-        if cause in (Cause.TAKEN, Cause.UNREACHABLE, Cause.STARTING) and self._refused is not None:
+        if cause in REFUSALS and self._refused is not None:
             error = str(self._refused)
         elif cause is None and status.state is ReplicaState.OK and self._is_unseen:
             cause, error = Cause.UNREACHABLE, self._unseen  # whose the path is by now, who knows
@@ -109,6 +114,12 @@ class Replica:
         self._telling.proven, self._telling.drill_failure = proven, failure
         if proven is not None and failure is None:
             self._litestream.positions.proven(int(proven.txid, 16))
+
+    def lacks_proof(self) -> bool:
+        """Whether a drill should come soon, as what others have proven says nothing any more."""
+        if self._litestream.status.cause is Cause.UNREAD:
+            self.is_unproven = True  # Litestream may take the whole database by itself
+        return self.is_unproven
 
     async def snapshot(self) -> None:
         """See ``Litestream.snapshot``."""
@@ -149,8 +160,9 @@ class Replica:
         if self._refused is not None:
             if isinstance(self._refused, Asking):
                 return Cause.STARTING
-            is_taken = isinstance(self._refused, PathTaken)
-            return Cause.TAKEN if is_taken else Cause.UNREACHABLE
+            if isinstance(self._refused, PathTaken):
+                return Cause.TAKEN
+            return Cause.FULL if is_full(str(self._refused)) else Cause.UNREACHABLE
         return Cause.PAUSED if self._pause.now is not None else None
 
     async def pause(self, for_s: float) -> int:
@@ -280,7 +292,7 @@ class Replica:
     async def _begin(self, *, anew: bool) -> None:
         """The path is ours. ``anew``: what Litestream has here is of no use there."""
         if anew:
-            await self._ground.clear(self._litestream)
+            self.is_unproven |= await self._ground.clear(self._litestream)
             self._litestream.remember(None)
         elif (known := await self._telling.remembered()) is not None:
             self._litestream.remember(known)

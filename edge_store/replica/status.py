@@ -8,6 +8,7 @@ import msgspec
 
 from edge_store.clock import now_ms
 from edge_store.replica.control import Synced
+from edge_store.replica.explain import is_full
 from edge_store.replica.foreign import Foreign
 from edge_store.replica.heads import Proven
 from edge_store.replica.traffic import Usage
@@ -69,6 +70,7 @@ class Cause(StrEnum):
         "the operator's Litestream does not answer, or must be started anew",
     )
     UNREACHABLE = "unreachable", ReplicaState.OFFLINE, "the store cannot be reached"
+    FULL = "full", ReplicaState.STALLED, "the disk, or store, that the error names is full"
     UNMOVED = "unmoved", ReplicaState.STALLED, "Litestream runs and sends nothing"
     UNREAD = "unread", ReplicaState.STALLED, "Litestream has not read commits, nor will it"
     PAUSED = "paused", ReplicaState.STALLED, "it was paused by hand, until a time"
@@ -79,6 +81,8 @@ class Cause(StrEnum):
 
 # What is passing; what lasts is a stall.
 PASSING = (Cause.STARTING, Cause.RESTARTING, Cause.NOT_RUNNING)
+# As which a full disk shows.
+SILENT = (Cause.STARTING, Cause.BEHIND, Cause.UNREACHABLE, Cause.UNMOVED)
 
 
 class Confirmed(Record, frozen=True, kw_only=True):
@@ -288,6 +292,14 @@ class Tracker:
         )
 
     def _judge(self, lag_s: float, *, is_still: bool) -> Cause | None:
+        """Why it is not ok. A full disk is told at once: Litestream waits longer after each error,
+        and in between it seems not to move, or not to answer.
+        """
+        cause = self._judge_moves(lag_s, is_still=is_still)
+        is_waiting = self._behind_since is not None and cause in (None, *SILENT)
+        return Cause.FULL if is_waiting and is_full(self._error or "") else cause
+
+    def _judge_moves(self, lag_s: float, *, is_still: bool) -> Cause | None:
         if self._cause is not None:
             return self._cause
         if is_still:

@@ -34,6 +34,7 @@ FILES = (
     "0008_queries.sql",
     "0009_archives.sql",
     "0010_sinks.sql",
+    "0011_days.sql",
 )
 SCHEMA_VERSION = len(FILES)
 DROP = {

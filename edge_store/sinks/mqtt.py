@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import ssl
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -11,7 +10,7 @@ import msgspec
 
 from edge_store.config import SinkSection
 from edge_store.errors import ConfigError, SinkFailed, SinkRefused
-from edge_store.sinks.sink import Event, Place, certificate_hint
+from edge_store.sinks.sink import Event, Place, certificate_hint, trusted
 
 __all__ = ["Mqtt", "topic_of"]
 
@@ -57,7 +56,7 @@ class Mqtt:
             username=unquote(url.username) if url.username else None,
             password=password,
             identifier=f"edge-store-{self._device_id}-{self._config.name}",
-            tls_context=ssl.create_default_context() if url.scheme == "mqtts" else None,
+            tls_context=trusted(self._config) if url.scheme == "mqtts" else None,
             timeout=self._config.timeout_s,
         )
         client.pending_calls_threshold = self._config.batch_rows  # else each beyond 10 is logged

@@ -13,7 +13,7 @@ from edge_store.result import Recorded, Result
 from edge_store.shown import public
 
 __all__ = [
-    "Event", "Place", "Sink", "certificate_hint", "event_of", "place_of", "reach",
+    "Event", "Place", "Sink", "certificate_hint", "event_of", "place_of", "reach", "trusted",
 ]  # fmt: skip
 
 # Of an output without bodies: what is known of it, and nothing that it says.
@@ -65,6 +65,7 @@ class Sink(Protocol):
 
         Raises:
             SinkFailed, OSError: it cannot be now.
+            ConfigError: its settings are wrong.
         """
 
     async def deliver(self, events: Sequence[Event]) -> None:
@@ -109,6 +110,25 @@ def place_of(config: SinkSection) -> Place:
     return Place(url, secrets[0] if secrets else "")
 
 
+def trusted(config: SinkSection) -> ssl.SSLContext:
+    """Whom a sink's server is believed: the CAs of ``ca_file``, else the system's. Made for each
+    connection, as a file may have been put right.
+
+    Raises:
+        ConfigError: the file is not there, or holds no certificates.
+    """
+    if not config.ca_file:
+        return ssl.create_default_context()
+    try:
+        return ssl.create_default_context(cafile=config.ca_file)
+    except OSError as exc:
+        why = "is no PEM file of certificates" if isinstance(exc, ssl.SSLError) else exc.strerror
+        raise ConfigError(
+            f"the ca_file of the sink {config.name!r}, {config.ca_file}, cannot be used: {why}",
+            hint="it holds the CA's root: -----BEGIN CERTIFICATE-----",
+        ) from exc
+
+
 def certificate_hint(exc: BaseException) -> str:
     """What to do where the other side's certificate is what it failed for; else empty. Not which
     address it was.
@@ -118,7 +138,7 @@ def certificate_hint(exc: BaseException) -> str:
         if isinstance(seen, ssl.SSLCertVerificationError):
             return (
                 "its certificate is not trusted, or is for another host: the root of a private CA "
-                "belongs to the system's, or into the file that SSL_CERT_FILE names"
+                "belongs into the file that ca_file of its [[sinks]] names, or to the system's"
             )
         seen = seen.__cause__ or seen.__context__
     return ""

@@ -8,7 +8,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ssl
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from edge_store import __version__
 from edge_store.clock import now_ms, rfc3339
 from edge_store.config import SinkSection
 from edge_store.errors import ConfigError, SinkFailed, SinkRefused
-from edge_store.sinks.sink import Event, Place, certificate_hint
+from edge_store.sinks.sink import Event, Place, certificate_hint, trusted
 
 __all__ = ["Webhook", "signature"]
 
@@ -59,7 +58,7 @@ class Webhook:
         """Connects with the first delivery."""
         self._client = httpx.AsyncClient(
             timeout=self._config.timeout_s, follow_redirects=False, trust_env=False,
-            limits=httpx.Limits(max_connections=1), verify=ssl.create_default_context(),
+            limits=httpx.Limits(max_connections=1), verify=trusted(self._config),
         )  # fmt: skip
 
     async def deliver(self, events: Sequence[Event]) -> None:

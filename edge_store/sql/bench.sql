@@ -55,3 +55,15 @@ SELECT 1 AS one
 
 -- name: bench_narrow
 SELECT seq, status, created_at, latency_ms, input_tokens FROM results
+
+-- name: bench_texts
+SELECT seq, id, created_at, model, input_text, output_text FROM generations
+
+-- name: bench_id
+SELECT * FROM generations WHERE id = :id
+
+-- name: bench_id_between
+SELECT id FROM results WHERE seq > :after AND seq <= :upto
+
+-- name: bench_counted
+SELECT status, count(*) FROM generations GROUP BY status

@@ -18,6 +18,11 @@ SELECT * FROM generations WHERE seq IN (
     SELECT r.seq FROM results AS r WHERE r.seq > :after AND r.seq <= :upto AND 'wanted')
 ORDER BY seq
 
+-- name: select_export_spoken_of
+SELECT r.id FROM results AS r WHERE r.seq > :after AND r.seq <= :upto
+    AND (EXISTS (SELECT 1 FROM annotations AS a WHERE a.id = r.id)
+        OR EXISTS (SELECT 1 FROM repairs AS p WHERE p.id = r.id))
+
 -- name: select_export_annotations
 SELECT at, kind, value FROM annotations WHERE id = :id ORDER BY annotation_id
 

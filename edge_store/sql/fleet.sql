@@ -56,19 +56,23 @@ SELECT
 FROM completeness WHERE missing > 0 ORDER BY boot_no DESC LIMIT :limit
 
 -- name: search_box
+WITH found AS (
+    SELECT
+        created_at, device_id, id, model, status,
+        iif(instr(lower(output_text), :text), 'output', 'input') AS place,
+        CAST(iif(instr(lower(output_text), :text), output_text, input_text) AS BLOB) AS whole
+    FROM generations
+    WHERE (instr(lower(output_text), :text) OR instr(lower(input_text), :text))
+    AND hour >= :since / 3600000 AND created_at >= :since_text
+    AND (:model IS NULL OR model = :model)
+    ORDER BY created_at DESC, device_id, id LIMIT :limit),
+placed AS ( -- by bytes, as substr() would end a text at its first NUL; lower() moves none
+    SELECT *, instr(CAST(lower(CAST(whole AS TEXT)) AS BLOB), CAST(:text AS BLOB)) AS at FROM found)
 SELECT
-    created_at, device_id, id, model, status,
-    CASE WHEN instr(lower(coalesce(output_text, '')), :text) THEN 'output' ELSE 'input' END AS place,
-    CASE
-        WHEN instr(lower(coalesce(output_text, '')), :text)
-        THEN substr(output_text, max(1, instr(lower(output_text), :text) - :before), :length)
-        ELSE substr(input_text, max(1, instr(lower(input_text), :text) - :before), :length)
-    END AS snippet
-FROM generations
-WHERE (instr(lower(output_text), :text) OR instr(lower(input_text), :text))
-AND hour >= :since / 3600000 AND created_at >= :since_text
-AND (:model IS NULL OR model = :model)
-ORDER BY created_at DESC, device_id, id LIMIT :limit
+    created_at, device_id, id, model, status, place,
+    substr(whole, max(1, at - :bytes), min(at - 1, :bytes)) AS head,
+    substr(whole, at, :bytes) AS tail
+FROM placed ORDER BY created_at DESC, device_id, id
 
 -- What a box's retention has deleted between two copies of it.
 

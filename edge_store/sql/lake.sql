@@ -34,6 +34,7 @@ SELECT timeline FROM timelines ORDER BY timeline_no
 -- name: select_lake_step
 SELECT seq, timeline, digest FROM results
 WHERE seq > :after AND seq < (SELECT min(seq) FROM results WHERE seq > :after) + :results
+AND timeline = (SELECT timeline FROM results WHERE seq > :after ORDER BY seq LIMIT 1)
 ORDER BY seq DESC LIMIT 1
 
 -- name: select_lake_digest
@@ -45,7 +46,7 @@ SELECT digest FROM deletions WHERE seq = :seq AND what = 'result'
 SELECT deletion_id, id, at FROM deletions
 WHERE deletion_id > :after AND reason = 'forget' AND what = 'result' ORDER BY deletion_id
 
--- name: select_lake_tombstone
+-- name: select_lake_deletion
 SELECT id, at FROM deletions WHERE deletion_id = :number
 
 -- name: select_lake_forgotten
@@ -55,6 +56,6 @@ WHERE forgotten_no > :after AND what <> 'lines' ORDER BY forgotten_no
 -- name: select_lake_forgotten_one
 SELECT id, at FROM forgotten WHERE forgotten_no = :number
 
--- name: select_retired_after
-SELECT 1 FROM deletions
-WHERE seq > :after AND reason = 'retention' AND (what = 'result' OR :content) LIMIT 1
+-- name: select_lake_retired
+SELECT deletion_id, id, at FROM deletions
+WHERE reason = 'retention' AND (what = 'result' OR :content) ORDER BY deletion_id DESC LIMIT 1

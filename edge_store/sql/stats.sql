@@ -16,7 +16,14 @@ WITH RECURSIVE models (model) AS (
     FROM models AS m WHERE m.model IS NOT NULL)
 SELECT model FROM models
 
--- name: stats_counts
+-- name: stats_next_hour
+SELECT min((
+    SELECT min(r.created_at / 3600000) FROM results AS r INDEXED BY results_by_model_and_hour
+    WHERE r.operation <> 'prefix_cache' AND coalesce(r.response_model, r.request_model) IS m.value
+        AND r.created_at / 3600000 BETWEEN :hour_first AND :hour_last))
+FROM json_each(:models) AS m
+
+-- name: stats_results
 SELECT
     CASE :by
         WHEN 'model' THEN coalesce(r.response_model, r.request_model)
@@ -25,16 +32,28 @@ SELECT
         WHEN 'tenant' THEN r.tenant
         WHEN 'status' THEN r.status
     END AS key,
-    count(*) AS requests,
-    count(*) FILTER (WHERE r.status = 'completed') AS completed,
-    sum(r.input_tokens) AS input_tokens, sum(r.output_tokens) AS output_tokens,
-    sum(r.cached_tokens) AS cached_tokens, count(r.ttft_ms) AS streamed
+    r.latency_ms, r.ttft_ms, r.queue_ms,
+    r.status = 'completed' AS completed, r.input_tokens, r.output_tokens, r.cached_tokens
 FROM json_each(:models) AS m
 CROSS JOIN results AS r INDEXED BY results_by_model_and_hour
     ON coalesce(r.response_model, r.request_model) IS m.value
 WHERE r.operation <> 'prefix_cache'
     AND r.created_at / 3600000 BETWEEN :hour_first AND :hour_last AND (:condition)
-GROUP BY 1 ORDER BY 1
+
+-- name: stats_keys
+SELECT
+    CASE :by
+        WHEN 'model' THEN coalesce(r.response_model, r.request_model)
+        WHEN 'hour' THEN strftime('%Y-%m-%dT%H:00:00Z', r.created_at / 1000, 'unixepoch')
+        WHEN 'day' THEN date(r.created_at / 1000, 'unixepoch')
+        WHEN 'tenant' THEN r.tenant
+        WHEN 'status' THEN r.status
+    END AS key
+FROM json_each(:models) AS m
+CROSS JOIN results AS r INDEXED BY results_by_model_and_hour
+    ON coalesce(r.response_model, r.request_model) IS m.value
+WHERE r.operation <> 'prefix_cache'
+    AND r.created_at / 3600000 BETWEEN :hour_first AND :hour_last AND (:condition)
 
 -- name: stats_times
 SELECT
@@ -45,41 +64,42 @@ SELECT
         WHEN 'tenant' THEN r.tenant
         WHEN 'status' THEN r.status
     END AS key,
-    CASE :measure WHEN 'latency_ms' THEN r.latency_ms WHEN 'ttft_ms' THEN r.ttft_ms ELSE r.queue_ms END AS ms
+    r.latency_ms, r.ttft_ms, r.queue_ms
 FROM json_each(:models) AS m
 CROSS JOIN results AS r INDEXED BY results_by_model_and_hour
     ON coalesce(r.response_model, r.request_model) IS m.value
 WHERE r.operation <> 'prefix_cache'
     AND r.created_at / 3600000 BETWEEN :hour_first AND :hour_last AND (:condition)
-    AND (:measure <> 'ttft_ms' OR r.ttft_ms IS NOT NULL)
-ORDER BY 1, 2
+    AND (r.latency_ms BETWEEN :latency_ms_low_0 AND :latency_ms_high_0
+        OR r.latency_ms BETWEEN :latency_ms_low_1 AND :latency_ms_high_1
+        OR r.latency_ms BETWEEN :latency_ms_low_2 AND :latency_ms_high_2
+        OR r.ttft_ms BETWEEN :ttft_ms_low_0 AND :ttft_ms_high_0
+        OR r.ttft_ms BETWEEN :ttft_ms_low_1 AND :ttft_ms_high_1
+        OR r.ttft_ms BETWEEN :ttft_ms_low_2 AND :ttft_ms_high_2
+        OR r.queue_ms BETWEEN :queue_ms_low_0 AND :queue_ms_high_0
+        OR r.queue_ms BETWEEN :queue_ms_low_1 AND :queue_ms_high_1
+        OR r.queue_ms BETWEEN :queue_ms_low_2 AND :queue_ms_high_2)
 
 -- name: stats_json_states
-WITH states (key, json_state) AS (
-    SELECT
-        CASE :by
-            WHEN 'model' THEN coalesce(r.response_model, r.request_model)
-            WHEN 'hour' THEN strftime('%Y-%m-%dT%H:00:00Z', r.created_at / 1000, 'unixepoch')
-            WHEN 'day' THEN date(r.created_at / 1000, 'unixepoch')
-            WHEN 'tenant' THEN r.tenant
-            WHEN 'status' THEN r.status
-        END,
-        coalesce((
-            SELECT n.json_state FROM repairs AS n
-            WHERE n.id = r.id AND n.choice_index = o.choice_index
-            ORDER BY n.repair_id DESC LIMIT 1), o.json_state)
-    FROM json_each(:models) AS m
-    CROSS JOIN results AS r INDEXED BY results_by_model_and_hour
-        ON coalesce(r.response_model, r.request_model) IS m.value
-    CROSS JOIN outputs AS o ON o.seq = r.seq
-    WHERE r.operation <> 'prefix_cache'
-        AND r.created_at / 3600000 BETWEEN :hour_first AND :hour_last
-        AND (o.json_state <> 'text' OR o.constraint_kind IS NOT NULL) AND (:condition))
 SELECT
-    key, count(*) AS json_asked,
-    count(*) FILTER (WHERE json_state = 'valid') AS json_valid,
-    count(*) FILTER (WHERE json_state IN ('extracted', 'repaired')) AS json_repaired
-FROM states WHERE json_state <> 'text' GROUP BY key
+    CASE :by
+        WHEN 'model' THEN coalesce(r.response_model, r.request_model)
+        WHEN 'hour' THEN strftime('%Y-%m-%dT%H:00:00Z', r.created_at / 1000, 'unixepoch')
+        WHEN 'day' THEN date(r.created_at / 1000, 'unixepoch')
+        WHEN 'tenant' THEN r.tenant
+        WHEN 'status' THEN r.status
+    END AS key,
+    coalesce((
+        SELECT n.json_state FROM repairs AS n
+        WHERE n.id = r.id AND n.choice_index = o.choice_index
+        ORDER BY n.repair_id DESC LIMIT 1), o.json_state) AS json_state
+FROM json_each(:models) AS m
+CROSS JOIN results AS r INDEXED BY results_by_model_and_hour
+    ON coalesce(r.response_model, r.request_model) IS m.value
+CROSS JOIN outputs AS o ON o.seq = r.seq
+WHERE r.operation <> 'prefix_cache'
+    AND r.created_at / 3600000 BETWEEN :hour_first AND :hour_last
+    AND (o.json_state <> 'text' OR o.constraint_kind IS NOT NULL) AND (:condition)
 
 -- name: stats_complete
 SELECT NULL AS key, sum(admitted), sum(in_flight), sum(interrupted + not_stored + lost)
@@ -103,7 +123,8 @@ FROM results AS r JOIN (
         + coalesce((SELECT sum(octet_length(o.output_text) + coalesce(octet_length(o.reasoning), 0)
             + coalesce(octet_length(o.tool_calls), 0) + coalesce(octet_length(o.output_json), 0))
             FROM outputs AS o WHERE o.seq = s.seq), 0) AS bytes
-    FROM results AS s LEFT JOIN requests AS q ON q.seq = s.seq) AS w ON w.seq = r.seq
+    FROM results AS s LEFT JOIN requests AS q ON q.seq = s.seq
+    WHERE s.seq > :after AND s.seq <= :upto) AS w ON w.seq = r.seq
 GROUP BY 1 ORDER BY 1
 
 -- name: stats_file_bytes

@@ -1,4 +1,6 @@
-"""A lake of some boxes, for engines to be tried on: two models, failures, JSON of every state."""
+"""A lake of some boxes, for engines to be tried on: two models, failures, JSON of every state; with
+files that are no longer in force.
+"""
 
 import random
 import sys
@@ -8,8 +10,10 @@ from pathlib import Path
 
 from support.records import make_result, new_database
 
+from edge_store.fleet.lake.care import compact
 from edge_store.fleet.lake.export import ExportPlan, export
 from edge_store.fleet.lake.store import Lake
+from edge_store.fleet.lake.tables import TABLES_DEFAULT
 from edge_store.ids import DeviceId
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.result import JsonState, Output, Result, Status
@@ -17,6 +21,7 @@ from edge_store.result import JsonState, Output, Result, Status
 BOXES = 6
 RESULTS = 2000
 DAY_MS = 86_400_000
+FILE_BYTES = 2**27
 FIRST_AT = 1_760_000_000_000
 STATES = tuple(JsonState)
 
@@ -27,8 +32,12 @@ def main() -> None:
         copies = tuple(Path(folder) / f"box-{number}.db" for number in range(BOXES))
         for copy in copies:
             fill(copy, chance)
-        reports = export(ExportPlan(copies=copies), Lake(sys.argv[1]))
-    print(f"{sum(report.rows for report in reports)} rows of {BOXES} boxes in {sys.argv[1]}")
+        lake, rows = Lake(sys.argv[1]), 0
+        for some in (copies[: BOXES // 2], copies):
+            rows += sum(report.rows for report in export(ExportPlan(copies=some), lake))
+        for table in TABLES_DEFAULT:
+            compact(lake, table, FILE_BYTES)
+    print(f"{rows} rows of {BOXES} boxes in {sys.argv[1]}")
 
 
 def fill(copy: Path, chance: random.Random) -> None:

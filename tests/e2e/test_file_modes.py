@@ -32,3 +32,26 @@ def test_serve_makes_files_that_others_cannot_read(tmp_path: Path) -> None:
     box.database.unlink()
     with box.serve():
         assert modes(box.directory, *DATABASE) == dict.fromkeys(DATABASE, "0640")
+
+
+def test_exports_are_made_for_owner_and_group(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box")
+    with box.serve() as daemon:
+        daemon.chat("What is on the shelf?")
+        daemon.stop()
+    chosen = ("--db", str(box.database))
+    for name, kind in (("a.jsonl", "jsonl"), ("a.csv", "csv"), ("lake", "parquet")):
+        done = box.run("export", "--to", kind, *chosen, str(tmp_path / name))
+        assert done.returncode == 0, done.stderr
+    done = box.run("query", "select 1 as one", *chosen, "--parquet", str(tmp_path / "q.parquet"))
+    assert done.returncode == 0, done.stderr
+    done = box.run("backup", *chosen, str(tmp_path / "b.db.zst"))
+    assert done.returncode == 0, done.stderr
+    files = ("a.jsonl", "a.jsonl.state.json", "a.csv", "q.parquet", "b.db.zst", "b.db.zst.json")
+    assert modes(tmp_path, *files) == dict.fromkeys(files, "0640")
+    (part,) = (tmp_path / "lake").glob("date=*/*.parquet")
+    assert modes(part.parent, part.name, ".", "..") == {
+        part.name: "0640",
+        ".": "0750",
+        "..": "0750",
+    }

@@ -143,6 +143,41 @@ async def test_copy_is_brought_forward_to_what_a_restore_gives(tmp_path: Path, u
         assert pages(into / f"{BOX}.db") == advanced
 
 
+async def test_index_that_lacks_a_row_is_for_the_full_restore_to_find(tmp_path: Path) -> None:
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+    async with replicated(tmp_path / BOX, url) as box:
+        await box.write(3)
+        pulled(url, into)
+        connection = box.database.connection
+        connection.execute("PRAGMA writable_schema = 1")
+        index = "FROM sqlite_schema WHERE name = 'results_by_model_and_hour'"
+        (hidden,) = connection.execute(f"SELECT * {index}")
+        connection.execute(f"DELETE {index}")
+        connection.execute("PRAGMA schema_version = 4711")  # so that it is read again
+        box.database.write(1)
+        connection.execute("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", hidden)
+        connection.execute("PRAGMA schema_version = 4712")
+        await box.tell()
+
+        assert pulled(url, into)["how"] == "advanced"
+        full = pulled(url, into, "--full")
+        assert (full["code"], full["how"]) == ("verify_failed", None)
+        assert "results_by_model_and_hour" in full["error"]
+
+
+async def test_constraint_that_does_not_hold_is_found_in_what_came(tmp_path: Path) -> None:
+    url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
+    async with replicated(tmp_path / BOX, url) as box:
+        await box.write(3)
+        pulled(url, into)
+        box.database.connection.execute("PRAGMA ignore_check_constraints = 1")
+        box.database.connection.execute("UPDATE boots SET event = 'odd'")
+        await box.write(1)
+        report = pulled(url, into)
+        assert (report["code"], report["how"]) == ("verify_failed", None)
+        assert "CHECK constraint failed in boots" in report["error"]
+
+
 async def test_copy_that_anybody_has_changed_is_restored(tmp_path: Path) -> None:
     url, into = f"file://{tmp_path}/replicas", tmp_path / "copies"
     async with replicated(tmp_path / BOX, url) as box:

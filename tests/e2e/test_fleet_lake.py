@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,9 @@ from edge_store.errors import ConfigError
 from edge_store.fleet.lake.store import Lake
 from edge_store.fleet.lake.tables import TABLES_DEFAULT
 from edge_store.fleet.lake.writers import require_conditions, require_ranges
+from edge_store.identity import create_identity
+from edge_store.recorder.deletions import Reason, delete_results
+from edge_store.sqlite import open_writer
 
 DEADLINE_S = 60.0
 KILLS = 4
@@ -119,3 +124,76 @@ def test_a_bucket_that_gives_no_parts_of_objects_is_refused(tmp_path: Path) -> N
         code, output = run("export", *place, "--only-writer", environ=server.environ)
         assert (code, "Range" in output) == (78, True), output
         assert files_of(server.folder) == 0
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def lake_url(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where a lake is to lie, and the keys for it."""
+    if request.param == "folder":
+        yield str(tmp_path / "lake"), {}
+        return
+    with MotoServer() as server:
+        for name, value in server.environ.items():
+            monkeypatch.setenv(name, value)
+        yield server.url("some/lake"), server.environ
+
+
+def test_centres_whose_copies_fork_export_at_once_and_are_killed(
+    tmp_path: Path, lake_url: tuple[str, dict[str, str]]
+) -> None:
+    """Of one box: a copy of what it wrote, one of after a restore, one of after its retention."""
+    url, environ = lake_url
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    copies = [folder / "box-a.db" for folder in folders]
+    with closing(Database(tmp_path / "box.db", "box-a")) as box:
+        box.write(150)
+        restored = tmp_path / "restored.db"
+        box.connection.execute("VACUUM INTO ?", (str(restored),))
+        box.write(100)
+        box.connection.execute("VACUUM INTO ?", (str(copies[0]),))
+        delete_results(box.connection, list(range(20, 180)), Reason.RETENTION)
+        box.write(50)
+        box.connection.execute("VACUUM INTO ?", (str(copies[2]),))
+    with closing(open_writer(restored)) as connection:
+        create_identity(connection, "box-a", reason="restored")
+    with closing(Database(restored, "box-a")) as again:
+        again.write(120)
+        again.connection.execute("VACUUM INTO ?", (str(copies[1]),))
+    lake, seed = Lake(url), random.randrange(2**32)
+    rng, killed = random.Random(seed), 0
+    for _ in range(KILLS):
+        running = [
+            child(SMALL_COMMITS, "fleet", "export", "--in", str(each), "--lake", url,
+                  environ=environ)
+            for each in folders
+        ]  # fmt: skip
+        enough, ends_at = _version(lake) + rng.randrange(1, 4), time.monotonic() + DEADLINE_S
+        while _version(lake) < enough and any(each.poll() is None for each in running):
+            assert time.monotonic() < ends_at
+        for each in rng.sample(running, 2):
+            each.kill()
+        for each in running:
+            output, _ = each.communicate(timeout=DEADLINE_S)
+            killed += each.returncode == -signal.SIGKILL
+            assert each.returncode in (0, -signal.SIGKILL) or "lake_overtaken" in output, output
+        for table in TABLES_DEFAULT:
+            if lake.find(table) is not None:
+                rows = in_lake(lake, table)
+                assert len(rows) == len(set(rows)), seed
+                assert set(rows) <= set(in_copies(*copies, table=table)), seed
+    assert killed, "or this proves nothing"
+    for folder in folders:
+        code, output = run("export", "--in", str(folder), "--lake", url, environ=environ)
+        assert code == 0, output
+    for table in TABLES_DEFAULT:
+        assert in_lake(lake, table) == in_copies(*copies, table=table), seed
+
+
+def _version(lake: Lake) -> int:
+    """How many commits its first table has."""
+    found = lake.find("results")
+    return -1 if found is None else found.version()

@@ -277,9 +277,14 @@ async def test_restore_by_the_command_takes_a_time_with_its_zone(tmp_path: Path)
     for wrong in ("yesterday", "2026-01-31T08:00:00"):
         done = edge_store(*restore, wrong)
         assert (done.returncode, copy.exists()) == (2, False)
-        assert "2026-01-31T08:00:00Z" in done.stderr
-    done = edge_store(*restore, "2999-01-01T00:00:00+02:00")
-    assert done.returncode == 0, done.stderr
+        assert "is not like 2026-01-31, 2026-01-31T08:00Z" in done.stderr
+    early = edge_store(*restore, "2020-01-31")
+    assert (early.returncode, copy.exists()) == (1, False)
+    assert "2020-01-31T00:00:00" in early.stderr
+    for number, later in enumerate(("2999-01-01", "2999-01-01T00:00:00+02:00")):
+        copy = tmp_path / f"a copy{number}.db"
+        done = edge_store("replica", "restore", "--from", url, "--to", str(copy), "--at", later)
+        assert done.returncode == 0, done.stderr
     assert f"edge-store query --db '{copy}'" in done.stdout
     assert ("chown edge-store:edge-store" in done.stdout) == (os.geteuid() == 0)
 

@@ -216,6 +216,10 @@ def test_a_pinned_result_survives_what_deletes(box: Box) -> None:
     with box.serve() as daemon:
         kept, other = asked(daemon, "keep"), asked(daemon, "other", user="u")
         assert run(box, "pin", kept[:20]).stdout == "1 pinned\n"
+        for listed in (("ls",), ("tail",)):
+            rows = map(json.loads, run(box, *listed, "--nl").stdout.splitlines())
+            assert {row["id"]: row["pinned"] for row in rows} == {kept: True, other: False}
+        assert run(box, "ls", "--raw", "pinned").stdout == "false\ntrue\n"
         for refused in (
             run(box, "rm", "--model", "demo", "--yes"),
             box.run("forget", "--where", "1", "--yes", "--config", str(box.directory)),

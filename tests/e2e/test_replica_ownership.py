@@ -26,6 +26,7 @@ def settings(url: str, **more: str) -> dict[str, str]:
         "REPLICA__URL": url,
         "REPLICA__OWNER_CHECK_S": "1",
         "REPLICA__MONITOR_INTERVAL_S": "0.2",
+        "REPLICA__DRILL_IDLE_S": "0",  # the machine may be full
         **more,
     }
 
@@ -224,6 +225,8 @@ def test_a_bucket_emptied_under_way_is_filled_anew(tmp_path: Path) -> None:
         until_replicated(daemon)
         assert owner(tmp_path)["boot_id"] == daemon.get("/readyz").json()["boot_id"]
         assert contents(restored(first, "back.db")) == contents(first.database)
+        passed = daemon.logged("drill_passed", 60)  # long before the first that is scheduled
+        assert (passed["cause"], passed["kind"]) == ("healed", "full")
 
 
 def test_a_bucket_deleted_under_way_is_told_of_and_filled_anew_once_it_is_back(

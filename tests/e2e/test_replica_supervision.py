@@ -20,6 +20,7 @@ from edge_store.errors import ConfigError, LitestreamUnavailable
 from edge_store.ids import DeviceId
 from edge_store.replica import litestream as litestream_module
 from edge_store.replica import supervisor
+from edge_store.replica.litestream import NICE
 from edge_store.replica.location import parse_location
 from edge_store.replica.restore import restore
 from edge_store.replica.status import Cause, ReplicaState
@@ -233,6 +234,29 @@ async def test_litestream_ends_with_the_process_that_owns_it(tmp_path: Path) -> 
         assert owner.stdout is not None
         owner.stdout.close()
     await wait_for(lambda: not is_alive(child), "litestream has ended")
+
+
+def niceness(process_id: int) -> tuple[set[int], int | None]:
+    """Of its threads; of its session, where the kernel groups by that."""
+    folder = Path(f"/proc/{process_id}")
+    threads = {
+        os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in (folder / "task").iterdir()
+    }
+    group = folder / "autogroup"
+    return threads, int(group.read_text().split()[-1]) if group.exists() else None
+
+
+async def test_litestream_yields_the_processor_and_not_all_of_it(
+    tmp_path: Path, database: Database
+) -> None:
+    async with replicate(database.path, DEVICE, f"file://{tmp_path}/replica") as litestream:
+        child = litestream.process_id
+        assert child is not None
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        of_threads, of_session = niceness(child)
+        assert of_threads == {min(19, own + NICE)}
+        assert of_session in (NICE, None)
+        assert os.sched_getscheduler(child) == os.SCHED_OTHER
 
 
 async def test_program_that_is_too_old_is_refused(

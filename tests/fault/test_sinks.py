@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from support.sinking import (
     MOSQUITTO,
@@ -405,7 +406,9 @@ async def test_broker_behind_tls_is_trusted_by_its_ca_and_its_name_alone(
         await refused("localhost")
         monkeypatch.setenv("SSL_CERT_FILE", str(ours.root))
         await refused("127.0.0.1")  # not the name in its certificate
-        async with flowing(tmp_path / "r.db", sink("localhost")) as flow:
+        monkeypatch.delenv("SSL_CERT_FILE")
+        pinned = msgspec.structs.replace(sink("localhost"), ca_file=str(ours.root))
+        async with flowing(tmp_path / "r.db", pinned) as flow:
             large = Output(choice_index=0, output_text="long " * 200_000)  # many records of TLS
             await flow.add({"outputs": (large,)}, *[{}] * 600)
             await flow.delivered("mq", 603)
@@ -433,3 +436,46 @@ async def test_web_hook_with_a_certificate_of_a_private_ca_is_trusted_by_it(
         async with flowing(tmp_path / "r.db", hooked(hook.url)) as flow:
             await flow.add({})
             await flow.delivered("hook", 2)
+
+
+async def test_ca_file_of_a_sink_is_trusted_alone_and_one_put_right_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, others = authority(tmp_path / "ca"), authority(tmp_path / "others")
+    monkeypatch.setenv("SSL_CERT_FILE", str(ours.root))  # the system's, which count no more
+    named = tmp_path / "named.pem"
+    failures = "edge_store_sink_failures_total"
+    with receiver(ours) as hook:
+        sink = hooked(hook.url, ca_file=str(named))
+        for content, said in (
+            (None, "No such file"),
+            (b"\xff no PEM", "no PEM file of certificates"),
+            (others.root.read_bytes(), "certificate is not trusted"),
+        ):
+            if content is not None:
+                named.write_bytes(content)
+            async with flowing(tmp_path / "r.db", sink) as flow:
+                await flow.add({})
+                await eventually(lambda: flow.sample(failures, "hook"), "it is not trusted")
+            async with flowing(tmp_path / "r.db") as flow:
+                ((failure,),) = await flow.rows("SELECT failure FROM sinks")
+                assert said in failure
+        async with flowing(tmp_path / "r.db", sink) as flow:
+            await eventually(lambda: flow.sample(failures, "hook"), "nor is it yet")
+            named.write_bytes(ours.root.read_bytes())
+            await flow.delivered("hook", 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "said"),
+    [
+        (SinkKind.POSTGRES, "postgresql://db/x", "sslrootcert"),
+        (SinkKind.WEBHOOK, "http://hook/x", "https://"),
+        (SinkKind.MQTT, "mqtt://broker", "mqtts://"),
+    ],
+)
+def test_ca_file_where_nothing_would_look_at_it_is_refused(
+    kind: SinkKind, url: str, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        SinkSection(name="x", kind=kind, url=url, ca_file="/ca.pem")

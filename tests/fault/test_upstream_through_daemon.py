@@ -150,17 +150,26 @@ async def test_failure_before_the_answer_is_a_status_and_a_failed_row(
     box.proven()
 
 
+async def test_log_calls_an_upstream_that_answers_ready(box: Box) -> None:
+    async with between(box, streams(*CHAT_EVENTS)) as (daemon, _server):
+        told = await asyncio.to_thread(daemon.logged, "engine_ready")
+        assert told["engine"] == "upstream"
+
+
 def test_upstream_that_refuses_is_a_502_and_a_box_that_is_not_ready(box: Box) -> None:
     with refusing_port() as port:
         daemon = box.serve(ENGINE__UPSTREAM__BASE_URL=f"http://127.0.0.1:{port}")
         daemon.start()
         try:
             daemon.url = str(daemon.logged("http_listening")["url"])
+            told = daemon.logged("engine_not_ready")
             answer = daemon.post(ROUTE, json=CHAT)
             ready, models = daemon.get("/readyz"), daemon.get("/v1/models")
             assert daemon.stop() == 0
         finally:
             daemon.__exit__(None, None, None)
+    assert (told["level"], told["engine"]) == ("warning", "upstream")
+    assert not any(line.get("event") == "engine_ready" for line in daemon.log)
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_error")
     assert outcome(box, answer)[:3] == ("failed", "upstream_error", 502)
     assert (ready.status_code, ready.json()["engine"]["is_ready"]) == (503, False)

@@ -596,6 +596,20 @@ parts (
     day, completed, incomplete, failed, cancelled, deleted_forget, deleted_retention, archived,
     lost, in_flight, interrupted, not_stored, cuts
 ) AS (
+    -- by the index, whose order is that of the groups: to group by day would sort all results
+    SELECT
+        date(hour * 3600, 'unixepoch') AS day, completed, incomplete, failed, cancelled,
+        0, 0, 0, 0, 0, 0, 0, 0
+    FROM (
+        SELECT
+            created_at / 3600000 AS hour,
+            count(*) FILTER (WHERE status = 'completed') AS completed,
+            count(*) FILTER (WHERE status = 'incomplete') AS incomplete,
+            count(*) FILTER (WHERE status = 'failed') AS failed,
+            count(*) FILTER (WHERE status = 'cancelled') AS cancelled
+        FROM results WHERE operation <> 'prefix_cache'
+        GROUP BY coalesce(response_model, request_model), created_at / 3600000)
+    UNION ALL
     SELECT
         date(created_at / 1000, 'unixepoch') AS day,
         count(*) FILTER (WHERE status = 'completed'),
@@ -603,7 +617,7 @@ parts (
         count(*) FILTER (WHERE status = 'failed'),
         count(*) FILTER (WHERE status = 'cancelled'),
         0, 0, 0, 0, 0, 0, 0, 0
-    FROM results GROUP BY day
+    FROM results WHERE operation = 'prefix_cache' GROUP BY day
     UNION ALL
     SELECT
         date(created_at / 1000, 'unixepoch') AS day,

@@ -1,6 +1,7 @@
 """A centre with stores and copies at hand, for what is said of the health of its boxes."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from edge_store.fleet.health.sweep import Look, Sweep, Swept
 from edge_store.fleet.registry import Store
 from edge_store.ids import BootId, DeviceId
 from edge_store.replica.heads import Head, Heads, read_head
-from edge_store.replica.location import parse_location
+from edge_store.replica.location import DATABASE_NAME, parse_location
 from edge_store.replica.objects import Objects
 from edge_store.replica.points import Txid
 from edge_store.replica.refused import Refusal
@@ -66,9 +67,17 @@ class Centre:
             self._stores[name] = parse_location(f"file://{tmp_path / name}")
 
     async def put(self, head: Head, store: str = "one") -> None:
-        """It gives a sign now."""
+        """It gives a sign now, beside its replica."""
         objects = Objects(self._stores[store], None)
         await Heads(objects, head.device_id).write(head)
+        self._replica(head.device_id, store).mkdir(parents=True, exist_ok=True)
+
+    def _replica(self, device_id: str, store: str) -> Path:
+        return Path(self._stores[store].path) / device_id / DATABASE_NAME
+
+    def remove_replica(self, device_id: str, store: str = "one") -> None:
+        """Somebody does."""
+        shutil.rmtree(self._replica(device_id, store).parent)
 
     async def put_head(self, device_id: str, *, seq: int, store: str = "one") -> None:
         """One of a box of no further interest."""

@@ -58,6 +58,9 @@ class Fleet:
         head = msgspec.structs.replace(head, device_id=DeviceId(name), machine=MACHINE)
         content = msgspec.json.format(msgspec.json.encode(head), indent=2)
         (self._heads / f"{name}.json").write_bytes(content)
+        file = self._heads.parent / name / "results.db" / "0000" / f"{1:016x}-{1:016x}.ltx"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
 
     def change_a_tenth(self) -> None:
         """They go on."""

@@ -2,7 +2,7 @@
 requests and bytes of a box that commits at a named rate, the CPU of this process, which does
 nothing but supervise, and what is left of the writer's throughput beside it.
 
-    python -m support.replica_figures lag PROFILE SECONDS
+    python -m support.replica_figures lag PROFILE SECONDS [RATE [POLLING]]
     python -m support.replica_figures throughput PROFILE PAIRS
 """
 
@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -29,14 +30,16 @@ from edge_store.replica.assembly import replicating
 from edge_store.replica.room import Replica
 from edge_store.replica.traffic import VERBS
 from edge_store.sqlite import DatabaseThread, open_writer
-from edge_store.wal import move_wal
+from edge_store.wal import checkpoint_soon, move_wal
 
 DEVICE = "box-a"
-RATE = 20  # commits a second
+RATE = 20.0  # commits a second
 BODY_BYTES = 4000
 SETTLE_S = 15.0  # until the first snapshot has been sent
 GROUP, SLICE_S = 64, 4.0
-ALONE = "alone.db"
+ALONE = "alone.db"  # its WAL is moved between its turns
+MOVED = "moved.db"  # and once in each, as the daemon does it that has no replica
+POLL = "while True: pass"
 DAY_S = 86_400
 
 
@@ -51,14 +54,15 @@ def child_of(database: Path, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def commit_at_rate(path: Path, seconds: float) -> None:
-    """One result to a commit; the times of the commits are printed."""
+def commit_at_rate(path: Path, seconds: float, rate: float) -> None:
+    """One result to a commit; the times of the commits are printed, and how long each took."""
     database = Database(path, DEVICE)
-    begins_at = time.monotonic()
-    for number in range(round(seconds * RATE)):
-        time.sleep(max(0.0, begins_at + number / RATE - time.monotonic()))
+    begins_at, count = time.monotonic(), 0
+    while (now := time.monotonic()) < begins_at + seconds:
         database.write(1, body_bytes=BODY_BYTES)
-        print(time.time())
+        print(time.time(), time.monotonic() - now)
+        count += 1
+        time.sleep(max(0.0, begins_at + count / rate - time.monotonic()))
     sys.stdout.flush()
     os._exit(0)  # the last connection to close would empty the WAL
 
@@ -69,12 +73,20 @@ def commit_fast(path: Path) -> None:
     """
     database = Database(path, DEVICE)
     for _ in sys.stdin:
-        if path.name == ALONE:
+        if path.name in (ALONE, MOVED):
             move_wal(path)
-        count, ends_at = 0, time.monotonic() + SLICE_S
-        while time.monotonic() < ends_at:
+        moving = threading.Thread(target=move_wal, args=(path,))
+        count, begins_at = 0, time.monotonic()
+        is_to_move = path.name == MOVED
+        while (since_s := time.monotonic() - begins_at) < SLICE_S:
             database.write(GROUP, body_bytes=BODY_BYTES)
             count += GROUP
+            if is_to_move and since_s > SLICE_S / 2 and moving.ident is None:
+                moving.start()
+            elif is_to_move and moving.ident is not None and not moving.is_alive():
+                is_to_move = not checkpoint_soon(database.connection)
+        if moving.ident is not None:
+            moving.join()
         print(count, flush=True)
     os._exit(0)
 
@@ -102,19 +114,25 @@ def newest_seq(database: Database) -> int:
     return int(seq)
 
 
+def polls(processes: int) -> "list[subprocess.Popen[bytes]]":
+    """So many that never sleep, as an engine's scheduler."""
+    return [subprocess.Popen([sys.executable, "-c", POLL]) for _ in range(processes)]
+
+
 class Measure(ABC):
     """One of the two."""
 
-    def __init__(self, profile: str, amount: float) -> None:
+    def __init__(self, profile: str, amount: float, *more: str) -> None:
         self.profile = profile
         self.amount = amount
+        self.more = more
 
     @abstractmethod
     async def __call__(self, folder: Path, replica: Replica) -> None: ...
 
 
 class Lag(Measure):
-    """For ``amount`` seconds."""
+    """For ``amount`` seconds; ``more``: commits a second, and how many processes poll beside it."""
 
     async def __call__(self, folder: Path, replica: Replica) -> None:
         await asyncio.sleep(SETTLE_S)
@@ -123,14 +141,20 @@ class Lag(Measure):
         child = replica.process_id
         assert child is not None
         theirs = cpu_seconds(child)
-        writer = child_of(folder / "results.db", "commit", str(self.amount))
+        rate, polling = (*self.more, *(f"{RATE}", "0")[len(self.more) :])
+        busy = polls(int(polling))
+        writer = child_of(folder / "results.db", "commit", str(self.amount), rate)
         told, _ = await asyncio.to_thread(writer.communicate)
+        for each in busy:
+            each.kill()
         took = time.monotonic() - began
         own, theirs = time.process_time() - own, cpu_seconds(child) - theirs
         replica.ledger.keep(replica.ownership.traffic)
         asked = replica.ledger.since_start
         level = folder / "s3" / BUCKET / "fleet" / DEVICE / "results.db" / "0000"
-        late = lags([float(line) for line in told.split()], arrivals(level))
+        commits = [[float(word) for word in line.split()] for line in told.splitlines()]
+        late = lags([at for at, _ in commits], arrivals(level))
+        waits = [took_s for _, took_s in commits]
         requests = {
             verb: (asked.requests.get(verb, 0) - before.requests.get(verb, 0)) * DAY_S / took
             for verb in VERBS
@@ -142,18 +166,21 @@ class Lag(Measure):
             f"| {max(late):.2f} s | "
             + " | ".join(f"{requests[verb]:.0f}" for verb in VERBS)
             + f" | {sent / 1e9:.2f} GB | {read / 1e9:.2f} GB | {100 * own / took:.2f} % "
-            f"| {100 * theirs / took:.2f} % |  {took:.0f} s, load {os.getloadavg()[0]:.1f}",
+            f"| {100 * theirs / took:.2f} % |  {len(commits) / took:.0f} commits/s, COMMIT p50 "
+            f"{1000 * percentile(waits, 0.5):.1f} ms, p99 {1000 * percentile(waits, 0.99):.1f} ms, "
+            f"most {1000 * max(waits):.0f} ms; {took:.0f} s, load {os.getloadavg()[0]:.1f}",
             flush=True,
         )
 
 
 class Throughput(Measure):
-    """``amount`` pairs of slices: with the replica, and on a database that has none."""
+    """``amount`` turns of slices: with the replica, and on the two databases that have none."""
 
     async def __call__(self, folder: Path, replica: Replica) -> None:
         writers = (
             child_of(folder / "results.db", "hurry"),
             child_of(folder / ALONE, "hurry"),
+            child_of(folder / MOVED, "hurry"),
         )
 
         def slice_of(writer: "subprocess.Popen[str]") -> int:
@@ -163,17 +190,23 @@ class Throughput(Measure):
             writer.stdin.flush()
             return int(writer.stdout.readline())
 
-        ratios = []
+        ratios: tuple[list[float], list[float]] = ([], [])
         for number in range(round(self.amount) + 1):
-            counts = [0, 0]
-            for which in (0, 1) if number % 2 else (1, 0):
+            counts = [0, 0, 0]
+            for which in (0, 1, 2) if number % 2 else (2, 1, 0):
                 counts[which] = await asyncio.to_thread(slice_of, writers[which])
                 await replica.sync(60)
             if number:  # the first of all is for warming up
-                ratios.append(counts[0] / counts[1])
+                for place, found in enumerate(ratios):
+                    found.append(counts[0] / counts[place + 1])
+        told = [
+            f"{statistics.median(found):.3f} (95 % bound {lower_bound(found):.3f}, "
+            f"{min(found):.2f} to {max(found):.2f})"
+            for found in ratios
+        ]
         print(
-            f"{self.profile}: {statistics.median(ratios):.3f} of the throughput without a replica, "
-            f"95 % bound {lower_bound(ratios):.3f}, {len(ratios)} pairs, the last "
+            f"{self.profile}: {told[0]} of the throughput without a replica, {told[1]} of that "
+            f"where the WAL is moved in the turn; {round(self.amount)} turns, the last "
             f"{counts[0] / SLICE_S:.0f} results/s, load {os.getloadavg()[0]:.1f}",
             flush=True,
         )
@@ -186,12 +219,12 @@ def main() -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr)
     )  # stdout is figures
     match sys.argv[1:]:
-        case ["commit", seconds, path]:
-            commit_at_rate(Path(path), float(seconds))
+        case ["commit", seconds, rate, path]:
+            commit_at_rate(Path(path), float(seconds), float(rate))
         case ["hurry", path]:
             commit_fast(Path(path))
-        case ["lag" | "throughput" as what, profile, amount]:
-            measure = (Lag if what == "lag" else Throughput)(profile, float(amount))
+        case ["lag" | "throughput" as what, profile, amount, *more]:
+            measure = (Lag if what == "lag" else Throughput)(profile, float(amount), *more)
             with tempfile.TemporaryDirectory(prefix="edge-store-bench-") as name:
                 asyncio.run(with_room(Path(name), profile, measure))
 

@@ -55,7 +55,13 @@ class Defect:
 
     def __init__(self, error: Exception) -> None:
         self.asked = 0
+        self.is_unproven = False
+        self.looks = 0
         self._error = error
+
+    def lacks_proof(self) -> bool:
+        self.looks += 1
+        return self.is_unproven
 
     async def sync(self, _timeout_s: float) -> None:
         self.asked += 1
@@ -95,6 +101,35 @@ async def test_whatever_comes_of_a_drill_there_is_another(
         await asyncio.wait({running})
         await reader.close()
         database.close()
+
+
+async def test_a_replica_that_lacks_a_proof_is_drilled_though_none_is_scheduled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drill, "LOOK_S", 0.01)
+    monkeypatch.setattr(drill, "AGAIN_S", 0.05)
+    database = Database(tmp_path / "results.db", "box-1")
+    reader = await DatabaseThread.open(lambda: open_reader(database.path))
+    replica: Any = Defect(ReplicationError("it is being started again"))
+    monkeypatch.setattr(drill, "SYNC_TIMEOUT_S", 0.0)
+    replica.status = SimpleNamespace(cause=None, error="not yet")
+    unused: Any = None
+    config = msgspec.structs.replace(Config(), replica=ReplicaSection(drill_interval_s=0))
+    means = Means(reader, NO_SERVING, unused)
+    drills = Drills(config, database.boot, replica, means, Alarms(Metrics()))
+    with capture_logs() as logs:
+        running = asyncio.ensure_future(drills.run())
+        try:
+            await wait_for(lambda: replica.looks >= 5, "looks")
+            assert not logs
+            replica.is_unproven = True
+            await wait_for(lambda: len(logs) >= 2 or running.done(), "drills")
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+            await reader.close()
+            database.close()
+    assert {line["event"] for line in logs} == {"drill_postponed"}
 
 
 async def test_drills_that_cannot_be_read_are_an_error_of_the_store(tmp_path: Path) -> None:

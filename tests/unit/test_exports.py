@@ -1,7 +1,9 @@
 """Exports: what each kind holds, and how one goes on where it ended."""
 
 import csv
+import fcntl
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -79,6 +81,45 @@ def test_an_export_does_not_overwrite_unless_it_is_forced(
     assert target.read_text() == "mine"
     exported(box[0], target, "jsonl", restart=True)
     assert len(lines(target)) == 250
+
+
+def test_a_state_is_no_target(box: tuple[Path, Connection, Boot], tmp_path: Path) -> None:
+    target = str(tmp_path / "x")
+    done = CliRunner().invoke(cli, ["export", target, "--state", target, "--db", str(box[0])])
+    assert (done.exit_code, "--state names the target itself" in done.output) == (2, True)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_two_exports_do_not_write_to_one_place(
+    box: tuple[Path, Connection, Boot], tmp_path: Path, kind: str
+) -> None:
+    target = tmp_path / "x"
+    exported(box[0], target, kind)
+
+    def content() -> Any:
+        parts = {part: part.read_bytes() for part in target.rglob("*.parquet")}
+        return parts or target.read_bytes()
+
+    before = content()
+    held = os.open(target, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as the other one does
+        for more in ({"resume": True}, {"restart": True}):
+            with pytest.raises(InvalidRequest, match="another export writes to"):
+                exported(box[0], target, kind, **more)
+    finally:
+        os.close(held)
+    assert content() == before
+
+
+def test_a_file_that_is_called_packed_is_not_written_as_it_is(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidRequest, match="would not be packed") as caught:
+        exported(box[0], tmp_path / "x.jsonl.zst", "jsonl")
+    assert "export --to jsonl - | zstd > " in caught.value.hint
+    assert not (tmp_path / "x.jsonl.zst").exists()
 
 
 def test_a_full_disk_is_told_with_the_file_and_what_to_do(

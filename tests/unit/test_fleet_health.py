@@ -406,6 +406,18 @@ async def test_a_copy_whose_head_is_gone_is_shown(centre: Centre, copy: tuple[Pa
     assert await centre.look("two") == [], "it is from the other store"
 
 
+async def test_a_head_without_a_replica_is_found_with_a_folder_to_remember_in(
+    centre: Centre,
+) -> None:
+    await centre.put_head("box-1", seq=1)
+    await centre.put_head("box-2", seq=1, store="two")
+    assert [names(each.box) for each in await centre.look()] == [[], []]
+    centre.remove_replica("box-1")
+    gone, other = await centre.look()
+    assert (names(gone.box), names(other.box)) == (["replica_gone"], [])
+    assert gone.box.findings[0].alarm.is_urgent
+
+
 async def test_what_another_version_remembered_is_found_out_again(centre: Centre) -> None:
     await centre.put_head("box-1", seq=1)
     await centre.look()

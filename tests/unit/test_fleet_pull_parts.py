@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -83,6 +84,25 @@ async def test_store_that_is_away_does_not_keep_the_others(tmp_path: Path) -> No
     assert [(each.store, each.code) for each in both.unlisted] == [("gone", "replica_not_found")]
 
 
+async def test_a_box_with_a_head_and_no_replica_fails_until_it_has_one(tmp_path: Path) -> None:
+    replicas = store(tmp_path, "berlin", "box-a", "box-b")
+    for box in ("box-a", "box-b"):
+        shutil.rmtree(tmp_path / "berlin" / box)
+    plan = PullPlan(manner=Manner(into=tmp_path / "into", timeout_s=10.0), attempts=1)
+    both = await found(replicas)
+    assert [box.is_alone for box in both.boxes] == [True, True], "and no error of the store"
+    done = await pull(plan, both.boxes)
+    assert [(each.device_id, each.code) for each in done.reports] == [
+        ("box-a", "replica_not_found"), ("box-b", "replica_not_found"),
+    ]  # fmt: skip
+    assert "its head is in" in (done.reports[0].error or "")
+    ltx = tmp_path / "berlin" / "box-b" / "results.db" / "ltx" / "0" / f"{1:016x}-{1:016x}.ltx"
+    ltx.parent.mkdir(parents=True)
+    ltx.touch()
+    done = await pull(plan, both.boxes)
+    assert "its head is in" not in (done.reports[1].error or ""), "it is looked at again"
+
+
 async def test_store_without_keys_is_the_operators_to_mend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +147,33 @@ def test_newest_copies_stay_whatever_the_budget_is(tmp_path: Path) -> None:
     budget.release(older)
     assert [each.path for each in budget.make_room(0)] == [older]
     assert newest.exists()
+
+
+def test_copy_that_is_kept_meanwhile_is_an_older_one_as_the_others(tmp_path: Path) -> None:
+    kept(tmp_path, "box-a.db", 100)
+    stays = kept(tmp_path, "box-a.2026-01-01T000000Z.db", 100)
+    later = kept(tmp_path, "box-a.2026-04-01T000000Z.db", 100)
+    asked: list[Path] = []
+
+    def may_go(path: Path) -> bool:
+        asked.append(path)
+        return path != stays
+
+    budget = DiskBudget(tmp_path, 300, may_go)
+    sooner = kept(tmp_path, "box-b.2026-02-01T000000Z.db", 100)
+    budget.settled(lambda: Kept(sooner))
+    budget.release(sooner)
+    assert [each.path for each in budget.make_room(100)] == [sooner]
+    assert [each.path for each in budget.make_room(100)] == [later]
+    assert asked == [stays, sooner, later]
+
+
+def test_older_copy_that_others_have_removed_makes_no_room(tmp_path: Path) -> None:
+    first = kept(tmp_path, "box-a.2026-01-01T000000Z.db", 100)
+    second = kept(tmp_path, "box-a.2026-02-01T000000Z.db", 100)
+    budget = DiskBudget(tmp_path, 200)
+    first.unlink()
+    assert [each.path for each in budget.make_room(50)] == [second]
 
 
 async def test_folder_that_stays_over_its_bound_is_told_of(tmp_path: Path) -> None:
@@ -240,10 +287,13 @@ async def test_folders_of_a_store_are_listed_once_an_hour(
 
     async def boxes(*heads: str) -> tuple[list[DeviceId], int]:
         found = await headless.boxes_of(place, None, {*map(DeviceId, heads)}, tmp_path / "into")
-        return found, asked
+        assert found.alone == {"box-gone"} & {*heads}
+        return found.devices, asked
 
-    assert await boxes("box-a", "box-gone") == (["box-a", "box-b"], 1)
-    assert await boxes("box-a", "box-gone", "box-new") == (["box-a", "box-b", "box-new"], 1)
+    assert await boxes("box-a", "box-gone") == (["box-a", "box-b", "box-gone"], 1)
+    assert await boxes("box-a", "box-gone", "box-new") == (
+        ["box-a", "box-b", "box-gone", "box-new"], 1,
+    )  # fmt: skip
     other = parse_location("s3://edge/other?endpoint=http://127.0.0.1:9")
     await headless.boxes_of(other, None, {DeviceId("box-a")}, tmp_path / "into")
     assert asked == 2

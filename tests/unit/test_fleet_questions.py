@@ -226,3 +226,21 @@ def test_saved_query_is_found_by_its_name() -> None:
     with pytest.raises(NotFound) as absent:
         saved_query(registry, "@fast")
     assert "@slow" in absent.value.hint
+
+
+@pytest.mark.parametrize("lake", LAKES)
+def test_snippets_go_on_behind_a_nul(tmp_path: Path, lake: str) -> None:
+    with closing(Database(tmp_path / "box-a.db", "box-a")) as box:
+        answer = "ä" * 700 + "\0 vor der NADEL\0 " + "ö" * 700
+        box.write(1, outputs=(Output(choice_index=0, output_text=answer),))
+        content = Content(input_text="eine\0Frage", request_body=b"{}", response_body=b"")
+        box.write(1, content=content, outputs=())
+    if lake != "none":
+        tables = ("results", "outputs", "requests")[: 3 if lake == "requests" else 2]
+        exported(tmp_path, Lake(str(tmp_path / "lake")), tables=tables)
+    centre = Centre(folder=tmp_path, lake_url=None if lake == "none" else str(tmp_path / "lake"))
+    ((*_, place, snippet),) = search_fleet(centre, Wanted(text="nadel"), timeout_s=30).result.rows
+    assert (place, len(snippet)) == ("output", 160)
+    assert snippet.startswith("ä" * 30 + "\0 vor der NADEL\0 ö")
+    ((*_, place, snippet),) = search_fleet(centre, Wanted(text="frage"), timeout_s=30).result.rows
+    assert (place, snippet) == ("input", "eine\0Frage")

@@ -373,6 +373,60 @@ def test_spend_logs_are_taken_once_whichever_way_they_come(
     assert verify_chain(box[1]).faults == ()
 
 
+@pytest.mark.parametrize(
+    ("changes", "named_field"),
+    [
+        ({"model": 5, "model_group": None}, "request_model"),
+        ({"session_id": 7}, "conversation_id"),
+        ({"end_user": ["x"]}, "user_id"),
+        ({"response": {"choices": [{"text": "x", "finish_reason": 3}]}}, "finish_reason"),
+        ({"response": {"choices": [{"message": {"reasoning_content": {"a": 1}}}]}}, "reasoning"),
+    ],
+)
+def test_a_value_of_another_type_is_a_fault_of_its_row_and_of_no_digest(
+    tmp_path: Path, box: tuple[Path, Connection], changes: Json, named_field: str
+) -> None:
+    """A number in a column of text is read as a text: its row would look like a changed one."""
+    path = tmp_path / "spend.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ({**SPENT, **changes}, FAILED)))
+    counts, told = take_all(box, litellm.open_source(str(path), None))
+    assert (counts.taken, counts.faults, counts.refused) == (1, 1, 0)
+    assert told[0].startswith(f"row 1: its {named_field} is of another type")
+    assert verify_chain(box[1]).faults == ()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_a_byte_order_mark_belongs_to_no_row(tmp_path: Path, suffix: str) -> None:
+    path = spend_logs(tmp_path, suffix)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    source = litellm.open_source(str(path), None)
+    assert isinstance(next(source.rows), Sourced)
+    source.close()
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_of_rows_is_told_as_one(tmp_path: Path, indent: int | None) -> None:
+    path = tmp_path / "spend.json"
+    path.write_text(json.dumps([SPENT, FAILED], indent=indent))
+    source = litellm.open_source(str(path), None)
+    with pytest.raises(ImportFailed, match="one JSON array") as caught:
+        list(source.rows)
+    assert "jq -c" in caught.value.hint
+    source.close()
+
+
+def test_a_file_without_lines_is_not_read_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "LINE_BYTES_MAX", 1024)
+    path = tmp_path / "zeros"
+    path.write_bytes(bytes(4096))
+    source = jsonl.open_source(str(path), None)
+    with pytest.raises(ImportFailed, match="line 1 is longer than 1024 bytes"):
+        list(source.rows)
+    source.close()
+
+
 def test_a_compressed_export_is_read_as_it_is(tmp_path: Path, lines: Path) -> None:
     import gzip  # noqa: PLC0415
 

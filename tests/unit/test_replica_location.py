@@ -8,6 +8,7 @@ import pytest
 from edge_store.errors import ConfigError, ReplicaNotFound
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import open_bucket
+from edge_store.replica.childlog import unsigned
 from edge_store.replica.location import Credentials, Scheme, parse_location, read_credentials
 
 DEVICE = DeviceId("box-a")
@@ -109,12 +110,22 @@ def test_private_key_of_systemd_comes_before_the_setting(tmp_path: Path) -> None
                 "account-name": "account",
             },
         ),
+        (
+            "abs://account@edge?endpoint=https://account.blob.core.windows.net",
+            {"AZURE_STORAGE_SAS_TOKEN": "?sv=2021&sig=a", "AZURE_STORAGE_ACCOUNT_KEY": "c2VjcmV0"},
+            {
+                "type": "abs",
+                "path": "box-a/results.db",
+                "bucket": "edge",
+                "account-name": "account",
+                "endpoint": "https://account.blob.core.windows.net",
+            },
+        ),
     ],
 )
 def test_google_and_azure_are_passed_through(
     tmp_path: Path, url: str, environ: dict[str, str], replica: dict[str, str]
 ) -> None:
-    """Their stores are constructed, and asked nothing."""
     file = tmp_path / "account.json"
     file.write_text(SERVICE_ACCOUNT)
     environ = {name: value.format(file=file) for name, value in environ.items()}
@@ -123,10 +134,32 @@ def test_google_and_azure_are_passed_through(
     credentials = read_credentials(location, environ)
     assert credentials is not None
     open_bucket(location, credentials)
-    assert set(credentials.environment()) <= {
-        "GOOGLE_APPLICATION_CREDENTIALS",
-        "LITESTREAM_AZURE_ACCOUNT_KEY",
+    (handed_over,) = credentials.environment().items()
+    assert handed_over in {
+        ("GOOGLE_APPLICATION_CREDENTIALS", str(file)),
+        ("LITESTREAM_AZURE_ACCOUNT_KEY", "c2VjcmV0"),
+        ("LITESTREAM_AZURE_SAS_TOKEN", "sv=2021&sig=a"),
     }
+
+
+def test_emulator_of_google_is_asked_without_keys() -> None:
+    """Litestream has its address from the environment alone, as all of Google's clients."""
+    location = parse_location("gs://edge/a?endpoint=http://127.0.0.1:4443/")
+    assert location.litestream_replica(DEVICE) == {
+        "type": "gs",
+        "path": "a/box-a/results.db",
+        "bucket": "edge",
+    }
+    credentials = read_credentials(location, {})
+    assert credentials is not None
+    assert credentials.environment() == {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:4443"}
+
+
+def test_signature_in_what_litestream_says_is_not_passed_on() -> None:
+    """It logs the whole address that it could not reach."""
+    line = rb'"error":"Get \"http://a.net/edge?restype=container\u0026sig=Eh%2FA%3D\u0026sp=rl\""'
+    assert unsigned(line) == line.replace(b"Eh%2FA%3D", b"(not shown)")
+    assert unsigned(b"?sig=Eh/A= failed") == b"?sig=(not shown) failed"
 
 
 def test_bucket_without_a_prefix_starts_at_the_device_id() -> None:
@@ -151,7 +184,7 @@ def test_bucket_without_a_prefix_starts_at_the_device_id() -> None:
         ("s3://edge/a?path_style=yes", "path_style = 'yes' is neither true nor false"),
         ("s3://edge/a?concurrency=0", "concurrency = '0' is not a number from 1"),
         (f"s3://edge/a?path_style={SECRET}", "its path_style is neither"),
-        ("gs://edge/a?region=x", "gs has none"),
+        ("gs://edge/a?region=x", "'region' is not one of endpoint"),
         ("file://relative/folder", "three slashes"),
         ("file:///folder?region=x", "no options"),
         ("s3:///prefix", "no bucket"),

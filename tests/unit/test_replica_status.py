@@ -258,6 +258,25 @@ async def test_commits_that_litestream_does_not_see_are_withdrawn_where_only_txi
     assert looks[3].status.state is ReplicaState.STALLED
 
 
+def test_a_full_disk_is_called_that_at_once_and_only_while_something_waits(clock: Clock) -> None:
+    tracker = Tracker()
+    tracker.saw(at(2, 2))
+    tracker.failed("compaction failed: write /a.ltx.tmp: no space left on device")
+    causes = [tracker.status.cause]
+    tracker.saw(at(3, 2))
+    causes.append(tracker.status.cause)
+    tracker.hung("no answer")
+    causes.append(tracker.status.cause)
+    clock.now += status.STALLED_AFTER_S
+    tracker.saw(at(4, 2))
+    causes.append(tracker.status.cause)
+    tracker.ended(Cause.PAUSED)
+    causes.append(tracker.status.cause)
+    tracker.saw(at(4, 4))
+    causes.append(tracker.status.cause)
+    assert causes == [None, Cause.FULL, Cause.FULL, Cause.FULL, Cause.PAUSED, None]
+
+
 async def test_a_commit_that_an_earlier_answer_may_have_held_makes_no_stall() -> None:
     looks = await watched([(3, 3), (3, 3), (3, 3), (3, 3)], [7, 8], Looked({}))
     assert [each.status.cause for each in looks] == [None] * 4

@@ -61,6 +61,11 @@ def test_the_requests_of_the_first_day_are_told_once() -> None:
     assert lines["asked"].startswith("2 PUT")
 
 
+def test_positions_are_told_as_litestreams_files_are_named() -> None:
+    told = shown(txid=27, replicated_txid=None)["replicated"]
+    assert told.endswith("; TXID 0000000000000000 of 000000000000001b")
+
+
 def test_what_lies_in_the_store_is_told_in_words() -> None:
     found = {
         "daemon": "not running",
@@ -77,7 +82,7 @@ def test_what_lies_in_the_store_is_told_in_words() -> None:
     assert lines["stored"] == "nothing is replicated yet"
     found |= {"txid": 7, "written_at": "2026-01-31T08:00:00Z", "files": 2, "bytes": 2048}
     stored = dict(stored_lines(found))["stored"]
-    assert stored == "TXID 7, last written at 2026-01-31T08:00:00Z; 2 files, 2.0 KiB"
+    assert stored == "TXID 0000000000000007, last written at 2026-01-31T08:00:00Z; 2 files, 2.0 KiB"
 
 
 def test_replication_that_is_off_is_said_so(tmp_path: Path) -> None:

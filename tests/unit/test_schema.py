@@ -26,6 +26,7 @@ RELEASED = {
     "0008_queries.sql": "47d1dd9dd386f916a357ef9df43106101efd3737372a9a889938b892b7ab219f",
     "0009_archives.sql": "242ba05ce8b649395aeda1ef575df13926d7123ec9c5edb42dc53de50384aed6",
     "0010_sinks.sql": "325cf33ccebf892fc189f46436dc1c7c5c4b3070ceef22bc94a9e90f9ad20e9a",
+    "0011_days.sql": "d0242c50fd8499c815101b11363cfbbb0702634f6eefbd8a1e37864620827510",
 }
 
 

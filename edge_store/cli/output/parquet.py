@@ -2,6 +2,7 @@
 says of each value what it is, and of a column nothing.
 """
 
+import os
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ __all__ = ["write_parquet"]
 
 ROWS_PER_GROUP = 65_536
 BYTES_PER_GROUP = 64 * 1024 * 1024
+FILE_MODE = 0o640  # results are for their owner and group
 
 
 def write_parquet(result: Rows, told: Details) -> None:
@@ -34,6 +36,8 @@ def write_parquet(result: Rows, told: Details) -> None:
     unfinished = told.parquet.with_name(f"{told.parquet.name}.new")
     count = 0
     try:
+        unfinished.unlink(missing_ok=True)
+        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
         with parquet.ParquetWriter(unfinished, schema, compression="zstd") as writer:
             for rows in _groups(result):
                 arrays = [

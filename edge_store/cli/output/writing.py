@@ -153,7 +153,7 @@ def _write_separated(result: Rows, fmt: str, told: Details, stream: TextIO) -> N
         if value is None:
             return ""
         if not isinstance(value, str):
-            return base64_text(value) if isinstance(value, bytes) else str(value)
+            return base64_text(value) if isinstance(value, bytes) else text_of(value)
         if value and not must_quote(value):
             return value
         doubled = value.replace('"', '""')
@@ -165,6 +165,11 @@ def _write_separated(result: Rows, fmt: str, told: Details, stream: TextIO) -> N
     if not told.no_headers:
         stream.write(line(result.columns) + "\n")
     stream.writelines("".join(f"{line(row)}\n" for row in batch) for batch in result.batches())
+
+
+def text_of(value: Any) -> str:
+    """Of a number, or a text; a truth value is called as in JSON."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def base64_text(value: bytes) -> str:
@@ -189,5 +194,5 @@ def _write_raw(result: Rows, told: Details, stream: TextIO) -> None:
             elif isinstance(value, bytes):
                 put(value.decode(errors="backslashreplace").encode() + b"\n")
             else:
-                text = "" if value is None else str(value)
+                text = "" if value is None else text_of(value)
                 put(text.encode(errors="backslashreplace") + b"\n")

@@ -37,7 +37,7 @@ class Bounds(Record, frozen=True, kw_only=True):
 class Evidence(Record, frozen=True, kw_only=True):
     """All that is known of a box. ``head_at``: UTC ms of the last PUT of its head, None if none is
     there. ``facts``: of its copy. ``behind_since``: since when the head is ahead of that (UTC ms).
-    ``others``: in words, who else goes by its id.
+    ``others``: in words, who else goes by its id. ``is_alone``: the store has no replica of it.
     """
 
     device_id: DeviceId
@@ -47,6 +47,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     facts: Facts | None
     behind_since: int | None = None
     others: tuple[str, ...] = ()
+    is_alone: bool = False
 
 
 class Finding(Record, frozen=True, kw_only=True):
@@ -163,6 +164,11 @@ def _findings(
         )
     elif judged.state in STATES:
         yield Finding(name=STATES[judged.state], message=judged.message)
+    if evidence.is_alone:
+        yield Finding(
+            name="replica_gone",
+            message="its head is in the store, and its replica is not: was it deleted, or moved?",
+        )
     if evidence.head is not None:
         yield from _of_head(evidence, evidence.head, bounds)
         yield from _of_copy(evidence, evidence.head, bounds, now_ms)

@@ -4,9 +4,11 @@ refused a path. One LIST; then what is asked for, several at a time over few con
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from edge_store.errors import ReplicationError
 from edge_store.fleet.find import Place
+from edge_store.fleet.headless import boxes_of
 from edge_store.fleet.heads import SUFFIX
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import Found, open_bucket
@@ -32,9 +34,9 @@ class Store:
         self._ours = place.store
         self._chooses = chooses
         self._location = place.location
-        credentials = read_credentials(place.location)
-        self._objects = Objects(place.location, credentials, makes_folder=False)
-        self._bucket = open_bucket(place.location, credentials)
+        self._credentials = read_credentials(place.location)
+        self._objects = Objects(place.location, self._credentials, makes_folder=False)
+        self._bucket = open_bucket(place.location, self._credentials)
         self._entries: dict[str, Entry] = {}
 
     @property
@@ -52,11 +54,22 @@ class Store:
 
     def heads(self) -> Iterator[tuple[DeviceId, Entry]]:
         """Those that were listed."""
+        return (each for each in self._all_heads() if self.takes(each[0]))
+
+    def _all_heads(self) -> Iterator[tuple[DeviceId, Entry]]:
         for name, entry in self._entries.items():
             device_id = DeviceId(name.removesuffix(SUFFIX))
-            is_head = name.endswith(SUFFIX) and DEVICE_ID.fullmatch(device_id)
-            if is_head and self.takes(device_id):
+            if name.endswith(SUFFIX) and DEVICE_ID.fullmatch(device_id):
                 yield device_id, entry
+
+    async def alone(self, folder: Path) -> frozenset[DeviceId]:
+        """Those whose boxes have no replica there, as a listing said within the last hour.
+        ``folder``: of the copies.
+        """
+        heads = [device_id for device_id, _ in self._all_heads()]
+        if not heads:
+            return frozenset()
+        return (await boxes_of(self._location, self._credentials, heads, folder)).alone
 
     async def refused(self, since: int) -> list[tuple[DeviceId, str]]:
         """Boxes that were refused a path since then (UTC ms), each in words."""

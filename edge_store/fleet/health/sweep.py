@@ -1,6 +1,6 @@
-"""Looks at every box of a fleet: one LIST of heads for each store, and a GET for each head that has
-changed since the last look. A window of boxes at a time: memory does not grow with the fleet, but
-for the lists themselves.
+"""Looks at every box of a fleet: one LIST of heads for each store, once an hour one of its folders,
+and a GET for each head that has changed since the last look. A window of boxes at a time: memory
+does not grow with the fleet, but for the lists themselves.
 """
 
 from collections import defaultdict
@@ -52,10 +52,11 @@ class Swept(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A head in a list."""
+    """A head in a list; ``is_alone``: no replica is beside it."""
 
     store: Store
     entry: Entry
+    is_alone: bool
 
 
 class Changed(NamedTuple):
@@ -100,6 +101,7 @@ class Sweep:
         since = round(look.now_ms - 1000 * max(LATE_AFTER_S, look.bounds.late_after_s))
         await store.look()
         refused = await store.refused(since)
+        alone = await store.alone(look.folder) if look.folder is not None else frozenset()
         self._stores[store.location] = store
         for device_id, entry in store.heads():
             other = self._heads.get(device_id)
@@ -108,7 +110,7 @@ class Sweep:
                     f"it has a head in the store {other.store.name}, and one in {store.name}"
                 )
             if other is None or other.entry.written_at < entry.written_at:
-                self._heads[device_id] = Listed(store, entry)
+                self._heads[device_id] = Listed(store, entry, device_id in alone)
         for device_id, said in refused:
             self._others[device_id].append(said)
 
@@ -190,6 +192,7 @@ def _seen(
         head=head,
         facts=facts,
         behind_since=since,
+        is_alone=listed is not None and listed.is_alone,
     )
     after = Known(
         device_id=device_id,

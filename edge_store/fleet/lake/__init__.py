@@ -1,8 +1,9 @@
 """The lake: Delta tables with the results of all boxes, which the copies are appended to.
 
 ``tables`` reads the rows of one copy that a lake lacks; ``store`` opens the Delta tables, on a
-folder or S3, and their watermarks; ``export`` appends; ``forget`` deletes; ``care`` compacts, and
-lets go of what is old; ``ask`` answers SQL over a lake and the copies, in a ``session`` of DuckDB.
+folder or S3, and their watermarks; ``export`` appends; ``forget`` deletes, and ``tombstones``
+remembers what; ``care`` compacts, and lets go of what is old; ``ask`` answers SQL over a lake and
+the copies, in a ``session`` of DuckDB.
 """
 
 from edge_store.errors import ConfigError

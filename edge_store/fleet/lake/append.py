@@ -6,7 +6,6 @@ has overtaken, with rows of the same box, is refused by Delta, as both write tha
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -16,7 +15,6 @@ from deltalake import ColumnProperties, WriterProperties, write_deltalake
 from edge_store.errors import LakeOvertaken
 from edge_store.fleet.lake.store import (
     LEFT_OUT,
-    UNREAD,
     Lake,
     Watermarks,
     kept_since,
@@ -24,7 +22,8 @@ from edge_store.fleet.lake.store import (
     reached,
     said,
 )
-from edge_store.fleet.lake.tables import PARTITION, Point, Source, Step, schema_of
+from edge_store.fleet.lake.tables import PARTITION, SLOTS_MAX, Point, Source, Step, schema_of
+from edge_store.fleet.lake.tombstones import Tombstones, flag_of
 
 __all__ = ["Appended", "Appender", "properties"]
 
@@ -81,12 +80,15 @@ class Appender:
             self._flush_alone()
         slots = self._slots(source, known)
         rows, conflicts, too_old = 0, list[str](), 0
+        gone: frozenset[str] | None = None
         for step in source.steps(self._table, known.seq if known else 0, self.marks.buckets):
             young = self._young(step.batch)
             if young.num_rows < step.batch.num_rows:
                 too_old += step.batch.num_rows - young.num_rows
                 self._notes[f"{LEFT_OUT}/{device_id}"] = step.upto.seq
-            batch = _without(young, forgotten)
+            if gone is None and young.num_rows:
+                gone = forgotten | self._forgotten_here(device_id)
+            batch = _without(young, gone or frozenset())
             if is_compared and batch.num_rows:
                 batch, others = self._unknown(device_id, batch)
                 conflicts += others
@@ -94,41 +96,26 @@ class Appender:
             rows += batch.num_rows
         return Appended(rows, tuple(dict.fromkeys(conflicts)), too_old)
 
-    def note_unread(self, copy: Path) -> None:
-        """It cannot be read now: of the points that the box's other copies reach from here on, none
-        says anything to it, until ``note_read``.
-        """
-        self._note(copy, 1)
-
-    def note_read(self, copy: Path) -> None:
-        """All of it is in the table, once what waits is committed."""
-        self._note(copy, 0)
-
-    def _note(self, copy: Path, unread: int) -> None:
-        name = f"{UNREAD}/{copy.name}"
-        self._notes.pop(name, None)
-        if self.marks.is_unread(self._table, copy) != bool(unread):
-            self._notes[name] = unread
-
     def knows(self, device_id: str) -> bool:
         """Whether the table has rows of that box."""
         with lake_errors(self._lake):
             return self.transactions.get(f"box/{device_id}") is not None
 
+    def _forgotten_here(self, device_id: str) -> frozenset[str]:
+        """What the box has told any centre to forget: this one's copies may not know it yet."""
+        with lake_errors(self._lake):
+            is_any = self.transactions.get(flag_of(device_id)) is not None
+        return Tombstones(self._lake).of(device_id) if is_any else frozenset()
+
     def _slots(self, source: Source, known: Point | None) -> dict[str, int]:
         """Where the watermark of each timeline is kept: in the place of the one that the copy goes
-        on from, or in a new one. A copy that is read again takes the place that it had, but never
-        that of the furthest: other copies go on from there.
+        on from, or in a new one; in the last where there is no more (see ``Source.is_passed``).
         """
-        is_again = self.marks.is_unread(self._table, source.path)
         slots = {}
         for timeline in source.timelines:
             points = self.marks.points(self._table, source.device_id, timeline)
-            slots[timeline] = points.index(known) if known in points else len(points)
-            if is_again:
-                nearer = sorted(range(len(points)), key=lambda slot: points[slot].seq)[:-1]
-                held = (slot for slot in nearer if source.holds(points[slot]))
-                slots[timeline] = next(held, len(points))
+            new = min(len(points), SLOTS_MAX - 1)
+            slots[timeline] = points.index(known) if known in points else new
         return slots
 
     def _take(self, device_id: str, step: Step, slots: dict[str, int]) -> None:

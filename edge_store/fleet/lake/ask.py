@@ -20,6 +20,7 @@ from edge_store.fleet.lake.forget import Forgetter, forgotten_in
 from edge_store.fleet.lake.session import Session
 from edge_store.fleet.lake.store import Lake, Watermarks, kept_since, lake_errors, watermarks
 from edge_store.fleet.lake.tables import TABLES, Source
+from edge_store.fleet.lake.tombstones import Tombstones, flag_of
 from edge_store.fleet.lake.views import (
     LATE,
     PARTS,
@@ -115,6 +116,11 @@ class _Filled:
         with lake_errors(self._lake):
             return self._transactions.get(f"box/{device_id}") is not None
 
+    def has_forgotten(self, device_id: str) -> bool:
+        """Whether anything of that box was forgotten in it."""
+        with lake_errors(self._lake):
+            return self._transactions.get(flag_of(device_id)) is not None
+
 
 class _Asking:
     """The tables of one question. ``marks`` are the lake's, at the versions that are read."""
@@ -127,6 +133,7 @@ class _Asking:
         needed: Mapping[str, frozenset[str]],
     ) -> None:
         self._connection = session.connection
+        self._tombstones = Tombstones(lake)
         self._marks = marks
         self._needed = needed
         self._filled = {
@@ -163,6 +170,7 @@ class _Asking:
     def _load_copy(self, path: Path, *, is_older: bool, has_older: bool) -> None:
         with Source(path) as source:
             require_named(path, source.device_id)
+            rows = 0
             for table, filled in self._filled.items():
                 known = source.known_point(table, self._marks)
                 if known is None:
@@ -176,19 +184,23 @@ class _Asking:
                     said = pc.unique(step.batch["device_id"]).to_pylist()
                     require_own(path, source.device_id, said)
                     self._append(table, step.batch, is_older=is_older)
+                    rows += step.batch.num_rows
+            told = [filled for filled in self._filled.values() if filled]
+            if rows and any(filled.has_forgotten(source.device_id) for filled in told):
+                self._note_forgotten(source.device_id, self._tombstones.of(source.device_id))
             if is_older:
                 return
-            self._forget(source, has_older=has_older)
+            due = [filled.due(source) for filled in told]
+            gone = forgotten_in(source) if has_older else frozenset[str]()
+            self._note_forgotten(source.device_id, gone.union(*due))
             for name in self._needed.keys() & LATE.keys():
                 self._append_late(name, source)
 
-    def _forget(self, source: Source, *, has_older: bool) -> None:
-        """Note what is forgotten and may still be read: what the lake has to carry out yet, and all
-        where copies are kept aside.
+    def _note_forgotten(self, device_id: str, ids: frozenset[str]) -> None:
+        """Which may still be read: what the lake has to carry out yet; what it has, and a copy has
+        not heard of; and all where copies are kept aside.
         """
-        due = [filled.due(source) for filled in self._filled.values() if filled]
-        found = frozenset[str]().union(*due, forgotten_in(source) if has_older else ())
-        self._insert("forgotten", {"device_id": [source.device_id] * len(found), "id": [*found]})
+        self._insert("forgotten", {"device_id": [device_id] * len(ids), "id": [*ids]})
 
     def _append(self, table: str, batch: pa.RecordBatch, *, is_older: bool) -> None:
         """Of an older copy, what the newer one does not have."""

@@ -11,7 +11,6 @@ from deltalake import DeltaTable
 from edge_store.errors import LakeOvertaken
 from edge_store.fleet.lake.append import properties
 from edge_store.fleet.lake.store import KEPT_SINCE, Lake, kept_since, lake_errors, said
-from edge_store.fleet.lake.tables import schema_of
 from edge_store.result import Record
 
 __all__ = ["Compacted", "TableState", "compact", "expire", "states", "vacuum"]
@@ -73,7 +72,7 @@ def compact(lake: Lake, table: str, file_bytes: int) -> Compacted:
         done = delta.optimize.compact(
             target_size=file_bytes,
             max_concurrent_tasks=COMPACTIONS_AT_A_TIME,
-            writer_properties=properties(schema_of(table)),
+            writer_properties=properties(pa.schema(delta.schema().to_arrow())),
             commit_properties=said("compact"),
         )
     return Compacted(

@@ -3,8 +3,7 @@
 Table by table, and copy by copy, older ones that are kept aside included. In tables that the lake
 has and the plan does not name, it is forgotten only. Each table's commits have
 watermarks of their own, so an export that ends anywhere is gone on with by the next, and no row is
-there twice. A copy that cannot be read is reported; the others are exported, and it is noted in the
-lake that their watermarks say nothing of that one.
+there twice. A copy that cannot be read is reported; the others are exported.
 """
 
 import time
@@ -16,7 +15,6 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from edge_store.errors import LakeFailed, LakeOvertaken, NotFound, StoreError
-from edge_store.fleet.forget import older_copies
 from edge_store.fleet.lake.append import Appender
 from edge_store.fleet.lake.forget import Forgetter, forgotten_in
 from edge_store.fleet.lake.store import Lake
@@ -96,7 +94,7 @@ def export(
         on_report(report)
     others = [table for table in TABLES if table not in plan.tables and lake.find(table)]
     done = [
-        _Table(plan, lake, table, on_report).export(boxes, [each.copy for each in unread])
+        _Table(plan, lake, table, on_report).export(boxes, len(unread))
         for table in (*plan.tables, *others)
     ]
     return [each for each in done if each.table in plan.tables or each.forgotten or each.failed]
@@ -128,16 +126,14 @@ class _Table:
         self._on_report = on_report
         self._rows = self._forgotten = self._conflicts = self._too_old = self._failed = 0
 
-    def export(self, boxes: Sequence[Sequence[Path]], unread: Sequence[Path]) -> TableReport:
-        """Export it; ``unread`` are copies that could not be opened. Whoever is overtaken by
-        another writer looks again at what the lake has.
+    def export(self, boxes: Sequence[Sequence[Path]], unread: int) -> TableReport:
+        """Export it; so many copies could not be opened. Whoever is overtaken by another writer
+        looks again at what the lake has.
         """
         began, cpu = time.monotonic(), time.process_time()
         for attempt in range(1, ATTEMPTS + 1):
-            self._conflicts, self._too_old, self._failed = 0, 0, len(unread)
+            self._conflicts, self._too_old, self._failed = 0, 0, unread
             appender = Appender(self._lake, self._table, self._plan.buckets)
-            for copy in unread:
-                self._note_unread(copy, appender)
             try:
                 self._export(boxes, appender)
                 break
@@ -182,64 +178,29 @@ class _Table:
         """Append the rows of a box's copies, but those that one of them says are forgotten; then
         delete what they say of rows that the lake has already.
         """
-        forgotten, told = frozenset[str](), set[Path]()
+        forgotten = frozenset[str]()
         for copy in copies if len(copies) > 1 else ():
             with suppress(StoreError), Source(copy) as source:  # it is reported below
                 forgotten |= forgotten_in(source)
-                told.add(copy)
-        newest = copies[-1].with_name(f"{copies[-1].name.partition('.')[0]}.db")
         for copy in copies:
-            is_again = appender.marks.is_unread(self._table, copy)
-            if is_again and newest.exists() and newest not in told:
-                continue  # it may hold what the newest says is forgotten, and is carried out
-            yield from self._export_copy(copy, copies, appender, forgetter, forgotten)
+            yield self._export_copy(copy, appender, forgetter, forgotten)
 
     def _export_copy(
-        self,
-        copy: Path,
-        copies: Sequence[Path],
-        appender: Appender,
-        forgetter: Forgetter,
-        forgotten: frozenset[str],
-    ) -> Iterator[CopyReport]:
+        self, copy: Path, appender: Appender, forgetter: Forgetter, forgotten: frozenset[str]
+    ) -> CopyReport:
         report = CopyReport(copy=copy, table=self._table)
         try:
             with Source(copy) as source:
                 report = replace(report, device_id=source.device_id)
                 try:
                     if self._table in self._plan.tables:
-                        for older in self._set_aside_since(source, copies, appender):
-                            gone = forgotten | forgotten_in(source)
-                            yield from self._export_copy(older, (), appender, forgetter, gone)
                         appended = appender.append(source, forgotten)
                         report = replace(report, **appended._asdict())
-                        appender.note_read(copy)
                 except StoreError as exc:  # what it says is forgotten goes all the same
-                    self._note_unread(copy, appender)
                     report = replace(report, error=str(exc), code=exc.code)
                 if forgetter.due(source):
                     appender.flush()  # while rows wait, the open table must not move on
                     report = replace(report, forgotten=forgetter.forget(source))
         except StoreError as exc:
-            self._note_unread(copy, appender)
             report = replace(report, error=str(exc), code=exc.code)
-        yield report
-
-    def _note_unread(self, copy: Path, appender: Appender) -> None:
-        """Of an older one: others of its box go on from it. What goes on from the newest is read as
-        far as that was.
-        """
-        if self._table in self._plan.tables and not DEVICE_ID.fullmatch(copy.stem):
-            appender.note_unread(copy)
-
-    def _set_aside_since(
-        self, source: Source, copies: Sequence[Path], appender: Appender
-    ) -> list[Path]:
-        """Older copies that a pull has put beside after ``copies`` were found: where the box's
-        retention has left a gap in what is to be appended, they come first, as the watermark will
-        be beyond what only they have.
-        """
-        known = source.known_point(self._table, appender.marks)
-        if not copies or not source.has_gap(self._table, known.seq if known else 0):
-            return []
-        return [path for path in older_copies(source.path) if path not in copies]
+        return report

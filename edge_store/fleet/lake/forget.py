@@ -6,7 +6,6 @@ of it. It is committed last, after the files that the rows were in are removed; 
 process ends before, all is done again. What is done again changes nothing.
 """
 
-import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,7 +14,8 @@ from deltalake import QueryBuilder, write_deltalake
 
 from edge_store.fleet.lake.append import properties
 from edge_store.fleet.lake.store import Lake, Watermarks, lake_errors, said
-from edge_store.fleet.lake.tables import PARTITION, Source, bucket_of, mark_of, schema_of
+from edge_store.fleet.lake.tables import PARTITION, Source, bucket_of, mark_of_deletion, schema_of
+from edge_store.fleet.lake.tombstones import Tombstones, flag_of
 from edge_store.ids import DeviceId
 from edge_store.sql import sql
 
@@ -24,7 +24,7 @@ __all__ = ["Forgetter", "forgotten_in"]
 WRITING_HOURS_MAX = 24  # from the writing of a file to its commit
 IDS_PER_DELETE = 500  # in one predicate
 KINDS = {  # blocks of lake.sql: those after a number, and one
-    "results": ("select_lake_tombstones", "select_lake_tombstone"),
+    "results": ("select_lake_tombstones", "select_lake_deletion"),
     "others": ("select_lake_forgotten", "select_lake_forgotten_one"),
 }
 
@@ -47,11 +47,7 @@ def _tombstones(source: Source, kind: str, after: int) -> Iterator[Tombstone]:
         return  # an older box
     with source.reading():
         for number, name, at in source.connection.execute(sql(KINDS[kind][0]), {"after": after}):
-            yield Tombstone(int(number), str(name), _mark(name, at))
-
-
-def _mark(name: str, at: int) -> int:
-    return mark_of(hashlib.sha256(f"{name} {at}".encode()).digest())
+            yield Tombstone(int(number), str(name), mark_of_deletion(name, at))
 
 
 class Forgetter:
@@ -83,8 +79,11 @@ class Forgetter:
             if not new:
                 continue
             self._is_due = True
-            self._commit({f"box/{source.device_id}": new[-1].number})
-            gone += self._delete(source.device_id, sorted({each.id for each in new}))
+            ids = sorted({each.id for each in new})
+            Tombstones(self._lake).add(source.device_id, ids)
+            named = (f"box/{source.device_id}", flag_of(source.device_id))
+            self._commit(dict.fromkeys(named, new[-1].number))
+            gone += self._delete(source.device_id, ids)
             self._reached[f"gone/{name}"] = new[-1].number
             self._reached[f"gone-mark/{name}"] = new[-1].mark
         if self._is_due:
@@ -118,16 +117,19 @@ class Forgetter:
         )
 
     def _known(self, source: Source, name: str, kind: str) -> int:
-        """The number of the last tombstone that is carried out; 0 when it is not the copy's."""
+        """The number of the last tombstone that is carried out; 0 when it is not the copy's, or
+        that was done by an edge-store that kept no ``Tombstones``.
+        """
         with lake_errors(self._lake):
             number = self._transactions.get(f"gone/{name}")
             mark = self._transactions.get(f"gone-mark/{name}")
-        if number is None or (kind == "others" and not source.has("forgotten")):
+            is_kept = self._transactions.get(flag_of(source.device_id)) is not None
+        if number is None or not is_kept or (kind == "others" and not source.has("forgotten")):
             return 0
         with source.reading():
             asked = {"number": number}
             row = source.connection.execute(sql(KINDS[kind][1]), asked).fetchone()
-        return number if row is not None and _mark(*row) == mark else 0
+        return number if row is not None and mark_of_deletion(*row) == mark else 0
 
     def _delete(self, device_id: DeviceId, ids: list[str]) -> int:
         gone = 0

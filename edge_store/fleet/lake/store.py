@@ -3,9 +3,8 @@
 A folder, or a prefix in S3. Each table is a Delta table of its own, ``<lake>/<table>``. Its
 watermarks are application transactions in its log, so that rows and watermark are one commit:
 ``rows/<device id>/<timeline>/<n>`` holds a seq, ``mark/<device id>/<timeline>/<n>`` the first 63
-bits of that result's digest (see ``tables.Point``), and each box of a commit is named by
-``box/<device id>``. ``unread/<name of a copy>`` is 1 from when an older copy could not be read
-until one export has read it.
+bits of that result's digest, ``retired/…`` and ``retired-mark/…`` name a deletion (see
+``tables.Point``), and each box of a commit is named by ``box/<device id>``.
 """
 
 import re
@@ -18,14 +17,19 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from edge_store.errors import ConfigError, LakeFailed, LakeOvertaken, NotFound
-from edge_store.fleet.lake.tables import BUCKETS_DEFAULT, PARTITION, Point, schema_of
+from edge_store.fleet.lake.tables import (
+    BUCKETS_DEFAULT,
+    PARTITION,
+    SLOTS_MAX,
+    Point,
+    schema_of,
+)
 from edge_store.fleet.lake.transactions import Transactions
 from edge_store.replica.location import Location, Scheme, parse_location, read_credentials
 
 __all__ = [
     "KEPT_SINCE",
     "LEFT_OUT",
-    "UNREAD",
     "Lake",
     "Watermarks",
     "kept_since",
@@ -35,13 +39,12 @@ __all__ = [
     "watermarks",
 ]
 
-SLOTS_MAX = 64  # forks of one timeline: each is a box that was set back without saying so
 BUCKETS_KEY = "edge_store.buckets"
 # A property of a table, and so of its metadata: of a writer that has not seen it, Delta refuses the
 # rows. What is older than that day was let go, and does not come again.
 KEPT_SINCE = "edge_store.kept_since"
+KINDS = ("rows", "mark", "retired", "retired-mark")  # of a point, in the order of its fields
 LEFT_OUT = "too-old"  # …/<device id>: rows of it came too late, and were left out
-UNREAD = "unread"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CONFIGURATION = {
     # of the others statistics would only make the log long
@@ -169,23 +172,18 @@ class Watermarks:
         """Those of one box on one timeline."""
         return tuple(self._points(table, device_id, timeline))
 
-    def is_unread(self, table: str, copy: Path) -> bool:
-        """Whether an export could not read that copy, and no later one has."""
-        known = self.transactions.get(table)
-        with lake_errors(self._lake):
-            return known is not None and bool(known.get(f"{UNREAD}/{copy.name}"))
-
     def _points(self, table: str, device_id: str, timeline: str) -> Iterator[Point]:
         known = self.transactions.get(table)
         if known is None:
             return
         with lake_errors(self._lake):
             for slot in range(SLOTS_MAX):
-                seq = known.get(f"rows/{device_id}/{timeline}/{slot}")
+                name = f"{device_id}/{timeline}/{slot}"
+                seq = known.get(f"rows/{name}")
                 if seq is None:
                     return
-                mark = known.get(f"mark/{device_id}/{timeline}/{slot}")
-                yield Point(timeline, seq, mark or 0)
+                more = (known.get(f"{kind}/{name}") or 0 for kind in KINDS[1:])
+                yield Point(timeline, seq, *more)
 
 
 def watermarks(lake: Lake) -> Watermarks:
@@ -213,7 +211,9 @@ def reached(points: Mapping[tuple[str, str, int], Point]) -> dict[str, int]:
     found: dict[str, int] = {}
     for (device_id, timeline, slot), point in points.items():
         name = f"{device_id}/{timeline}/{slot}"
-        found |= {f"rows/{name}": point.seq, f"mark/{name}": point.mark}
+        values = zip(KINDS, point[1:], strict=True)
+        # one without a deletion never takes the place of one with
+        found |= {f"{kind}/{name}": value for kind, value in values if value or kind in KINDS[:2]}
         found[f"box/{device_id}"] = point.seq
     return found
 

@@ -5,14 +5,17 @@ same names and values; each has ``device_id``, ``timeline``, ``seq``, ``id`` and
 It lies in a partition by the UTC ``date`` of its result's admission and the ``bucket`` of its box.
 What an older box lacks is NULL; a column that is new here comes to an older lake with the next row.
 
-A watermark is a ``Point``: a result that is in the lake with all that its box had before. It says
-nothing to a copy that does not hold that very result, as of a box that was restored from before it:
-then all of the copy's rows are read, and whoever takes them leaves those that the lake has by
-(``device_id``, ``id``). Nor does it to a copy that could not be read when others were exported.
-SQLite is read on the caller's thread, in steps of bounded size.
+A watermark is a ``Point``: a result that is in the lake with all that a copy of its box had before.
+It says nothing to a copy that does not hold that very result, as of a box that was restored from
+before it; nor to one of before the box's retention deleted what that copy lacked: then all of the
+copy's rows are read, and whoever takes them leaves those that the lake has by
+(``device_id``, ``id``). Each copy that was exported has left a point on each of its timelines, so
+that centres whose copies differ in any way find each other's rows. SQLite is read on the caller's
+thread, in steps of bounded size.
 """
 
 import gc
+import hashlib
 import re
 import zlib
 from collections.abc import Iterator
@@ -35,6 +38,7 @@ from edge_store.sqlite import Connection, driver, open_reader, translated
 __all__ = [
     "BUCKETS_DEFAULT",
     "PARTITION",
+    "SLOTS_MAX",
     "TABLES",
     "TABLES_DEFAULT",
     "Marks",
@@ -43,6 +47,7 @@ __all__ = [
     "Step",
     "bucket_of",
     "mark_of",
+    "mark_of_deletion",
     "rows_after",
     "schema_of",
 ]
@@ -61,6 +66,7 @@ RESULTS_PER_STEP = 2048  # at 700 bytes a result 1.4 MB; with 256 a row takes a 
 STEP_BYTES = 8 * 2**20  # a step that was larger makes the next one smaller
 RESULTS_AT_FIRST = 64  # 64 results of 1 MB are 64 MB
 MARK_BITS = 63  # of a digest, as the lake keeps it: an integer of Delta's
+SLOTS_MAX = 64  # points of one timeline: each is of a copy that the others do not go on from
 COLUMN = re.compile(r"\b([roq])\.(\w+)")
 OF_ALIAS = {"r": "results", "o": "outputs", "q": "requests"}
 TYPES = {
@@ -72,11 +78,15 @@ TYPES = {
 
 
 class Point(NamedTuple):
-    """A result by its place, and the beginning of its digest."""
+    """A result by its place, and the beginning of its digest; and the newest deletion by retention
+    in the copy that was exported so far, with its mark: 0 and 0 where there is none.
+    """
 
     timeline: str
     seq: int
     mark: int
+    retired: int = 0
+    retired_mark: int = 0
 
 
 class Step(NamedTuple):
@@ -92,11 +102,7 @@ class Marks(Protocol):
     buckets: int
 
     def points(self, table: str, device_id: str, timeline: str) -> tuple[Point, ...]:
-        """Those of one box on one timeline, in any order; more than one where its file forked."""
-        ...
-
-    def is_unread(self, table: str, copy: Path) -> bool:
-        """Whether an export could not read that copy, and no later one has."""
+        """Those of one box on one timeline, in any order; more than one where its copies differ."""
         ...
 
 
@@ -133,6 +139,11 @@ def bucket_of(device_id: str, buckets: int) -> int:
 def mark_of(digest: bytes) -> int:
     """The first 63 bits of a digest."""
     return int.from_bytes(digest[:8], "big") >> (64 - MARK_BITS)
+
+
+def mark_of_deletion(name: str, at: int) -> int:
+    """Tells a deletion from another of the same number, of a file that was set back."""
+    return mark_of(hashlib.sha256(f"{name} {at}".encode()).digest())
 
 
 def rows_after(copy: Path, table: str, watermarks: Marks) -> Iterator[pa.RecordBatch]:
@@ -214,11 +225,8 @@ class Source:
 
     def known_point(self, table: str, marks: Marks) -> Point | None:
         """The point up to which all rows of the copy are in the lake: the newest that the copy
-        holds, or held before it deleted it. None when it holds none, or could not be read when
-        other copies of the box were: they may have reached a point beyond what only it has.
+        holds, or held before it deleted it. None when it holds none.
         """
-        if marks.is_unread(table, self.path):
-            return None
         for point in sorted(self.points(table, marks), key=lambda each: -each.seq):
             if self.holds(point):
                 return point
@@ -226,30 +234,44 @@ class Source:
 
     def is_passed(self, known: Point, table: str, marks: Marks) -> bool:
         """Whether the lake may have rows of the copy after a point that it holds: another copy,
-        which went on from there as well, was exported further.
+        which went on from there as well, was exported further. It may, too, where there was no
+        place for more points.
         """
-        since = self.timelines[self.timelines.index(known.timeline) :]
-        return any(
-            point.seq > known.seq and point.timeline in since for point in self.points(table, marks)
-        )
+        for timeline in self.timelines[self.timelines.index(known.timeline) :]:
+            points = marks.points(table, self.device_id, timeline)
+            if len(points) >= SLOTS_MAX or any(point.seq > known.seq for point in points):
+                return True
+        return False
 
     def holds(self, point: Point) -> bool:
-        """Whether that result is in the copy, or was before it was deleted there."""
+        """Whether that result is in the copy, or was before it was deleted there; and whatever
+        retention had deleted in the copy that was exported is deleted in this one, too.
+        """
         with self.reading():
             found = self._connection.execute(sql("select_lake_digest"), {"seq": point.seq})
-            return any(mark_of(digest) == point.mark for (digest,) in found.fetchall())
+            if all(mark_of(digest) != point.mark for (digest,) in found.fetchall()):
+                return False
+        return not point.retired or self.holds_deletion(point.retired, point.retired_mark)
 
-    def has_gap(self, table: str, after: int) -> bool:
-        """Whether the box's retention has deleted anything of that table after that seq."""
+    def holds_deletion(self, number: int, mark: int) -> bool:
+        """Whether that very deletion is in the copy."""
         with self.reading():
-            asked = {"after": after, "content": table == "requests"}
-            return (
-                self._connection.execute(sql("select_retired_after"), asked).fetchone() is not None
-            )
+            asked = {"number": number}
+            row = self._connection.execute(sql("select_lake_deletion"), asked).fetchone()
+            return row is not None and mark_of_deletion(*row) == mark
+
+    def _retired(self, table: str) -> tuple[int, int]:
+        """The newest deletion of that table's rows by retention, and its mark."""
+        with self.reading():
+            asked = {"content": table == "requests"}
+            row = self._connection.execute(sql("select_lake_retired"), asked).fetchone()
+            return (0, 0) if row is None else (int(row[0]), mark_of_deletion(*row[1:]))
 
     def steps(self, table: str, after: int, buckets: int) -> Iterator[Step]:
-        """The rows after that seq, in steps: each of a span of seq, with rows or without."""
-        schema = schema_of(table)
+        """The rows after that seq, in steps: each of a span of seq on one timeline, with rows or
+        without.
+        """
+        schema, retired = schema_of(table), self._retired(table)
         statement = self._statement(table)
         bucket = bucket_of(self.device_id, buckets)
         results = RESULTS_AT_FIRST
@@ -260,7 +282,7 @@ class Source:
                 if end is None:
                     return
                 seq, timeline, digest = end
-                point = Point(timeline, int(seq), mark_of(digest))
+                point = Point(timeline, int(seq), mark_of(digest), *retired)
                 with _no_collection():
                     span = {"after": after, "upto": seq}
                     rows = self._connection.execute(statement, span).fetchall()

@@ -1,0 +1,181 @@
+"""Several centres that export to one lake, with copies of one box that differ: every row that any
+of them ever had is there once, but for what was forgotten.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from support.lakes import exported, in_copies, in_lake
+from support.replicating import Database
+
+from edge_store.fleet.lake import tables
+from edge_store.fleet.lake.ask import ask_lake
+from edge_store.fleet.lake.held import Held
+from edge_store.fleet.lake.store import Lake
+from edge_store.fleet.lake.tables import TABLES
+from edge_store.identity import create_identity
+from edge_store.recorder.deletions import Reason, delete_results
+from edge_store.sqlite import open_writer
+
+
+class Centres:
+    """One box, and centres by name with a copy of it each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.lake = Lake(str(folder / "lake"))
+        self._stack = ExitStack()
+        self.box = self._open(folder / "box-a.db")
+        self.box.write(10)
+        self.copies: list[Path] = []
+
+    def _open(self, path: Path) -> Database:
+        return self._stack.enter_context(closing(Database(path, "box-a")))
+
+    def pull(self, centre: str, box: Database | None = None) -> Path:
+        """The box as it is."""
+        copy = self._folder / centre / "box-a.db"
+        copy.parent.mkdir(exist_ok=True)
+        copy.unlink(missing_ok=True)
+        (box or self.box).connection.execute("VACUUM INTO ?", (str(copy),))
+        seen = self._folder / f"seen-{len(self.copies)}.db"
+        self.copies.append(Path(shutil.copy(copy, seen)))
+        return copy
+
+    def export(self, *centres: str) -> None:
+        for centre in centres:
+            _, reports = exported(self._folder / centre, self.lake)
+            assert not [each for each in reports if each.error or each.conflicts]
+
+    def keep(self, name: str) -> Path:
+        """The box's state."""
+        kept = self._folder / f"{name}.db"
+        self.box.connection.execute("VACUUM INTO ?", (str(kept),))
+        return kept
+
+    def go_on(self, state: Path, *, restored: bool) -> Database:
+        """Another box from that state: restored, or set back in secret."""
+        if restored:
+            with closing(open_writer(state)) as connection:
+                create_identity(connection, "box-a", reason="restored")
+        return self._open(state)
+
+    def check(self) -> None:
+        for table in TABLES:
+            found = in_lake(self.lake, table)
+            assert max(Counter(found).values()) == 1, f"{table} has rows twice"
+            assert found == in_copies(*self.copies, table=table)
+
+    def ids(self) -> set[str]:
+        return set(self.lake.open("results").to_pyarrow_dataset().to_table()["id"].to_pylist())
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Centres]:
+    made = Centres(tmp_path)
+    yield made
+    made.close()
+
+
+def id_of(box: Database, seq: int) -> str:
+    ((found,),) = box.connection.execute("SELECT id FROM results WHERE seq = ?", (seq,))
+    return str(found)
+
+
+@pytest.mark.parametrize("restored", [True, False])
+@pytest.mark.parametrize("first", ["ab", "ba"])
+def test_copies_before_and_after_a_restore_append_nothing_twice(
+    world: Centres, first: str, *, restored: bool
+) -> None:
+    """Centre a has what the box wrote, centre b what it went on with from an earlier state."""
+    world.pull("a")
+    world.export("a")
+    world.box.write(5)
+    earlier = world.keep("earlier")
+    world.box.write(3)
+    world.pull("a")
+    again = world.go_on(earlier, restored=restored)
+    again.write(10)
+    world.pull("b", again)
+    world.export(*first, *first)
+    world.check()
+    again.write(2)
+    world.box.write(2)
+    world.pull("a", again)
+    world.pull("b")
+    world.export(*first, *first)
+    world.check()
+
+
+def test_rows_that_retention_deleted_before_another_centre_pulled_are_not_lost(
+    world: Centres,
+) -> None:
+    world.pull("a")
+    delete_results(world.box.connection, [1, 2, 5], Reason.RETENTION)
+    world.pull("b")
+    world.export("b", "a")
+    world.check()
+    assert len(world.ids()) == 10
+    world.box.write(2)
+    world.pull("b")
+    world.export("a", "b", "a")
+    world.check()
+    version = world.lake.open("results").version()
+    world.export("a", "b")
+    assert world.lake.open("results").version() == version, "what is settled costs no commit"
+
+
+def test_a_copy_with_rows_that_only_it_has_is_not_held_by_the_lake(world: Centres) -> None:
+    older = world.pull("a")
+    delete_results(world.box.connection, [1, 2], Reason.RETENTION)
+    newer = world.pull("b")
+    world.export("b")
+    held = Held(str(world.lake))
+    assert (held.has_all(older), held.taken(older).result) == (False, 0)
+    assert (held.has_all(newer), held.taken(newer).result) == (True, 10)
+
+
+def test_what_another_centre_has_carried_out_does_not_come_back(world: Centres) -> None:
+    """Centre a has pulled before the box forgot, and has rows that the lake lacks."""
+    world.box.write(2)
+    older = world.pull("a")
+    gone = {id_of(world.box, seq) for seq in (3, 12)}
+    delete_results(world.box.connection, [3, 12], Reason.FORGET)
+    delete_results(world.box.connection, [1], Reason.RETENTION)
+    world.pull("b")
+    world.export("b", "a")
+    everything = {id_of_row for (id_of_row,) in _rows(older)}
+    assert world.ids() == everything - gone
+    answer = ask_lake(world.lake, [older], "SELECT id FROM results", rows_max=100, timeout_s=60)
+    assert answer is not None
+    assert sorted(answer.result.rows) == sorted((each,) for each in everything - gone)
+    world.pull("a")
+    world.export("a", "b")
+    assert world.ids() == everything - gone
+
+
+def _rows(copy: Path) -> list[tuple[str]]:
+    with closing(Database(Path(shutil.copy(copy, copy.with_suffix(".read"))), "box-a")) as box:
+        return box.connection.execute("SELECT id FROM results").fetchall()
+
+
+def test_more_forks_than_there_are_places_double_nothing(
+    world: Centres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("edge_store.fleet.lake.store", "edge_store.fleet.lake.append", tables.__name__):
+        monkeypatch.setattr(f"{name}.SLOTS_MAX", 2)
+    states = [world.keep(f"fork-{number}") for number in range(4)]
+    forks = [world.go_on(state, restored=False) for state in states]
+    for _ in range(2):
+        for centre, fork in zip("abcd", forks, strict=True):
+            fork.write(3)
+            world.pull(centre, fork)
+        world.export(*"abcd")
+        world.check()
