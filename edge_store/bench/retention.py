@@ -280,7 +280,7 @@ def _compared(found: list[Round]) -> list[Figure]:
         high = -lower_bound([-value for value in noise])
         figures.append(
             Figure(
-                name=f"{name}, without ÷ without: 90 % of such medians within ±",
+                name=f"{name}, noise of such a median, ±",
                 value=(high - lower_bound(noise)) / 2,
                 unit="ratio",
             )
