@@ -27,6 +27,7 @@ COUNT_EVERY_S = 5.0
 WAITING_MAX = 10_000
 ANSWER_TIMEOUT_S = 3.0  # then the store is called unreachable
 AGAIN_S = 0.05
+REST_S = 1.0  # between two questions, where an answer took most of the interval
 SKIPPED = (
     "another program has checkpointed, and Litestream lacks commits by it: end what else has the "
     "database open for writing; `edge-store replica drill` has the database uploaded anew"
@@ -158,8 +159,10 @@ async def watch_positions(
         state = tracker.status.state
         asked: asyncio.Task[Synced | Cause | ReplicationError] | None = None
         question = Question(None, None)
+        asked_at = 0.0
         while True:
             if asked is None:
+                asked_at = time.monotonic()
                 question = positions.question()
                 asked = questions.create_task(_asked(ask))
             await asyncio.wait({asked}, timeout=ANSWER_TIMEOUT_S)
@@ -179,7 +182,9 @@ async def watch_positions(
             if tracker.status.state != state:
                 state = tracker.status.state
                 log.info("replica_state_changed", **numbers(tracker.status))
-            ends_at = time.monotonic() + interval_s
+            if asked is not None:
+                continue  # it is taken up as it comes: a late one makes the next no later
+            ends_at = max(asked_at + interval_s, time.monotonic() + min(interval_s, REST_S))
             while (  # noqa: ASYNC110  (the writer tells nobody of each result)
                 left_s := ends_at - time.monotonic()
             ) > 0 and not _are_more(positions.newest_seq(), question.seq, waiting_max):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_store.replica import positions as positions_module
 from edge_store.replica import status
 from edge_store.replica.control import Synced
 from edge_store.replica.positions import Positions, watch_positions
@@ -191,6 +192,29 @@ async def watched(
         await done.wait()
     watching.cancel()
     return seen
+
+
+async def test_an_answer_that_comes_late_is_taken_up_when_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(positions_module, "ANSWER_TIMEOUT_S", 0.001)
+    tracker, late, is_hung = Tracker(), asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(tracker, "hung", lambda _error: is_hung.set())
+
+    async def ask() -> Synced:
+        await late.wait()
+        return at(2, 2)
+
+    positions = Positions(tracker, Looked({}))
+    watching = asyncio.create_task(watch_positions(ask, tracker, positions, interval_s=600.0))
+    try:
+        async with asyncio.timeout(5):
+            await is_hung.wait()
+            late.set()
+            while tracker.status.txid != 2:  # noqa: ASYNC110  (the tracker tells nobody)
+                await asyncio.sleep(0.001)
+    finally:
+        watching.cancel()
 
 
 def confirmed_of(tracker: Tracker) -> tuple[int, int]:
