@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 from support.replicating import Database
 
 from edge_store.cli.fleet import fleet
+from edge_store.recorder.deletions import Reason, delete_results
 
 
 @pytest.fixture
@@ -42,6 +44,20 @@ def test_lake_of_the_folder_is_exported_to_shown_and_cared_for(folder: Path) -> 
     vacuumed = run("lake", "vacuum", "--lake", str(folder / "lake"), "--older-than", "1d")
     assert vacuumed.stdout == "results: 0 files removed\noutputs: 0 files removed\n"
     assert "results: 0 rows appended" in run("export", *place).stdout
+
+
+def test_ids_that_were_forgotten_are_cared_for_with_the_rows(folder: Path) -> None:
+    place = ("--in", str(folder))
+    assert run("export", *place).exit_code == 0
+    with closing(Database(folder / "box-a.db", "box-a")) as box:
+        for seq in (1, 2):
+            delete_results(box.connection, [seq], Reason.FORGET)
+            assert "1 forgotten rows deleted" in run("export", *place).stdout
+    compacted = run("lake", "compact", *place).stdout.splitlines()
+    assert compacted[-1] == "forgotten: 2 files are 1 now"
+    assert run("lake", "vacuum", *place).stdout.splitlines()[-1] == "forgotten: 0 files removed"
+    expired = run("lake", "expire", *place, "--older-than", "1d").stdout
+    assert "forgotten" not in expired
 
 
 def test_a_copy_that_fails_is_told_and_the_exit_code_says_so(folder: Path) -> None:
