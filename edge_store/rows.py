@@ -6,10 +6,11 @@ is taken over those values exactly as SQLite stores them, so that it can be take
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from hashlib import sha256
 from itertools import chain
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,7 +23,9 @@ __all__ = [
     "NAMES",
     "OUTPUT_COLUMNS",
     "RESULT_COLUMNS",
+    "SHAPES",
     "Row",
+    "Shape",
     "content_digest",
     "digest_function",
     "insert_blobs",
@@ -142,6 +145,51 @@ def to_row(seq: int, timeline: str, result: Result) -> Row:
     return Row((*columns, digest), choices, stored, digest, blobs)
 
 
+class Shape(NamedTuple):
+    """Which columns of an INSERT are bound for each row, and which once for all rows of a
+    statement, as they were alike in every statement so far: boot, endpoint, model, most NULLs. A
+    column that differed once stays apart: a statement for each combination would be compiled again
+    and again.
+    """
+
+    places: tuple[int, ...]  # of those that differ
+    different: Callable[[Sequence[Any]], tuple[Any, ...]]  # the values of a row there
+    alike: Callable[[Sequence[Any]], tuple[Any, ...]]  # and at all others, in order
+
+    @classmethod
+    def of(cls, block: str, rows: Sequence[Sequence[Any]]) -> "Shape":
+        """For one statement of these rows, with the INSERT of that name."""
+        first = rows[0]
+        shape = SHAPES.get(block) or cls._with((0,), len(first))
+        alike = shape.alike(first)
+        for row in rows:
+            if shape.alike(row) != alike:
+                others = {n for n, value in enumerate(row) if value != first[n]}
+                shape = cls._with(others.union(shape.places), len(first))
+                alike = shape.alike(first)
+        SHAPES[block] = shape
+        return shape
+
+    @classmethod
+    def _with(cls, places: Collection[int], width: int) -> "Shape":
+        others = [n for n in range(width) if n not in places]
+        return cls(tuple(sorted(places)), _picker(sorted(places)), _picker(others))
+
+    @classmethod
+    def of_all(cls, width: int) -> "Shape":
+        """Every column is bound for each row."""
+        return cls._with(range(width), width)
+
+
+SHAPES: dict[str, Shape] = {}  # by INSERT, of this process
+
+
+def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda row: tuple(row[n] for n in places)
+
+
 def insert_rows(connection: Connection, rows: Sequence[Row]) -> None:
     """The INSERTs of a batch, many rows to a statement.
 
@@ -178,8 +226,10 @@ def _insert(
     done = 0
     for size in sizes:
         while len(rows) - done >= size:
-            values = chain.from_iterable(rows[done : done + size])
-            connection.execute(sql_of_rows(block, size), tuple(values))
+            some = rows[done : done + size]
+            shape = Shape.of(block, some)
+            values = (*shape.alike(some[0]), *chain.from_iterable(map(shape.different, some)))
+            connection.execute(sql_of_rows(block, size, shape.places), values)
             done += size
 
 

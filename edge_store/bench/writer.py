@@ -32,7 +32,16 @@ from edge_store.recorder.disk import Disk
 from edge_store.recorder.slots import Slots
 from edge_store.recorder.writer import Writer
 from edge_store.result import Boot, Content, Operation, Output, Result, Status
-from edge_store.rows import NAMES, Row, insert_rows, to_row
+from edge_store.rows import (
+    NAMES,
+    OUTPUT_COLUMNS,
+    RESULT_COLUMNS,
+    SHAPES,
+    Row,
+    Shape,
+    insert_rows,
+    to_row,
+)
 from edge_store.schema import migrate
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, driver, open_writer
@@ -45,6 +54,7 @@ RATIO_MIN = 0.85
 CPU_US_MAX = 25.0
 WAL_RATIO_MAX = 1.5
 NUMBER_BYTES = 8
+INSERTED = {"insert_result": RESULT_COLUMNS, "insert_output": OUTPUT_COLUMNS}
 TEXT_CHARS = 1500  # a result of about 4.5 KB: prompt, answer, and both bodies
 
 
@@ -150,15 +160,21 @@ def _bytes(value: str | bytes | float) -> int:
 
 @contextmanager
 def plain_driver() -> Iterator[None]:
-    """The driver without the adapters of ``edge_store.sqlite`` and ``edge_store.rows``."""
+    """The driver without the adapters of ``edge_store.sqlite`` and ``edge_store.rows``, and INSERTs
+    that bind every value of every row.
+    """
     registered: dict[Any, Any] = driver.adapters
     ours = {k: v for k, v in registered.items() if k[0] in (type(None), bytes, *NAMES)}
     for key in ours:
         del registered[key]
+    shapes = dict(SHAPES)
+    SHAPES.update({block: Shape.of_all(len(columns)) for block, columns in INSERTED.items()})
     try:
         yield
     finally:
         registered.update(ours)
+        SHAPES.clear()
+        SHAPES.update(shapes)
 
 
 def prepare(connection: Connection) -> Boot:
@@ -209,8 +225,26 @@ class Ours:
         self._made += rows
         return [sample_result(self.boot, n) for n in range(first, first + rows)]
 
+    def make_again(self, results: Sequence[Result]) -> list[Result]:
+        """These as new ones: what a result gets at its admission and at its end is their own."""
+        now = now_ms()
+        again = []
+        for result in results:
+            self._made += 1
+            again.append(
+                msgspec.structs.replace(
+                    result,
+                    id=new_result_id(),
+                    boot_seq=self._made,
+                    created_at=now,
+                    completed_at=now,
+                    content=msgspec.structs.replace(result.content),  # it has not been split yet
+                )
+            )
+        return again
+
     async def write(self, results: Sequence[Result]) -> tuple[float, float]:
-        """The same of writing these."""
+        """(seconds per row, CPU seconds per row) of writing these."""
         left = iter(results)
         started, cpu = time.perf_counter(), time.process_time()
         async with asyncio.TaskGroup() as tasks:

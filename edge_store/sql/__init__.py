@@ -37,7 +37,14 @@ def sql_of(folder: str, name: str) -> str:
 
 
 @cache
-def sql_of_rows(name: str, rows: int) -> str:
-    """The INSERT of that name, for so many rows in one statement."""
-    head, values = sql(name).rsplit("VALUES", 1)
-    return f"{head}VALUES {', '.join([values.strip()] * rows)}"
+def sql_of_rows(name: str, rows: int, places: tuple[int, ...]) -> str:
+    """The INSERT of that name, for so many rows in one statement. Of the columns at ``places`` each
+    row has its own value; those of the others, which come first, are bound once.
+    """
+    into, names, _values = re.split("[()]", sql(name), maxsplit=2)
+    columns = names.split(",")
+    alike = [column for n, column in enumerate(columns) if n not in places]
+    values = [f"?{n}" for n in range(1, len(alike) + 1)] + ["?"] * len(places)
+    row = f"({', '.join(values)})"
+    order = ",".join(alike + [columns[n] for n in places])
+    return f"{into}({order}) VALUES {', '.join([row] * rows)}"

@@ -7,7 +7,7 @@ does it. ``SAME`` are our three tables, with the keys and the index that ours ha
 import json
 import os
 from collections.abc import Iterator
-from itertools import islice
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,23 @@ Row = dict[str, dict[str, Any]]  # of each of our tables: column and value
 TYPES = {int: "bigint", float: "double precision", str: "text", type(None): "text"}
 
 
-def rows(count: int) -> list[Row]:
-    """The first so many."""
-    return list(islice(_read(), count))
+@cache
+def rows() -> list[Row]:
+    """All of them, read once: no contender is charged with the making of what it writes."""
+    with Path(os.environ["STACK_ROWS"]).open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+@cache
+def flat_rows() -> list[dict[str, Any]]:
+    """The same, each as one row."""
+    return [flat(row) for row in rows()]
 
 
 def flat(row: Row) -> dict[str, Any]:
     """All of it as one row."""
     outputs = {f"output_{k}" if k == "finish_reason" else k: v for k, v in row["outputs"].items()}
     return {**row["requests"], **outputs, **row["results"]}
-
-
-def _read() -> Iterator[Row]:
-    with Path(os.environ["STACK_ROWS"]).open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
 
 
 def _columns(values: dict[str, Any]) -> str:
@@ -39,7 +42,8 @@ def _insert(table: str, names: tuple[str, ...], places: Iterator[str]) -> str:
     return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(places)})"  # noqa: S608
 
 
-(_FIRST,) = rows(1)
+with Path(os.environ["STACK_ROWS"]).open(encoding="utf-8") as _file:
+    _FIRST: Row = json.loads(_file.readline())
 WIDE_COLUMNS = tuple(flat(_FIRST))
 WIDE_CREATE = f"CREATE TABLE wide ({_columns(flat(_FIRST))}, PRIMARY KEY (id))"
 WIDE_BY_NAME = _insert("wide", WIDE_COLUMNS, (f"%({name})s" for name in WIDE_COLUMNS))

@@ -20,7 +20,7 @@ from table import (
     WIDE_COLUMNS,
     WIDE_CREATE,
     Row,
-    flat,
+    flat_rows,
     rows,
 )
 
@@ -66,7 +66,7 @@ def celery(kind: str) -> Callable[[int], float]:
     broker = redis.Redis.from_url(os.environ["STACK_BROKER"])
 
     def write_some(number: int) -> float:
-        made = [flat(row) for row in rows(number)]
+        made = flat_rows()[:number]
         cursor.execute("TRUNCATE wide")
         started = time.perf_counter()
         send(made)
@@ -105,7 +105,7 @@ def sqlite_utils_rows() -> Callable[[int], float]:
     slices = count()
 
     def write_some(number: int) -> float:
-        made = [flat(row) for row in rows(number)]
+        made = flat_rows()[:number]
         table = database[f"results_{next(slices)}"]
         table.insert(made[0], pk="id")
         table.delete(made[0]["id"])
@@ -141,7 +141,7 @@ class GroupCommit:
         return spent
 
     async def _write(self, number: int) -> float:
-        made = iter(rows(number))
+        made = iter((flat_rows() if self._wide else rows())[:number])
         await self._connection.execute("TRUNCATE wide, results, outputs, requests")
         started = time.perf_counter()
         committer = asyncio.create_task(self._commit(number))
@@ -174,7 +174,7 @@ class GroupCommit:
 
     async def _insert(self, batch: list[Row]) -> None:
         if self._wide:  # executemany is one transaction by itself
-            made = [tuple(map(flat(row).__getitem__, WIDE_COLUMNS)) for row in batch]
+            made = [tuple(map(row.__getitem__, WIDE_COLUMNS)) for row in batch]
             await self._connection.executemany(WIDE_BY_NUMBER, made)
             return
         async with self._connection.transaction():

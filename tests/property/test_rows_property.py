@@ -12,10 +12,10 @@ from support.drawing import FIELDS
 from support.records import make_result, new_database
 
 from edge_store.api.pages import public
-from edge_store.chain import verify_chain
+from edge_store.chain import check_rows, verify_chain
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.result import Boot, Content, Receipt, Result
-from edge_store.rows import OUTPUT_COLUMNS, RESULT_COLUMNS, load_recorded
+from edge_store.rows import OUTPUT_COLUMNS, RESULT_COLUMNS, SHAPES, load_recorded
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 
@@ -64,6 +64,43 @@ def test_a_result_comes_back_from_the_file_as_it_went_in(
     assert [o["output_json"] for o in shown["outputs"]] == [
         None if o.output_json is None else json.loads(o.output_json) for o in result.outputs
     ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    some=st.lists(st.fixed_dictionaries(FIELDS), min_size=1, max_size=3),
+    order=st.lists(st.integers(0, 2), min_size=2, max_size=45),
+    fresh=st.booleans(),
+)
+def test_results_of_one_batch_come_back_whatever_they_have_in_common(
+    database: tuple[Connection, Boot], some: list[dict[str, Any]], order: list[int], *, fresh: bool
+) -> None:
+    connection, boot = database
+    head = read_head(connection)
+    if fresh:
+        SHAPES.clear()  # as in a process that has written nothing yet
+    results = []
+    for place, which in enumerate(order, head.seq + 1):
+        fields = some[which % len(some)]
+        if fields["batch_id"] is not None:
+            fields = {**fields, "batch_id": f"{fields['batch_id']} {place}"}
+        results.append(make_result(place, boot.boot_id, **fields))
+
+    written = write_batch(connection, boot, head, head.seq + len(results), results)
+
+    assert all(isinstance(outcome, Receipt) for outcome in written.outcomes), written.outcomes
+    found = [
+        recorded
+        for result in results
+        for recorded in load_recorded(
+            connection, connection.execute(sql("select_result_by_id"), {"id": result.id})
+        )
+    ]
+    assert [recorded.result for recorded in found] == results
+    assert [recorded.seq for recorded in found] == [
+        head.seq + n for n in range(1, len(results) + 1)
+    ]
+    assert check_rows(connection, head.seq + 1, head.seq + len(results)) == []
 
 
 def test_the_chain_of_everything_above_holds(database: tuple[Connection, Boot]) -> None:
