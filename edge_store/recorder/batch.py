@@ -5,9 +5,8 @@ the batch.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 import structlog
@@ -63,14 +62,11 @@ class ChainHead(msgspec.Struct, frozen=True):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What one COMMIT made: each result's receipt or the error of its row, and the new head; and
-    what the change that rode with them returned, None where none did.
-    """
+    """What one COMMIT made: each result's receipt or the error of its row, and the new head."""
 
     outcomes: list[Receipt | EdgeStoreError]
     head: ChainHead
     seconds: float
-    ridden: Any = None
 
 
 class Suspect(StoreError):
@@ -102,17 +98,15 @@ def read_head(connection: Connection) -> ChainHead:
     return ChainHead(seq, row[0] if row else GENESIS)
 
 
-def write_batch(  # noqa: PLR0913  (all that is in one transaction)
+def write_batch(
     connection: Connection,
     boot: Boot,
     head: ChainHead,
     admitted_upto: int,
     results: Sequence[Result],
     losses: Sequence[Loss] = (),
-    ride: Callable[[Connection], Any] | None = None,
 ) -> Written:
-    """Commit ``results``, ``losses`` and their mark in one transaction; the mark at least. With
-    them goes what ``ride`` does, which returns something; where it cannot, they go without it.
+    """Commit ``results``, ``losses`` and their mark in one transaction; the mark at least.
 
     Raises:
         Suspect: an I/O error. Only the file itself can tell what it holds.
@@ -132,26 +126,22 @@ def write_batch(  # noqa: PLR0913  (all that is in one transaction)
                 columns = (boot.boot_id, at, admitted_upto, first, last)
                 digest = commit_digest(head.digest, columns, digests)
                 connection.execute(sql("insert_commit"), (*columns, digest, head.digest))
-                ridden = None if ride is None else ride(connection)
-                written = Written(outcomes, ChainHead(last or head.seq, digest), 0.0, ridden)
+                written = Written(outcomes, ChainHead(last or head.seq, digest), 0.0)
                 flushed = time.perf_counter()
                 connection.execute(sql("commit"))
             except BaseException:
                 with suppress(driver.Error):  # the failure may have ended the transaction by itself
                     connection.execute(sql("rollback"))
                 raise
-    except Exception as exc:
-        if isinstance(exc, StoreError) and is_untrustworthy(exc):
+    except StoreError as exc:
+        if is_untrustworthy(exc):
             raise Suspect(exc, written) from exc
-        if ride is None:
-            raise
-        log.info("change_not_ridden", error=type(exc).__name__)  # it meets it again, alone
-        return write_batch(connection, boot, head, admitted_upto, results, losses)
+        raise
     ended = time.perf_counter()
     if ended - started > SLOW_S:
         took = {"seconds": round(ended - started, 3), "flush_seconds": round(ended - flushed, 3)}
         log.warning("commit_slow", rows=len(results), **took)
-    return msgspec.structs.replace(written, seconds=ended - started)
+    return Written(written.outcomes, written.head, ended - started)
 
 
 def _insert_all(

@@ -4,9 +4,8 @@ A change is a plain function of the connection. It runs on the writer's thread, 
 interleaves with it; whoever asks for it learns that it is committed, or why it is not. Those that
 wait share one COMMIT; if that cannot be, because one of them fails, each gets its own.
 
-A change in pieces is one that nobody is in a hurry for. While results come, each piece rides: it is
-part of their transaction, so that no caller waits behind a COMMIT of its own. It never costs them
-anything but its time: what does not go with them goes alone, as does what none came for.
+A change in pieces is one that nobody is in a hurry for. While results come, a piece goes when so
+many of them have, or a second has passed: callers wait behind its COMMIT, so few of them are to.
 """
 
 import asyncio
@@ -30,11 +29,11 @@ T = TypeVar("T")
 
 WAITING_MAX = 4096  # each holds its parameters in memory
 TOGETHER_MAX = 64  # share one COMMIT
-RIDE_S = 0.0005  # of a COMMIT's time: callers wait for it
-RIDE_EVERY_S = 0.03  # others' COMMITs, and the disk, are left alone
+PIECE_S = 0.0015  # of a transaction beside results, before its COMMIT
+PIECE_EVERY = 40  # results, or
+PIECE_EVERY_S = 1.0  # what comes first
 ALONE_S = 0.003  # of a transaction while no results come: the next one may wait for it
 COMING_S = 1.0  # after results, more are expected
-RIDE_WITHIN_S = 0.05  # else it goes alone: an engine may take seconds for the next result
 
 
 class Progress(Protocol):
@@ -71,10 +70,6 @@ class Asked(NamedTuple):
     args: tuple[Any, ...]
     done: asyncio.Future[Any]
 
-    def carry_out(self, connection: Connection) -> Any:
-        """What it returns."""
-        return self.function(connection, *self.args)
-
 
 class Transactions:
     """The queue of changes. ``wake`` is called when one comes; ``are_in_flight``: requests whose
@@ -84,9 +79,10 @@ class Transactions:
     def __init__(self, wake: Callable[[], None], are_in_flight: Callable[[], bool]) -> None:
         self._wake = wake
         self._are_in_flight = are_in_flight
-        self._results_at = -math.inf  # when the last went
+        self._results_at = self._piece_at = -math.inf  # when the last of each went
+        self._passed = 0  # results since the last piece
+        self._is_due = asyncio.Event()  # the next piece
         self._asked: deque[Asked] = deque()
-        self._riding: deque[Asked] = deque()
         self._ended = False
 
     def __len__(self) -> int:
@@ -105,59 +101,40 @@ class Transactions:
         """
         if isinstance(function, InPieces):
             return cast("T", await self._ask_in_pieces(function, *args))
-        asked = self._new(function, args)
-        self._asked.append(asked)
+        if self._ended:
+            raise WriterStopped("the writer has stopped")
+        if len(self._asked) >= WAITING_MAX:
+            raise StoreError(f"{WAITING_MAX} changes wait for the database", hint="try again later")
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked.append(Asked(function, args, done))
         self._wake()
-        return cast("T", await asked.done)
+        return cast("T", await done)
 
     async def _ask_in_pieces(self, change: InPieces[Q, S], params: Q) -> S:
         so_far: S | None = None
         while so_far is None or not so_far.is_done:
-            if self._are_in_flight() or time.monotonic() - self._results_at < COMING_S:
-                rider = self._new(change.step, (params, so_far, RIDE_S))
-                self._riding.append(rider)
-                asyncio.get_running_loop().call_later(RIDE_WITHIN_S, self._wait_no_longer, rider)
-                so_far = cast("S", await rider.done)
-                await asyncio.sleep(0 if so_far.is_done else RIDE_EVERY_S)
+            began = time.monotonic()
+            if self._are_in_flight() or began - self._results_at < COMING_S:
+                await self._turn_of_results()
+                so_far = await self.ask(change.step, params, so_far, PIECE_S)
             else:
-                began = time.monotonic()
                 so_far = await self.ask(change.step, params, so_far, ALONE_S)
                 await asyncio.sleep(time.monotonic() - began)  # half of the time is the others'
         return so_far
 
-    def _new(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Asked:
-        if self._ended:
-            raise WriterStopped("the writer has stopped")
-        if len(self._asked) + len(self._riding) >= WAITING_MAX:
-            raise StoreError(f"{WAITING_MAX} changes wait for the database", hint="try again later")
-        return Asked(function, args, asyncio.get_running_loop().create_future())
+    async def _turn_of_results(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._piece_at + PIECE_EVERY_S - time.monotonic()):
+                await self._is_due.wait()
+        self._is_due.clear()
+        self._passed, self._piece_at = 0, time.monotonic()
 
-    def _wait_no_longer(self, rider: Asked) -> None:
-        if rider in self._riding:
-            self._riding.remove(rider)
-            self._go_alone(rider)
-
-    def _go_alone(self, rider: Asked) -> None:
-        self._asked.append(rider)
-        self._wake()
-
-    def board(self) -> Asked | None:
-        """Results go: the piece to take along. What became of it, ``has_ridden`` is told."""
+    def note_results(self, count: int) -> None:
+        """So many have gone."""
         self._results_at = time.monotonic()
-        return self._riding.popleft() if self._riding else None
-
-    def has_ridden(self, rider: Asked | None, outcome: Any) -> None:
-        """It is committed, and has returned ``outcome``; or that is an error; or it is None, as the
-        results were committed without it: then it goes alone.
-        """
-        if rider is None:
-            return
-        if outcome is None:
-            self._go_alone(rider)
-        elif isinstance(outcome, Exception):
-            _refuse(rider, outcome)
-        else:
-            _answer(rider, outcome)
+        self._passed += count
+        if self._passed >= PIECE_EVERY:
+            self._is_due.set()
 
     async def carry_out_next(self, connection: DatabaseThread) -> None:
         """Run those that wait, as many as share a COMMIT.
@@ -179,7 +156,8 @@ class Transactions:
                 # else the one whose fault it is meets it again
             else:
                 for asked, outcome in zip(together, outcomes, strict=True):
-                    _answer(asked, outcome)
+                    if not asked.done.done():
+                        asked.done.set_result(outcome)
                 return
         self._asked.extendleft(reversed(together))
         for _ in together:
@@ -195,24 +173,20 @@ class Transactions:
             if _is_of_the_file(exc):
                 raise
         else:
-            _answer(asked, outcome)
+            if not asked.done.done():
+                asked.done.set_result(outcome)
 
     def refuse_all(self, error: EdgeStoreError) -> None:
         """Tell all that wait that nothing more is written."""
         self._ended = True
-        for waiting in (self._asked, self._riding):
-            while waiting:
-                _refuse(waiting.popleft(), error)
+        self._is_due.set()
+        while self._asked:
+            _refuse(self._asked.popleft(), error)
 
 
 def _is_of_the_file(exc: Exception) -> bool:
     """Whether it concerns more than the change that met it."""
     return isinstance(exc, StoreError) and (isinstance(exc, Suspect) or is_damage(exc))
-
-
-def _answer(asked: Asked, outcome: Any) -> None:
-    if not asked.done.done():
-        asked.done.set_result(outcome)
 
 
 def _refuse(asked: Asked, error: Exception) -> None:
@@ -223,7 +197,7 @@ def _refuse(asked: Asked, error: Exception) -> None:
 
 def all_of_them(connection: Connection, together: Sequence[Asked]) -> list[Any]:
     """The values of several changes."""
-    return [asked.carry_out(connection) for asked in together]
+    return [asked.function(connection, *asked.args) for asked in together]
 
 
 def in_transaction(

@@ -137,7 +137,7 @@ class Writer:
         return await self.enqueue(result, slot)
 
     async def change(self, function: Callable[..., T], *args: Any) -> T:
-        """``function(connection, *args)`` in a transaction: see ``Transactions.ask``."""
+        """``function(connection, *args)`` in a transaction of its own: ``Transactions.ask``."""
         return await self._changes.ask(function, *args)
 
     def _settle(self, waiting: Waiting, outcome: Receipt | EdgeStoreError) -> None:
@@ -338,20 +338,16 @@ class Writer:
         results = [waiting.result for waiting in batch]
         if self._disk.level >= DiskLevel.NO_BODIES:
             results = [without_content(result) for result in results]
-        rider = self._changes.board() if batch else None
-        ride = rider and rider.carry_out
         try:
             written = await self._connection.run(
-                write_batch, self._boot, self._head, attempt.admitted_upto, results, losses, ride
+                write_batch, self._boot, self._head, attempt.admitted_upto, results, losses
             )
             self._connection.require_in_place()
         except StoreError as exc:
-            self._changes.has_ridden(rider, exc)
             if isinstance(exc, Suspect):
                 self._doubt = exc, attempt
             self._failed(exc, len(batch))
             raise
-        self._changes.has_ridden(rider, written.ridden)
         self._committed(attempt, written)
         return written.outcomes
 
@@ -392,6 +388,8 @@ class Writer:
         self.commits.advance(written.head.seq)
         self._marked_upto, self._marked_at = attempt.admitted_upto, time.monotonic()
         self._losses.carried(attempt.losses)
+        if attempt.batch:
+            self._changes.note_results(len(attempt.batch))
         self._retry_pause_s = RETRY_PAUSE_S
         self._metrics.commits.inc()
         self._metrics.commit_seconds.observe(written.seconds)

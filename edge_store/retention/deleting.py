@@ -1,4 +1,4 @@
-"""The deletion of what was chosen: a change in pieces, which ride with results while they come.
+"""The deletion of what was chosen: a change in pieces, which are few while results come.
 
 A piece looks again: what was pinned, held or forgotten meanwhile is passed over. So is what was
 annotated or repaired since its file was begun, which is not in there: the next pass takes it.

@@ -19,6 +19,7 @@ from support.scripted import (
 from edge_store.chain import verify_chain
 from edge_store.config import RecorderSection
 from edge_store.errors import AdmissionClosed, DiskFull, EdgeStoreError, StoreError, WriterStopped
+from edge_store.recorder import transactions
 from edge_store.recorder.batch import read_head
 from edge_store.recorder.transactions import InPieces
 from edge_store.result import Output, Receipt, Result, Status
@@ -101,7 +102,7 @@ def say_twice(connection: Connection, id_: str, before: Said | None, _seconds: f
 SAYING = InPieces(say_twice)
 
 
-async def check_ridden(path: Path, changing: "asyncio.Future[Said]", faults: Faults) -> None:
+async def check_changed(path: Path, changing: "asyncio.Future[Said]", faults: Faults) -> None:
     """Each piece is in whole or not at all; all of them, if that was said."""
     try:
         said: Said | None = await changing
@@ -116,7 +117,7 @@ async def check_ridden(path: Path, changing: "asyncio.Future[Said]", faults: Fau
 
 
 async def one_round(
-    path: Path, faults: Faults, *, with_data_error: bool, with_rider: bool = False
+    path: Path, faults: Faults, *, with_data_error: bool, with_change: bool = False
 ) -> None:
     # what lasts is given up; what passes, except a full disk, is tried again and must succeed
     config = RecorderSection(beat_s=0.02, commit_timeout_s=0.1 if faults.lasting else DEADLINE_S)
@@ -127,7 +128,7 @@ async def one_round(
         for number in range(ROUNDS_MAX):
             held = [await slots.reserve() for _ in range(3)]
             results = batch(running, held[0].boot_seq, with_data_error=with_data_error)
-            if with_rider and number == 0:
+            if with_change and number == 0:
                 changing = asyncio.ensure_future(running.recorder.change(SAYING, "x"))
                 await asyncio.sleep(0)  # it waits for them
             faults.is_armed = number == 0
@@ -148,12 +149,12 @@ async def one_round(
             if number and len(acknowledged) >= 3:
                 break
         assert len(acknowledged) >= 3, "after the fault everything is stored"
-        if with_rider:
-            await check_ridden(path, changing, faults)
+        if with_change:
+            await check_changed(path, changing, faults)
         check_file(path, acknowledged, running)
 
 
-@pytest.mark.parametrize("kind", ["clean", "data_error", "rider"])
+@pytest.mark.parametrize("kind", ["clean", "data_error", "change"])
 @pytest.mark.parametrize("lasting", [False, True], ids=["passing", "lasting"])
 @pytest.mark.parametrize(
     "code",
@@ -165,19 +166,20 @@ async def test_no_failing_operation_loses_or_doubles_a_result(
     code: int,
     lasting: bool,  # noqa: FBT001
     kind: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """``rider``: a change in pieces is under way, which goes with them as far as it can."""
+    """``change``: one in pieces is under way beside them."""
+    monkeypatch.setattr(transactions, "PIECE_EVERY_S", 0.001)
     for at in range(1, OPERATIONS_MAX):
         faults = Faults(code, at=at, lasting=lasting)
         await one_round(
             tmp_path / f"{at}.db",
             faults,
             with_data_error=kind == "data_error",
-            with_rider=kind == "rider",
+            with_change=kind == "change",
         )
         if not faults.hits:
-            least = 6 + 2 * (kind == "rider")
-            assert at > least, "BEGIN, SAVEPOINT, three INSERTs, the mark and COMMIT at least"
+            assert at > 6, "BEGIN, SAVEPOINT, three INSERTs, the mark and COMMIT at least"
             return
     pytest.fail(f"still a fault at operation {OPERATIONS_MAX}")
 

@@ -44,8 +44,6 @@ def test_the_seeds_reach_what_they_are_meant_to_reach() -> None:
         "write_batch fails: store_error, Suspect",
         "_verified_head fails",
         "log: database_reopened",
-        "with it, 1",
-        "the deletion does not ride",
         "in_transaction fails: store_error, Suspect",
         "a deletion fails: Suspect",
         "log: result_lost",

@@ -126,32 +126,34 @@ async def counting(path: Path) -> AsyncIterator[tuple[Recording, Counting]]:
         yield running, counted[0]
 
 
-async def test_pieces_beside_results_need_no_commit_of_their_own(
+async def test_pieces_wait_until_so_many_results_have_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transactions, "RIDE_WITHIN_S", 3600.0)
+    monkeypatch.setattr(transactions, "PIECE_EVERY", 3)
+    monkeypatch.setattr(transactions, "PIECE_EVERY_S", 3600.0)
     path = tmp_path / "results.db"
-    async with counting(path) as (running, counted):
+    async with counting(path) as (running, _counted):
         await running.ask()
-        before, asked = counted.commits, 0
         changing = asyncio.ensure_future(running.recorder.change(PIECES, 4))
+        asked = 0
         while not changing.done():
             await running.ask()
             asked += 1
+            assert kept(path) <= 1 + asked // 3
         assert await changing == Kept(4, is_done=True)
-        assert counted.commits - before == asked
+    assert asked >= 9
     assert kept(path) == 4
 
 
-async def test_pieces_for_which_no_results_come_go_alone(tmp_path: Path) -> None:
+async def test_pieces_for_which_few_results_come_go_after_some_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "PIECE_EVERY_S", 0.01)
     path = tmp_path / "results.db"
-    async with counting(path) as (running, counted):
-        assert await running.recorder.change(PIECES, 2) == Kept(2, is_done=True)
+    async with counting(path) as (running, _counted):
         await running.ask()
-        before = counted.commits
-        assert await running.recorder.change(PIECES, 3) == Kept(3, is_done=True)  # they wait, first
-        assert counted.commits - before == 3
-    assert kept(path) == 5
+        assert await running.recorder.change(PIECES, 3) == Kept(3, is_done=True)
+    assert kept(path) == 3
 
 
 async def test_a_piece_that_fails_costs_the_results_nothing(tmp_path: Path) -> None:

@@ -51,9 +51,8 @@ class SimulatedThread(DatabaseThread):
         life.was_slow |= is_slow
         await life.while_alive(chance.uniform(0, SLOW_COMMIT_S if is_slow else 0.004))
         name = getattr(function, "__name__", "?")
-        is_riding = function is write_batch and args[-1] is not None
         if name in MAY_FAIL:
-            self._arm(is_long=is_riding or name == "in_transaction")
+            self._arm(is_long=name == "in_transaction")
         was_open, hits = life.connection.in_transaction, self._faults.hits
         try:
             failing = FailingConnection(life.connection, self._faults, chance)
@@ -75,10 +74,6 @@ class SimulatedThread(DatabaseThread):
         if function is write_batch:
             life.last_mark_failed = False
             life.say(f"commit of {len(args[3])}, admitted up to {args[2]}, seq {result.head.seq}")
-            if result.ridden is not None:
-                life.say(f"with it, {result.ridden.count} deleted")
-            elif is_riding:
-                life.say("the deletion does not ride")
         await life.while_alive(chance.uniform(0, 0.004))  # committed, and nobody knows it yet
         return result
 

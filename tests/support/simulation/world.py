@@ -260,7 +260,7 @@ class Life:
         assert recorder.slots.in_flight == 0, "a slot has leaked"
 
     async def _delete(self, recorder: Any) -> None:
-        """What earlier boots have left, in pieces that ride with this one's results."""
+        """What earlier boots have left, in pieces beside this one's results."""
         reader = open_reader(self.world.path)
         seqs = [seq for (seq,) in reader.execute("SELECT seq FROM results ORDER BY seq")]
         reader.close()
