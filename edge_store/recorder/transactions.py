@@ -22,7 +22,7 @@ from edge_store.recorder.failure import is_damage
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, driver, translated
 
-__all__ = ["InPieces", "Progress", "Transactions", "in_transaction"]
+__all__ = ["COMING_S", "InPieces", "Progress", "Transactions", "in_transaction"]
 
 P = ParamSpec("P")
 T = TypeVar("T")

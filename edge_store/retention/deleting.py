@@ -18,10 +18,9 @@ from edge_store.retention.choice import PAGE_ROWS, kept
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 
-__all__ = ["DeleteOld", "Deleted", "delete_old"]
+__all__ = ["ROW_S", "DeleteOld", "Deleted", "delete_old"]
 
-ROW_S = 0.0001  # at first
-ROWS_MIN = 8  # of a piece: half of its time does not depend on them
+ROW_S = 0.001  # at first: one result to the first piece, as it may be large
 FOLLOW = 2  # times as many as came
 
 
@@ -34,6 +33,7 @@ class DeleteOld(Record, frozen=True, kw_only=True):
     what: What
     archive_no: int | None = None
     said: tuple[int, int] | None = None
+    row_s: float = ROW_S
 
 
 class Deleted(Record, frozen=True, kw_only=True):
@@ -44,8 +44,8 @@ class Deleted(Record, frozen=True, kw_only=True):
     count: int = 0
     kept: int = 0
     left: int
-    row_s: float = ROW_S
-    newest: int = 0
+    row_s: float
+    newest: int
 
     @property
     def is_done(self) -> bool:
@@ -60,11 +60,10 @@ def _delete_some(
     come since ``before``, or a busy box would grow all the same.
     """
     (newest,) = connection.execute(sql("select_newest_seq")).fetchone()
-    so_far = before or Deleted(left=len(params.seqs), newest=newest)
+    so_far = before or Deleted(left=len(params.seqs), row_s=params.row_s, newest=newest)
     came = newest - so_far.newest
-    rows = min(
-        so_far.left, max(ROWS_MIN, round(min(seconds / so_far.row_s, so_far.left)), FOLLOW * came)
-    )
+    fits = round(min(seconds / so_far.row_s, so_far.left))
+    rows = min(so_far.left, max(1, fits, FOLLOW * came))
     started = time.monotonic()
     place = len(params.seqs) - so_far.left
     count, stay = _delete(
@@ -75,7 +74,7 @@ def _delete_some(
         count=so_far.count + count,
         kept=so_far.kept + stay,
         left=so_far.left - rows,
-        row_s=min(max(took_s, so_far.row_s / 2), so_far.row_s * 2),
+        row_s=max(took_s, so_far.row_s / 2),
         newest=newest,
     )
 

@@ -37,6 +37,7 @@ from edge_store.config import RetentionSection
 from edge_store.errors import AlreadyRunning, ArchiveFailed
 from edge_store.identity import read_device_id
 from edge_store.recorder.deletions import What
+from edge_store.recorder.transactions import COMING_S
 from edge_store.result import Record
 from edge_store.retention.choice import (
     DAY_MS,
@@ -49,7 +50,7 @@ from edge_store.retention.choice import (
     pages,
     steps,
 )
-from edge_store.retention.deleting import DeleteOld
+from edge_store.retention.deleting import ROW_S, DeleteOld
 from edge_store.retention.standstill import Standstill
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader, translated
@@ -60,7 +61,6 @@ log = structlog.get_logger(__name__)
 
 PART_ROWS = 4096  # of a file
 PART_BYTES = 16 * 1024 * 1024  # of their values: the process holds some five times that
-COMING_S = 1.0  # after results, more are expected
 LOCK = "retention.lock"
 
 Make = Callable[[str, Record], Any]  # has a named change made, and waits for its COMMIT
@@ -116,6 +116,7 @@ class Pass:
         self._aside = aside or Aside(self._stop, self._are_results_coming)
         self._over = 0  # bytes that are too many
         self._newest, self._newest_at = 0, -math.inf  # result, and when it was seen
+        self._row_s = ROW_S  # as the last deletion took
         self._counts = dict.fromkeys(Done.__struct_fields__, 0)
 
     @property
@@ -332,8 +333,11 @@ class Pass:
             if self._stop.is_set():
                 return
             some = tuple(seqs[first : first + PAGE_ROWS])
-            params = DeleteOld(seqs=some, what=what, archive_no=archive_no, said=said)
+            params = DeleteOld(
+                seqs=some, what=what, archive_no=archive_no, said=said, row_s=self._row_s
+            )
             answer = self._make("retention.delete", params)
+            self._row_s = answer["row_s"]
             self._counts["results" if what is What.RESULT else "contents"] += answer["count"]
             self._counts["kept"] += answer["kept"]
 

@@ -56,7 +56,7 @@ def test_archive_whose_disk_is_full_deletes_nothing_and_says_so(
     assert box.put_away(keep_days=8.5).results == 40
     ballast = fill(small_disk)
     for _ in range(2):
-        with pytest.raises(ArchiveFailed, match=r"the archive file://.*(?i:no space)"):
+        with pytest.raises(ArchiveFailed, match=r"the archive file://.*(?i:disk is full)"):
             box.put_away(keep_days=5)
         assert box.seqs() == list(range(41, 101))
         assert is_whole(box)

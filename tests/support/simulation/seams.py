@@ -52,7 +52,7 @@ class SimulatedThread(DatabaseThread):
         await life.while_alive(chance.uniform(0, SLOW_COMMIT_S if is_slow else 0.004))
         name = getattr(function, "__name__", "?")
         if name in MAY_FAIL:
-            self._arm(is_long=name == "in_transaction")
+            self._arm(name)
         was_open, hits = life.connection.in_transaction, self._faults.hits
         try:
             failing = FailingConnection(life.connection, self._faults, chance)
@@ -77,9 +77,9 @@ class SimulatedThread(DatabaseThread):
         await life.while_alive(chance.uniform(0, 0.004))  # committed, and nobody knows it yet
         return result
 
-    def _arm(self, *, is_long: bool) -> None:
+    def _arm(self, name: str) -> None:
         chance, is_failing = self._life.chance, self._life.is_failing()
-        operations, part = (25, 0.2) if is_long else (7, 0.06)
+        operations, part = {"in_transaction": (25, 0.2), "end_boot": (4, 0.2)}.get(name, (7, 0.06))
         self._faults.code, self._faults.at = chance.choice(FAULTS), chance.randint(1, operations)
         self._faults.lasting = is_failing
         self._faults.operations = 0
