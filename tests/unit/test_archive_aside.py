@@ -123,13 +123,21 @@ def test_job_that_nobody_reads_is_stopped(box: Box, started: list[int]) -> None:
     aside = Aside(stop)
     written(box, aside, "a")
     os.kill(started[0], signal.SIGSTOP)
+    ended: list[int] = []
+
+    def end() -> None:
+        """Else a fault here would wait for ever."""
+        ended.append(started[0])
+        os.kill(started[0], signal.SIGKILL)
+
     with ExitStack() as stack:
-        for after_s, act in ((0.3, stop.set), (60.0, lambda: os.kill(started[0], signal.SIGKILL))):
+        for after_s, act in ((0.3, stop.set), (30.0, end)):
             timer = threading.Timer(after_s, act)
             timer.start()
             stack.callback(timer.cancel)
         with pytest.raises(ArchiveFailed, match="was stopped"):
             aside(large(box))
+    assert not ended
     assert not Path(f"/proc/{started[0]}").exists()
 
 
