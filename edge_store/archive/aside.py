@@ -7,7 +7,7 @@ fills: after a job for which it was too little it gets a share of about a tenth.
 """
 
 import os
-import select
+import selectors
 import subprocess
 import sys
 import threading
@@ -109,33 +109,45 @@ class Aside:
         except OSError as exc:
             raise ArchiveFailed(f"the archive's process does not start: {exc}") from exc
         make_session_nice(process.pid, self._share.nice)
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)  # a job may be more than the pipe holds
         return process
 
     def _ask(self, process: "subprocess.Popen[bytes]", job: bytes) -> bytes | None:
         """The line that it answers, not whole where it has ended; None: it starves."""
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(job)
         began, delayed_s = time.monotonic(), _delayed_s(process.pid)
-        said = b""
-        while not said.endswith(b"\n"):
-            took_s = time.monotonic() - began
-            if self._stop.is_set() or took_s > TIMEOUT_S:
-                why = "was stopped" if self._stop.is_set() else f"took longer than {TIMEOUT_S:g} s"
-                raise ArchiveFailed(f"the archive's process {why}", hint="the next pass goes on")
-            is_tried = took_s > STARVED_S and self._share is LEFT_OVER
-            if is_tried and _delayed_s(process.pid) - delayed_s > took_s / 2:
-                return None
-            share = share_after(took_s, TURNS_S) if self._is_busy() else 1.0
-            if select.select([process.stdout], [], [], share * PERIOD_S)[0]:
-                part = process.stdout.read(PIPE_BYTES)
-                if not part:
-                    break
-                said += part
-            elif share < 1 and not is_stopped(process.pid):
-                with halted(process.pid):
-                    self._stop.wait((1 - share) * PERIOD_S)
+        left, said = memoryview(job), b""
+        with selectors.PollSelector() as pipes:
+            pipes.register(process.stdin, selectors.EVENT_WRITE)
+            pipes.register(process.stdout, selectors.EVENT_READ)
+            while not said.endswith(b"\n"):
+                took_s = time.monotonic() - began
+                self._require_time(took_s)
+                is_tried = took_s > STARVED_S and self._share is LEFT_OVER
+                if is_tried and _delayed_s(process.pid) - delayed_s > took_s / 2:
+                    return None
+                share = share_after(took_s, TURNS_S) if self._is_busy() else 1.0
+                ready = [key.fileobj for key, _ in pipes.select(share * PERIOD_S)]
+                if process.stdin in ready:
+                    left = left[process.stdin.write(left) or 0 :]
+                    if not left:
+                        pipes.unregister(process.stdin)
+                if process.stdout in ready:
+                    part = process.stdout.read(PIPE_BYTES)
+                    if not part:
+                        break
+                    said += part
+                if not ready and share < 1 and not is_stopped(process.pid):
+                    with halted(process.pid):
+                        self._stop.wait((1 - share) * PERIOD_S)
         return said
+
+    def _require_time(self, took_s: float) -> None:
+        if self._stop.is_set() or took_s > TIMEOUT_S:
+            why = "was stopped" if self._stop.is_set() else f"took longer than {TIMEOUT_S:g} s"
+            raise ArchiveFailed(f"the archive's process {why}", hint="the next pass goes on")
 
 
 def _delayed_s(process_id: int) -> float:

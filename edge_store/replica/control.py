@@ -16,6 +16,7 @@ import httpx
 import msgspec
 
 from edge_store.errors import ReplicationError
+from edge_store.replica.childlog import unsigned
 
 __all__ = ["Control", "Info", "Synced"]
 
@@ -24,6 +25,7 @@ STUCK_TIMEOUT_S = 150.0  # its own attempts to reach a dead store took up to 115
 AGAIN_S = 0.05
 GRACE_S = 1.0  # beyond the timeout that litestream was given
 STOP_TIMEOUT_S = 5.0  # with a last replica sync
+SAID_CHARS_MAX = 300
 T = TypeVar("T")
 
 
@@ -166,8 +168,9 @@ class Control:
         except httpx.HTTPError as exc:
             raise ReplicationError(f"litestream does not answer {path}: {exc!r}") from exc
         if response.status_code != httpx.codes.OK:
+            said = unsigned(response.content).decode(errors="replace")[:SAID_CHARS_MAX]
             raise ReplicationError(
-                f"litestream answered {path} with {response.status_code}: {response.text[:300]}"
+                f"litestream answered {path} with {response.status_code}: {said}"
             )
         try:
             return msgspec.json.decode(response.content, type=answer)

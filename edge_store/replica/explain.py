@@ -41,7 +41,11 @@ STATUSES: Final = {
     "503": "it is overloaded or not up yet: try again",
     "507": "it is full",
 }
-FULL = re.compile(r"no space left on device|quota exceeded|\bis full\b|StorageFull", re.IGNORECASE)
+FULL = re.compile(  # not Google's "Quota exceeded for quota metric …", of requests per minute
+    r"no space left on device|quota exceeded(?! for quota)|\bis full\b|StorageFull"
+    r"|(?-i:QuotaExceeded\b)",  # S3's code; Google's `quotaExceeded` is of requests, too
+    re.IGNORECASE,
+)
 NO_FOLDER = "check the address, and that the disk is mounted"
 NO_ROOM = "make room there, or shorten replica.snapshot_retention_s"
 NO_STORE = "is it an object store? check the endpoint, its port, and the store's log"

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -238,6 +239,11 @@ def _read_azure(location: Location, environ: Mapping[str, str]) -> Credentials:
 
 def _read_google(location: Location, environ: Mapping[str, str]) -> Credentials:
     if location.endpoint:
+        if f".{urlsplit(location.endpoint).hostname}".rstrip(".").endswith(".googleapis.com"):
+            raise ConfigError(
+                f"{location}: an endpoint is an emulator, which is asked without keys",
+                hint="leave out endpoint= for Google itself",
+            )
         return Credentials(emulator=location.endpoint)
     variable, name = location.variable(GCS_FILE[0]), _credential(location, GCS_FILE[1])
     file = _credential_file(name, environ) or environ.get(variable, "")

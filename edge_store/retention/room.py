@@ -1,5 +1,5 @@
 """Retention beside requests: a pass now and then, on a thread. What it deletes it asks of the
-writer, and rests longer while others do, too.
+writer, which paces it beside results (``recorder/transactions.py``).
 """
 
 import asyncio
@@ -36,7 +36,19 @@ async def retain(around: Around) -> None:
     if not config.is_on and not config.archive:
         around.alarms.resolve(AlarmName.RETENTION_FAILING)  # of a boot with other settings
         return
-    loop = asyncio.get_running_loop()
+    try:
+        await _passes(around)
+    except Exception as exc:
+        is_known = isinstance(exc, EdgeStoreError)  # else its words may be a result's
+        around.alarms.raise_(
+            AlarmName.RETENTION_FAILING,
+            str(exc) if is_known else f"a pass met {type(exc).__name__}, a defect: see the log",
+        )
+        raise
+
+
+async def _passes(around: Around) -> None:
+    config, loop = around.config.retention, asyncio.get_running_loop()
     await asyncio.sleep(min(FIRST_S, config.interval_s))
     next_at = loop.time()
     known = Standstill()

@@ -1,10 +1,12 @@
 """The archive's process: one for many jobs, with what nothing else wants, or else a small share."""
 
 import os
+import resource
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,57 @@ def test_job_is_stopped(box: Box, started: list[int]) -> None:
     with pytest.raises(ArchiveFailed, match="was stopped"):
         aside(write(box, "a"))
     assert not Path(f"/proc/{started[0]}").exists()
+
+
+def large(box: Box) -> Job:
+    """More than the pipe holds."""
+    return write(box, "x" * 1_000_000)
+
+
+def test_job_that_is_larger_than_the_pipe_is_read_whole(box: Box, started: list[int]) -> None:
+    aside = Aside(threading.Event())
+    with pytest.raises(ArchiveFailed, match="cannot be reached"):
+        aside(large(box))
+    written(box, aside, "a")
+    aside.close()
+    assert len(started) == 1
+
+
+def test_job_that_nobody_reads_is_stopped(box: Box, started: list[int]) -> None:
+    stop = threading.Event()
+    aside = Aside(stop)
+    written(box, aside, "a")
+    os.kill(started[0], signal.SIGSTOP)
+    ended: list[int] = []
+
+    def end() -> None:
+        """Else a fault here would wait for ever."""
+        ended.append(started[0])
+        os.kill(started[0], signal.SIGKILL)
+
+    with ExitStack() as stack:
+        for after_s, act in ((0.3, stop.set), (30.0, end)):
+            timer = threading.Timer(after_s, act)
+            timer.start()
+            stack.callback(timer.cancel)
+        with pytest.raises(ArchiveFailed, match="was stopped"):
+            aside(large(box))
+    assert not ended
+    assert not Path(f"/proc/{started[0]}").exists()
+
+
+def test_daemon_with_many_connections_has_it_too(box: Box, started: list[int]) -> None:
+    """select(2) takes no descriptor from 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        while (descriptor := os.open(os.devnull, os.O_RDONLY)) < 1024:
+            stack.callback(os.close, descriptor)
+        stack.callback(os.close, descriptor)
+        aside = Aside(threading.Event())
+        stack.callback(aside.close)
+        written(box, aside, "a")
 
 
 def test_where_others_leave_it_no_time_it_gets_a_small_share(

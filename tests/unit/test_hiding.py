@@ -30,3 +30,10 @@ def test_address_of_a_web_hook_is_a_secret() -> None:
     hide = Hiding(known_secrets(Config(sinks=sinks), {}), {}, b"key")
     assert hide(f'[{{"url":"{url}"}}]') == '[{"url":"(hidden)"}]'
     assert hide("mqtts://box@broker.example.com") == "mqtts://box@broker.example.com"
+
+
+def test_signature_of_shared_access_is_a_secret() -> None:
+    hide = Hiding((), {}, b"key")
+    said = r'"error":"Get \"http://a.net/edge?restype=container\u0026sig=Eh%2FA%3Dx\u0026sp=rl\""'
+    assert hide(said) == said.replace("Eh%2FA%3Dx", "(hidden)")
+    assert hide("?sp=rl&sig=Eh/Axy+= failed") == "?sp=rl&sig=(hidden) failed"

@@ -155,6 +155,22 @@ def test_emulator_of_google_is_asked_without_keys() -> None:
     assert credentials.environment() == {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:4443"}
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://storage.googleapis.com",
+        "http://STORAGE.googleapis.com:443/",
+        "https://googleapis.com.",
+    ],
+)
+def test_google_itself_is_not_asked_without_keys(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="asked without keys") as caught:
+        read_credentials(parse_location(f"gs://edge/a?endpoint={endpoint}"), {})
+    assert caught.value.hint == "leave out endpoint= for Google itself"
+    for other in ("https://googleapis.com.lan", "https://mygoogleapis.com"):
+        assert read_credentials(parse_location(f"gs://edge/a?endpoint={other}"), {}) is not None
+
+
 def test_signature_in_what_litestream_says_is_not_passed_on() -> None:
     """It logs the whole address that it could not reach."""
     line = rb'"error":"Get \"http://a.net/edge?restype=container\u0026sig=Eh%2FA%3D\u0026sp=rl\""'

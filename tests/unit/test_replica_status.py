@@ -301,6 +301,28 @@ def test_a_full_disk_is_called_that_at_once_and_only_while_something_waits(clock
     assert causes == [None, Cause.FULL, Cause.FULL, Cause.FULL, Cause.PAUSED, None]
 
 
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (("operation error S3: PutObject, https response error StatusCode: 403, RequestID: , "
+         "HostID: , api error QuotaExceeded: The quota is exceeded"), Cause.FULL),
+        ("api error XMinioAdminBucketQuotaExceeded: Bucket quota exceeded", Cause.FULL),
+        ("write /a.ltx.tmp: disk quota exceeded", Cause.FULL),
+        (("googleapi: Error 429: Quota exceeded for quota metric 'Writes' and limit 'Writes per "
+         "minute' of service 'storage.googleapis.com', rateLimitExceeded"), None),
+        ("googleapi: Error 403: Too many requests, quotaExceeded", None),
+    ],
+)  # fmt: skip
+def test_a_quota_of_bytes_is_a_full_disk_and_one_of_requests_is_none(
+    clock: Clock, said: str, cause: Cause | None
+) -> None:
+    tracker = Tracker()
+    tracker.saw(at(2, 2))
+    tracker.failed(said)
+    tracker.saw(at(3, 2))
+    assert tracker.status.cause is cause
+
+
 async def test_a_commit_that_an_earlier_answer_may_have_held_makes_no_stall() -> None:
     looks = await watched([(3, 3), (3, 3), (3, 3), (3, 3)], [7, 8], Looked({}))
     assert [each.status.cause for each in looks] == [None] * 4

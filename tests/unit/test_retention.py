@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 from support.retaining import Box
 
+from edge_store.alerts import AlarmName, Alarms
 from edge_store.chain import verify_chain
 from edge_store.clock import now_ms
 from edge_store.config import RetentionSection
 from edge_store.errors import AlreadyRunning, InvalidRequest, NotFound, ResultHeld
+from edge_store.observability.metrics import Metrics
 from edge_store.recorder.caller import EVERYBODY
 from edge_store.recorder.holds import AddHold, EndHold, read_holds, require_free
 from edge_store.responses.store import remove
-from edge_store.retention import passes
+from edge_store.retention import passes, room
 from edge_store.retention.choice import SEQ_MAX, Rule, measure, pages
 from edge_store.retention.compact import compact
 from edge_store.retention.passes import Pass, alone_at_it
-from edge_store.retention.room import may_make_room
+from edge_store.retention.room import may_make_room, retain
 from edge_store.retention.standstill import Standstill
 from edge_store.selection import Selection
 from edge_store.stored import delete_completion
@@ -192,6 +194,26 @@ def test_what_was_looked_through_in_vain_is_so_again_when_something_has_changed(
     assert may_make_room(around, known)
     assert (run(), looks.taken()) == (5, [0, 0])
     assert box.seqs() == [1]
+
+
+async def test_defect_in_a_pass_raises_the_alarm(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def change(*_given: Any) -> Any:
+        raise ZeroDivisionError("words of a result")
+
+    monkeypatch.setattr(room, "FIRST_S", 0.0)
+    alarms = Alarms(Metrics())
+    around: Any = SimpleNamespace(
+        path=box.path,
+        replica=None,
+        config=SimpleNamespace(retention=RetentionSection(keep_days=5)),
+        alarms=alarms,
+        change=change,
+    )
+    with pytest.raises(ZeroDivisionError):
+        await retain(around)
+    (alarm,) = alarms.active
+    assert alarm.name is AlarmName.RETENTION_FAILING
+    assert alarm.message == "a pass met ZeroDivisionError, a defect: see the log"
 
 
 def test_one_pass_at_a_time(box: Box) -> None:
