@@ -3,8 +3,10 @@
 import asyncio
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -291,6 +293,18 @@ async def test_an_early_drill_that_fails_is_followed_long_before_the_scheduled_o
         lambda jobs: len(jobs) == 3,
     )
     assert [job.is_full for job in jobs] == [True] * 3
+
+
+async def test_early_drills_that_pass_come_ever_more_rarely_too(tmp_path: Path) -> None:
+    began: list[float] = []
+
+    def passed(_job: Job) -> Proof:
+        began.append(time.monotonic())
+        return Proof()  # of nothing: it is still to be proven
+
+    await drilled_on(tmp_path / "results.db", 86400, passed, lambda jobs: len(jobs) == 5)
+    gaps = [after - before for before, after in pairwise(began)]
+    assert all(gap >= 0.05 * 2**no for no, gap in enumerate(gaps))
 
 
 async def test_where_no_full_one_fits_the_budget_incremental_ones_go_on_by_the_schedule(
