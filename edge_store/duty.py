@@ -32,6 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 PERIOD_S = 0.2
+REFUSED_S = 0.11  # HZ / 10, and a tick (proc_sched_autogroup_set_nice)
 LEAST = 0.25  # of each period it runs
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 IDLE_IO = ("ionice", "-c", "3")
@@ -58,9 +59,28 @@ SMALL = Share(10, is_idle=False)
 
 
 def make_session_nice(process_id: int, nice: int) -> None:
-    """For a process that leads its session."""
-    with suppress(OSError):  # the kernel has no such groups
-        Path(f"/proc/{process_id}/autogroup").write_text(f"{nice}")
+    """For a process that leads its session. Within 0.1 s of another such write, by anybody, the
+    kernel refuses it: then once more after that; on an event loop's thread without waiting for it.
+    """
+    if _write_nice(process_id, nice):
+        return
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        time.sleep(REFUSED_S)
+        _write_nice(process_id, nice)
+    else:
+        loop.call_later(REFUSED_S, _write_nice, process_id, nice)
+
+
+def _write_nice(process_id: int, nice: int) -> bool:
+    """False: not now (EAGAIN)."""
+    group = Path(f"/proc/{process_id}/autogroup")
+    try:
+        with group.open("wb", buffering=0) as file:
+            return file.write(b"%d" % nice) is not None
+    except OSError:  # the kernel has no such groups, or the process has ended
+        return True
 
 
 def share_after(elapsed_s: float, within_s: float) -> float:

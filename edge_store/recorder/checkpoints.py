@@ -27,13 +27,15 @@ async def checkpoint_when_large(path: Path, database: DatabaseThread, bound: int
     Most of it is moved beside the writer, who goes on; only what he wrote meanwhile is moved in a
     turn of his own. A full disk is logged, and the next round tries again.
     """
-    emptied_of, looked_upto, is_forgotten = (0, 0), 0, False
+    emptied_of, is_forgotten = (0, 0), False
+    looked_upto: int | None = None  # of the first round, which is due, none are looked at
     emptied_at = -math.inf
     while True:
         await asyncio.sleep(WAL_CHECK_S)
         try:
             deleted = await database.run(last_tombstones)
-            is_forgotten |= await database.run(is_forgotten_since, looked_upto)
+            if looked_upto is not None:
+                is_forgotten |= await database.run(is_forgotten_since, looked_upto)
             is_forgotten |= deleted[1] != emptied_of[1]
             looked_upto = deleted[0]
             is_due = time.monotonic() - emptied_at >= EXPIRED_S and deleted != emptied_of

@@ -27,6 +27,7 @@ from edge_store.clock import now_ms
 from edge_store.config import Config
 from edge_store.errors import EdgeStoreError, ReplicationError
 from edge_store.replica.anew import upload_anew
+from edge_store.replica.backoff import Backoff
 from edge_store.replica.compare import read_marks
 from edge_store.replica.heads import Proven
 from edge_store.replica.kept import discard_copy
@@ -131,38 +132,48 @@ class Drills:
         """Drill when it is time, until cancelled. Nothing that comes of one ends the daemon."""
         interval_s = self._config.replica.drill_interval_s
         again_s = min(AGAIN_S, interval_s or AGAIN_S)
+        failed = Backoff(again_s, interval_s or AGAIN_MAX_S)
+        early = Backoff(AGAIN_S, AGAIN_MAX_S)
         try:
             pause_s, cause = await self._reader.run(self._first, interval_s)
         except Exception:  # see below
             log.exception("drill_postponed", again_in_s=again_s)
             pause_s, cause = again_s, Cause.SCHEDULE
+        due_at = _after(pause_s)
         while True:
-            is_early = await self._is_called(pause_s)
-            cause = Cause.HEALED if is_early else cause
-            try:
-                drilled = await self.drill(cause)
-            except EdgeStoreError as exc:
-                log.warning("drill_postponed", code=exc.code, error=str(exc), again_in_s=again_s)
-                pause_s = self._unheard(again_s)
+            is_early = await self._is_called(due_at)
+            drilled = await self._tried(Cause.HEALED if is_early else cause, again_s)
+            is_good = bool(drilled and drilled[-1].passed)
+            if is_early:  # who damages it again and again has it uploaded ever more rarely
+                self._unheard(early.begin(time.monotonic()) if drilled else again_s)
+                if not is_good:
+                    continue  # what is scheduled stays so: within the budget it may be enough
+            elif not is_good:  # where no healing helped, each costs an upload
+                pause_s = failed.begin(time.monotonic()) if drilled else again_s
+                due_at = _after(self._unheard(pause_s))
                 continue
-            except Exception:  # our own defect: the box goes on
-                log.exception("drill_postponed", again_in_s=again_s)
-                pause_s = self._unheard(again_s)
-                continue
-            if not drilled[-1].passed:  # no healing helped, and one costs an upload each time
-                pause_s = min(max(AGAIN_S, 2 * (pause_s or 0.0)), interval_s or AGAIN_MAX_S)
-                self._unheard(pause_s)
-                continue
-            if is_early:  # who damages it again and again has it uploaded no more often
+            elif len(drilled) > 1:  # it had to be uploaded
                 self._unheard(AGAIN_S)
-            pause_s = _jittered(interval_s) if interval_s else None
-            cause = Cause.SCHEDULE
+            else:
+                early.reset()
+                self._unheard_until = -math.inf
+            failed.reset()
+            due_at, cause = _after(_jittered(interval_s or math.inf)), Cause.SCHEDULE
 
-    async def _is_called(self, pause_s: float | None) -> bool:
-        """Wait for ``pause_s``, None: for ever. True: the replica lacks a proof meanwhile."""
-        ends_at = time.monotonic() + (math.inf if pause_s is None else pause_s)
+    async def _tried(self, cause: Cause, again_s: float) -> list[Drilled]:
+        """None of them: nothing is known of the replica."""
+        try:
+            return await self.drill(cause)
+        except EdgeStoreError as exc:
+            log.warning("drill_postponed", code=exc.code, error=str(exc), again_in_s=again_s)
+        except Exception:  # our own defect: the box goes on
+            log.exception("drill_postponed", again_in_s=again_s)
+        return []
+
+    async def _is_called(self, due_at: float) -> bool:
+        """Wait until ``due_at``, monotonic. True: the replica lacks a proof meanwhile."""
         looks = 0
-        while (left_s := ends_at - time.monotonic()) > 0:
+        while (left_s := due_at - time.monotonic()) > 0:
             await asyncio.sleep(min(left_s, LOOK_S))
             looks = looks + 1 if self._replica.lacks_proof() else 0
             if looks > 1 and time.monotonic() >= self._unheard_until:
@@ -171,10 +182,10 @@ class Drills:
 
     def _unheard(self, pause_s: float) -> float:
         """For so long only the time starts a drill."""
-        self._unheard_until = time.monotonic() + pause_s
+        self._unheard_until = max(self._unheard_until, time.monotonic() + pause_s)
         return pause_s
 
-    def _first(self, connection: Connection, interval_s: float) -> tuple[float | None, Cause]:
+    def _first(self, connection: Connection, interval_s: float) -> tuple[float, Cause]:
         """How long until the first of this boot, and why there is one."""
         boot_id = {"boot_id": self._boot.boot_id}
         (ended,) = _row(connection, "select_boot_before_ended", boot_id)
@@ -182,7 +193,7 @@ class Drills:
             discard_copy(Path(self._config.store.path))
             return AFTER_UNCLEAN_S, Cause.UNCLEAN_START
         if not interval_s:
-            return None, Cause.SCHEDULE
+            return math.inf, Cause.SCHEDULE
         last = _row(connection, "select_last_drill", {})
         if last is None or not last[1]:
             return _jittered(min(FIRST_AFTER_S, interval_s)), Cause.SCHEDULE
@@ -328,6 +339,10 @@ class Drills:
         name = AlarmName.DRILL_FAILED if proof.live is None else AlarmName.CHAIN_BROKEN
         self._alarms.raise_(name, proof.fault, drill_id=drill_id)
         return drilled
+
+
+def _after(pause_s: float) -> float:
+    return time.monotonic() + pause_s
 
 
 def _jittered(seconds: float) -> float:

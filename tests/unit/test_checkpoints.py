@@ -12,7 +12,8 @@ from support.records import new_database
 
 from edge_store.recorder import checkpoints
 from edge_store.recorder.checkpoints import checkpoint_when_large
-from edge_store.recorder.deletions import last_tombstones
+from edge_store.recorder.deletions import is_forgotten_since, last_tombstones
+from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, open_writer
 from edge_store.wal import wal_bytes
 
@@ -112,3 +113,35 @@ async def test_what_retention_deletes_all_the_time_stays_in_it_for_a_while(
     finally:
         task.cancel()
     assert looks[-1] > 0
+
+
+async def test_of_tombstones_only_new_ones_are_looked_at(
+    path: Path, database: DatabaseThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def looked(connection: Connection, after: int) -> bool:
+        asked.append(after)
+        return is_forgotten_since(connection, after)
+
+    monkeypatch.setattr(checkpoints, "WAL_CHECK_S", 0.01)
+    monkeypatch.setattr(checkpoints, "is_forgotten_since", looked)
+    for seq in range(1, 4):
+        await database.run(delete, "retention", seq)
+    task = asyncio.create_task(checkpoint_when_large(path, database, 2**40))
+    try:
+        async with asyncio.timeout(60):
+            while not asked:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    finally:
+        task.cancel()
+    assert asked[0] == 3
+    assert wal_bytes(path) == 0  # the first round was due
+
+
+def test_they_are_found_by_their_number(path: Path) -> None:
+    reader = open_reader(path)
+    plan = reader.execute("EXPLAIN QUERY PLAN " + sql("is_forgotten_since"), {"after": 1})
+    steps = [row[3] for row in plan if "deletions" in row[3]]
+    reader.close()
+    assert steps == ["SEARCH deletions USING INTEGER PRIMARY KEY (rowid>?)"]

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import resource
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,15 +17,17 @@ from structlog.testing import capture_logs
 from support.replicating import Database, wait_for
 
 from edge_store.alerts import Alarms
+from edge_store.clock import now_ms
 from edge_store.config import Config, ReplicaSection, StoreSection
 from edge_store.errors import ReplicationError, StoreError
 from edge_store.ids import DeviceId
 from edge_store.observability.metrics import Metrics
 from edge_store.replica import drill
+from edge_store.replica.backoff import Backoff
 from edge_store.replica.compare import no_marks, read_marks
 from edge_store.replica.drill import Drills, Means, Serving
 from edge_store.replica.heads import Proven
-from edge_store.replica.proof import Job, Proof
+from edge_store.replica.proof import Job, Kind, Proof
 from edge_store.replica.proving import prove_aside
 from edge_store.replica.traffic import NOTHING, Count, Ledger
 from edge_store.sqlite import DatabaseThread, driver, open_reader
@@ -216,6 +220,117 @@ async def test_what_drills_have_downloaded_leaves_less_for_the_next_even_if_they
         await reader.close()
         database.close()
     assert [job.bytes_left for job in jobs] == [1000, 400, 0]
+
+
+class Lacking(Metered):
+    """One that is seen to lack commits."""
+
+    def __init__(self, database: Path) -> None:
+        super().__init__(database)
+        self.is_unproven = True
+
+    def lacks_proof(self) -> bool:
+        return self.is_unproven
+
+    def drilled(self, proven: Proven | None, failure: str | None) -> None:
+        pass
+
+
+async def drilled_on(
+    database: Path,
+    interval_s: float,
+    proofs: Callable[[Job], Proof],
+    is_enough: Callable[[list[Job]], bool],
+) -> list[Job]:
+    """The first drills of a box whose last one passed just now."""
+    jobs: list[Job] = []
+
+    async def proven(job: Job, *_more: object, **_named: object) -> Proof:
+        jobs.append(job)
+        return proofs(job)
+
+    async def written(*_args: object) -> int:
+        return 1
+
+    box = Database(database, "box-1")
+    box.connection.execute(
+        "INSERT INTO drills (at, timeline, seq_to, rows, txid, duration_ms, passed) "
+        "VALUES (?, ?, 1, 1, '1', 1, 1)",
+        (now_ms(), box.boot.timeline),
+    )
+    reader = await DatabaseThread.open(lambda: open_reader(box.path))
+    section = ReplicaSection(drill_interval_s=interval_s, bytes_per_day=1)
+    config = msgspec.structs.replace(
+        Config(), replica=section, store=StoreSection(path=str(box.path))
+    )
+    replica: Any = Lacking(box.path)
+    unused: Any = None
+    means = Means(reader, Serving(change=written, is_busy=lambda: False), unused)
+    drills = Drills(config, box.boot, replica, means, Alarms(Metrics()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drill, "prove_aside", proven)
+        patch.setattr(drill, "LOOK_S", 0.01)
+        patch.setattr(drill, "AGAIN_S", 0.05)
+        patch.setattr(drill, "AFTER_UNCLEAN_S", 0.0)
+        running = asyncio.ensure_future(drills.run())
+        try:
+            await wait_for(lambda: is_enough(jobs) or running.done(), "drills")
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+            await reader.close()
+            box.close()
+    return jobs
+
+
+async def test_an_early_drill_that_fails_is_followed_long_before_the_scheduled_one(
+    tmp_path: Path,
+) -> None:
+    jobs = await drilled_on(
+        tmp_path / "results.db",
+        86400,
+        lambda _job: Proof(live="a page is damaged"),
+        lambda jobs: len(jobs) == 3,
+    )
+    assert [job.is_full for job in jobs] == [True] * 3
+
+
+async def test_early_drills_that_pass_come_ever_more_rarely_too(tmp_path: Path) -> None:
+    began: list[float] = []
+
+    def passed(_job: Job) -> Proof:
+        began.append(time.monotonic())
+        return Proof()  # of nothing: it is still to be proven
+
+    await drilled_on(tmp_path / "results.db", 86400, passed, lambda jobs: len(jobs) == 5)
+    gaps = [after - before for before, after in pairwise(began)]
+    assert all(gap >= 0.05 * 2**no for no, gap in enumerate(gaps))
+
+
+async def test_where_no_full_one_fits_the_budget_incremental_ones_go_on_by_the_schedule(
+    tmp_path: Path,
+) -> None:
+    def refused(job: Job) -> Proof:
+        return Proof(undecided="no budget") if job.is_full else Proof(kind=Kind.INCREMENTAL)
+
+    jobs = await drilled_on(
+        tmp_path / "results.db", 1.0, refused, lambda jobs: not all(job.is_full for job in jobs)
+    )
+    assert jobs[0].is_full
+    assert not jobs[-1].is_full
+
+
+def test_pauses_double_and_begin_again_after_a_while_without_one() -> None:
+    backoff, now = Backoff(600, 86400), 1e6
+    pauses = []
+    for _ in range(9):
+        pauses.append(backoff.begin(now))
+        now += pauses[-1]  # at once, when it may
+    assert pauses == [600, 1200, 2400, 4800, 9600, 19200, 38400, 76800, 86400]
+    assert backoff.begin(now + 86399) == 86400
+    assert backoff.begin(now + 86399 + 2 * 86400) == 600
+    backoff.reset()
+    assert backoff.begin(now) == 600
 
 
 class Told:
