@@ -4,7 +4,7 @@ of them ever had is there once, but for what was forgotten.
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -12,11 +12,11 @@ import pytest
 from support.lakes import exported, in_copies, in_lake
 from support.replicating import Database
 
-from edge_store.fleet.lake import tables
+from edge_store.fleet.lake import append, tables
 from edge_store.fleet.lake.ask import ask_lake
 from edge_store.fleet.lake.held import Held
-from edge_store.fleet.lake.store import Lake
-from edge_store.fleet.lake.tables import TABLES
+from edge_store.fleet.lake.store import Lake, reached
+from edge_store.fleet.lake.tables import TABLES, Point
 from edge_store.identity import create_identity
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.sqlite import open_writer
@@ -179,3 +179,35 @@ def test_more_forks_than_there_are_places_double_nothing(
             world.pull(centre, fork)
         world.export(*"abcd")
         world.check()
+
+
+def test_points_of_an_older_lake_hold_nothing_until_all_is_compared(
+    world: Centres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They do not say what retention had deleted in the copy that was exported."""
+    older = world.pull("a")
+    delete_results(world.box.connection, [1, 2], Reason.RETENTION)
+    newer = world.pull("b")
+    with monkeypatch.context() as older_version:
+        older_version.setattr(append, "reached", _reached_as_of_old)
+        world.export("b")
+    for _ in range(2):
+        held = Held(str(world.lake))
+        assert (held.has_all(older), held.taken(older).result) == (False, 0)
+        world.export("b")  # rowless: its own points, which say it
+    assert (held.has_all(newer), held.taken(newer).result) == (True, 10)
+    world.export("a")
+    world.check()
+    held = Held(str(world.lake))
+    assert (held.has_all(older), held.taken(older).result) == (True, 10)
+    version = world.lake.open("results").version()
+    world.export("a", "b")
+    assert world.lake.open("results").version() == version, "all is compared once"
+    world.box.write(2)
+    world.pull("b")
+    world.export("b", "a")
+    world.check()
+
+
+def _reached_as_of_old(points: Mapping[tuple[str, str, int], Point]) -> dict[str, int]:
+    return {name: at for name, at in reached(points).items() if not name.startswith("retired")}
