@@ -2,8 +2,9 @@
 
 How far the tombstones of a copy are carried out is a watermark too, of the copy's newest timeline:
 ``gone/<device id>/<timeline>/<kind>`` is the number of a tombstone, ``gone-mark/…`` begins a digest
-of it. It is committed last, after the files that the rows were in are removed; so whenever this
-process ends before, all is done again. What is done again changes nothing.
+of it, and ``noted/…``, the same as that, says that ``Tombstones`` has all up to it: an edge-store
+that kept none does not write it. They are committed last, after the files that the rows were in are
+removed; so whenever this process ends before, all is done again. That changes nothing.
 """
 
 from collections.abc import Iterator
@@ -85,7 +86,8 @@ class Forgetter:
             self._commit(dict.fromkeys(named, new[-1].number))
             gone += self._delete(source.device_id, ids)
             self._reached[f"gone/{name}"] = new[-1].number
-            self._reached[f"gone-mark/{name}"] = new[-1].mark
+            for kept in ("gone-mark", "noted"):
+                self._reached[f"{kept}/{name}"] = new[-1].mark
         if self._is_due:
             with lake_errors(self._lake):
                 self._transactions.look_again()
@@ -123,8 +125,8 @@ class Forgetter:
         with lake_errors(self._lake):
             number = self._transactions.get(f"gone/{name}")
             mark = self._transactions.get(f"gone-mark/{name}")
-            is_kept = self._transactions.get(flag_of(source.device_id)) is not None
-        if number is None or not is_kept or (kind == "others" and not source.has("forgotten")):
+            noted = self._transactions.get(f"noted/{name}")
+        if number is None or noted != mark or (kind == "others" and not source.has("forgotten")):
             return 0
         with source.reading():
             asked = {"number": number}

@@ -3,8 +3,8 @@
 A folder, or a prefix in S3. Each table is a Delta table of its own, ``<lake>/<table>``. Its
 watermarks are application transactions in its log, so that rows and watermark are one commit:
 ``rows/<device id>/<timeline>/<n>`` holds a seq, ``mark/<device id>/<timeline>/<n>`` the first 63
-bits of that result's digest, ``retired/…`` and ``retired-mark/…`` name a deletion (see
-``tables.Point``), and each box of a commit is named by ``box/<device id>``.
+bits of that result's digest, ``retired/…`` and ``retired-mark/…`` name a deletion, 0 and 0 when
+there is none (see ``tables.Point``), and each box of a commit is named by ``box/<device id>``.
 """
 
 import re
@@ -182,8 +182,8 @@ class Watermarks:
                 seq = known.get(f"rows/{name}")
                 if seq is None:
                     return
-                more = (known.get(f"{kind}/{name}") or 0 for kind in KINDS[1:])
-                yield Point(timeline, seq, *more)
+                mark, retired, retired_mark = (known.get(f"{kind}/{name}") for kind in KINDS[1:])
+                yield Point(timeline, seq, mark or 0, retired, retired_mark or 0)
 
 
 def watermarks(lake: Lake) -> Watermarks:
@@ -212,8 +212,7 @@ def reached(points: Mapping[tuple[str, str, int], Point]) -> dict[str, int]:
     for (device_id, timeline, slot), point in points.items():
         name = f"{device_id}/{timeline}/{slot}"
         values = zip(KINDS, point[1:], strict=True)
-        # one without a deletion never takes the place of one with
-        found |= {f"{kind}/{name}": value for kind, value in values if value or kind in KINDS[:2]}
+        found |= {f"{kind}/{name}": value for kind, value in values if value is not None}
         found[f"box/{device_id}"] = point.seq
     return found
 

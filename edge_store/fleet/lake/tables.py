@@ -79,13 +79,14 @@ TYPES = {
 
 class Point(NamedTuple):
     """A result by its place, and the beginning of its digest; and the newest deletion by retention
-    in the copy that was exported so far, with its mark: 0 and 0 where there is none.
+    in the copy that was exported so far, with its mark: 0 and 0 where there is none. ``retired`` is
+    None where an older edge-store did not say: what the copy lacked is not known.
     """
 
     timeline: str
     seq: int
     mark: int
-    retired: int = 0
+    retired: int | None = 0
     retired_mark: int = 0
 
 
@@ -245,8 +246,11 @@ class Source:
 
     def holds(self, point: Point) -> bool:
         """Whether that result is in the copy, or was before it was deleted there; and whatever
-        retention had deleted in the copy that was exported is deleted in this one, too.
+        retention had deleted in the copy that was exported is deleted in this one, too. No copy
+        holds a point that does not say what that was.
         """
+        if point.retired is None:
+            return False
         with self.reading():
             found = self._connection.execute(sql("select_lake_digest"), {"seq": point.seq})
             if all(mark_of(digest) != point.mark for (digest,) in found.fetchall()):
