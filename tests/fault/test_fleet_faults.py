@@ -3,8 +3,13 @@
 import random
 from pathlib import Path
 
+import pytest
+from support.fleet import Fleet
 from support.fleet_faults import flip_bits, kill_pulls
+from support.fleet_pulls import Copies
 from support.lake_faults import kill_lake_work
+
+from edge_store.recorder.deletions import Reason, What, delete_results
 
 KILLS = 30
 LAKE_KILLS = 4
@@ -32,3 +37,28 @@ async def test_flipped_bit_leaves_the_older_copy_and_says_so(tmp_path: Path) -> 
 async def test_flipped_bit_beside_another_way_costs_only_a_restore(tmp_path: Path) -> None:
     tally = await flip_bits(tmp_path, FLIPS_BESIDE, random.randrange(2**32), merged=True)
     assert tally["restored"], tally
+
+
+async def test_result_whose_content_goes_first_is_held_by_the_copy_from_before(
+    tmp_path: Path,
+) -> None:
+    stored = tmp_path / "replicas"
+    stored.mkdir()
+    with Fleet(tmp_path, f"file://{stored}", stored, 1) as fleet:
+        box = fleet.add("box-0")
+        box.live(5, fleet.chances)
+        await fleet.replicate()
+        copies = Copies(fleet, tmp_path / "copies")
+        await copies.pull()
+        with_content = "SELECT seq, id FROM requests JOIN results USING (seq)"
+        seq, name = box.connection.execute(with_content).fetchone()
+        row = copies.seen["box-0"][name]
+        for what in (What.CONTENT, What.RESULT):
+            delete_results(box.connection, [seq], Reason.RETENTION, what)
+            await fleet.replicate()
+            await copies.pull()
+            assert copies.seen["box-0"][name] == row
+        (older,) = copies.into.glob("box-0.*.db")
+        older.unlink()
+        with pytest.raises(AssertionError, match=f"{name} of box-0 has vanished"):
+            copies.look(box)
