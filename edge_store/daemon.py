@@ -153,7 +153,7 @@ async def _serve(
         device_id = await database.run(prepare, config.device.id, index_was_held=index_was_held)
         alarms.device = device_id
         keys = await database.run(keys_at_start)
-        require_guarded(listener, config.server, has_keys=bool(keys))
+        require_guarded(listener.getsockname()[0], config.server, has_keys=bool(keys))
         access = Access(keys, admin_key)
         lock.note_open(device_id)
         async with build_engine(config.engine, stopping.received) as engine:

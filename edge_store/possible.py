@@ -1,14 +1,18 @@
 """Whether a daemon could begin with the settings on this box: what they name is there, and can be
-used. Nothing is started, asked or changed; no secret is looked for, as the daemon's unit has them.
+used. Nothing is started, asked or changed; no secret is looked for but in files that they name, as
+the daemon's unit has them. What takes more, as to listen on the address, the daemon finds.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from ipaddress import ip_address
 from pathlib import Path
 
-from edge_store.api.server import require_certificate
+from edge_store.api.server import require_certificate, require_guarded
 from edge_store.config import Config, EngineKind
-from edge_store.errors import ConfigError, EdgeStoreError
-from edge_store.sqlite import require_safe_sqlite
+from edge_store.errors import ConfigError, EdgeStoreError, StoreError
+from edge_store.keys import read_keys
+from edge_store.sqlite import open_reader, require_safe_sqlite
 
 __all__ = ["faults_of", "require_possible"]
 
@@ -26,7 +30,7 @@ def require_possible(config: Config) -> None:
 
 def faults_of(config: Config) -> Iterator[EdgeStoreError]:
     """Everything that keeps a daemon from beginning, or a part of it from working."""
-    for require in (*FIRST, _engine):
+    for require in (*FIRST, _address, _alerts, _archive, _engine):
         try:
             require(config)
         except EdgeStoreError as exc:
@@ -59,6 +63,49 @@ def _certificate(config: Config) -> None:
 
 
 FIRST: tuple[Callable[[Config], None], ...] = (_sqlite, _replica, _folder, _certificate)
+
+
+def _address(config: Config) -> None:
+    """Of a name it is not known here which address it will be."""
+    server = config.server
+    try:
+        ip_address(server.host)
+    except ValueError:
+        return
+    if not server.allow_open and not _may_have_keys(Path(config.store.path)):
+        require_guarded(server.host, server, has_keys=False)
+
+
+def _may_have_keys(path: Path) -> bool:
+    """Also where they cannot be read: what is wrong with the file the daemon finds."""
+    if not path.exists():
+        return False
+    try:
+        with closing(open_reader(path)) as connection:
+            return bool(read_keys(connection))
+    except StoreError:
+        return True
+
+
+def _alerts(config: Config) -> None:
+    if not config.alerts.urls_file:
+        return
+    from edge_store.alerts.room import alert_urls  # noqa: PLC0415  (slow to load)
+
+    try:
+        alert_urls(config.alerts)
+    except ConfigError as exc:
+        raise ConfigError(
+            f"alerts.urls_file = {config.alerts.urls_file!r}: {exc}",
+            hint="create it, readable for the daemon's user, or leave the setting empty",
+        ) from exc
+
+
+def _archive(config: Config) -> None:
+    if config.retention.archive:
+        from edge_store.replica.location import parse_location  # noqa: PLC0415  (slow to load)
+
+        parse_location(config.retention.archive, key="retention.archive")
 
 
 def _engine(config: Config) -> None:

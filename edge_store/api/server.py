@@ -72,13 +72,12 @@ def url_of(listener: socket.socket, config: ServerSection) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def require_guarded(listener: socket.socket, config: ServerSection, *, has_keys: bool) -> None:
-    """Refuse an address that other machines reach where nothing asks who they are.
+def require_guarded(address: str, config: ServerSection, *, has_keys: bool) -> None:
+    """Refuse an ``address`` that other machines reach where nothing asks who they are.
 
     Raises:
         ConfigError: there are no keys, and ``server.allow_open`` is not set.
     """
-    address = listener.getsockname()[0]
     if is_loopback(address):
         return
     if not has_keys and not config.allow_open:

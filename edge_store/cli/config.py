@@ -28,11 +28,16 @@ def config() -> None:
 @click.option("--config", "flag", help="The edge-store.toml to check, or its folder: as FILE.")
 def check(file: str | None, flag: str | None) -> None:
     """Check the settings as `serve` reads them, with those of the environment, and what they name
-    on this box: folders, certificates, addresses, libraries. Starts and changes nothing, and looks
-    for no secret. FILE may be one that is still to take the place of edge-store.toml, beside it.
+    on this box: folders, certificates, files, addresses, libraries, and whether an address that
+    others reach has API keys. Starts and changes nothing, and looks for no secret but in files that
+    are named. FILE may be one that is still to take the place of edge-store.toml, beside it.
 
     Exits 0, or 78 with what is wrong: of a file that cannot be read as settings the first fault,
     else all. Whether a store, a server or a sink answers, `doctor` and `sinks test` say.
+
+    Not looked at, so `serve` may still refuse them: whether server.host and server.port can be
+    listened on, and what a name there stands for; whether device.id is that of the database, and
+    whether that is whole; keys and secrets in the daemon's own environment.
 
     \b
     Example:
@@ -54,7 +59,7 @@ def check(file: str | None, flag: str | None) -> None:
         sys.exit(ConfigError.exit_code)
     set_elsewhere = sum(origin.startswith("EDGE_STORE_") for origin in loaded.origins.values())
     beside = f", with {set_elsewhere} settings of the environment" if set_elsewhere else ""
-    click.echo(f"{loaded.path} can be served{beside}")
+    click.echo(f"{loaded.path}: no fault found{beside}")
 
 
 @config.command()

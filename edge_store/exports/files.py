@@ -35,12 +35,20 @@ class FileExport:
         """Raises ``InvalidRequest``: the file is there already, or not as far as the mark says."""
         self.fetch = fetch
         self._encode = encode
+        self._target = job.target
         self._is_stdout = job.target == STDOUT
         self._file = _stdout() if self._is_stdout else _opened(job, mark)
         self._length = mark.offset
         self._synced_at = time.monotonic()
+        self._header = header
+
+    def begin(self) -> None:
+        """Cut it back to the mark; a new one begins with its header."""
+        if not self._is_stdout and Path(self._target).is_file():  # and no device
+            self._file.truncate(self._length)
+            self._file.seek(self._length)
         if not self._length:
-            self._put(header)
+            self._put(self._header)
 
     def _put(self, some: bytes) -> None:
         self._file.write(some)
@@ -82,34 +90,22 @@ def _stdout() -> BinaryIO:
 
 def _opened(job: Job, mark: Mark) -> BinaryIO:
     path = Path(job.target)
-    if not mark.offset:
-        try:
-            # what a kill left before its first mark is ours too: the mark beside it says so
-            file = os.fdopen(private(path, os.O_WRONLY | os.O_CREAT), "wb")
-        except IsADirectoryError as exc:
-            raise InvalidRequest(f"{path} is a folder", hint="name a file in it") from exc
-        try:
-            be_alone(file.fileno(), path)
-            if path.is_file():  # and no device
-                file.truncate(0)
-            sync_folder(path.parent)
-        except BaseException:
-            file.close()
-            raise
-        return file
     size = path.stat().st_size if path.is_file() else -1
-    if size < mark.offset:
+    if size < mark.offset and mark.offset:
         there = f"has {size} bytes" if size >= 0 else "is not there"
         raise InvalidRequest(
             f"{path} {there}, and the export came to byte {mark.offset} of it",
             hint="bring the file back, or begin anew with --force",
         )
-    cut = path.open("r+b")
     try:
-        be_alone(cut.fileno(), path)
-        cut.truncate(mark.offset)
-        cut.seek(mark.offset)
+        file = os.fdopen(private(path, os.O_WRONLY | os.O_CREAT), "wb")  # which cuts nothing
+    except IsADirectoryError as exc:
+        raise InvalidRequest(f"{path} is a folder", hint="name a file in it") from exc
+    try:
+        be_alone(file.fileno(), path)
+        if not mark.offset:
+            sync_folder(path.parent)
     except BaseException:
-        cut.close()
+        file.close()
         raise
-    return cut
+    return file

@@ -45,9 +45,13 @@ class Job(NamedTuple):
 
 
 class Export(Protocol):
-    """An export that is open: ``write`` takes page after page, and what it took is there for good
+    """An export that is open, and nothing in it changed: no other writes there until it is closed.
+    ``begin`` comes first; ``write`` takes page after page, and what it took is there for good
     after ``sync``.
     """
+
+    def begin(self) -> None:
+        """Cut what lies behind the mark: by now that is on the disk."""
 
     def fetch(self, connection: Connection, span: dict[str, Any]) -> Fetched:
         """The rows of a span that are wanted, each with its seq and about its bytes."""
@@ -66,7 +70,7 @@ class Export(Protocol):
 
 
 def opened(job: Job, mark: Mark) -> Export:
-    """Begun, or cut back to ``mark``.
+    """Locked, to go on from ``mark``.
 
     Raises:
         InvalidRequest: there is something else already.

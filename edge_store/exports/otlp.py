@@ -62,6 +62,9 @@ class OtlpExport:
         self._client = httpx.Client(timeout=TIMEOUT_S, headers=dict(job.headers))
         self.fetch = partial(chat_rows, job)
 
+    def begin(self) -> None:
+        """What was sent stays sent."""
+
     def write(self, page: Page, skipped: Counter[str]) -> int:
         """Send it.
 

@@ -63,6 +63,7 @@ class ParquetExport:
         self._places: dict[str, list[int]] = defaultdict(list)  # by folder, in all batches
         self._rows = self._bytes = 0
         self._from = self._upto = mark.seq
+        self._is_anew = job.restart and not mark.rows
         self._written: set[Path] = set()  # folders
         if self._folder.is_file():
             raise InvalidRequest(f"{self._folder} is a file", hint="name a folder")
@@ -70,18 +71,17 @@ class ParquetExport:
         self._lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             be_alone(self._lock, self._folder)
-            self._cut_back(mark, is_anew=job.restart and not mark.rows)
         except BaseException:
             os.close(self._lock)
             raise
 
-    def _cut_back(self, mark: Mark, *, is_anew: bool) -> None:
+    def begin(self) -> None:
         """Remove what lies behind the mark, and all there is of an export that begins anew."""
         sync_folder(self._folder.parent)
         for part in self._folder.glob("date=*/*part-*.parquet*"):
             numbers = part.name.removesuffix(".parquet").split("-")
-            is_behind = numbers[-1].isdecimal() and int(numbers[-1]) > mark.seq
-            if part.name.startswith(".") or is_behind or is_anew:
+            is_behind = numbers[-1].isdecimal() and int(numbers[-1]) > self._upto
+            if part.name.startswith(".") or is_behind or self._is_anew:
                 part.unlink()
 
     def _type(self, name: str) -> Any:

@@ -69,12 +69,28 @@ def _require_new(job: Job, state: Path | None) -> None:
     else:
         path = Path(job.target)
         beside = mark_beside(path)
-        is_there = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+        is_there = path.exists() and not _is_empty(path)
         there = path if is_there else beside if beside.exists() else None
     if there is not None:
         raise InvalidRequest(
             f"{there} is there already",
             hint="--resume goes on with an export, --force begins it anew over what is there",
+        )
+
+
+def _is_empty(path: Path) -> bool:
+    """A folder or a file with nothing in it, as a kill leaves one before its first mark."""
+    return not any(path.iterdir()) if path.is_dir() else path.is_file() and not path.stat().st_size
+
+
+def _require_newest(mark: Mark, state: Path) -> None:
+    """Raises ``InvalidRequest``: another export has written to the place since ``mark`` was read.
+    One that begins at the beginning writes everything itself.
+    """
+    if mark.digest and read_mark(state) != mark:
+        raise InvalidRequest(
+            f"another export has changed {state} meanwhile",
+            hint="--resume goes on from there, --force begins anew",
         )
 
 
@@ -89,9 +105,11 @@ def export(
     """
     job = job._replace(selection=mark.selection, bodies=mark.bodies)
     try:
-        if state is not None:  # before anything is made that it speaks of
-            write_mark(state, mark)
         with closing(opened(job, mark)) as target:
+            if state is not None:  # now that no other writes there, and before anything is cut
+                _require_newest(mark, state)
+                write_mark(state, mark)
+            target.begin()
             return _written(target, source, mark, state, progress or (lambda _seq, _rows: None))
     except PermissionError:
         raise  # it has a hint of its own

@@ -43,7 +43,7 @@ AT_ONCE_BYTES = 1 << 20  # files of so many are fetched before the database's si
 COPIED_BYTES = 1 << 20  # at a time
 FICLONE = 0x40049409  # Linux: share the blocks of another file
 NUMBERS = count()  # of new copies in this process, so that none has another's name
-MAPPED_BYTES = 16 << 20  # of what was just written, and is in memory still: a read may not fail
+MAPPED_BYTES = 16 << 20  # of what was just copied, and is in memory still: a read may not fail
 
 Files: TypeAlias = Sequence[tuple[Source, LtxFile]]
 
@@ -219,9 +219,10 @@ class _Making:
         before = self._here.end or look_up_end(self._copy)[1]
         if before is None:
             raise NotOnwards("its schema does not tell where it ends")
-        _clone(self._copy, new)
+        is_shared = _clone(self._copy, new)
         apply_onwards(new, files)
-        opened = open_copy(new, mapped_bytes=MAPPED_BYTES)
+        # of a shared block a bad sector is found by a read: through a map that ends the process
+        opened = open_copy(new, mapped_bytes=0 if is_shared else MAPPED_BYTES)
         with closing(opened) as connection, translated(f"{new} cannot be checked"):
             connection.execute(sql("begin_reading"))  # once, and not for each statement
             connection.set_progress_handler(self._cancelled.is_set, STEPS_BETWEEN_CHECKS)
@@ -270,9 +271,12 @@ def is_told(connection: Connection, head: Head) -> bool:
     return bool(deletion_id > head.deletion_id)
 
 
-def _clone(copy: Path, new: Path) -> None:
+def _clone(copy: Path, new: Path) -> bool:
+    """Whether they share their blocks, and so none of them has been read."""
     with copy.open("rb", buffering=0) as reading, new.open("xb") as writing:
         try:
             fcntl.ioctl(writing.fileno(), FICLONE, reading.fileno())
         except OSError:  # this file system cannot
             shutil.copyfileobj(reading, writing, COPIED_BYTES)
+            return False
+    return True

@@ -38,7 +38,7 @@ async def pull_once(
 
 class Copies:
     """``into``, and by box what was seen in it: the truth of its copy, and every result that ever
-    was in one.
+    was in one, as it was when the most of it was there.
     """
 
     def __init__(self, fleet: Fleet, into: Path) -> None:
@@ -87,7 +87,10 @@ class Copies:
         copy = copy_path(self.into, box.device_id)
         if copy.exists():
             here = truth_of(copy)
-            self.seen.setdefault(box.device_id, {}).update(here.results)
+            seen = self.seen.setdefault(box.device_id, {})
+            for result, row in here.results.items():
+                if result not in seen or _holds(row, seen[result]):
+                    seen[result] = row  # else it lacks what retention deleted: an older copy has it
             self._check_union(box.device_id, here)
 
     def _check_failed(
@@ -129,13 +132,15 @@ class Copies:
         """``union``: what is in the copies. Of a row that is in one from before an upgrade, the
         columns that this has added are not history.
         """
-        return any(_is_same(row, other) for other in union.get(result, []))
+        return any(_holds(other, row) for other in union.get(result, []))
 
 
-def _is_same(one: Row, other: Row) -> bool:
-    """The first is the result itself; an upgrade adds its columns at the end."""
+def _holds(one: Row, other: Row) -> bool:
+    """Whether ``one`` has at least the rows of ``other``: retention may have deleted the content of
+    one of them. The first is the result itself; an upgrade adds its columns at the end.
+    """
     known = min(len(one[0]), len(other[0]))
-    return (one[0][:known], one[1:]) == (other[0][:known], other[1:])
+    return one[0][:known] == other[0][:known] and {*one[1:]} >= {*other[1:]}
 
 
 def _fingerprint(path: Path) -> str:

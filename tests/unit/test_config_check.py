@@ -1,9 +1,11 @@
 """`edge-store config check`: whether a daemon could begin with the settings, before it is tried."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from support.records import new_database
 
 from edge_store.cli.main import cli
 from edge_store.errors import ConfigError
@@ -17,7 +19,7 @@ def checked(folder: Path, text: str) -> Result:
 
 def test_settings_that_can_be_served_are_said_to_be_and_nothing_is_made(tmp_path: Path) -> None:
     done = checked(tmp_path, "")
-    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'next.toml'} can be served\n")
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'next.toml'}: no fault found\n")
     assert [file.name for file in tmp_path.iterdir()] == ["next.toml"]
 
 
@@ -65,6 +67,39 @@ def test_a_file_that_is_no_settings_is_refused_as_the_daemon_does(
     done = checked(tmp_path, text)
     assert isinstance(done.exception, ConfigError)
     assert said in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[server]\nhost = "0.0.0.0"\n', "this box has no API keys"),
+        ('[server]\nhost = "::"\n', "this box has no API keys"),
+        ('[alerts]\nurls_file = "urls"\n', "alerts.urls_file = "),
+        ('[retention]\narchive = "ftp://host/x"\n', "retention.archive"),
+    ],
+)
+def test_what_serve_refuses_is_found(tmp_path: Path, text: str, said: str) -> None:
+    done = checked(tmp_path, text)
+    assert (done.exit_code, said in done.stderr) == (78, True), done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["next.toml"]
+
+
+def test_what_serve_takes_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "urls").write_text("json://localhost\n")
+    named = '[alerts]\nurls_file = "urls"\n[retention]\narchive = "archive"\n[server]\n'
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert checked(tmp_path, f'{named}host = "{host}"\n').exit_code == 0
+    assert checked(tmp_path, f'{named}host = "0.0.0.0"\nallow_open = true\n').exit_code == 0
+
+    is_open = f'{named}host = "0.0.0.0"\n[store]\npath = "r.db"\n'
+    connection, _ = new_database(tmp_path / "r.db")
+    with closing(connection):
+        assert "has no API keys" in checked(tmp_path, is_open).stderr
+    made = CliRunner().invoke(
+        cli, ["keys", "create", "k", "--tenant", "t", "--config", str(tmp_path / "next.toml")]
+    )
+    assert made.exit_code == 0, made.output
+    assert checked(tmp_path, is_open).exit_code == 0
 
 
 def test_the_address_of_an_upstream_is_looked_at(tmp_path: Path) -> None:

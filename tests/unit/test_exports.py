@@ -17,8 +17,10 @@ from support.records import new_database
 from edge_store.cli.main import cli
 from edge_store.errors import ExportFailed, InvalidRequest
 from edge_store.exports import otlp, pages, parquet
+from edge_store.exports.kinds import Job
 from edge_store.exports.lines import LineOf
 from edge_store.exports.mark import mark_beside, read_mark
+from edge_store.exports.run import begun, export
 from edge_store.result import Boot, Content, Operation, Output, Status
 from edge_store.rows import load_recorded
 from edge_store.selection import Selection
@@ -101,7 +103,7 @@ def test_two_exports_do_not_write_to_one_place(
         parts = {part: part.read_bytes() for part in target.rglob("*.parquet")}
         return parts or target.read_bytes()
 
-    before = content()
+    before, mark = content(), mark_beside(target).read_bytes()
     held = os.open(target, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)  # as the other one does
@@ -111,6 +113,33 @@ def test_two_exports_do_not_write_to_one_place(
     finally:
         os.close(held)
     assert content() == before
+    assert mark_beside(target).read_bytes() == mark, "the other one's"
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_what_a_kill_leaves_before_the_first_mark_is_completed(
+    box: tuple[Path, Connection, Boot], tmp_path: Path, kind: str
+) -> None:
+    target = tmp_path / "x"
+    target.mkdir() if kind == "parquet" else target.touch()
+    assert exported(box[0], target, kind, resume=True).rows == 250
+
+
+def test_a_mark_that_another_export_has_changed_is_not_gone_on_from(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    path, connection, boot = box
+    target, state = tmp_path / "x", tmp_path / "x.state.json"
+    exported(path, target, "jsonl")
+    asked = Job("jsonl", str(target), Selection())
+    with pages.Source(path) as source:
+        mark = begun(asked, source, state, resume=True, after=0)
+        store(connection, boot, [chat(n, boot) for n in range(251, 261)])
+        exported(path, target, "jsonl", resume=True)  # ends before this one has the lock
+        before = target.read_bytes(), state.read_bytes()
+        with pytest.raises(InvalidRequest, match="has changed"):
+            export(asked, source, mark, state)
+    assert (target.read_bytes(), state.read_bytes()) == before
 
 
 def test_a_file_that_is_called_packed_is_not_written_as_it_is(
