@@ -23,10 +23,10 @@ from edge_store.clock import now_ms
 from edge_store.config import ReplicaSection
 from edge_store.errors import EdgeStoreError, LitestreamUnavailable, ReplicationError
 from edge_store.ids import DeviceId
-from edge_store.replica.childlog import unsigned
 from edge_store.replica.litestream import Program, find_litestream, render_config, spawn
 from edge_store.replica.location import Credentials, Location, Scheme, read_credentials
 from edge_store.replica.objects import Objects
+from edge_store.replica.signatures import unsigned
 from edge_store.result import Check, CheckState
 
 __all__ = ["check_location"]

@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 import structlog
 
-__all__ = ["ChildLog", "unsigned"]
+from edge_store.replica.signatures import unsigned
+
+__all__ = ["ChildLog"]
 
 log = structlog.get_logger(__name__)
 
@@ -23,12 +25,6 @@ LEVELS = {"INFO": "debug", "WARN": "warning", "ERROR": "error"}
 # The first: some lines have another field of that name, for a level of LTX files.
 LEVEL = re.compile(rb'\{"time":"[^"]{1,40}","level":"([A-Z]{1,8})"')
 UNTOLD = "DEBUG"
-SIGNATURE = re.compile(rb"sig=[\w%+/=.~-]+")  # of Azure's shared access: whoever has it, may
-
-
-def unsigned(said: bytes) -> bytes:
-    """What Litestream says, without the signature in an address that it could not reach."""
-    return SIGNATURE.sub(b"sig=(not shown)", said)
 
 
 class ChildLog:

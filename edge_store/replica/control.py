@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from edge_store.errors import ReplicationError
-from edge_store.replica.childlog import unsigned
+from edge_store.replica.signatures import unsigned
 
 __all__ = ["Control", "Info", "Synced"]
 

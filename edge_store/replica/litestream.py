@@ -24,9 +24,9 @@ import msgspec
 from edge_store.config import Pace, ReplicaSection
 from edge_store.duty import make_session_nice
 from edge_store.errors import ConfigError, LitestreamUnavailable, ReplicationError
-from edge_store.replica.childlog import unsigned
 from edge_store.replica.keys import unknown_keys
 from edge_store.replica.location import Credentials
+from edge_store.replica.signatures import unsigned
 from edge_store.result import Record
 
 __all__ = [

@@ -316,8 +316,7 @@ async def test_where_no_full_one_fits_the_budget_incremental_ones_go_on_by_the_s
     jobs = await drilled_on(
         tmp_path / "results.db", 1.0, refused, lambda jobs: not all(job.is_full for job in jobs)
     )
-    assert jobs[0].is_full
-    assert not jobs[-1].is_full
+    assert [job.is_full for job in jobs].index(False) > 0
 
 
 def test_pauses_double_and_begin_again_after_a_while_without_one() -> None:

@@ -8,8 +8,8 @@ import pytest
 from edge_store.errors import ConfigError, ReplicaNotFound
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import open_bucket
-from edge_store.replica.childlog import unsigned
 from edge_store.replica.location import Credentials, Scheme, parse_location, read_credentials
+from edge_store.replica.signatures import unsigned
 
 DEVICE = DeviceId("box-a")
 S3 = "s3://edge/fleet/north?endpoint=http://127.0.0.1:9000&region=eu-west-1"
