@@ -8,7 +8,7 @@ Needs pyarrow, which is imported where it is used.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from edge_store.errors import ConfigError
+from edge_store.errors import ConfigError, install
 from edge_store.recorder.deletions import What
 from edge_store.rows import (
     OUTPUT_COLUMNS,
@@ -51,7 +51,7 @@ def require_pyarrow() -> Any:
     except ImportError as exc:
         raise ConfigError(
             "an archive needs pyarrow, which is not installed",
-            hint='pip install "edge-store[parquet]"',
+            hint=install("parquet"),
         ) from exc
     return pyarrow
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_store.errors import ConfigError
+from edge_store.errors import ConfigError, install
 
 if TYPE_CHECKING:
     from edge_store.tour import Kind
@@ -98,9 +98,7 @@ def _require_empty(directory: Path) -> None:
 
 
 def _lacks(what: str) -> ConfigError:
-    return ConfigError(
-        f"the demo needs {what}, which is not here", hint="pip install 'edge-store[demo]'"
-    )
+    return ConfigError(f"the demo needs {what}, which is not here", hint=install("demo"))
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

@@ -124,9 +124,13 @@ def load(
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path} is not TOML: {exc}", hint="mend the line it names") from exc
+        is_twice = str(exc).startswith("Cannot ")  # declare, or overwrite: the parser's words
+        hint = "the section or key is there already: change it where it is" if is_twice else ""
+        raise ConfigError(
+            f"{path} is not TOML: {exc}", hint=hint or "mend the line it names"
+        ) from exc
     except OSError as exc:
         raise ConfigError(
             f"{path} cannot be read: {exc.strerror}", hint="check its owner and mode"

@@ -83,6 +83,7 @@ from edge_store.errors.root import (
     AddressTaken,
     ConfigError,
     EdgeStoreError,
+    install,
     may_pass,
 )
 
@@ -98,5 +99,5 @@ __all__ = [
     "ReplicaBehind", "ReplicaNotFound", "ReplicationError", "RequestError", "RequestTimeout",
     "ResponseTooLarge", "RestoreFailed", "ResultHeld", "SchemaTooNew", "ShutDown", "SinkFailed",
     "SinkRefused", "StoreError", "TenantOverShare", "TimelineChanged", "Unauthorized",
-    "UpstreamError", "VerifyFailed", "VulnerableSQLite", "WriterStopped", "may_pass",
+    "UpstreamError", "VerifyFailed", "VulnerableSQLite", "WriterStopped", "install", "may_pass",
 ]  # fmt: skip

@@ -8,8 +8,14 @@ __all__ = [
     "AddressTaken",
     "ConfigError",
     "EdgeStoreError",
+    "install",
     "may_pass",
 ]
+
+
+def install(extra: str) -> str:
+    """The hint where a package of that extra is missing."""
+    return f"pip install 'edge-store[{extra}]'; from a checkout, pip install -e '.[{extra}]'"
 
 
 def may_pass(http_status: int) -> bool:

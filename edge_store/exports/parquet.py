@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge_store.errors import ConfigError, InvalidRequest
+from edge_store.errors import ConfigError, InvalidRequest, install
 from edge_store.exports.flat import columns, flat_rows
 from edge_store.exports.kinds import Export, Fetched, Job
 from edge_store.exports.mark import FOLDER_MODE, Mark, be_alone, sync_folder, written
@@ -42,7 +42,7 @@ def open_export(job: Job, mark: Mark) -> Export:
     except ImportError as exc:
         raise ConfigError(
             f"Parquet takes pyarrow, which is not installed: {exc}",
-            hint='pip install "edge-store[parquet]"',
+            hint=install("parquet"),
         ) from exc
 
 

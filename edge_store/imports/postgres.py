@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from edge_store.errors import ConfigError, ImportFailed
+from edge_store.errors import ConfigError, ImportFailed, install
 from edge_store.imports.sourced import (
     FAULTS,
     Fault,
@@ -56,7 +56,7 @@ def table_source(url: str, table: str, make: Callable[[Json], Any]) -> Source:
     except ImportError as exc:
         raise ConfigError(
             f"PostgreSQL takes asyncpg, which is not installed: {exc}",
-            hint='pip install "edge-store[postgres]"',
+            hint=install("postgres"),
         ) from exc
     failures = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError)
     runner = asyncio.Runner()

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from obstore.exceptions import GenericError
 
-from edge_store.errors import ConfigError, ReplicaNotFound, ReplicationError
+from edge_store.errors import ConfigError, ReplicaNotFound, ReplicationError, install
 from edge_store.replica.address import host_key_type
 from edge_store.replica.bucket import Entry, Found, Precondition
 from edge_store.replica.location import Location
@@ -30,7 +30,7 @@ try:
 except ImportError as exc:
     raise ConfigError(
         "a replica over SFTP needs the package asyncssh, which is not installed",
-        hint="pip install 'edge-store[sftp]'",
+        hint=install("sftp"),
     ) from exc
 
 __all__ = ["SftpBucket"]

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from edge_store.config import SinkSection
-from edge_store.errors import ConfigError, SinkFailed, SinkRefused
+from edge_store.errors import ConfigError, SinkFailed, SinkRefused, install
 from edge_store.sinks.sink import Event, Place, certificate_hint, trusted
 
 __all__ = ["Mqtt", "topic_of"]
@@ -39,9 +39,7 @@ class Mqtt:
         try:
             import aiomqtt  # noqa: PLC0415  (an extra)
         except ImportError:
-            raise ConfigError(
-                "a sink of kind mqtt needs aiomqtt", hint='pip install "edge-store[mqtt]"'
-            ) from None
+            raise ConfigError("a sink of kind mqtt needs aiomqtt", hint=install("mqtt")) from None
         self._library: Any = aiomqtt
         self._config, self._place, self._device_id = config, place, device_id
         self._client: Any = None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from edge_store.config import SinkSection
-from edge_store.errors import ConfigError, SinkFailed, SinkRefused
+from edge_store.errors import ConfigError, SinkFailed, SinkRefused, install
 from edge_store.sinks.sink import Event, Place
 from edge_store.sql import sql_of
 
@@ -45,7 +45,7 @@ class Postgres:
         except ImportError:
             raise ConfigError(
                 "a sink of kind postgres needs asyncpg",
-                hint='pip install "edge-store[postgres]"',
+                hint=install("postgres"),
             ) from None
         self._library: Any = asyncpg
         self._config, self._place = config, place

@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 from support.records import new_database
 
 from edge_store.cli.main import cli
+from edge_store.config.load import load
 from edge_store.errors import ConfigError
 
 
@@ -67,6 +68,18 @@ def test_a_file_that_is_no_settings_is_refused_as_the_daemon_does(
     done = checked(tmp_path, text)
     assert isinstance(done.exception, ConfigError)
     assert said in str(done.exception)
+
+
+def test_a_section_that_is_there_twice_is_told_in_a_users_words(tmp_path: Path) -> None:
+    done = checked(tmp_path, "[recorder]\n[recorder]\n")
+    assert isinstance(done.exception, ConfigError)
+    assert "is there already" in done.exception.hint
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    file = tmp_path / "edge-store.toml"
+    file.write_text("[recorder]\nslots = 4\n", encoding="utf-8-sig")
+    assert load(str(file), environ={}).config.recorder.slots == 4
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import click
 
 from edge_store.cli.output.options import Details
 from edge_store.cli.output.writing import Rows
-from edge_store.errors import EdgeStoreError, QueryRefused
+from edge_store.errors import EdgeStoreError, QueryRefused, install
 
 __all__ = ["write_parquet"]
 
@@ -29,7 +29,7 @@ def write_parquet(result: Rows, told: Details) -> None:
         from pyarrow import parquet
     except ImportError as exc:
         raise EdgeStoreError(
-            "Parquet needs pyarrow, which is not here", hint='pip install "edge-store[parquet]"'
+            "Parquet needs pyarrow, which is not here", hint=install("parquet")
         ) from exc
     assert told.parquet is not None
     schema = pa.schema(list(zip(result.columns, _types(result, pa), strict=True)))

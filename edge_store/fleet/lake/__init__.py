@@ -6,7 +6,7 @@ remembers what; ``care`` compacts, and lets go of what is old; ``ask`` answers S
 the copies, in a ``session`` of DuckDB.
 """
 
-from edge_store.errors import ConfigError
+from edge_store.errors import ConfigError, install
 
 try:
     import deltalake  # noqa: F401  (its modules import it)
@@ -15,7 +15,7 @@ try:
 except ImportError as exc:
     raise ConfigError(
         f"the lake needs the package {exc.name}, which is not installed",
-        hint="pip install \"edge-store[fleet]\"; from a checkout, pip install -e '.[fleet]'",
+        hint=install("fleet"),
     ) from exc
 
 __all__: list[str] = []
