@@ -72,7 +72,8 @@ async def read_extent(
     extent = await listed(location, _read_extent, location, credentials, device_id)
     if extent is None:
         raise ReplicaNotFound(
-            f"{location} has no replica of {device_id}: nothing is replicated there yet",
+            f"{location} has no replica of {device_id}: nothing is replicated there yet, "
+            "or it was removed",
             hint="check the address and the device id: `edge-store fleet pull` lists the boxes",
         )
     return extent

@@ -113,7 +113,8 @@ async def list_files(
     files = await listed(location, _list_files, location, credentials, device_id)
     if not files:
         raise ReplicaNotFound(
-            f"{location} has no replica of {device_id}: nothing is replicated there yet",
+            f"{location} has no replica of {device_id}: nothing is replicated there yet, "
+            "or it was removed",
             hint="check the address and the device id: `edge-store fleet pull` lists the boxes",
         )
     return files

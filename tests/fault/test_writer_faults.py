@@ -142,7 +142,10 @@ async def one_round(
                     assert isinstance(outcome, StoreError)
                     assert not passes, outcome
             if number == 0 and faults.lasting and await is_hit(running, faults):
-                await until_admission_is(running, is_open=False)
+                if (
+                    not with_change or len(acknowledged) < 3
+                ):  # a change's own failure closes nothing
+                    await until_admission_is(running, is_open=False)
                 faults.mend()
             await until_admission_is(running, is_open=True)  # by the beat, without a request
             faults.mend()
