@@ -52,6 +52,9 @@ def replica(daemon: DaemonProcess) -> dict[str, Any]:
     return found
 
 
+LOOKS_S = 60.0  # the owner of a path is asked every 30 s only
+
+
 def until_replicated(daemon: DaemonProcess) -> None:
     """What was committed until now is in the replica."""
 
@@ -61,7 +64,7 @@ def until_replicated(daemon: DaemonProcess) -> None:
         confirmed = found["confirmed"]
         return bool(found["state"] == "ok" and confirmed and confirmed["seq"] >= newest)
 
-    until(is_in, "all of it is in the replica")
+    until(is_in, "all of it is in the replica", LOOKS_S)
 
 
 def until_cause(daemon: DaemonProcess, cause: str) -> str:
