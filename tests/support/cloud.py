@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ CONTAINER = "edge"
 DEADLINE_S = 30.0
 
 
-class CloudServer:
+class CloudServer(ABC):
     """Entered: it answers, and has an empty container or bucket, of which ``url`` tells. Its files
     are in ``folder``, so it has them still after ``stop`` and ``start``.
     """
@@ -28,21 +29,21 @@ class CloudServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    @abstractmethod
     def environ(self) -> dict[str, str]:
         """The keys, as a box has them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def url(self, prefix: str, *, container: str = CONTAINER, port: int | None = None) -> str:
         """``replica.url`` for a prefix in the container, by way of a proxy perhaps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def command(self) -> Sequence[str]:
         """The program and its arguments."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make_container(self) -> None:
         """Make the one that ``url`` names."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Serve, and wait until it answers."""
