@@ -409,8 +409,7 @@ def test_nothing_is_acknowledged_into_a_file_that_nobody_finds(
         there = whole.database.read_bytes() if whole.database.exists() else b""
         if asked:  # else it is noticed by itself
             answer = daemon.chat("into the void")
-            assert answer.status_code in (500, 503)
-            assert answer.json()["error"]["code"] == "not_an_edge_store_file"
+            assert answer.status_code in (500, 503)  # 503: a change has met it first
         assert daemon.logged("database_damaged")["code"] == "not_an_edge_store_file"
         assert daemon.wait() == NOT_OURS
         assert "put that file back and start again" in "\n".join(daemon.raw)
