@@ -200,7 +200,7 @@ def test_daemon_watches_its_engine_its_queue_its_failures_and_its_boots(tmp_path
         later = {"Prefer": "respond-async"}
         queued = daemon.post("/v1/chat/completions", json=body, headers=later)
         assert queued.status_code == 202, queued.text
-        until(lambda: len(daemon.get("/readyz").json()["alarms"]) == 4, "all are raised", 40)
+        until(lambda: len(daemon.get("/readyz").json()["alarms"]) == 4, "all are raised")
         names = {alarm["name"] for alarm in daemon.get("/readyz").json()["alarms"]}
     finally:
         daemon.end()

@@ -35,7 +35,7 @@ async def replicated(tmp_path: Path, device_id: str, url: str, results: int) -> 
     database = Database(folder / "results.db", device_id)
     async with replicate(database.path, device_id, url) as litestream:
         database.write(results)
-        await litestream.sync(20)
+        await litestream.sync(60)
     database.close()
     return database.path
 

@@ -104,7 +104,6 @@ def schemathesis(daemon: DaemonProcess, phases: str, seconds: int, *options: str
     assert done.returncode == 0, done.stdout[-12_000:] + done.stderr[-2_000:]
 
 
-@pytest.mark.timeout(180)
 def test_live_daemon_does_what_the_document_says(daemon: DaemonProcess) -> None:
     for n in range(3):  # something to list
         assert daemon.chat(f"hello {n}", store=True, metadata={"n": str(n)}).status_code == 200
@@ -115,7 +114,6 @@ def test_live_daemon_does_what_the_document_says(daemon: DaemonProcess) -> None:
     assert daemon.chat("and now?").status_code == 200
 
 
-@pytest.mark.timeout(180)
 def test_live_daemon_does_so_call_after_call(daemon: DaemonProcess) -> None:
     """What one call has made is read, changed, cancelled and deleted by the next, and then gone."""
     schemathesis(daemon, "stateful", CHAINS_S, "--checks", ",".join((*CHECKS, "use_after_free")))

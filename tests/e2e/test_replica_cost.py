@@ -73,7 +73,7 @@ async def test_counters_equal_what_the_server_saw(
                 ends_at = time.monotonic() + 4.0
                 while time.monotonic() < ends_at:
                     database.write(1, body_bytes=4000)
-                    await replica.sync(20)
+                    await replica.sync(60)
                     await asyncio.sleep(0.3)
         finally:
             await thread.close()

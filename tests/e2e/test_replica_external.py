@@ -50,7 +50,7 @@ def unit(config: Path, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ async def test_foreign_litestream_lets_go_while_the_store_is_away(
             asked = control.Control(socket, database.path)
             await wait_for(socket.exists, "it is up")
             database.write(1)
-            await asked.sync(20)
+            await asked.sync(60)
             s3.stop()
             database.write(1)
             await asked.stop_database()

@@ -60,7 +60,7 @@ async def replicated(tmp_path: Path, url: str) -> Path:
     async with replicate(database, DEVICE, url) as litestream:
         for _ in range(2):
             writing.write(1, body_bytes=BODY_BYTES)
-            await litestream.sync(20)
+            await litestream.sync(60)
     writing.close()
     return database
 

@@ -24,7 +24,7 @@ from edge_store.config import Config, ReplicaSection, ServerSection, StoreSectio
 from edge_store.errors import EdgeStoreError, EngineCrashed, EngineStartFailed
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Fragile(ScriptedEngine):
@@ -74,7 +74,9 @@ async def served(
     monkeypatch.setattr(daemon, "build_engine", lambda *_: engine)
     async with asyncio.timeout(DEADLINE_S):
         serving = asyncio.ensure_future(daemon.serve(config))
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S
+        ) as client:
             while not serving.done():
                 try:
                     await client.get("/livez")

@@ -122,7 +122,6 @@ async def others(client: httpx.AsyncClient, asking: asyncio.Task[Any]) -> list[f
     return seconds
 
 
-@pytest.mark.timeout(180)
 async def test_other_requests_do_not_wait_for_a_hostile_answer(tmp_path: Path) -> None:
     """An answer of that size must be read and committed, whatever is in it: so compare with one
     that needs no repair.

@@ -24,7 +24,7 @@ from edge_store.sqlite import check_integrity, open_reader
 
 __all__ = ["DEADLINE_S", "Box", "DaemonProcess", "until"]
 
-DEADLINE_S = 20.0  # for whatever takes well under a second on an idle machine
+DEADLINE_S = 60.0  # for whatever takes well under a second on an idle machine
 POLL_S = 0.02
 ROOT = Path(edge_store.__file__).parent.parent
 EDGE_STORE = (sys.executable, "-m", "edge_store")

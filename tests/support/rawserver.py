@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 HEAD_BYTES_MAX = 1 << 20
 REASON = {200: "OK", 307: "Temporary Redirect", 429: "Too Many Requests"}
 

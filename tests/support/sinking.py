@@ -34,7 +34,7 @@ from edge_store.sqlite import Connection, DatabaseThread, open_writer
 
 T = TypeVar("T")
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 

@@ -24,7 +24,7 @@ def server(answer: bytes | None) -> Iterator[ServerSection]:
             connection.recv(4096)
             asked.set()
             if answer is None:
-                done.wait(10)
+                done.wait(60)
             else:
                 connection.sendall(answer)
 
@@ -36,7 +36,7 @@ def server(answer: bytes | None) -> Iterator[ServerSection]:
             assert asked.is_set()
         finally:
             done.set()
-            thread.join(10)
+            thread.join(60)
 
 
 def http(status_line: str, body: str) -> bytes:
