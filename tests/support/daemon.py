@@ -254,6 +254,18 @@ class DaemonProcess:
         body = {"model": "demo", "messages": [{"role": "user", "content": prompt}], **fields}
         return self.post("/v1/chat/completions", json=body)
 
+    def refused(self, prompt: str) -> tuple[int, str] | None:
+        """A chat that must not be acknowledged, of a daemon that ends by itself: the status and the
+        code of its refusal; None where the daemon had gone before it could refuse.
+        """
+        try:
+            answer = self.chat(prompt)
+        except httpx.TransportError:
+            return None
+        assert not answer.is_success, answer.text
+        assert answer.headers.get("x-edge-store-durability", "none") == "none"
+        return answer.status_code, str(answer.json()["error"]["code"])
+
     def metrics(self) -> dict[str, float]:
         """Every sample, by name and labels as they are printed."""
         samples = (line.rsplit(" ", 1) for line in self.get("/metrics").text.splitlines())
