@@ -154,7 +154,8 @@ class RawServer:
                 async with self._arrived:
                     self.requests.append(request)
                     self._arrived.notify_all()
-                await self.behaviour(peer)
+                with contextlib.suppress(ConnectionError):  # it has left, as who probes in haste
+                    await self.behaviour(peer)
         finally:
             peer.close()
             self.peer_left.set()
