@@ -72,7 +72,7 @@ def test_query_is_cheap(database: Path) -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"\nedge-store query 'select 1': {cpu_s:.2f} s CPU (the aim is 0.4)")
-    assert cpu_s < 2  # a machine may be slow; what is loaded is asserted above
+    assert cpu_s < 5  # a machine may be slow; what is loaded is asserted above
 
 
 def test_pull_loads_no_logging_and_no_recorder() -> None:

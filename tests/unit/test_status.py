@@ -33,7 +33,7 @@ def server(answer: bytes | None) -> Iterator[ServerSection]:
         thread.start()
         try:
             yield ServerSection(port=listener.getsockname()[1])
-            assert asked.is_set()
+            assert asked.wait(60)
         finally:
             done.set()
             thread.join(60)
