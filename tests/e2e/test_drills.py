@@ -29,7 +29,7 @@ from edge_store.replica.proving import prove_aside
 from edge_store.sqlite import driver, open_writer
 
 INTERVAL_S = 1.0
-SYNC_S = 15.0  # beside a writer without a pause
+SYNC_S = 60.0  # beside a writer without a pause, on a busy machine
 FOREIGN_S = 6.0
 LOSSES = 3
 RESULT_ID = "x-edge-store-id"
@@ -206,7 +206,7 @@ def test_what_another_programs_checkpoint_took_is_never_told_as_replicated(
             headers={"x-edge-store-wait": "replicated; timeout=45"},
         )
         assert answer.headers["x-edge-store-not-replicated"] == "unread"
-        assert time.monotonic() - began < 10, "it is not waited for"
+        assert time.monotonic() - began < 30, "it is not waited for"
         assert receipt(daemon, lost)["replicated"]["state"] != "replicated"
         box.deadline_s = 120  # one that the daemon has begun by itself may come before it
         drills = drill(box)  # the first fails, unless Litestream has made a snapshot by then
@@ -462,7 +462,7 @@ def test_a_drill_while_nothing_is_replicated_says_so_at_once(tmp_path: Path) -> 
         assert box.run("replica", "pause", *config, "--for", "10min").returncode == 0
         began = time.monotonic()
         done = box.run("replica", "drill", *config)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 30
     assert done.returncode == 1
     assert "nothing is replicated now" in done.stderr
     assert "edge-store replica status" in done.stderr

@@ -27,7 +27,7 @@ from edge_store.replica.objects import Objects
 from edge_store.replica.points import LtxFile
 
 BOX = "box-a"
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 CHANGING = ((24, 28), (92, 100))  # bytes that closing a database counts up
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.replicating import ROOT, Database, contents, replicate
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 def edge_store(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -31,7 +31,7 @@ from edge_store.replica.location import parse_location, read_credentials
 from edge_store.replica.objects import Objects
 from edge_store.schema import SCHEMA_VERSION
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 DAY_MS = 86_400_000
 
 

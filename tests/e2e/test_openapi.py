@@ -97,9 +97,9 @@ def schemathesis(daemon: DaemonProcess, phases: str, seconds: int, *options: str
         [sys.executable, "-m", "schemathesis.cli", "run", f"{daemon.url}/openapi.json",
          "--phases", phases, "--max-time", str(seconds), "--seed", "1", "--continue-on-failure",
          "--header", f"Authorization: Bearer {ADMIN_KEY}",
-         "--request-timeout", "15", "--exclude-path", "/v1/changes", "--no-color",
+         "--request-timeout", "60", "--exclude-path", "/v1/changes", "--no-color",
          "--warnings", "off", *options],
-        capture_output=True, text=True, timeout=150, check=False, cwd=daemon.box.directory,
+        capture_output=True, text=True, timeout=280, check=False, cwd=daemon.box.directory,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-12_000:] + done.stderr[-2_000:]
 

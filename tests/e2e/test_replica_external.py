@@ -80,7 +80,7 @@ def test_foreign_litestream_is_looked_at_told_to_pause_and_never_ended(
             return found
 
         assert daemon.chat("hello").status_code == 200
-        assert replica()["cause"] == "not_running"
+        until(lambda: replica()["cause"] == "not_running", "it is told")
         with unit(config) as foreign:
             until(lambda: replica()["confirmed"], "it is seen, and has the result")
             head = tmp_path / "replica" / "heads" / "box-1.json"

@@ -84,7 +84,7 @@ async def test_days_without_the_store_stay_within_the_bound_and_lose_nothing(
 
                 def has_gaps(wanted: int = gaps) -> bool:
                     nonlocal most
-                    database.write(1, body_bytes=100_000)
+                    database.write(1, body_bytes=30_000)  # a second has half a megabyte
                     held = measure(database.path, tmp_path / "litestream" / "ltx")
                     most = max(most, held.bytes)
                     found = replica.status.health
@@ -202,7 +202,7 @@ async def test_pause_that_is_over_goes_on_by_itself(
     tmp_path: Path, database: Database, alarms: Alarms
 ) -> None:
     async with running(database, f"file://{tmp_path}/replica", alarms) as replica:
-        await replica.pause(1.0)
+        await replica.pause(5.0)
         assert (replica.process_id, replica.status.cause) == (None, Cause.PAUSED)
         database.write(1)
         await wait_for(lambda: replica.status.state is ReplicaState.OK, "it goes on")

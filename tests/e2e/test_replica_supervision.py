@@ -30,7 +30,7 @@ DEAF = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("deaf", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 BEHIND = (ReplicaState.LAGGING, ReplicaState.OFFLINE, ReplicaState.STALLED)
 
@@ -135,7 +135,7 @@ async def test_stop_without_the_store_is_bounded_and_says_what_is_missing(
         database.write(1)
         began = time.monotonic()
         assert not await litestream.stop(1)
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 40
         assert litestream.status.cause is Cause.STOPPED
         assert litestream.status.lag_s > 0
         assert litestream.process_id is None
@@ -306,5 +306,5 @@ async def test_child_started_during_a_stop_is_ended_by_force(
         assert not await litestream.stop(1)
         stopped.set()
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert [is_alive(process_id) for process_id in deaf] == [False]
