@@ -81,7 +81,8 @@ def test_plain_request_left_before_its_answer_is_recorded_as_far_as_it_came(
         until(lambda: daemon.metrics()["edge_store_in_flight"] == 1, "it is admitted")
         url = f"{daemon.url}/generate"
         with httpx.stream("POST", url, json=later, timeout=DEADLINE_S) as answer:
-            assert any(text_of(line) for line in answer.iter_lines())
+            lines = answer.iter_lines()  # which would end the stream where nobody holds it
+            assert any(text_of(line) for line in lines)
             caller.close()
             ((result_id,),) = until(
                 lambda: daemon.box.rows("SELECT id FROM results WHERE seq > ?", before), "the row"
