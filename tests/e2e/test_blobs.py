@@ -73,7 +73,7 @@ def test_what_was_asked_of_a_response_shares_its_image(box: Box) -> None:
         after = {"model": "demo", "input": "go on", "previous_response_id": made["id"]}
         assert daemon.post("/v1/responses", json=after).status_code == 200  # its context has it
         assert box.scalar("SELECT count(*) FROM request_blobs") == 3
-        assert httpx.delete(f"{daemon.url}{where}", timeout=20).status_code == 200
+        assert httpx.delete(f"{daemon.url}{where}", timeout=60).status_code == 200
         assert box.scalar("SELECT count(*) FROM blobs") == 1
         config = ("--config", str(box.directory), "--yes")
         assert box.run("forget", "--where", "1", *config).returncode == 0

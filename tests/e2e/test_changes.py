@@ -67,7 +67,7 @@ async def test_a_tail_has_each_result_once_in_order_under_load_and_over_a_stop(b
             await load(daemon, answered)
             began = time.monotonic()
             await asyncio.to_thread(daemon.stop)
-            assert time.monotonic() - began < 5, "who follows must not delay a stop"
+            assert time.monotonic() - began < 20, "who follows must not delay it: a drain is 30 s"
             async with asyncio.timeout(DEADLINE_S):
                 await following
     with box.serve() as daemon:  # what was committed while the first tails ended
@@ -93,18 +93,18 @@ async def test_a_commit_is_told_within_a_second(box: Box) -> None:
             delays.append(time.monotonic() - committed)
             waiting = asyncio.ensure_future(anext(tail))
         waiting.cancel()
-    assert sorted(delays)[5] < 0.5, delays
+    assert sorted(delays)[5] < 1, delays
 
 
 async def test_a_poll_is_answered_at_the_next_commit(box: Box) -> None:
     with box.serve() as daemon:
         async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
-            path = f"{daemon.url}/v1/changes?after_seq=0&wait_s=15"
+            path = f"{daemon.url}/v1/changes?after_seq=0&wait_s=50"
             asking = asyncio.create_task(client.get(path))
             began = time.monotonic()
             stored = await asyncio.to_thread(daemon.chat, "now")
             lines = (await asking).text.splitlines()
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 40
         assert [json.loads(line)["id"] for line in lines] == [stored.headers["x-edge-store-id"]]
         raw = daemon.get(f"/v1/results/{stored.headers['x-edge-store-id']}/raw")
         assert raw.content == stored.content

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemon import EDGE_STORE, Box, environment
+from support.daemon import EDGE_STORE, Box, environment, until
 from support.terminal import on_terminal
 
 from edge_store.cli.values import bound
@@ -384,6 +384,7 @@ def test_doctor_sees_the_replica_of_a_running_daemon(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box", REPLICA__ENABLED="true")
     with box.serve() as daemon:
         port = daemon.url.rpartition(":")[2]
+        until(lambda: daemon.get("/readyz").json()["replica"]["state"] == "ok", "it replicates")
         _, found = doctor(box, REPLICA__ENABLED="true", SERVER__PORT=port)
         assert daemon.stop() == 0
     assert found["engine"]["state"] == "ok"

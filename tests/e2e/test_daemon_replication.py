@@ -17,7 +17,7 @@ from support.load import Load
 from support.s3server import BUCKET, S3Server
 
 MIB = 1 << 20
-CATCH_UP_S = 60.0  # Litestream's pauses between attempts grow with the outage
+CATCH_UP_S = 120.0  # Litestream's pauses between attempts grow with the outage
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_clean_stop_ships_the_last_commit_and_a_restart_uploads_little(
             text = os.urandom(MIB // 2).hex()  # a MiB of text
             assert daemon.chat(f"{n} {text}").status_code == 200
         litestream = litestream_process(daemon)
-        assert daemon.stop(deadline_s=40) == 0
+        assert daemon.stop() == 0
         assert daemon.logged("litestream_stopped")["is_replicated"] is True
         assert has_ended(litestream)
     assert contents(restored(box, tmp_path / "first.db")) == contents(box.database)
@@ -89,7 +89,7 @@ def test_clean_stop_ships_the_last_commit_and_a_restart_uploads_little(
     with box.serve() as daemon:
         assert daemon.chat("after the restart").status_code == 200
         until(lambda: lag_s(daemon) == 0, "it is replicated")
-        assert daemon.stop(deadline_s=40) == 0
+        assert daemon.stop() == 0
     uploaded = [file for file in level_0.glob("*.ltx") if file.name not in before]
     assert uploaded
     database_bytes = box.scalar("SELECT page_count * page_size FROM pragma_page_count, "
@@ -109,7 +109,7 @@ def test_killed_litestream_is_started_again_and_catches_up(s3: S3Server, tmp_pat
         load.leave()
         until(lambda: lag_s(daemon) == 0, "it has caught up", CATCH_UP_S)
         assert not has_ended(again)
-        assert daemon.stop(deadline_s=40) == 0
+        assert daemon.stop() == 0
     assert (load.refused, load.cut, load.broken) == ([], [], [])
     copy = restored(box, tmp_path / "copy.db")
     assert contents(copy) == contents(box.database)
@@ -120,7 +120,7 @@ def test_killed_litestream_is_started_again_and_catches_up(s3: S3Server, tmp_pat
     "away_s",
     [
         8.0,
-        pytest.param(60.0, marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
+        pytest.param(60.0, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
     ],
 )
 def test_requests_go_on_while_the_store_is_away(
@@ -142,7 +142,7 @@ def test_requests_go_on_while_the_store_is_away(
         assert daemon.get("/readyz").status_code == 200
         s3.start()
         until(lambda: lag_s(daemon) == 0, "it has caught up", away_s + 2 * CATCH_UP_S)
-        assert daemon.stop(deadline_s=40) == 0
+        assert daemon.stop() == 0
     assert contents(restored(box, tmp_path / "copy.db")) == contents(box.database)
 
 
@@ -155,7 +155,7 @@ def test_a_slow_link_costs_lag_and_nothing_else(s3: S3Server, tmp_path: Path) ->
             with Load(daemon.url, 4) as load:
                 load.wait_acknowledged(300)
             until(lambda: lag_s(daemon) == 0, "it has caught up", CATCH_UP_S)
-            assert daemon.stop(deadline_s=40) == 0
+            assert daemon.stop() == 0
             assert daemon.logged("litestream_stopped")["is_replicated"] is True
     assert (load.refused, load.cut, load.broken) == ([], [], [])
     copy = restored(box, tmp_path / "copy.db")
@@ -178,7 +178,7 @@ def test_killed_daemon_takes_litestream_with_it_and_goes_on_after_a_restart(
         acknowledged |= load.acknowledged
     with box.serve() as daemon:
         until(lambda: lag_s(daemon) == 0, "it has caught up", CATCH_UP_S)
-        assert daemon.stop(deadline_s=40) == 0
+        assert daemon.stop() == 0
     copy = restored(box, tmp_path / "copy.db")
     assert contents(copy) == contents(box.database)
     stored = dict(rows(copy, "SELECT id, output_text FROM results JOIN outputs USING (seq)"))
@@ -191,7 +191,7 @@ def test_fleet_is_pulled_and_asked_from_one_place(s3: S3Server, tmp_path: Path) 
         with box.serve() as daemon:
             for n in range(5 * number):
                 assert daemon.chat(f"{n}").status_code == 200
-            assert daemon.stop(deadline_s=40) == 0
+            assert daemon.stop() == 0
     centre = tmp_path / "fleet"
     pulled = boxes[0].run("fleet", "pull", "--from", s3.url("fleet"), "--into", str(centre))
     assert pulled.returncode == 0, pulled.stderr

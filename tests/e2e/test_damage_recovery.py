@@ -54,7 +54,7 @@ def restored(box: Box, code: int) -> list[str]:
         env={**os.environ, **box.environ},
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=240,
     )
     return commands
 

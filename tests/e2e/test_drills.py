@@ -29,13 +29,13 @@ from edge_store.replica.proving import prove_aside
 from edge_store.sqlite import driver, open_writer
 
 INTERVAL_S = 1.0
-SYNC_S = 15.0  # beside a writer without a pause
+SYNC_S = 60.0  # beside a writer without a pause, on a busy machine
 FOREIGN_S = 6.0
 LOSSES = 3
 RESULT_ID = "x-edge-store-id"
 FOREIGN = """
 import os, sqlite3, sys, time
-connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
 connection.execute("PRAGMA wal_autocheckpoint = 1000")
 for number in range(1_000_000):
     value = '"' + number % 10 * "y" + 4000 * "x" + '"'
@@ -171,14 +171,15 @@ def test_a_drill_proves_what_was_committed_before_it(tmp_path: Path, s3: S3Serve
 def test_what_litestream_does_not_see_is_never_told_as_replicated(tmp_path: Path) -> None:
     box = replicated(tmp_path, REPLICA__PROFILE="fast")
     with box.serve() as daemon:
-        assert waited(daemon, 20)[1]
+        assert waited(daemon, 45)[1]
         rot_last_checksum(box.database)
         require_unread(daemon)
-        assert "it ends at seq" in daemon.logged("drill_failed", 60)["failure"]  # none is scheduled
-        passed = daemon.logged("drill_passed", 60)
+        failed = daemon.logged("drill_failed", 120)  # none is scheduled
+        assert "it ends at seq" in failed["failure"]
+        passed = daemon.logged("drill_passed", 120)
         assert (passed["cause"], passed["kind"]) == ("healed", "full")
         until(lambda: daemon.get("/readyz").json()["replica"]["cause"] is None, "it is healed")
-        assert waited(daemon, 20)[1]
+        assert waited(daemon, 45)[1]
 
 
 def test_what_another_programs_checkpoint_took_is_never_told_as_replicated(
@@ -188,7 +189,7 @@ def test_what_another_programs_checkpoint_took_is_never_told_as_replicated(
     with box.serve() as daemon:
         for _ in range(20):  # so that the next WAL does not reach as far
             assert daemon.chat("hello").status_code == 200
-        assert waited(daemon, 20)[1]
+        assert waited(daemon, 45)[1]
         config = ("--config", str(box.directory))
         assert box.run("replica", "pause", "--for", "1h", *config).returncode == 0
         lost = daemon.chat("x" * 50_000).headers[RESULT_ID]
@@ -202,16 +203,16 @@ def test_what_another_programs_checkpoint_took_is_never_told_as_replicated(
         answer = daemon.post(
             "/v1/chat/completions",
             json={"model": "demo", "messages": [{"role": "user", "content": "hello"}]},
-            headers={"x-edge-store-wait": "replicated; timeout=30"},
+            headers={"x-edge-store-wait": "replicated; timeout=45"},
         )
         assert answer.headers["x-edge-store-not-replicated"] == "unread"
-        assert time.monotonic() - began < 10, "it is not waited for"
+        assert time.monotonic() - began < 30, "it is not waited for"
         assert receipt(daemon, lost)["replicated"]["state"] != "replicated"
-        box.deadline_s = 60  # one that the daemon has begun by itself may come before it
+        box.deadline_s = 120  # one that the daemon has begun by itself may come before it
         drills = drill(box)  # the first fails, unless Litestream has made a snapshot by then
         assert drills[-1]["proof"]["failure"] is None
         until(lambda: daemon.get("/readyz").json()["replica"]["cause"] is None, "it is healed")
-        assert waited(daemon, 20)[1]
+        assert waited(daemon, 45)[1]
         assert receipt(daemon, lost)["replicated"]["state"] == "replicated"
 
 
@@ -288,7 +289,7 @@ async def lose_a_commit(box: Box, daemon: DaemonProcess) -> None:
     try:
         await control.stop_database()
         assert daemon.chat("which Litestream does not see").status_code == 200
-        with closing(sqlite3.connect(box.database, timeout=10)) as foreign:
+        with closing(sqlite3.connect(box.database, timeout=60)) as foreign:
             (is_busy, *_) = foreign.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         assert not is_busy
         await control.start_database()
@@ -296,7 +297,6 @@ async def lose_a_commit(box: Box, daemon: DaemonProcess) -> None:
         await control.close()
 
 
-@pytest.mark.timeout(150)
 @pytest.mark.parametrize("kind", ["folder", "s3"])
 def test_what_a_foreign_writer_damages_is_caught_by_the_next_drill_and_healed(
     tmp_path: Path, kind: str, s3: S3Server
@@ -329,7 +329,7 @@ def test_what_a_foreign_writer_damages_is_caught_by_the_next_drill_and_healed(
                 if has_failed(daemon):
                     break
             assert has_failed(daemon)
-        until(lambda: ("alarm_resolved", "drill_failed") in alarms(daemon), "healed", 60)
+        until(lambda: ("alarm_resolved", "drill_failed") in alarms(daemon), "healed", 120)
         assert ("alarm_raised", "drill_failed") in alarms(daemon)
         drills = box.rows("SELECT at, duration_ms, passed, cause, txid FROM drills ORDER BY at")
         at = [passed for _, _, passed, _, _ in drills].index(0)
@@ -462,7 +462,7 @@ def test_a_drill_while_nothing_is_replicated_says_so_at_once(tmp_path: Path) -> 
         assert box.run("replica", "pause", *config, "--for", "10min").returncode == 0
         began = time.monotonic()
         done = box.run("replica", "drill", *config)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 30
     assert done.returncode == 1
     assert "nothing is replicated now" in done.stderr
     assert "edge-store replica status" in done.stderr

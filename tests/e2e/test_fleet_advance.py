@@ -27,7 +27,7 @@ from edge_store.replica.objects import Objects
 from edge_store.replica.points import LtxFile
 
 BOX = "box-a"
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 CHANGING = ((24, 28), (92, 100))  # bytes that closing a database counts up
 
 
@@ -49,7 +49,7 @@ class Replicated:
 
     async def tell(self, machine: MachineState | None = None) -> None:
         """Replicate what is committed, and put the head."""
-        synced = await self._litestream.sync(20)
+        synced = await self._litestream.sync(60)
         connection = self.database.connection
         (seq,) = connection.execute("SELECT coalesce(max(seq), 0) FROM results").fetchone()
         head, _ = read_head_of_file(connection, self.database.boot, synced.txid, seq)

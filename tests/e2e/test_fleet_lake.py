@@ -24,7 +24,7 @@ from edge_store.identity import create_identity
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.sqlite import open_writer
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 KILLS = 4
 BOXES = ("box-a", "box-b", "box-c")
 EDGE_STORE = "from edge_store.cli import main; main()"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.replicating import ROOT, Database, contents, replicate
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 def edge_store(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -35,7 +35,7 @@ async def replicated(tmp_path: Path, device_id: str, url: str, results: int) -> 
     database = Database(folder / "results.db", device_id)
     async with replicate(database.path, device_id, url) as litestream:
         database.write(results)
-        await litestream.sync(20)
+        await litestream.sync(60)
     database.close()
     return database.path
 

@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 done = subprocess.run(
                     [sys.executable, "-m", "edge_store", "fleet", "export", "--in", str(folder),
                      "--lake", str(folder / "lake")],
-                    capture_output=True, text=True, timeout=60, check=False,
+                    capture_output=True, text=True, timeout=120, check=False,
                 )  # fmt: skip
                 assert done.returncode == 0, done.stderr
         write(found["box-a"], 7)

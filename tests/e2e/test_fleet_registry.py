@@ -31,7 +31,7 @@ from edge_store.replica.location import parse_location, read_credentials
 from edge_store.replica.objects import Objects
 from edge_store.schema import SCHEMA_VERSION
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 DAY_MS = 86_400_000
 
 
@@ -43,7 +43,7 @@ async def replicated(folder: Path, device_id: str, url: str, results: int = 3) -
     heads = Heads(Objects(location, read_credentials(location)), DeviceId(device_id))
     async with replicate(database.path, device_id, url) as litestream:
         database.write(results)
-        synced = await litestream.sync(20)
+        synced = await litestream.sync(60)
         (seq,) = database.connection.execute("SELECT max(seq) FROM results").fetchone()
         head, _ = read_head(database.connection, database.boot, synced.txid, seq)
         await heads.write(head)
@@ -116,7 +116,7 @@ def test_registry_says_what_is_pulled_from_where(
 def test_box_is_tried_again_while_its_store_does_not_answer(tmp_path: Path, s3: S3Server) -> None:
     asyncio.run(replicated(tmp_path / "boxes", "box-a", s3.url("fleet")))
     arrived: list[int] = []
-    manner = Manner(into=tmp_path / "fleet", timeout_s=30, pace=arrived.append)
+    manner = Manner(into=tmp_path / "fleet", timeout_s=60, pace=arrived.append)
 
     async def refused_first(proxy: FlakyProxy) -> list[BoxReport]:
         proxy.refuses = True
@@ -256,7 +256,7 @@ def test_box_of_a_newer_schema_is_pulled_brought_forward_and_flagged(tmp_path: P
     async def grown() -> dict[str, Any]:
         async with replicate(database.path, "box-a", url) as litestream:
             database.write(3)
-            synced = await litestream.sync(20)
+            synced = await litestream.sync(60)
             (seq,) = database.connection.execute("SELECT max(seq) FROM results").fetchone()
             await heads.write(read_head(database.connection, database.boot, synced.txid, seq)[0])
         done, report = await asyncio.to_thread(pulled, into, "--from", url)

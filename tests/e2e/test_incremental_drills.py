@@ -45,7 +45,7 @@ class Replicated:
     async def write(self, results: int) -> None:
         """Commit and replicate."""
         self.database.write(results, body_bytes=BODY_BYTES)
-        await self._litestream.sync(20)
+        await self._litestream.sync(60)
 
     async def drill(self, **more: Any) -> Proof:
         job = msgspec.structs.replace(self.job, marks=read_marks(self.database.connection), **more)

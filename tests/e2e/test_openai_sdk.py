@@ -55,7 +55,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
 @pytest.fixture(scope="module")
 def client(daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(
-        base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=20
+        base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=60
     ) as client:
         yield client
 
@@ -343,7 +343,7 @@ async def test_fifty_callers_of_one_idempotency_key_get_the_answer_of_one_row(
 ) -> None:
     prompt = "[demo:slow=20] one for all"
     async with openai.AsyncOpenAI(
-        base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=20
+        base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=60
     ) as client:
         create = client.chat.completions.with_raw_response.create
         asked = (

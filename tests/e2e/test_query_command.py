@@ -87,7 +87,7 @@ def test_the_examples_in_the_help_run(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         ["bash", "-c", script], cwd=box.directory, env=box.environ,
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert '{"status":"completed","count(*)":1}' in done.stdout

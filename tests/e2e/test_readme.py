@@ -11,15 +11,14 @@ import sys
 from pathlib import Path
 
 from support.daemon import ROOT, environment
-
-from edge_store.tour.processes import free_port
+from support.s3server import free_port
 
 README = ROOT / "README.md"
 BLOCK = re.compile(r"(<!-- not run by[^\n]*-->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TITLE = re.compile(r"^#+ (.*)$", re.MULTILINE)
 PORT = "8642"
-READY = "curl -sf --retry 20 --retry-delay 1 --retry-all-errors http://127.0.0.1:8642/readyz"
-TIMEOUT_S = 60
+READY = "curl -sf --retry 100 --retry-delay 1 --retry-all-errors http://127.0.0.1:8642/readyz"
+TIMEOUT_S = 240
 
 
 def blocks() -> list[tuple[str, str]]:

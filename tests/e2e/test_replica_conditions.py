@@ -24,7 +24,7 @@ from edge_store.result import CheckState
 
 DEVICE = DeviceId("box-1")
 CONTENDERS = 3
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 AGAIN_S = 0.2
 BOTH = ("If-Match", "If-None-Match")
 WARNED = {"rclone", "b2"}  # who keeps no condition

@@ -162,7 +162,7 @@ def test_pause_holds_over_a_restart_and_ends_by_hand(box: Box) -> None:
         held = daemon.post(
             "/v1/chat/completions",
             json={"model": "demo", "messages": [{"role": "user", "content": "and now?"}]},
-            headers={"x-edge-store-wait": "replicated; timeout=60"},
+            headers={"x-edge-store-wait": "replicated; timeout=45"},
         )
         assert held.headers["x-edge-store-not-replicated"] == "paused"
         assert "litestream_started" not in daemon.output()

@@ -50,7 +50,7 @@ def unit(config: Path, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_foreign_litestream_is_looked_at_told_to_pause_and_never_ended(
             return found
 
         assert daemon.chat("hello").status_code == 200
-        assert replica()["cause"] == "not_running"
+        until(lambda: replica()["cause"] == "not_running", "it is told")
         with unit(config) as foreign:
             until(lambda: replica()["confirmed"], "it is seen, and has the result")
             head = tmp_path / "replica" / "heads" / "box-1.json"
@@ -165,7 +165,7 @@ async def test_foreign_litestream_lets_go_while_the_store_is_away(
             asked = control.Control(socket, database.path)
             await wait_for(socket.exists, "it is up")
             database.write(1)
-            await asked.sync(20)
+            await asked.sync(60)
             s3.stop()
             database.write(1)
             await asked.stop_database()

@@ -48,7 +48,7 @@ async def test_replica_equals_the_file_after_failed_flushes(tmp_path: Path) -> N
         until(lambda: replica_state(daemon) == "ok", "litestream is up again")
         assert daemon.stop() == 0
     copy = tmp_path / "copy.db"
-    await restore(location, device_id, copy, timeout_s=30)
+    await restore(location, device_id, copy, timeout_s=60)
     assert contents(copy) == contents(box.database)
     assert box.scalar("SELECT count(*) FROM losses") == 0
     box.proven()

@@ -52,7 +52,7 @@ def replica(daemon: DaemonProcess) -> dict[str, Any]:
     return found
 
 
-LOOKS_S = 60.0  # the owner of a path is asked every 30 s only
+LOOKS_S = 120.0  # the owner of a path is asked every 30 s only
 
 
 def until_replicated(daemon: DaemonProcess) -> None:
@@ -68,7 +68,7 @@ def until_replicated(daemon: DaemonProcess) -> None:
 
 
 def until_cause(daemon: DaemonProcess, cause: str) -> str:
-    until(lambda: replica(daemon)["cause"] == cause, f"it is {cause}", 60)
+    until(lambda: replica(daemon)["cause"] == cause, f"it is {cause}", 120)
     return str(replica(daemon)["error"])
 
 
@@ -228,7 +228,7 @@ def test_a_bucket_emptied_under_way_is_filled_anew(tmp_path: Path) -> None:
         until_replicated(daemon)
         assert owner(tmp_path)["boot_id"] == daemon.get("/readyz").json()["boot_id"]
         assert contents(restored(first, "back.db")) == contents(first.database)
-        passed = daemon.logged("drill_passed", 60)  # long before the first that is scheduled
+        passed = daemon.logged("drill_passed", 120)  # long before the first that is scheduled
         assert (passed["cause"], passed["kind"]) == ("healed", "full")
 
 

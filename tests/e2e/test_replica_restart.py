@@ -24,7 +24,7 @@ async def test_clean_restart_uploads_less_than_a_megabyte(tmp_path: Path) -> Non
         async with replicate(database, DEVICE, f"file://{replica}") as litestream:
             for _ in range(10):
                 writer.write(200, body_bytes=5000)
-            await litestream.sync(20)
+            await litestream.sync(60)
             writer.write(1)
         assert litestream.is_replicated
         writer.leave()
@@ -40,5 +40,5 @@ async def test_clean_restart_uploads_less_than_a_megabyte(tmp_path: Path) -> Non
 
     assert 0 < uploaded_bytes(replica) - before < UPLOAD_BYTES_MAX
     copy = tmp_path / "copy.db"
-    await restore(parse_location(str(replica)), DeviceId(DEVICE), copy, timeout_s=30)
+    await restore(parse_location(str(replica)), DeviceId(DEVICE), copy, timeout_s=60)
     assert contents(copy) == contents(database)

@@ -93,7 +93,7 @@ def served(box: Box, name: str, state: str, commands: Sequence[Sequence[str]]) -
     """What a daemon, and the commands beside it, say until replication has come to ``state``."""
     with box.serve(REPLICA__ENABLED="true", LOG__LEVEL="debug") as daemon:
         assert daemon.chat("hello").status_code == 200
-        until(lambda: replica(daemon)["state"] == state, f"it is {state}", 60)
+        until(lambda: replica(daemon)["state"] == state, f"it is {state}", 120)
         said = outputs(box, commands)
         said |= {path: daemon.get(path).text for path in ("/readyz", "/metrics", "/health")}
         daemon.stop()

@@ -42,14 +42,14 @@ async def test_replica_over_sftp_is_restored_and_pulled(ssh: SshServer, tmp_path
     database.write(50)
     url = ssh.url("fleet")
     async with replicate(database.path, BOX, url) as litestream:
-        synced = await litestream.sync(20)
+        synced = await litestream.sync(60)
     location = parse_location(url)
     assert await list_devices(location, None) == [BOX]
     extent = await read_extent(location, None, BOX)
     assert extent.txid == synced.txid
-    restored = await restore(location, BOX, tmp_path / "restored.db", timeout_s=30)
+    restored = await restore(location, BOX, tmp_path / "restored.db", timeout_s=60)
     assert contents(restored.path) == contents(database.path)
-    manner = Manner(into=tmp_path / "fleet", timeout_s=30)
+    manner = Manner(into=tmp_path / "fleet", timeout_s=60)
     box = FoundBox(device_id=BOX, location=location)
     (report,) = (await pull(PullPlan(manner=manner), [box])).reports
     assert report.error is None
@@ -129,7 +129,7 @@ def chat_until_replicated(daemon: DaemonProcess) -> None:
     answer = daemon.post(
         "/v1/chat/completions",
         json={"messages": [{"role": "user", "content": "hello"}]},
-        headers={"x-edge-store-wait": "replicated; timeout=30"},
+        headers={"x-edge-store-wait": "replicated; timeout=45"},
     )
     assert answer.headers["x-edge-store-durability"] == "replicated"
 
@@ -147,7 +147,7 @@ async def test_download_over_a_breaking_connection_goes_on_where_it_broke(
     database = Database(tmp_path / "results.db", BOX)
     async with replicate(database.path, BOX, url) as litestream:
         database.write(1, body_bytes=1_500_000)
-        await litestream.sync(20)
+        await litestream.sync(60)
     database.close()
     with FlakyProxy(ssh.port) as proxy:
         proxy.cut_after, proxy.cuts = 700_000, 2  # less than the file has

@@ -33,5 +33,5 @@ async def test_replica_equals_the_file_after_sigkill_and_restart(tmp_path: Path)
         with box.serve() as daemon:
             assert daemon.stop() == 0
         copy = tmp_path / f"copy-{number}.db"
-        await restore(location, device_id, copy, timeout_s=30)
+        await restore(location, device_id, copy, timeout_s=60)
         assert contents(copy) == contents(box.database)

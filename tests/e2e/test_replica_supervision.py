@@ -30,7 +30,7 @@ DEAF = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("deaf", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 BEHIND = (ReplicaState.LAGGING, ReplicaState.OFFLINE, ReplicaState.STALLED)
 
@@ -69,7 +69,7 @@ async def test_killed_litestream_is_started_again_and_catches_up(
             "it has caught up",
         )
     assert litestream.is_replicated
-    done = await restore(parse_location(url), DEVICE, tmp_path / "copy.db", timeout_s=30)
+    done = await restore(parse_location(url), DEVICE, tmp_path / "copy.db", timeout_s=60)
     assert done.results == 5
 
 
@@ -94,7 +94,7 @@ async def away_and_back(tmp_path: Path, database: Database, s3: S3Server, away_s
         await wait_for(lambda: litestream.status.lag_s == 0.0, "it has caught up", 100)
         assert litestream.status.error is None
     assert litestream.is_replicated
-    await restore(parse_location(url), DEVICE, tmp_path / "copy.db", timeout_s=30)
+    await restore(parse_location(url), DEVICE, tmp_path / "copy.db", timeout_s=60)
     assert contents(tmp_path / "copy.db") == contents(database.path)
 
 
@@ -118,8 +118,8 @@ async def test_box_that_starts_without_its_store_catches_up_later(
     s3.stop()
     async with replicate(database.path, DEVICE, s3.url("fleet")) as litestream:
         database.write(5)
-        await wait_for(lambda: litestream.status.cause is Cause.UNREACHABLE, "it is noticed", 30)
-        await wait_for(lambda: litestream.status.lag_s > 30, "that is how long it is away", 40)
+        await wait_for(lambda: litestream.status.cause is Cause.UNREACHABLE, "it is noticed")
+        await wait_for(lambda: litestream.status.lag_s > 30, "that is how long it is away", 90)
         s3.start()
         await wait_for(lambda: litestream.status.lag_s == 0.0, "it has caught up", 100)
     assert litestream.is_replicated
@@ -135,7 +135,7 @@ async def test_stop_without_the_store_is_bounded_and_says_what_is_missing(
         database.write(1)
         began = time.monotonic()
         assert not await litestream.stop(1)
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 40
         assert litestream.status.cause is Cause.STOPPED
         assert litestream.status.lag_s > 0
         assert litestream.process_id is None
@@ -306,5 +306,5 @@ async def test_child_started_during_a_stop_is_ended_by_force(
         assert not await litestream.stop(1)
         stopped.set()
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert [is_alive(process_id) for process_id in deaf] == [False]

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,16 +45,15 @@ def receipt(daemon: DaemonProcess, result_id: str) -> str:
 
 def test_what_is_said_to_be_replicated_outlives_the_box(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box", **RARELY, REPLICA__URL=f"file://{tmp_path}/replica")
-    headers = {WAIT: "replicated; timeout=15"}
+    headers = {WAIT: "replicated; timeout=45"}
     with box.serve() as daemon, sdk(daemon) as client:
-        began = time.monotonic()
         raw = client.chat.completions.with_raw_response.create(**ASKED, extra_headers=headers)
+        # it is asked for: what looks by itself does so once an hour
         assert raw.headers["x-edge-store-durability"] == "replicated"
-        assert time.monotonic() - began < 15, "it is asked for, not waited for"
         ids = [raw.headers["x-edge-store-id"]]
         assert receipt(daemon, ids[0]) == "replicated", "the receipt agrees, and at once"
         streamed = {**ASKED, "stream": True}
-        stream = daemon.post("/v1/chat/completions", json=streamed, headers={WAIT: "replicated"})
+        stream = daemon.post("/v1/chat/completions", json=streamed, headers=headers)
         (said,) = [line for line in stream.text.splitlines() if line.startswith(": replicated ")]
         ids.append(said.split("id=")[1].split()[0])
         made = client.responses.with_raw_response.create(
@@ -104,27 +102,27 @@ def test_a_store_that_is_away_costs_the_wait_and_never_the_answer(
         return thread
 
     with box.serve() as daemon:
-        assert durability(ask(daemon, "replicated")) == ("replicated", None)
+        assert durability(ask(daemon, "replicated; timeout=45")) == ("replicated", None)
         s3.stop()
         assert durability(ask(daemon, "replicated; timeout=0.5")) == ("committed", "timeout")
-        waiting = later(daemon, "until it is back", "replicated; timeout=20")
-        assert daemon.get("/readyz").json()["in_flight"] == 0
+        waiting = later(daemon, "until it is back", "replicated; timeout=45")
+        until(lambda: daemon.get("/readyz").json()["in_flight"] == 0, "its slot is free")
         s3.start()
         waiting.join()
         assert durability(answers["until it is back"]) == ("replicated", None)
         s3.stop()
-        waiting = later(daemon, "killed", "replicated; timeout=20", **key)
+        waiting = later(daemon, "killed", "replicated; timeout=45", **key)
         daemon.kill()
         waiting.join()
         assert isinstance(answers["killed"], httpx.HTTPError)
     s3.start()
     with box.serve() as daemon:
-        again = ask(daemon, "replicated; timeout=15", **key)
+        again = ask(daemon, "replicated; timeout=45", **key)
         assert durability(again) == ("replicated", None)
         assert again.headers["idempotency-replayed"] == "true"
         assert receipt(daemon, again.headers["x-edge-store-id"]) == "replicated"
         s3.stop()
-        waiting = later(daemon, "stopped", "replicated; timeout=20")
+        waiting = later(daemon, "stopped", "replicated; timeout=45")
         daemon.terminate()
         waiting.join()
         assert durability(answers["stopped"]) == ("committed", "stopping")
@@ -143,8 +141,8 @@ def test_who_waits_on_a_box_without_a_replica_is_told(tmp_path: Path) -> None:
         REPLICA__URL=f"file://{tmp_path}/replica",
     )  # fmt: skip
     with first.serve(), second.serve() as other, sdk(other) as client:
-        assert durability(ask(other, "replicated; timeout=20")) == ("committed", "taken")
+        assert durability(ask(other, "replicated; timeout=45")) == ("committed", "taken")
         with pytest.raises(openai.BadRequestError, match=r"replica\.wait_max_s"):
             client.chat.completions.create(**ASKED, extra_headers={WAIT: "replicated; timeout=61"})
     with second.serve(REPLICA__ENABLED="false") as off:
-        assert durability(ask(off, "replicated; timeout=20")) == ("committed", "off")
+        assert durability(ask(off, "replicated; timeout=45")) == ("committed", "off")

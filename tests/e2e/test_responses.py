@@ -49,7 +49,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
 
 
 def sdk(daemon: DaemonProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=20)
+    return openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -311,12 +311,10 @@ def test_a_response_in_the_background_is_polled_followed_and_deleted(
 def test_a_response_in_the_background_is_cancelled_whether_it_waits_or_runs(
     daemon: DaemonProcess, client: openai.OpenAI
 ) -> None:
-    asked: Any = {"model": "demo", "input": "[demo:slow=500] for ever", "background": True}
+    asked: Any = {"model": "demo", "input": "[demo:slow=10000] for ever", "background": True}
     created = [client.responses.create(**asked) for _ in range(10)]  # two more than run at once
-    until(
-        lambda: client.responses.retrieve(created[0].id).status == "in_progress",
-        "the first one runs",
-    )
+    for response in created[:8]:
+        until(lambda r=response: client.responses.retrieve(r.id).status == "in_progress", "it runs")  # type: ignore[misc]  # a default
     assert client.responses.retrieve(created[-1].id).status == "queued"
     for response in reversed(created):
         assert client.responses.cancel(response.id).status == "cancelled"
@@ -423,7 +421,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Any) -> None:
 def test_who_follows_a_response_that_waits_does_not_hold_up_a_stop(tmp_path: Any) -> None:
     box = Box.init(tmp_path / "box", "--engine", "demo", RESPONSES__BACKGROUND_TASKS="1")
     with box.serve() as daemon, sdk(daemon) as client:
-        asked: Any = {"model": "demo", "input": "[demo:slow=500] for ever", "background": True}
+        asked: Any = {"model": "demo", "input": "[demo:slow=10000] for ever", "background": True}
         running = client.responses.create(**asked)
         until(lambda: client.responses.retrieve(running.id).status == "in_progress", "it runs")
         with client.responses.create(**asked, stream=True) as stream:

@@ -40,7 +40,7 @@ def client(daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
 
 
 def sdk(daemon: DaemonProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=20)
+    return openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=60)
 
 
 def user(text: str) -> Any:

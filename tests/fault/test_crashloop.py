@@ -10,7 +10,7 @@ KILLS = 50
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_nothing_acknowledged_is_lost_by_fifty_kills(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,12 +9,14 @@ import httpx
 import pytest
 from support.daemon import DEADLINE_S, Box, DaemonProcess, until
 
-SLOW = "[demo:slow=100] a long story"
+SLOW = "[demo:slow=300] a long story"  # in ms for each token; it has 30 or more
+FOR_EVER = "[demo:slow=10000] a long story"
+SLACK = 60  # characters, a dozen tokens: until the engine is told to stop, on a busy machine
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    box = Box.init(tmp_path_factory.mktemp("left") / "box", SERVER__BODY_TIMEOUT_S="1")
+    box = Box.init(tmp_path_factory.mktemp("left") / "box", SERVER__BODY_TIMEOUT_S="3")
     with box.serve() as daemon:
         yield daemon
         assert daemon.stop() == 0
@@ -26,7 +27,7 @@ def recorded(daemon: DaemonProcess, result_id: str) -> tuple[Any, ...]:
     """Wait for the row of a caller that has left."""
     found: tuple[Any, ...] = until(
         lambda: daemon.box.rows(
-            "SELECT status, error_type, http_status, output_text, latency_ms "
+            "SELECT status, error_type, http_status, output_text "
             "FROM results LEFT JOIN outputs USING (seq) WHERE id = ?",
             result_id,
         ),
@@ -59,31 +60,44 @@ def test_stream_left_in_the_middle_is_recorded_with_what_had_come(
                 text += choice["text"] if "text" in choice else choice["delta"]["content"]
             if len(text) >= 12:
                 break
-    left_at = time.monotonic()
-    status, error, http_status, stored, latency_ms = recorded(
-        daemon, answer.headers["x-edge-store-id"]
-    )
-    assert time.monotonic() - left_at < 2  # the whole answer would have taken more
+    status, error, http_status, stored = recorded(daemon, answer.headers["x-edge-store-id"])
     assert (status, error, http_status) == ("incomplete", "client_disconnected", 499)
     assert stored.startswith(text)
-    assert len(stored) < len(text) + 12
-    assert latency_ms < 2000
+    assert len(stored) < len(text) + SLACK  # the whole answer has more
     until(lambda: daemon.metrics()["edge_store_in_flight"] == 0, "its slot is free")
 
 
 def test_plain_request_left_before_its_answer_is_recorded_as_far_as_it_came(
     daemon: DaemonProcess,
 ) -> None:
+    """That something has come of it shows another, which began later and is a stream."""
     before = daemon.box.scalar("SELECT coalesce(max(seq), 0) FROM results")
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{daemon.url}/generate", json={"text": SLOW}, timeout=0.3)
-    ((result_id,),) = until(
-        lambda: daemon.box.rows("SELECT id FROM results WHERE seq > ?", before), "the row"
-    )
-    status, error, http_status, stored, latency_ms = recorded(daemon, result_id)
+    host, port = daemon.url.removeprefix("http://").split(":")
+    body = json.dumps({"text": SLOW}).encode()
+    head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    later = {"text": SLOW, "stream": True}
+    with socket.create_connection((host, int(port)), timeout=DEADLINE_S) as caller:
+        caller.sendall(head + body)
+        until(lambda: daemon.metrics()["edge_store_in_flight"] == 1, "it is admitted")
+        url = f"{daemon.url}/generate"
+        with httpx.stream("POST", url, json=later, timeout=DEADLINE_S) as answer:
+            lines = answer.iter_lines()  # which would end the stream where nobody holds it
+            assert any(text_of(line) for line in lines)
+            caller.close()
+            ((result_id,),) = until(
+                lambda: daemon.box.rows("SELECT id FROM results WHERE seq > ?", before), "the row"
+            )
+            assert result_id != answer.headers["x-edge-store-id"]
+    status, error, http_status, stored = recorded(daemon, result_id)
     assert (status, error, http_status) == ("incomplete", "client_disconnected", 499)
     assert stored
-    assert latency_ms < 2000  # the whole answer would have taken more
+    assert len(stored) < SLACK
+    recorded(daemon, answer.headers["x-edge-store-id"])
+
+
+def text_of(line: str) -> str:
+    """What a line of a streamed /generate has of the answer."""
+    return str(json.loads(line.removeprefix("data: "))["text"]) if line else ""
 
 
 @pytest.mark.parametrize(
@@ -111,7 +125,7 @@ def test_body_that_stops_coming_is_refused_after_its_time(daemon: DaemonProcess)
     with socket.create_connection((host, int(port)), timeout=DEADLINE_S) as caller:
         caller.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
         answer = b""
-        while b"did not arrive within 1 s" not in answer:
+        while b"did not arrive within 3 s" not in answer:
             more = caller.recv(65536)
             assert more, answer
             answer += more
@@ -120,7 +134,7 @@ def test_body_that_stops_coming_is_refused_after_its_time(daemon: DaemonProcess)
 
 def test_many_callers_that_leave_at_once_are_all_recorded(daemon: DaemonProcess) -> None:
     before = daemon.box.scalar("SELECT count(*) FROM results WHERE status = 'incomplete'")
-    body = json.dumps({"text": SLOW, "stream": True}).encode()
+    body = json.dumps({"text": FOR_EVER, "stream": True}).encode()
     head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     host, port = daemon.url.removeprefix("http://").split(":")
     admitted = daemon.metrics()["edge_store_admitted_total"]

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from support.daemon import Box, rows, until
+from support.s3server import free_port
 from support.scripted import ScriptedEngine, chat_body, replay
 
 from edge_store import daemon
@@ -24,7 +25,7 @@ from edge_store.config import Config, ReplicaSection, ServerSection, StoreSectio
 from edge_store.errors import EdgeStoreError, EngineCrashed, EngineStartFailed
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Fragile(ScriptedEngine):
@@ -63,9 +64,7 @@ async def served(
     scenario: Callable[[httpx.AsyncClient], Awaitable[None]],
 ) -> None:
     """Run the daemon beside ``scenario``. Raises what the daemon raises."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     config = Config(
         server=ServerSection(port=port),
         store=StoreSection(path=str(tmp_path / "results.db"), disk_reserve_bytes=0),
@@ -74,7 +73,9 @@ async def served(
     monkeypatch.setattr(daemon, "build_engine", lambda *_: engine)
     async with asyncio.timeout(DEADLINE_S):
         serving = asyncio.ensure_future(daemon.serve(config))
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S
+        ) as client:
             while not serving.done():
                 try:
                     await client.get("/livez")

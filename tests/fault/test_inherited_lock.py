@@ -15,15 +15,15 @@ from support.replicating import ROOT
 from edge_store.errors import AlreadyRunning
 from edge_store.lock import DatabaseLock
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 DAEMON = """
 import subprocess, sys, time
 from pathlib import Path
 from edge_store.lock import DatabaseLock
 with DatabaseLock(Path(sys.argv[1])) as lock:
-    child = subprocess.Popen(["sleep", "60"], pass_fds=[lock.descriptor], stdout=subprocess.DEVNULL)
+    child = subprocess.Popen(["sleep", "99"], pass_fds=[lock.descriptor], stdout=subprocess.DEVNULL)
     print(child.pid, flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 

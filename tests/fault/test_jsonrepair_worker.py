@@ -21,7 +21,7 @@ from edge_store.result import JsonState
 pytestmark = pytest.mark.alone
 
 MIB = 1 << 20
-SLACK_S = 20.0  # for a start or an exit on a busy machine; nothing here waits for it to pass
+SLACK_S = 60.0  # for a start or an exit on a busy machine; nothing here waits for it to pass
 UNCLOSED_STRING = '{"a": "' + "x" * (MIB - 8)  # json-repair needs more than 15 s
 HOSTILE = [
     UNCLOSED_STRING,
@@ -75,23 +75,23 @@ async def begin_hostile(workers: JsonWorkers) -> tuple[asyncio.Task[Assessed], i
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:12])
 async def test_hostile_text_has_an_outcome_by_the_deadline(text: str) -> None:
-    config = RepairSection(deadline_s=0.5)
+    config = RepairSection(deadline_s=1.5)
     async with JsonWorkers(config) as workers:
         assert_repairs(await workers.assess(REPAIRABLE))
         started = time.monotonic()
         found = await workers.assess(wanted(text))
-        assert time.monotonic() - started < config.deadline_s + 2.0
+        assert time.monotonic() - started < config.deadline_s + 10.0  # what it takes is 15 s
         assert found.json_state in (JsonState.INVALID, JsonState.REPAIRED)
         assert_repairs(await workers.assess(REPAIRABLE))
 
 
 async def test_a_worker_past_its_deadline_is_killed_and_replaced() -> None:
-    async with JsonWorkers(RepairSection(deadline_s=0.5)) as workers:
+    async with JsonWorkers(RepairSection(deadline_s=1.5)) as workers:
         assert_repairs(await workers.assess(REPAIRABLE))
         (before,) = workers.pids
         found = await workers.assess(wanted(UNCLOSED_STRING))
         assert found.json_state is JsonState.INVALID
-        assert found.repair_log == "killed: it took longer than repair.deadline_s = 0.5"
+        assert found.repair_log == "killed: it took longer than repair.deadline_s = 1.5"
         (after,) = workers.pids
         assert after != before
         with pytest.raises(ProcessLookupError):
@@ -101,7 +101,7 @@ async def test_a_worker_past_its_deadline_is_killed_and_replaced() -> None:
 
 async def test_the_loop_stays_responsive_while_a_hostile_text_is_repaired() -> None:
     lags = []
-    async with JsonWorkers(RepairSection(deadline_s=1.5)) as workers:
+    async with JsonWorkers(RepairSection(deadline_s=5.0)) as workers:
         task, _ = await begin_hostile(workers)
         while not task.done():
             started = time.monotonic()
@@ -109,12 +109,12 @@ async def test_the_loop_stays_responsive_while_a_hostile_text_is_repaired() -> N
             lags.append(time.monotonic() - started - 0.005)
         assert (await task).json_state is JsonState.INVALID
     assert len(lags) > 20
-    assert max(lags) < 0.5, "one 1 MB repair on the loop would have held it for the whole 1.5 s"
+    assert max(lags) < 2.5, "one 1 MB repair on the loop would have held it for the whole 5 s"
 
 
 async def test_a_hostile_schema_leaves_the_json_valid() -> None:
     text = '"' + "a" * 40 + '!"'
-    async with JsonWorkers(RepairSection(deadline_s=0.5)) as workers:
+    async with JsonWorkers(RepairSection(deadline_s=1.5)) as workers:
         for answer in (text, f"Here it is:\n```\n{text}\n```"):
             found = await workers.assess(wanted(answer, '{"pattern": "^(a+)+$"}'))
             assert found.output_json == text
@@ -195,11 +195,11 @@ async def test_a_caller_behind_hostile_texts_waits_a_bounded_time() -> None:
     assert any("came free in 0.75 s" in log for log in logs)
 
 
-async def test_closing_ends_busy_workers_within_a_second() -> None:
+async def test_closing_ends_busy_workers_and_does_not_wait_for_them() -> None:
     async with JsonWorkers(RepairSection(deadline_s=60.0)) as workers:
         task, pid = await begin_hostile(workers)
         started = time.monotonic()
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 10.0  # what it is at takes 15 s
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert (await task).json_state is JsonState.INVALID
@@ -227,7 +227,7 @@ def test_a_worker_has_its_own_session_and_nothing_of_the_daemons(
     os.set_inheritable(inherited, True)
 
     async def main() -> None:
-        async with JsonWorkers(RepairSection(deadline_s=0.5)) as workers:
+        async with JsonWorkers(RepairSection(deadline_s=1.5)) as workers:
             assert_repairs(await workers.assess(REPAIRABLE))
             (pid,) = workers.pids
             assert os.getsid(pid) == pid

@@ -18,7 +18,7 @@ from edge_store.bench.clients import Load, running_clients
 from edge_store.bench.figures import resident_bytes
 from edge_store.bench.order import Mode
 
-SLOW = "[demo:slow=100] slowly"
+SLOW = "[demo:slow=2000] slowly"
 
 
 def test_full_recorder_refuses_and_recovers(tmp_path: Path) -> None:
@@ -46,9 +46,11 @@ def test_sdk_that_retries_gets_its_answer(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box", RECORDER__SLOTS="1", RECORDER__ADMISSION_TIMEOUT_S="0")
     with (
         box.serve() as daemon,
-        openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="x", timeout=DEADLINE_S) as client,
+        openai.OpenAI(
+            base_url=f"{daemon.url}/v1", api_key="x", timeout=DEADLINE_S, max_retries=30
+        ) as client,
     ):
-        body = {"text": "[demo:slow=10] a second or less"}
+        body = {"text": "[demo:slow=50] a second or two"}
         holder = threading.Thread(
             target=lambda: httpx.post(f"{daemon.url}/generate", json=body, timeout=DEADLINE_S)
         )
@@ -153,7 +155,7 @@ def test_a_greedy_tenant_does_not_starve_another(tmp_path: Path) -> None:
             took.append(time.monotonic() - began)
             assert answer.status_code == 200, answer.text
         assert statuses[429], "the greedy one was told that it is over its share"
-        assert max(took) < DEADLINE_S / 4
+        assert max(took) < 5, took
 
 
 def test_large_bodies_are_refused_at_their_bound_and_taken_again(tmp_path: Path) -> None:

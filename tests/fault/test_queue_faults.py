@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from support.batches import batch_of, ended, line, output_of, retrieved, submit, text_of
-from support.daemon import Box, until
+from support.daemon import DEADLINE_S, Box, until
 from support.disks import small_disk_at
 from support.rawserver import Peer, RawServer, answers
 
@@ -64,8 +64,8 @@ def test_a_batch_of_5000_lines_survives_30_kills(tmp_path: Path) -> None:
 
 
 def test_lines_that_a_stop_cuts_are_asked_again(tmp_path: Path) -> None:
-    box = Box.init(tmp_path / "box", ENGINE__DEMO__TOKEN_DELAY_MS="40", QUEUE__ATTEMPTS_MAX="1")
-    with box.serve() as daemon:
+    box = Box.init(tmp_path / "box", QUEUE__ATTEMPTS_MAX="1")
+    with box.serve(ENGINE__DEMO__TOKEN_DELAY_MS="5000") as daemon:
         batch_id = submit(daemon, text_of([line(f"line-{n}") for n in range(20)]))
         until(lambda: daemon.get("/readyz").json()["queue"]["in_flight"] == 20, "all run")
         assert daemon.stop() == 0
@@ -156,7 +156,7 @@ def upstream_box(tmp_path: Path, **settings: str) -> Iterator[tuple[Box, Upstrea
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     try:
-        assert started.wait(10)
+        assert started.wait(DEADLINE_S)
         yield (
             Box.init(
                 tmp_path / "box", "--engine", "upstream", "--upstream", found["url"],
@@ -166,7 +166,7 @@ def upstream_box(tmp_path: Path, **settings: str) -> Iterator[tuple[Box, Upstrea
         )  # fmt: skip
     finally:
         found["loop"].call_soon_threadsafe(found["stop"].set)
-        thread.join(10)
+        thread.join(DEADLINE_S)
 
 
 def test_a_line_whose_engine_fails_is_dead_after_its_attempts_and_can_be_retried(
@@ -245,9 +245,9 @@ def test_a_batch_costs_interactive_callers_no_refusal(tmp_path: Path) -> None:
         ENGINE__DEMO__TOKEN_DELAY_MS="5", QUEUE__SLOTS_MAX="64",
     )  # fmt: skip
     with box.serve() as daemon:
-        batch_id = submit(daemon, text_of([line(f"line-{n}") for n in range(300)]))
+        batch_id = submit(daemon, text_of([line(f"line-{n}") for n in range(2000)]))
         until(lambda: retrieved(daemon, batch_id)["request_counts"]["completed"], "it runs")
-        with httpx.Client(base_url=daemon.url, timeout=20, trust_env=False) as client:
+        with httpx.Client(base_url=daemon.url, timeout=DEADLINE_S, trust_env=False) as client:
             body = {"model": "demo", "messages": [{"role": "user", "content": "now"}]}
             asked = (client.post("/v1/chat/completions", json=body) for _ in range(30))
             statuses = [answer.status_code for answer in asked]

@@ -48,7 +48,7 @@ def test_full_disk_of_the_replica_is_called_that_and_gone_on_from(tmp_path: Path
             assert f"{disk}/replica" in told
             assert "no space left on device" in told
             filler.unlink()
-            until(lambda: replica(daemon)["state"] == "ok", "it goes on", 60)
+            until(lambda: replica(daemon)["state"] == "ok", "it goes on", 120)
 
 
 def test_start_on_a_full_disk_of_the_replica_says_so_too(tmp_path: Path) -> None:
@@ -61,4 +61,4 @@ def test_start_on_a_full_disk_of_the_replica_says_so_too(tmp_path: Path) -> None
             until(lambda: replica(daemon)["cause"] == "full", "it is said")
             assert replica(daemon)["error"].endswith("its disk is full")
             filler.unlink()
-            until(lambda: replica(daemon)["state"] == "ok", "it goes on", 60)
+            until(lambda: replica(daemon)["state"] == "ok", "it goes on", 120)

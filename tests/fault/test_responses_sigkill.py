@@ -10,7 +10,7 @@ NUMBER = 24
 
 
 def sdk(daemon: DaemonProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=20)
+    return openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=60)
 
 
 def statuses(client: openai.OpenAI, ids: list[str]) -> list[Any]:

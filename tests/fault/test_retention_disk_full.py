@@ -119,12 +119,12 @@ def test_daemon_says_so_serves_on_and_archives_when_there_is_room(
     with box.serve() as daemon:
         for number in range(5):
             assert daemon.chat(f"question {number}").status_code == 200
-        alarm = daemon.logged("alarm_raised", 60)
+        alarm = daemon.logged("alarm_raised", 120)
         assert "disk is full" in str(alarm).lower()
         assert box.scalar("SELECT count(*) FROM results") == 5
         assert daemon.chat("and on").status_code == 200
         ballast.unlink()
-        until(lambda: not box.scalar("SELECT count(*) FROM results"), "all is archived", 60)
-        daemon.logged("alarm_resolved", 60)
+        until(lambda: not box.scalar("SELECT count(*) FROM results"), "all is archived", 120)
+        daemon.logged("alarm_resolved", 120)
         assert box.scalar("SELECT archived FROM completeness") == 6
         assert daemon.stop() == 0

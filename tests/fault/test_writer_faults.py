@@ -20,7 +20,7 @@ from edge_store.chain import verify_chain
 from edge_store.config import RecorderSection
 from edge_store.errors import AdmissionClosed, DiskFull, EdgeStoreError, StoreError, WriterStopped
 from edge_store.recorder import transactions
-from edge_store.recorder.batch import read_head
+from edge_store.recorder.batch import ChainHead, read_head
 from edge_store.recorder.transactions import InPieces
 from edge_store.result import Output, Receipt, Result, Status
 from edge_store.sqlite import Connection, check_integrity, driver, open_reader
@@ -63,8 +63,10 @@ def batch(running: Recording, first: int, *, with_data_error: bool) -> list[Resu
     return results
 
 
-def check_file(path: Path, acknowledged: dict[str, int], running: Recording) -> None:
-    """acknowledged ⊆ stored, nothing twice, the chain holds, the writer knows the head."""
+async def check_file(path: Path, acknowledged: dict[str, int], running: Recording) -> None:
+    """acknowledged ⊆ stored, nothing twice, the chain holds, the writer knows the head: at once, or
+    when the mark that is on its way is.
+    """
     stored = read_results(path)
     ids = {recorded.result.id: recorded.seq for recorded in stored}
     assert len(ids) == len(stored)
@@ -72,13 +74,23 @@ def check_file(path: Path, acknowledged: dict[str, int], running: Recording) -> 
     reader = open_reader(path)
     try:
         assert check_integrity(reader, full=True) == "ok"
-        check = verify_chain(reader)
-        assert check.faults == ()
-        head = read_head(reader)
+        async with asyncio.timeout(DEADLINE_S):
+            while running.writer.head != checked_head(reader):  # noqa: ASYNC110  (as above)
+                await asyncio.sleep(0.005)
     finally:
         reader.close()
-    assert running.writer.head == head
+
+
+def checked_head(reader: Connection) -> ChainHead:
+    """Of one view of the file, whose chain is whole up to it."""
+    reader.execute("BEGIN")
+    try:
+        check, head = verify_chain(reader), read_head(reader)
+    finally:
+        reader.execute("ROLLBACK")
+    assert check.faults == ()
     assert check.newest_digest == head.digest
+    return head
 
 
 class Said(NamedTuple):
@@ -154,7 +166,7 @@ async def one_round(
         assert len(acknowledged) >= 3, "after the fault everything is stored"
         if with_change:
             await check_changed(path, changing, faults)
-        check_file(path, acknowledged, running)
+        await check_file(path, acknowledged, running)
 
 
 @pytest.mark.parametrize("kind", ["clean", "data_error", "change"])
@@ -226,7 +238,7 @@ async def test_a_truly_full_database_closes_admission_and_opens_it_when_there_is
         await until_admission_is(running, is_open=True)
         receipt = await running.writer.submit(result)
         assert isinstance(receipt, Receipt)
-        check_file(path, {result.id: receipt.seq}, running)
+        await check_file(path, {result.id: receipt.seq}, running)
 
 
 @pytest.mark.parametrize("code", [driver.SQLITE_IOERR, driver.SQLITE_BUSY], ids=["io", "busy"])
@@ -247,7 +259,7 @@ async def test_a_failure_that_passes_costs_no_caller_its_answer(tmp_path: Path, 
             caller.headers["x-edge-store-id"]: int(caller.headers["x-edge-store-seq"])
             for caller in callers
         }
-        check_file(path, acknowledged, running)
+        await check_file(path, acknowledged, running)
 
 
 async def test_a_failure_that_lasts_is_told_and_what_waited_leaves_the_queue(
@@ -265,7 +277,7 @@ async def test_a_failure_that_lasts_is_told_and_what_waited_leaves_the_queue(
             await running.recorder.slots.drained()
         faults.mend()
         await until_admission_is(running, is_open=True)
-        check_file(path, {}, running)
+        await check_file(path, {}, running)
         assert running.stored() == []
 
 
@@ -359,7 +371,7 @@ async def test_a_data_error_costs_its_own_field_and_nothing_else(tmp_path: Path,
         assert offender.status is Status.COMPLETED
         assert slots.closed is None, "one bad value is not the disk's fault"
         acknowledged: dict[str, int] = {o.id: o.seq for o in outcomes if isinstance(o, Receipt)}
-        check_file(path, acknowledged, running)
+        await check_file(path, acknowledged, running)
 
 
 async def test_a_row_beyond_saving_fails_alone_and_leaves_nothing(tmp_path: Path) -> None:
@@ -378,7 +390,7 @@ async def test_a_row_beyond_saving_fails_alone_and_leaves_nothing(tmp_path: Path
         assert isinstance(third, Receipt)
         assert (first.seq, third.seq) == (1, 2)
         assert [r.result.boot_seq for r in read_results(path)] == [1, 3]
-        check_file(path, {results[0].id: 1, results[2].id: 2}, running)
+        await check_file(path, {results[0].id: 1, results[2].id: 2}, running)
 
 
 async def test_a_beat_marks_what_is_admitted_while_it_is_in_flight(tmp_path: Path) -> None:

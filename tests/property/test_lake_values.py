@@ -49,8 +49,8 @@ def test_values_of_a_lake_are_those_of_the_copies(
                 )  # fmt: skip
             copies = find_copies(folder)
             for statement in (STATEMENT, "SELECT * FROM requests ORDER BY seq"):
-                live = query_fleet(copies, statement, rows_max=100, timeout_s=30).result
-                answer_ = ask_lake(lake, copies, statement, rows_max=100, timeout_s=30)
+                live = query_fleet(copies, statement, rows_max=100, timeout_s=60).result
+                answer_ = ask_lake(lake, copies, statement, rows_max=100, timeout_s=60)
                 assert answer_ is not None
                 names = answer_.result.columns[: len(live.columns)]
                 assert names == live.columns
@@ -63,7 +63,7 @@ def test_bound_values_come_back_as_they_went(text: str, number: int, real: float
     with Session() as session:
         session.lock()
         given_ = {"text": text, "n": number, "r": real}
-        found = session.run("SELECT :text, :n, :r, 'é:n'", given_, rows_max=1, timeout_s=30)
+        found = session.run("SELECT :text, :n, :r, 'é:n'", given_, rows_max=1, timeout_s=60)
     assert found.rows == [(text, number, real, "é:n")]
 
 
@@ -74,4 +74,4 @@ def test_no_statement_does_anything_but_answer_or_be_refused(text: str) -> None:
         session.lock()
         for statement in (text, f"SELECT {text}"):
             with suppress(QueryRefused):
-                session.run(statement, {"a": 1}, rows_max=10, timeout_s=5)
+                session.run(statement, {"a": 1}, rows_max=10, timeout_s=60)

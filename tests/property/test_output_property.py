@@ -52,7 +52,7 @@ def through_sqlite(rows: list[tuple[Any, ...]], fmt: str, **details: Any) -> str
         connection.execute(f"CREATE TABLE t ({names})")
         marks = ", ".join("?" * len(rows[0]))
         connection.executemany(f"INSERT INTO t VALUES ({marks})", rows)
-        with answering(connection, "SELECT * FROM t", rows_max=100, timeout_s=5) as answer:
+        with answering(connection, "SELECT * FROM t", rows_max=100, timeout_s=60) as answer:
             return written(answer, fmt, **details)
 
 

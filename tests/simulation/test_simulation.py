@@ -10,7 +10,7 @@ BUDGET_S = 55.0
 SEEDS_MIN = 30  # on a machine that is busy with other things
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_no_seed_breaks_a_promise() -> None:
     first = random.SystemRandom().randrange(2**31)
     until = time.monotonic() + BUDGET_S

@@ -10,7 +10,7 @@ App = Callable[..., Coroutine[Any, Any, None]]
 Message = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 class Call:

@@ -14,7 +14,7 @@ from support.s3server import free_port
 __all__ = ["CONTAINER", "CloudServer"]
 
 CONTAINER = "edge"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class CloudServer(ABC):
@@ -55,7 +55,7 @@ class CloudServer(ABC):
         while True:
             assert self._process.poll() is None, (self.folder / "log").read_text()[-1000:]
             try:
-                httpx.get(f"http://127.0.0.1:{self.port}", timeout=1, trust_env=False)
+                httpx.get(f"http://127.0.0.1:{self.port}", timeout=10, trust_env=False)
             except httpx.HTTPError:
                 assert time.monotonic() < ends_at, f"{self.command()[0]} does not answer"
                 time.sleep(0.05)

@@ -24,7 +24,7 @@ from edge_store.sqlite import check_integrity, open_reader
 
 __all__ = ["DEADLINE_S", "Box", "DaemonProcess", "until"]
 
-DEADLINE_S = 20.0  # for whatever takes well under a second on an idle machine
+DEADLINE_S = 60.0  # for whatever takes well under a second on an idle machine
 POLL_S = 0.02
 ROOT = Path(edge_store.__file__).parent.parent
 EDGE_STORE = (sys.executable, "-m", "edge_store")
@@ -253,6 +253,18 @@ class DaemonProcess:
         """One plain chat."""
         body = {"model": "demo", "messages": [{"role": "user", "content": prompt}], **fields}
         return self.post("/v1/chat/completions", json=body)
+
+    def refused(self, prompt: str) -> tuple[int, str] | None:
+        """A chat that must not be acknowledged, of a daemon that ends by itself: the status and the
+        code of its refusal; None where the daemon had gone before it could refuse.
+        """
+        try:
+            answer = self.chat(prompt)
+        except httpx.TransportError:
+            return None
+        assert not answer.is_success, answer.text
+        assert answer.headers.get("x-edge-store-durability", "none") == "none"
+        return answer.status_code, str(answer.json()["error"]["code"])
 
     def metrics(self) -> dict[str, float]:
         """Every sample, by name and labels as they are printed."""

@@ -35,7 +35,7 @@ CHANGES_SHARE = 0.4  # of the pulls that are killed find something new
 EXPIRES_SHARE = 0.5  # of what is new is that the box's retention has deleted something
 AIMED_SHARE = 0.2
 KEPT = "os.link"  # the step by which an older copy is kept beside
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 STOOD_S = 1e-3
 
 Mark = tuple[int, bytes]

@@ -15,7 +15,7 @@ __all__ = ["GcsServer"]
 
 FRONT = Path(__file__).with_name("gcsfront.py")
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class GcsServer(CloudServer):

@@ -111,7 +111,7 @@ class KilledWork:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
-        self._process.wait(20)
+        self._process.wait(60)
 
 
 def kill_lake_work(folder: Path, kills: int, seed: int) -> Counter[str]:

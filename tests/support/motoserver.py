@@ -14,7 +14,7 @@ from support.s3server import BUCKET, free_port
 __all__ = ["MotoServer"]
 
 APP = Path(__file__).with_name("motoapp.py")
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class MotoServer:
@@ -59,7 +59,7 @@ class MotoServer:
         while True:
             assert self._process.poll() is None, "moto has ended"
             try:
-                httpx.put(f"{self.endpoint}/{BUCKET}", timeout=5, trust_env=False)
+                httpx.put(f"{self.endpoint}/{BUCKET}", timeout=10, trust_env=False)
             except httpx.HTTPError:
                 assert time.monotonic() < ends_at, "moto does not answer"
                 time.sleep(0.05)

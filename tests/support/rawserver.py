@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 HEAD_BYTES_MAX = 1 << 20
 REASON = {200: "OK", 307: "Temporary Redirect", 429: "Too Many Requests"}
 
@@ -154,7 +154,8 @@ class RawServer:
                 async with self._arrived:
                     self.requests.append(request)
                     self._arrived.notify_all()
-                await self.behaviour(peer)
+                with contextlib.suppress(ConnectionError):  # it has left, as who probes in haste
+                    await self.behaviour(peer)
         finally:
             peer.close()
             self.peer_left.set()

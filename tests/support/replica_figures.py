@@ -102,7 +102,7 @@ async def with_room(folder: Path, profile: str, measure: "Measure") -> None:
         room = replicating(section, database.path, database.boot, Alarms(Metrics()), thread)
         async with room as replica:
             replica.follow(lambda: newest_seq(database))
-            await replica.sync(20)
+            await replica.sync(60)
             await measure(folder, replica)
     await thread.close()
     database.close()

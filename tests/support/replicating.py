@@ -31,7 +31,7 @@ from edge_store.sqlite import Connection, open_reader, open_writer
 __all__ = ["Database", "WriterProcess", "contents", "is_alive", "replicate", "wait_for"]
 
 ROOT = Path(edge_store.__file__).parent.parent
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Database:

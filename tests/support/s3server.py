@@ -17,7 +17,7 @@ from obstore.store import S3Store
 __all__ = ["BUCKET", "S3Server"]
 
 BUCKET = "edge"
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 RCLONE = Path(sys.executable).with_name("rclone")
 
 
@@ -88,7 +88,7 @@ class S3Server:
         while True:
             assert self._process.poll() is None, "rclone has ended: is its port another's?"
             try:
-                httpx.get(self.endpoint, timeout=1, trust_env=False)
+                httpx.get(self.endpoint, timeout=10, trust_env=False)
             except httpx.HTTPError:
                 assert time.monotonic() < ends_at, "rclone does not answer"
                 time.sleep(0.02)

@@ -31,7 +31,7 @@ from edge_store.sqlite import Connection, DatabaseThread, open_reader, open_writ
 Script = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CHAT = "/v1/chat/completions"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class ScriptedEngine(AlwaysUp):

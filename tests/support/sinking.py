@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from support.daemon import until
 from support.records import make_result, new_database
+from support.s3server import free_port
 
 from edge_store.alerts import Alarms
 from edge_store.config import Config, SinkSection
@@ -34,7 +35,7 @@ from edge_store.sqlite import Connection, DatabaseThread, open_writer
 
 T = TypeVar("T")
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 
@@ -143,13 +144,6 @@ def receiver(tls: "Authority | None" = None) -> Iterator[Receiver]:
         yield made
     finally:
         made.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def is_listening(port: int) -> bool:

@@ -17,7 +17,7 @@ from support.s3server import free_port
 __all__ = ["SSHD", "SshServer", "make_key", "public_key", "secret_lines"]
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 class SshServer:

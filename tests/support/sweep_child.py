@@ -42,7 +42,7 @@ from edge_store.sqlite import (
 )
 from edge_store.wal import checkpoint
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 CALLS_MAX = 2000  # more than any round makes; a sweep that reaches it does not end
 BATCH = 3
 

@@ -22,7 +22,7 @@ def built_shim(folder: Path) -> Path:
     """The shared object, compiled into ``folder``."""
     library = folder / "syscall_faults.so"
     command = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(library)]
-    subprocess.run([*command, str(SOURCE), "-ldl", "-lpthread"], check=True, timeout=60)
+    subprocess.run([*command, str(SOURCE), "-ldl", "-lpthread"], check=True, timeout=120)
     return library
 
 

@@ -19,7 +19,7 @@ def on_terminal(
     *,
     typed: Sequence[str] = (),
     columns: int = 80,
-    deadline_s: float = 20.0,
+    deadline_s: float = 60.0,
 ) -> tuple[int, str]:
     """Run it, type a line each time it has said something and waits, and return its exit code and
     what the terminal showed.
@@ -56,7 +56,7 @@ def conversation(
     environ: Mapping[str, str],
     steps: Sequence[tuple[str, str]],
     *,
-    deadline_s: float = 20.0,
+    deadline_s: float = 60.0,
 ) -> str:
     """Run an interactive program and type: of each step the first is waited for in what the
     terminal shows after the step before, then the second is typed. Returns what was shown.

@@ -128,7 +128,7 @@ def test_live_and_archived_results_answer_together(box: Box) -> None:
     sums = "SELECT count(*), count(input_text) FROM generations"
 
     def asked(connection: Any, statement: str = sums) -> Any:
-        return run_query(connection, statement, rows_max=9, timeout_s=9).rows
+        return run_query(connection, statement, rows_max=9, timeout_s=60).rows
 
     assert asked(box.connection) == [(3, 2)]
     with together(box.path, str(box.archive)) as both:
@@ -162,7 +162,7 @@ SUMS = "SELECT count(*), count(input_text), count(DISTINCT id) FROM generations"
 
 
 def asked(connection: Any, statement: str = SUMS) -> Any:
-    return run_query(connection, statement, rows_max=9, timeout_s=9).rows
+    return run_query(connection, statement, rows_max=9, timeout_s=60).rows
 
 
 def once(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:

@@ -58,7 +58,7 @@ async def test_a_result_that_is_stored_while_nothing_may_start_is_not_asked_for_
     await place.take()
     entry = Entry("/generate", Caller(), origin, place, body)
     settling = asyncio.create_task(asking.settle(entry, 0, is_first=False))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not places.waiting:  # noqa: ASYNC110  (what it waits for has no event)
             await asyncio.sleep(0.001)
         fields = {"id": "b"} if custom_id is None else {}

@@ -184,12 +184,12 @@ def test_who_takes_the_rows_slowly_does_not_use_up_the_time(files: list[Path]) -
     statement = "with recursive n(i) as (values (1) union all select i + 1 from n) select i from n"
     with (
         closing(open_reader(files[0])) as reader,
-        answering(reader, statement, rows_max=1_000, timeout_s=0.3) as answer,
+        answering(reader, statement, rows_max=1_000, timeout_s=1) as answer,
     ):
         taken = 0
         for batch in answer.batches():
             taken += len(batch)
-            time.sleep(0.15)  # the reader's own: more than the limit in all
+            time.sleep(0.3)  # the reader's own: more than the limit in all
         assert (taken, answer.is_cut) == (1_000, True)
 
 
@@ -260,8 +260,9 @@ def test_rows_that_nobody_takes_hold_no_checkpoint_up_for_ever(tmp_path: Path) -
         assert asking.stdout is not None
         assert asking.stderr is not None
         assert asking.stdout.read(1) == b"{"  # and no more
+        writer.execute("PRAGMA busy_timeout = 60000")
         writer.execute("CREATE TABLE later (a)")
         (is_busy, *_) = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         assert not is_busy, "the checkpoint has waited for the query to be given up"
         assert "nobody has taken its rows for 0.2 s" in asking.stderr.readline().decode()
-        assert asking.wait(20) == 1
+        assert asking.wait(60) == 1

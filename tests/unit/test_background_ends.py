@@ -92,7 +92,7 @@ async def test_a_read_that_takes_too_long_only_delays_it(
             connection.execute(ENDLESS).fetchall()
         return find_outline(connection, *args)
 
-    monkeypatch.setattr(edge_store.readers, "READ_SECONDS_MAX", 0.01)
+    monkeypatch.setattr(edge_store.readers, "READ_SECONDS_MAX", 0.5)
     monkeypatch.setattr(edge_store.api.background, "find_outline", reading)
     with structlog.testing.capture_logs() as logs:
         async with responding(path, SCRIPT) as here:
@@ -112,11 +112,12 @@ async def test_reads_that_always_take_too_long_end_it(
     def reading(connection: Connection, *_args: Any) -> Any:
         connection.execute(ENDLESS).fetchall()
 
-    monkeypatch.setattr(edge_store.readers, "READ_SECONDS_MAX", 0.01)
+    monkeypatch.setattr(edge_store.readers, "READ_SECONDS_MAX", 0.1)
     monkeypatch.setattr(edge_store.api.background, "find_outline", reading)
     async with responding(path, SCRIPT) as here:
         made = (await here.ask(PATH, ASKED)).json()["id"]
         await nothing_open(path)
+        monkeypatch.setattr(edge_store.readers, "READ_SECONDS_MAX", 10.0)
         found = await shown(here, made)
     assert (found["status"], found["error"]["code"]) == ("failed", "server_error")
     assert "was not read within" in found["error"]["message"]

@@ -260,7 +260,7 @@ def test_commands_end_with_78_and_say_what_to_do(
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(root), **environ},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 78, done.stderr

@@ -22,7 +22,7 @@ from edge_store.recorder.transcript.ollama import OllamaChatDialect, OllamaGener
 from edge_store.recorder.transcript.openai import ChatDialect, CompletionDialect
 from edge_store.recorder.transcript.sse import EventSplitter
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 CHAT, COMPLETIONS, GENERATE = "/v1/chat/completions", "/v1/completions", "/generate"
 MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE = "/v1/messages", "/api/chat", "/api/generate"
 DIALECTS: dict[str, Dialect] = {

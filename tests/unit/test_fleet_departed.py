@@ -59,7 +59,7 @@ class Centre:
 
 def asked(folder: Path) -> FleetAnswer:
     whole = fleet_centre.Centre(folder=folder)
-    return whole.ask("SELECT count(*) FROM results", rows_max=1, timeout_s=20)
+    return whole.ask("SELECT count(*) FROM results", rows_max=1, timeout_s=60)
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_copy_between_two_watermarks_brings_nothing_twice(centre: Centre) -> Non
     between.rename(states[1])
     told = fleet_centre.Centre(folder=centre.folder, lake_url=str(centre.lake))
     for _ in range(2):
-        answer = told.ask("SELECT count(*) FROM generations", rows_max=1, timeout_s=20)
+        answer = told.ask("SELECT count(*) FROM generations", rows_max=1, timeout_s=60)
         assert answer.result.rows == [(11,)]
         centre.export()
         assert centre.seqs() == centre.seqs("outputs") == [*range(1, 12)]

@@ -32,7 +32,7 @@ NO_CALENDAR_MS = 10**17
 
 
 def plan(into: Path) -> PullPlan:
-    return PullPlan(manner=Manner(into=into, timeout_s=10.0), jobs=1, attempts=1)
+    return PullPlan(manner=Manner(into=into, timeout_s=60.0), jobs=1, attempts=1)
 
 
 def boxes(folder: Path, *names: str) -> list[FoundBox]:

@@ -88,7 +88,7 @@ async def test_a_box_with_a_head_and_no_replica_fails_until_it_has_one(tmp_path:
     replicas = store(tmp_path, "berlin", "box-a", "box-b")
     for box in ("box-a", "box-b"):
         shutil.rmtree(tmp_path / "berlin" / box)
-    plan = PullPlan(manner=Manner(into=tmp_path / "into", timeout_s=10.0), attempts=1)
+    plan = PullPlan(manner=Manner(into=tmp_path / "into", timeout_s=60.0), attempts=1)
     both = await found(replicas)
     assert [box.is_alone for box in both.boxes] == [True, True], "and no error of the store"
     done = await pull(plan, both.boxes)

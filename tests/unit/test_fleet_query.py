@@ -28,7 +28,7 @@ def fleet(tmp_path: Path) -> Iterator[Path]:
 
 
 def ask(folder: Path, statement: str, **params: Any) -> FleetAnswer:
-    return query_fleet(find_copies(folder), statement, params, rows_max=100, timeout_s=10)
+    return query_fleet(find_copies(folder), statement, params, rows_max=100, timeout_s=60)
 
 
 def rows(folder: Path, statement: str, **params: Any) -> list[tuple[Any, ...]]:
@@ -165,7 +165,7 @@ def test_stray_copy_of_a_box_is_not_counted_again(fleet: Path) -> None:
     assert [each.error for each in answer.unread] == [
         f"{fleet}/box-zz.db is box-b's, not box-zz's: move it away"
     ]
-    found = search_fleet(Centre(folder=fleet), Wanted(text="answer"), timeout_s=10)
+    found = search_fleet(Centre(folder=fleet), Wanted(text="answer"), timeout_s=60)
     assert (len(found.result.rows), len(found.unread)) == (5, 1)
 
 
@@ -177,5 +177,5 @@ def test_box_that_speaks_for_another_is_not_counted(fleet: Path) -> None:
         answer = ask(fleet, statement)
         assert answer.result.rows == [(5,)]
         assert "holds rows of box-a, and is box-c's" in answer.unread[0].error
-    found = search_fleet(Centre(folder=fleet), Wanted(text="answer"), timeout_s=10)
+    found = search_fleet(Centre(folder=fleet), Wanted(text="answer"), timeout_s=60)
     assert (len(found.result.rows), len(found.unread)) == (5, 1)

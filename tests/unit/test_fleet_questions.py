@@ -127,7 +127,7 @@ def test_a_row_of_stats_is_what_its_results_sum_up_to(
     for each in boxes.told:
         if each["created_at"] >= since:
             groups.setdefault(keys[by](each), []).append(each)
-    found = fleet_stats(boxes.centre(lake), by, since, timeout_s=30)
+    found = fleet_stats(boxes.centre(lake), by, since, timeout_s=60)
     assert found.unread == ()
     assert found.result.columns[0] == by
     told = {row[0]: list(row[1:14]) for row in found.result.rows if row[1]}
@@ -138,7 +138,7 @@ def test_a_row_of_stats_is_what_its_results_sum_up_to(
 
 @pytest.mark.parametrize("lake", ["none", "results"])
 def test_stats_of_the_fleet_are_one_row(boxes: Boxes, lake: str) -> None:
-    (row,) = fleet_stats(boxes.centre(lake), None, 0, timeout_s=30).result.rows
+    (row,) = fleet_stats(boxes.centre(lake), None, 0, timeout_s=60).result.rows
     assert list(row) == [*expected(boxes.told), 41, 0, 100.0]
 
 
@@ -150,12 +150,12 @@ def test_stats_count_what_was_admitted_and_left_nothing(tmp_path: Path) -> None:
             "INSERT INTO losses (at, boot_id, boot_seq, id, code, message) "
             "SELECT 0, boot_id, 2, 'x', 'disk_full', '' FROM boots"
         )
-        found = fleet_stats(Centre(folder=tmp_path), By.DEVICE, 0, timeout_s=30)
+        found = fleet_stats(Centre(folder=tmp_path), By.DEVICE, 0, timeout_s=60)
     assert found.result.rows[0][-3:] == (3, 1, 66.6666)
 
 
 def search(boxes: Boxes, lake: str, text: str, **limits: Any) -> Found:
-    return search_fleet(boxes.centre(lake), Wanted(text=text, **limits), timeout_s=30)
+    return search_fleet(boxes.centre(lake), Wanted(text=text, **limits), timeout_s=60)
 
 
 @pytest.mark.parametrize("lake", LAKES)
@@ -200,22 +200,22 @@ def test_search_of_a_box_that_nobody_knows_names_those_that_are_known(
     boxes: Boxes, lake: str
 ) -> None:
     with pytest.raises(NotFound, match="no box nosuch") as caught:
-        search_fleet(boxes.centre(lake), Wanted(text="x", device_id="nosuch"), timeout_s=20)
+        search_fleet(boxes.centre(lake), Wanted(text="x", device_id="nosuch"), timeout_s=60)
     assert caught.value.hint == "it has box-a, box-b"
     in_lake = Centre(folder=boxes.folder / "nothing", lake_url=boxes.lake)
     wanted = Wanted(text="nowhere", device_id="box-a")
-    assert search_fleet(in_lake, wanted, timeout_s=20).result.rows == []
+    assert search_fleet(in_lake, wanted, timeout_s=60).result.rows == []
 
 
 def test_lake_that_is_not_there_is_named(boxes: Boxes) -> None:
     absent = Centre(folder=boxes.folder, lake_url=f"{boxes.folder}/nolake")
     answers: list[FleetAnswer | FleetStats | Found] = [
-        absent.ask("SELECT 1", rows_max=1, timeout_s=20),
-        fleet_stats(absent, By.MODEL, 0, timeout_s=20),
-        search_fleet(absent, Wanted(text="x"), timeout_s=20),
+        absent.ask("SELECT 1", rows_max=1, timeout_s=60),
+        fleet_stats(absent, By.MODEL, 0, timeout_s=60),
+        search_fleet(absent, Wanted(text="x"), timeout_s=60),
     ]
     assert [each.absent_lake for each in answers] == [absent.lake_url] * 3
-    there = boxes.centre("results").ask("SELECT 1", rows_max=1, timeout_s=20)
+    there = boxes.centre("results").ask("SELECT 1", rows_max=1, timeout_s=60)
     assert there.absent_lake is None
 
 
@@ -239,8 +239,8 @@ def test_snippets_go_on_behind_a_nul(tmp_path: Path, lake: str) -> None:
         tables = ("results", "outputs", "requests")[: 3 if lake == "requests" else 2]
         exported(tmp_path, Lake(str(tmp_path / "lake")), tables=tables)
     centre = Centre(folder=tmp_path, lake_url=None if lake == "none" else str(tmp_path / "lake"))
-    ((*_, place, snippet),) = search_fleet(centre, Wanted(text="nadel"), timeout_s=30).result.rows
+    ((*_, place, snippet),) = search_fleet(centre, Wanted(text="nadel"), timeout_s=60).result.rows
     assert (place, len(snippet)) == ("output", 160)
     assert snippet.startswith("ä" * 30 + "\0 vor der NADEL\0 ö")
-    ((*_, place, snippet),) = search_fleet(centre, Wanted(text="frage"), timeout_s=30).result.rows
+    ((*_, place, snippet),) = search_fleet(centre, Wanted(text="frage"), timeout_s=60).result.rows
     assert (place, snippet) == ("input", "eine\0Frage")

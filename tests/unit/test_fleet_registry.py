@@ -130,4 +130,4 @@ def test_sample_in_the_docs_is_right_and_its_queries_can_be_asked() -> None:
     registry = parse_registry(sample, page)
     assert registry.queries
     for statement in registry.queries.values():
-        query_fleet([], statement, rows_max=1, timeout_s=10)
+        query_fleet([], statement, rows_max=1, timeout_s=60)

@@ -85,7 +85,7 @@ def test_fleet_query_answers_over_boxes_of_several_schemas(
         find_copies(folder),
         "SELECT device_id, count(*), count(output_text) FROM generations GROUP BY 1",
         rows_max=10,
-        timeout_s=10,
+        timeout_s=60,
     )
     database.close()
     assert answer.unread == ()
@@ -98,7 +98,7 @@ def test_copy_is_left_as_it_is_and_cannot_be_written(as_it_is: Path) -> None:
     with open_compatible(other) as connection:
         (count,) = connection.execute("SELECT count(*) FROM generations").fetchone()
         with pytest.raises(QueryRefused):
-            run_query(connection, "DELETE FROM results", rows_max=1, timeout_s=5)
+            run_query(connection, "DELETE FROM results", rows_max=1, timeout_s=60)
         with pytest.raises(Exception, match="readonly"):
             connection.execute("DELETE FROM main.results")
     assert (count, other.read_bytes()) == (3, before)

@@ -69,7 +69,7 @@ def test_what_is_no_grammar_says_where_and_why(grammar: str, reason: str) -> Non
     assert reason in str(refused.value)
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "rule",
     ['l ::= [a-z] l | ""', 'l ::= l [a-z] | ""', 'l ::= ([a-z] | "ab")*'],

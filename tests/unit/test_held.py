@@ -24,7 +24,7 @@ LEFT = b'{"messages": "to [REDACTED:email]"}'
 @pytest.fixture
 async def held(tmp_path: Path) -> AsyncIterator[Held]:
     privacy = PrivacySection(detectors=(Detector.EMAIL,), rules={"slow": r"(a|aa)+$"})
-    async with JsonWorkers(RepairSection(deadline_s=1.0)) as workers:
+    async with JsonWorkers(RepairSection(deadline_s=3.0)) as workers:
         yield Held(tmp_path / "results.db", Redacting(privacy, workers))
 
 

@@ -268,7 +268,7 @@ async def test_a_caller_that_has_left_does_not_run_in_the_others_place(path: Pat
 
 async def test_a_wait_is_no_longer_than_a_run_may_be(path: Path) -> None:
     told = Told()
-    async with recording(path, told, engine_timeout_s=0.3) as running:
+    async with recording(path, told, engine_timeout_s=3) as running:
         _, leading = begin(running)
         run = await told.begun(1)
         locked = open_writer(path)  # no COMMIT can happen, so the run does not end

@@ -55,12 +55,12 @@ class Fleet:
         return sorted(self.folder.glob("*.db"))
 
     def ask(self, statement: str, **params: Any) -> FleetAnswer:
-        answer = ask_lake(self.lake, self.copies, statement, params, rows_max=100, timeout_s=20)
+        answer = ask_lake(self.lake, self.copies, statement, params, rows_max=100, timeout_s=60)
         assert answer is not None
         return answer
 
     def live(self, statement: str, **params: Any) -> FleetAnswer:
-        return query_fleet(find_copies(self.folder), statement, params, rows_max=100, timeout_s=20)
+        return query_fleet(find_copies(self.folder), statement, params, rows_max=100, timeout_s=60)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_statement_that_needs_too_much_memory_is_refused(fleet: Fleet) -> None:
 
 
 def test_rows_beyond_the_limit_are_left_out(fleet: Fleet) -> None:
-    answer = ask_lake(fleet.lake, fleet.copies, "SELECT * FROM range(10)", rows_max=3, timeout_s=20)
+    answer = ask_lake(fleet.lake, fleet.copies, "SELECT * FROM range(10)", rows_max=3, timeout_s=60)
     assert answer is not None
     assert (answer.result.rows, answer.result.is_cut) == ([(0,), (1,), (2,)], True)
 

@@ -18,7 +18,7 @@ def refused(folder: Path, lines: list[str]) -> set[int]:
         [find_litestream().path, "databases", "-no-expand-env", "-config", config],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     found = re.findall(r"line (\d+): cannot unmarshal", done.stdout + done.stderr)

@@ -43,7 +43,7 @@ EMAILS = PrivacySection(detectors=(Detector.EMAIL,))
 
 @pytest.fixture
 async def workers() -> AsyncIterator[JsonWorkers]:
-    async with JsonWorkers(RepairSection(deadline_s=1.0)) as running:
+    async with JsonWorkers(RepairSection(deadline_s=3.0)) as running:
         yield running
 
 

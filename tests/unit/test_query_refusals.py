@@ -25,7 +25,7 @@ def reader(path: Path) -> Iterator[Connection]:
 
 
 def run(reader: Connection, statement: str, **params: object) -> QueryResult:
-    return run_query(reader, statement, params, rows_max=100, timeout_s=5)
+    return run_query(reader, statement, params, rows_max=100, timeout_s=60)
 
 
 def test_reading_is_allowed(reader: Connection) -> None:
@@ -37,7 +37,7 @@ def test_reading_is_allowed(reader: Connection) -> None:
 
 def test_a_cut_result_says_so(reader: Connection) -> None:
     counting = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
-    found = run_query(reader, counting, rows_max=3, timeout_s=5)
+    found = run_query(reader, counting, rows_max=3, timeout_s=60)
     assert found.rows == [(1,), (2,), (3,)]
     assert found.is_cut
 

@@ -62,7 +62,7 @@ async def test_few_run_while_others_ask(monkeypatch: pytest.MonkeyPatch) -> None
     slots, places = new(slots_max=8, slots_beside=2)
     slot = await slots.reserve()
     tasks = await started(places, 5)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.wait(tasks[:2])
     assert places.running == 2
     slots.release(slot)  # they may come again: it stays so for a while
@@ -77,7 +77,7 @@ async def test_all_may_run_once_others_are_gone() -> None:
     tasks = await started(places, 5)
     assert places.running == 0
     slots.release(slot)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.wait(tasks)
     assert places.running == 5
 
@@ -92,7 +92,7 @@ async def test_none_starts_while_another_waits_for_a_slot() -> None:
     assert places.running == 0
     slots.release(slot)
     slots.release(await waiting)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.wait(tasks)
 
 
@@ -106,7 +106,7 @@ async def test_none_starts_while_closed_or_paused() -> None:
     await asyncio.sleep(0.01)
     assert places.running == 0
     places.open(is_open=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.wait(tasks)
 
 

@@ -23,7 +23,7 @@ from edge_store.search.following import follow
 from edge_store.sqlite import Connection
 
 RESERVE = 1000
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Followed(NamedTuple):

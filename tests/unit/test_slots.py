@@ -10,7 +10,7 @@ from edge_store.config import RecorderSection
 from edge_store.errors import AdmissionClosed, DiskFull, RecorderFull, TenantOverShare
 from edge_store.recorder.slots import Slot, Slots
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 def opened(slots: int = 1, timeout_s: float = DEADLINE_S) -> Slots:

@@ -34,7 +34,7 @@ def loaded_by(*arguments: str) -> set[str]:
     program = f"{LIST_MODULES}; sys.argv[1:] = {list(arguments)!r}; from edge_store.cli import main"
     done = subprocess.run(
         [sys.executable, "-c", f"{program}; main()"],
-        cwd=ROOT, capture_output=True, text=True, timeout=30, check=True,
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert done.stdout
     return {name.partition(".")[0] for name in done.stderr.split()}
@@ -52,7 +52,7 @@ def test_reading_loads_no_engine_and_no_server(database: Path, command: tuple[st
 def loaded_with(*modules: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"{LIST_MODULES}; import {', '.join(modules)}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=30, check=True,
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     return set(done.stderr.split())
 
@@ -67,12 +67,12 @@ def test_query_is_cheap(database: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, "-m", "edge_store", "query", "select 1", "--db", str(database)],
-        cwd=ROOT, stdout=subprocess.DEVNULL, env=os.environ, timeout=30, check=True,
+        cwd=ROOT, stdout=subprocess.DEVNULL, env=os.environ, timeout=60, check=True,
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"\nedge-store query 'select 1': {cpu_s:.2f} s CPU (the aim is 0.4)")
-    assert cpu_s < 2  # a machine may be slow; what is loaded is asserted above
+    assert cpu_s < 5  # a machine may be slow; what is loaded is asserted above
 
 
 def test_pull_loads_no_logging_and_no_recorder() -> None:

@@ -24,7 +24,7 @@ def server(answer: bytes | None) -> Iterator[ServerSection]:
             connection.recv(4096)
             asked.set()
             if answer is None:
-                done.wait(10)
+                done.wait(60)
             else:
                 connection.sendall(answer)
 
@@ -33,10 +33,10 @@ def server(answer: bytes | None) -> Iterator[ServerSection]:
         thread.start()
         try:
             yield ServerSection(port=listener.getsockname()[1])
-            assert asked.is_set()
+            assert asked.wait(60)
         finally:
             done.set()
-            thread.join(10)
+            thread.join(60)
 
 
 def http(status_line: str, body: str) -> bytes:

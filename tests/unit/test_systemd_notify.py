@@ -10,7 +10,7 @@ from edge_store.systemd import notify, watchdog_interval_s
 def manager(address: str) -> socket.socket:
     """The manager's end of the notification socket."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    channel.settimeout(5)
+    channel.settimeout(60)
     channel.bind(address)
     return channel
 

@@ -144,7 +144,7 @@ async def test_a_sync_that_fails_is_asked_for_again_until_the_timeout(path: Path
     replica = Replica()
     replica.let_sync(3, failing=True)
     async with recording(path, replay([chat_body("hi")]), replica=replica) as here:
-        caller = await here.ask(headers=wait("replicated; timeout=0.2"))
+        caller = await here.ask(headers=wait("replicated; timeout=1"))
         assert replica.syncs == 4
         assert caller.status == 200
         assert caller.headers["x-edge-store-durability"] == "committed"
