@@ -62,14 +62,17 @@ class Clients:
         self._orders = 0
 
     async def slice(
-        self, pid: int, port: int, load: Load, seconds: float
+        self, pid: int, port: int, load: Load, seconds: float, *, ramp_s: float | None = None
     ) -> tuple[Slice, set[str]]:
         """Measure a server under a load; the slice, and the ids of all answers seen to their end.
+        ``ramp_s``: from the first connection to the window, if another than is usual.
 
         Raises:
             EdgeStoreError: an answer was not 200 and whole, or there was none.
         """
-        begins_at = time.monotonic() + (CROWD_RAMP_S if load.tenants else RAMP_S)
+        if ramp_s is None:
+            ramp_s = CROWD_RAMP_S if load.tenants else RAMP_S
+        begins_at = time.monotonic() + ramp_s
         order = self._order(port, load, begins_at, begins_at + seconds)
         async with asyncio.TaskGroup() as tasks:
             outcomes_task = tasks.create_task(self._carry_out(order))

@@ -55,6 +55,11 @@ class S3Server:
         """Whether it was not told to go away."""
         return self._process is not None
 
+    @property
+    def process_id(self) -> int | None:
+        """Of the server; None while it is away."""
+        return self._process.pid if self._process is not None else None
+
     def url(self, prefix: str) -> str:
         """``replica.url`` for a prefix in the bucket."""
         return f"s3://{BUCKET}/{prefix}?endpoint={self.endpoint}"
