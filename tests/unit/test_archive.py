@@ -37,6 +37,7 @@ from edge_store.cli.main import cli
 from edge_store.clock import now_ms
 from edge_store.errors import ArchiveFailed, NotFound
 from edge_store.forget.choice import Who, choose, with_moved
+from edge_store.logs.find import find_id
 from edge_store.query import run_query
 from edge_store.receipt import State, read_receipt
 from edge_store.recorder.batch import read_head, write_batch
@@ -300,6 +301,31 @@ def test_receipt_says_in_which_file_and_since_when(box: Box) -> None:
     assert receipt.committed is not None
     box.make("archive.forget", _forget([1]))
     assert read_receipt(box.connection, name, None).state is State.DELETED
+
+
+def test_result_that_is_archived_is_told_with_the_command_that_shows_it(box: Box) -> None:
+    name = box.id_of(1)
+    box.put_away(keep_days=5)
+    for asked_as in (name, f"resp_{name}"):
+        refused = typed(box, "logs", "show", asked_as).exception
+        assert isinstance(refused, NotFound)
+        assert str(refused) == f"the result {name} is in the archive, not here any more"
+        program, *command = shlex.split(refused.hint)
+        assert program == "edge-store"
+        done = typed(box, *command, "--json")
+        assert [row["id"] for row in msgspec.json.decode(done.output)] == [name]
+    box.make("archive.forget", _forget([1]))
+    with pytest.raises(NotFound, match="there is no result"):
+        find_id(box.connection, name)
+
+
+def test_beginning_of_several_archived_ids_is_told(box: Box) -> None:
+    one, other = box.id_of(1), box.id_of(2)
+    begun = one[:8]
+    assert other.startswith(begun)
+    box.put_away(keep_days=0.5)
+    with pytest.raises(NotFound, match=f"several ids in the archive begin with '{begun}': {one} "):
+        find_id(box.connection, begun)
 
 
 def _forget(seqs: list[int]) -> Any:
