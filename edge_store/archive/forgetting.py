@@ -10,8 +10,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from edge_store.clock import now_ms
-from edge_store.forget.choice import Away, Turn, Who, asked_for
+from edge_store.forget.choice import Away, Turn, Who, asked_for, pages
 from edge_store.recorder.deletions import Reason, What
+from edge_store.recorder.holds import held, read_holds
 from edge_store.result import Record
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader
@@ -52,12 +53,12 @@ def find_archived(database: Path, url: str, who: Who) -> Away:
     from edge_store.archive.loading import chosen_files, load_file  # noqa: PLC0415  (no daemon)
     from edge_store.archive.store import ArchiveStore  # noqa: PLC0415
 
-    away = Away({}, [])
+    away = Away({}, [], set())
     with closing(open_reader(database)) as live:
         files = chosen_files(live, (None, None))
         if not files:
             return away
-        store = ArchiveStore(url)
+        store, holds = ArchiveStore(url), read_holds(live)
         for archive in files:
             if archive.what is not What.RESULT:
                 continue
@@ -65,6 +66,10 @@ def find_archived(database: Path, url: str, who: Who) -> Away:
                 path = Path(folder, "archive.db")
                 load_file(path, live, store, archive)
                 with closing(open_reader(path)) as connection:
-                    away.asked.update(asked_for(connection, who))
-                    away.turns.extend(Turn(*row) for row in connection.execute(sql("select_turns")))
+                    asked = dict(asked_for(connection, who))
+                    turns = [Turn(*row) for row in connection.execute(sql("select_turns"))]
+                    away.asked.update(asked)
+                    away.turns.extend(turns)
+                    for page in pages({*asked, *(turn.place for turn in turns)}):
+                        away.held.update(held(connection, page, holds))
     return away

@@ -13,13 +13,17 @@ from obstore.exceptions import BaseError
 
 from edge_store.errors import ArchiveFailed, ConfigError, EdgeStoreError
 from edge_store.replica.bucket import open_bucket
-from edge_store.replica.explain import explained
+from edge_store.replica.explain import explained, is_full
 from edge_store.replica.location import Scheme, parse_location, read_credentials
 
 __all__ = ["ArchiveStore"]
 
 KEY = "retention.archive"
 KEYS = "archive"  # the names of its own keys begin with it
+NO_ROOM = (
+    "make room there: of the archive nothing goes by itself, and retention goes on once there is "
+    "some; it may be moved to another disk, and retention.archive set to that"
+)
 
 
 class ArchiveStore:
@@ -103,4 +107,5 @@ class ArchiveStore:
             if isinstance(exc, ConfigError):
                 raise
             said = explained(exc, self._location)
-            raise ArchiveFailed(f"the archive {said}", hint=said.hint) from exc
+            hint = NO_ROOM if is_full(str(said)) else said.hint
+            raise ArchiveFailed(f"the archive {said}", hint=hint) from exc

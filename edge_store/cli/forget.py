@@ -119,7 +119,7 @@ def forget_chosen(settings: "Config", who: "Who", flags: Mapping[str, bool]) -> 
 
 def _some_are(some: Sequence[str], choice: "Choice") -> str:
     """As 2 of the 9 results chosen, the first of them 0190…, are."""
-    of = len(choice.results)
+    of = len(choice.results) + len(choice.archived)
     if of == 1:
         return f"the result {some[0]} is"
     if len(some) == 1:

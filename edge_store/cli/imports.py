@@ -102,12 +102,14 @@ def _taken(
 def _tell(counts: "Counts", *, dry_run: bool) -> None:
     from edge_store.cli.output import write_json
     from edge_store.errors import ImportFailed
+    from edge_store.imports.batches import TOLD_MAX
 
     write_json({**counts.shown, "dry_run": dry_run}, sys.stdout)
-    if counts.faults or counts.refused:
+    if not_taken := counts.faults + counts.refused:
+        which = "they are" if not_taken <= TOLD_MAX else f"the first {TOLD_MAX} are"
         others = "nothing was written (--dry-run)" if dry_run else "the others are in"
         raise ImportFailed(
-            f"{counts.faults + counts.refused} rows were not taken: they are named above",
+            f"{not_taken} rows were not taken: {which} named above",
             hint=f"{others}; put those right and give the command again",
         )
 

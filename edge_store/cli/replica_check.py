@@ -17,9 +17,10 @@ __all__ = ["check"]
 def check(config: str | None, url: str | None, *, as_json: bool) -> None:
     """Write, list, read, and delete a small object where the replica goes, and say what is wrong.
 
-    Also compares the clocks, looks whether the store keeps conditions (they stop a second box on
-    one path), and lets Litestream reach it. Nothing of a box is touched. Run it with the daemon's
-    keys: in the unit they are its credentials. Exits 1 when a check has failed.
+    Also looks at the room on a folder's disk, compares the clocks, looks whether the store keeps
+    conditions (they stop a second box on one path), and lets Litestream reach it. Nothing of a box
+    is touched. Run it with the daemon's keys: in the unit they are its credentials. Exits 1 when a
+    check has failed.
 
     \b
     Example:
@@ -27,20 +28,22 @@ def check(config: str | None, url: str | None, *, as_json: bool) -> None:
       edge-store replica check --from s3://edge/fleet?endpoint=https://host --json
     """
     from edge_store.cli.doctor import show
-    from edge_store.config import load
+    from edge_store.config import StoreSection, load
     from edge_store.replica.location import parse_location
     from edge_store.result import Check, CheckState
 
+    store = StoreSection()
     if url is not None:
         location = parse_location(url, key="--from")
     else:
-        location = parse_location(load(config).config.replica.url)
+        settings = load(config).config
+        location, store = parse_location(settings.replica.url), settings.store
 
     async def run() -> list[Check]:
         from edge_store.replica.check import check_location
 
         checks = []
-        async for each in check_location(location):
+        async for each in check_location(location, reserve_bytes=store.disk_reserve_bytes):
             checks.append(each)
             if not as_json:
                 show(each)

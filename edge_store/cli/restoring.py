@@ -154,10 +154,16 @@ def restore(  # noqa: PLR0913  (each is an option)
       edge-store replica restore --to proven.db --txid 00000000000000c7
       edge-store replica restore --to a.db --from s3://edge/fleet?endpoint=https://host --device a
     """
+    from edge_store.errors import RestoreFailed
     from edge_store.replica.restore import restore as restore_replica
 
     if at is not None and txid is not None:
         raise click.UsageError("--at and --txid are two ways to say which state: give one")
+    if not to.absolute().parent.is_dir():  # a slip of the pen, or a disk that is not mounted
+        raise RestoreFailed(
+            f"{to.parent} is no folder: nothing was written",
+            hint="is that disk mounted? make the folder, or restore to another name",
+        )
     location, device_id = _place(config, url, device)
     with progress_bar(is_shown=not quiet) as on_progress:
         done = asyncio.run(

@@ -32,6 +32,7 @@ DURATION = re.compile(r"([0-9]{1,6})(s|m|min|h|d)", re.ASCII)
 UNITS_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 SPANS = "90s, 30min (or 30m), 2h or 1d"
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+DAY_CHARS = 10
 SIZE_TEXT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(|k|M|G|T)(i?)B", re.ASCII)
 POWERS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
 LABEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)  # as fleet.toml takes it
@@ -98,6 +99,8 @@ class Moment(click.ParamType[int]):
             found = datetime.fromisoformat(value)
         except ValueError:
             found = None
+        if found is None and DAY.match(value) and not _is_day(value[:DAY_CHARS]):
+            self.fail(f"the calendar has no {value[:DAY_CHARS]}", param, ctx)
         if found is None or (found.tzinfo is None and not DAY.fullmatch(value)):
             self.fail(
                 f"{value!r} is not like 2026-01-31, 2026-01-31T08:00Z, nor a time ago: {SPANS}",
@@ -105,6 +108,14 @@ class Moment(click.ParamType[int]):
                 ctx,
             )
         return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _is_day(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 SIZE, SPAN, MOMENT = Size(), Span(), Moment()

@@ -16,11 +16,12 @@ from edge_store.result import Record
 from edge_store.selection import Selection
 
 __all__ = [
-    "FOLDER_MODE", "Mark", "be_alone", "mark_beside", "private", "read_mark", "sync_folder",
-    "write_mark", "written",
+    "FOLDER_MODE", "Mark", "be_alone", "keeping", "mark_beside", "private", "read_mark",
+    "sync_folder", "write_mark", "written",
 ]  # fmt: skip
 
 FOLDER_MODE, FILE_MODE = 0o750, 0o640  # as a box's database, and a backup of it
+HOLDER_BYTES = 16  # a process id
 
 
 class Mark(Record, frozen=True, kw_only=True):
@@ -105,6 +106,34 @@ def be_alone(descriptor: int, path: Path) -> None:
         ) from exc
     except OSError:  # a file system that has no locks
         pass
+
+
+@contextmanager
+def keeping(state: Path) -> Iterator[None]:
+    """Let no other export keep its mark at ``state`` meanwhile. As that file is replaced each time,
+    the lock lies beside it, with the id of the process that has it.
+
+    Raises:
+        InvalidRequest: one does.
+    """
+    lock = state.with_name(f".{state.name}.lock")
+    descriptor = private(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            holder = os.pread(descriptor, HOLDER_BYTES, 0).decode(errors="replace").strip()
+            raise InvalidRequest(
+                f"another export, process {holder or 'unknown'}, keeps its state in {state}",
+                hint="let it end, or give this one a --state of its own",
+            ) from exc
+        except OSError:  # a file system that has no locks
+            pass
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from edge_store.errors import ExportFailed, InvalidRequest
 from edge_store.exports.files import STDOUT
 from edge_store.exports.kinds import Export, Job, opened
-from edge_store.exports.mark import Mark, mark_beside, read_mark, write_mark
+from edge_store.exports.mark import Mark, keeping, mark_beside, read_mark, write_mark
 from edge_store.exports.pages import Place, Source
 
 __all__ = ["begun", "export"]
@@ -105,7 +105,7 @@ def export(
     """
     job = job._replace(selection=mark.selection, bodies=mark.bodies)
     try:
-        with closing(opened(job, mark)) as target:
+        with _alone(job, state), closing(opened(job, mark)) as target:
             if state is not None:  # now that no other writes there, and before anything is cut
                 _require_newest(mark, state)
                 write_mark(state, mark)
@@ -120,6 +120,12 @@ def export(
             f"{exc.filename or job.target} cannot be written: {exc.strerror or exc}",
             hint="" if state is None else "make room, or mend it; --resume then goes on with it",
         ) from exc
+
+
+def _alone(job: Job, state: Path | None) -> AbstractContextManager[None]:
+    """Beside a file or a folder, whose own lock is enough, none more."""
+    is_beside = "://" not in job.target and state == mark_beside(Path(job.target))
+    return nullcontext() if state is None or is_beside else keeping(state)
 
 
 def _written(

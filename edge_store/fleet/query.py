@@ -40,7 +40,7 @@ FLEET_LISTED = (
 WORD = re.compile(r"\w+")
 OF_A_BOX = {"results", "search"}  # the databases in its folder, by their usual names
 # Of the temporary file of one query, which is gone after it; never of a box's file or a copy.
-SCRATCH_PRAGMAS = ("journal_mode = MEMORY", "synchronous = OFF", "temp_store = FILE")
+SCRATCH_PRAGMAS = ("journal_mode = MEMORY", "synchronous = OFF")
 
 
 class Unread(Record, frozen=True, kw_only=True):

@@ -85,14 +85,15 @@ class Turn(NamedTuple):
 
 class Away(NamedTuple):
     """Of results that are only in the archive: those that were asked for, and all that are turns
-    of a conversation.
+    of a conversation; and which of both, by seq, a hold is over.
     """
 
     asked: dict[int, str]
     turns: list[Turn]
+    held: set[int]
 
 
-NOTHING_AWAY = Away({}, [])
+NOTHING_AWAY = Away({}, [], set())
 
 
 def pages(items: Iterable[T]) -> Iterator[list[T]]:
@@ -159,7 +160,8 @@ def choose(
             following=len(results) + len(archived) - len(asked) - len(away.asked),
             pinned=_pinned(connection, results),
             held=[
-                results[seq] for page in pages(results) for seq in sorted(held(connection, page))
+                *(results[seq] for page in pages(results) for seq in held(connection, page)),
+                *(name for seq, name in archived.items() if seq in away.held),
             ],
             requests=[
                 name
@@ -185,7 +187,8 @@ def with_moved(choice: Choice, before: Choice) -> Choice:
     """
     known = choice.results | choice.archived
     moved = {seq: name for seq, name in before.results.items() if seq not in known}
-    return choice._replace(archived=choice.archived | moved)
+    also_held = sorted({*before.held} & {*moved.values()})
+    return choice._replace(archived=choice.archived | moved, held=[*choice.held, *also_held])
 
 
 def sent(connection: Connection, name: str, left: bytes, *, is_held: bool) -> bytes:

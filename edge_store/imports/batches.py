@@ -10,11 +10,11 @@ from edge_store.imports.sourced import Fault, Sourced, named
 from edge_store.recorder.intake import Take, Taken, size_of
 from edge_store.result import Result, Said
 
-__all__ = ["Counts", "Importing"]
+__all__ = ["TOLD_MAX", "Counts", "Importing"]
 
 ROWS_PER_BATCH = 256
 BATCH_BYTES = 8 * 2**20
-TOLD_MAX = 20  # malformed rows that are named one by one
+TOLD_MAX = 20  # rows that were not taken and are named one by one
 
 Progress = Callable[[int, int], None]
 
@@ -57,6 +57,7 @@ class Importing:
         self._said: list[Said] = []
         self._numbers: dict[str, int] = {}
         self._bytes = 0
+        self._untold = 0
 
     def run(self, rows: Iterable[Sourced | Fault], progress: Progress) -> Counts:
         """All of them.
@@ -65,6 +66,13 @@ class Importing:
             ImportFailed: more are malformed than may be, or the source cannot be read on.
             EdgeStoreError: a batch was not taken; those before it are in.
         """
+        try:
+            return self._run(rows, progress)
+        finally:
+            if self._untold:
+                self._say(f"and {self._untold} more")
+
+    def _run(self, rows: Iterable[Sourced | Fault], progress: Progress) -> Counts:
         for row in self._read(rows):
             self.counts.read += 1
             if isinstance(row, Fault):
@@ -99,7 +107,7 @@ class Importing:
 
     def _fault(self, fault: Fault) -> None:
         self.counts.faults += 1
-        self._tell(fault.number, fault.why, self.counts.faults)
+        self._tell(fault.number, fault.why)
         if self.counts.faults > self._faults_max:
             self._flush()
             raise ImportFailed(
@@ -116,11 +124,11 @@ class Importing:
         self.counts.deleted += taken.deleted
         for name, why in taken.refused:
             self.counts.refused += 1
-            self._tell(self._numbers[name], why, self.counts.refused)
+            self._tell(self._numbers[name], why)
         self._batch, self._said, self._numbers, self._bytes = [], [], {}, 0
 
-    def _tell(self, number: int, why: str, count: int) -> None:
-        if count <= TOLD_MAX:
+    def _tell(self, number: int, why: str) -> None:
+        if self.counts.faults + self.counts.refused <= TOLD_MAX:
             self._say(f"row {number}: {why}")
-        elif count == TOLD_MAX + 1:
-            self._say("more rows like these are only counted")
+        else:
+            self._untold += 1

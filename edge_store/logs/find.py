@@ -1,11 +1,12 @@
 """One result by the beginning of its id, whole, with what was said of it later."""
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from edge_store.errors import InvalidRequest, NotFound
+from edge_store.errors import InvalidRequest, NotFound, StoreError
 from edge_store.ids import RESPONSE_PREFIX
 from edge_store.result import Output, Recorded, Result
 from edge_store.rows import load_recorded
@@ -36,15 +37,35 @@ def find_id(connection: Connection, text: str) -> str:
             sql("log_ids_from"), {"first": begun, "end": f"{begun}g"}
         ).fetchall()
     if not found:
-        raise NotFound(
-            f"there is no result {text!r} here",
-            hint=f"`edge-store receipt {text}` says what became of it",
-        )
+        raise _not_here(connection, text, begun)
     if len(found) > 1:
         raise InvalidRequest(
             f"several ids begin with {text!r}: {found[0][0]} is one of them", hint="give more of it"
         )
     return str(found[0][0])
+
+
+def _not_here(connection: Connection, text: str, begun: str) -> NotFound:
+    archived: list[tuple[str]] = []
+    with suppress(StoreError), translated("the archived ids cannot be read"):  # of an older schema
+        archived = connection.execute(
+            sql("log_archived_from"), {"first": begun, "end": f"{begun}g"}
+        ).fetchall()
+    if len(archived) == 1:
+        ((found,),) = archived
+        return NotFound(
+            f"the result {found} is in the archive, not here any more",
+            hint=f"edge-store archive query \"select * from generations where id = '{found}'\"",  # noqa: S608  (shown)
+        )
+    if archived:
+        return NotFound(
+            f"several ids in the archive begin with {text!r}: {archived[0][0]} is one of them",
+            hint="give more of it",
+        )
+    return NotFound(
+        f"there is no result {text!r} here",
+        hint=f"`edge-store receipt {text}` says what became of it",
+    )
 
 
 def load(connection: Connection, result_id: str) -> Recorded:

@@ -117,10 +117,12 @@ def count_held(connection: Connection, hold: Hold) -> int:
     return int(count)
 
 
-def held(connection: Connection, seqs: Sequence[int]) -> set[int]:
-    """Those of ``seqs`` that a hold in force is over."""
+def held(
+    connection: Connection, seqs: Sequence[int], holds: Sequence[Hold] | None = None
+) -> set[int]:
+    """Those of ``seqs`` that a hold in force is over. ``holds``: those of another database."""
     found: set[int] = set()
-    for hold in read_holds(connection):
+    for hold in read_holds(connection) if holds is None else holds:
         found |= _chosen(connection, hold.selection, seqs)
     return found
 

@@ -8,6 +8,7 @@ TLS, addresses and host keys. The object is removed at the end, however it ends.
 import asyncio
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
@@ -20,7 +21,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from edge_store.clock import now_ms
-from edge_store.config import ReplicaSection
+from edge_store.config import ReplicaSection, StoreSection
 from edge_store.errors import EdgeStoreError, LitestreamUnavailable, ReplicationError
 from edge_store.ids import DeviceId
 from edge_store.replica.litestream import Program, find_litestream, render_config, spawn
@@ -64,9 +65,14 @@ def _failed(name: str, error: EdgeStoreError, location: Location) -> Check:
 
 
 async def check_location(
-    location: Location, environ: Mapping[str, str] = os.environ
+    location: Location,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    reserve_bytes: int = StoreSection().disk_reserve_bytes,
 ) -> AsyncIterator[Check]:
-    """Each finding as it is made. What cannot be told after a failure is left out."""
+    """Each finding as it is made. What cannot be told after a failure is left out. Of a folder's
+    disk ``reserve_bytes`` should be free.
+    """
     try:
         credentials = read_credentials(location, environ)
     except EdgeStoreError as exc:
@@ -81,6 +87,8 @@ async def check_location(
     if absent:
         yield _warning("folder", "it is not there, and is made for these checks only",
                        "the daemon makes it; is its disk mounted?")  # fmt: skip
+    if location.scheme is Scheme.FILE:
+        yield _room(Path(location.path), reserve_bytes)
     try:
         try:
             async for check in probe.run():
@@ -101,6 +109,18 @@ def _absent(location: Location) -> list[Path]:
         return []
     path = Path(location.path)
     return [each for each in (path, *path.parents) if not each.exists()]
+
+
+def _room(folder: Path, reserve_bytes: int) -> Check:
+    there = next(each for each in (folder, *folder.parents) if each.is_dir())
+    usage = shutil.disk_usage(there)
+    found = (
+        f"{usage.free} of {usage.total} bytes are free; store.disk_reserve_bytes = {reserve_bytes}"
+    )
+    if usage.free >= reserve_bytes:
+        return _ok("room", found)
+    return _warning("room", found, "free space on that disk, or use another one: on a full one "
+                    "nothing is replicated, and what is committed waits on the box's")  # fmt: skip
 
 
 class _Probe:

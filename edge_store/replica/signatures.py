@@ -4,9 +4,10 @@ import re
 
 __all__ = ["unsigned"]
 
-SIGNATURE = re.compile(rb"sig=[\w%+/=.~-]+")
+# also where the address is a value in another one, and its `=` is written as %3D or %253D
+SIGNATURE = re.compile(rb"(sig(?:=|%(?:25)*3[Dd]))[\w%+/=.~-]+")
 
 
 def unsigned(said: bytes) -> bytes:
     """What Litestream says, without the signature in an address that it could not reach."""
-    return SIGNATURE.sub(b"sig=(not shown)", said)
+    return SIGNATURE.sub(rb"\1(not shown)", said)

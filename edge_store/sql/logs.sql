@@ -59,6 +59,12 @@ WHERE r.seq IN (SELECT value FROM json_each(:seqs))
 -- name: log_ids_from
 SELECT id FROM results WHERE id >= :first AND id < :end ORDER BY id LIMIT 2
 
+-- name: log_archived_from
+SELECT DISTINCT d.id FROM deletions AS d JOIN archived AS a ON a.deletion_id = d.deletion_id
+WHERE d.id >= :first AND d.id < :end AND d.what = 'result' AND NOT EXISTS (
+    SELECT 1 FROM deletions AS f WHERE f.id = d.id AND f.what = d.what AND f.reason = 'forget')
+ORDER BY d.id LIMIT 2
+
 -- name: log_neighbours
 SELECT (SELECT max(id) FROM results WHERE id < :id), (SELECT min(id) FROM results WHERE id > :id)
 

@@ -28,7 +28,9 @@ SHAPES = (  # of secrets, whoever's
     re.compile(r"\bAKIA[0-9A-Z]{12,}"),
     re.compile(r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*"),
     re.compile(r"(?i)(?<=bearer )[^\s\"',]{6,}"),
-    re.compile(r"(?<=sig=)[\w%+/=.~-]{6,}"),  # of Azure's shared access, in JSON and in a URL
+    re.compile(  # of Azure's shared access: in JSON, in a URL, in one that is a value of another
+        r"(?:(?<=sig=)|(?<=sig%3[Dd])|(?<=sig%253[Dd]))[\w%+/=.~-]{6,}"
+    ),
     re.compile(r"(?<=://)[^/\s\"'@]*:[^/\s\"'@]*(?=@)"),
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL),
 )

@@ -278,6 +278,14 @@ async def test_restore_by_the_command_takes_a_time_with_its_zone(tmp_path: Path)
         done = edge_store(*restore, wrong)
         assert (done.returncode, copy.exists()) == (2, False)
         assert "is not like 2026-01-31, 2026-01-31T08:00Z" in done.stderr
+    for wrong in ("2026-02-30", "2026-02-30T08:00:00Z"):
+        done = edge_store(*restore, wrong)
+        assert (done.returncode, copy.exists()) == (2, False)
+        assert "the calendar has no 2026-02-30" in done.stderr
+    nowhere = tmp_path / "typo" / "a.db"
+    done = edge_store("replica", "restore", "--from", url, "--to", str(nowhere))
+    assert (done.returncode, nowhere.parent.exists()) == (1, False)
+    assert f"{nowhere.parent} is no folder: nothing was written" in done.stderr
     early = edge_store(*restore, "2020-01-31")
     assert (early.returncode, copy.exists()) == (1, False)
     assert "2020-01-31T00:00:00" in early.stderr

@@ -56,8 +56,9 @@ def test_archive_whose_disk_is_full_deletes_nothing_and_says_so(
     assert box.put_away(keep_days=8.5).results == 40
     ballast = fill(small_disk)
     for _ in range(2):
-        with pytest.raises(ArchiveFailed, match=r"the archive file://.*(?i:disk is full)"):
+        with pytest.raises(ArchiveFailed, match=r"the archive file://.*(?i:disk is full)") as told:
             box.put_away(keep_days=5)
+        assert told.value.hint.startswith("make room there: of the archive nothing goes by itself")
         assert box.seqs() == list(range(41, 101))
         assert is_whole(box)
     ballast.unlink()

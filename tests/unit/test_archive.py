@@ -37,10 +37,12 @@ from edge_store.cli.main import cli
 from edge_store.clock import now_ms
 from edge_store.errors import ArchiveFailed, NotFound
 from edge_store.forget.choice import Who, choose, with_moved
+from edge_store.logs.find import find_id
 from edge_store.query import run_query
 from edge_store.receipt import State, read_receipt
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.deletions import Reason, delete_results
+from edge_store.recorder.holds import AddHold, add_hold
 from edge_store.result import Content, Output, Status
 from edge_store.selection import Selection
 from edge_store.sqlite import driver, open_reader
@@ -302,6 +304,31 @@ def test_receipt_says_in_which_file_and_since_when(box: Box) -> None:
     assert read_receipt(box.connection, name, None).state is State.DELETED
 
 
+def test_result_that_is_archived_is_told_with_the_command_that_shows_it(box: Box) -> None:
+    name = box.id_of(1)
+    box.put_away(keep_days=5)
+    for asked_as in (name, f"resp_{name}"):
+        refused = typed(box, "logs", "show", asked_as).exception
+        assert isinstance(refused, NotFound)
+        assert str(refused) == f"the result {name} is in the archive, not here any more"
+        program, *command = shlex.split(refused.hint)
+        assert program == "edge-store"
+        done = typed(box, *command, "--json")
+        assert [row["id"] for row in msgspec.json.decode(done.output)] == [name]
+    box.make("archive.forget", _forget([1]))
+    with pytest.raises(NotFound, match="there is no result"):
+        find_id(box.connection, name)
+
+
+def test_beginning_of_several_archived_ids_is_told(box: Box) -> None:
+    one, other = box.id_of(1), box.id_of(2)
+    begun = one[:8]
+    assert other.startswith(begun)
+    box.put_away(keep_days=0.5)
+    with pytest.raises(NotFound, match=f"several ids in the archive begin with '{begun}': {one} "):
+        find_id(box.connection, begun)
+
+
 def _forget(seqs: list[int]) -> Any:
     return ForgetArchived(seqs=tuple(seqs))
 
@@ -525,10 +552,46 @@ def test_what_retention_moves_while_the_archive_is_searched_is_forgotten(tmp_pat
     away = find_archived(box.path, str(box.archive), who)
     box.put_away(keep_days=5)
     choice = with_moved(choose(box.connection, who, None, away), before)
-    assert (list(choice.archived), choice.results) == ([1, 2], {})
+    assert (list(choice.archived), choice.results, choice.held) == ([1, 2], {}, [])
     assert box.make("archive.forget", _forget(list(choice.archived))) == 2
     box.put_away()
     assert files_of(box) == []
+    box.close()
+
+
+def hold(box: Box, name: str, **selection: Any) -> None:
+    add_hold(box.connection, AddHold(name=name, selection=Selection(**selection)))
+
+
+def test_hold_over_archived_results_stops_forget(tmp_path: Path) -> None:
+    box = Box(tmp_path, [9, 8], user_id="ada")
+    box.add([7, 2], user_id="bob", previous_id=box.id_of(1))  # which holds what she was told
+    box.add([1], user_id="ada")
+    names = [box.id_of(seq) for seq in range(1, 6)]
+    box.put_away(keep_days=5)
+    asked = ("forget", "--user", "ada")
+    counts = msgspec.json.decode(typed(box, *asked, "--dry-run").output)
+    assert (counts["archived"], counts["results"], counts["held"]) == (3, 2, 0)
+    hold(box, "case-17", user="ada")
+    refused = typed(box, *asked, "--yes").exception
+    assert str(refused).startswith(
+        f"3 of the 5 results chosen, the first of them {names[4]}, are h"
+    )
+    hold(box, "case-18", user="bob")
+    assert msgspec.json.decode(typed(box, *asked, "--dry-run").output)["held"] == 5
+    box.close()
+
+
+def test_hold_over_what_retention_moves_meanwhile_counts(tmp_path: Path) -> None:
+    box = Box(tmp_path, [9, 8], user_id="ada")
+    who = Who("ada", None, 9.0)
+    hold(box, "case-17", user="ada")
+    before = choose(box.connection, who, None)
+    box.connection.execute("UPDATE holds SET ended_at = 1")
+    away = find_archived(box.path, str(box.archive), who)
+    box.put_away(keep_days=5)
+    assert with_moved(choose(box.connection, who, None, away), before).held == before.held
+    assert len(before.held) == 2
     box.close()
 
 

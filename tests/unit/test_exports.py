@@ -4,6 +4,7 @@ import csv
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from edge_store.errors import ExportFailed, InvalidRequest
 from edge_store.exports import otlp, pages, parquet
 from edge_store.exports.kinds import Job
 from edge_store.exports.lines import LineOf
-from edge_store.exports.mark import mark_beside, read_mark
+from edge_store.exports.mark import keeping, mark_beside, read_mark
 from edge_store.exports.run import begun, export
 from edge_store.result import Boot, Content, Operation, Output, Status
 from edge_store.rows import load_recorded
@@ -114,6 +115,28 @@ def test_two_exports_do_not_write_to_one_place(
         os.close(held)
     assert content() == before
     assert mark_beside(target).read_bytes() == mark, "the other one's"
+
+
+def test_two_exports_do_not_keep_one_state(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    state = tmp_path / "s"
+    with receiver() as server:
+        exported(box[0], server.url, "otlp", state=state)
+        before = state.read_bytes()
+        other = f"another export, process {os.getpid()}, keeps its state in {state}"
+        with keeping(state):  # as the other one does
+            for target, kind, more in (
+                (server.url, "otlp", {"resume": True}),
+                (server.url, "otlp", {"restart": True}),
+                (tmp_path / "x", "jsonl", {"restart": True}),
+            ):
+                with pytest.raises(InvalidRequest, match=re.escape(other)):
+                    exported(box[0], target, kind, state=state, **more)
+        assert (state.read_bytes(), (tmp_path / "x").exists()) == (before, False)
+        exported(box[0], server.url, "otlp", state=state, resume=True)
+    exported(box[0], tmp_path / "x", "jsonl")
+    assert not list(tmp_path.glob(".x*")), "the lock of the file itself is enough"
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])

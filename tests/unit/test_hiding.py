@@ -37,3 +37,5 @@ def test_signature_of_shared_access_is_a_secret() -> None:
     said = r'"error":"Get \"http://a.net/edge?restype=container\u0026sig=Eh%2FA%3Dx\u0026sp=rl\""'
     assert hide(said) == said.replace("Eh%2FA%3Dx", "(hidden)")
     assert hide("?sp=rl&sig=Eh/Axy+= failed") == "?sp=rl&sig=(hidden) failed"
+    for equals in ("%3D", "%3d", "%253D"):
+        assert hide(f"a.net%3Fsig{equals}Eh%252FAxy x") == f"a.net%3Fsig{equals}(hidden) x"

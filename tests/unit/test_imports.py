@@ -15,7 +15,7 @@ from edge_store.chain import verify_chain
 from edge_store.errors import DiskFull, ImportFailed
 from edge_store.exports.lines import LineOf
 from edge_store.imports import jsonl, litellm, llm
-from edge_store.imports.batches import Counts, Importing
+from edge_store.imports.batches import TOLD_MAX, Counts, Importing
 from edge_store.imports.sourced import Fault, Source, Sourced, made, moment, named, result_id
 from edge_store.recorder.boot import end_boot
 from edge_store.recorder.deletions import Reason, What, delete_here
@@ -45,9 +45,9 @@ def take_all(box: tuple[Path, Connection], source: Source, **more: Any) -> tuple
     path, connection = box
     told: list[str] = []
     boot = BootOfItsOwn(connection, Disk(path, 0), "test")
-    more = {"tenant": None, "faults_max": 100, **more}
+    more = {"tenant": None, "faults_max": 100, "said": told.append, **more}
     try:
-        importing = Importing(boot.take, lambda result: result, said=told.append, **more)
+        importing = Importing(boot.take, lambda result: result, **more)
         return importing.run(source.rows, lambda _read, _taken: None), told
     finally:
         boot.end()
@@ -175,6 +175,20 @@ def test_too_many_malformed_rows_end_an_import(box: tuple[Path, Connection]) -> 
     source = Source(None, iter([Fault(n, "odd") for n in range(1, 9)]))
     with pytest.raises(ImportFailed, match="row 4"):
         take_all(box, source, faults_max=3)
+
+
+def test_the_first_malformed_rows_are_told_and_all_are_counted(
+    box: tuple[Path, Connection],
+) -> None:
+    source = Source(None, iter([Fault(n, "odd") for n in range(1, 61)]))
+    counts, told = take_all(box, source)
+    assert counts.faults == 60
+    assert told == [*(f"row {n}: odd" for n in range(1, TOLD_MAX + 1)), f"and {60 - TOLD_MAX} more"]
+    told.clear()
+    source = Source(None, iter([Fault(n, "odd") for n in range(1, 61)]))
+    with pytest.raises(ImportFailed, match="31 rows are malformed"):
+        take_all(box, source, faults_max=30, said=told.append)
+    assert told[-1] == f"and {31 - TOLD_MAX} more"
 
 
 def test_an_import_leaves_the_room_that_is_reserved_for_results(

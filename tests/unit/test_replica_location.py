@@ -176,6 +176,8 @@ def test_signature_in_what_litestream_says_is_not_passed_on() -> None:
     line = rb'"error":"Get \"http://a.net/edge?restype=container\u0026sig=Eh%2FA%3D\u0026sp=rl\""'
     assert unsigned(line) == line.replace(b"Eh%2FA%3D", b"(not shown)")
     assert unsigned(b"?sig=Eh/A= failed") == b"?sig=(not shown) failed"
+    assert unsigned(b"to=a.net%3Fsig%3DEh%252FA%253D") == b"to=a.net%3Fsig%3D(not shown)"
+    assert unsigned(b"to=a.net%253Fsig%253dEh%25252FA x") == b"to=a.net%253Fsig%253d(not shown) x"
 
 
 def test_bucket_without_a_prefix_starts_at_the_device_id() -> None:
