@@ -78,15 +78,18 @@ async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: C
     """Until the index is to go, has gone, or the daemon stops."""
     place = Place(path)
     forgotten_at = deleted_at = 0.0  # what an earlier one left
+    taken_out_at = 0.0
     while not around.commits.is_over:
         if _is_gone(place, path):
             return
         if around.is_crowded():
             await asyncio.sleep(GATHER_S)
             continue
-        done = await thread.run(step, reader, around.commits.seq)
-        _tell(around, path, done)
         now = time.monotonic()
+        take_out = now - taken_out_at >= LOOK_S  # each time costs as much as twenty deletions
+        done = await thread.run(step, reader, around.commits.seq, take_out=take_out)
+        _tell(around, path, done)
+        taken_out_at = now if take_out and not done.is_more else taken_out_at
         deleted_at = now if done.deleted else deleted_at
         forgotten_at = now if done.forgotten else forgotten_at
         cpu_s, is_unclean = done.cpu_s, False

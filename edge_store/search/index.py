@@ -70,8 +70,9 @@ class _Read(NamedTuple):
     is_more: bool
 
 
-def step(connection: Connection, reader: Connection, newest: int) -> Step:
+def step(connection: Connection, reader: Connection, newest: int, *, take_out: bool = True) -> Step:
     """Take in some more, in one transaction. ``newest``: the seq that is known to be committed.
+    ``take_out``: also what was deleted, out.
 
     Raises:
         IndexBroken: it is to be made anew.
@@ -81,7 +82,7 @@ def step(connection: Connection, reader: Connection, newest: int) -> Step:
     position = position_of(connection)
     if not is_of(position, reader):
         raise IndexBroken("the search index is not of this database")
-    read = _read(reader, position)
+    read = _read(reader, position, DELETED_MAX if take_out else 0)
     seq, digest = position.seq, None
     if read.rows:
         seq, digest = read.rows[-1][0], read.rows[-1][2]
@@ -117,7 +118,7 @@ def step(connection: Connection, reader: Connection, newest: int) -> Step:
     )
 
 
-def _read(reader: Connection, position: Position) -> _Read:
+def _read(reader: Connection, position: Position, deleted_max: int) -> _Read:
     with translated("the results cannot be read"), reading_at_once(reader):
         rows, chars, is_more = [], 0, False
         asked = {"seq": position.seq, "rows": ROWS_MAX}
@@ -129,7 +130,7 @@ def _read(reader: Connection, position: Position) -> _Read:
             chars += len(row[4] or "") + len(row[5] or "")
         deleted = reader.execute(
             sql("select_deleted_after"),
-            {"deletion_id": position.deletion_id, "rows": DELETED_MAX},
+            {"deletion_id": position.deletion_id, "rows": deleted_max},
         ).fetchall()
         left = {
             seq: found
@@ -138,7 +139,7 @@ def _read(reader: Connection, position: Position) -> _Read:
             and (found := reader.execute(sql("select_searched"), {"seq": seq}).fetchone())
         }
     return _Read(
-        rows, deleted, left, is_more or len(rows) == ROWS_MAX or len(deleted) == DELETED_MAX
+        rows, deleted, left, is_more or len(rows) == ROWS_MAX or 0 < len(deleted) == deleted_max
     )
 
 
