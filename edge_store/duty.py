@@ -83,9 +83,9 @@ def _write_nice(process_id: int, nice: int) -> bool:
         return True
 
 
-def share_after(elapsed_s: float, within_s: float) -> float:
+def share_after(elapsed_s: float, within_s: float, least: float = LEAST) -> float:
     """Which part of the time it runs, so long after its start: all at ``within_s``."""
-    return min(1.0, max(LEAST, elapsed_s / within_s))
+    return min(1.0, max(least, elapsed_s / within_s))
 
 
 async def keep_to_turns(process_id: int, is_busy: Callable[[], bool], within_s: float) -> None:

@@ -37,7 +37,7 @@ __all__ = ["Aside"]
 log = structlog.get_logger(__name__)
 
 TIMEOUT_S = 3600.0  # 30 MB over 100 kbit/s
-TURNS_S = 8.0  # a job that takes longer runs all the time
+LEAST, TURNS_S = 0.1, 60.0  # a job that takes longer runs all the time
 STARVED_S = 5.0  # so long a job may wait for the processor most of the time
 PIPE_BYTES = 65536
 
@@ -128,7 +128,7 @@ class Aside:
                 is_tried = took_s > STARVED_S and self._share is LEFT_OVER
                 if is_tried and _delayed_s(process.pid) - delayed_s > took_s / 2:
                     return None
-                share = share_after(took_s, TURNS_S) if self._is_busy() else 1.0
+                share = share_after(took_s, TURNS_S, LEAST) if self._is_busy() else 1.0
                 ready = [key.fileobj for key, _ in pipes.select(share * PERIOD_S)]
                 if process.stdin in ready:
                     left = left[process.stdin.write(left) or 0 :]

@@ -25,7 +25,15 @@ from edge_store.config import EngineKind
 from edge_store.errors import EdgeStoreError
 from edge_store.result import Record
 
-__all__ = ["EnginePlan", "EngineRun", "Kill", "Pair", "bench_engine", "ratios_of"]
+__all__ = [
+    "SHARED_ARGUMENTS",
+    "EnginePlan",
+    "EngineRun",
+    "Kill",
+    "Pair",
+    "bench_engine",
+    "ratios_of",
+]
 
 RATE_MIN = 0.97
 RATE_BOUND_MIN = 0.93

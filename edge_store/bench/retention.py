@@ -16,18 +16,20 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_store.bench.clients import Clients, Load, Slice, running_clients
+from edge_store.bench.engine import SHARED_ARGUMENTS
 from edge_store.bench.figures import Figure, at_most, cpu_seconds, lower_bound, median
 from edge_store.bench.order import Mode
 from edge_store.bench.served import daemon_of
 from edge_store.bench.vacuum import measure_vacuum
 from edge_store.bench.writer import prepare, sample_result
 from edge_store.clock import now_ms
+from edge_store.config import EngineKind
 from edge_store.recorder.batch import ChainHead, read_head, write_batch
 from edge_store.result import Boot, Record
 from edge_store.search.file import index_path, open_index
@@ -42,7 +44,6 @@ AGE_MS = 400 * 86_400_000
 PER_DAY = 20_000
 ROWS_PER_COMMIT = 512
 COMMITS_PER_CHECKPOINT = 8
-CALLERS = 8
 WINDOW_S = 10.0  # some files are written and deleted in it
 ALONE_S = 20.0
 POLL_S = 0.1
@@ -52,11 +53,15 @@ MIB = 1024 * 1024
 
 
 class RetentionPlan(Record, frozen=True, kw_only=True):
-    """How much is measured. ``offered_per_s``: of all callers."""
+    """How much is measured. ``offered_per_s``: of all callers. ``sglang``: its arguments; without
+    them the demo engine answers.
+    """
 
     pairs: int
     rows: int
     offered_per_s: float
+    connections: int
+    sglang: dict[str, Any]
 
 
 class Window(Record, frozen=True, kw_only=True):
@@ -78,11 +83,14 @@ async def bench_retention(
     database = folder / "store" / "results.db"
     await asyncio.to_thread(_fill, database, plan.rows, say)
     await asyncio.to_thread(_index, database)
-    settings = {"log.level": "warning", "store.path": str(database), "replica.enabled": False}
+    settings: dict[str, Any] = {"log.level": "warning", "store.path": str(database)}
+    if plan.sglang:
+        settings["engine.kind"] = EngineKind.SGLANG.value
+        settings["engine.sglang"] = {**SHARED_ARGUMENTS, **plan.sglang}
     async with daemon_of(settings, folder / "daemon") as daemon, running_clients() as clients:
         beside = await Applying.begin(database, folder / "archive")
         try:
-            measured = Measured(clients, daemon.pid, daemon.port, database, plan.offered_per_s)
+            measured = Measured(clients, daemon.pid, daemon.port, database, plan)
             await _begun(measured, beside)
             figures = await _pairs(measured, beside, plan, say)
             figures += await _alone(measured, beside, say)
@@ -172,12 +180,14 @@ class Measured:
     """The load on the daemon, and what its database and its histogram say."""
 
     def __init__(
-        self, clients: Clients, pid: int, port: int, database: Path, offered_per_s: float
+        self, clients: Clients, pid: int, port: int, database: Path, plan: RetentionPlan
     ) -> None:
         self._clients = clients
         self.pid, self._port = pid, port
         self._database = database
-        self._load = Load(connections=CALLERS, mode=Mode.PLAIN, offered_per_s=offered_per_s)
+        self._load = Load(
+            connections=plan.connections, mode=Mode.PLAIN, offered_per_s=plan.offered_per_s
+        )
 
     async def window(self) -> Window:
         """One."""

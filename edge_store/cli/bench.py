@@ -10,10 +10,13 @@ from edge_store.cli.bench_many import many
 from edge_store.cli.bench_options import (
     AT_LEAST_ONE,
     dir_option,
+    given_arguments,
     measure,
+    model_option,
     pairs_option,
     rows_option,
     say,
+    sglang_option,
 )
 from edge_store.cli.bench_search import search
 
@@ -243,17 +246,38 @@ def drill(pairs: int, megabytes: int, rate: float | None, directory: Path | None
 @pairs_option
 @click.option("--rows", type=AT_LEAST_ONE, default=100_000, help="Results that are to go.")
 @click.option("--rate", type=AT_LEAST_ONE, default=100, help="Requests a second of all callers.")
+@click.option("--connections", type=AT_LEAST_ONE, default=8, help="Callers at a time.")
+@model_option
+@sglang_option
 @dir_option
-def retention(pairs: int, rows: int, rate: int, directory: Path | None) -> None:
+def retention(  # noqa: PLR0913  (one parameter per option)
+    *,
+    pairs: int,
+    rows: int,
+    rate: int,
+    connections: int,
+    model: str | None,
+    arguments: tuple[str, ...],
+    directory: Path | None,
+) -> None:
     """Measure retention with an archive: what callers and COMMITs notice of it, and its rate.
+
+    The demo engine answers at once, so that nothing hides it; with --model SGLang answers.
 
     \b
     Example:
       edge-store bench retention --rows 1000000 --pairs 20
+      edge-store bench retention --model /models/tiny --connections 64 --rate 300
     """
     from edge_store.bench import RetentionPlan, bench_retention
 
-    plan = RetentionPlan(pairs=pairs, rows=rows, offered_per_s=rate)
+    plan = RetentionPlan(
+        pairs=pairs,
+        rows=rows,
+        offered_per_s=rate,
+        connections=connections,
+        sglang=given_arguments(model, arguments),
+    )
     measure(directory, lambda folder: bench_retention(folder, plan, say=say))
 
 

@@ -1,12 +1,20 @@
 """``edge-store bench engine``: SGLang in the daemon against SGLang's own server."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from edge_store.cli.bench_options import AT_LEAST_ONE, dir_option, measure, pairs_option, say
+from edge_store.cli.bench_options import (
+    AT_LEAST_ONE,
+    dir_option,
+    given_arguments,
+    measure,
+    model_option,
+    pairs_option,
+    say,
+    sglang_option,
+)
 
 if TYPE_CHECKING:
     from edge_store.bench.figures import Figure
@@ -15,12 +23,8 @@ __all__ = ["engine"]
 
 
 @click.command()
-@click.option("--model", help="Folder of the model that SGLang loads.")
-@click.option(
-    "--sglang", "arguments", multiple=True, metavar="KEY=VALUE",
-    help="An argument of SGLang's ServerArgs for both servers, as mem_fraction_static=0.3; "
-    "the value is JSON, else text. Repeatable.",
-)  # fmt: skip
+@model_option
+@sglang_option
 @click.option(
     "--kind", type=click.Choice(["sglang", "upstream", "demo"]), default="sglang",
     show_default=True,
@@ -87,9 +91,7 @@ def engine(  # noqa: PLR0913  (one parameter per option)
     from edge_store.bench.order import Mode
     from edge_store.config import EngineKind
 
-    given = dict(_argument(text) for text in arguments)
-    if model is not None:
-        given["model_path"] = model
+    given = given_arguments(model, arguments)
     if kind != "demo" and "model_path" not in given:
         raise click.UsageError("--model is missing: the folder of the model that SGLang loads")
     plan = EnginePlan(
@@ -116,13 +118,3 @@ def engine(  # noqa: PLR0913  (one parameter per option)
                 keep_logs(folder, report)
 
     measure(directory, measured)
-
-
-def _argument(text: str) -> tuple[str, Any]:
-    key, found, value = text.partition("=")
-    if not (key and found):
-        raise click.UsageError(f"--sglang {text!r} is not KEY=VALUE")
-    try:
-        return key.replace("-", "_"), json.loads(value)
-    except ValueError:
-        return key.replace("-", "_"), value

@@ -1,5 +1,6 @@
 """What the commands of ``edge-store bench`` share."""
 
+import json
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -10,7 +11,10 @@ import click
 if TYPE_CHECKING:
     from edge_store.bench.figures import Figure
 
-__all__ = ["AT_LEAST_ONE", "dir_option", "measure", "pairs_option", "rows_option", "say"]
+__all__ = [
+    "AT_LEAST_ONE", "dir_option", "given_arguments", "measure", "model_option", "pairs_option",
+    "rows_option", "say", "sglang_option",
+]  # fmt: skip
 
 AT_LEAST_ONE = click.IntRange(min=1)
 
@@ -22,10 +26,32 @@ rows_option = click.option(
     "--rows", type=AT_LEAST_ONE, default=4096, show_default=True,
     help="Rows or requests in a slice.",
 )  # fmt: skip
+model_option = click.option("--model", help="Folder of the model that SGLang loads.")
+sglang_option = click.option(
+    "--sglang", "arguments", multiple=True, metavar="KEY=VALUE",
+    help="An argument of SGLang's ServerArgs, as mem_fraction_static=0.3; the value is JSON, else "
+    "text. Repeatable.",
+)  # fmt: skip
 dir_option = click.option(
     "--dir", "directory", type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder on the disk to measure; a temporary one in it is used and removed.",
 )  # fmt: skip
+
+
+def given_arguments(model: str | None, texts: Sequence[str]) -> dict[str, Any]:
+    """SGLang's arguments, as ``model_option`` and ``sglang_option`` say them."""
+    given = dict(map(_argument, texts))
+    return given if model is None else {**given, "model_path": model}
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    key, found, value = text.partition("=")
+    if not (key and found):
+        raise click.UsageError(f"--sglang {text!r} is not KEY=VALUE")
+    try:
+        return key.replace("-", "_"), json.loads(value)
+    except ValueError:
+        return key.replace("-", "_"), value
 
 
 def say(text: str) -> None:

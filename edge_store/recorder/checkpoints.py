@@ -10,19 +10,21 @@ import structlog
 from edge_store.errors import StoreError
 from edge_store.recorder.deletions import is_forgotten_since, last_tombstones
 from edge_store.sqlite import DatabaseThread, is_vulnerable
-from edge_store.wal import checkpoint_soon, move_wal, wal_bytes
+from edge_store.wal import checkpoint_soon, move_rest, move_wal, wal_bytes
 
 __all__ = ["checkpoint_when_large"]
 
 log = structlog.get_logger(__name__)
 
 WAL_CHECK_S = 10.0
+GROWN = 4  # times the bound: a reader has been in the way for long
 EXPIRED_S = 60.0  # what retention deletes all the time is not worth an empty WAL each time
 
 
 async def checkpoint_when_large(path: Path, database: DatabaseThread, bound: int) -> None:
-    """Empty the WAL whenever it is over ``bound`` bytes, and when something was forgotten, which it
-    still holds, or has been deleted for some time; until cancelled.
+    """Move the WAL whenever it is over ``bound`` bytes, so that he begins it anew; empty it when it
+    has grown all the same, when something was forgotten, which it still holds, or has been deleted
+    for some time; until cancelled.
 
     Most of it is moved beside the writer, who goes on; only what he wrote meanwhile is moved in a
     turn of his own. A full disk is logged, and the next round tries again.
@@ -39,11 +41,14 @@ async def checkpoint_when_large(path: Path, database: DatabaseThread, bound: int
             is_forgotten |= deleted[1] != emptied_of[1]
             looked_upto = deleted[0]
             is_due = time.monotonic() - emptied_at >= EXPIRED_S and deleted != emptied_of
-            if wal_bytes(path) <= bound and not (is_forgotten or is_due):
+            is_to_empty = is_forgotten or is_due or wal_bytes(path) > GROWN * bound
+            if wal_bytes(path) <= bound and not is_to_empty:
                 continue
             if not is_vulnerable():  # two that move it at once are what its bug needs
                 await asyncio.to_thread(move_wal, path)
-            if await database.run(checkpoint_soon):
+            if not is_to_empty:
+                await database.run(move_rest)
+            elif await database.run(checkpoint_soon):
                 emptied_of, emptied_at, is_forgotten = deleted, time.monotonic(), False
             else:
                 log.warning("checkpoint_blocked", wal_bytes=wal_bytes(path))

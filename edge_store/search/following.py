@@ -28,7 +28,8 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 1.0  # how often an idle one looks for tombstones, and whether the index is to go
 GATHER_S = 0.1  # results that come one after the other are taken in together
-QUIET_S = 2.0  # after the last deletion: the words of many are merged out at once
+QUIET_S = 2.0  # after the last that was forgotten: the words of many are merged out at once
+EXPIRED_S = 60.0  # after the last that retention deleted: it does so all the time
 REST_PER_CPU = 2.0  # a third of a core
 BROKEN_WITHIN_S = 60.0  # a second one so soon is for who looks after the rooms
 
@@ -76,27 +77,30 @@ async def _opened(around: Around, path: Path) -> AsyncIterator[tuple[DatabaseThr
 async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: Connection) -> None:
     """Until the index is to go, has gone, or the daemon stops."""
     place = Place(path)
-    deleted_at = 0.0
+    forgotten_at = deleted_at = 0.0  # what an earlier one left
+    taken_out_at = 0.0
     while not around.commits.is_over:
         if _is_gone(place, path):
             return
         if around.is_crowded():
             await asyncio.sleep(GATHER_S)
             continue
-        newest = around.commits.seq
-        done = await thread.run(step, reader, newest)
+        now = time.monotonic()
+        take_out = now - taken_out_at >= LOOK_S  # each time costs as much as twenty deletions
+        done = await thread.run(step, reader, around.commits.seq, take_out=take_out)
         _tell(around, path, done)
-        if done.deleted:
-            deleted_at = time.monotonic()
-        if done.rows or done.is_more:
-            rest_s = REST_PER_CPU * done.cpu_s
-            await asyncio.sleep(rest_s if done.is_more else max(rest_s, GATHER_S))
+        taken_out_at = now if take_out and not done.is_more else taken_out_at
+        deleted_at = now if done.deleted else deleted_at
+        forgotten_at = now if done.forgotten else forgotten_at
+        cpu_s, is_unclean = done.cpu_s, False
+        if not done.is_more and now - forgotten_at > QUIET_S:
+            is_expired = now - deleted_at > EXPIRED_S
+            cleaned_s, is_unclean = await thread.run(_cleaned, reader, expired=is_expired)
+            cpu_s += cleaned_s
+        if done.rows or done.is_more or is_unclean:
+            gather_s = 0.0 if done.is_more or is_unclean else GATHER_S
+            await asyncio.sleep(max(REST_PER_CPU * cpu_s, gather_s))
             continue
-        if time.monotonic() - deleted_at > QUIET_S:
-            cpu_s, is_unclean = await thread.run(_cleaned, reader)
-            if is_unclean:
-                await asyncio.sleep(REST_PER_CPU * cpu_s)
-                continue
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
                 await around.commits.past(done.seq)
@@ -108,9 +112,9 @@ def _is_gone(place: Place, path: Path) -> bool:
     return place.is_left or not path.exists()
 
 
-def _cleaned(connection: Connection, reader: Connection) -> tuple[float, bool]:
+def _cleaned(connection: Connection, reader: Connection, *, expired: bool) -> tuple[float, bool]:
     before = time.thread_time()
-    is_unclean = clean(connection, reader)
+    is_unclean = clean(connection, reader, expired=expired)
     return time.thread_time() - before, is_unclean
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_store.clock import now_ms
+from edge_store.recorder.deletions import Reason
 from edge_store.search.file import (
     IndexBroken,
     Position,
@@ -33,9 +34,12 @@ CHARS_MAX = 2**20  # of a prompt, and of an answer: what is beyond is not found
 ROWS_MAX = 256  # of a step, and
 STEP_CHARS_MAX = 2**19  # a quarter of a second of work
 DELETED_MAX = 256
-CLEAN, TO_CLEAN, CLEANING = 0, 1, 2  # shards.is_unclean
+# shards.is_unclean: has what was forgotten, is being merged, has what retention deleted
+FORGOTTEN, CLEANING, EXPIRED = 1, 2, 4
 MERGED_PAGES = 64  # of a step of cleaning: some milliseconds
-# Deletions merge nothing by themselves: of 5,000 that took 25 times the CPU, and seconds at a time.
+# Deletions merge nothing by themselves, neither what has many of them, of 5,000 that took 25 times
+# the CPU, and seconds at a time; nor as if each had written a page: of 50 that took 20 ms.
+AUTOMERGE, NO_MERGE = 4, 0  # pieces of a size (sqlite.org/fts5.html, "The 'automerge' option")
 NEW_SHARD = (
     "create_words", "spare_words", "create_trigrams", "spare_trigrams", "insert_shard",
 )  # fmt: skip
@@ -43,10 +47,13 @@ SPARED = frozenset({"prefix_cache"})  # operations without an output that anybod
 
 
 class Step(NamedTuple):
-    """What was done. ``waited_ms``: how long the oldest of the rows had been answered."""
+    """What was done. ``forgotten``: how many of those ``deleted`` are. ``waited_ms``: how long the
+    oldest of the rows had been answered.
+    """
 
     rows: int
     deleted: int
+    forgotten: int
     seq: int
     newest: int
     is_more: bool
@@ -58,13 +65,14 @@ class _Read(NamedTuple):
     """One consistent view of what the index has not got."""
 
     rows: list[tuple[Any, ...]]
-    deleted: list[tuple[int, int]]  # deletion_id, seq
+    deleted: list[tuple[int, int, str]]  # deletion_id, seq, reason
     left: dict[int, tuple[str | None, str | None]]  # of those, what is there all the same
     is_more: bool
 
 
-def step(connection: Connection, reader: Connection, newest: int) -> Step:
+def step(connection: Connection, reader: Connection, newest: int, *, take_out: bool = True) -> Step:
     """Take in some more, in one transaction. ``newest``: the seq that is known to be committed.
+    ``take_out``: also what was deleted, out.
 
     Raises:
         IndexBroken: it is to be made anew.
@@ -74,7 +82,7 @@ def step(connection: Connection, reader: Connection, newest: int) -> Step:
     position = position_of(connection)
     if not is_of(position, reader):
         raise IndexBroken("the search index is not of this database")
-    read = _read(reader, position)
+    read = _read(reader, position, DELETED_MAX if take_out else 0)
     seq, digest = position.seq, None
     if read.rows:
         seq, digest = read.rows[-1][0], read.rows[-1][2]
@@ -87,8 +95,13 @@ def step(connection: Connection, reader: Connection, newest: int) -> Step:
             for row_seq, operation, _digest, _at, prompt, answer in read.rows:
                 if operation not in SPARED:
                     _insert(connection, shards, row_seq, prompt, answer)
-            for _, gone in read.deleted:
-                _renew(connection, shards, gone, position.seq, read.left.get(gone))
+            for reason in Reason:
+                gone = [
+                    seq for _, seq, why in read.deleted if why == reason and seq <= position.seq
+                ]
+                _take_out(connection, shards, gone, reason)
+            for seq_left, left in read.left.items():
+                _insert(connection, shards, seq_left, *left)
             connection.execute(
                 sql_of("search", "update_state"),
                 {"seq": seq, "digest": digest, "deletion_id": deletion_id},
@@ -96,6 +109,7 @@ def step(connection: Connection, reader: Connection, newest: int) -> Step:
     return Step(
         rows=len(read.rows),
         deleted=len(read.deleted),
+        forgotten=sum(reason == Reason.FORGET for *_, reason in read.deleted),
         seq=seq,
         newest=max(newest, seq),
         is_more=read.is_more,
@@ -104,7 +118,7 @@ def step(connection: Connection, reader: Connection, newest: int) -> Step:
     )
 
 
-def _read(reader: Connection, position: Position) -> _Read:
+def _read(reader: Connection, position: Position, deleted_max: int) -> _Read:
     with translated("the results cannot be read"), reading_at_once(reader):
         rows, chars, is_more = [], 0, False
         asked = {"seq": position.seq, "rows": ROWS_MAX}
@@ -116,16 +130,16 @@ def _read(reader: Connection, position: Position) -> _Read:
             chars += len(row[4] or "") + len(row[5] or "")
         deleted = reader.execute(
             sql("select_deleted_after"),
-            {"deletion_id": position.deletion_id, "rows": DELETED_MAX},
+            {"deletion_id": position.deletion_id, "rows": deleted_max},
         ).fetchall()
         left = {
             seq: found
-            for _, seq in deleted
+            for _, seq, _ in deleted
             if seq <= position.seq
             and (found := reader.execute(sql("select_searched"), {"seq": seq}).fetchone())
         }
     return _Read(
-        rows, deleted, left, is_more or len(rows) == ROWS_MAX or len(deleted) == DELETED_MAX
+        rows, deleted, left, is_more or len(rows) == ROWS_MAX or 0 < len(deleted) == deleted_max
     )
 
 
@@ -160,32 +174,41 @@ def _insert(
     connection.execute(shard_block("insert_trigrams", shard), {"seq": seq, "text": both})
 
 
-def _renew(
-    connection: Connection,
-    shards: set[int],
-    seq: int,
-    upto: int,
-    left: tuple[str | None, str | None] | None,
-) -> None:
-    """A result was deleted, or its prompt: put in what is ``left``, if it was taken in at all."""
-    shard = seq // SHARD_ROWS
-    if seq > upto or shard not in shards:
-        return
-    for name in ("delete_words", "delete_trigrams"):
-        connection.execute(shard_block(name, shard), {"seq": seq})
-    if left is not None:
-        _insert(connection, shards, seq, *left)
-    connection.execute(sql_of("search", "mark_shard"), {"shard": shard, "is_unclean": TO_CLEAN})
+def _take_out(connection: Connection, shards: set[int], seqs: list[int], reason: Reason) -> None:
+    """These, which were taken in."""
+    why = FORGOTTEN if reason is Reason.FORGET else EXPIRED
+    for shard in shards & {seq // SHARD_ROWS for seq in seqs}:
+        gone = [(seq,) for seq in seqs if seq // SHARD_ROWS == shard]
+        for table in ("words", "trigrams"):
+            automerge = shard_block(f"set_automerge_{table}", shard)
+            _write_waiting(connection)  # what was put in counts as ever
+            connection.execute(automerge, {"pieces": NO_MERGE})
+            connection.executemany(shard_block(f"delete_{table}", shard), gone)
+            _write_waiting(connection)
+            connection.execute(automerge, {"pieces": AUTOMERGE})
+        connection.execute(sql_of("search", "soil_shard"), {"shard": shard, "why": why})
 
 
-def clean(connection: Connection, reader: Connection, pages: int = MERGED_PAGES) -> bool:
-    """Take some more of the words of deleted results out of the file. False: there are none.
+def _write_waiting(connection: Connection) -> None:
+    """What FTS5 has in memory: it does so before a savepoint."""
+    for name in ("flush", "flushed"):
+        connection.execute(sql_of("search", name))
+
+
+def clean(
+    connection: Connection, reader: Connection, pages: int = MERGED_PAGES, *, expired: bool = True
+) -> bool:
+    """Take some more of the words of deleted results out of the file, and of what retention has
+    deleted only where ``expired``. False: there are none.
 
     Raises:
         IndexBroken: it is to be made anew.
     """
+    wanted = FORGOTTEN | CLEANING | (EXPIRED if expired else 0)
     with usable():
-        found = connection.execute(sql_of("search", "select_unclean")).fetchone()
+        found = connection.execute(
+            sql_of("search", "select_unclean"), {"wanted": wanted}
+        ).fetchone()
         if found is None:
             return False
         shard = found[0]
@@ -197,7 +220,7 @@ def clean(connection: Connection, reader: Connection, pages: int = MERGED_PAGES)
                 is_done = True
             else:
                 state = _merged(connection, shard, found[1], pages)
-                is_done = state == CLEAN
+                is_done = not state & CLEANING
                 connection.execute(
                     sql_of("search", "mark_shard"), {"shard": shard, "is_unclean": state}
                 )
@@ -208,14 +231,17 @@ def clean(connection: Connection, reader: Connection, pages: int = MERGED_PAGES)
 
 def _merged(connection: Connection, shard: int, state: int, pages: int) -> int:
     """The state after some more merging: all that there was becomes one piece, without what was
-    deleted (sqlite.org/fts5.html, "The 'merge' command").
+    deleted until it began (sqlite.org/fts5.html, "The 'merge' command").
     """
     before = connection.total_changes
+    is_begun = bool(state & CLEANING)
     for name in ("merge_words", "merge_trigrams"):
-        sign = -1 if state == TO_CLEAN else 1  # the first makes a new level of all there is
+        sign = 1 if is_begun else -1  # the first makes a new level of all there is
         connection.execute(shard_block(name, shard), {"pages": sign * pages})
+    if not is_begun:
+        return CLEANING
     is_over = connection.total_changes - before < 2 * 2  # one each is what a merge of nothing says
-    return CLEAN if is_over and state == CLEANING else CLEANING
+    return state & ~CLEANING if is_over else state
 
 
 def catch_up(path: Path, reader: Connection, say: Callable[[int, int], None]) -> Connection:

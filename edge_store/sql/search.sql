@@ -39,7 +39,7 @@ SELECT
 SELECT digest FROM results WHERE seq = :seq
 
 -- name: select_deleted_after
-SELECT deletion_id, seq FROM deletions WHERE deletion_id > :deletion_id
+SELECT deletion_id, seq, reason FROM deletions WHERE deletion_id > :deletion_id
 ORDER BY deletion_id LIMIT :rows
 
 -- name: select_found

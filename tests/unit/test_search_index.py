@@ -1,5 +1,6 @@
 """The index follows what is stored and what is deleted, and is made anew where it does not fit."""
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -22,7 +23,7 @@ from edge_store.search.file import (
     open_index,
     position_of,
 )
-from edge_store.search.index import catch_up, clean, step
+from edge_store.search.index import AUTOMERGE, catch_up, clean, step
 from edge_store.sqlite import driver, open_reader
 
 RARE = "zyzzyvaqq"
@@ -278,3 +279,45 @@ def test_a_database_that_cannot_be_read_is_no_broken_index(box: Searched) -> Non
         step(box.index, box.reader, box.newest)
     assert not isinstance(raised.value, IndexBroken)
     box.reader = open_reader(box.path)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_deletion_merges_nothing_by_itself(box: Searched, reason: Reason) -> None:
+    for n in range(200):
+        box.add(f"toner{n} and some more words {n * 7919}", "an ordinary answer")
+        if n % 3 == 0:
+            box.follow()  # as many pieces, some of which are due to be merged
+    box.follow()
+
+    def pages() -> dict[int, bytes]:
+        return dict(box.index.execute("SELECT id, block FROM words_of_0_data WHERE id > 10"))
+
+    before = pages()
+    delete_results(box.writer, range(1, 100), reason)
+    while step(box.index, box.reader, box.newest).is_more:
+        pass
+    assert before.items() <= pages().items(), "only pages of tombstones came"
+    assert box.found("toner7*", limit=50) == []
+    asked = "SELECT v FROM words_of_0_config WHERE k = 'automerge'"
+    assert box.index.execute(asked).fetchone() == (AUTOMERGE,), "what comes is merged as ever"
+
+
+def test_what_retention_deletes_waits_and_what_is_forgotten_does_not(box: Searched) -> None:
+    words = [hashlib.sha256(b"%d" % n).hexdigest()[:20] for n in range(60)]
+    for word in words:
+        box.add(word, RARE)
+    box.follow()
+    delete_results(box.writer, range(1, 20), Reason.RETENTION)
+    step(box.index, box.reader, box.newest)
+    assert not clean(box.index, box.reader, expired=False)
+    delete_results(box.writer, range(20, 40), Reason.FORGET)
+    step(box.index, box.reader, box.newest)
+    assert clean(box.index, box.reader, pages=1, expired=False)
+    delete_results(box.writer, range(40, 50), Reason.FORGET)  # while it is merged
+    step(box.index, box.reader, box.newest)
+    while clean(box.index, box.reader, expired=False):
+        pass
+    box.index.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    left = [holds_bytes(box.index_path, word[6:].encode()) for word in words]
+    assert left == [False] * 49 + [True] * 11
+    assert box.index.execute("SELECT is_unclean FROM shards").fetchall() == [(0,)]

@@ -31,10 +31,13 @@ UPDATE state SET seq = :seq, digest = coalesce(:digest, digest), deletion_id = :
 SELECT shard FROM shards ORDER BY shard DESC
 
 -- name: select_unclean
-SELECT shard, is_unclean FROM shards WHERE is_unclean <> 0 ORDER BY shard DESC LIMIT 1
+SELECT shard, is_unclean FROM shards WHERE is_unclean & :wanted ORDER BY shard DESC LIMIT 1
 
 -- name: mark_shard
 UPDATE shards SET is_unclean = :is_unclean WHERE shard = :shard
+
+-- name: soil_shard
+UPDATE shards SET is_unclean = is_unclean | :why WHERE shard = :shard
 
 -- name: insert_shard
 INSERT INTO shards (shard) VALUES (:shard)
@@ -61,10 +64,23 @@ INSERT INTO words_of_0 (rowid, prompt, answer) VALUES (:seq, :prompt, :answer)
 INSERT INTO trigrams_of_0 (rowid, text) VALUES (:seq, :text)
 
 -- name: delete_words
-DELETE FROM words_of_0 WHERE rowid = :seq
+DELETE FROM words_of_0 WHERE rowid = ?
 
 -- name: delete_trigrams
-DELETE FROM trigrams_of_0 WHERE rowid = :seq
+DELETE FROM trigrams_of_0 WHERE rowid = ?
+
+-- name: set_automerge_words
+INSERT INTO words_of_0 (words_of_0, rank) VALUES ('automerge', :pieces)
+
+-- name: set_automerge_trigrams
+INSERT INTO trigrams_of_0 (trigrams_of_0, rank) VALUES ('automerge', :pieces)
+
+-- What waits in memory is written before a savepoint.
+-- name: flush
+SAVEPOINT flush
+
+-- name: flushed
+RELEASE flush
 
 -- name: merge_words
 INSERT INTO words_of_0 (words_of_0, rank) VALUES ('merge', :pages)
