@@ -43,6 +43,10 @@ AUTOMERGE, NO_MERGE = 4, 0  # pieces of a size (sqlite.org/fts5.html, "The 'auto
 NEW_SHARD = (
     "create_words", "spare_words", "create_trigrams", "spare_trigrams", "insert_shard",
 )  # fmt: skip
+TAKE_OUT = (
+    ("delete_words", "set_automerge_words"),
+    ("delete_trigrams", "set_automerge_trigrams"),
+)
 SPARED = frozenset({"prefix_cache"})  # operations without an output that anybody wants
 
 
@@ -179,11 +183,11 @@ def _take_out(connection: Connection, shards: set[int], seqs: list[int], reason:
     why = FORGOTTEN if reason is Reason.FORGET else EXPIRED
     for shard in shards & {seq // SHARD_ROWS for seq in seqs}:
         gone = [(seq,) for seq in seqs if seq // SHARD_ROWS == shard]
-        for table in ("words", "trigrams"):
-            automerge = shard_block(f"set_automerge_{table}", shard)
+        for delete, set_automerge in TAKE_OUT:
+            automerge = shard_block(set_automerge, shard)
             _write_waiting(connection)  # what was put in counts as ever
             connection.execute(automerge, {"pieces": NO_MERGE})
-            connection.executemany(shard_block(f"delete_{table}", shard), gone)
+            connection.executemany(shard_block(delete, shard), gone)
             _write_waiting(connection)
             connection.execute(automerge, {"pieces": AUTOMERGE})
         connection.execute(sql_of("search", "soil_shard"), {"shard": shard, "why": why})
