@@ -8,17 +8,19 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 
 import httpx
 import openai
 import pytest
 from support.daemon import DEADLINE_S, Box, until
 
-from edge_store.bench.clients import Load, running_clients
+from edge_store.bench.clients import Load, Slice, running_clients
 from edge_store.bench.figures import resident_bytes
 from edge_store.bench.order import Mode
 
 SLOW = "[demo:slow=2000] slowly"
+ROUNDS = 3
 
 
 def test_full_recorder_refuses_and_recovers(tmp_path: Path) -> None:
@@ -105,19 +107,25 @@ def test_ten_times_the_load_is_answered_at_the_same_rate_and_fairly(tmp_path: Pa
 
         async def measure() -> None:
             async with running_clients(1) as clients:
-                one, seen = await clients.slice(pid, port, sustainable, 1.5)
-                acknowledged.update(seen)
-                resident = resident_bytes(pid)
-                ten, seen = await clients.slice(pid, port, overload, 2.5)
-                acknowledged.update(seen)
-            assert ten.refused > 0, "this load must be too much, or it proves nothing"
-            assert ten.requests_per_s > 0.75 * one.requests_per_s  # two noisy windows
-            assert ten.p99_ms < 6 * one.p99_ms
-            assert min(ten.answers_by_tenant) > 0.6 * max(ten.answers_by_tenant)
+                resident = 0
+                for _ in range(ROUNDS):
+                    one, seen = await clients.slice(pid, port, sustainable, 1.5)
+                    acknowledged.update(seen)
+                    resident = resident or resident_bytes(pid)
+                    ten, seen = await clients.slice(pid, port, overload, 2.5)
+                    acknowledged.update(seen)
+                    pairs.append((one, ten))
             assert resident_bytes(pid) < 1.2 * resident
 
+        pairs: list[tuple[Slice, Slice]] = []
         acknowledged: set[str] = set()
         asyncio.run(measure())
+        assert all(ten.refused for _, ten in pairs), "this must be too much, or it proves nothing"
+        # of several noisy pairs the middle one
+        assert median(ten.requests_per_s / one.requests_per_s for one, ten in pairs) > 0.75
+        assert median(ten.p99_ms / one.p99_ms for one, ten in pairs) < 6
+        shares = [ten.answers_by_tenant for _, ten in pairs]
+        assert median(min(each) / max(each) for each in shares) > 0.6
         metrics = daemon.metrics()
         assert metrics['edge_store_refused_total{code="tenant_over_share"}'] > 0
         assert metrics["edge_store_loop_lag_seconds_count"] > 20  # at least one second's
