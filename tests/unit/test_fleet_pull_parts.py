@@ -19,6 +19,7 @@ from edge_store.fleet.budget import DiskBudget, copies_bytes
 from edge_store.fleet.copies import Standing, copy_path, is_restore_due
 from edge_store.fleet.find import Choice, Found, Place, find_boxes, places_of
 from edge_store.fleet.history import Kept
+from edge_store.fleet.met import read_met
 from edge_store.fleet.pace import Pace
 from edge_store.fleet.passes import PassReport, keep_report, watch
 from edge_store.fleet.pull import PullPlan, pull
@@ -96,6 +97,7 @@ async def test_a_box_with_a_head_and_no_replica_fails_until_it_has_one(tmp_path:
         ("box-a", "replica_not_found"), ("box-b", "replica_not_found"),
     ]  # fmt: skip
     assert "its head is in" in (done.reports[0].error or "")
+    assert {*read_met(tmp_path / "into")} == {"box-a", "box-b"}
     ltx = tmp_path / "berlin" / "box-b" / "results.db" / "ltx" / "0" / f"{1:016x}-{1:016x}.ltx"
     ltx.parent.mkdir(parents=True)
     ltx.touch()
