@@ -2,10 +2,12 @@
 
 A box that has replicated and has no head yet, and one that has a head and no replica any more, are
 found by a listing of the store's folders, which takes as many requests as that of the heads. So it
-is made once an hour; what it said is remembered beside the copies until then.
+is made once an hour; what it said is remembered beside the copies until then. A folder may hold no
+more than who owns it: with each listing so many are looked into, a request each, in turn.
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -24,15 +26,19 @@ from edge_store.result import Record
 __all__ = ["Boxes", "boxes_of"]
 
 FRESH_MS = 3600 * 1000
+LOOKED_INTO_MAX = 500  # folders; ten thousand boxes are through in 20 hours
 
 
 class Listing(Record, frozen=True, kw_only=True):
-    """What a listing of folders said at ``at`` (UTC ms) beyond the heads."""
+    """What a listing of folders said at ``at`` (UTC ms) beyond the heads. ``looked_upto``: the last
+    box whose folder was looked into.
+    """
 
     location: str
     at: int
     headless: frozenset[DeviceId]  # boxes
     alone: frozenset[DeviceId]  # heads of boxes whose replica is gone
+    looked_upto: str = ""
 
 
 class Boxes(NamedTuple):
@@ -57,24 +63,42 @@ async def boxes_of(
         ReplicaNotFound: there is none.
         ReplicationError: the store cannot be listed.
     """
-    if location.scheme is Scheme.FILE:  # it costs nothing there
+    if location.scheme is Scheme.FILE:  # 70 µs of CPU a box there
         into = None
+    headed = frozenset(heads)
     known = _remembered(location, into)
-    if known is None or not heads:
+    if known is None or not _is_fresh(known) or not heads:
+        if location.scheme is Scheme.FILE:
+            looked, upto = headed, ""
+        else:
+            looked, upto = _next(headed, known) if into is not None else (frozenset(), "")
         try:
-            devices = await list_devices(location, credentials, heads)
+            devices = frozenset(await list_devices(location, credentials, headed - looked))
         except ReplicaNotFound:
             if not heads:
                 raise
-            devices = []
+            devices = frozenset()
+        still = (known.alone & headed) - looked if known is not None else frozenset()
         known = Listing(
             location=str(location),
             at=now_ms(),
-            headless=frozenset(devices) - frozenset(heads),
-            alone=frozenset(heads) - frozenset(devices),
+            headless=devices - headed,
+            alone=(headed - devices) | still,
+            looked_upto=upto,
         )
         _remember(known, into)
-    return Boxes(sorted(frozenset(heads) | known.headless), frozenset(heads) & known.alone)
+    return Boxes(sorted(headed | known.headless), headed & known.alone)
+
+
+def _next(headed: frozenset[DeviceId], known: Listing | None) -> tuple[frozenset[DeviceId], str]:
+    """Whose folders are looked into now, and the last of them: those that come after the last of
+    the time before, and those whose replica was gone then.
+    """
+    names = sorted(headed)
+    start = bisect_right(names, known.looked_upto) if known is not None else 0
+    chosen = (names[start:] + names[:start])[:LOOKED_INTO_MAX]
+    again = sorted(known.alone & headed)[:LOOKED_INTO_MAX] if known is not None else []
+    return frozenset([*chosen, *again]), chosen[-1] if chosen else ""
 
 
 def _remembered(location: Location, into: Path | None) -> Listing | None:
@@ -84,8 +108,11 @@ def _remembered(location: Location, into: Path | None) -> Listing | None:
         found = msgspec.json.decode(_place(into, str(location)).read_bytes(), type=Listing)
     except (OSError, msgspec.DecodeError):
         return None
-    is_fresh = 0 <= now_ms() - found.at < FRESH_MS
-    return found if is_fresh and found.location == str(location) else None
+    return found if found.location == str(location) else None
+
+
+def _is_fresh(listing: Listing) -> bool:
+    return 0 <= now_ms() - listing.at < FRESH_MS
 
 
 def _remember(listing: Listing, into: Path | None) -> None:

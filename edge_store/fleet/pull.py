@@ -25,6 +25,7 @@ from edge_store.fleet.budget import DiskBudget, Evicted
 from edge_store.fleet.copies import work_folder
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.forget import all_older_copies
+from edge_store.fleet.met import note_met
 from edge_store.fleet.waits import Waits
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import shared_buckets
@@ -117,10 +118,12 @@ async def pull(
         async with asyncio.TaskGroup() as tasks:
             for _ in range(plan.jobs):
                 tasks.create_task(some(budget))
+        done = [(box, reports[box.device_id]) for box in boxes]
+        await asyncio.to_thread(note_met, plan.manner.into, done)
         over = await asyncio.to_thread(budget.over) if budget else None
     if untold:
         raise untold[0]
-    return Pulled([reports[box.device_id] for box in boxes], evicted, over)
+    return Pulled([report for _box, report in done], evicted, over)
 
 
 def _opened(location: Location) -> tuple[Credentials | None, Objects]:

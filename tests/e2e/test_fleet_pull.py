@@ -87,6 +87,17 @@ async def test_failed_box_keeps_its_older_copy_and_is_asked_with_the_others(
     break_replica(tmp_path, "box-b")
     assert edge_store("fleet", "pull", "--from", url, "--into", str(into)).returncode == 1
 
+    looked = edge_store("fleet", "health", "--from", url, "--in", str(into), "--json")
+    *boxes, _ = map(json.loads, looked.stdout.splitlines())
+    met = {
+        box["device_id"]: [
+            each["message"] for each in box["findings"] if each["name"] == "pull_failed"
+        ]
+        for box in boxes
+    }
+    assert (met["box-a"], len(met["box-b"])) == ([], 1)
+    assert met["box-b"][0].startswith("pulls of it have failed since ")
+
     statement = "SELECT device_id, count(*) AS results FROM results GROUP BY 1 ORDER BY 1"
     asked = edge_store("fleet", "query", statement, "--in", str(into), "--nl")
 

@@ -10,13 +10,18 @@ from support.fleet_health import DAY, MINUTE, NOW, Centre, found, make_copy, nam
 
 from edge_store.alerts import AlarmName
 from edge_store.cli.fleet_health import health
+from edge_store.errors import ReplicationError, VerifyFailed
+from edge_store.fleet.box import BoxReport
 from edge_store.fleet.copies import is_same
+from edge_store.fleet.find import FoundBox
 from edge_store.fleet.heads import DEAD_AFTER_S, LATE_AFTER_S, HeadState
 from edge_store.fleet.health.facts import Facts, Gap, HeadHere, facts_of
 from edge_store.fleet.health.findings import Bounds, BoxHealth, Evidence, Finding, judge_box
 from edge_store.fleet.health.summary import NAMES
+from edge_store.fleet.met import note_met
 from edge_store.ids import DeviceId
 from edge_store.replica.heads import Head, Proven
+from edge_store.replica.location import parse_location
 from edge_store.replica.machine import MachineState
 
 GB = 10**9
@@ -416,6 +421,34 @@ async def test_a_head_without_a_replica_is_found_with_a_folder_to_remember_in(
     gone, other = await centre.look()
     assert (names(gone.box), names(other.box)) == (["replica_gone"], [])
     assert gone.box.findings[0].alarm.is_urgent
+
+
+async def test_what_a_pull_has_met_is_found_until_one_is_good(centre: Centre) -> None:
+    await centre.put_head("box-1", seq=1)
+    await centre.put_head("box-2", seq=1)
+
+    def pulled(error: str | None, code: str | None) -> None:
+        where = parse_location(f"file://{centre.folder.parent}/one")
+        box = FoundBox(device_id=DeviceId("box-1"), location=where)
+        report = BoxReport(device_id=box.device_id, error=error, code=code)
+        note_met(centre.folder, [(box, report)])
+
+    async def said() -> list[str]:
+        box, other = await centre.look()
+        assert names(other.box) == []
+        return [each.message for each in box.box.findings if each.name == "pull_failed"]
+
+    pulled("its store is away", ReplicationError.code)
+    assert await said() == []
+    pulled("it is damaged", VerifyFailed.code)
+    (first,) = await said()
+    assert first.endswith("it is damaged")
+    pulled("its store is away", ReplicationError.code)
+    assert await said() == [first], "nothing is known that is newer"
+    pulled("it is damaged", VerifyFailed.code)
+    assert await said() == [first]
+    pulled(None, None)
+    assert await said() == []
 
 
 async def test_what_another_version_remembered_is_found_out_again(centre: Centre) -> None:

@@ -19,6 +19,7 @@ from edge_store.fleet.budget import DiskBudget, copies_bytes
 from edge_store.fleet.copies import Standing, copy_path, is_restore_due
 from edge_store.fleet.find import Choice, Found, Place, find_boxes, places_of
 from edge_store.fleet.history import Kept
+from edge_store.fleet.met import read_met
 from edge_store.fleet.pace import Pace
 from edge_store.fleet.passes import PassReport, keep_report, watch
 from edge_store.fleet.pull import PullPlan, pull
@@ -96,6 +97,7 @@ async def test_a_box_with_a_head_and_no_replica_fails_until_it_has_one(tmp_path:
         ("box-a", "replica_not_found"), ("box-b", "replica_not_found"),
     ]  # fmt: skip
     assert "its head is in" in (done.reports[0].error or "")
+    assert {*read_met(tmp_path / "into")} == {"box-a", "box-b"}
     ltx = tmp_path / "berlin" / "box-b" / "results.db" / "ltx" / "0" / f"{1:016x}-{1:016x}.ltx"
     ltx.parent.mkdir(parents=True)
     ltx.touch()
@@ -302,3 +304,49 @@ async def test_folders_of_a_store_are_listed_once_an_hour(
     assert await boxes("box-a") == (["box-a", "box-c"], 3)
     now -= 1  # a clock that was set back proves nothing
     assert await boxes("box-a") == (["box-a", "box-c"], 4)
+
+
+async def test_folders_of_boxes_are_looked_into_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = {DeviceId(f"box-{n}") for n in range(5)}
+    empty: set[DeviceId] = set()
+    looked: list[set[DeviceId]] = []
+    now = 1_000_000
+
+    async def list_devices(_place: object, _keys: object, known: set[DeviceId]) -> list[DeviceId]:
+        looked.append({*heads} - {*known})
+        return sorted({*heads} - (looked[-1] & empty))
+
+    monkeypatch.setattr(headless, "list_devices", list_devices)
+    monkeypatch.setattr(headless, "now_ms", lambda: now)
+    monkeypatch.setattr(headless, "LOOKED_INTO_MAX", 2)
+    place = parse_location("s3://edge/fleet?endpoint=http://127.0.0.1:9")
+
+    async def alone() -> set[DeviceId]:
+        nonlocal now
+        found = await headless.boxes_of(place, None, heads, tmp_path / "into")
+        assert {*found.devices} == heads
+        now += headless.FRESH_MS
+        return {*found.alone}
+
+    assert await alone() == set()
+    empty = {DeviceId("box-2")}
+    assert await alone() == {"box-2"}
+    assert await alone() == {"box-2"}
+    assert looked == [
+        {"box-0", "box-1"}, {"box-2", "box-3"}, {"box-4", "box-0", "box-2"},
+    ]  # fmt: skip
+    empty = set()
+    assert await alone() == set(), "it is there again"
+
+
+async def test_a_folder_with_nothing_but_its_owner_is_a_replica_that_is_gone(
+    tmp_path: Path,
+) -> None:
+    replicas = store(tmp_path, "berlin", "box-a", "box-b")
+    owner = tmp_path / "berlin" / "box-a" / "owner.json"
+    shutil.rmtree(owner.parent)
+    owner.parent.mkdir()
+    owner.write_text("{}")
+    assert [box.is_alone for box in (await found(replicas)).boxes] == [True, False]

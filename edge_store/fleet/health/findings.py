@@ -11,6 +11,7 @@ from edge_store.chain import Link
 from edge_store.clock import utc_text
 from edge_store.fleet.heads import Copy, HeadState, Judged, Seen, judge_head
 from edge_store.fleet.health.facts import Facts
+from edge_store.fleet.met import Met
 from edge_store.ids import DeviceId
 from edge_store.replica.heads import Head
 from edge_store.replica.machine import MachineState
@@ -38,6 +39,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     """All that is known of a box. ``head_at``: UTC ms of the last PUT of its head, None if none is
     there. ``facts``: of its copy. ``behind_since``: since when the head is ahead of that (UTC ms).
     ``others``: in words, who else goes by its id. ``is_alone``: the store has no replica of it.
+    ``met``: what the newest pull did in its replica.
     """
 
     device_id: DeviceId
@@ -48,6 +50,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     behind_since: int | None = None
     others: tuple[str, ...] = ()
     is_alone: bool = False
+    met: Met | None = None
 
 
 class Finding(Record, frozen=True, kw_only=True):
@@ -168,6 +171,11 @@ def _findings(
         yield Finding(
             name="replica_gone",
             message="its head is in the store, and its replica is not: was it deleted, or moved?",
+        )
+    elif evidence.met is not None:
+        yield Finding(
+            name="pull_failed",
+            message=f"pulls of it have failed since {_time(evidence.met.at)}: {evidence.met.error}",
         )
     if evidence.head is not None:
         yield from _of_head(evidence, evidence.head, bounds)

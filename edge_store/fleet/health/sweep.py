@@ -18,6 +18,7 @@ from edge_store.fleet.health.facts import Facts, facts_of
 from edge_store.fleet.health.findings import Bounds, BoxHealth, Evidence, judge_box
 from edge_store.fleet.health.known import Known, Memory
 from edge_store.fleet.health.stores import Store
+from edge_store.fleet.met import Met, read_met
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import Found
 from edge_store.replica.extent import DEVICE_ID
@@ -77,6 +78,7 @@ class Sweep:
         self._stores: dict[str, Store] = {}
         self._heads: dict[DeviceId, Listed] = {}
         self._others: dict[DeviceId, list[str]] = defaultdict(list)
+        self._met = read_met(look.folder) if look.folder is not None else {}
         self.unlisted: list[Unlisted] = []
 
     async def boxes(self) -> AsyncIterator[Swept]:
@@ -133,8 +135,10 @@ class Sweep:
 
     def _judged(self, device_id: DeviceId, before: Known | None, changed: Changed | None) -> Swept:
         look, others = self._look, tuple(self._others.get(device_id, ()))
-        evidence, after = _seen(device_id, self._heads.get(device_id), before, changed, look)
-        evidence = msgspec.structs.replace(evidence, others=others)
+        listed = self._heads.get(device_id)
+        evidence, after = _seen(device_id, listed, before, changed, look)
+        met = _met_there(self._met.get(device_id), listed)
+        evidence = msgspec.structs.replace(evidence, others=others, met=met)
         box = judge_box(evidence, look.bounds, look.now_ms)
         found = tuple(each.name for each in box.findings)
         self._memory.keep(msgspec.structs.replace(after, told=found) if look.is_telling else after)
@@ -204,6 +208,12 @@ def _seen(
         told=known.told,
     )
     return evidence, after
+
+
+def _met_there(met: Met | None, listed: Listed | None) -> Met | None:
+    """Unless it was in another store than the head's."""
+    is_other = met is not None and listed is not None and met.location != listed.store.location
+    return None if is_other else met
 
 
 def _behind_since(
