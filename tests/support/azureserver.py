@@ -39,9 +39,12 @@ class AzureServer(CloudServer):
         return f"abs://{ACCOUNT}@{container}/{prefix}?endpoint={endpoint}"
 
     def command(self) -> Sequence[str]:
-        (program,) = CACHE.glob(f"edge-store/azurite-*/{PROGRAM}")
+        found = sorted(CACHE.glob(f"edge-store/azurite-*/{PROGRAM}"))
+        assert found, (
+            f"no Azurite in {CACHE}/edge-store: apt-get install nodejs npm; scripts/test setup"
+        )
         return (
-            shutil.which("node") or "node", str(program), "--skipApiVersionCheck", "--silent",
+            shutil.which("node") or "node", str(found[-1]), "--skipApiVersionCheck", "--silent",
             "--location", str(self.folder), "--blobHost", "127.0.0.1", "--blobPort", str(self.port),
         )  # fmt: skip
 
