@@ -105,6 +105,7 @@ class Applying:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.peak_bytes = 0
+        self._spent_s = 0.0
 
     @classmethod
     async def begin(cls, database: Path, archive: Path) -> "Applying":
@@ -142,12 +143,13 @@ class Applying:
                 self.peak_bytes = max(self.peak_bytes, int(pages) * os.sysconf("SC_PAGE_SIZE"))
 
     def cpu_seconds(self) -> float:
-        """Of all that it started."""
+        """Of all that it started; as last seen, where it has ended."""
         total = 0.0
         for number in self.processes():
             with suppress(OSError):
                 total += cpu_seconds(number, with_ended=True)
-        return total
+        self._spent_s = max(self._spent_s, total)
+        return self._spent_s
 
     @property
     def is_over(self) -> bool:
