@@ -82,7 +82,7 @@ class Ownership:
         claim: Owner,
         heads: Heads,
         lineage: Callable[[Owner | None, Head | None], Awaitable[Lineage]],
-        was_ours: Callable[[], Awaitable[bool]],
+        was_ours: Callable[..., Awaitable[bool]],
     ) -> None:
         self._objects = objects
         self._claim = claim
@@ -148,7 +148,7 @@ class Ownership:
         if by_force:
             quiet_s = owner.answers_within_s if owner is not None else 0.0
         elif owner is None or found is None:
-            if not await self._was_ours():
+            if not await self._was_ours(had_it=self._previous == self.boot_id):
                 raise self._strange()
         else:
             is_forced, quiet_s = await self._right(found, owner)

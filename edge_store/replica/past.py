@@ -48,8 +48,10 @@ class Past:
         except StoreError as exc:
             raise ReplicationError(str(exc), hint=exc.hint) from exc
 
-    async def was_ours(self) -> bool:
-        """Whether what lies there without an owner was written from here."""
+    async def was_ours(self, *, had_it: bool) -> bool:
+        """Whether what lies there without an owner was written from here. ``had_it``: the path was
+        this boot's until it was emptied.
+        """
         if self._ground.stand is not None:
             return True
         head = await self._heads.read()
@@ -61,7 +63,7 @@ class Past:
             is_from_here = await is_written_from(ltx, location, keys, self._device_id)
         except ReplicaNotFound:
             return True
-        if is_from_here and not await is_whole(location, keys, self._device_id):
+        if is_from_here and (had_it or not await is_whole(location, keys, self._device_id)):
             return True  # sent after somebody had emptied the place: begun anew
         # an operator's own may be up before the first claim
         return self._is_external and is_from_here and self._ground.adopt()

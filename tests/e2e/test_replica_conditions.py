@@ -100,7 +100,7 @@ def contender(store: Store, boot: str, ended: str | None = None) -> Ownership:
             was_restored=False,
         )
 
-    async def was_ours() -> bool:
+    async def was_ours(*, had_it: bool) -> bool:
         return True
 
     claim = Owner(

@@ -250,6 +250,20 @@ def test_a_bucket_deleted_under_way_is_told_of_and_filled_anew_once_it_is_back(
             assert contents(restored(box, "back.db")) == contents(box.database)
 
 
+def test_what_is_left_of_its_own_replica_without_a_name_is_not_somebodys(tmp_path: Path) -> None:
+    """As where Litestream has sent all of it into an emptied bucket before the daemon looked."""
+    box = of_device(tmp_path, "box")
+    with box.serve() as daemon:
+        assert daemon.chat("hello").status_code == 200
+        until_replicated(daemon)
+        until(lambda: list((tmp_path / "replica").rglob("*head*")), "a head")
+        for path in (tmp_path / "replica").rglob("*.json"):
+            path.unlink()
+        daemon.logged("replica_begun_anew")
+        until_replicated(daemon)
+        assert contents(restored(box, "back.db")) == contents(box.database)
+
+
 def test_a_store_that_does_not_say_whose_the_path_is_is_not_ok(tmp_path: Path) -> None:
     """rclone makes a bucket anew that is gone, and goes on to promise the owner that was in it."""
     with S3Server(tmp_path / "s3") as s3:

@@ -47,7 +47,7 @@ def of_boot(objects: Objects, boot: str, lineage: Lineage = KNOWS) -> Ownership:
     async def known(_owner: Owner | None, _head: Head | None) -> Lineage:
         return lineage
 
-    async def was_ours() -> bool:
+    async def was_ours(*, had_it: bool) -> bool:
         return True
 
     claim = Owner(
