@@ -9,10 +9,18 @@ from pathlib import Path
 from edge_store.errors import StoreError
 from edge_store.sqlite import Connection, DatabaseThread, open_writer, translated
 
-__all__ = ["checkpoint", "checkpoint_soon", "empty_wal", "move_rest", "move_wal", "wal_bytes"]
+__all__ = [
+    "SOON_MS",
+    "checkpoint",
+    "checkpoint_soon",
+    "empty_wal",
+    "move_rest",
+    "move_wal",
+    "wal_bytes",
+]
 
-SOON_MS = 20  # every COMMIT waits as long for readers of an older state as it does
-TRIES, PAUSE_S = 30, 0.1  # a reader in the way has a moment to leave
+SOON_MS = 200  # every COMMIT waits as long for readers of an older state as it does
+TRIES, PAUSE_S = 10, 0.1  # a reader in the way has a moment to leave
 
 
 def checkpoint(connection: Connection) -> bool:
@@ -56,12 +64,12 @@ def wal_bytes(path: Path) -> int:
         return 0
 
 
-def checkpoint_soon(connection: Connection) -> bool:
+def checkpoint_soon(connection: Connection, patience_ms: int = SOON_MS) -> bool:
     """As ``checkpoint``, on the writer's thread: one long read, as of a backup, may last for hours
     and is not waited for.
     """
     (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    connection.execute(f"PRAGMA busy_timeout = {min(before, SOON_MS)}")
+    connection.execute(f"PRAGMA busy_timeout = {min(before, patience_ms)}")
     try:
         return checkpoint(connection)
     finally:

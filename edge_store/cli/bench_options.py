@@ -41,7 +41,11 @@ dir_option = click.option(
 def given_arguments(model: str | None, texts: Sequence[str]) -> dict[str, Any]:
     """SGLang's arguments, as ``model_option`` and ``sglang_option`` say them."""
     given = dict(map(_argument, texts))
-    return given if model is None else {**given, "model_path": model}
+    if model is not None:
+        given["model_path"] = model
+    if given and "model_path" not in given:
+        raise click.UsageError("--model is missing: the folder of the model that SGLang loads")
+    return given
 
 
 def _argument(text: str) -> tuple[str, Any]:

@@ -26,7 +26,7 @@ from edge_store.result import Record
 __all__ = ["Boxes", "boxes_of"]
 
 FRESH_MS = 3600 * 1000
-LOOKED_INTO_MAX = 500  # folders; ten thousand boxes are through in 20 hours
+LOOKED_INTO_MAX = 20  # folders: over SFTP one after the other, within the time of a listing
 
 
 class Listing(Record, frozen=True, kw_only=True):

@@ -160,7 +160,11 @@ def choose(
             following=len(results) + len(archived) - len(asked) - len(away.asked),
             pinned=_pinned(connection, results),
             held=[
-                *(results[seq] for page in pages(results) for seq in held(connection, page)),
+                *(
+                    results[seq]
+                    for page in pages(results)
+                    for seq in sorted(held(connection, page))
+                ),
                 *(name for seq, name in archived.items() if seq in away.held),
             ],
             requests=[

@@ -10,7 +10,7 @@ import structlog
 from edge_store.errors import StoreError
 from edge_store.recorder.deletions import is_forgotten_since, last_tombstones
 from edge_store.sqlite import DatabaseThread, is_vulnerable
-from edge_store.wal import checkpoint_soon, move_rest, move_wal, wal_bytes
+from edge_store.wal import SOON_MS, checkpoint_soon, move_rest, move_wal, wal_bytes
 
 __all__ = ["checkpoint_when_large"]
 
@@ -18,6 +18,7 @@ log = structlog.get_logger(__name__)
 
 WAL_CHECK_S = 10.0
 GROWN = 4  # times the bound: a reader has been in the way for long
+EXPIRED_MS = 20  # for readers, who may be there in the next round, too
 EXPIRED_S = 60.0  # what retention deletes all the time is not worth an empty WAL each time
 
 
@@ -41,14 +42,14 @@ async def checkpoint_when_large(path: Path, database: DatabaseThread, bound: int
             is_forgotten |= deleted[1] != emptied_of[1]
             looked_upto = deleted[0]
             is_due = time.monotonic() - emptied_at >= EXPIRED_S and deleted != emptied_of
-            is_to_empty = is_forgotten or is_due or wal_bytes(path) > GROWN * bound
-            if wal_bytes(path) <= bound and not is_to_empty:
+            is_pressing = is_forgotten or wal_bytes(path) > GROWN * bound
+            if wal_bytes(path) <= bound and not (is_pressing or is_due):
                 continue
             if not is_vulnerable():  # two that move it at once are what its bug needs
                 await asyncio.to_thread(move_wal, path)
-            if not is_to_empty:
+            if not (is_pressing or is_due):
                 await database.run(move_rest)
-            elif await database.run(checkpoint_soon):
+            elif await database.run(checkpoint_soon, SOON_MS if is_pressing else EXPIRED_MS):
                 emptied_of, emptied_at, is_forgotten = deleted, time.monotonic(), False
             else:
                 log.warning("checkpoint_blocked", wal_bytes=wal_bytes(path))

@@ -8,6 +8,7 @@ made anew when there is room. So is one that was deleted or does not fit.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -29,7 +30,8 @@ log = structlog.get_logger(__name__)
 LOOK_S = 1.0  # how often an idle one looks for tombstones, and whether the index is to go
 GATHER_S = 0.1  # results that come one after the other are taken in together
 QUIET_S = 2.0  # after the last that was forgotten: the words of many are merged out at once
-EXPIRED_S = 60.0  # after the last that retention deleted: it does so all the time
+EXPIRED_S = 60.0  # after the last that retention deleted, as it does so all the time;
+LATEST_S = 30.0, 600.0  # but so long after the first of each at the latest
 REST_PER_CPU = 2.0  # a third of a core
 BROKEN_WITHIN_S = 60.0  # a second one so soon is for who looks after the rooms
 
@@ -74,10 +76,35 @@ async def _opened(around: Around, path: Path) -> AsyncIterator[tuple[DatabaseThr
         reader.close()
 
 
+class _Due:
+    """When the words of what was deleted are to be merged out: once it has been quiet for so long,
+    and so long after the first at the latest. What an earlier daemon left is due at once.
+    """
+
+    def __init__(self, quiet_s: float, latest_s: float) -> None:
+        self._quiet_s, self._latest_s = quiet_s, latest_s
+        self._first = self._last = -math.inf
+
+    def note(self, now: float, count: int) -> None:
+        """So many were deleted."""
+        if count:
+            self._last = now
+            self._first = min(self._first, now)
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is."""
+        return now - self._last > self._quiet_s or now - self._first > self._latest_s
+
+    def end(self, now: float) -> None:
+        """All that was due is merged out."""
+        if self.is_due(now):
+            self._first = math.inf
+
+
 async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: Connection) -> None:
     """Until the index is to go, has gone, or the daemon stops."""
     place = Place(path)
-    forgotten_at = deleted_at = 0.0  # what an earlier one left
+    forgotten, expired = _Due(QUIET_S, LATEST_S[0]), _Due(EXPIRED_S, LATEST_S[1])
     taken_out_at = 0.0
     while not around.commits.is_over:
         if _is_gone(place, path):
@@ -90,13 +117,15 @@ async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: C
         done = await thread.run(step, reader, around.commits.seq, take_out=take_out)
         _tell(around, path, done)
         taken_out_at = now if take_out and not done.is_more else taken_out_at
-        deleted_at = now if done.deleted else deleted_at
-        forgotten_at = now if done.forgotten else forgotten_at
+        forgotten.note(now, done.forgotten)
+        expired.note(now, done.deleted - done.forgotten)
         cpu_s, is_unclean = done.cpu_s, False
-        if not done.is_more and now - forgotten_at > QUIET_S:
-            is_expired = now - deleted_at > EXPIRED_S
-            cleaned_s, is_unclean = await thread.run(_cleaned, reader, expired=is_expired)
+        if not done.is_more and (forgotten.is_due(now) or expired.is_due(now)):
+            cleaned_s, is_unclean = await thread.run(_cleaned, reader, expired=expired.is_due(now))
             cpu_s += cleaned_s
+            if not is_unclean:
+                forgotten.end(now)
+                expired.end(now)
         if done.rows or done.is_more or is_unclean:
             gather_s = 0.0 if done.is_more or is_unclean else GATHER_S
             await asyncio.sleep(max(REST_PER_CPU * cpu_s, gather_s))

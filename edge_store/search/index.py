@@ -203,22 +203,22 @@ def clean(
     connection: Connection, reader: Connection, pages: int = MERGED_PAGES, *, expired: bool = True
 ) -> bool:
     """Take some more of the words of deleted results out of the file, and of what retention has
-    deleted only where ``expired``. False: there are none.
+    deleted only where ``expired``, or where a shard has nothing left. False: there are none.
 
     Raises:
         IndexBroken: it is to be made anew.
     """
     wanted = FORGOTTEN | CLEANING | (EXPIRED if expired else 0)
+    _, _newest, oldest, _ = extent(reader)
     with usable():
         found = connection.execute(
-            sql_of("search", "select_unclean"), {"wanted": wanted}
+            sql_of("search", "select_unclean"), {"wanted": wanted, "gone": oldest // SHARD_ROWS}
         ).fetchone()
         if found is None:
             return False
         shard = found[0]
-        _, _newest, oldest, _ = extent(reader)
         with transaction(connection):
-            if (shard + 1) * SHARD_ROWS <= oldest:  # nothing of it is left
+            if shard < oldest // SHARD_ROWS:  # nothing of it is left
                 for name in ("drop_words", "drop_trigrams", "delete_shard"):
                     connection.execute(shard_block(name, shard), {"shard": shard})
                 is_done = True

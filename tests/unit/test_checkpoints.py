@@ -15,7 +15,7 @@ from edge_store.recorder.checkpoints import checkpoint_when_large
 from edge_store.recorder.deletions import is_forgotten_since, last_tombstones
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, open_writer
-from edge_store.wal import wal_bytes
+from edge_store.wal import move_rest, wal_bytes
 
 
 def delete(connection: Connection, reason: str, seq: int) -> None:
@@ -137,6 +137,35 @@ async def test_of_tombstones_only_new_ones_are_looked_at(
         task.cancel()
     assert asked[0] == 3
     assert wal_bytes(path) == 0  # the first round was due
+
+
+async def test_a_large_wal_is_begun_anew_and_keeps_its_size(
+    path: Path, database: DatabaseThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(connection: Connection) -> None:
+        connection.execute("CREATE TABLE IF NOT EXISTS filled (x)")
+        connection.execute("INSERT INTO filled VALUES (zeroblob(300000))")
+
+    moved = asyncio.Event()
+
+    def rest(connection: Connection) -> None:
+        move_rest(connection)
+        moved.set()
+
+    monkeypatch.setattr(checkpoints, "WAL_CHECK_S", 0.01)
+    monkeypatch.setattr(checkpoints, "move_rest", rest)
+    await database.run(fill)
+    size = wal_bytes(path)
+    task = asyncio.create_task(checkpoint_when_large(path, database, size // 2))
+    try:
+        for _ in range(20):
+            moved.clear()
+            async with asyncio.timeout(60):
+                await moved.wait()
+            await database.run(fill)
+    finally:
+        task.cancel()
+    assert wal_bytes(path) < 2 * size, "of 21 times as much"
 
 
 def test_they_are_found_by_their_number(path: Path) -> None:

@@ -31,7 +31,7 @@ UPDATE state SET seq = :seq, digest = coalesce(:digest, digest), deletion_id = :
 SELECT shard FROM shards ORDER BY shard DESC
 
 -- name: select_unclean
-SELECT shard, is_unclean FROM shards WHERE is_unclean & :wanted ORDER BY shard DESC LIMIT 1
+SELECT shard, is_unclean FROM shards WHERE is_unclean & :wanted OR shard < :gone ORDER BY shard DESC LIMIT 1
 
 -- name: mark_shard
 UPDATE shards SET is_unclean = :is_unclean WHERE shard = :shard
