@@ -40,7 +40,11 @@ def test_killed_retention_loses_nothing_and_is_finished(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [*command, str(tmp_path)], env=environ, stdout=subprocess.DEVNULL
         )
-        time.sleep(random.uniform(0.5, 3.0))
+        if killed:
+            time.sleep(random.uniform(0.5, 3.0))
+        else:  # amid its work: its first file is begun
+            while process.poll() is None and not any(box.archive.rglob("*")):
+                time.sleep(0.005)
         killed += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
