@@ -40,7 +40,7 @@ def run_until_done(arguments: list[str], begun: Path, rng: random.Random) -> int
             ends_at = time.monotonic() + DEADLINE_S
             while kills < KILLS and child.poll() is None and time.monotonic() < ends_at:
                 if begun.exists() and begun.stat().st_mtime_ns != before:
-                    time.sleep(rng.uniform(0, 0.05))  # anywhere
+                    time.sleep(rng.uniform(0, 0.05) if kills else 0)  # anywhere; it may be short
                     child.kill()
                     break
                 time.sleep(0.001)
