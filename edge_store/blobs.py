@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple, Protocol
 
-__all__ = ["Part", "Split", "joined", "split", "taken_out"]
+import msgspec
+
+__all__ = ["Part", "Split", "joined", "split", "split_once", "taken_out"]
 
 BLOB_BYTES_MIN = 4096  # smaller ones are shorter than the rows they would need
 INLINE_BYTES_MAX = 64 * 1024  # under a millisecond
@@ -64,6 +66,20 @@ async def taken_out(record: Splits, body: bytes) -> None:
         await asyncio.to_thread(getattr, record, "split_body")
     else:
         _ = record.split_body
+
+
+def split_once(record: msgspec.Struct, body: bytes) -> Split:
+    """``split`` of the body that a record has, which keeps it (``dict=True``) unless it is short.
+
+    A ``cached_property`` would do that under one lock for all records, up to Python 3.11: the event
+    loop, too, would wait for a long one.
+    """
+    if len(body) < BODY_BYTES_MIN:
+        return body, ()
+    kept: dict[str, Split] = record.__dict__
+    if "split" not in kept:
+        kept["split"] = split(body)
+    return kept["split"]
 
 
 def split(body: bytes) -> Split:

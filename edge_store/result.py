@@ -6,12 +6,11 @@ never change; the writer adds what only it knows (``Recorded``).
 """
 
 from enum import StrEnum
-from functools import cached_property
 from typing import Any
 
 import msgspec
 
-from edge_store.blobs import Split, split
+from edge_store.blobs import Split, split_once
 from edge_store.ids import BootId, DeviceId, ResultId
 
 __all__ = [
@@ -106,10 +105,10 @@ class Content(Record, frozen=True, kw_only=True, dict=True, gc=True):
     request_body: bytes
     response_body: bytes
 
-    @cached_property
+    @property
     def split_body(self) -> Split:
         """The request's body without its images, and these."""
-        return split(self.request_body)
+        return split_once(self, self.request_body)
 
 
 class Result(Record, frozen=True, kw_only=True):

@@ -49,8 +49,8 @@ ROWS_PER_STATEMENT = (32, 8, 2, 1)
 COPIED_BYTES_MAX = 4 * 1024 * 1024
 
 # The booleans among the columns: stored, and digested, as 0 and 1.
-CLOCK_SYNCED = RESULT_FIELDS.index("clock_synced")
-STREAM = RESULT_FIELDS.index("stream")
+CLOCK_SYNCED = RESULT_COLUMNS.index("clock_synced")
+STREAM = RESULT_COLUMNS.index("stream")
 OUTPUT_BOOLEANS = tuple(
     1 + Output.__struct_fields__.index(name) for name in ("schema_valid", "constraint_holds")
 )  # behind seq
@@ -127,10 +127,10 @@ def to_row(seq: int, timeline: str, result: Result) -> Row:
         UnicodeEncodeError, OverflowError: a text or number that cannot be stored (see
         ``salvaged``).
     """
-    *values, outputs, content = msgspec.structs.astuple(result)
+    values = [seq, timeline, *msgspec.structs.astuple(result)]
+    content, outputs = values.pop(), values.pop()
     values[CLOCK_SYNCED] = int(values[CLOCK_SYNCED])
     values[STREAM] = int(values[STREAM])
-    columns = (seq, timeline, *values)
     choices = []
     for output in outputs:
         choice = [seq, *msgspec.structs.astuple(output)]
@@ -138,11 +138,10 @@ def to_row(seq: int, timeline: str, result: Result) -> Row:
             if choice[place] is not None:
                 choice[place] = int(choice[place])
         choices.append(tuple(choice))
-    bodies = msgspec.structs.astuple(content)
-    digest = row_digest(columns, choices, content_digest(bodies))
+    digest = row_digest(values, choices, content_digest(msgspec.structs.astuple(content)))
     body, blobs = content.split_body
     stored = (seq, content.input_text, body, content.response_body)
-    return Row((*columns, digest), choices, stored, digest, blobs)
+    return Row((*values, digest), choices, stored, digest, blobs)
 
 
 class Shape(NamedTuple):
@@ -187,7 +186,10 @@ SHAPES: dict[str, Shape] = {}  # by INSERT, of this process
 def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     if len(places) > 1:
         return itemgetter(*places)
-    return lambda row: tuple(row[n] for n in places)
+    if places:
+        (place,) = places
+        return lambda row: (row[place],)
+    return lambda _row: ()
 
 
 def insert_rows(connection: Connection, rows: Sequence[Row]) -> None:

@@ -7,12 +7,11 @@ the background before it runs.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
 
-from edge_store.blobs import Split, joined, split
+from edge_store.blobs import Split, joined, split_once
 from edge_store.clock import now_ms
 from edge_store.ids import ResultId
 from edge_store.recorder.caller import Caller
@@ -57,10 +56,10 @@ class Kept(Record, frozen=True, kw_only=True, dict=True, gc=True):
     key: Key | None = None
     is_held: bool = False  # what was sent lies in `held/`, until it has been asked
 
-    @cached_property
+    @property
     def split_body(self) -> Split:
         """The request without its images, and these."""
-        return split(self.request)
+        return split_once(self, self.request)
 
 
 class Waiting(NamedTuple):

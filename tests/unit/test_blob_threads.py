@@ -2,8 +2,10 @@
 
 import base64
 import binascii
+import json
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ from support.responding import responding
 from support.scripted import chat_body, recording, replay
 
 import edge_store.blobs
+from edge_store.blobs import BODY_BYTES_MIN, Split, split
+from edge_store.result import Content
 from edge_store.sqlite import Connection
 
 SCRIPT = replay([chat_body("seen")])
 IMAGE = random.Random(5).randbytes(80_000)
+DEADLINE_S = 10.0
 
 
 class Threads:
@@ -76,3 +81,30 @@ async def test_so_are_those_of_a_response(
         assert (await here.ask("/v1/responses", body)).status == 200
     assert threads.splitting
     assert threads.writing.isdisjoint(threads.splitting)
+
+
+def test_a_long_body_that_is_split_on_a_thread_holds_no_other_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long, other = (
+        Content(input_text=None, request_body=json.dumps(asked(size)).encode(), response_body=b"")
+        for size in (80_000, 6_000)
+    )
+    begun, over = threading.Event(), threading.Event()
+
+    def splitting(body: bytes) -> Split:
+        if body is long.request_body:
+            begun.set()
+            over.wait(DEADLINE_S)
+        return split(body)
+
+    monkeypatch.setattr(edge_store.blobs, "split", splitting)
+    with ThreadPoolExecutor(2) as threads:
+        aside = threads.submit(lambda: long.split_body)
+        assert begun.wait(DEADLINE_S)
+        try:
+            left, parts = threads.submit(lambda: other.split_body).result(DEADLINE_S / 2)
+        finally:
+            over.set()
+        assert len(aside.result(DEADLINE_S)[1]) == len(parts) == 1
+    assert len(left) < BODY_BYTES_MIN
