@@ -5,6 +5,7 @@ one millisecond are told apart by a counter (RFC 9562, section 6.2, method 1), w
 ``uuid6`` takes a millisecond of the future for each. Python 3.14 has such a ``uuid.uuid7``.
 """
 
+import os
 import secrets
 import threading
 import time
@@ -30,8 +31,7 @@ NO_DEVICES = frozenset({"check", "heads"})  # folders beside those of the boxes 
 RESPONSE_PREFIX = "resp_"  # before a result's id: the id of the response that it is the result of
 DEVICE_ID_BYTES = 5  # 2**40 names: two of 10,000 boxes collide once in 20,000 fleets
 COUNTER_BITS = 12  # of `rand_a`: 4096 ids a millisecond before the next one is taken
-RANDOM_BITS = 62
-VERSION_AND_VARIANT = 0x7 << 76 | 0b10 << RANDOM_BITS
+VARIANT = {digit: "89ab"[n % 4] for n, digit in enumerate("0123456789abcdef")}
 
 
 class Uuid7:
@@ -47,12 +47,12 @@ class Uuid7:
 
     def __call__(self) -> str:
         with self._lock:
-            now = time.time_ns() // 1_000_000 << COUNTER_BITS
-            self._ticks = ticks = max(now, self._ticks + 1)
-        at_ms, count = ticks >> COUNTER_BITS, ticks & (1 << COUNTER_BITS) - 1
-        number = at_ms << 80 | count << 64 | VERSION_AND_VARIANT | secrets.randbits(RANDOM_BITS)
-        digits = f"{number:032x}"
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+            ticks = time.time_ns() // 1_000_000 << COUNTER_BITS
+            if ticks <= self._ticks:
+                ticks = self._ticks + 1
+            self._ticks = ticks
+        head, tail = f"{ticks:015x}", os.urandom(8).hex()
+        return f"{head[:8]}-{head[8:12]}-7{head[12:]}-{VARIANT[tail[0]]}{tail[1:4]}-{tail[4:]}"
 
 
 _uuid7 = Uuid7()

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import NamedTuple
 
+import msgspec
+
 from edge_store.config import RecorderSection
 from edge_store.errors import EdgeStoreError
 from edge_store.recorder.slots import Slot
@@ -15,7 +17,7 @@ __all__ = ["Attempt", "Settled", "Waiting", "first_of"]
 Settled = Callable[[Receipt | EdgeStoreError], None]
 
 
-class Waiting(NamedTuple):
+class Waiting(msgspec.Struct, frozen=True):
     """A result in the queue. It leaves when it is settled: committed, or given up."""
 
     result: Result

@@ -37,14 +37,24 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 MIB = 1024 * 1024
 FIRST_ROWS = 64
-KINDS = ("as-written", "improved", "batched", "asyncpg", "asyncpg-wide", "sqlite-utils", "ours")
+KINDS = (
+    "as-written",
+    "improved",
+    "batched",
+    "asyncpg",
+    "asyncpg-wide",
+    "sqlite-utils",
+    "sqlite-utils-wal",
+    "ours",
+)
 NAMES = {
     "as-written": "Celery + Redis + PostgreSQL as written",
     "improved": "Celery, connection kept, groups of 64 tasks",
     "batched": "Celery, connection kept, 64 rows to a task",
     "asyncpg": "asyncpg, group commit, our tables",
     "asyncpg-wide": "asyncpg, group commit, one wide table",
-    "sqlite-utils": "sqlite-utils row by row",
+    "sqlite-utils": "sqlite-utils row by row, as it comes",
+    "sqlite-utils-wal": "sqlite-utils row by row, WAL",
     "ours": "edge-store's writer",
 }
 RATE_BOUNDS = {
@@ -54,6 +64,7 @@ RATE_BOUNDS = {
     "asyncpg": 1.5,
     "asyncpg-wide": None,
     "sqlite-utils": 15,
+    "sqlite-utils-wal": 15,
 }
 CPU_SHARE_MAX, MEMORY_SHARE_MAX = 1 / 50, 1 / 3
 
@@ -252,7 +263,7 @@ def start_servers(processes: ExitStack, work: Path, binaries: Path) -> Servers:
             "STACK_BROKER": f"redis://127.0.0.1:{redis_port}/0",
             "STACK_DSN": f"host=127.0.0.1 port={postgres_port} user=postgres dbname=postgres",
             "STACK_URL": f"postgresql://postgres@{where}/postgres?sslmode=disable",
-            "STACK_SQLITE": str(work / "sqlite-utils.db"),
+            "STACK_SQLITE": str(work / "sqlite-utils"),
             "PYTHONPATH": str(HERE),
         },
     )

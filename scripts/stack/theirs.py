@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -93,12 +94,15 @@ def piecewise(write_some: Callable[[int], float]) -> Callable[[int], float]:
     return write
 
 
-def sqlite_utils_rows() -> Callable[[int], float]:
-    """One loop, WAL, synchronous FULL (its default): 64 threads would only wait for a lock."""
+def sqlite_utils_rows(journal: str) -> Callable[[int], float]:
+    """One loop, synchronous FULL (its default): 64 threads would only wait for a lock. Its journal
+    is ``delete``, a rollback journal, unless it is asked for ``wal``.
+    """
     from sqlite_utils import Database
 
-    database = Database(os.environ["STACK_SQLITE"])
-    database.enable_wal()
+    database = Database(f"{os.environ['STACK_SQLITE']}-{journal}.db")
+    if journal == "wal":
+        database.enable_wal()
     (synchronous,) = database.conn.execute("PRAGMA synchronous").fetchone()
     if synchronous != 2:
         raise RuntimeError(f"synchronous is {synchronous}, not FULL")
@@ -217,7 +221,8 @@ KINDS: dict[str, Callable[[], Callable[[int], float]]] = {
     "batched": lambda: celery("batched"),
     "asyncpg": lambda: asyncpg_group(wide=False),
     "asyncpg-wide": lambda: asyncpg_group(wide=True),
-    "sqlite-utils": sqlite_utils_rows,
+    "sqlite-utils": partial(sqlite_utils_rows, "delete"),
+    "sqlite-utils-wal": partial(sqlite_utils_rows, "wal"),
 }
 
 
