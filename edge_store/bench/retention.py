@@ -40,12 +40,14 @@ from edge_store.wal import checkpoint
 
 __all__ = ["RetentionPlan", "bench_retention"]
 
-AGE_MS = 400 * 86_400_000
-PER_DAY = 20_000
+DAY_MS = 86_400_000
+AGE_MS = 400 * DAY_MS
+DAYS = 30  # that they are spread over
 ROWS_PER_COMMIT = 512
 COMMITS_PER_CHECKPOINT = 8
 WINDOW_S = 10.0  # some files are written and deleted in it
 ALONE_S = 20.0
+SAY_S = 60.0
 POLL_S = 0.1
 COMMIT_RATIO_MAX, SERVING_RATIO_MAX = 1.5, 1.1
 COMMIT_SECONDS = "edge_store_commit_seconds_bucket"
@@ -54,11 +56,12 @@ MIB = 1024 * 1024
 
 class RetentionPlan(Record, frozen=True, kw_only=True):
     """How much is measured. ``offered_per_s``: of all callers. ``sglang``: its arguments; without
-    them the demo engine answers.
+    them the demo engine answers. ``is_whole``: it goes on until nothing is left.
     """
 
     pairs: int
     rows: int
+    is_whole: bool
     offered_per_s: float
     connections: int
     sglang: dict[str, Any]
@@ -93,7 +96,7 @@ async def bench_retention(
             measured = Measured(clients, daemon.pid, daemon.port, database, plan)
             await _begun(measured, beside)
             figures = await _pairs(measured, beside, plan, say)
-            figures += await _alone(measured, beside, say)
+            figures += await _alone(measured, beside, plan, say)
         finally:
             await beside.end()
     return figures + await asyncio.to_thread(measure_vacuum, folder, plan.pairs)
@@ -139,8 +142,7 @@ class Applying:
         """Note the largest that one of them is."""
         for number in self.processes():
             with suppress(OSError):
-                pages = Path(f"/proc/{number}/statm").read_text(encoding="ascii").split()[1]
-                self.peak_bytes = max(self.peak_bytes, int(pages) * os.sysconf("SC_PAGE_SIZE"))
+                self.peak_bytes = max(self.peak_bytes, resident_bytes(number))
 
     def cpu_seconds(self) -> float:
         """Of all that it started; as last seen, where it has ended."""
@@ -170,6 +172,12 @@ class Applying:
         """Kill it."""
         _signal(self.processes(), signal.SIGKILL)
         await self._process.wait()
+
+
+def resident_bytes(process: int) -> int:
+    """The memory of a process now."""
+    pages = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _signal(processes: Iterable[int], number: signal.Signals) -> None:
@@ -302,17 +310,23 @@ def _compared(found: list[Round]) -> list[Figure]:
     return [*figures, Figure(name=name, value=pace, unit="1/s")]
 
 
-async def _alone(measured: Measured, beside: Applying, say: Callable[[str], None]) -> list[Figure]:
+async def _alone(
+    measured: Measured, beside: Applying, plan: RetentionPlan, say: Callable[[str], None]
+) -> list[Figure]:
     before, began = measured.deleted(), time.monotonic()
     spent = beside.cpu_seconds() + cpu_seconds(measured.pid, with_ended=True)
-    while time.monotonic() - began < ALONE_S and not beside.is_over:
+    said = began
+    while (plan.is_whole or time.monotonic() - began < ALONE_S) and not beside.is_over:
         await asyncio.sleep(POLL_S)
         beside.look()
+        if time.monotonic() - said > SAY_S:
+            said = time.monotonic()
+            say(f"{measured.deleted()} of {plan.rows} are gone; {_sizes(measured, beside)}")
     deleted = measured.deleted() - before
     rate = deleted / (time.monotonic() - began)
     spent = beside.cpu_seconds() + cpu_seconds(measured.pid, with_ended=True) - spent
     say(f"alone: {rate:.0f} results/s; load average {os.getloadavg()[0]:.1f}")
-    return [
+    figures = [
         Figure(name="the same without callers", value=rate, unit="1/s"),
         Figure(
             name="CPU of it and of the daemon, a result",
@@ -321,6 +335,15 @@ async def _alone(measured: Measured, beside: Applying, say: Callable[[str], None
         ),
         Figure(name="largest process of it", value=beside.peak_bytes / MIB, unit="MiB"),
     ]
+    if plan.is_whole:
+        left = plan.rows - measured.deleted()
+        figures.append(Figure(name="results left", value=left, unit="", bound="0", holds=not left))
+    return figures
+
+
+def _sizes(measured: Measured, beside: Applying) -> str:
+    daemon, largest = resident_bytes(measured.pid), beside.peak_bytes
+    return f"daemon {daemon / MIB:.0f} MiB, largest process of retention {largest / MIB:.0f} MiB"
 
 
 def _fill(database: Path, rows: int, say: Callable[[str], None]) -> None:
@@ -330,11 +353,9 @@ def _fill(database: Path, rows: int, say: Callable[[str], None]) -> None:
         boot = prepare(connection)
         head, done, commits = read_head(connection), 0, 0
         while done < rows:
-            head, done, commits = (
-                _grow(connection, boot, head, done),
-                done + ROWS_PER_COMMIT,
-                1 + commits,
-            )
+            some = min(ROWS_PER_COMMIT, rows - done)
+            head = _grow(connection, boot, head, AGE_MS - DAYS * done // rows * DAY_MS, some)
+            done, commits = done + some, commits + 1
             if commits % COMMITS_PER_CHECKPOINT == 0:
                 checkpoint(connection)
     finally:
@@ -353,10 +374,10 @@ def _index(database: Path) -> None:
             pass
 
 
-def _grow(connection: Connection, boot: Boot, head: ChainHead, done: int) -> ChainHead:
-    at = now_ms() - AGE_MS + done // PER_DAY * 86_400_000
+def _grow(connection: Connection, boot: Boot, head: ChainHead, age_ms: int, rows: int) -> ChainHead:
+    at = now_ms() - age_ms
     results = [
-        msgspec.structs.replace(sample_result(boot, done + n), created_at=at, completed_at=at)
-        for n in range(1, ROWS_PER_COMMIT + 1)
+        msgspec.structs.replace(sample_result(boot, head.seq + n), created_at=at, completed_at=at)
+        for n in range(1, rows + 1)
     ]
-    return write_batch(connection, boot, head, done + ROWS_PER_COMMIT, results).head
+    return write_batch(connection, boot, head, head.seq + rows, results).head

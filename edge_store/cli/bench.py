@@ -247,6 +247,7 @@ def drill(pairs: int, megabytes: int, rate: float | None, directory: Path | None
 @click.option("--rows", type=AT_LEAST_ONE, default=100_000, help="Results that are to go.")
 @click.option("--rate", type=AT_LEAST_ONE, default=100, help="Requests a second of all callers.")
 @click.option("--connections", type=AT_LEAST_ONE, default=8, help="Callers at a time.")
+@click.option("--whole", "is_whole", is_flag=True, help="Go on until nothing is left.")
 @model_option
 @sglang_option
 @dir_option
@@ -256,6 +257,7 @@ def retention(  # noqa: PLR0913  (one parameter per option)
     rows: int,
     rate: int,
     connections: int,
+    is_whole: bool,
     model: str | None,
     arguments: tuple[str, ...],
     directory: Path | None,
@@ -266,7 +268,7 @@ def retention(  # noqa: PLR0913  (one parameter per option)
 
     \b
     Example:
-      edge-store bench retention --rows 1000000 --pairs 20
+      edge-store bench retention --rows 1000000 --pairs 20 --whole
       edge-store bench retention --model /models/tiny --connections 64 --rate 300
     """
     from edge_store.bench import RetentionPlan, bench_retention
@@ -276,6 +278,7 @@ def retention(  # noqa: PLR0913  (one parameter per option)
         rows=rows,
         offered_per_s=rate,
         connections=connections,
+        is_whole=is_whole,
         sglang=given_arguments(model, arguments),
     )
     measure(directory, lambda folder: bench_retention(folder, plan, say=say))
