@@ -41,7 +41,8 @@ Packed = dict[str, Any]  # a row, by column
 
 
 def require_pyarrow() -> Any:
-    """The library.
+    """The library, with one thread: each of a large box's would hold memory of its own, and an
+    archive is in no hurry.
 
     Raises:
         ConfigError: it is not installed.
@@ -53,6 +54,8 @@ def require_pyarrow() -> Any:
             "an archive needs pyarrow, which is not installed",
             hint=install("parquet"),
         ) from exc
+    pyarrow.set_cpu_count(1)
+    pyarrow.set_io_thread_count(1)
     return pyarrow
 
 

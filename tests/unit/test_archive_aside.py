@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -196,3 +197,12 @@ def test_while_results_come_it_takes_turns(box: Box, started: list[int]) -> None
     assert all(stops)
     assert not is_stopped(started[0])
     aside.close()
+
+
+def test_the_library_has_one_thread_on_a_large_box() -> None:
+    asked = "from edge_store.archive.parquet import require_pyarrow as p; print(p().cpu_count())"
+    large = {**os.environ, "OMP_NUM_THREADS": "16"}
+    found = subprocess.run(
+        [sys.executable, "-c", asked], check=True, capture_output=True, env=large
+    )
+    assert found.stdout == b"1\n"
