@@ -31,8 +31,8 @@ from edge_store.search.asked import (
     words_match,
 )
 from edge_store.search.file import IndexBroken, Position, is_of, position_of
-from edge_store.search.index import shard_block
 from edge_store.search.ranking import scores
+from edge_store.search.shards import shard_block
 from edge_store.search.snippets import Snippet, snippet_of
 from edge_store.search.sought import Sought, sought_of
 from edge_store.selection import Selection

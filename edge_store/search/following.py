@@ -19,9 +19,11 @@ import structlog
 from edge_store.place import Place
 from edge_store.recorder.around import Around
 from edge_store.recorder.disk import DiskLevel
+from edge_store.search.cleaning import clean, empty, mark_left
 from edge_store.search.file import IndexBroken, drop_index, index_bytes, index_path, open_index
-from edge_store.search.index import Step, clean, step
+from edge_store.search.index import Step, step
 from edge_store.sqlite import Connection, DatabaseThread, open_reader
+from edge_store.wal import wal_bytes
 
 __all__ = ["follow"]
 
@@ -93,7 +95,11 @@ class _Due:
 
     def is_due(self, now: float) -> bool:
         """Whether it is."""
-        return now - self._last > self._quiet_s or now - self._first > self._latest_s
+        return now - self._last > self._quiet_s or self.is_late(now)
+
+    def is_late(self, now: float) -> bool:
+        """Whether it is, though there are results to take in."""
+        return now - self._first > self._latest_s
 
     def end(self, now: float) -> None:
         """All that was due is merged out."""
@@ -101,9 +107,35 @@ class _Due:
             self._first = math.inf
 
 
+class _Wal:
+    """The WAL of the index, which has what was merged away until it is emptied. Who searches may be
+    in the way of that; then it is tried again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_empty = self._is_told = False  # an earlier daemon may have left it so
+        self._tried_at = -math.inf
+
+    def fill(self) -> None:
+        """More was merged away."""
+        self._is_empty = False
+
+    async def empty(self, thread: DatabaseThread, now: float) -> None:
+        """Unless it is, or was tried a moment ago."""
+        if self._is_empty or now - self._tried_at < LOOK_S:
+            return
+        self._tried_at = now
+        self._is_empty = await thread.run(empty)
+        if not (self._is_empty or self._is_told):
+            log.warning("checkpoint_blocked", of=self._path.name, wal_bytes=wal_bytes(self._path))
+        self._is_told = not self._is_empty
+
+
 async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: Connection) -> None:
     """Until the index is to go, has gone, or the daemon stops."""
-    place = Place(path)
+    place, wal = Place(path), _Wal(path)
+    await thread.run(mark_left)
     forgotten, expired = _Due(QUIET_S, LATEST_S[0]), _Due(EXPIRED_S, LATEST_S[1])
     taken_out_at = 0.0
     while not around.commits.is_over:
@@ -120,12 +152,16 @@ async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: C
         forgotten.note(now, done.forgotten)
         expired.note(now, done.deleted - done.forgotten)
         cpu_s, is_unclean = done.cpu_s, False
-        if not done.is_more and (forgotten.is_due(now) or expired.is_due(now)):
+        is_due = forgotten.is_due(now) or expired.is_due(now)
+        if is_due and (not done.is_more or forgotten.is_late(now)):
             cleaned_s, is_unclean = await thread.run(_cleaned, reader, expired=expired.is_due(now))
             cpu_s += cleaned_s
-            if not is_unclean:
+            if is_unclean:
+                wal.fill()
+            else:
                 forgotten.end(now)
                 expired.end(now)
+                await wal.empty(thread, now)
         if done.rows or done.is_more or is_unclean:
             gather_s = 0.0 if done.is_more or is_unclean else GATHER_S
             await asyncio.sleep(max(REST_PER_CPU * cpu_s, gather_s))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from structlog.testing import capture_logs
 from support.searching import Searched
 
 from edge_store.alerts import Alarms
@@ -18,9 +19,11 @@ from edge_store.recorder.commits import Commits
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.disk import Disk
 from edge_store.search import find, following
+from edge_store.search.cleaning import empty
 from edge_store.search.file import drop_index, index_bytes, open_index, take_index_away
 from edge_store.search.following import follow
-from edge_store.sqlite import Connection
+from edge_store.search.index import Step, step
+from edge_store.sqlite import Connection, driver
 
 RESERVE = 1000
 DEADLINE_S = 60.0
@@ -138,6 +141,52 @@ async def test_a_low_disk_takes_the_index_and_room_gives_it_back(
         run.free[0] = 2 * RESERVE
         run.around.disk.check()
         await until(lambda: run.found("toner") == [late, seq])
+
+
+async def test_a_reader_in_the_way_is_waited_for_with_what_was_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[bool] = []
+
+    def emptied(connection: Connection) -> bool:
+        tried.append(empty(connection))
+        return tried[-1]
+
+    monkeypatch.setattr(following, "QUIET_S", 0.01)
+    monkeypatch.setattr(following, "empty", emptied)
+    async with followed(tmp_path, monkeypatch) as run:
+        gone, kept = run.add("zyzzyvaqq"), run.add("toner")
+        await until(lambda: run.found("toner") == [kept])
+        reader = driver.connect(run.box.index_path, isolation_level=None)
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT seq FROM state").fetchone() == (kept,)
+        with capture_logs() as logs:
+            delete_results(run.box.writer, [gone], Reason.FORGET)
+            await until(lambda: tried[-3:] == [False] * 3)
+        assert [entry["event"] for entry in logs] == ["checkpoint_blocked"], "and told once"
+        assert _holds(run.box.index_path, b"zyzzyvaqq")
+        reader.close()
+        await until(lambda: not _holds(run.box.index_path, b"zyzzyvaqq"))
+
+
+async def test_what_is_forgotten_does_not_wait_for_all_that_is_to_be_taken_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def behind(*args: Any, **options: Any) -> Step:
+        return step(*args, **options)._replace(is_more=True)
+
+    monkeypatch.setattr(following, "step", behind)
+    monkeypatch.setattr(following, "LATEST_S", (0.05, 600.0))
+    async with followed(tmp_path, monkeypatch) as run:
+        gone, kept = run.add("zyzzyvaqq"), run.add("toner")
+        await until(lambda: run.found("toner") == [kept])
+        delete_results(run.box.writer, [gone], Reason.FORGET)
+        await until(lambda: not _holds(run.box.index_path, b"zyzzyvaqq"))
+
+
+def _holds(path: Path, text: bytes) -> bool:
+    files = (path, path.with_name(f"{path.name}-wal"))
+    return any(text in file.read_bytes() for file in files if file.exists())
 
 
 def _open_files(path: Path) -> list[str]:

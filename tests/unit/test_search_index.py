@@ -15,6 +15,8 @@ from edge_store.recorder.deletions import Reason, What, delete_results
 from edge_store.recorder.disk import SEARCH_INDEX
 from edge_store.result import Operation, Output
 from edge_store.search import index as index_module
+from edge_store.search import shards as shards_module
+from edge_store.search.cleaning import clean
 from edge_store.search.file import (
     IndexBroken,
     drop_index,
@@ -23,7 +25,7 @@ from edge_store.search.file import (
     open_index,
     position_of,
 )
-from edge_store.search.index import AUTOMERGE, catch_up, clean, step
+from edge_store.search.index import AUTOMERGE, catch_up, step
 from edge_store.sqlite import driver, open_reader
 
 RARE = "zyzzyvaqq"
@@ -190,7 +192,7 @@ def test_a_low_disk_drops_just_the_files_of_the_index(box: Searched) -> None:
 def test_shards_follow_each_other_and_go_when_they_are_empty(
     box: Searched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "SHARD_ROWS", 8)
+    monkeypatch.setattr(shards_module, "SHARD_ROWS", 8)
     monkeypatch.setattr(index_module, "ROWS_MAX", 5)
     for n in range(30):
         box.add(f"toner number{n}")

@@ -39,6 +39,9 @@ UPDATE shards SET is_unclean = :is_unclean WHERE shard = :shard
 -- name: soil_shard
 UPDATE shards SET is_unclean = is_unclean | :why WHERE shard = :shard
 
+-- name: soil_clean_shard
+UPDATE shards SET is_unclean = :why WHERE shard = :shard AND is_unclean = 0
+
 -- name: insert_shard
 INSERT INTO shards (shard) VALUES (:shard)
 
@@ -87,6 +90,12 @@ INSERT INTO words_of_0 (words_of_0, rank) VALUES ('merge', :pages)
 
 -- name: merge_trigrams
 INSERT INTO trigrams_of_0 (trigrams_of_0, rank) VALUES ('merge', :pages)
+
+-- name: structure_of_words
+SELECT block FROM words_of_0_data WHERE id = 10
+
+-- name: structure_of_trigrams
+SELECT block FROM trigrams_of_0_data WHERE id = 10
 
 -- name: drop_words
 DROP TABLE words_of_0
