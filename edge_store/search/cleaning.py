@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from edge_store.search.file import extent, transaction, usable
 from edge_store.search.pieces import Pieces, pieces_in
-from edge_store.search.shards import CLEANING, EXPIRED, FORGOTTEN, shard_block, shard_of
+from edge_store.search.shards import CLEANING, EXPIRED, FORGOTTEN, GOING, shard_block, shard_of
 from edge_store.sql import sql_of
 from edge_store.sqlite import Connection
 from edge_store.wal import checkpoint_soon
@@ -24,11 +24,13 @@ class _Table(NamedTuple):
 
     structure: str
     merge: str
+    thin: str
+    drop: str
 
 
 TABLES: Final = (
-    _Table("structure_of_words", "merge_words"),
-    _Table("structure_of_trigrams", "merge_trigrams"),
+    _Table("structure_of_words", "merge_words", "thin_words", "drop_words"),
+    _Table("structure_of_trigrams", "merge_trigrams", "thin_trigrams", "drop_trigrams"),
 )
 
 
@@ -42,24 +44,24 @@ def clean(
     Raises:
         IndexBroken: it is to be made anew.
     """
-    wanted = FORGOTTEN | CLEANING | (EXPIRED if expired else 0)
+    wanted = FORGOTTEN | CLEANING | GOING | (EXPIRED if expired else 0)
     _, _newest, oldest, _ = extent(reader)
     with usable():
         found = connection.execute(
-            sql_of("search", "select_unclean"), {"wanted": wanted, "gone": shard_of(oldest)}
+            sql_of("search", "select_unclean"),
+            {"wanted": wanted, "begun": CLEANING | GOING, "gone": shard_of(oldest)},
         ).fetchone()
         if found is None:
             return False
         shard, state = found
         with transaction(connection):
-            if shard < shard_of(oldest):  # nothing of it is left
-                for name in ("drop_words", "drop_trigrams", "delete_shard"):
-                    connection.execute(shard_block(name, shard), {"shard": shard})
+            if state & GOING or shard < shard_of(oldest):  # nothing of it is left
+                state = _taken_down(connection, shard, pages)
             else:
-                connection.execute(
-                    sql_of("search", "mark_shard"),
-                    {"shard": shard, "is_unclean": _merged(connection, shard, state, pages)},
-                )
+                state = _merged(connection, shard, state, pages)
+            connection.execute(
+                sql_of("search", "mark_shard"), {"shard": shard, "is_unclean": state}
+            )
     return True
 
 
@@ -86,6 +88,21 @@ def empty(connection: Connection) -> bool:
     """
     with usable():
         return checkpoint_soon(connection)
+
+
+def _taken_down(connection: Connection, shard: int, pages: int) -> int:
+    """The state after so many pages of it are gone: all at once would be in the WAL once more, as
+    each is overwritten. Nobody asks it any more.
+    """
+    gone = [
+        connection.execute(shard_block(table.thin, shard), {"pages": pages}).rowcount
+        for table in TABLES
+    ]
+    if not any(gone):
+        for table in TABLES:
+            connection.execute(shard_block(table.drop, shard))
+        connection.execute(sql_of("search", "delete_shard"), {"shard": shard})
+    return GOING
 
 
 def _merged(connection: Connection, shard: int, state: int, pages: int) -> int:

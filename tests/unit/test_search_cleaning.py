@@ -9,11 +9,11 @@ import pytest
 from support.searching import Searched
 
 from edge_store.recorder.deletions import Reason, delete_results
+from edge_store.search import shards
 from edge_store.search.cleaning import clean, empty, mark_left
 from edge_store.search.file import IndexBroken
 from edge_store.search.index import step
 from edge_store.search.pieces import Pieces, pieces_in, pieces_of
-from edge_store.search.shards import EXPIRED
 from edge_store.sqlite import driver
 
 STEPS_MAX = 2000
@@ -132,7 +132,7 @@ def test_deletions_that_never_stop_do_not_hold_up_an_earlier_one(box: Searched) 
         assert seq < 120, "it ends"
     assert empty(box.index)
     assert left_of(box, range(1, 11)) == []
-    assert state(box) == [(EXPIRED,)]
+    assert state(box) == [(shards.EXPIRED,)]
 
 
 def test_what_an_earlier_release_left_is_found_and_merged_away(box: Searched) -> None:
@@ -164,6 +164,49 @@ def test_a_reader_in_the_way_of_the_wal_is_told(box: Searched) -> None:
         assert left_of(box, range(7, 8)) == [7]
     assert empty(box.index)
     assert left_of(box, range(7, 8)) == []
+
+
+def test_a_shard_with_nothing_left_is_taken_down_in_steps(
+    box: Searched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_ROWS", 64)
+    fill(box, 90)
+    box.follow()
+    delete_results(box.writer, range(1, 80), Reason.RETENTION)
+    take_in(box)
+    steps = 0
+    while clean(box.index, box.reader, pages=1, expired=False):
+        steps += 1
+        assert box.found(word(80)) == [80], "by the index, which has no hole"
+        assert box.found(word(1)) == []
+        if steps == 3:
+            box.reopen()
+            assert state(box) == [(shards.GOING,), (shards.EXPIRED,)]
+    assert steps > 10
+    assert [shard for (shard,) in box.index.execute("SELECT shard FROM shards")] == [1]
+    tables_left = box.index.execute("SELECT name FROM sqlite_schema WHERE name LIKE '%of_0%'")
+    assert tables_left.fetchall() == []
+
+
+def test_a_shard_that_is_soiled_all_the_time_does_not_hold_up_the_others(
+    box: Searched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_ROWS", 64)
+    fill(box, 150)
+    box.follow()
+    delete_results(box.writer, [10], Reason.FORGET)
+    seq, steps = 150, 0
+    while (cleaning := state(box)[0][0]) or not steps:
+        delete_results(box.writer, [seq], Reason.FORGET)
+        seq = box.add("more", "and more")
+        take_in(box)
+        assert clean(box.index, box.reader)
+        steps += 1
+        assert steps < STEPS_MAX, cleaning
+    while clean(box.index, box.reader):
+        pass
+    empty(box.index)
+    assert left_of(box, range(10, 11)) == []
 
 
 def test_hundreds_of_cleanings_leave_a_sound_index(box: Searched) -> None:
