@@ -39,14 +39,16 @@ BROKEN_WITHIN_S = 60.0  # a second one so soon is for who looks after the rooms
 
 
 async def follow(around: Around) -> None:
-    """Until the daemon stops; at once where search is disabled.
+    """Until the daemon stops; where search is disabled, what there is goes at once, as nobody would
+    take out of it what is forgotten.
 
     Raises:
         StoreError: the index cannot be written, or is broken again and again.
     """
-    if not around.config.search.enabled:
-        return
     path = index_path(around.path)
+    if not around.config.search.enabled:
+        await asyncio.to_thread(drop_index, path)
+        return
     broken_at: float | None = None
     while not around.commits.is_over:
         if around.disk.level is not DiskLevel.OK:

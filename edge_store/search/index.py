@@ -21,6 +21,7 @@ from edge_store.search.file import (
     is_of,
     open_index,
     position_of,
+    reading_damaged_texts,
     transaction,
     usable,
 )
@@ -121,7 +122,11 @@ def step(connection: Connection, reader: Connection, newest: int, *, take_out: b
 
 
 def _read(reader: Connection, position: Position, deleted_max: int) -> _Read:
-    with translated("the results cannot be read"), reading_at_once(reader):
+    with (
+        translated("the results cannot be read"),
+        reading_damaged_texts(reader),
+        reading_at_once(reader),
+    ):
         rows, chars, is_more = [], 0, False
         asked = {"seq": position.seq, "rows": ROWS_MAX}
         for row in reader.execute(sql("select_searched_after"), asked):
