@@ -4,7 +4,7 @@ deleted by its tombstones.
 It works on a thread and with connections of its own, in steps of at most a few hundred results;
 after each it pauses for twice the CPU time that it took, so that it never has more than a third of
 a core. When the disk is low the index goes (recorder/disk.py): it is let go of within a second, and
-made anew when there is room. So is one that was deleted or does not fit.
+made anew when there is room for as much. So is one that was deleted or does not fit.
 """
 
 import asyncio
@@ -50,14 +50,18 @@ async def follow(around: Around) -> None:
         await asyncio.to_thread(drop_index, path)
         return
     broken_at: float | None = None
+    had_bytes = 0
     while not around.commits.is_over:
-        if around.disk.level is not DiskLevel.OK:
+        # Room for as much as there was: what it has left behind is room for a part of it, which
+        # would be made for nothing, again and again.
+        if around.disk.level is not DiskLevel.OK or around.disk.refusal_of(had_bytes):
             await asyncio.to_thread(drop_index, path)  # by now nobody here has it open
+            around.metrics.search_index_bytes.set(0)
             await asyncio.sleep(LOOK_S)
             continue
         try:
             async with _opened(around, path) as (thread, reader):
-                await _keep_up(around, path, thread, reader)
+                had_bytes = await _keep_up(around, path, thread, reader)
         except IndexBroken as exc:
             log.warning("search_index_dropped", bytes=index_bytes(path), error=str(exc))
             await asyncio.to_thread(drop_index, path)
@@ -134,22 +138,22 @@ class _Wal:
         self._is_told = not self._is_empty
 
 
-async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: Connection) -> None:
-    """Until the index is to go, has gone, or the daemon stops."""
+async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: Connection) -> int:
+    """Until the index is to go, has gone, or the daemon stops. How many bytes it had."""
     place, wal = Place(path), _Wal(path)
     await thread.run(mark_left)
     forgotten, expired = _Due(QUIET_S, LATEST_S[0]), _Due(EXPIRED_S, LATEST_S[1])
-    taken_out_at = 0.0
+    taken_out_at, size = 0.0, 0
     while not around.commits.is_over:
         if _is_gone(place, path):
-            return
+            break
         if around.is_crowded():
             await asyncio.sleep(GATHER_S)
             continue
         now = time.monotonic()
         take_out = now - taken_out_at >= LOOK_S  # each time costs as much as twenty deletions
         done = await thread.run(step, reader, around.commits.seq, take_out=take_out)
-        _tell(around, path, done)
+        size = _tell(around, path, done) or size
         taken_out_at = now if take_out and not done.is_more else taken_out_at
         forgotten.note(now, done.forgotten)
         expired.note(now, done.deleted - done.forgotten)
@@ -172,6 +176,7 @@ async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: C
             async with asyncio.timeout(LOOK_S):
                 await around.commits.past(done.seq)
         await asyncio.sleep(GATHER_S)
+    return size
 
 
 def _is_gone(place: Place, path: Path) -> bool:
@@ -185,8 +190,11 @@ def _cleaned(connection: Connection, reader: Connection, *, expired: bool) -> tu
     return time.thread_time() - before, is_unclean
 
 
-def _tell(around: Around, path: Path, done: Step) -> None:
+def _tell(around: Around, path: Path, done: Step) -> int:
+    """Returns the bytes of the index; 0 when it has gone."""
     metrics = around.metrics
     metrics.search_lag_rows.set(max(0, around.commits.seq - done.seq))
     metrics.search_lag_seconds.set(done.waited_ms / 1000)
-    metrics.search_index_bytes.set(index_bytes(path))
+    size = index_bytes(path)
+    metrics.search_index_bytes.set(size)
+    return size

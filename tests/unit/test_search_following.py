@@ -26,6 +26,7 @@ from edge_store.search.index import Step, step
 from edge_store.sqlite import Connection, driver
 
 RESERVE = 1000
+ROOM = 2**30  # for any index
 DEADLINE_S = 60.0
 
 
@@ -33,6 +34,7 @@ class Followed(NamedTuple):
     box: Searched
     around: Around
     free: list[int]  # bytes of the disk, as the next look finds them
+    looks: list[int]  # what each has found
 
     def add(self, text: str) -> int:
         seq = self.box.add(text)
@@ -63,9 +65,14 @@ async def followed(
     monkeypatch.setattr(following, "LOOK_S", 0.05)
     monkeypatch.setattr(following, "GATHER_S", 0.01)
     monkeypatch.setattr(find, "UNINDEXED_MAX", -1)  # what is found is in the index
-    free = [2 * RESERVE]
+    free, looks = [RESERVE + ROOM], list[int]()
     usage = type(shutil.disk_usage("/"))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(free[0], 0, free[0]))
+
+    def disk_usage(_path: Path) -> Any:
+        looks.append(free[0])
+        return usage(free[0], 0, free[0])
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     box = Searched(folder)
     box.index.close()
     drop_index(box.index_path)
@@ -77,7 +84,7 @@ async def followed(
     )  # fmt: skip
     task = asyncio.create_task(follow(around))
     try:
-        yield Followed(box, around, free)
+        yield Followed(box, around, free, looks)
         around.commits.end()
         await asyncio.wait_for(task, DEADLINE_S)
     finally:
@@ -101,8 +108,8 @@ async def test_results_are_found_and_deleted_ones_are_not(
     async with followed(tmp_path, monkeypatch) as run:
         first, second = run.add("toner"), run.add("toner")
         await until(lambda: run.found("toner") == [second, first])
-        size = index_bytes(run.box.index_path)
-        await until(lambda: gauge(run, "search_index_bytes") == size)
+        path = run.box.index_path
+        await until(lambda: gauge(run, "search_index_bytes") == index_bytes(path) > 0)
         assert gauge(run, "search_lag_rows") == 0
         delete_results(run.box.writer, [first], Reason.FORGET)
         await until(lambda: run.found("toner") == [second])
@@ -132,14 +139,19 @@ async def test_a_low_disk_takes_the_index_and_room_gives_it_back(
     async with followed(tmp_path, monkeypatch) as run:
         seq = run.add("toner")
         await until(lambda: run.found("toner") == [seq])
+        size = int(gauge(run, "search_index_bytes"))
         run.free[0] = RESERVE - 1
         run.around.disk.check()
         assert not run.box.index_path.exists(), "it is dropped at once"
         await until(lambda: not _open_files(run.box.index_path))
         late = run.add("toner")
         assert run.found("toner") is None
-        run.free[0] = 2 * RESERVE
+        run.free[0] = RESERVE + size // 2  # as what it has left makes room for a part of it
         run.around.disk.check()
+        await until(lambda: run.looks.count(run.free[0]) > 3)
+        assert run.found("toner") is None, "nor is it made to be dropped again"
+        await until(lambda: gauge(run, "search_index_bytes") == 0)
+        run.free[0] = RESERVE + ROOM
         await until(lambda: run.found("toner") == [late, seq])
 
 
@@ -157,13 +169,13 @@ async def test_a_reader_in_the_way_is_waited_for_with_what_was_forgotten(
     async with followed(tmp_path, monkeypatch) as run:
         gone, kept = run.add("zyzzyvaqq"), run.add("toner")
         await until(lambda: run.found("toner") == [kept])
-        reader = driver.connect(run.box.index_path, isolation_level=None)
-        reader.execute("BEGIN")
-        assert reader.execute("SELECT seq FROM state").fetchone() == (kept,)
         with capture_logs() as logs:
+            reader = driver.connect(run.box.index_path, isolation_level=None)
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT seq FROM state").fetchone() == (kept,)
             delete_results(run.box.writer, [gone], Reason.FORGET)
             await until(lambda: tried[-3:] == [False] * 3)
-        assert [entry["event"] for entry in logs] == ["checkpoint_blocked"], "and told once"
+        assert [entry["event"] for entry in logs] == ["checkpoint_blocked"], "told once"
         assert _holds(run.box.index_path, b"zyzzyvaqq")
         reader.close()
         await until(lambda: not _holds(run.box.index_path, b"zyzzyvaqq"))
