@@ -23,8 +23,8 @@ from edge_store.sqlite import Connection, driver, translated
 
 __all__ = [
     "IndexBroken", "Position", "drop_index", "extent", "index_bytes", "index_of_copy",
-    "index_path", "is_of", "open_index", "position_of", "reading_damaged_texts",
-    "take_index_away", "transaction", "usable",
+    "index_path", "is_index", "is_of", "open_index", "position_of",
+    "reading_damaged_texts", "take_index_away", "transaction", "usable",
 ]  # fmt: skip
 
 NAME = "search.db"  # recorder/disk.py drops it by this name
@@ -60,6 +60,11 @@ def index_path(database: Path) -> Path:
 def index_of_copy(database: Path) -> Path:
     """Beside a file that may have others like it beside it."""
     return database.with_name(f"{database.name}.{NAME}")
+
+
+def is_index(path: Path) -> bool:
+    """Whether it has the name of an index: in a folder of copies it is none of them."""
+    return path.name == NAME or path.name.endswith(f".{NAME}")
 
 
 def index_bytes(path: Path) -> int:
