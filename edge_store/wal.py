@@ -16,10 +16,12 @@ __all__ = [
     "empty_wal",
     "move_rest",
     "move_wal",
+    "unmoved_bytes",
     "wal_bytes",
 ]
 
 SOON_MS = 200  # every COMMIT waits as long for readers of an older state as it does
+FRAME_HEADER_BYTES = 24  # before each page (sqlite.org/fileformat2.html, "The Write-Ahead Log")
 TRIES, PAUSE_S = 10, 0.1  # a reader in the way has a moment to leave
 
 
@@ -54,6 +56,16 @@ def move_rest(connection: Connection) -> None:
     """
     with translated("the WAL could not be moved into the database"):
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+
+def unmoved_bytes(connection: Connection) -> int:
+    """Of what was committed, so much is in the WAL alone. It may be less than the file, which keeps
+    its size. (A SQLite older than 3.51 moves it instead of telling, and leaves 0.)
+    """
+    with translated("the WAL could not be looked at"):
+        (_busy, frames, moved) = connection.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    return int((frames - moved) * (FRAME_HEADER_BYTES + page_bytes))
 
 
 def wal_bytes(path: Path) -> int:

@@ -28,7 +28,7 @@ from edge_store.fleet.copies import (
 )
 from edge_store.fleet.departed import NOTHING, Taken
 from edge_store.fleet.find import FoundBox
-from edge_store.fleet.forget import forget_in_all
+from edge_store.fleet.forget import forget_in_all, forget_in_index
 from edge_store.fleet.history import (
     Kept,
     drop_twin,
@@ -239,13 +239,13 @@ class BoxPull:
         if damaged.exists():  # it holds what the box has forgotten, too
             damaged.unlink()
             self._say(removed=damaged)
+        forget_in_index(self._path)
         if not here.not_forgotten:
             return
-        older = [self._path.with_name(name) for name in here.not_forgotten]
+        older = map(self._path.with_name, here.not_forgotten)
         forgotten, failed = forget_in_all(self._path, older)
         self._say(forgotten=forgotten, not_forgotten=failed)
-        left = tuple(path.name for path in failed)
-        if left != here.not_forgotten:
+        if (left := tuple(path.name for path in failed)) != here.not_forgotten:
             keep_standing(self._path, msgspec.structs.replace(here, not_forgotten=left))
 
     def _usable(self, here: Standing | None) -> tuple[str | None, Standing | None]:

@@ -11,6 +11,7 @@ from edge_store.fleet.query import FleetAnswer, find_copies, query_fleet
 from edge_store.fleet.registry import Registry
 from edge_store.replica.extent import DEVICE_ID
 from edge_store.result import Record
+from edge_store.search.file import is_index
 
 __all__ = ["Centre", "saved_query"]
 
@@ -92,7 +93,7 @@ class Centre(Record, frozen=True, kw_only=True):
 
     def _all_copies(self) -> list[Path]:
         """Those that are kept aside, too."""
-        found = self.folder.glob("*.db")
+        found = (path for path in self.folder.glob("*.db") if not is_index(path))
         return sorted(path for path in found if DEVICE_ID.fullmatch(path.name.partition(".")[0]))
 
 

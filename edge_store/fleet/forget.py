@@ -10,10 +10,11 @@ from edge_store.fleet.relations import open_compatible
 from edge_store.ids import DeviceId
 from edge_store.replica.extent import DEVICE_ID
 from edge_store.schema import SCHEMA_VERSION, migrate
+from edge_store.search.file import drop_index, index_of_copy, is_index
 from edge_store.sql import sql
 from edge_store.sqlite import open_copy
 
-__all__ = ["all_older_copies", "forget_in_all", "older_copies"]
+__all__ = ["all_older_copies", "forget_in_all", "forget_in_index", "older_copies"]
 
 
 def forget_in_all(newest: Path, older: Iterable[Path]) -> tuple[int, tuple[Path, ...]]:
@@ -21,16 +22,28 @@ def forget_in_all(newest: Path, older: Iterable[Path]) -> tuple[int, tuple[Path,
     count, failed = 0, []
     for each in older:
         try:
-            count += forget_in(each, newest)
+            gone = forget_in(each, newest)
+            if gone:
+                drop_index(index_of_copy(each))
+            count += gone
         except StoreError:  # an older copy may be damaged: it is kept for what can be saved of it
             if each.exists():  # else it went to make room
                 failed.append(each)
     return count, tuple(failed)
 
 
+def forget_in_index(newest: Path) -> None:
+    """The search index beside it, if there is one that has what it says is forgotten."""
+    if index_of_copy(newest).exists():
+        from edge_store.search.beside_copies import drop_forgotten  # noqa: PLC0415  (as below)
+
+        drop_forgotten(newest)
+
+
 def older_copies(path: Path) -> list[Path]:
     """``<device id>.<time>.db`` beside ``<device id>.db``. Reads the whole folder."""
-    return sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
+    found = path.parent.glob(f"{path.stem}.*{path.suffix}")
+    return sorted(each for each in found if not is_index(each))
 
 
 def all_older_copies(folder: Path) -> dict[DeviceId, list[Path]]:
@@ -38,7 +51,7 @@ def all_older_copies(folder: Path) -> dict[DeviceId, list[Path]]:
     found: dict[DeviceId, list[Path]] = defaultdict(list)
     for path in sorted(folder.glob("*.*.db")):
         device_id = path.name.partition(".")[0]
-        if DEVICE_ID.fullmatch(device_id):
+        if DEVICE_ID.fullmatch(device_id) and not is_index(path):
             found[DeviceId(device_id)].append(path)
     return dict(found)
 

@@ -10,7 +10,7 @@ import structlog
 from edge_store.errors import StoreError
 from edge_store.recorder.deletions import is_forgotten_since, last_tombstones
 from edge_store.sqlite import DatabaseThread, is_vulnerable
-from edge_store.wal import SOON_MS, checkpoint_soon, move_rest, move_wal, wal_bytes
+from edge_store.wal import SOON_MS, checkpoint_soon, move_rest, move_wal, unmoved_bytes, wal_bytes
 
 __all__ = ["checkpoint_when_large"]
 
@@ -23,9 +23,9 @@ EXPIRED_S = 60.0  # what retention deletes all the time is not worth an empty WA
 
 
 async def checkpoint_when_large(path: Path, database: DatabaseThread, bound: int) -> None:
-    """Move the WAL whenever it is over ``bound`` bytes, so that he begins it anew; empty it when it
-    has grown all the same, when something was forgotten, which it still holds, or has been deleted
-    for some time; until cancelled.
+    """Move the WAL whenever more than ``bound`` bytes of it are not moved, so that he begins it
+    anew; empty it when it has grown all the same, when something was forgotten, which it still
+    holds, or has been deleted for some time; until cancelled.
 
     Most of it is moved beside the writer, who goes on; only what he wrote meanwhile is moved in a
     turn of his own. A full disk is logged, and the next round tries again.
@@ -42,8 +42,11 @@ async def checkpoint_when_large(path: Path, database: DatabaseThread, bound: int
             is_forgotten |= deleted[1] != emptied_of[1]
             looked_upto = deleted[0]
             is_due = time.monotonic() - emptied_at >= EXPIRED_S and deleted != emptied_of
-            is_pressing = is_forgotten or wal_bytes(path) > GROWN * bound
-            if wal_bytes(path) <= bound and not (is_pressing or is_due):
+            size = wal_bytes(path)
+            is_pressing = is_forgotten or size > GROWN * bound
+            if not (is_pressing or is_due) and (
+                size <= bound or await database.run(unmoved_bytes) <= bound
+            ):
                 continue
             if not is_vulnerable():  # two that move it at once are what its bug needs
                 await asyncio.to_thread(move_wal, path)

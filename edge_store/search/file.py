@@ -10,8 +10,9 @@ One thread at a time. Texts are not in it, only their words; those of deleted re
 away, and overwritten.
 """
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -22,7 +23,8 @@ from edge_store.sqlite import Connection, driver, translated
 
 __all__ = [
     "IndexBroken", "Position", "drop_index", "extent", "index_bytes", "index_of_copy",
-    "index_path", "is_of", "open_index", "position_of", "take_index_away", "transaction", "usable",
+    "index_path", "is_index", "is_of", "open_index", "position_of",
+    "reading_damaged_texts", "take_index_away", "transaction", "usable",
 ]  # fmt: skip
 
 NAME = "search.db"  # recorder/disk.py drops it by this name
@@ -60,16 +62,35 @@ def index_of_copy(database: Path) -> Path:
     return database.with_name(f"{database.name}.{NAME}")
 
 
+def is_index(path: Path) -> bool:
+    """Whether it has the name of an index: in a folder of copies it is none of them."""
+    return path.name == NAME or path.name.endswith(f".{NAME}")
+
+
 def index_bytes(path: Path) -> int:
     """What it takes on the disk."""
-    files = (path.with_name(path.name + end) for end in ("", "-wal", "-shm"))
-    return sum(file.stat().st_size for file in files if file.exists())
+    size = 0
+    for end in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):  # or it goes just now
+            size += path.with_name(path.name + end).stat().st_size
+    return size
 
 
 def drop_index(path: Path) -> None:
-    """Nothing is left of it."""
+    """Nothing is left of it.
+
+    Raises:
+        StoreError: it cannot be deleted.
+    """
     for end in ("", "-wal", "-shm"):
-        path.with_name(path.name + end).unlink(missing_ok=True)
+        file = path.with_name(path.name + end)
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as exc:
+            raise StoreError(
+                f"{file} cannot be deleted: {exc.strerror}",
+                hint="look at its disk and at the rights of its folder, or delete it by hand",
+            ) from exc
 
 
 def take_index_away(path: Path) -> None:
@@ -77,6 +98,23 @@ def take_index_away(path: Path) -> None:
     makes another: one step, so that no other one's WAL can be taken with it.
     """
     path.unlink(missing_ok=True)
+
+
+@contextmanager
+def reading_damaged_texts(reader: Connection) -> Iterator[None]:
+    """A text that is not UTF-8, as a bad disk leaves it, is read as far as it is: else no result
+    behind it would be taken in, and the error would tell the log of it.
+    """
+    before = reader.text_factory
+    reader.text_factory = _decoded
+    try:
+        yield
+    finally:
+        reader.text_factory = before
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode(errors="replace")
 
 
 @contextmanager
@@ -129,6 +167,21 @@ def make_index(path: Path, reader: Connection) -> Connection:
 
 
 def _connected(path: Path) -> Connection:
+    """Raises ``IndexBroken`` also where SQLite may only read what we may write: a newer one has
+    written it, or its header is damaged.
+    """
+    try:
+        return _opened(path)
+    except IndexBroken:
+        raise
+    except StoreError as exc:
+        code = getattr(exc.__cause__, "sqlite_errorcode", None)
+        if code == driver.SQLITE_READONLY and os.access(path, os.W_OK):
+            raise IndexBroken(str(exc)) from exc
+        raise
+
+
+def _opened(path: Path) -> Connection:
     uri = f"file:{quote(str(path.absolute()))}?mode=rwc"
     with usable():
         connection = driver.connect(
@@ -143,6 +196,7 @@ def _connected(path: Path) -> Connection:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             for name, value in PRAGMAS:
                 connection.execute(f"PRAGMA {name} = {value}").fetchone()
+            connection.execute(f"PRAGMA user_version = {FORM}")  # whether it may be written
         except BaseException:
             connection.close()
             raise

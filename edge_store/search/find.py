@@ -30,9 +30,9 @@ from edge_store.search.asked import (
     parts_match,
     words_match,
 )
-from edge_store.search.file import IndexBroken, Position, is_of, position_of
-from edge_store.search.index import shard_block
+from edge_store.search.file import IndexBroken, Position, is_of, position_of, reading_damaged_texts
 from edge_store.search.ranking import scores
+from edge_store.search.shards import shard_block
 from edge_store.search.snippets import Snippet, snippet_of
 from edge_store.search.sought import Sought, sought_of
 from edge_store.selection import Selection
@@ -121,12 +121,13 @@ def search(reader: Connection, indexes: Sequence[Path], wanted: Wanted) -> Answe
     finding = Finding(reader, wanted)
     reader.set_progress_handler(finding.is_over, STEPS_BETWEEN_CHECKS)
     try:
-        with _attached(reader, indexes) as position:
+        with reading_damaged_texts(reader), _attached(reader, indexes) as position:
             try:
                 return finding.answer(position)
             except IndexBroken:  # dropped or damaged meanwhile
                 finding = Finding(reader, wanted)
-        return finding.answer(None)
+        with reading_damaged_texts(reader):
+            return finding.answer(None)
     finally:
         reader.set_progress_handler(None, 0)
 

@@ -4,7 +4,7 @@ deleted by its tombstones.
 It works on a thread and with connections of its own, in steps of at most a few hundred results;
 after each it pauses for twice the CPU time that it took, so that it never has more than a third of
 a core. When the disk is low the index goes (recorder/disk.py): it is let go of within a second, and
-made anew when there is room. So is one that was deleted or does not fit.
+made anew when there is room for as much. So is one that was deleted or does not fit.
 """
 
 import asyncio
@@ -19,9 +19,11 @@ import structlog
 from edge_store.place import Place
 from edge_store.recorder.around import Around
 from edge_store.recorder.disk import DiskLevel
+from edge_store.search.cleaning import clean, empty, mark_left
 from edge_store.search.file import IndexBroken, drop_index, index_bytes, index_path, open_index
-from edge_store.search.index import Step, clean, step
+from edge_store.search.index import Step, step
 from edge_store.sqlite import Connection, DatabaseThread, open_reader
+from edge_store.wal import wal_bytes
 
 __all__ = ["follow"]
 
@@ -37,23 +39,29 @@ BROKEN_WITHIN_S = 60.0  # a second one so soon is for who looks after the rooms
 
 
 async def follow(around: Around) -> None:
-    """Until the daemon stops; at once where search is disabled.
+    """Until the daemon stops; where search is disabled, what there is goes at once, as nobody would
+    take out of it what is forgotten.
 
     Raises:
         StoreError: the index cannot be written, or is broken again and again.
     """
-    if not around.config.search.enabled:
-        return
     path = index_path(around.path)
+    if not around.config.search.enabled:
+        await asyncio.to_thread(drop_index, path)
+        return
     broken_at: float | None = None
+    had_bytes = 0
     while not around.commits.is_over:
-        if around.disk.level is not DiskLevel.OK:
+        # Room for as much as there was: what it has left behind is room for a part of it, which
+        # would be made for nothing, again and again.
+        if around.disk.level is not DiskLevel.OK or around.disk.refusal_of(had_bytes):
             await asyncio.to_thread(drop_index, path)  # by now nobody here has it open
+            around.metrics.search_index_bytes.set(0)
             await asyncio.sleep(LOOK_S)
             continue
         try:
             async with _opened(around, path) as (thread, reader):
-                await _keep_up(around, path, thread, reader)
+                had_bytes = await _keep_up(around, path, thread, reader)
         except IndexBroken as exc:
             log.warning("search_index_dropped", bytes=index_bytes(path), error=str(exc))
             await asyncio.to_thread(drop_index, path)
@@ -93,7 +101,11 @@ class _Due:
 
     def is_due(self, now: float) -> bool:
         """Whether it is."""
-        return now - self._last > self._quiet_s or now - self._first > self._latest_s
+        return now - self._last > self._quiet_s or self.is_late(now)
+
+    def is_late(self, now: float) -> bool:
+        """Whether it is, though there are results to take in."""
+        return now - self._first > self._latest_s
 
     def end(self, now: float) -> None:
         """All that was due is merged out."""
@@ -101,31 +113,61 @@ class _Due:
             self._first = math.inf
 
 
-async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: Connection) -> None:
-    """Until the index is to go, has gone, or the daemon stops."""
-    place = Place(path)
+class _Wal:
+    """The WAL of the index, which has what was merged away until it is emptied. Who searches may be
+    in the way of that; then it is tried again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_empty = self._is_told = False  # an earlier daemon may have left it so
+        self._tried_at = -math.inf
+
+    def fill(self) -> None:
+        """More was merged away."""
+        self._is_empty = False
+
+    async def empty(self, thread: DatabaseThread, now: float) -> None:
+        """Unless it is, or was tried a moment ago."""
+        if self._is_empty or now - self._tried_at < LOOK_S:
+            return
+        self._tried_at = now
+        self._is_empty = await thread.run(empty)
+        if not (self._is_empty or self._is_told):
+            log.warning("checkpoint_blocked", of=self._path.name, wal_bytes=wal_bytes(self._path))
+        self._is_told = not self._is_empty
+
+
+async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: Connection) -> int:
+    """Until the index is to go, has gone, or the daemon stops. How many bytes it had."""
+    place, wal = Place(path), _Wal(path)
+    await thread.run(mark_left)
     forgotten, expired = _Due(QUIET_S, LATEST_S[0]), _Due(EXPIRED_S, LATEST_S[1])
-    taken_out_at = 0.0
+    taken_out_at, size = 0.0, 0
     while not around.commits.is_over:
         if _is_gone(place, path):
-            return
+            break
         if around.is_crowded():
             await asyncio.sleep(GATHER_S)
             continue
         now = time.monotonic()
         take_out = now - taken_out_at >= LOOK_S  # each time costs as much as twenty deletions
         done = await thread.run(step, reader, around.commits.seq, take_out=take_out)
-        _tell(around, path, done)
+        size = _tell(around, path, done) or size
         taken_out_at = now if take_out and not done.is_more else taken_out_at
         forgotten.note(now, done.forgotten)
         expired.note(now, done.deleted - done.forgotten)
         cpu_s, is_unclean = done.cpu_s, False
-        if not done.is_more and (forgotten.is_due(now) or expired.is_due(now)):
+        is_due = forgotten.is_due(now) or expired.is_due(now)
+        if is_due and (not done.is_more or forgotten.is_late(now)):
             cleaned_s, is_unclean = await thread.run(_cleaned, reader, expired=expired.is_due(now))
             cpu_s += cleaned_s
-            if not is_unclean:
+            if is_unclean:
+                wal.fill()
+            else:
                 forgotten.end(now)
                 expired.end(now)
+                await wal.empty(thread, now)
         if done.rows or done.is_more or is_unclean:
             gather_s = 0.0 if done.is_more or is_unclean else GATHER_S
             await asyncio.sleep(max(REST_PER_CPU * cpu_s, gather_s))
@@ -134,6 +176,7 @@ async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: C
             async with asyncio.timeout(LOOK_S):
                 await around.commits.past(done.seq)
         await asyncio.sleep(GATHER_S)
+    return size
 
 
 def _is_gone(place: Place, path: Path) -> bool:
@@ -147,8 +190,11 @@ def _cleaned(connection: Connection, reader: Connection, *, expired: bool) -> tu
     return time.thread_time() - before, is_unclean
 
 
-def _tell(around: Around, path: Path, done: Step) -> None:
+def _tell(around: Around, path: Path, done: Step) -> int:
+    """Returns the bytes of the index; 0 when it has gone."""
     metrics = around.metrics
     metrics.search_lag_rows.set(max(0, around.commits.seq - done.seq))
     metrics.search_lag_seconds.set(done.waited_ms / 1000)
-    metrics.search_index_bytes.set(index_bytes(path))
+    size = index_bytes(path)
+    metrics.search_index_bytes.set(size)
+    return size

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from edge_store.clock import now_ms
 from edge_store.recorder.deletions import Reason
+from edge_store.search.cleaning import clean, empty, mark_left
 from edge_store.search.file import (
     IndexBroken,
     Position,
@@ -20,23 +21,21 @@ from edge_store.search.file import (
     is_of,
     open_index,
     position_of,
+    reading_damaged_texts,
     transaction,
     usable,
 )
+from edge_store.search.shards import EXPIRED, FORGOTTEN, shard_block, shard_of
 from edge_store.search.words import chars_for_parts, fold, words_for_index
 from edge_store.sql import sql, sql_of
 from edge_store.sqlite import Connection, translated
 
-__all__ = ["Step", "catch_up", "clean", "shard_block", "step"]
+__all__ = ["Step", "catch_up", "step"]
 
-SHARD_ROWS = 2**17  # what a common word costs is bounded by it; ten million results are 77 shards
 CHARS_MAX = 2**20  # of a prompt, and of an answer: what is beyond is not found
 ROWS_MAX = 256  # of a step, and
 STEP_CHARS_MAX = 2**19  # a quarter of a second of work
 DELETED_MAX = 256
-# shards.is_unclean: has what was forgotten, is being merged, has what retention deleted
-FORGOTTEN, CLEANING, EXPIRED = 1, 2, 4
-MERGED_PAGES = 64  # of a step of cleaning: some milliseconds
 # Deletions merge nothing by themselves, neither what has many of them, of 5,000 that took 25 times
 # the CPU, and seconds at a time; nor as if each had written a page: of 50 that took 20 ms.
 AUTOMERGE, NO_MERGE = 4, 0  # pieces of a size (sqlite.org/fts5.html, "The 'automerge' option")
@@ -123,7 +122,11 @@ def step(connection: Connection, reader: Connection, newest: int, *, take_out: b
 
 
 def _read(reader: Connection, position: Position, deleted_max: int) -> _Read:
-    with translated("the results cannot be read"), reading_at_once(reader):
+    with (
+        translated("the results cannot be read"),
+        reading_damaged_texts(reader),
+        reading_at_once(reader),
+    ):
         rows, chars, is_more = [], 0, False
         asked = {"seq": position.seq, "rows": ROWS_MAX}
         for row in reader.execute(sql("select_searched_after"), asked):
@@ -156,15 +159,10 @@ def reading_at_once(reader: Connection) -> Iterator[None]:
         reader.execute(sql("rollback"))
 
 
-def shard_block(name: str, shard: int) -> str:
-    """The block for one shard."""
-    return sql_of("search", name).replace("_of_0", f"_of_{shard}")
-
-
 def _insert(
     connection: Connection, shards: set[int], seq: int, prompt: str | None, answer: str | None
 ) -> None:
-    shard = seq // SHARD_ROWS
+    shard = shard_of(seq)
     if shard not in shards:
         for name in NEW_SHARD:
             connection.execute(shard_block(name, shard), {"shard": shard})
@@ -181,8 +179,8 @@ def _insert(
 def _take_out(connection: Connection, shards: set[int], seqs: list[int], reason: Reason) -> None:
     """These, which were taken in."""
     why = FORGOTTEN if reason is Reason.FORGET else EXPIRED
-    for shard in shards & {seq // SHARD_ROWS for seq in seqs}:
-        gone = [(seq,) for seq in seqs if seq // SHARD_ROWS == shard]
+    for shard in shards & set(map(shard_of, seqs)):
+        gone = [(seq,) for seq in seqs if shard_of(seq) == shard]
         for delete, set_automerge in TAKE_OUT:
             automerge = shard_block(set_automerge, shard)
             _write_waiting(connection)  # what was put in counts as ever
@@ -199,55 +197,6 @@ def _write_waiting(connection: Connection) -> None:
         connection.execute(sql_of("search", name))
 
 
-def clean(
-    connection: Connection, reader: Connection, pages: int = MERGED_PAGES, *, expired: bool = True
-) -> bool:
-    """Take some more of the words of deleted results out of the file, and of what retention has
-    deleted only where ``expired``, or where a shard has nothing left. False: there are none.
-
-    Raises:
-        IndexBroken: it is to be made anew.
-    """
-    wanted = FORGOTTEN | CLEANING | (EXPIRED if expired else 0)
-    _, _newest, oldest, _ = extent(reader)
-    with usable():
-        found = connection.execute(
-            sql_of("search", "select_unclean"), {"wanted": wanted, "gone": oldest // SHARD_ROWS}
-        ).fetchone()
-        if found is None:
-            return False
-        shard = found[0]
-        with transaction(connection):
-            if shard < oldest // SHARD_ROWS:  # nothing of it is left
-                for name in ("drop_words", "drop_trigrams", "delete_shard"):
-                    connection.execute(shard_block(name, shard), {"shard": shard})
-                is_done = True
-            else:
-                state = _merged(connection, shard, found[1], pages)
-                is_done = not state & CLEANING
-                connection.execute(
-                    sql_of("search", "mark_shard"), {"shard": shard, "is_unclean": state}
-                )
-        if is_done:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    return True
-
-
-def _merged(connection: Connection, shard: int, state: int, pages: int) -> int:
-    """The state after some more merging: all that there was becomes one piece, without what was
-    deleted until it began (sqlite.org/fts5.html, "The 'merge' command").
-    """
-    before = connection.total_changes
-    is_begun = bool(state & CLEANING)
-    for name in ("merge_words", "merge_trigrams"):
-        sign = 1 if is_begun else -1  # the first makes a new level of all there is
-        connection.execute(shard_block(name, shard), {"pages": sign * pages})
-    if not is_begun:
-        return CLEANING
-    is_over = connection.total_changes - before < 2 * 2  # one each is what a merge of nothing says
-    return state & ~CLEANING if is_over else state
-
-
 def catch_up(path: Path, reader: Connection, say: Callable[[int, int], None]) -> Connection:
     """An index of a file that nobody writes, whole: it is made, or goes on from where it is.
     ``say(seq, newest)`` is called after each step.
@@ -256,7 +205,9 @@ def catch_up(path: Path, reader: Connection, say: Callable[[int, int], None]) ->
     newest = extent(reader)[1]
     while (done := step(connection, reader, newest)).is_more:
         say(done.seq, newest)
+    mark_left(connection)
     while clean(connection, reader):
         pass
+    empty(connection)
     say(newest, newest)
     return connection

@@ -17,6 +17,7 @@ from edge_store.chain import verify_chain
 from edge_store.sqlite import check_integrity, open_reader
 
 ROUNDS = 10
+RESULTS_MAX = 100  # acknowledged before a kill, of which 7 share a COMMIT
 SEED = 20261122
 DEADLINE_S = 60.0
 TESTS = Path(__file__).parents[1]
@@ -31,9 +32,9 @@ def child(path: Path, *arguments: str, before: tuple[str, ...] = ()) -> subproce
     )
 
 
-def run_and_kill(path: Path, after_s: float) -> dict[str, int]:
-    """id → boot_seq of what was acknowledged; the kill comes ``after_s`` from the child's start
-    of work, whatever it is doing.
+def run_and_kill(path: Path, after: int, later_s: float) -> dict[str, int]:
+    """id → boot_seq of what was acknowledged; the kill comes ``later_s`` from when it has
+    acknowledged ``after`` results, whatever it is doing.
     """
     process = child(path)
     assert process.stdout is not None
@@ -42,11 +43,11 @@ def run_and_kill(path: Path, after_s: float) -> dict[str, int]:
     try:
         began: float | None = None
         deadline = time.monotonic() + DEADLINE_S
-        while began is None or time.monotonic() < began + after_s:
-            assert time.monotonic() < deadline, f"the child did not start: {received[-500:]!r}"
+        while began is None or time.monotonic() < began + later_s:
+            assert time.monotonic() < deadline, f"the child is stuck: {received[-500:]!r}"
             if select.select([pipe], [], [], 0.005)[0]:
                 received += os.read(pipe, 65536)
-            if began is None and b"ready\n" in received:
+            if began is None and received.count(b"\n") > after:  # "ready" is the first line
                 began = time.monotonic()
     finally:
         process.send_signal(signal.SIGKILL)
@@ -63,16 +64,21 @@ def test_acknowledged_results_survive_sigkill(tmp_path: Path) -> None:
     moments = random.Random(SEED)
     path = tmp_path / "results.db"
     acknowledged: dict[str, int] = {}
-    for _ in range(ROUNDS):  # one file through all of them: each start recovers from the last kill
-        now = run_and_kill(path, after_s=moments.uniform(0.02, 0.4))
+    # One file through all of them: each start recovers from the last kill. The first is killed
+    # before anything need be acknowledged.
+    for least in (0, *(moments.randint(1, RESULTS_MAX) for _ in range(ROUNDS - 1))):
+        now = run_and_kill(path, after=least, later_s=moments.uniform(0, 0.2))
+        assert len(now) >= least
+        assert now.keys().isdisjoint(acknowledged)
         acknowledged |= now
         stored = read_results(path)
         ids = {r.result.id: r.result.boot_seq for r in stored}
         assert len(ids) == len(stored)
         assert acknowledged.items() <= ids.items(), "an acknowledged result is missing"
 
-        boot = max(r.result.boot_id for r in stored) if now else ""
+        boot = max((r.result.boot_id for r in stored), default="")
         seqs = {r.result.boot_seq for r in stored if r.result.boot_id == boot}
+        assert set(now.values()) <= seqs, "what was acknowledged is of the newest boot"
         gaps = set(range(1, max(seqs, default=0) + 1)) - seqs
         assert gaps.isdisjoint(now.values()), "a hole in boot_seq was acknowledged"
 
@@ -82,7 +88,7 @@ def test_acknowledged_results_survive_sigkill(tmp_path: Path) -> None:
             assert verify_chain(reader).faults == ()
         finally:
             reader.close()
-    assert acknowledged, "the run must acknowledge something, or it proves nothing"
+    assert len(acknowledged) > ROUNDS, "the run must acknowledge something, or it proves nothing"
 
 
 def can_trace(folder: Path) -> bool:

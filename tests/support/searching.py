@@ -9,9 +9,10 @@ from support.records import make_result, new_database
 from edge_store.result import Content, Output
 from edge_store.rows import insert_rows, to_row
 from edge_store.search.asked import parse
+from edge_store.search.cleaning import clean, empty
 from edge_store.search.file import IndexBroken, open_index
 from edge_store.search.find import Answer, Wanted, search
-from edge_store.search.index import clean, step
+from edge_store.search.index import step
 from edge_store.sqlite import open_reader
 
 __all__ = ["Searched", "phrase"]
@@ -54,6 +55,7 @@ class Searched:
             self.follow()
         while clean(self.index, self.reader):
             pass
+        empty(self.index)
 
     def reopen(self) -> None:
         """As the next daemon does."""

@@ -15,7 +15,7 @@ from edge_store.recorder.checkpoints import checkpoint_when_large
 from edge_store.recorder.deletions import is_forgotten_since, last_tombstones
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, open_writer
-from edge_store.wal import move_rest, wal_bytes
+from edge_store.wal import move_rest, move_wal, unmoved_bytes, wal_bytes
 
 
 def delete(connection: Connection, reason: str, seq: int) -> None:
@@ -166,6 +166,49 @@ async def test_a_large_wal_is_begun_anew_and_keeps_its_size(
     finally:
         task.cancel()
     assert wal_bytes(path) < 2 * size, "of 21 times as much"
+
+
+async def test_a_large_wal_with_nothing_new_is_left_alone(
+    path: Path, database: DatabaseThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(connection: Connection) -> None:
+        connection.execute("CREATE TABLE IF NOT EXISTS filled (x)")
+        connection.execute("INSERT INTO filled VALUES (zeroblob(300000))")
+
+    looks: list[int] = []
+    moves: list[int] = []
+
+    def looked(connection: Connection) -> int:
+        looks.append(unmoved_bytes(connection))
+        return looks[-1]
+
+    def moved(moved_path: Path) -> None:
+        move_wal(moved_path)
+        moves.append(len(looks))
+
+    async def rounds(count: int) -> None:
+        async with asyncio.timeout(60):
+            while len(looks) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(checkpoints, "WAL_CHECK_S", 0.01)
+    monkeypatch.setattr(checkpoints, "unmoved_bytes", looked)
+    monkeypatch.setattr(checkpoints, "move_wal", moved)
+    await database.run(fill)
+    size = wal_bytes(path)
+    task = asyncio.create_task(checkpoint_when_large(path, database, size // 2))
+    try:
+        await rounds(6)
+        await database.run(lambda c: c.execute("UPDATE device SET created_at = 1"))
+        await rounds(12)
+        assert moves == [1], "what was there is moved, and what came is small"
+        assert size // 2 < looks[0] <= size
+        await database.run(fill)
+        await rounds(len(looks) + 3)
+    finally:
+        task.cancel()
+    assert len(moves) == 2, "until there is as much again"
+    assert wal_bytes(path) < 2 * size
 
 
 def test_they_are_found_by_their_number(path: Path) -> None:

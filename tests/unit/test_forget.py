@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from support.soak.faults import undo_newest_migration
 from edge_store.api.routes import GENERATING
 from edge_store.chain import verify_chain
 from edge_store.errors import InvalidRequest, StoreError
-from edge_store.fleet.forget import forget_in_all, older_copies
+from edge_store.fleet.forget import (
+    all_older_copies,
+    forget_in_all,
+    forget_in_index,
+    older_copies,
+)
+from edge_store.fleet.lake.export import find_all_copies
 from edge_store.forget.carry import ForgetKept, ForgetResults, forget_kept, forget_results
 from edge_store.forget.choice import Choice, Who, choose, names_of
 from edge_store.forget.lines import Overwrite, Span, overwrite
@@ -23,6 +30,8 @@ from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.transactions import in_transaction
 from edge_store.result import Result
 from edge_store.schema import SCHEMA_VERSION
+from edge_store.search.file import index_of_copy
+from edge_store.search.index import catch_up
 from edge_store.sqlite import Connection, open_copy, open_reader
 
 
@@ -73,6 +82,34 @@ def test_what_was_forgotten_goes_from_the_older_copies(tmp_path: Path) -> None:
     assert b"answer 2" in others.read_bytes()
     assert damaged.read_bytes() == b"damaged" * 1000
     assert forget_in_all(newest, older_copies(newest)) == (0, (damaged,))
+
+
+def test_the_search_index_beside_a_copy_is_no_copy_and_forgets_with_it(tmp_path: Path) -> None:
+    newest, older = tmp_path / "box-a.db", tmp_path / "box-a.2026-11-01T000000Z.db"
+    all_ = results(3)
+    connection = box(newest, *all_)
+    box(older, *all_).close()
+    for path in (newest, older):
+        with closing(open_reader(path)) as reader:
+            catch_up(index_of_copy(path), reader, lambda *_: None).close()
+    open_copy(older).close()
+    assert older_copies(newest) == [older]
+    assert all_older_copies(tmp_path) == {"box-a": [older]}
+    assert find_all_copies(tmp_path) == (older, newest)
+    delete_results(connection, [1], Reason.RETENTION)
+    forget_in_index(newest)
+    assert index_of_copy(newest).exists(), "a copy that has forgotten nothing keeps it"
+    delete_results(connection, [2], Reason.FORGET)
+    connection.close()
+    forget_in_index(newest)
+    assert not index_of_copy(newest).exists()
+    assert forget_in_all(newest, [older]) == (1, ())
+    assert not index_of_copy(older).exists()
+    forget_in_index(newest)
+    with closing(open_reader(newest)) as reader:
+        catch_up(index_of_copy(newest), reader, lambda *_: None).close()
+    forget_in_index(newest)
+    assert index_of_copy(newest).exists(), "it was made since"
 
 
 def test_older_copy_of_an_older_schema_is_migrated_to_forget(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from structlog.testing import capture_logs
 from support.searching import Searched
 
 from edge_store.alerts import Alarms
@@ -18,11 +19,14 @@ from edge_store.recorder.commits import Commits
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.disk import Disk
 from edge_store.search import find, following
+from edge_store.search.cleaning import empty
 from edge_store.search.file import drop_index, index_bytes, open_index, take_index_away
 from edge_store.search.following import follow
-from edge_store.sqlite import Connection
+from edge_store.search.index import Step, step
+from edge_store.sqlite import Connection, driver
 
 RESERVE = 1000
+ROOM = 2**30  # for any index
 DEADLINE_S = 60.0
 
 
@@ -30,6 +34,7 @@ class Followed(NamedTuple):
     box: Searched
     around: Around
     free: list[int]  # bytes of the disk, as the next look finds them
+    looks: list[int]  # what each has found
 
     def add(self, text: str) -> int:
         seq = self.box.add(text)
@@ -60,9 +65,14 @@ async def followed(
     monkeypatch.setattr(following, "LOOK_S", 0.05)
     monkeypatch.setattr(following, "GATHER_S", 0.01)
     monkeypatch.setattr(find, "UNINDEXED_MAX", -1)  # what is found is in the index
-    free = [2 * RESERVE]
+    free, looks = [RESERVE + ROOM], list[int]()
     usage = type(shutil.disk_usage("/"))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(free[0], 0, free[0]))
+
+    def disk_usage(_path: Path) -> Any:
+        looks.append(free[0])
+        return usage(free[0], 0, free[0])
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     box = Searched(folder)
     box.index.close()
     drop_index(box.index_path)
@@ -74,7 +84,7 @@ async def followed(
     )  # fmt: skip
     task = asyncio.create_task(follow(around))
     try:
-        yield Followed(box, around, free)
+        yield Followed(box, around, free, looks)
         around.commits.end()
         await asyncio.wait_for(task, DEADLINE_S)
     finally:
@@ -98,8 +108,8 @@ async def test_results_are_found_and_deleted_ones_are_not(
     async with followed(tmp_path, monkeypatch) as run:
         first, second = run.add("toner"), run.add("toner")
         await until(lambda: run.found("toner") == [second, first])
-        size = index_bytes(run.box.index_path)
-        await until(lambda: gauge(run, "search_index_bytes") == size)
+        path = run.box.index_path
+        await until(lambda: gauge(run, "search_index_bytes") == index_bytes(path) > 0)
         assert gauge(run, "search_lag_rows") == 0
         delete_results(run.box.writer, [first], Reason.FORGET)
         await until(lambda: run.found("toner") == [second])
@@ -129,15 +139,66 @@ async def test_a_low_disk_takes_the_index_and_room_gives_it_back(
     async with followed(tmp_path, monkeypatch) as run:
         seq = run.add("toner")
         await until(lambda: run.found("toner") == [seq])
+        size = int(gauge(run, "search_index_bytes"))
         run.free[0] = RESERVE - 1
         run.around.disk.check()
         assert not run.box.index_path.exists(), "it is dropped at once"
         await until(lambda: not _open_files(run.box.index_path))
         late = run.add("toner")
         assert run.found("toner") is None
-        run.free[0] = 2 * RESERVE
+        run.free[0] = RESERVE + size // 2  # as what it has left makes room for a part of it
         run.around.disk.check()
+        await until(lambda: run.looks.count(run.free[0]) > 3)
+        assert run.found("toner") is None, "nor is it made to be dropped again"
+        await until(lambda: gauge(run, "search_index_bytes") == 0)
+        run.free[0] = RESERVE + ROOM
         await until(lambda: run.found("toner") == [late, seq])
+
+
+async def test_a_reader_in_the_way_is_waited_for_with_what_was_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[bool] = []
+
+    def emptied(connection: Connection) -> bool:
+        tried.append(empty(connection))
+        return tried[-1]
+
+    monkeypatch.setattr(following, "QUIET_S", 0.01)
+    monkeypatch.setattr(following, "empty", emptied)
+    async with followed(tmp_path, monkeypatch) as run:
+        gone, kept = run.add("zyzzyvaqq"), run.add("toner")
+        await until(lambda: run.found("toner") == [kept])
+        with capture_logs() as logs:
+            reader = driver.connect(run.box.index_path, isolation_level=None)
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT seq FROM state").fetchone() == (kept,)
+            delete_results(run.box.writer, [gone], Reason.FORGET)
+            await until(lambda: tried[-3:] == [False] * 3)
+        assert [entry["event"] for entry in logs] == ["checkpoint_blocked"], "told once"
+        assert _holds(run.box.index_path, b"zyzzyvaqq")
+        reader.close()
+        await until(lambda: not _holds(run.box.index_path, b"zyzzyvaqq"))
+
+
+async def test_what_is_forgotten_does_not_wait_for_all_that_is_to_be_taken_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def behind(*args: Any, **options: Any) -> Step:
+        return step(*args, **options)._replace(is_more=True)
+
+    monkeypatch.setattr(following, "step", behind)
+    monkeypatch.setattr(following, "LATEST_S", (0.05, 600.0))
+    async with followed(tmp_path, monkeypatch) as run:
+        gone, kept = run.add("zyzzyvaqq"), run.add("toner")
+        await until(lambda: run.found("toner") == [kept])
+        delete_results(run.box.writer, [gone], Reason.FORGET)
+        await until(lambda: not _holds(run.box.index_path, b"zyzzyvaqq"))
+
+
+def _holds(path: Path, text: bytes) -> bool:
+    files = (path, path.with_name(f"{path.name}-wal"))
+    return any(text in file.read_bytes() for file in files if file.exists())
 
 
 def _open_files(path: Path) -> list[str]:
@@ -195,5 +256,6 @@ async def test_a_disabled_search_keeps_no_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with followed(tmp_path, monkeypatch, enabled=False) as run:
+        open_index(run.box.index_path, run.box.reader).close()  # as an earlier daemon left it
         run.add("toner")
-        assert not run.box.index_path.exists()
+        await until(lambda: not run.box.index_path.exists())

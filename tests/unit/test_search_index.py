@@ -15,6 +15,8 @@ from edge_store.recorder.deletions import Reason, What, delete_results
 from edge_store.recorder.disk import SEARCH_INDEX
 from edge_store.result import Operation, Output
 from edge_store.search import index as index_module
+from edge_store.search import shards as shards_module
+from edge_store.search.cleaning import clean
 from edge_store.search.file import (
     IndexBroken,
     drop_index,
@@ -23,7 +25,7 @@ from edge_store.search.file import (
     open_index,
     position_of,
 )
-from edge_store.search.index import AUTOMERGE, catch_up, clean, step
+from edge_store.search.index import AUTOMERGE, catch_up, step
 from edge_store.sqlite import driver, open_reader
 
 RARE = "zyzzyvaqq"
@@ -149,6 +151,40 @@ def test_an_index_with_torn_pages_is_passed_over_and_made_anew(box: Searched) ->
     assert len(box.found("toner", limit=50)) == 30
 
 
+def test_an_index_that_sqlite_only_reads_is_made_anew(box: Searched) -> None:
+    """Its header asks of who writes it what this SQLite does not know."""
+    seq = box.add("toner")
+    box.follow()
+    box.index.close()
+    with box.index_path.open("r+b") as file:
+        file.seek(18)  # sqlite.org/fileformat2.html: "File format version numbers"
+        file.write(b"\x03")
+    box.index = open_index(box.index_path, box.reader)
+    box.follow()
+    assert box.found("toner") == [seq]
+
+
+def test_a_text_that_is_not_utf8_holds_up_no_other(box: Searched) -> None:
+    damaged = box.add("toner is empty")
+    box.writer.execute(
+        "UPDATE requests SET input_text = CAST(x'746f6e657220ff20656d707479' AS TEXT)"
+    )
+    last = box.add("toner")
+    box.follow()
+    assert box.found("toner", is_newest=True) == [last, damaged]
+    assert box.found("empty") == [damaged]
+
+
+def test_an_index_that_goes_while_it_is_measured_has_no_bytes(tmp_path: Path) -> None:
+    assert index_bytes(tmp_path / "search.db") == 0
+
+
+def test_an_index_that_cannot_be_deleted_is_told(tmp_path: Path) -> None:
+    (tmp_path / "search.db").mkdir()
+    with pytest.raises(StoreError, match=r"search\.db cannot be deleted: Is a directory"):
+        drop_index(tmp_path / "search.db")
+
+
 def test_damage_that_is_met_later_is_told(box: Searched) -> None:
     box.add("toner")
     box.follow()
@@ -190,7 +226,7 @@ def test_a_low_disk_drops_just_the_files_of_the_index(box: Searched) -> None:
 def test_shards_follow_each_other_and_go_when_they_are_empty(
     box: Searched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "SHARD_ROWS", 8)
+    monkeypatch.setattr(shards_module, "SHARD_ROWS", 8)
     monkeypatch.setattr(index_module, "ROWS_MAX", 5)
     for n in range(30):
         box.add(f"toner number{n}")

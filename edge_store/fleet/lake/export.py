@@ -22,6 +22,7 @@ from edge_store.fleet.lake.tables import BUCKETS_DEFAULT, TABLES, TABLES_DEFAULT
 from edge_store.ids import DeviceId
 from edge_store.replica.extent import DEVICE_ID
 from edge_store.result import Record
+from edge_store.search.file import is_index
 
 __all__ = ["CopyReport", "ExportPlan", "TableReport", "export", "find_all_copies"]
 
@@ -73,7 +74,7 @@ def find_all_copies(folder: Path) -> tuple[Path, ...]:
     Raises:
         NotFound: there is none.
     """
-    copies = folder.glob("*.db")
+    copies = (path for path in folder.glob("*.db") if not is_index(path))
     found = sorted(path for path in copies if DEVICE_ID.fullmatch(path.name.partition(".")[0]))
     if not found:
         raise NotFound(f"there is no copy in {folder}", hint="`edge-store fleet pull` brings them")

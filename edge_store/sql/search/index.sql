@@ -28,16 +28,21 @@ SELECT form, timeline, seq, digest, deletion_id FROM state
 UPDATE state SET seq = :seq, digest = coalesce(:digest, digest), deletion_id = :deletion_id
 
 -- name: select_shards
-SELECT shard FROM shards ORDER BY shard DESC
+SELECT shard FROM shards WHERE NOT is_unclean & 8 ORDER BY shard DESC
 
+-- What is begun is ended first. Of the others any: one that is soiled again and again does not hold up the rest.
 -- name: select_unclean
-SELECT shard, is_unclean FROM shards WHERE is_unclean & :wanted OR shard < :gone ORDER BY shard DESC LIMIT 1
+SELECT shard, is_unclean FROM shards WHERE is_unclean & :wanted OR shard < :gone
+ORDER BY is_unclean & :begun <> 0 DESC, random() LIMIT 1
 
 -- name: mark_shard
 UPDATE shards SET is_unclean = :is_unclean WHERE shard = :shard
 
 -- name: soil_shard
 UPDATE shards SET is_unclean = is_unclean | :why WHERE shard = :shard
+
+-- name: soil_clean_shard
+UPDATE shards SET is_unclean = :why WHERE shard = :shard AND is_unclean = 0
 
 -- name: insert_shard
 INSERT INTO shards (shard) VALUES (:shard)
@@ -87,6 +92,18 @@ INSERT INTO words_of_0 (words_of_0, rank) VALUES ('merge', :pages)
 
 -- name: merge_trigrams
 INSERT INTO trigrams_of_0 (trigrams_of_0, rank) VALUES ('merge', :pages)
+
+-- name: structure_of_words
+SELECT block FROM words_of_0_data WHERE id = 10
+
+-- name: structure_of_trigrams
+SELECT block FROM trigrams_of_0_data WHERE id = 10
+
+-- name: thin_words
+DELETE FROM words_of_0_data WHERE id IN (SELECT id FROM words_of_0_data LIMIT :pages)
+
+-- name: thin_trigrams
+DELETE FROM trigrams_of_0_data WHERE id IN (SELECT id FROM trigrams_of_0_data LIMIT :pages)
 
 -- name: drop_words
 DROP TABLE words_of_0

@@ -1,0 +1,26 @@
+"""The index beside a copy, which nobody follows: what the box has forgotten stays in it until it is
+brought up to date. So it goes when the copy tells of something forgotten.
+"""
+
+from contextlib import closing
+from pathlib import Path
+
+from edge_store.recorder.deletions import is_forgotten_since
+from edge_store.search.file import drop_index, index_of_copy, open_index, position_of
+from edge_store.sqlite import open_reader
+
+__all__ = ["drop_forgotten"]
+
+
+def drop_forgotten(copy: Path) -> None:
+    """Delete the index beside a copy, unless it has all that the copy says is forgotten.
+
+    Raises:
+        StoreError: the copy cannot be read, or the index not be deleted.
+    """
+    index = index_of_copy(copy)
+    with closing(open_reader(copy)) as reader, closing(open_index(index, reader)) as connection:
+        position = position_of(connection)
+        is_due = not position.seq or is_forgotten_since(reader, position.deletion_id)
+    if is_due:
+        drop_index(index)
