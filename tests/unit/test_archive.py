@@ -35,9 +35,9 @@ from edge_store.archive.work import (
 from edge_store.chain import verify_chain
 from edge_store.cli.main import cli
 from edge_store.clock import now_ms
-from edge_store.errors import ArchiveFailed, NotFound
+from edge_store.errors import ArchiveFailed, InvalidRequest, NotFound
 from edge_store.forget.choice import Who, choose, with_moved
-from edge_store.logs.find import find_id
+from edge_store.logs.find import find_id, short_ids
 from edge_store.query import run_query
 from edge_store.receipt import State, read_receipt
 from edge_store.recorder.batch import read_head, write_batch
@@ -327,6 +327,41 @@ def test_beginning_of_several_archived_ids_is_told(box: Box) -> None:
     box.put_away(keep_days=0.5)
     with pytest.raises(NotFound, match=f"several ids in the archive begin with '{begun}': {one} "):
         find_id(box.connection, begun)
+
+
+def test_beginning_that_an_archived_id_has_too_is_of_several(box: Box) -> None:
+    archived, live = box.id_of(1), box.id_of(6)
+    box.put_away(keep_days=5)
+    begun = live[:8]
+    assert archived.startswith(begun)
+    delete_results(box.connection, box.seqs()[:-1], Reason.RETENTION)  # it begins alone here
+    for command in (
+        ["logs", "rm", begun, "--yes"],
+        ["logs", "show", begun],
+        ["logs", "pin", begun],
+    ):
+        refused = typed(box, *command).exception
+        assert isinstance(refused, InvalidRequest)
+        assert f"{live}, and" in str(refused)
+        assert "in the archive" in str(refused)
+    assert box.seqs() == [6]
+    assert find_id(box.connection, live) == live
+    (short,) = short_ids(box.connection, [live])
+    assert find_id(box.connection, short) == live
+
+
+def test_receipt_takes_the_beginning_of_what_is_here_and_of_what_is_gone(box: Box) -> None:
+    archived, live = box.id_of(1), box.id_of(6)
+    box.put_away(keep_days=5)
+    for name, exit_code in ((archived, 1), (live, 0)):
+        (short,) = short_ids(box.connection, [name])
+        assert len(short) < len(name)
+        done = typed(box, "receipt", short, "--json")
+        assert (msgspec.json.decode(done.stdout)["id"], done.exit_code) == (name, exit_code)
+    done = typed(box, "receipt", live[:8])
+    assert done.exit_code == 2
+    assert "several ids begin" in done.stderr
+    assert isinstance(typed(box, "receipt", "0190d3e1").exception, NotFound)
 
 
 def _forget(seqs: list[int]) -> Any:
