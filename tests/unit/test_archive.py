@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -44,6 +45,7 @@ from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.holds import AddHold, add_hold
 from edge_store.result import Content, Output, Status
+from edge_store.retention.passes import alone_at_it
 from edge_store.selection import Selection
 from edge_store.sqlite import driver, open_reader
 from edge_store.verify import verify_file
@@ -440,6 +442,35 @@ def test_verify_counts_what_is_whole_and_says_what_to_do_about_the_rest(box: Box
     )
 
 
+def test_reading_commands_make_no_folder_and_say_that_there_is_none(box: Box) -> None:
+    for command in (["archive", "ls"], ["archive", "verify"]):
+        done = typed(box, *command)
+        assert done.exit_code == 0
+        assert f"the archive file://{box.archive} is not there yet" in done.stderr
+    with pytest.raises(NotFound, match="nothing is archived"):
+        restore(box.path, str(box.archive), box.path.with_name("old.db"), (None, None))
+    assert not box.archive.exists()
+    box.put_away(keep_days=5)
+    box.archive.rename(box.archive.with_name("elsewhere"))
+    assert "is its disk mounted?" in typed(box, "archive", "ls").stderr
+    refused = typed(box, "archive", "verify").exception
+    assert isinstance(refused, ArchiveFailed)
+    with pytest.raises(ArchiveFailed, match="is not in the archive"):
+        box.put_away(keep_days=0)
+    assert not box.archive.exists()
+
+
+def test_files_that_forget_has_emptied_are_not_counted(box: Box) -> None:
+    box.put_away(keep_days=8.5)
+    box.put_away(keep_days=5)
+    box.make("archive.forget", _forget([1, 2]))
+    box.put_away()
+    done = typed(box, "archive", "ls", "--json")
+    assert [row["rows"] for row in msgspec.json.decode(done.stdout)] == [1]
+    assert "1 more had only what was forgotten since" in done.stderr
+    assert typed(box, "archive", "verify").stdout == "1 file, 1 result: as they were committed\n"
+
+
 def test_restored_results_have_one_fault_for_the_commits_that_they_lack(
     box: Box, tmp_path: Path
 ) -> None:
@@ -568,6 +599,31 @@ def test_rewrite_that_is_cut_anywhere_leaves_nothing_forgotten(box: Box, cut: in
     assert sorted(each.file for each in files) == files_of(box)
 
 
+def test_archive_is_pending_only_where_something_forgotten_may_be_in_it(tmp_path: Path) -> None:
+    box = Box(tmp_path, [9, 9], user_id="bob")
+    box.add([1, 1], user_id="ada")
+    box.put_away(keep_days=5)
+    settings = {
+        "STORE__PATH": str(box.path),
+        "REPLICA__ENABLED": "false",
+        "RETENTION__ARCHIVE": str(box.archive),
+    }
+    (tmp_path / "edge-store.toml").touch()
+    environ = {**os.environ, **{f"EDGE_STORE_{key}": text for key, text in settings.items()}}
+
+    def forget(user: str) -> Any:
+        command = [sys.executable, "-m", "edge_store", "forget", "--user", user, "--yes"]
+        done = subprocess.run(
+            [*command, "--config", str(tmp_path)], env=environ, stdout=subprocess.PIPE, check=True
+        )
+        return msgspec.json.decode(done.stdout)["remains"]
+
+    box.close()
+    with alone_at_it(box.path):  # a pass is under way
+        assert forget("ada")["archive"] == "nothing"
+        assert forget("bob")["archive"].startswith("pending: retention is at work already")
+
+
 def test_who_is_forgotten_is_found_in_the_archive(tmp_path: Path) -> None:
     box = Box(tmp_path, [9, 8], user_id="ada")
     box.add([7], previous_id=box.id_of(2))
@@ -686,7 +742,11 @@ def test_store_that_is_away_is_asked_once_and_named(
     away = ArchiveStore("s3://gone/x?endpoint=http://127.0.0.1:1&region=us-east-1")
     with pytest.raises(ArchiveFailed, match=r"the archive s3://gone/x"):
         check_archive(away, box.connection, "box-test", told.append)
-    empty = ArchiveStore(str(box.archive.with_name("empty")))
+    folder = box.archive.with_name("empty")
+    empty = ArchiveStore(str(folder))
+    with pytest.raises(ArchiveFailed, match=r"the archive file://.*empty: there is no such folder"):
+        check_archive(empty, box.connection, "box-test", told.append)
+    folder.mkdir()
     with pytest.raises(
         ArchiveFailed, match=r"none of its 2 files is in the archive file://.*empty"
     ):
