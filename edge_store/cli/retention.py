@@ -13,6 +13,7 @@ from edge_store.cli.selecting import selection_of, selection_options
 if TYPE_CHECKING:
     from edge_store.config import Config
     from edge_store.retention.plan import Plan
+    from edge_store.sqlite import Connection
 
 __all__ = ["retention"]
 
@@ -72,7 +73,21 @@ def _plan(settings: "Config") -> "Plan":
     path = Path(settings.store.path)
     upto, waits_for = _upto(settings)
     with closing(open_reader(path)) as connection, interruptible():
+        upto, waits_for = (0, away) if (away := _away(settings, connection)) else (upto, waits_for)
         return make_plan(connection, path, settings.retention, upto, waits_for)
+
+
+def _away(settings: "Config", connection: "Connection") -> str | None:
+    """That the archive's folder is not there, though it has files."""
+    from edge_store.archive.ledger import read_archives
+    from edge_store.archive.store import ArchiveStore
+
+    if not settings.retention.archive or not any(each.rows for each in read_archives(connection)):
+        return None
+    store = ArchiveStore(settings.retention.archive)
+    if not store.is_missing:
+        return None
+    return f"the archive {store} is not there: is its disk mounted? nothing may go until it is"
 
 
 def _said(settings: "Config", made: "Plan") -> list[str]:

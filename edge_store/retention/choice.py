@@ -83,22 +83,31 @@ class Page(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Bytes. ``used``: of the file, less what is free inside it."""
+    """Bytes. ``used``: of the file, less what is free inside it. ``unmoved``: by so much it grows
+    when the WAL is moved into it.
+    """
 
     used: int
     inside: int
     disk_free: int
+    unmoved: int = 0
 
     def missing(self, floor: int) -> int:
         """How many bytes too few are free, here and inside the file; 0 where none are."""
-        return max(0, floor - self.disk_free - self.inside)
+        return max(0, floor - self.disk_free + self.unmoved - self.inside)
 
 
 def measure(connection: Connection, path: Path) -> Size:
     """The database and its disk, as of now."""
     with translated("the database's size cannot be read"):
         pages_all, free, page = connection.execute(sql("select_pages")).fetchone()
-    return Size((pages_all - free) * page, free * page, shutil.disk_usage(path.parent).free)
+    on_disk = path.stat().st_size if path.exists() else pages_all * page
+    return Size(
+        used=(pages_all - free) * page,
+        inside=free * page,
+        disk_free=shutil.disk_usage(path.parent).free,
+        unmoved=max(0, pages_all * page - on_disk),
+    )
 
 
 def excess(config: RetentionSection, size: Size, for_floor: int) -> tuple[int, Rule | None]:

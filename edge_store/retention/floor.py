@@ -144,10 +144,12 @@ class Unmet(NamedTuple):
         return self.missing > self.floor // SLACK
 
     def __str__(self) -> str:
+        size = self.size
+        moved = f", {size.unmoved} of which the WAL will take," if size.unmoved else ""
         said = (
-            f"retention.disk_floor_bytes = {self.floor} is not met: {self.size.disk_free} bytes of "
-            f"the disk are free and {self.size.inside} inside the database, {self.missing} too "
-            f"few. Of the disk's {self.disk} this box takes {self.ours}, its database "
+            f"retention.disk_floor_bytes = {self.floor} is not met: {size.disk_free} bytes of the "
+            f"disk are free{moved} and {size.inside} inside the database, {self.missing} too few. "
+            f"Of the disk's {self.disk} this box takes {self.ours}, its database "
             f"{self.database}; all else there {self.others}"
         )
         return f"{said}. Results stay: to delete them gives the disk nothing back"

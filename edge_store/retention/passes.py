@@ -373,8 +373,8 @@ class Pass:
                 continue
             if ArchiveStore(self._config.archive).is_away(each.file):
                 raise ArchiveFailed(
-                    f"{each.file} is not in the archive {each.store}",
-                    hint="is its disk mounted? nothing is archived or deleted until it is there",
+                    f"{each.file} is not in the archive {each.store}: is its disk mounted?",
+                    hint="nothing is archived or deleted until it is there",
                 )
             return
 

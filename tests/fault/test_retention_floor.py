@@ -188,3 +188,15 @@ def test_what_cannot_be_written_down_costs_no_result(tmp_path: Path) -> None:
     floor = Floor(tmp_path / "results.db", FLOOR)
     with pytest.raises(StoreError, match=r"retention-floor\.json cannot be written"):
         floor.decide(sized(6000, 400), lambda most: most)
+
+
+def test_what_the_wal_will_take_of_the_disk_is_not_free(disk: Path) -> None:
+    box = Box(disk, [1.0] * NUMBER, content=BODIES)
+    before = measure(box.connection, box.path)
+    assert before.unmoved > 2 * MIB
+    box.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    after = measure(box.connection, box.path)
+    assert after.unmoved == 0
+    floor = after.disk_free + MIB
+    assert abs(before.missing(floor) - after.missing(floor)) < MIB // 8
+    box.close()

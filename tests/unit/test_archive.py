@@ -455,8 +455,9 @@ def test_reading_commands_make_no_folder_and_say_that_there_is_none(box: Box) ->
     assert "is its disk mounted?" in typed(box, "archive", "ls").stderr
     refused = typed(box, "archive", "verify").exception
     assert isinstance(refused, ArchiveFailed)
-    with pytest.raises(ArchiveFailed, match="is not in the archive"):
+    with pytest.raises(ArchiveFailed, match=r"is not in the archive .*: is its disk mounted\?"):
         box.put_away(keep_days=0)
+    assert "is not there: is its disk mounted?" in typed(box, "retention", "plan").stderr
     assert not box.archive.exists()
 
 
