@@ -21,6 +21,7 @@ from edge_store.queue.files import FOLDER as FILES
 from edge_store.queue.held import FOLDER as HELD
 from edge_store.result import Record
 from edge_store.retention.choice import Size
+from edge_store.wal import wal_bytes
 
 __all__ = ["Floor", "Unmet", "find_unmet"]
 
@@ -127,7 +128,7 @@ class Floor:
 
 class Unmet(NamedTuple):
     """The floor is not met. All in bytes: ``ours`` is what this box's files take of the disk, the
-    ``database`` among them; ``others``: everything else there.
+    ``database`` and the ``wal`` among them; ``others``: everything else there.
     """
 
     floor: int
@@ -136,6 +137,7 @@ class Unmet(NamedTuple):
     disk: int
     ours: int
     database: int
+    wal: int
     others: int
 
     @property
@@ -150,7 +152,7 @@ class Unmet(NamedTuple):
             f"retention.disk_floor_bytes = {self.floor} is not met: {size.disk_free} bytes of the "
             f"disk are free{moved} and {size.inside} inside the database, {self.missing} too few. "
             f"Of the disk's {self.disk} this box takes {self.ours}, its database "
-            f"{self.database}; all else there {self.others}"
+            f"{self.database} and the WAL {self.wal}; all else there {self.others}"
         )
         return f"{said}. Results stay: to delete them gives the disk nothing back"
 
@@ -176,6 +178,7 @@ def find_unmet(config: Config, size: Size) -> Unmet | None:
         disk=disk.f_blocks * disk.f_frsize,
         ours=ours,
         database=size.used + size.inside,
+        wal=wal_bytes(database),
         others=max(0, taken - ours),
     )
 
