@@ -28,6 +28,7 @@ from edge_store.api.drills import drill_routes
 from edge_store.api.gate import Gate
 from edge_store.api.imports import import_routes
 from edge_store.api.replica import replica_routes
+from edge_store.api.retention import retention_routes
 from edge_store.api.search import search_routes
 from edge_store.api.server import (
     HttpServer,
@@ -203,7 +204,7 @@ async def _answer(
     that a COMMIT has met.
     """
     config, engine, metrics, disk = box.config, box.engine, box.metrics, box.disk
-    shut_out = box.access.shut_out
+    shut_out, retention_asked = box.access.shut_out, asyncio.Event()
     async with (
         replicated(config, box.boot, box.database, box.lock, box.alarms) as replica,
         recording(config, disk, box.boot, box.database, engine, metrics, replica) as (
@@ -219,12 +220,12 @@ async def _answer(
         working_beside(
             Around(
                 config, box.path, box.boot, recorder.commits, recorder.change, disk, metrics,
-                box.alarms, replica, recorder.slots.is_crowded,
+                box.alarms, replica, retention_asked, recorder.slots.is_crowded,
             )
         ),
     ):  # fmt: skip
         watch(metrics, box.path, disk, recorder, replica, drills)
-        up = Up(recorder, queue, replica, drills, damaged)
+        up = Up(recorder, queue, replica, drills, damaged, retention_asked)
         services = Services(
             reader=reader,
             queries=queries,
@@ -253,6 +254,7 @@ class Up(NamedTuple):
     replica: Any
     drills: Any
     damaged: asyncio.Future[EdgeStoreError]
+    retention_asked: asyncio.Event
 
 
 async def _listen(
@@ -283,6 +285,7 @@ async def _listen(
         *alert_routes(box.alarms, box.told),
         *replica_routes(up.replica),
         *drill_routes(up.drills),
+        *retention_routes(up.retention_asked),
         *import_routes(Intake(recorder, box.boot, box.disk)),
         *sink_routes(config, box.boot.device_id),
         *search_routes(box.path, is_followed=config.search.enabled),

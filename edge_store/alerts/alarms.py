@@ -52,7 +52,10 @@ class AlarmName(StrEnum):
     REPLICA_STALLED = "replica_stalled", "the store is there, but the replica gets no further"
     REPLICA_BROKEN = "replica_broken", "the replica cannot be restored as it is", True
     REPLICA_PAUSED = "replica_paused", "replication was paused by hand, for over an hour"
-    RETENTION_FAILING = "retention_failing", "what is to go cannot be archived or deleted"
+    RETENTION_FAILING = (
+        "retention_failing",
+        "what is to go cannot be archived or deleted, or others fill the disk that has a floor",
+    )
     FOREIGN_WRITER = "foreign_writer", "another program has the database open for writing", True
     DRILL_FAILED = "drill_failed", "a restore of the replica was tried, and does not hold", True
     SINK_BEHIND = "sink_behind", "results have waited for a sink for too long"

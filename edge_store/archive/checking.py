@@ -13,8 +13,9 @@ __all__ = ["Checked", "check_archive"]
 
 
 class Checked(NamedTuple):
-    """``bad`` of ``files`` are not there, or not as they were written. ``unknown``: names of those
-    that are there, and in no row.
+    """``files``: those with results, without those that ``forget`` has emptied. ``bad`` of them are
+    not there, or not as they were written. ``unknown``: names of those that are there, and in no
+    row.
     """
 
     files: int
@@ -31,7 +32,9 @@ def check_archive(
     Raises:
         ArchiveFailed: the store does not answer, or has none of the files: it is no matter of one.
     """
-    files = [each for each in read_archives(connection) if each.verified_at is not None]
+    files = [each for each in read_archives(connection) if each.verified_at and each.rows]
+    if store.is_missing and not files:
+        return Checked(0, 0, 0, [])
     there = set(store.names(device))
     named = {each.file for each in (*files, *read_archives(connection)) if each.rows}
     if files and named and not named & there:

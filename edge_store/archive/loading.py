@@ -71,12 +71,17 @@ def restore(database: Path, url: str, target: Path, span: Span) -> int:
     """
     if target.exists():
         raise ArchiveFailed(f"{target} is there already", hint="name a new file")
+    if not target.absolute().parent.is_dir():
+        raise ArchiveFailed(f"{target}: there is no folder for it", hint="create the folder first")
     try:
         with closing(open_reader(database)) as live, closing(_new(target, live)) as made:
             _Filling(made, live, ArchiveStore(url), span).fill(with_live=True)
             low, high, rows = made.execute(sql("select_result_span")).fetchone()
             if not rows:
-                raise NotFound("nothing of that time is archived", hint="`edge-store archive ls`")
+                of_that_time = "" if span == (None, None) else " of that time"
+                raise NotFound(
+                    f"nothing{of_that_time} is archived", hint="see `edge-store archive ls`"
+                )
             faults = check_rows(made, low, high)
         if faults:
             raise ArchiveFailed(f"what was restored is not as it was committed: {faults[0]}")

@@ -1,4 +1,5 @@
-"""Where the files of the archive lie: a folder or an object store, by ``retention.archive``.
+"""Where the files of the archive lie: a folder or an object store, by ``retention.archive``. Only
+what writes a file makes the folder.
 
 The calls block, on a thread of the caller's. In a folder a file is flushed to its disk before it
 counts as written: what it holds is deleted after that.
@@ -7,12 +8,13 @@ counts as written: what it holds is deleted after that.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from obstore.exceptions import BaseError
 
 from edge_store.errors import ArchiveFailed, ConfigError, EdgeStoreError
-from edge_store.replica.bucket import open_bucket
+from edge_store.replica.bucket import Bucket, open_bucket
 from edge_store.replica.explain import explained, is_full
 from edge_store.replica.location import Scheme, parse_location, read_credentials
 
@@ -31,7 +33,7 @@ class ArchiveStore:
 
     Raises:
         ConfigError: it is no address, or a key is missing.
-        ArchiveFailed: its folder cannot be made. So do all calls where the store does not answer.
+        ArchiveFailed: of all calls: the store does not answer, or the folder is not there.
     """
 
     def __init__(self, url: str) -> None:
@@ -42,10 +44,8 @@ class ArchiveStore:
             self._location = parse_location(url, key=KEY)
             credentials = read_credentials(self._location)
         self._prefix = self._location.key_prefix()
-        with self._asked():
-            self._bucket = open_bucket(
-                self._location, credentials, make_folder=True, for_download=True
-            )
+        self._open = partial(open_bucket, self._location, credentials, for_download=True)
+        self._for_reading: Bucket | None = None
 
     def __str__(self) -> str:
         return str(self._location)
@@ -53,9 +53,14 @@ class ArchiveStore:
     def put(self, name: str, content: bytes) -> None:
         """Write it, and in a folder on this machine to the disk."""
         with self._asked():
-            self._bucket.put(self._key(name), content, "overwrite")
+            self._open(make_folder=True).put(self._key(name), content, "overwrite")
             if self._location.scheme is Scheme.FILE:
                 self._flush(Path(self._location.path) / name)
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is a folder on this machine that is not there."""
+        return self._location.scheme is Scheme.FILE and not Path(self._location.path).is_dir()
 
     def get(self, name: str) -> bytes | None:
         """The file; None where there is none."""
@@ -65,8 +70,9 @@ class ArchiveStore:
 
     def delete(self, name: str) -> None:
         """Remove it, if it is there."""
-        with self._asked():
-            self._bucket.delete(self._key(name))
+        if not self.is_missing:
+            with self._asked():
+                self._bucket.delete(self._key(name))
 
     def is_away(self, name: str) -> bool:
         """Whether it is a folder in which this file, which was written there, is not: then its disk
@@ -85,6 +91,12 @@ class ArchiveStore:
             found = [entry.key for entry in self._bucket.entries(self._key(folder))]
         start = f"{self._prefix}/" if self._prefix else ""
         return sorted(key.removeprefix(start) for key in found)
+
+    @property
+    def _bucket(self) -> Bucket:
+        if self._for_reading is None:
+            self._for_reading = self._open()
+        return self._for_reading
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name

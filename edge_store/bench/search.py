@@ -229,8 +229,9 @@ def _around(folder: Path, boot: Boot) -> Around:
     """What the daemon would give the indexer of the database in ``folder``."""
     path, metrics = folder / "results.db", Metrics()
     return Around(
-        Config(), path, boot, Commits(0), _never, Disk(path, 0), metrics, Alarms(metrics), None
-    )
+        Config(), path, boot, Commits(0), _never, Disk(path, 0), metrics, Alarms(metrics), None,
+        asyncio.Event(),
+    )  # fmt: skip
 
 
 async def _followed(folder: Path, rate: int, seconds: float) -> list[Figure]:

@@ -1,5 +1,6 @@
 """``edge-store archive``: what retention has put away as Parquet."""
 
+import shlex
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from edge_store.cli.values import MOMENT, POSITIVE, bound, tell_unused, value_op
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from edge_store.archive.store import ArchiveStore
     from edge_store.config import Config
     from edge_store.selection import Selection
     from edge_store.sqlite import Connection
@@ -72,7 +74,8 @@ def _settings(config: str | None) -> "Config":
 @config_option
 @output_options
 def ls(config: str | None, fmt: str | None) -> None:
-    """List the files, the oldest first.
+    """List the files, the oldest first. `verified`: its results are being deleted here; `done`:
+    they are; `not whole`: it is being written, or a pass was cut there.
 
     \b
     Example:
@@ -81,23 +84,46 @@ def ls(config: str | None, fmt: str | None) -> None:
     from contextlib import closing
 
     from edge_store.archive.ledger import read_archives
+    from edge_store.archive.store import ArchiveStore
     from edge_store.config import load
     from edge_store.query import QueryResult
     from edge_store.sqlite import open_reader
 
     settings = load(config).config
     with closing(open_reader(Path(settings.store.path))) as connection:
+        archives = read_archives(connection)
         rows = [
             (
                 each.archive_no, each.what, each.rows, each.bytes, time_text(each.completed_from),
                 time_text(each.completed_to), _state(each.verified_at, each.emptied_at), each.file,
             )
-            for each in read_archives(connection)
+            for each in archives
+            if each.rows
         ]  # fmt: skip
-    if not rows and not settings.retention.archive:
-        click.echo("edge-store: this box has no archive: retention.archive is empty", err=True)
+    emptied = len(archives) - len(rows)
+    if emptied:
+        _tell(f"{emptied} more had only what was forgotten since, and are removed")
+    if not settings.retention.archive:
+        _tell("this box has no archive: retention.archive is empty")
+    elif (store := ArchiveStore(settings.retention.archive)).is_missing:
+        _tell(_missing_text(store, has_files=bool(rows)))
     result = QueryResult(columns=COLUMNS, rows=rows, is_cut=False)
     write_rows(result, chosen_format(fmt, sys.stdout), sys.stdout)
+
+
+def _counted(count: int, what: str) -> str:
+    """As 1 file, 2 files."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _tell(text: str) -> None:
+    click.echo(f"edge-store: {text}", err=True)
+
+
+def _missing_text(store: "ArchiveStore", *, has_files: bool) -> str:
+    if has_files:
+        return f"the archive {store} is not there: is its disk mounted?"
+    return f"the archive {store} is not there yet: the first file that is written makes its folder"
 
 
 def _state(verified_at: int | None, emptied_at: int | None) -> str:
@@ -129,35 +155,37 @@ def verify(config: str | None) -> None:
     settings = _settings(config)
     store = ArchiveStore(settings.retention.archive)
 
-    def tell(text: str) -> None:
-        click.echo(f"edge-store: {text}", err=True)
-
     with closing(open_reader(Path(settings.store.path))) as connection, interruptible():
         device = read_device_id(connection) or ""
-        files, rows, bad, unknown = check_archive(store, connection, device, tell)
+        files, rows, bad, unknown = check_archive(store, connection, device, _tell)
+    if store.is_missing:
+        _tell(_missing_text(store, has_files=False))
     for name in unknown:
-        tell(f"{name} is there, and no row of `archives` names it")
+        _tell(f"{name} is there, and no row of `archives` names it")
     if bad:
         click.echo(
             f"{bad} of {files} files are missing or changed; in the others {rows} results are "
             "as they were committed"
         )
         sys.exit(1)
-    click.echo(f"{files} files, {rows} results: as they were committed")
+    click.echo(f"{_counted(files, 'file')}, {_counted(rows, 'result')}: as they were committed")
 
 
 @archive.command()
 @click.option(
-    "--to", "target", type=click.Path(path_type=Path), required=True, help="A file that is new."
-)
+    "--to", "target", metavar="FILE", type=click.Path(path_type=Path), required=True,
+    help="The database that is made of them; it must not be there yet.",
+)  # fmt: skip
 @since_option
 @until_option
 @config_option
 def restore(target: Path, since: int | None, until: int | None, config: str | None) -> None:
-    """Put archived results into a database of their own, each as it was committed.
+    """Copy archived results into a new database, FILE, to query and to export them.
 
-    Never into the live one: its chain says that they are deleted. What was forgotten stays gone.
-    The digest of each is taken again; the commits stay in the box, so it is nothing for `verify`.
+    The box's own database stays as it is, without them: its chain says that they are deleted. The
+    archive stays, too. What was forgotten is in neither. The digest of each result is taken again,
+    so each is as it was committed; its commits are in the box alone, which is the one fault that
+    `edge-store verify --db FILE` finds in it.
 
     \b
     Example:
@@ -171,7 +199,8 @@ def restore(target: Path, since: int | None, until: int | None, config: str | No
         rows = put_back(
             Path(settings.store.path), settings.retention.archive, target, (since, until)
         )
-    click.echo(f"{rows} results in {target}, each as it was committed")
+    click.echo(f"{_counted(rows, 'result')} copied from the archive into {target}, as committed")
+    click.echo(f"ask it: edge-store query --db {shlex.quote(str(target))}")
 
 
 @archive.command()

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["forget", "forget_chosen"]
 
+PAGE_BYTES = 2048
+COPIES = "older copies at the centre until the next fleet pull; backups and exports of your own"
+SEARCH = (
+    "single words: some 5 s with a running daemon that has nothing else to take in, longer where "
+    "much is forgotten"
+)
+WAL_ALONE = "with a running daemon some 10 s, or until no reader is in the way"
+
 
 @click.command()
 @click.option("--config", help="The box's edge-store.toml, or its folder.")
@@ -111,7 +119,7 @@ def forget_chosen(settings: "Config", who: "Who", flags: Mapping[str, bool]) -> 
                 make(name, params)
         remains = _remains(settings)
         if _has_archive(settings):
-            remains["archive"] = _rewritten(settings, make)
+            remains["archive"] = _rewritten(settings, make, {*choice.results, *choice.archived})
         write_json({**said, "dry_run": False, "remains": remains}, sys.stdout)
 
     changes(settings, carry_out)
@@ -171,8 +179,10 @@ def _has_archive(settings: "Config") -> bool:
         return any(each.rows for each in read_archives(connection))
 
 
-def _rewritten(settings: "Config", make: Any) -> str:
-    """Have the files written anew without what was forgotten; what is to be said of it."""
+def _rewritten(settings: "Config", make: Any, seqs: "set[int]") -> str:
+    """Have the files written anew without what was forgotten; what is to be said of it. ``seqs``:
+    of all that was chosen.
+    """
     import threading
 
     from edge_store.archive.aside import Aside
@@ -180,13 +190,32 @@ def _rewritten(settings: "Config", make: Any) -> str:
     from edge_store.errors import EdgeStoreError
     from edge_store.retention.passes import Pass
 
+    if not _is_in_a_file(settings, seqs):
+        return "nothing"
     aside = Aside(threading.Event(), share=SMALL)  # somebody waits
     work = Pass(Path(settings.store.path), settings.retention, make, aside=aside)
     try:
         count = work.forget()
     except EdgeStoreError as exc:
         return f"pending: {exc}; nothing brings it back, and each pass of retention tries again"
-    return f"nothing: {count} files were written anew" if count else "nothing"
+    files = "1 file was" if count == 1 else f"{count} files were"
+    return f"nothing: {files} written anew" if count else "nothing"
+
+
+def _is_in_a_file(settings: "Config", seqs: "set[int]") -> bool:
+    """Whether a file of the archive has something that was forgotten, or one that is being written
+    may have what is forgotten now.
+    """
+    from contextlib import closing
+
+    from edge_store.archive.ledger import expand, forgotten_in, read_archives
+    from edge_store.sqlite import open_reader
+
+    with closing(open_reader(Path(settings.store.path))) as connection:
+        if forgotten_in(connection):
+            return True
+        begun = [each for each in read_archives(connection) if each.verified_at is None]
+    return any(not seqs.isdisjoint(expand(each.seqs)) for each in begun)
 
 
 def _counted(choice: "Choice", spans: "list[Span]") -> dict[str, int]:
@@ -228,17 +257,29 @@ def _changes(
 def _remains(config: "Config") -> dict[str, str]:
     """Where the bytes still are, and until when."""
     from edge_store.clock import now_ms
+    from edge_store.config import ReplicaMode
+    from edge_store.recorder.disk import DRILL_COPY
 
-    copies = "older copies at the centre until the next fleet pull; backups and exports of your own"
-    search = {"search": "single words, some seconds after the daemon has seen it"}
+    remains = {"search": SEARCH}
     if not config.replica.enabled:
-        return {"wal": "some seconds, or until no reader is in the way", **search, "copies": copies}
+        return {"wal": WAL_ALONE, **remains, "copies": COPIES}
     # the snapshot that is newest now is replaced by the next, and kept for the retention
     pace = config.replica.pace
     kept_s = pace.snapshot_interval_s + pace.snapshot_retention_s
-    return {
-        "wal": "until newer commits have written over it, as in Litestream's files beside it",
-        **search,
-        "replica": f"until {time_text(now_ms() + round(kept_s * 1000))}",
-        "copies": copies,
+    checkpoint = (
+        f"once {pace.checkpoint_pages * PAGE_BYTES // 1_000_000} MB more are committed, or with "
+        f"the first commit that comes {pace.checkpoint_interval_s / 60:g} min after the one before"
+        if config.replica.mode is ReplicaMode.CHILD
+        else "as it is configured"
+    )
+    remains = {
+        "database": f"in results.db, read by nothing but a look at its raw bytes, until "
+        f"Litestream's next checkpoint: {checkpoint}. A box at rest keeps it until it commits",
+        "wal": "until newer commits have written over it after that checkpoint, as in Litestream's "
+        "files beside it, for a quarter of an hour at least",
+        **remains,
     }
+    if any(Path(config.store.path).with_name(name).exists() for name in DRILL_COPY):
+        remains["drill_copy"] = "beside the database, until the next `edge-store replica drill`"
+    remains["replica"] = f"until {time_text(now_ms() + round(kept_s * 1000))}"
+    return {**remains, "copies": COPIES}

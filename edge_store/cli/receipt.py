@@ -12,27 +12,19 @@ from edge_store.cli.target import chosen_database, last_boot, target_options
 if TYPE_CHECKING:
     from edge_store.receipt import ReplicaUnknown
     from edge_store.replica.status import ReplicaStatus
+    from edge_store.sqlite import Connection
 
 __all__ = ["receipt"]
 
 
-def _id(_context: click.Context, _argument: click.Parameter, text: str) -> str:
-    from edge_store.errors import InvalidRequest
-    from edge_store.receipt import parsed_id
-
-    try:
-        return str(parsed_id(text))
-    except InvalidRequest as exc:
-        raise click.BadParameter(f"{exc}: {exc.hint}") from exc
-
-
 @click.command()
-@click.argument("result_id", metavar="ID", callback=_id)
+@click.argument("text", metavar="ID")
 @target_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def receipt(result_id: str, db: Path | None, config: str | None, *, as_json: bool) -> None:
+def receipt(text: str, db: Path | None, config: str | None, *, as_json: bool) -> None:
     """Show how durable a result is: committed, replicated, proven; or what became of it.
 
+    ID is an id, or the beginning of one that no other has, of what is here, deleted or lost.
     Whether it is replicated only the running daemon knows: it is asked, unless --db names a file.
     Exits 0 when the result is committed here and as it was committed, 65 when it was changed since,
     1 when it is not here.
@@ -43,6 +35,7 @@ def receipt(result_id: str, db: Path | None, config: str | None, *, as_json: boo
     """
     from edge_store import exits
     from edge_store.cli.receipt_text import described
+    from edge_store.errors import InvalidRequest
     from edge_store.receipt import ReplicaUnknown, State, read_receipt
     from edge_store.sqlite import open_reader
 
@@ -53,15 +46,29 @@ def receipt(result_id: str, db: Path | None, config: str | None, *, as_json: boo
     boot = last_boot(path, answers=answers, is_copy=db is not None)
     connection = open_reader(path)
     try:
-        found = read_receipt(connection, result_id, replica, boot)
+        found = read_receipt(connection, _whole(connection, text), replica, boot)
+    except InvalidRequest as exc:
+        raise click.BadParameter(f"{exc}: {exc.hint}", param_hint="ID") from exc
     finally:
         connection.close()
     if as_json:
         write_json(found, sys.stdout)
     else:
-        for name, text in described(found):
-            click.echo(f"{name:<10} {text}")
+        for name, said in described(found):
+            click.echo(f"{name:<10} {said}")
     sys.exit({State.COMMITTED: 0, State.CHANGED: exits.CORRUPT}.get(found.state, 1))
+
+
+def _whole(connection: "Connection", text: str) -> str:
+    """The id that it is, or begins."""
+    from edge_store.errors import InvalidRequest
+    from edge_store.logs.find import find_noted_id
+    from edge_store.receipt import parsed_id
+
+    try:
+        return str(parsed_id(text))
+    except InvalidRequest:
+        return find_noted_id(connection, text)
 
 
 def _replica(config: str | None) -> "tuple[bool, ReplicaStatus | ReplicaUnknown | None]":

@@ -13,6 +13,7 @@ from edge_store.cli.selecting import selection_of, selection_options
 if TYPE_CHECKING:
     from edge_store.config import Config
     from edge_store.retention.plan import Plan
+    from edge_store.sqlite import Connection
 
 __all__ = ["retention"]
 
@@ -72,7 +73,21 @@ def _plan(settings: "Config") -> "Plan":
     path = Path(settings.store.path)
     upto, waits_for = _upto(settings)
     with closing(open_reader(path)) as connection, interruptible():
+        upto, waits_for = (0, away) if (away := _away(settings, connection)) else (upto, waits_for)
         return make_plan(connection, path, settings.retention, upto, waits_for)
+
+
+def _away(settings: "Config", connection: "Connection") -> str | None:
+    """That the archive's folder is not there, though it has files."""
+    from edge_store.archive.ledger import read_archives
+    from edge_store.archive.store import ArchiveStore
+
+    if not settings.retention.archive or not any(each.rows for each in read_archives(connection)):
+        return None
+    store = ArchiveStore(settings.retention.archive)
+    if not store.is_missing:
+        return None
+    return f"the archive {store} is not there: is its disk mounted? nothing may go until it is"
 
 
 def _said(settings: "Config", made: "Plan") -> list[str]:
@@ -88,11 +103,39 @@ def _said(settings: "Config", made: "Plan") -> list[str]:
             "unset: results that are old by their own time alone: they were made before the clock "
             "was set, and count from when it was"
         )
+    lines += _floor_said(settings, is_plan=True)
+    if made.floor_in_vain:
+        lines.append(
+            "all that may go is too little for retention.disk_floor_bytes: nothing goes for it"
+        )
     lines.append(
         f"the database holds {made.used_bytes} bytes, and {made.free_bytes_inside} more are free "
         "inside it: they are used before it grows; `edge-store retention compact` gives them back"
     )
     return lines
+
+
+def _floor_said(settings: "Config", *, is_plan: bool = False) -> list[str]:
+    """That the floor of the disk is not met, and what to do, if so."""
+    from contextlib import closing
+
+    from edge_store.retention.choice import measure
+    from edge_store.retention.floor import find_unmet
+    from edge_store.sqlite import open_reader
+
+    path = Path(settings.store.path)
+    with closing(open_reader(path)) as connection:
+        unmet = find_unmet(settings, measure(connection, path))
+    if unmet is None:
+        return []
+    if is_plan:
+        advice = (
+            "`apply` lets go what is planned for it here; the daemon by itself only as much as "
+            "results have grown since it was met"
+        )
+    else:
+        advice = "make room on that disk: what else is there, a replica or an archive of this box"
+    return [str(unmet), advice]
 
 
 def _upto(settings: "Config") -> tuple[int, str | None]:
@@ -131,8 +174,11 @@ def apply(config: str | None, *, yes: bool) -> None:
       edge-store retention apply
       edge-store retention apply --yes
     """
-    from edge_store.cli.change import changes
+    from contextlib import suppress
+
+    from edge_store.cli.change import ask, changes
     from edge_store.config import load
+    from edge_store.errors import EdgeStoreError
     from edge_store.retention.passes import Pass
 
     settings = load(config).config
@@ -148,9 +194,11 @@ def apply(config: str | None, *, yes: bool) -> None:
         work = Pass(Path(settings.store.path), settings.retention, make)
         with interruptible():
             done = work.run(upto)
+        with suppress(EdgeStoreError):  # else it finds out by itself, within the interval
+            ask(Path(settings.store.path), "POST", "/retention/pass")
         write_json(done, sys.stdout)
-        if waits_for:
-            click.echo(f"edge-store: {waits_for}", err=True)
+        for line in (*([waits_for] if waits_for else []), *_floor_said(settings)):
+            click.echo(f"edge-store: {line}", err=True)
 
     changes(settings, carry_out)
 

@@ -32,6 +32,9 @@ NO_SETTINGS = (
     "EDGE_STORE_ALERT_URLS",
     "EDGE_STORE_API_KEY",  # of the commands that ask the daemon (cli/batch.py)
 )
+BOUNDS = {
+    "<=": "write at most", ">=": "write at least", "<": "write less than", ">": "write more than",
+}  # fmt: skip
 SYSTEM_PATH = Path("/etc/edge-store/edge-store.toml")
 FREE = {"sglang": Any, "queries": str}  # tables of any names -> what their values are
 UNFINISHED = ".unfinished"  # what `init` calls it until the database is there
@@ -270,11 +273,14 @@ def _explain(
         value = value.get(part) if isinstance(value, dict) else None
     is_setting = key in _flatten(msgspec.to_builtins(Config()))
     if isinstance(value, dict) and not is_setting:  # a rule across fields: it names the key itself
-        hint = f"set another value in [{key}]; docs/configuration.md lists them"
-        return ConfigError(text, hint=hint if key else "change one of the two")
+        is_of_one = bool(key) or text.count(" = ") == 1
+        place = f" in [{key}]" if key else ""
+        hint = f"set another value{place}; docs/configuration.md lists them"
+        return ConfigError(text, hint=hint if is_of_one else "change one of the two")
+    bound = re.fullmatch(r"Expected `\w+` ([<>]=?) (\S+)", text)
     return ConfigError(
         f"{key} = {value!r} (in {_origin(key, origins)}): {text}{_choices(key)}",
-        hint="set another value",
+        hint=f"{BOUNDS[bound[1]]} {bound[2]}" if bound else "set another value",
     )
 
 

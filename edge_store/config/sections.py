@@ -71,8 +71,10 @@ class StoreSection(Section, frozen=True, kw_only=True):
         int,
         Meta(
             ge=MIB,
-            description="With replication off, the WAL is checkpointed when it is "
-            "larger than this. With it on, Litestream decides.",
+            description="With replication off, the WAL is moved into the database when it is "
+            "larger than this, and begun anew. It grows on while a reader is in the way: over four "
+            "times this, it is cut off, for which COMMITs wait up to 0.2 s every 10 s until the "
+            "reader lets go. With it on, Litestream decides.",
         ),
     ] = 64 * MIB
     allow_vulnerable_sqlite: Annotated[
@@ -219,6 +221,8 @@ class Config(Section, frozen=True, kw_only=True):
                 f"server.body_bytes_max = {self.server.body_bytes_max}: the largest body that is "
                 "allowed might never find room"
             )
+        if fault := self.retention.fault(self.store.disk_reserve_bytes):
+            raise ValueError(fault)
         names = [sink.name for sink in self.sinks]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"sinks: two are named {twice[0]!r}")

@@ -1,4 +1,6 @@
-"""One result by the beginning of its id, whole, with what was said of it later."""
+"""One result by the beginning of its id, whole, with what was said of it later. A beginning is one
+result's where no other has it, live or in the archive.
+"""
 
 import re
 from contextlib import suppress
@@ -13,9 +15,10 @@ from edge_store.rows import load_recorded
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, translated
 
-__all__ = ["find_id", "is_pinned", "load", "repaired", "short_ids"]
+__all__ = ["find_id", "find_noted_id", "is_pinned", "load", "repaired", "short_ids"]
 
 BEGINNING = re.compile(r"[0-9a-f]{1,8}(-([0-9a-f]{1,4}(-|$)){0,3}([0-9a-f]{1,12})?)?$")
+WHOLE_CHARS = 36
 SHORT_CHARS = 13  # the milliseconds of a UUIDv7: an id that comes later has others
 
 
@@ -23,43 +26,82 @@ def find_id(connection: Connection, text: str) -> str:
     """The id that ``text`` is, or begins alone. Of a response the id is its result's.
 
     Raises:
-        InvalidRequest: it is the beginning of none, or of several.
+        InvalidRequest: it is the beginning of none, or of several, live or archived.
         NotFound: there is no such result.
     """
+    begun = _begun(text)
+    found = _ids_from(connection, "log_ids_from", begun)
+    if not found:
+        raise _not_here(connection, text, begun)
+    if len(found) > 1:
+        raise _several(text, found[0])
+    if len(begun) < WHOLE_CHARS:
+        others = [name for name in _archived_from(connection, begun) if name != found[0]]
+        if others:
+            raise InvalidRequest(
+                f"several ids begin with {text!r}: {found[0]}, and {others[0]} in the archive",
+                hint="give more of it",
+            )
+    return found[0]
+
+
+def find_noted_id(connection: Connection, text: str) -> str:
+    """The same of ids that may be gone: of what is here, was deleted, archived or lost.
+
+    Raises:
+        InvalidRequest: it is the beginning of none, or of several.
+        NotFound: nothing here begins so.
+    """
+    found = _ids_from(connection, "log_noted_from", _begun(text))
+    if len(found) > 1:
+        raise _several(text, found[0])
+    if not found:
+        raise NotFound(
+            f"no id that is known here begins with {text!r}",
+            hint="give the whole id: its time tells in which boot it would have been made",
+        )
+    return found[0]
+
+
+def _begun(text: str) -> str:
     begun = text.strip().lower().removeprefix(RESPONSE_PREFIX)
     if not BEGINNING.fullmatch(begun):
         raise InvalidRequest(
             f"{text!r} is not the id of a result, nor its beginning",
             hint="`edge-store logs ls` shows ids, as 0190d3e1-7c1f-7a5e",
         )
-    with translated(f"result {text!r} cannot be looked for"):
-        found = connection.execute(
-            sql("log_ids_from"), {"first": begun, "end": f"{begun}g"}
-        ).fetchall()
-    if not found:
-        raise _not_here(connection, text, begun)
-    if len(found) > 1:
-        raise InvalidRequest(
-            f"several ids begin with {text!r}: {found[0][0]} is one of them", hint="give more of it"
-        )
-    return str(found[0][0])
+    return begun
+
+
+def _ids_from(connection: Connection, block: str, begun: str) -> list[str]:
+    with translated(f"result {begun!r} cannot be looked for"):
+        rows = connection.execute(sql(block), {"first": begun, "end": f"{begun}g"}).fetchall()
+    return [str(name) for (name,) in rows]
+
+
+def _archived_from(connection: Connection, begun: str) -> list[str]:
+    with suppress(StoreError):  # of an older schema
+        return _ids_from(connection, "log_archived_from", begun)
+    return []
+
+
+def _several(text: str, one: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"several ids begin with {text!r}: {one} is one of them", hint="give more of it"
+    )
 
 
 def _not_here(connection: Connection, text: str, begun: str) -> NotFound:
-    archived: list[tuple[str]] = []
-    with suppress(StoreError), translated("the archived ids cannot be read"):  # of an older schema
-        archived = connection.execute(
-            sql("log_archived_from"), {"first": begun, "end": f"{begun}g"}
-        ).fetchall()
+    archived = _archived_from(connection, begun)
     if len(archived) == 1:
-        ((found,),) = archived
+        (found,) = archived
         return NotFound(
             f"the result {found} is in the archive, not here any more",
             hint=f"edge-store archive query \"select * from generations where id = '{found}'\"",  # noqa: S608  (shown)
         )
     if archived:
         return NotFound(
-            f"several ids in the archive begin with {text!r}: {archived[0][0]} is one of them",
+            f"several ids in the archive begin with {text!r}: {archived[0]} is one of them",
             hint="give more of it",
         )
     return NotFound(
@@ -109,7 +151,9 @@ def is_pinned(connection: Connection, result_id: str) -> bool:
 
 
 def short_ids(connection: Connection, ids: list[str]) -> list[str]:
-    """Beginnings, as long as each other, of which each is of one id in the database alone."""
+    """Beginnings, as long as each other, of which each is of one id alone, of those that are here
+    and that were deleted.
+    """
     length = SHORT_CHARS
     with translated("ids cannot be read"):
         for result_id in ids:

@@ -2,6 +2,7 @@
 that a request waits for.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ class Around(NamedTuple):
     """``path`` is the database's: a room opens its own reader. ``change`` is ``Recorder.change``:
     the one way to write there. ``replica`` is None where there is none. ``is_crowded``: requests
     and answers take more than half of the memory that they may: who reads large texts waits.
+    ``retention_asked`` is set by who wants a pass of retention.
     """
 
     config: Config
@@ -31,4 +33,5 @@ class Around(NamedTuple):
     metrics: Metrics
     alarms: Alarms
     replica: Any
+    retention_asked: asyncio.Event
     is_crowded: Callable[[], bool] = lambda: False

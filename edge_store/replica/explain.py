@@ -47,6 +47,11 @@ FULL = re.compile(  # not Google's "Quota exceeded for quota metric …", of req
     re.IGNORECASE,
 )
 NO_FOLDER = "check the address, and that the disk is mounted"
+READ_ONLY = re.compile(r"read-only file system", re.IGNORECASE)
+FOR_WRITING = (
+    "mount it for writing (the kernel's log says why it is not); under systemd name it in "
+    "ReadWritePaths=, too"
+)
 NO_ROOM = "make room there, or shorten replica.snapshot_retention_s"
 NO_STORE = "is it an object store? check the endpoint, its port, and the store's log"
 
@@ -154,15 +159,13 @@ def explained(exc: Exception, location: Location) -> ReplicationError:
 
 
 def _explained(exc: Exception, location: Location) -> ReplicationError:
-    if location.scheme is Scheme.FILE and isinstance(exc, (FileNotFoundError, NotADirectoryError)):
-        return ReplicaNotFound(f"{location}: there is no such folder", hint=NO_FOLDER)
     text = "TimedOut" if isinstance(exc, TimeoutError) else str(exc)
+    if location.scheme is Scheme.FILE and (found := _of_folder(exc, text, location)):
+        return found
     for pattern, what, hint in KEY_FILES if location.scheme in (Scheme.GCS, Scheme.AZURE) else ():
         if re.search(pattern, text):
             return ReplicationError(f"{location}: {what}", hint=hint)
     status, code = status_of(text), code_of(text)
-    if location.scheme is Scheme.FILE and is_full(text):
-        return ReplicationError(f"{location}: its disk is full", hint=NO_ROOM)
     if code is None and (status == "404" or isinstance(exc, FileNotFoundError)):
         code = ABSENT[0]
     if code in CODES and (location.scheme is Scheme.S3 or code not in S3_ALONE):
@@ -178,6 +181,16 @@ def _explained(exc: Exception, location: Location) -> ReplicationError:
         what, hint = _unconnected(text)
         hint = NO_FOLDER if location.scheme is Scheme.FILE else hint
     return ReplicationError(f"{location}: {what}", hint=hint)
+
+
+def _of_folder(exc: Exception, text: str, location: Location) -> ReplicationError | None:
+    if isinstance(exc, (FileNotFoundError, NotADirectoryError)):
+        return ReplicaNotFound(f"{location}: there is no such folder", hint=NO_FOLDER)
+    if is_full(text):
+        return ReplicationError(f"{location}: its disk is full", hint=NO_ROOM)
+    if READ_ONLY.search(text):
+        return ReplicationError(f"{location}: its file system is read-only", hint=FOR_WRITING)
+    return None
 
 
 def _unconnected(text: str) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from edge_store.sqlite import Connection, translated
 
 __all__ = [
     "DAY_MS", "Kept", "Limits", "Page", "Row", "Rule", "Size", "Step", "excess", "kept",
-    "measure", "pages", "steps",
+    "measure", "pages", "reckon", "steps",
 ]  # fmt: skip
 
 AHEAD_MS = DAY_MS  # of our clock; more is a clock that was wrong
@@ -83,29 +83,51 @@ class Page(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Bytes. ``used``: of the file, less what is free inside it."""
+    """Bytes. ``used``: of the file, less what is free inside it. ``unmoved``: by so much it grows
+    when the WAL is moved into it.
+    """
 
     used: int
     inside: int
     disk_free: int
+    unmoved: int = 0
+
+    def missing(self, floor: int) -> int:
+        """How many bytes too few are free, here and inside the file; 0 where none are."""
+        return max(0, floor - self.disk_free + self.unmoved - self.inside)
 
 
 def measure(connection: Connection, path: Path) -> Size:
     """The database and its disk, as of now."""
     with translated("the database's size cannot be read"):
         pages_all, free, page = connection.execute(sql("select_pages")).fetchone()
-    return Size((pages_all - free) * page, free * page, shutil.disk_usage(path.parent).free)
+    on_disk = path.stat().st_size if path.exists() else pages_all * page
+    return Size(
+        used=(pages_all - free) * page,
+        inside=free * page,
+        disk_free=shutil.disk_usage(path.parent).free,
+        unmoved=max(0, pages_all * page - on_disk),
+    )
 
 
-def excess(config: RetentionSection, size: Size) -> tuple[int, Rule | None]:
-    """How many bytes are too many, and for which rule; at most 0 where none are."""
-    over: list[tuple[int, Rule | None]] = [(0, None)]
+def excess(config: RetentionSection, size: Size, for_floor: int) -> tuple[int, Rule | None]:
+    """How many bytes are too many, and for which rule; 0 where none are. ``for_floor``: those that
+    are to go for the floor of the disk (``floor.py``).
+    """
+    over: list[tuple[int, Rule | None]] = [(0, None), (for_floor, Rule.DISK_FLOOR)]
     if config.keep_bytes:
         over.append((size.used - config.keep_bytes, Rule.KEEP_BYTES))
-    if config.disk_floor_bytes:
-        free = size.disk_free + size.inside
-        over.append((min(config.disk_floor_bytes - free, size.used), Rule.DISK_FLOOR))
     return max(over, key=lambda each: each[0])
+
+
+def reckon(connection: Connection, limits: Limits, enough: int) -> int:
+    """How many bytes of results may go, counted up to ``enough``."""
+    count = 0
+    for page in pages(connection, Step(None, What.RESULT, None), limits):
+        count += sum(row[2] for row in page.rows)
+        if count >= enough:
+            break
+    return count
 
 
 def steps(config: RetentionSection, now: int | None = None) -> Iterator[Step]:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,19 @@ from edge_store.result import Record
 from edge_store.retention.choice import (
     DAY_MS,
     PAGE_ROWS,
+    SEQ_MAX,
     Limits,
     Row,
     Step,
     excess,
     measure,
     pages,
+    reckon,
     steps,
 )
 from edge_store.retention.deleting import ROW_S, DeleteOld
-from edge_store.retention.standstill import Standstill
+from edge_store.retention.floor import Floor
+from edge_store.retention.standstill import Standstill, Stays
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader, translated
 
@@ -99,7 +103,9 @@ def alone_at_it(database: Path) -> Iterator[None]:
 
 
 class Pass:
-    """``aside`` does the jobs of the archive: in a process, where it is not given."""
+    """``aside`` does the jobs of the archive: in a process, where it is not given. ``floor``: what
+    the daemon knows of it; without it somebody has ordered the pass, who has seen its plan.
+    """
 
     def __init__(
         self,
@@ -108,15 +114,19 @@ class Pass:
         make: Make,
         stop: threading.Event | None = None,
         aside: Callable[[Job], Written] | None = None,
+        floor: Floor | None = None,
     ) -> None:
         self._path = path
         self._config = config
         self._make = make
+        self._floor = floor or Floor(path, config, afresh=True)
         self._stop = stop or threading.Event()
         self._aside = aside or Aside(self._stop, self._are_results_coming)
         self._over = 0  # bytes that are too many
+        self._for_floor = 0  # of them, that may still go for the floor of the disk in this pass
         self._newest, self._newest_at = 0, -math.inf  # result, and when it was seen
         self._row_s = ROW_S  # as the last deletion took
+        self.stays = Stays()  # of what the rules of size looked through
         self._counts = dict.fromkeys(Done.__struct_fields__, 0)
 
     @property
@@ -144,6 +154,8 @@ class Pass:
                 if step.rule is not None and not by_size:
                     self._take(connection, step, limits, 0)
                 elif step.rule is None:
+                    if step.what is What.CONTENT:
+                        self._plan_for_floor(connection, limits)
                     self._make_room(connection, step, limits, known)
             self.rewrite_forgotten(connection)
         return self.done
@@ -223,27 +235,39 @@ class Pass:
         )
         self._counts["rewritten"] += 1
 
+    def _plan_for_floor(self, connection: Connection, limits: Limits) -> None:
+        size = measure(connection, self._path)
+        anything = Limits(SEQ_MAX, limits.now)
+        self._floor.decide(size, partial(reckon, connection, anything))
+        self._for_floor = self._floor.over(size)
+
     def _make_room(
         self, connection: Connection, step: Step, limits: Limits, known: Standstill
     ) -> None:
         (newest,) = connection.execute(sql("select_newest_seq")).fetchone()
         before = self.done
+        self.stays = known.stays
         is_through = self._take(connection, step, limits, known.after(step.what))
         gone = self.done.results - before.results + self.done.contents - before.contents
         if is_through and not gone and self.done.kept == before.kept:
             known.note(step.what, min(newest, limits.upto))
+            known.stays = self.stays
 
     def _take(self, connection: Connection, step: Step, limits: Limits, after: int) -> bool:
         """Whether all was looked at that the step might take."""
         parts = self._parts(connection, step, limits, after)
         while not self._stop.is_set():
-            self._over = excess(self._config, measure(connection, self._path))[0]
+            size = measure(connection, self._path)
+            for_floor = min(self._floor.over(size), self._for_floor)
+            self._over, _ = excess(self._config, size, for_floor)
             if step.rule is None and self._over <= 0:
                 return False
             part = next(parts, None)
             if part is None:
                 return True
             self._put_away(connection, step.what, part)
+            if step.rule is None:
+                self._for_floor = max(0, self._for_floor - sum(row[2] for row in part))
         return False
 
     def _parts(
@@ -253,6 +277,8 @@ class Pass:
         part: list[Row] = []
         size = 0
         for page in pages(connection, step, limits, after):
+            if step.rule is None and step.what is What.RESULT:
+                self.stays = self.stays.plus(page.kept)
             for row in page.rows:
                 is_full = len(part) >= PART_ROWS or size + row[2] > PART_BYTES
                 is_full = is_full or (step.rule is None and size >= self._over)
@@ -347,8 +373,8 @@ class Pass:
                 continue
             if ArchiveStore(self._config.archive).is_away(each.file):
                 raise ArchiveFailed(
-                    f"{each.file} is not in the archive {each.store}",
-                    hint="is its disk mounted? nothing is archived or deleted until it is there",
+                    f"{each.file} is not in the archive {each.store}: is its disk mounted?",
+                    hint="nothing is archived or deleted until it is there",
                 )
             return
 

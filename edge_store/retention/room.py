@@ -12,17 +12,18 @@ import msgspec
 import structlog
 
 from edge_store.alerts import AlarmName
-from edge_store.errors import AlreadyRunning, EdgeStoreError
+from edge_store.errors import AlreadyRunning, EdgeStoreError, StoreError
 from edge_store.recorder.around import Around
 from edge_store.result import Record
 from edge_store.retention.changes import RETENTION_CHANGES
-from edge_store.retention.choice import SEQ_MAX, excess, measure
+from edge_store.retention.choice import SEQ_MAX, Rule, Size, excess, measure
+from edge_store.retention.floor import Floor, find_unmet
 from edge_store.retention.passes import Done, Make, Pass
-from edge_store.retention.standstill import Standstill
+from edge_store.retention.standstill import Standstill, Stays
 from edge_store.sql import sql
-from edge_store.sqlite import open_reader
+from edge_store.sqlite import Connection, open_reader
 
-__all__ = ["may_make_room", "replicated_upto", "retain"]
+__all__ = ["Room", "replicated_upto", "retain"]
 
 log = structlog.get_logger(__name__)
 
@@ -49,17 +50,31 @@ async def retain(around: Around) -> None:
 
 async def _passes(around: Around) -> None:
     config, loop = around.config.retention, asyncio.get_running_loop()
-    await asyncio.sleep(min(FIRST_S, config.interval_s))
+    room = Room(around)
+    await _is_asked(around, min(FIRST_S, config.interval_s))
     next_at = loop.time()
-    known = Standstill()
     while True:
         is_due = loop.time() >= next_at
-        if is_due or await asyncio.to_thread(may_make_room, around, known):
-            await _pass(around, known, by_size=not is_due)
+        if is_due or await asyncio.to_thread(room.may_make_room):
+            await room.work(by_size=not is_due)
             next_at = loop.time() + config.interval_s if is_due else next_at
-            await asyncio.sleep(min(config.interval_s, LOOK_S))
+            pause_s = min(config.interval_s, LOOK_S)
         else:
-            await asyncio.sleep(min(LOOK_S, max(0.0, next_at - loop.time())))
+            pause_s = min(LOOK_S, max(0.0, next_at - loop.time()))
+        if await _is_asked(around, pause_s):
+            room.reread()
+            next_at = loop.time()
+
+
+async def _is_asked(around: Around, pause_s: float) -> bool:
+    """Whether within that time somebody wants a pass."""
+    try:
+        async with asyncio.timeout(pause_s):
+            await around.retention_asked.wait()
+    except TimeoutError:
+        return False
+    around.retention_asked.clear()
+    return True
 
 
 def replicated_upto(around: Around) -> int:
@@ -70,51 +85,113 @@ def replicated_upto(around: Around) -> int:
     return 0 if confirmed is None else int(confirmed.seq)
 
 
-async def _pass(around: Around, known: Standstill, *, by_size: bool) -> None:
-    stop, loop = threading.Event(), asyncio.get_running_loop()
+class Room:
+    """What is known from pass to pass."""
 
-    def work_through(make: Make) -> Done:
-        work = Pass(around.path, around.config.retention, make, stop)
-        return work.run(replicated_upto(around), known, by_size=by_size)
+    def __init__(self, around: Around) -> None:
+        self._around = around
+        self._known = Standstill()
+        self._floor = Floor(around.path, around.config.retention)
+        self._stays = Stays()
+        self._has_failed = False  # the last pass: its alarm stands until one has not
 
-    work = asyncio.create_task(asyncio.to_thread(_run, around, loop, work_through))
-    try:
-        done = await asyncio.shield(work)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait([work])
-        raise
-    except AlreadyRunning:  # a command is at it
-        return
-    except EdgeStoreError as exc:
-        around.alarms.raise_(AlarmName.RETENTION_FAILING, str(exc), code=exc.code)
-        return
-    if any(msgspec.structs.astuple(done)):
-        log.info("retention_passed", **msgspec.structs.asdict(done))
-    over = await asyncio.to_thread(_over, around)
-    if over > 0:
-        around.alarms.raise_(
-            AlarmName.RETENTION_FAILING,
-            f"{over} bytes more than retention allows are pinned, held, or not yet in the replica",
-            bytes=over,
-        )
-    else:
-        around.alarms.resolve(AlarmName.RETENTION_FAILING)
+    def reread(self) -> None:
+        """A pass that somebody ordered has changed what may be held."""
+        self._floor.reread()
 
+    def may_make_room(self) -> bool:
+        """Whether the file is too large, and something may go that was not looked at in vain.
+        Where not, the alarm is brought up to date, unless it is of a pass that has failed.
+        """
+        with closing(open_reader(self._around.path)) as connection:
+            size = measure(connection, self._around.path)
+            self._floor.look(size)
+            may = self._may_make_room(size, connection)
+            if not may and not self._has_failed:
+                self._tell(size, connection)
+        return may
 
-def _over(around: Around) -> int:
-    with closing(open_reader(around.path)) as connection:
-        return excess(around.config.retention, measure(connection, around.path))[0]
-
-
-def may_make_room(around: Around, known: Standstill) -> bool:
-    """Whether the file is too large, and something may go that was not looked at in vain."""
-    with closing(open_reader(around.path)) as connection:
-        if excess(around.config.retention, measure(connection, around.path))[0] <= 0:
+    def _may_make_room(self, size: Size, connection: Connection) -> bool:
+        around, known = self._around, self._known
+        over, _ = excess(around.config.retention, size, self._floor.over(size))
+        if over <= 0 and not self._floor.is_open(size):
             return False
         known.look(connection)
-        (newest,) = connection.execute(sql("select_newest_seq")).fetchone()
-        return not known.is_all(min(newest, replicated_upto(around)))
+        return not known.is_all(min(_newest(connection), replicated_upto(around)))
+
+    async def work(self, *, by_size: bool) -> None:
+        """One pass."""
+        stop, loop, around = threading.Event(), asyncio.get_running_loop(), self._around
+
+        def work_through(make: Make) -> Done:
+            work = Pass(around.path, around.config.retention, make, stop, floor=self._floor)
+            done = work.run(replicated_upto(around), self._known, by_size=by_size)
+            self._stays = work.stays
+            return done
+
+        work = asyncio.create_task(asyncio.to_thread(_run, around, loop, work_through))
+        try:
+            done = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([work])
+            raise
+        except AlreadyRunning:  # a command is at it
+            return
+        except EdgeStoreError as exc:
+            self._has_failed = True
+            around.alarms.raise_(AlarmName.RETENTION_FAILING, str(exc), code=exc.code)
+            return
+        if any(msgspec.structs.astuple(done)):
+            log.info("retention_passed", **msgspec.structs.asdict(done))
+        self._has_failed = False
+        await asyncio.to_thread(self._measure_and_tell)
+
+    def _measure_and_tell(self) -> None:
+        with closing(open_reader(self._around.path)) as connection:
+            self._tell(measure(connection, self._around.path), connection)
+
+    def _tell(self, size: Size, connection: Connection) -> None:
+        """Raise the alarm with what holds now, or resolve it."""
+        around, config = self._around, self._around.config.retention
+        over, rule = excess(config, size, self._floor.over(size))
+        unmet = find_unmet(around.config, size)
+        try:
+            self._floor.keep(size)
+        except StoreError as exc:
+            around.alarms.raise_(AlarmName.RETENTION_FAILING, str(exc), code=exc.code)
+            return
+        newest, upto = _newest(connection), replicated_upto(around)
+        is_all = self._known.is_all(min(newest, upto))
+        if over > 0 and rule is not None and is_all:
+            message = _stays_text(over, rule, self._stays, max(0, newest - upto))
+            around.alarms.raise_(AlarmName.RETENTION_FAILING, message, bytes=over)
+        elif unmet is not None and unmet.is_alarming:
+            around.alarms.raise_(AlarmName.RETENTION_FAILING, str(unmet), bytes=unmet.missing)
+        elif over <= 0:  # else the next pass takes more
+            around.alarms.resolve(AlarmName.RETENTION_FAILING)
+
+
+def _newest(connection: Connection) -> int:
+    (newest,) = connection.execute(sql("select_newest_seq")).fetchone()
+    return int(newest)
+
+
+def _stays_text(over: int, rule: Rule, stays: Stays, waiting: int) -> str:
+    why = [
+        f"{count} {what}"
+        for count, what in (
+            (stays.pinned, "pinned"),
+            (stays.held, "held"),
+            (stays.needed, "needed by what has not ended"),
+            (waiting, "not yet in the replica"),
+        )
+        if count
+    ]
+    said = f"{over} bytes more than retention.{rule} allows stay"
+    if not why:
+        return f"{said}: all results that may go have gone; what is left is the ledger, the queue"
+    return f"{said}: of the results are {', '.join(why)}"
 
 
 def _run(

@@ -65,8 +65,19 @@ WHERE d.id >= :first AND d.id < :end AND d.what = 'result' AND NOT EXISTS (
     SELECT 1 FROM deletions AS f WHERE f.id = d.id AND f.what = d.what AND f.reason = 'forget')
 ORDER BY d.id LIMIT 2
 
+-- name: log_noted_from
+SELECT id FROM (
+    SELECT id FROM (SELECT id FROM results WHERE id >= :first AND id < :end ORDER BY id LIMIT 2)
+    UNION
+    SELECT id FROM (SELECT DISTINCT id FROM deletions WHERE id >= :first AND id < :end
+                    ORDER BY id LIMIT 2)
+    UNION
+    SELECT id FROM losses WHERE id >= :first AND id < :end)
+ORDER BY id LIMIT 2
+
 -- name: log_neighbours
-SELECT (SELECT max(id) FROM results WHERE id < :id), (SELECT min(id) FROM results WHERE id > :id)
+SELECT (SELECT max(id) FROM results WHERE id < :id), (SELECT min(id) FROM results WHERE id > :id),
+    (SELECT max(id) FROM deletions WHERE id < :id), (SELECT min(id) FROM deletions WHERE id > :id)
 
 -- name: log_after
 SELECT r.seq FROM results AS r

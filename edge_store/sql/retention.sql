@@ -22,13 +22,20 @@ WHERE r.seq IN (SELECT value FROM json_each(:seqs)) AND (
     OR r.id IN (SELECT p.id FROM open_responses AS o JOIN responses AS p USING (response_no)))
 
 -- name: select_oldest_results
--- An id of a size: what SQLite says of a value's length costs no look at the value.
+-- An id of a size: what SQLite says of a value's length costs no look at the value. An image counts
+-- for each that has it.
 SELECT r.seq, r.completed_at,
-    600 + coalesce((SELECT sum(octet_length(o.output_text) + coalesce(octet_length(o.reasoning), 0))
+    600 + octet_length(r.params) + coalesce(octet_length(r.metadata), 0)
+        + coalesce(octet_length(r.user_id), 0)
+        + coalesce((SELECT sum(octet_length(o.output_text) + coalesce(octet_length(o.reasoning), 0)
+                        + coalesce(octet_length(o.tool_calls), 0)
+                        + coalesce(octet_length(o.output_json), 0))
                     FROM outputs AS o WHERE o.seq = r.seq), 0)
         + coalesce((SELECT octet_length(q.input_text) FROM requests AS q WHERE q.seq = r.seq), 0)
         + coalesce((SELECT octet_length(q.request_body) + octet_length(q.response_body)
-                    FROM requests AS q WHERE q.seq = r.seq), 0),
+                    FROM requests AS q WHERE q.seq = r.seq), 0)
+        + coalesce((SELECT sum(octet_length(b.bytes)) FROM request_blobs AS i
+                    JOIN blobs AS b USING (sha256) WHERE i.seq = r.seq), 0),
     CASE WHEN substr(r.engine, 1, 7) <> 'import:' THEN r.clock_synced END
 FROM results AS r
 WHERE r.seq > :after AND r.seq <= :upto ORDER BY r.seq LIMIT :rows
@@ -36,7 +43,9 @@ WHERE r.seq > :after AND r.seq <= :upto ORDER BY r.seq LIMIT :rows
 -- name: select_oldest_contents
 SELECT q.seq, r.completed_at,
     coalesce(octet_length(q.input_text), 0) + octet_length(q.request_body)
-        + octet_length(q.response_body),
+        + octet_length(q.response_body)
+        + coalesce((SELECT sum(octet_length(b.bytes)) FROM request_blobs AS i
+                    JOIN blobs AS b USING (sha256) WHERE i.seq = q.seq), 0),
     CASE WHEN substr(r.engine, 1, 7) <> 'import:' THEN r.clock_synced END
 FROM requests AS q JOIN results AS r ON r.seq = q.seq
 WHERE q.seq > :after AND q.seq <= :upto ORDER BY q.seq LIMIT :rows

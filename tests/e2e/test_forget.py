@@ -227,6 +227,8 @@ def test_a_copy_that_was_pulled_loses_it_at_the_next_pull(tmp_path: Path) -> Non
     with box.serve() as daemon:
         done = forget(box, "--user", ADA, "--yes")
         assert done["remains"]["replica"].startswith("until 20")
+        assert "next checkpoint: once 8 MB more are committed" in done["remains"]["database"]
+        assert "archive" not in done["remains"]
         assert daemon.stop() == 0
     assert "1 forgotten results deleted in older copies" in pull()
     for each in (copy, older):

@@ -97,3 +97,20 @@ def test_compacted_file_is_replicated_and_proven(tmp_path: Path) -> None:
         ids_of(daemon, 5, "bob")
         run(box, "replica", "drill", "--full")
     box.proven()
+
+
+@pytest.mark.slow
+def test_pass_by_hand_that_succeeds_ends_the_alarm_at_once(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "disk"
+    in_the_way.write_bytes(b"")  # no folder, as where a disk is to be mounted
+    box = Box.init(
+        tmp_path / "box", RETENTION__KEEP_DAYS=SECOND,
+        RETENTION__ARCHIVE=str(in_the_way / "archive"),
+    )  # fmt: skip
+    with box.serve() as daemon:
+        ids_of(daemon, 3, "ada")
+        daemon.logged("alarm_raised", 90)
+        assert box.run("retention", "apply", "--yes", "--config", str(box.directory)).returncode
+        in_the_way.unlink()
+        assert json.loads(run(box, "retention", "apply", "--yes"))["results"] == 3
+        daemon.logged("alarm_resolved", 20)  # by itself it would pass again after an hour

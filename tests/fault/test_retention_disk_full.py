@@ -77,6 +77,24 @@ def test_archive_whose_disk_is_full_deletes_nothing_and_says_so(
     box.close()
 
 
+def test_archive_that_can_only_be_read_deletes_nothing_and_says_so(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    box = Box(tmp_path, AGES, **BODY)
+    box.archive = small_disk / "archive"
+    assert box.put_away(keep_days=8.5).results == 40
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for _ in range(2):
+        with pytest.raises(ArchiveFailed, match="its file system is read-only") as told:
+            box.put_away(keep_days=5)
+        assert "ReadWritePaths" in told.value.hint
+        assert box.seqs() == list(range(41, 101))
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert box.put_away(keep_days=5).results == 40
+    assert is_whole(box)
+    box.close()
+
+
 def test_database_whose_disk_is_full_loses_nothing_and_goes_on(
     small_disk: Path, tmp_path: Path
 ) -> None:

@@ -148,7 +148,8 @@ class Retaining(RuleBasedStateMachine):
         assert {row["seq"] for each in files for row in read_file(store, each)}.isdisjoint(
             self.forgotten
         )
-        assert store.names("box-test") == sorted(each.file for each in files)
+        there = [] if store.is_missing else store.names("box-test")
+        assert there == sorted(each.file for each in files)
         target = Path(self.folder.name, "restored.db")
         try:
             restore(self.box.path, str(self.box.archive), target, (None, None))

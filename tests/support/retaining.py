@@ -1,17 +1,21 @@
 """A box with results of given ages, and passes of retention over it in this process."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 from support.records import make_result, new_database
 
+from edge_store.alerts import Alarms
 from edge_store.archive.work import Job, Written, carry_out
 from edge_store.clock import now_ms
-from edge_store.config import RetentionSection
+from edge_store.config import ReplicaSection, RetentionSection, StoreSection
+from edge_store.observability.metrics import Metrics
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.transactions import in_transaction
 from edge_store.result import Content, Record, Result
@@ -114,3 +118,24 @@ def stored_rows(connection: Connection) -> dict[int, list[Any]]:
         for row in connection.execute(f"SELECT * FROM {table} ORDER BY {order}"):
             found.setdefault(row[0], []).append((table, *row))
     return found
+
+
+def room_of(box: Box, **settings: Any) -> Any:
+    """What the daemon gives the room of retention, ``Around``, as far as that looks at it."""
+
+    async def change(carry_out: Any, params: Any) -> Any:
+        return in_transaction(box.connection, carry_out, params)
+
+    config = SimpleNamespace(
+        store=StoreSection(path=str(box.path)),
+        replica=ReplicaSection(enabled=False),
+        retention=RetentionSection(**settings),
+    )
+    return SimpleNamespace(
+        path=box.path,
+        replica=None,
+        config=config,
+        alarms=Alarms(Metrics()),
+        change=change,
+        retention_asked=asyncio.Event(),
+    )

@@ -347,7 +347,7 @@ async def flowing(path: Path, *sinks: SinkSection) -> AsyncIterator[Flow]:
     boot: Any = type("Boot", (), {"device_id": "box-test", "timeline": row[1]})
     around = Around(
         Config(sinks=sinks), path, boot, Commits(row[0]), change, cast("Any", None), metrics,
-        Alarms(metrics), None,
+        Alarms(metrics), None, asyncio.Event(),
     )  # fmt: skip
     pushing = asyncio.create_task(push(around))
     flow = Flow(writer, around)

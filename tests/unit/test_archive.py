@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -35,15 +36,16 @@ from edge_store.archive.work import (
 from edge_store.chain import verify_chain
 from edge_store.cli.main import cli
 from edge_store.clock import now_ms
-from edge_store.errors import ArchiveFailed, NotFound
+from edge_store.errors import ArchiveFailed, InvalidRequest, NotFound
 from edge_store.forget.choice import Who, choose, with_moved
-from edge_store.logs.find import find_id
+from edge_store.logs.find import find_id, short_ids
 from edge_store.query import run_query
 from edge_store.receipt import State, read_receipt
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.holds import AddHold, add_hold
 from edge_store.result import Content, Output, Status
+from edge_store.retention.passes import alone_at_it
 from edge_store.selection import Selection
 from edge_store.sqlite import driver, open_reader
 from edge_store.verify import verify_file
@@ -329,6 +331,41 @@ def test_beginning_of_several_archived_ids_is_told(box: Box) -> None:
         find_id(box.connection, begun)
 
 
+def test_beginning_that_an_archived_id_has_too_is_of_several(box: Box) -> None:
+    archived, live = box.id_of(1), box.id_of(6)
+    box.put_away(keep_days=5)
+    begun = live[:8]
+    assert archived.startswith(begun)
+    delete_results(box.connection, box.seqs()[:-1], Reason.RETENTION)  # it begins alone here
+    for command in (
+        ["logs", "rm", begun, "--yes"],
+        ["logs", "show", begun],
+        ["logs", "pin", begun],
+    ):
+        refused = typed(box, *command).exception
+        assert isinstance(refused, InvalidRequest)
+        assert f"{live}, and" in str(refused)
+        assert "in the archive" in str(refused)
+    assert box.seqs() == [6]
+    assert find_id(box.connection, live) == live
+    (short,) = short_ids(box.connection, [live])
+    assert find_id(box.connection, short) == live
+
+
+def test_receipt_takes_the_beginning_of_what_is_here_and_of_what_is_gone(box: Box) -> None:
+    archived, live = box.id_of(1), box.id_of(6)
+    box.put_away(keep_days=5)
+    for name, exit_code in ((archived, 1), (live, 0)):
+        (short,) = short_ids(box.connection, [name])
+        assert len(short) < len(name)
+        done = typed(box, "receipt", short, "--json")
+        assert (msgspec.json.decode(done.stdout)["id"], done.exit_code) == (name, exit_code)
+    done = typed(box, "receipt", live[:8])
+    assert done.exit_code == 2
+    assert "several ids begin" in done.stderr
+    assert isinstance(typed(box, "receipt", "0190d3e1").exception, NotFound)
+
+
 def _forget(seqs: list[int]) -> Any:
     return ForgetArchived(seqs=tuple(seqs))
 
@@ -403,6 +440,36 @@ def test_verify_counts_what_is_whole_and_says_what_to_do_about_the_rest(box: Box
     assert done.stdout == (
         "2 of 2 files are missing or changed; in the others 0 results are as they were committed\n"
     )
+
+
+def test_reading_commands_make_no_folder_and_say_that_there_is_none(box: Box) -> None:
+    for command in (["archive", "ls"], ["archive", "verify"]):
+        done = typed(box, *command)
+        assert done.exit_code == 0
+        assert f"the archive file://{box.archive} is not there yet" in done.stderr
+    with pytest.raises(NotFound, match="nothing is archived"):
+        restore(box.path, str(box.archive), box.path.with_name("old.db"), (None, None))
+    assert not box.archive.exists()
+    box.put_away(keep_days=5)
+    box.archive.rename(box.archive.with_name("elsewhere"))
+    assert "is its disk mounted?" in typed(box, "archive", "ls").stderr
+    refused = typed(box, "archive", "verify").exception
+    assert isinstance(refused, ArchiveFailed)
+    with pytest.raises(ArchiveFailed, match=r"is not in the archive .*: is its disk mounted\?"):
+        box.put_away(keep_days=0)
+    assert "is not there: is its disk mounted?" in typed(box, "retention", "plan").stderr
+    assert not box.archive.exists()
+
+
+def test_files_that_forget_has_emptied_are_not_counted(box: Box) -> None:
+    box.put_away(keep_days=8.5)
+    box.put_away(keep_days=5)
+    box.make("archive.forget", _forget([1, 2]))
+    box.put_away()
+    done = typed(box, "archive", "ls", "--json")
+    assert [row["rows"] for row in msgspec.json.decode(done.stdout)] == [1]
+    assert "1 more had only what was forgotten since" in done.stderr
+    assert typed(box, "archive", "verify").stdout == "1 file, 1 result: as they were committed\n"
 
 
 def test_restored_results_have_one_fault_for_the_commits_that_they_lack(
@@ -533,6 +600,31 @@ def test_rewrite_that_is_cut_anywhere_leaves_nothing_forgotten(box: Box, cut: in
     assert sorted(each.file for each in files) == files_of(box)
 
 
+def test_archive_is_pending_only_where_something_forgotten_may_be_in_it(tmp_path: Path) -> None:
+    box = Box(tmp_path, [9, 9], user_id="bob")
+    box.add([1, 1], user_id="ada")
+    box.put_away(keep_days=5)
+    settings = {
+        "STORE__PATH": str(box.path),
+        "REPLICA__ENABLED": "false",
+        "RETENTION__ARCHIVE": str(box.archive),
+    }
+    (tmp_path / "edge-store.toml").touch()
+    environ = {**os.environ, **{f"EDGE_STORE_{key}": text for key, text in settings.items()}}
+
+    def forget(user: str) -> Any:
+        command = [sys.executable, "-m", "edge_store", "forget", "--user", user, "--yes"]
+        done = subprocess.run(
+            [*command, "--config", str(tmp_path)], env=environ, stdout=subprocess.PIPE, check=True
+        )
+        return msgspec.json.decode(done.stdout)["remains"]
+
+    box.close()
+    with alone_at_it(box.path):  # a pass is under way
+        assert forget("ada")["archive"] == "nothing"
+        assert forget("bob")["archive"].startswith("pending: retention is at work already")
+
+
 def test_who_is_forgotten_is_found_in_the_archive(tmp_path: Path) -> None:
     box = Box(tmp_path, [9, 8], user_id="ada")
     box.add([7], previous_id=box.id_of(2))
@@ -651,7 +743,11 @@ def test_store_that_is_away_is_asked_once_and_named(
     away = ArchiveStore("s3://gone/x?endpoint=http://127.0.0.1:1&region=us-east-1")
     with pytest.raises(ArchiveFailed, match=r"the archive s3://gone/x"):
         check_archive(away, box.connection, "box-test", told.append)
-    empty = ArchiveStore(str(box.archive.with_name("empty")))
+    folder = box.archive.with_name("empty")
+    empty = ArchiveStore(str(folder))
+    with pytest.raises(ArchiveFailed, match=r"the archive file://.*empty: there is no such folder"):
+        check_archive(empty, box.connection, "box-test", told.append)
+    folder.mkdir()
     with pytest.raises(
         ArchiveFailed, match=r"none of its 2 files is in the archive file://.*empty"
     ):

@@ -38,6 +38,16 @@ def write(folder: Path, text: str) -> str:
         ("[engine.upstream]\nbase_url = 'host:1'", ["engine.upstream.base_url", "host:1"]),
         ("[replica]\nurl = 'ftp://x'", ["replica.url", "ftp://x"]),
         ("[replica]\nmonitor_interval_s = 0.01", ["monitor_interval_s = 0.01", "at least 0.1"]),
+        ("[retention]\nkeep_days = 1e300", ["keep_days = 1e+300", "<= 36500.0"]),
+        ("[retention]\nkeep_days = nan", ["keep_days = nan"]),
+        ("[retention]\ncontent_days = 1e9", ["content_days = 1000000000.0"]),
+        ("[retention]\ninterval_s = 1e300", ["interval_s = 1e+300", "<= 604800.0"]),
+        ("[retention]\nkeep_bytes = 1", ["keep_bytes = 1 is less", "1048576", "0 for no bound"]),
+        ("[retention]\ndisk_floor_bytes = 1", ["disk_floor_bytes = 1 ", "at least 1048576"]),
+        (
+            "[retention]\ndisk_floor_bytes = 2000000",
+            ["not above store.disk_reserve_bytes = 268435456", "as 2147483648"],
+        ),
         ("[privacy]\ndetectors = ['mail']", ["privacy.detectors = ['mail']", "each is one of"]),
         ("[privacy.rules]\nid = '('", ["privacy.rules.id = '('", "no regular expression"]),
         ("[server]\nport = 1\n[server]\n", ["not TOML", "line 3"]),
@@ -267,3 +277,9 @@ def test_commands_end_with_78_and_say_what_to_do(
     assert "Traceback" not in done.stderr
     for part in named:
         assert part in done.stderr
+
+
+def test_number_out_of_bounds_is_told_with_the_bound(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, "[retention]\nkeep_days = 1e300"), environ={})
+    assert caught.value.hint == "write at most 36500.0"

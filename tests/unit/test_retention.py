@@ -1,29 +1,24 @@
 """What is old or too much goes, oldest first; what is pinned, held or needed stays; all counts."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.retaining import Box
+from support.retaining import Box, room_of
 
-from edge_store.alerts import AlarmName, Alarms
+from edge_store.alerts import AlarmName
 from edge_store.chain import verify_chain
 from edge_store.clock import now_ms
-from edge_store.config import RetentionSection
 from edge_store.errors import AlreadyRunning, InvalidRequest, NotFound, ResultHeld
-from edge_store.observability.metrics import Metrics
 from edge_store.recorder.caller import EVERYBODY
 from edge_store.recorder.holds import AddHold, EndHold, read_holds, require_free
 from edge_store.responses.store import remove
 from edge_store.retention import passes, room
-from edge_store.retention.choice import SEQ_MAX, Rule, measure, pages
+from edge_store.retention.choice import Rule, measure, pages
 from edge_store.retention.compact import compact
-from edge_store.retention.passes import Pass, alone_at_it
-from edge_store.retention.room import may_make_room, retain
-from edge_store.retention.standstill import Standstill
+from edge_store.retention.passes import alone_at_it
+from edge_store.retention.room import Room, retain
 from edge_store.selection import Selection
 from edge_store.stored import delete_completion
 
@@ -165,35 +160,43 @@ class Looks:
         return found
 
 
-def test_what_was_looked_through_in_vain_is_so_again_when_something_has_changed(
+async def test_what_was_looked_through_in_vain_is_so_again_when_something_has_changed(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known, looks = Standstill(), Looks(monkeypatch)
-    work = partial(Pass, box.path, RetentionSection(keep_bytes=1), box.make, box.stop)
-    around: Any = SimpleNamespace(
-        path=box.path,
-        replica=None,
-        config=SimpleNamespace(retention=RetentionSection(keep_bytes=1)),
-    )
+    looks, around = Looks(monkeypatch), room_of(box, keep_bytes=1)
+    known = Room(around)
 
-    def run() -> int:
-        return work().run(SEQ_MAX, known, by_size=True).results
+    async def run() -> int:
+        before = len(box.seqs())
+        await known.work(by_size=True)
+        return before - len(box.seqs())
+
+    def said() -> str:
+        (alarm,) = around.alarms.active
+        assert alarm.name is AlarmName.RETENTION_FAILING
+        return str(alarm.message).partition("stay: ")[2]
 
     box.make("retention.hold", AddHold(name="all", selection=Selection(until=now_ms() - 1)))
-    assert (run(), looks.taken()) == (0, [0, 0])
-    assert not may_make_room(around, known)
-    assert (run(), looks.taken()) == (0, [6, 6])
+    assert (await run(), looks.taken()) == (0, [0, 0])
+    assert said() == "of the results are 6 held"
+    assert not known.may_make_room()
+    assert (await run(), looks.taken()) == (0, [6, 6])
+    assert said() == "of the results are 6 held"
     box.add([-0.1])  # one that is not held
-    assert may_make_room(around, known)
-    assert (run(), looks.taken()) == (1, [6, 6])
-    assert not may_make_room(around, known)
+    assert known.may_make_room()
+    assert (await run(), looks.taken()) == (1, [6, 6])
+    assert not known.may_make_room()
     box.pin(1)
-    assert may_make_room(around, known)
-    assert (run(), looks.taken()) == (0, [0, 0])
+    assert known.may_make_room()
+    assert (await run(), looks.taken()) == (0, [0, 0])
+    assert said() == "of the results are 1 pinned, 6 held"
     box.make("retention.unhold", EndHold(name="all"))
-    assert may_make_room(around, known)
-    assert (run(), looks.taken()) == (5, [0, 0])
+    assert known.may_make_room()
+    assert (await run(), looks.taken()) == (5, [0, 0])
     assert box.seqs() == [1]
+    box.pin(1, "false")
+    assert (await run(), known.may_make_room()) == (1, False)
+    assert "all results that may go have gone" in around.alarms.active[0].message
 
 
 async def test_defect_in_a_pass_raises_the_alarm(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,17 +204,11 @@ async def test_defect_in_a_pass_raises_the_alarm(box: Box, monkeypatch: pytest.M
         raise ZeroDivisionError("words of a result")
 
     monkeypatch.setattr(room, "FIRST_S", 0.0)
-    alarms = Alarms(Metrics())
-    around: Any = SimpleNamespace(
-        path=box.path,
-        replica=None,
-        config=SimpleNamespace(retention=RetentionSection(keep_days=5)),
-        alarms=alarms,
-        change=change,
-    )
+    around = room_of(box, keep_days=5)
+    around.change = change
     with pytest.raises(ZeroDivisionError):
         await retain(around)
-    (alarm,) = alarms.active
+    (alarm,) = around.alarms.active
     assert alarm.name is AlarmName.RETENTION_FAILING
     assert alarm.message == "a pass met ZeroDivisionError, a defect: see the log"
 

@@ -80,7 +80,7 @@ async def followed(
     config = Config(search=SearchSection(enabled=enabled))
     around = Around(
         config, box.path, box.boot, Commits(0), _never, Disk(box.path, RESERVE), metrics,
-        Alarms(metrics), None, is_crowded,
+        Alarms(metrics), None, asyncio.Event(), is_crowded,
     )  # fmt: skip
     task = asyncio.create_task(follow(around))
     try:
