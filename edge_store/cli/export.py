@@ -89,8 +89,10 @@ def export(  # noqa: PLR0913  (one parameter per option)
         raise click.UsageError("--to parquet writes a folder: name one, - is standard output")
     if state is None and not is_url and target != STDOUT:
         state = mark_beside(Path(target))
-    if state is not None and state.absolute() == Path(target).absolute():
-        raise click.UsageError("--state names the target itself: give it a file of its own")
+    if state is not None:
+        state = state.resolve()  # a symbolic link would be replaced by what it leads to
+        if not is_url and state == Path(target).resolve():
+            raise click.UsageError("--state names the target itself: give it a file of its own")
     if resume and state is None:
         raise click.UsageError("--resume takes --state FILE here: nothing lies beside it")
     headers = _headers(headers_file) if is_url else {}
