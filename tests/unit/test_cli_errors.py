@@ -1,5 +1,6 @@
 """What the command prints, and exits with, when something went wrong."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,6 +165,13 @@ def test_dry_run_of_an_import_never_says_that_rows_are_in(tmp_path: Path) -> Non
     refused = CliRunner().invoke(cli, arguments).exception
     assert isinstance(refused, ImportFailed)
     assert refused.hint.startswith("nothing was written (--dry-run)")
+    cut = CliRunner().invoke(cli, [*arguments, "--faults-max", "0"])
+    assert isinstance(cut.exception, ImportFailed)
+    assert "  nothing was written (--dry-run)" in cut.stderr.splitlines()
+    assert json.loads(cut.stdout) == {
+        "read": 1, "taken": 0, "known": 0, "deleted": 0, "refused": 0, "faults": 1,
+        "dry_run": True, "complete": False,
+    }  # fmt: skip
 
 
 def test_value_that_is_not_utf8_is_named() -> None:
