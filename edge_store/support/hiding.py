@@ -34,7 +34,7 @@ SHAPES = (  # of secrets, whoever's; where there is a group, that is the secret
     ),
     re.compile(r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*"),
     re.compile(r"(?i)\bbearer +([^\s\"',]{6,})"),
-    re.compile(r"://([^/\s\"'@]*:[^/\s\"'@]*)@"),
+    re.compile(r"://([^/\s\"'@]{0,512}:[^/\s\"'@]{0,512})@"),
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL),
     re.compile(r"(?i)\b(?:cookie|authorization)[\"']?\s*[:=]\s*[\"']?([^\r\n\"']{6,})"),
     re.compile(  # what is called one: in a URL, a header, JSON, the environment
