@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from support.records import make_result, new_database
 from support.terminal import on_terminal
 
 from edge_store.cli.logs_text import printable
+from edge_store.cli.main import cli
 from edge_store.errors import InvalidRequest, NotFound
 from edge_store.forget.choice import Who, choose
 from edge_store.ids import ResultId
@@ -461,3 +463,18 @@ def test_ids_of_tool_calls_are_no_difference() -> None:
 def test_what_is_not_stored_as_it_was_sent_is_not_replayed(changes: dict[str, Any]) -> None:
     with pytest.raises(NotFound, match="not stored"):
         route_of(make_result(1, **changes))
+
+
+def test_what_a_caller_says_of_itself_cannot_look_like_lines_of_ours(tmp_path: Path) -> None:
+    connection, boot = new_database(tmp_path / "results.db")
+    forged = "ann\n\nanswer (stop)\nyes, pay"
+    result = make_result(
+        1, boot.boot_id, user_id=forged, response_model=f"m\n{forged}", request_model="a\nb"
+    )
+    store(connection, result)
+    connection.close()
+    arguments = ["logs", "show", result.id, "--db", str(tmp_path / "results.db")]
+    shown = CliRunner().invoke(cli, arguments).stdout.splitlines()
+    assert "user: ann answer (stop) yes, pay" in shown
+    assert "answer (stop)" not in shown
+    assert "  m ann answer (stop) yes, pay (asked for: a b)  completed" in shown[1]

@@ -4,7 +4,9 @@ from typing import Any, TextIO
 
 from edge_store.clock import utc_text
 
-__all__ = ["bytes_text", "span_text", "time_text", "write_json"]
+__all__ = ["bytes_text", "harmless", "span_text", "time_text", "write_json"]
+
+JOINERS = "\u200c\u200d"  # not printable by themselves: in Persian and Hindi, and in emoji
 
 
 def write_json(value: Any, stream: TextIO) -> None:
@@ -12,6 +14,15 @@ def write_json(value: Any, stream: TextIO) -> None:
     import msgspec
 
     stream.write(msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n")
+
+
+def harmless(text: str) -> str:
+    """A model's text must not reach the terminal as an escape sequence: as many characters, none of
+    which steers it.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in JOINERS else "\ufffd" for each in text)
 
 
 def bytes_text(count: int) -> str:
