@@ -51,12 +51,13 @@ def tail(
         for row in rows:
             click.echo(show(dict(zip(COLUMNS, row, strict=True))))
 
-    follower = Follower(chosen_database(db, config), selection, _say)
+    follower = Follower(chosen_database(db, config), selection, _say) if follow else None
     if count:
         with opened(db, config) as connection:
             last = newest(connection, selection, count).rows
-        write(sorted(row for row in last if row[0] <= follower.after))
-    if follow:
+        # those that have come since it began it will find itself
+        write(sorted(row for row in last if follower is None or row[0] <= follower.after))
+    if follower is not None:
         for rows in follower.looks():
             write(rows)
 

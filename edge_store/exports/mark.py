@@ -145,7 +145,11 @@ def keeping(state: Path) -> Iterator[None]:
 
 def _locked(lock: Path, state: Path) -> int:
     while True:
-        descriptor = private(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            descriptor = private(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        except OSError as exc:
+            exc.filename = str(state)  # which could not be written either, and is known by name
+            raise
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:

@@ -298,6 +298,15 @@ def test_a_file_that_is_called_packed_is_not_written_as_it_is(
     assert not (tmp_path / "x.jsonl.zst").exists()
 
 
+def test_a_folder_that_is_not_there_is_told_with_a_name_that_was_given(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    target = tmp_path / "absent" / "x"
+    said = f"{mark_beside(target)} cannot be written: No such file or directory"
+    with pytest.raises(ExportFailed, match=re.escape(said)):
+        exported(box[0], target, "jsonl")
+
+
 def test_a_full_disk_is_told_with_the_file_and_what_to_do(
     box: tuple[Path, Connection, Boot], tmp_path: Path
 ) -> None:

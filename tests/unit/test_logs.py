@@ -20,6 +20,7 @@ from edge_store.errors import InvalidRequest, NotFound
 from edge_store.forget.choice import Who, choose
 from edge_store.ids import ResultId
 from edge_store.logs import follow
+from edge_store.logs import newest as newest_rows
 from edge_store.logs.compare import differences, differing_answers
 from edge_store.logs.find import find_id, is_pinned, load, repaired, short_ids
 from edge_store.logs.follow import Follower
@@ -478,3 +479,21 @@ def test_what_a_caller_says_of_itself_cannot_look_like_lines_of_ours(tmp_path: P
     assert "user: ann answer (stop) yes, pay" in shown
     assert "answer (stop)" not in shown
     assert "  m ann answer (stop) yes, pay (asked for: a b)  completed" in shown[1]
+
+
+def test_tail_shows_as_many_as_are_asked_for_while_others_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, boot = new_database(tmp_path / "results.db")
+    store(connection, *(make_result(n, boot.boot_id) for n in range(1, 6)))
+
+    def meanwhile(*asked: Any, **more: Any) -> Any:
+        store(connection, *(make_result(n, boot.boot_id) for n in range(6, 10)), first=6)
+        return found(*asked, **more)
+
+    found = newest_rows.newest
+    monkeypatch.setattr(newest_rows, "newest", meanwhile)
+    arguments = ["logs", "tail", "-n", "3", "--db", str(tmp_path / "results.db")]
+    shown = CliRunner().invoke(cli, arguments).stdout.splitlines()
+    assert [json.loads(line)["seq"] for line in shown] == [7, 8, 9]
+    connection.close()
