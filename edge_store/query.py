@@ -291,17 +291,15 @@ def _refusal(
             return QueryRefused(f"the query is refused: {exc}", hint=READING_HINT)
         case driver.SQLITE_ERROR if FORBIDDEN in str(exc):  # a function has no code of its own
             return QueryRefused(f"the query is refused: {exc}", hint=READING_HINT)
-        case None if str(exc).startswith("Could not decode to UTF-8"):
-            return QueryRefused(
-                f"the query is refused: {exc}",
-                hint="such a text is shown as a BLOB: cast(… as blob), or hex(…)",
-            )
         case None if isinstance(exc, UnicodeError):
             return QueryRefused("the query is refused: it is not a text in UTF-8")
         case None:  # the driver's own: it never reached SQLite
+            is_no_utf8 = str(exc).startswith("Could not decode to UTF-8")
             return QueryRefused(
                 f"the query is refused: {exc}",
-                hint="run one statement, and give each :NAME in it a value",
+                hint="such a text is shown as a BLOB: cast(… as blob), or hex(…)"
+                if is_no_utf8
+                else "run one statement, and give each :NAME in it a value",
             )
         case _:
             return QueryRefused(
