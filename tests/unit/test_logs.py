@@ -497,3 +497,14 @@ def test_tail_shows_as_many_as_are_asked_for_while_others_come(
     shown = CliRunner().invoke(cli, arguments).stdout.splitlines()
     assert [json.loads(line)["seq"] for line in shown] == [7, 8, 9]
     connection.close()
+
+
+def test_query_without_sql_shows_as_many_as_are_asked_for(tmp_path: Path) -> None:
+    connection, boot = new_database(tmp_path / "results.db")
+    store(connection, *(make_result(n, boot.boot_id) for n in range(1, 41)))
+    connection.close()
+    asked = ["query", "--db", str(tmp_path / "results.db"), "--raw", "seq"]
+    for more, count in (([], 20), (["-n", "3"], 3), (["-n", "30"], 30), (["-n", "50"], 40)):
+        done = CliRunner().invoke(cli, [*asked, *more])
+        assert done.stdout.split() == [str(seq) for seq in range(40, 40 - count, -1)]
+        assert done.stderr == ""
