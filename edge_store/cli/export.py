@@ -97,13 +97,30 @@ def export(  # noqa: PLR0913  (one parameter per option)
         raise click.UsageError("--resume takes --state FILE here: nothing lies beside it")
     headers = _headers(headers_file) if is_url else {}
     job = Job(kind, target, selection_of(chosen), bodies, force, headers)
-    with Source(chosen_database(db, config)) as source, interruptible():
+    with (
+        _telling_how_to_go_on(state),
+        Source(chosen_database(db, config)) as source,
+        interruptible(),
+    ):
         mark = begun(job, source, state, resume=resume, after=after or 0)
         with progress_bar(f"{kind} up to seq {source.until}", source.until - mark.seq) as progress:
             ended = carry_out(
                 job, source, mark, state, lambda seq, rows: progress(seq - mark.seq, rows)
             )
     _tell(mark, ended, target)
+
+
+@contextmanager
+def _telling_how_to_go_on(state: Path | None) -> "Iterator[None]":
+    """After Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if state is not None and state.exists():
+            click.echo(
+                f"edge-store: cut: given again with --resume it goes on, by {state}", err=True
+            )
+        raise
 
 
 def _tell(before: "Mark", after: "Mark", target: str) -> None:

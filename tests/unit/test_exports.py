@@ -298,6 +298,24 @@ def test_a_file_that_is_called_packed_is_not_written_as_it_is(
     assert not (tmp_path / "x.jsonl.zst").exists()
 
 
+def test_an_export_that_is_cut_at_the_keyboard_says_how_it_goes_on(
+    box: tuple[Path, Connection, Boot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> Iterator[pages.Page]:
+        raise KeyboardInterrupt
+
+    arguments = ["export", str(tmp_path / "x"), "--db", str(box[0])]
+    with monkeypatch.context() as patch:
+        patch.setattr(pages.Source, "pages", cut)
+        said = CliRunner().invoke(cli, arguments).stderr
+        standard = CliRunner().invoke(cli, ["export", "-", "--db", str(box[0])]).stderr
+    state = mark_beside(tmp_path / "x")
+    assert f"edge-store: cut: given again with --resume it goes on, by {state}" in said
+    assert "--resume" not in standard
+    assert CliRunner().invoke(cli, [*arguments, "--resume"]).exit_code == 0
+    assert len(lines(tmp_path / "x")) == 250
+
+
 def test_a_folder_that_is_not_there_is_told_with_a_name_that_was_given(
     box: tuple[Path, Connection, Boot], tmp_path: Path
 ) -> None:
