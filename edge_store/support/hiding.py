@@ -105,11 +105,8 @@ class Hiding:
 
     def __call__(self, text: str) -> str:
         """The text without them."""
-        pieces, end = [], 0
-        for start, upto in _joined(self._secret_spans(text)):
-            pieces += [text[end:start], HIDDEN]
-            end = upto
-        text = "".join([*pieces, text[end:]])
+        spans = _joined(self._secret_spans(text))
+        text = _put(text, ((start, end, HIDDEN) for start, end in spans))
         return self._without_names(text) if self._are_names_hidden else text
 
     def _secret_spans(self, text: str) -> Iterator[tuple[int, int]]:
@@ -125,11 +122,39 @@ class Hiding:
                     yield reading.span(*found.span(found.lastindex or 0))
 
     def _without_names(self, text: str) -> str:
-        for name in sorted(self._names, key=len, reverse=True):
-            text = _replaced(text, name, self.pseudonym(name, self._names[name]))
+        text = _put(text, self._named_spans(text))
         for shape, kind in ((HOST, "host"), (ADDRESS, "ip"), (ADDRESS_6, "ip"), (PLACE, "path")):
             text = shape.sub(lambda found, kind=kind: self.pseudonym(found[0], kind), text)  # type: ignore[misc]
         return text
+
+    def _named_spans(self, text: str) -> Iterator[tuple[int, int, str]]:
+        """The longest first, and none within another."""
+        taken = bytearray(len(text))
+        spelled = list(readings(text))
+        for name in sorted(self._names, key=len, reverse=True):
+            pseudonym = self.pseudonym(name, self._names[name])
+            for reading in spelled:
+                for found in _named(name).finditer(reading.text):
+                    start, end = reading.span(*found.span())
+                    if not found[1] and not any(taken[start:end]):
+                        taken[start:end] = bytes([1]) * (end - start)
+                        yield start, end, pseudonym
+
+
+def _named(name: str) -> re.Pattern[str]:
+    """Everywhere but in our own name, of which a user's or a bucket's may be a part."""
+    shapes = [OURS, re.escape(name)]
+    longest_first = reversed(shapes) if len(name) > len("edge-store") else shapes
+    return re.compile("|".join(longest_first))
+
+
+def _put(text: str, spans: Iterable[tuple[int, int, str]]) -> str:
+    """The text with others in those places; none overlaps another."""
+    pieces, end = [], 0
+    for start, upto, other in sorted(spans):
+        pieces += [text[end:start], other]
+        end = upto
+    return "".join([*pieces, text[end:]])
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -148,10 +173,3 @@ def _places(text: str, part: str) -> Iterator[tuple[int, int]]:
     while start >= 0:
         yield start, start + len(part)
         start = text.find(part, start + 1)
-
-
-def _replaced(text: str, name: str, pseudonym: str) -> str:
-    """Everywhere but in our own name, of which a user's or a bucket's may be a part."""
-    shapes = [OURS, re.escape(name)]
-    longest_first = reversed(shapes) if len(name) > len("edge-store") else shapes
-    return re.sub("|".join(longest_first), lambda found: found[1] or pseudonym, text)

@@ -76,3 +76,16 @@ def test_what_only_looks_like_a_secret_stays(text: str) -> None:
 )
 def test_what_is_called_a_secret_is_hidden_alone(text: str, said: str) -> None:
     assert Hiding((), {}, b"key")(text) == said
+
+
+def test_a_name_is_hidden_in_every_spelling_once() -> None:
+    names = {"/home/ann/box": "path", "ann": "user", "Ärztehaus 3": "tenant", "host": "tenant"}
+    hide = Hiding((), names, b"key")
+    path, ann, house, host = (hide.pseudonym(name, kind) for name, kind in names.items())
+    assert hide("file=%2Fhome%2Fann%2Fbox%2Fx") == f"file={path}%2Fx"
+    assert hide("%252Fhome%252fann%252Fbox of \\u00c4rztehaus 3") == f"{path} of {house}"
+    assert hide('{"t": "%C3%84rztehaus%203", "p": "\\/home\\/ann\\/box"}') == (
+        f'{{"t": "{house}", "p": "{path}"}}'
+    )
+    assert hide("host of edge-store") == f"{host} of edge-store"
+    assert ann not in hide("/home/ann/box")
