@@ -8,12 +8,11 @@ import click
 
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
-from edge_store.cli.target import chosen_database, last_boot, target_options
+from edge_store.cli.target import chosen_database, last_boot_of, target_options
 from edge_store.cli.values import POSITIVE
 
 if TYPE_CHECKING:
     from edge_store.query import QueryResult
-    from edge_store.receipt import LastBoot
 
 __all__ = ["ledger"]
 
@@ -47,8 +46,8 @@ def ledger(db: Path | None, config: str | None, by: str, timeout: float, fmt: st
       edge-store ledger --by day --csv --db pulled/box-1.db
     """
     from edge_store.clock import rfc3339
+    from edge_store.lock import LastBoot
     from edge_store.query import run_query
-    from edge_store.receipt import LastBoot
     from edge_store.sql import sql
     from edge_store.sqlite import open_reader
 
@@ -58,12 +57,14 @@ def ledger(db: Path | None, config: str | None, by: str, timeout: float, fmt: st
     try:
         with interruptible():
             # looked at first: what ends while the rows are read was not cut
-            last = _last_boot(path, config, is_copy=db is not None)
+            last = last_boot_of(path, config, is_copy=db is not None)
             connection.execute(sql("begin_reading"))  # the rows and the cuts are of one moment
             boot = connection.execute(sql("select_open_boot")).fetchone()
             cut_day = None
             if boot is not None and last is LastBoot.CUT:
-                last = _last_boot(path, config, is_copy=False)  # one that has started since goes on
+                last = last_boot_of(
+                    path, config, is_copy=False
+                )  # one that has started since goes on
                 cut_day = rfc3339(boot[1])[:10] if last is LastBoot.CUT else None
             found = run_query(connection, sql(BLOCKS[by]), {"cut_day": cut_day},
                               rows_max=ROWS_MAX, timeout_s=timeout)  # fmt: skip
@@ -95,17 +96,6 @@ def _restored(at: int, newest_at: int) -> str:
 
     after = f"after {rfc3339(newest_at)} up to then" if newest_at else "before it"
     return f"restored on {rfc3339(at)}: outcomes {after} are unknown"
-
-
-def _last_boot(path: Path, config: str | None, *, is_copy: bool) -> "LastBoot":
-    from edge_store.config import load
-    from edge_store.status import ask_daemon, known_device_id
-
-    answers = False
-    if not is_copy:
-        settings = load(config).config
-        answers = ask_daemon(settings.server, known_device_id(settings))[0] is not None
-    return last_boot(path, answers=answers, is_copy=is_copy)
 
 
 def _open(boot_no: int, marked_at: int, *, is_cut: bool) -> str:

@@ -234,6 +234,11 @@ def test_what_a_kill_interrupted_is_counted_before_the_next_start(tmp_path: Path
     (day,) = ledger(box, *by_day)
     assert [day[name] for name in ("admitted", "in_flight", "interrupted", "cuts", "percent")] == (
         [2, 0, 1, 1, 50])  # fmt: skip
+    for more in ((), by_day):
+        done = box.run("stats", "--config", str(box.directory), "--nl", *more)
+        counted = json.loads(done.stdout)
+        gaps = [counted[name] for name in ("admitted", "missing", "complete_percent")]
+        assert gaps == [2, 1, 50]
     table = box.run("ledger", "--config", str(box.directory), "--table").stdout
     assert "it ended without a shutdown. What had no outcome is interrupted here" in table
     with box.serve():  # it counts no other than that
