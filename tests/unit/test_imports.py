@@ -240,7 +240,10 @@ def test_a_line_of_a_batch_is_completed_once(tmp_path: Path) -> None:
     rows = iter([Sourced(n, result) for n, result in enumerate(again, 1)])
     counts, told = take_all((path, connection), Source(3, rows))
     assert (counts.taken, counts.refused) == (1, 2)
-    assert [text[:6] for text in told] == ["row 1:", "row 3:"]
+    assert told == [
+        f"row {n}: its custom_id, {name!r}, has a result in its batch already"
+        for n, name in ((1, "c"), (3, "d"))
+    ]
     assert verify_chain(connection).faults == ()
     assert completeness(connection)[1] == ("ended", 1, 1, 100.0)
     connection.close()
