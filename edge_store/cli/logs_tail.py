@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edge_store.cli.logs_text import one_line, opened, tokens_text
+from edge_store.cli.output import as_json
 from edge_store.cli.selecting import selection_of, selection_options
 from edge_store.cli.target import chosen_database, target_options
 
@@ -67,7 +68,7 @@ def _say(text: str) -> None:
 
 
 def _object(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    return as_json(json.dumps(row, ensure_ascii=False, separators=(",", ":")), sys.stdout)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Commands whose user leaves, whose disk is full, whose terminal has no umlauts: one plain line."""
 
+import json
 import os
 import shutil
 import signal
@@ -129,8 +130,27 @@ def test_closed_output_is_one_that_nobody_reads(tmp_path: Path, command: str) ->
 
 
 def test_text_that_the_terminal_has_no_letters_for_is_escaped(box: Box) -> None:
-    done = shell(box, "PYTHONIOENCODING=ascii $STORE query \"select 'ü' as t\" --config $BOX")
-    assert (done.returncode, done.stdout) == (0, '{"t":"\\xfc"}\n')
+    done = shell(box, "PYTHONIOENCODING=ascii $STORE query \"select 'ü' as t\" --config $BOX --csv")
+    assert (done.returncode, done.stdout) == (0, "t\n\\xfc\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("form", ["--nl", "--json", "--arrays", "--json-cols"])
+def test_json_stays_json_where_the_output_has_no_letters_for_it(
+    box: Box, form: str, encoding: str
+) -> None:
+    asked = "select :t as t, json_object('a', :t) as j"
+    command = ["query", asked, "--text", "t", 'ü你👩‍💻 "\\', form, "--config", str(box.directory)]
+    told, whole = (
+        subprocess.run(
+            [*EDGE_STORE, *command], env={**box.environ, "PYTHONIOENCODING": each},
+            capture_output=True, timeout=DEADLINE_S, check=True,
+        ).stdout
+        for each in (encoding, "utf-8")
+    )  # fmt: skip
+    assert told.isascii()
+    assert "👩‍💻".encode() in whole
+    assert json.loads(told) == json.loads(whole)
 
 
 @pytest.mark.parametrize("option", ["--pairs 0", "--rows -1", "--requests 0"])
