@@ -13,7 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from edge_store.config import Config, SinkKind
-from edge_store.support.spelled import base64_around, base64_cores, readings, spelled_out
+from edge_store.support.spelled import (
+    Reading,
+    base64_around,
+    base64_cores,
+    orders,
+    readings,
+    spelled_out,
+)
 
 __all__ = ["Hiding", "known_secrets"]
 
@@ -111,15 +118,24 @@ class Hiding:
 
     def _secret_spans(self, text: str) -> Iterator[tuple[int, int]]:
         for reading in readings(text):
-            for form in self._forms:
-                for start, end in _places(reading.text, form):
-                    yield reading.span(start, end)
-            for core in self._cores:
-                for start, end in _places(reading.text, core):
-                    yield reading.span(*base64_around(reading.text, start, end))
-            for shape in SHAPES:
-                for found in shape.finditer(reading.text):
-                    yield reading.span(*found.span(found.lastindex or 0))
+            yield from self._spans(reading)
+        place = 0
+        for line in text.splitlines(keepends=True):
+            for reading in orders(line):
+                for start, end in self._spans(reading):
+                    yield place + start, place + end
+            place += len(line)
+
+    def _spans(self, reading: Reading) -> Iterator[tuple[int, int]]:
+        for form in self._forms:
+            for start, end in _places(reading.text, form):
+                yield reading.span(start, end)
+        for core in self._cores:
+            for start, end in _places(reading.text, core):
+                yield reading.span(*base64_around(reading.text, start, end))
+        for shape in SHAPES:
+            for found in shape.finditer(reading.text):
+                yield reading.span(*found.span(found.lastindex or 0))
 
     def _without_names(self, text: str) -> str:
         text = _put(text, self._named_spans(text))

@@ -7,20 +7,24 @@ import re
 from array import array
 from base64 import b64encode
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
 from html import unescape
 from string import ascii_letters, digits
 from typing import NamedTuple
 
-__all__ = ["Reading", "base64_around", "base64_cores", "readings", "spelled_out"]
+__all__ = ["Reading", "base64_around", "base64_cores", "orders", "readings", "spelled_out"]
 
 LAYERS_MAX = 8  # a URL in a value of a URL in a string of JSON in a line of a log has five
-ESCAPES = re.compile(
-    r"(?P<percent>(?:%[0-9A-Fa-f]{2})+)"
-    r"|(?P<pair>\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2})"
+READINGS_MAX = 64  # of one line, in which kinds of escapes may lie within each other in any order
+PERCENT = r"(?P<percent>(?:%[0-9A-Fa-f]{2})+)"
+BACKSLASH = (
+    r"(?P<pair>\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2})"
     r"|\\u(?P<four>[0-9A-Fa-f]{4})|\\x(?P<two>[0-9A-Fa-f]{2})|\\(?P<one>[\\/\"'bfnrt])"
-    r"|(?P<html>&(?:\#[0-9]{1,7}|\#[xX][0-9A-Fa-f]{1,6}|amp|lt|gt|quot|apos|equals|colon|sol);)"
 )
+HTML = r"(?P<html>&(?:\#[0-9]{1,7}|\#[xX][0-9A-Fa-f]{1,6}|amp|lt|gt|quot|apos|equals|colon|sol);)"
+ESCAPES = re.compile(f"{PERCENT}|{BACKSLASH}|{HTML}")
+KINDS = tuple(map(re.compile, (PERCENT, BACKSLASH, HTML)))
 BASE64 = frozenset(f"{ascii_letters}{digits}+/-_=")
 URL_SAFE = str.maketrans("+/", "-_")
 CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
@@ -45,11 +49,27 @@ def readings(text: str) -> Iterator[Reading]:
     reading = Reading(text, range(len(text) + 1))
     for _ in range(LAYERS_MAX):
         yield reading
-        undone = _undone(reading)
+        undone = _undone(reading, ESCAPES)
         if undone is None:
             return
         reading = undone
     yield reading
+
+
+def orders(line: str) -> Iterator[Reading]:
+    """A line with one kind of escapes undone at a time, in every order: what one kind leaves may
+    look like the beginning of another, together with what stands behind it.
+    """
+    first = Reading(line, range(len(line) + 1))
+    seen, waiting = {line}, deque([first])
+    while waiting and len(seen) < READINGS_MAX:
+        reading = waiting.popleft()
+        for kind in KINDS:
+            undone = _undone(reading, kind)
+            if undone is not None and undone.text not in seen:
+                seen.add(undone.text)
+                waiting.append(undone)
+                yield undone
 
 
 def spelled_out(text: str) -> list[str]:
@@ -76,16 +96,16 @@ def base64_around(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _undone(reading: Reading) -> Reading | None:
+def _undone(reading: Reading, escapes: re.Pattern[str]) -> Reading | None:
     """With one layer less; None where there is none."""
     text, before = reading
     parts: list[str] = []
     starts = array("Q")
     end = 0
-    for found in ESCAPES.finditer(text):
+    for found in escapes.finditer(text):
         parts.append(text[end : found.start()])
         starts.extend(before[end : found.start()])
-        if found["percent"]:
+        if found[0].startswith("%"):
             _unquote(found, before, parts, starts)
         else:
             parts.append(_meant(found))
@@ -121,11 +141,11 @@ def _is_utf8(octets: bytes) -> bool:
 
 
 def _meant(found: re.Match[str]) -> str:
+    if found[0].startswith("&"):
+        return unescape(found[0])
     if number := found["four"] or found["two"]:
         return chr(int(number, 16))
     if found["pair"]:
         high, low = int(found["pair"][2:6], 16), int(found["pair"][8:], 16)
         return chr(0x10000 + ((high - 0xD800) << 10) + low - 0xDC00)
-    if found["html"]:
-        return unescape(found["html"])
     return CONTROLS.get(found["one"], found["one"])
