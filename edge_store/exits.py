@@ -6,6 +6,7 @@ __all__ = [
     "EMPTY",
     "ENGINE",
     "FAILURE",
+    "INTERRUPTED",
     "NOT_OURS",
     "NO_PERMISSION",
     "SCHEMA_TOO_NEW",
@@ -20,4 +21,5 @@ NOT_OURS = 66  # EX_NOINPUT: the file is not what it should be
 SCHEMA_TOO_NEW = 76  # EX_PROTOCOL
 ENGINE = 70  # EX_SOFTWARE: the engine died; a restart mends it
 TEMPORARY = 75  # EX_TEMPFAIL
+INTERRUPTED = 130  # as a shell shows SIGINT
 NO_PERMISSION = 77  # EX_NOPERM

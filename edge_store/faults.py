@@ -13,7 +13,7 @@ from msgspec import inspect
 
 from edge_store.errors import InvalidRequest
 
-__all__ = ["UNFIT", "kind_of", "refusal_of", "type_name"]
+__all__ = ["STEP", "UNFIT", "kind_of", "refusal_of", "type_name"]
 
 # what decoding raises
 UNFIT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -12,13 +12,14 @@ import fcntl
 import os
 import time
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
 from edge_store.errors import AlreadyRunning, StoreError
 from edge_store.ids import DeviceId
 
-__all__ = ["DatabaseLock", "kernel_boot", "noted_device_id"]
+__all__ = ["DatabaseLock", "LastBoot", "kernel_boot", "lock_holder", "noted_device_id"]
 
 NAME = "edge-store.lock"
 ORPHAN_TIMEOUT_S = 10.0  # the kernel kills it with its daemon: milliseconds
@@ -32,6 +33,14 @@ HINTS = {
     errno.ENOENT: "store.path names a folder in which no file can be made: set another",
 }
 KERNEL_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class LastBoot(StrEnum):
+    """What is known of the newest boot when the file holds no end of it."""
+
+    GOES_ON = "goes_on"
+    CUT = "cut"  # no daemon answers, none holds the file
+    COPIED = "copied"  # the file is a copy, made while it went on or after it was cut
 
 
 class DatabaseLock:
@@ -137,6 +146,22 @@ class DatabaseLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def lock_holder(database: Path) -> int | None:
+    """The process that holds the writer's lock, from /proc/locks: taking the lock to find out would
+    be in the way of a daemon that starts.
+    """
+    try:
+        inode = database.with_name(NAME).stat().st_ino
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:  # 1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF
+        fields = line.split()
+        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+            return int(fields[4])
+    return None
 
 
 def noted_device_id(database: Path) -> DeviceId | None:

@@ -294,9 +294,12 @@ def _refusal(
         case None if isinstance(exc, UnicodeError):
             return QueryRefused("the query is refused: it is not a text in UTF-8")
         case None:  # the driver's own: it never reached SQLite
+            is_no_utf8 = str(exc).startswith("Could not decode to UTF-8")
             return QueryRefused(
                 f"the query is refused: {exc}",
-                hint="run one statement, and give each :NAME in it a value",
+                hint="such a text is shown as a BLOB: cast(… as blob), or hex(…)"
+                if is_no_utf8
+                else "run one statement, and give each :NAME in it a value",
             )
         case _:
             return QueryRefused(

@@ -14,13 +14,14 @@ from edge_store.chain import check_commit, check_rows, find_link
 from edge_store.clock import now_ms, rfc3339
 from edge_store.errors import InvalidRequest
 from edge_store.ids import RESPONSE_PREFIX
+from edge_store.lock import LastBoot
 from edge_store.replica.status import ReplicaStatus
 from edge_store.result import Record
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, driver, translated
 
 __all__ = [
-    "LastBoot", "Receipt", "ReplicaUnknown", "State", "parsed_id", "read_receipt",
+    "Receipt", "ReplicaUnknown", "State", "parsed_id", "read_receipt",
 ]  # fmt: skip
 
 UUID_VERSION = 7
@@ -39,14 +40,6 @@ class State(StrEnum):
     DELETED = "deleted"
     LOST = "lost"
     UNKNOWN = "unknown"  # nothing says that it ever was
-
-
-class LastBoot(StrEnum):
-    """What is known of the newest boot when the file holds no end of it."""
-
-    GOES_ON = "goes_on"
-    CUT = "cut"  # no daemon answers, none holds the file
-    COPIED = "copied"  # the file is a copy, made while it went on or after it was cut
 
 
 class ReplicaState(StrEnum):

@@ -134,9 +134,15 @@ class Asking(NamedTuple):
 
 
 def stats(
-    connection: Connection, selection: Selection, by: By | None, *, timeout_s: float
+    connection: Connection,
+    selection: Selection,
+    by: By | None,
+    *,
+    timeout_s: float,
+    was_cut: bool = False,
 ) -> QueryResult:
-    """A row for each ``by``, in its order; without it, one row.
+    """A row for each ``by``, in its order; without it, one row. ``was_cut``: the newest boot, and
+    none goes on, so that what it had in flight is missing.
 
     Raises:
         QueryRefused: it takes too long.
@@ -151,7 +157,7 @@ def stats(
         for key, state in asking.rows("stats_json_states", models=models):
             states[key][state] += 1
         asked = {key: _asked(counts) for key, counts in states.items()}
-        gaps = _gaps(asking)
+        gaps = _gaps(asking, was_cut=was_cut)
     keys = sorted({*used, *gaps}, key=lambda key: (key is not None, key))
     nothing = (0, 0, *[None] * (len(COUNTS) - 2), *NONE * len(MEASURES))
     rows = [
@@ -293,7 +299,7 @@ def _asked(states: Counter[str]) -> tuple[int, int, int]:
     return states.total(), states["valid"], states["extracted"] + states["repaired"]
 
 
-def _gaps(asking: Asking) -> dict[Any, tuple[Any, ...]]:
+def _gaps(asking: Asking, *, was_cut: bool) -> dict[Any, tuple[Any, ...]]:
     chosen = set(asking.selection.values)
     if asking.by is None and not chosen:
         name = "stats_complete"
@@ -301,7 +307,13 @@ def _gaps(asking: Asking) -> dict[Any, tuple[Any, ...]]:
         name = "stats_complete_by_day"
     else:
         return {}
-    return {key: _gap(*counts) for key, *counts in asking.rows(name) if counts[0]}
+    return {
+        key: _gap(admitted, 0, missing + in_flight)
+        if was_cut
+        else _gap(admitted, in_flight, missing)
+        for key, admitted, in_flight, missing in asking.rows(name)
+        if admitted
+    }
 
 
 def _gap(admitted: int, in_flight: int, missing: int) -> tuple[int, int, float]:

@@ -16,7 +16,7 @@ from edge_store.config import Config, ServerSection
 from edge_store.errors import EdgeStoreError, StoreError
 from edge_store.identity import read_device_id
 from edge_store.ids import DeviceId
-from edge_store.lock import noted_device_id
+from edge_store.lock import lock_holder, noted_device_id
 from edge_store.query import run_query
 from edge_store.recorder.disk import Disk
 from edge_store.result import Record
@@ -30,7 +30,6 @@ __all__ = [
     "Stored",
     "ask_daemon",
     "has_never_run",
-    "is_held",
     "known_device_id",
     "read_metrics",
     "read_status",
@@ -88,7 +87,7 @@ def read_status(config: Config) -> BoxStatus:
     daemon, problem = ask_daemon(config.server, known_device_id(config))
     if daemon is None:
         state = DaemonState.DOWN
-        holder = _lock_holder(path)
+        holder = lock_holder(path)
         if holder is not None:
             problem = f"{problem}; process {holder} holds the database: it may be starting"
     else:
@@ -251,24 +250,3 @@ def _connection(config: ServerSection) -> http.client.HTTPConnection:
 def _reachable(host: str) -> str:
     """An address to connect to: "every address" is reached by loopback."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (not bound here)
-
-
-def _lock_holder(database: Path) -> int | None:
-    """The process that holds the writer's lock, from /proc/locks: taking the lock to find out would
-    be in the way of a daemon that starts.
-    """
-    try:
-        inode = database.with_name("edge-store.lock").stat().st_ino
-        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    for line in lines:  # 1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF
-        fields = line.split()
-        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
-            return int(fields[4])
-    return None
-
-
-def is_held(database: Path) -> bool:
-    """Whether a process holds the writer's lock of this database."""
-    return _lock_holder(database) is not None

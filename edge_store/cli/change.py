@@ -63,6 +63,7 @@ def alone(config: "Config", work: "Callable[[Connection], object]") -> NoReturn:
     Raises:
         AlreadyRunning: the daemon runs.
     """
+    from edge_store import exits
     from edge_store.cli.main import report
     from edge_store.errors import EdgeStoreError
     from edge_store.indexes import sole_writer
@@ -77,6 +78,9 @@ def alone(config: "Config", work: "Callable[[Connection], object]") -> NoReturn:
             work(connection)
         except EdgeStoreError as exc:
             exit_code = report(exc)
+        except KeyboardInterrupt:
+            print("aborted", file=sys.stderr)  # noqa: T201  (as main says it)
+            exit_code = exits.INTERRUPTED
         if replicated:  # see docs/adr/0010: closed, the whole database would be uploaded again
             sys.stdout.flush()
             os._exit(exit_code)

@@ -89,19 +89,38 @@ def export(  # noqa: PLR0913  (one parameter per option)
         raise click.UsageError("--to parquet writes a folder: name one, - is standard output")
     if state is None and not is_url and target != STDOUT:
         state = mark_beside(Path(target))
-    if state is not None and state.absolute() == Path(target).absolute():
-        raise click.UsageError("--state names the target itself: give it a file of its own")
+    if state is not None:
+        state = state.resolve()  # a symbolic link would be replaced by what it leads to
+        if not is_url and state == Path(target).resolve():
+            raise click.UsageError("--state names the target itself: give it a file of its own")
     if resume and state is None:
         raise click.UsageError("--resume takes --state FILE here: nothing lies beside it")
     headers = _headers(headers_file) if is_url else {}
     job = Job(kind, target, selection_of(chosen), bodies, force, headers)
-    with Source(chosen_database(db, config)) as source, interruptible():
+    with (
+        _telling_how_to_go_on(state),
+        Source(chosen_database(db, config)) as source,
+        interruptible(),
+    ):
         mark = begun(job, source, state, resume=resume, after=after or 0)
         with progress_bar(f"{kind} up to seq {source.until}", source.until - mark.seq) as progress:
             ended = carry_out(
                 job, source, mark, state, lambda seq, rows: progress(seq - mark.seq, rows)
             )
     _tell(mark, ended, target)
+
+
+@contextmanager
+def _telling_how_to_go_on(state: Path | None) -> "Iterator[None]":
+    """After Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if state is not None and state.exists():
+            click.echo(
+                f"edge-store: cut: given again with --resume it goes on, by {state}", err=True
+            )
+        raise
 
 
 def _tell(before: "Mark", after: "Mark", target: str) -> None:

@@ -64,14 +64,20 @@ def import_(  # noqa: PLR0913  (one parameter per option)
     from importlib import import_module
 
     from edge_store.config import load
+    from edge_store.imports.batches import Counts
 
     settings = load(config).config
     opened: Source = import_module(f"edge_store.imports.{kind}").open_source(source, table)
 
     def work(take: "Callable[[Take], Taken]") -> None:
-        with interruptible():
-            counts = _taken(settings, opened, take, tenant, faults_max)
-        _tell(counts, dry_run=dry_run)
+        counts = Counts()
+        try:
+            with interruptible():
+                _taken(settings, opened, take, tenant, faults_max, counts)
+        except BaseException:
+            _tell_cut(counts, dry_run=dry_run)
+            raise
+        _tell(counts, opened.unit, dry_run=dry_run)
 
     try:
         if dry_run:
@@ -88,28 +94,43 @@ def _taken(
     take: "Callable[[Take], Taken]",
     tenant: str | None,
     faults_max: int,
-) -> "Counts":
+    counts: "Counts",
+) -> None:
     from edge_store.imports.batches import Importing
 
     with _redacting(settings) as redacted, progress_bar("importing", opened.total) as progress:
         importing = Importing(
             take, redacted, tenant=tenant, faults_max=faults_max,
-            said=lambda text: click.echo(f"edge-store: {text}", err=True),
+            said=lambda text: click.echo(f"edge-store: {text}", err=True), counts=counts,
         )  # fmt: skip
-        return importing.run(opened.rows, progress)
+        importing.run(opened, progress)
 
 
-def _tell(counts: "Counts", *, dry_run: bool) -> None:
+def _tell_cut(counts: "Counts", *, dry_run: bool) -> None:
+    """What came of an import that does not go on; why not is said behind it."""
+    from edge_store.cli.output import write_json
+
+    write_json({**counts.shown, "dry_run": dry_run, "complete": False}, sys.stdout)
+    goes_on = (
+        "nothing was written (--dry-run)"
+        if dry_run
+        else "what was taken is in; the command given again goes on, and takes nothing twice"
+    )
+    click.echo(f"edge-store: cut: {counts.said}", err=True)
+    click.echo(f"  {goes_on}", err=True)
+
+
+def _tell(counts: "Counts", unit: str, *, dry_run: bool) -> None:
     from edge_store.cli.output import write_json
     from edge_store.errors import ImportFailed
     from edge_store.imports.batches import TOLD_MAX
 
-    write_json({**counts.shown, "dry_run": dry_run}, sys.stdout)
+    write_json({**counts.shown, "dry_run": dry_run, "complete": True}, sys.stdout)
     if not_taken := counts.faults + counts.refused:
         which = "they are" if not_taken <= TOLD_MAX else f"the first {TOLD_MAX} are"
         others = "nothing was written (--dry-run)" if dry_run else "the others are in"
         raise ImportFailed(
-            f"{not_taken} rows were not taken: {which} named above",
+            f"{not_taken} {unit}s were not taken: {which} named above",
             hint=f"{others}; put those right and give the command again",
         )
 

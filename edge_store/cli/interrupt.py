@@ -1,17 +1,19 @@
-"""What ends a query from outside: Ctrl-C, which is the exit that every program makes, not an error
-of the query; and a reader of its rows that stands still.
+"""What ends a command from outside: Ctrl-C, which is the exit that every program makes, not an
+error of the query; a reader of its rows that stands still; an output that takes no more.
 """
 
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from edge_store.errors import EdgeStoreError, QueryRefused
 
-__all__ = ["drop_output", "interruptible", "not_for_ever"]
+__all__ = ["drop_output", "interruptible", "not_for_ever", "standard_streams"]
 
 PAUSE_S_MAX = 300.0  # a WAL that cannot be begun anew grows: by 1 GB at 300 rows/s of 10 KB
 
@@ -63,6 +65,38 @@ def not_for_ever(release: Callable[[], object]) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def standard_streams() -> None:
+    """Have all three, and an output that takes all of what it is given or says that it did not."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed: else the database would get its number, and what is printed
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    given = sys.stdout
+    if given is None or isinstance(given, io.TextIOWrapper):  # and none of a test's
+        # also with PYTHONUNBUFFERED, where Python's own may take a part of a text, and say nothing
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(StandardOutput(1, "w", closefd=False)),
+            encoding=given.encoding if given else "utf-8",
+            errors="backslashreplace",  # a terminal that knows only ASCII
+            line_buffering=given is not None and (given.line_buffering or given.write_through),
+        )
+
+
+class StandardOutput(io.FileIO):
+    """What goes wrong with it is said to be its."""
+
+    def write(self, data: Any, /) -> int:
+        """Raises ``OSError``."""
+        try:
+            return super().write(data)
+        except OSError as exc:
+            exc.filename = "standard output"
+            raise
 
 
 def drop_output() -> None:

@@ -8,7 +8,7 @@ import click
 
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
-from edge_store.cli.target import chosen_database, last_boot, target_options
+from edge_store.cli.target import chosen_database, last_boot_of, target_options
 from edge_store.cli.values import POSITIVE
 
 if TYPE_CHECKING:
@@ -35,15 +35,18 @@ def ledger(db: Path | None, config: str | None, by: str, timeout: float, fmt: st
 
     admitted = completed + incomplete + failed + cancelled + deleted (forget, retention) + lost +
     in_flight + interrupted + not_stored. A boot that was cut is known up to its last mark; what was
-    admitted after it, for at most a beat (recorder.beat_s) before the cut, is unknown. percent is
-    the share of what has ended that is stored, or was deleted on purpose. boot_no counts starts and
-    clean ends, so it has holes.
+    admitted after it, for at most a beat (recorder.beat_s) before the cut, is unknown. The
+    newest counts as cut where it has no end and no daemon answers; the view completeness calls it
+    open until the next start. percent is the share of what has ended that is stored, or was deleted
+    on purpose. boot_no counts starts and clean ends, so it has holes.
 
     \b
     Example:
       edge-store ledger
       edge-store ledger --by day --csv --db pulled/box-1.db
     """
+    from edge_store.clock import rfc3339
+    from edge_store.lock import LastBoot
     from edge_store.query import run_query
     from edge_store.sql import sql
     from edge_store.sqlite import open_reader
@@ -53,15 +56,24 @@ def ledger(db: Path | None, config: str | None, by: str, timeout: float, fmt: st
     connection = open_reader(path)
     try:
         with interruptible():
+            # looked at first: what ends while the rows are read was not cut
+            last = last_boot_of(path, config, is_copy=db is not None)
             connection.execute(sql("begin_reading"))  # the rows and the cuts are of one moment
-            found = run_query(connection, sql(BLOCKS[by]), rows_max=ROWS_MAX, timeout_s=timeout)
+            boot = connection.execute(sql("select_open_boot")).fetchone()
+            cut_day = None
+            if boot is not None and last is LastBoot.CUT:
+                last = last_boot_of(
+                    path, config, is_copy=False
+                )  # one that has started since goes on
+                cut_day = rfc3339(boot[1])[:10] if last is LastBoot.CUT else None
+            found = run_query(connection, sql(BLOCKS[by]), {"cut_day": cut_day},
+                              rows_max=ROWS_MAX, timeout_s=timeout)  # fmt: skip
             cuts = (
                 run_query(connection, sql("select_cuts"), rows_max=ROWS_MAX, timeout_s=timeout).rows
                 if chosen == "table"
                 else []
             )
             restores = connection.execute(sql("select_restores")).fetchall()
-            boot = connection.execute(sql("select_open_boot")).fetchone()
     finally:
         connection.close()
     if chosen == "table":  # which is wide enough; the sentences below name the moments
@@ -73,8 +85,8 @@ def ledger(db: Path | None, config: str | None, by: str, timeout: float, fmt: st
             "interrupted; what it admitted in between is unknown"
         )
     notes = [_restored(*restore) for restore in restores]
-    if boot is not None:
-        notes += _open(boot, path, config, is_copy=db is not None)
+    if boot is not None and last is not LastBoot.GOES_ON:
+        notes.append(_open(*boot, is_cut=last is LastBoot.CUT))
     for note in notes:  # beside the rows, which a program reads
         click.echo(note, err=chosen != "table")
 
@@ -86,26 +98,17 @@ def _restored(at: int, newest_at: int) -> str:
     return f"restored on {rfc3339(at)}: outcomes {after} are unknown"
 
 
-def _open(boot: tuple[int, int], path: Path, config: str | None, *, is_copy: bool) -> list[str]:
+def _open(boot_no: int, marked_at: int, *, is_cut: bool) -> str:
     """What a boot without an end is, when no daemon goes on in it."""
     from edge_store.clock import rfc3339
-    from edge_store.config import load
-    from edge_store.receipt import LastBoot
-    from edge_store.status import ask_daemon, known_device_id
 
-    boot_no, marked_at = boot
-    answers = False
-    if not is_copy:
-        settings = load(config).config
-        answers = ask_daemon(settings.server, known_device_id(settings))[0] is not None
-    match last_boot(path, answers=answers, is_copy=is_copy):
-        case LastBoot.GOES_ON:
-            return []
-        case LastBoot.CUT:
-            why = "no daemon answers: it was cut, and what is in_flight is lost"
-        case LastBoot.COPIED:
-            why = "a copy has no daemon: what is in_flight was stored later, or is lost"
-    return [f"boot {boot_no} has no end, its last mark is of {rfc3339(marked_at)}, and {why}"]
+    why = (
+        "no daemon answers: it ended without a shutdown. What had no outcome is interrupted here, "
+        "what it admitted later is unknown, and the next start counts it"
+        if is_cut
+        else "a copy has no daemon: what is in_flight was stored later, or is lost"
+    )
+    return f"boot {boot_no} has no end, its last mark is of {rfc3339(marked_at)}, and {why}"
 
 
 def _without(found: "QueryResult", names: set[str]) -> "QueryResult":

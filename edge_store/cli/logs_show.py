@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from edge_store.cli.logs_text import opened, printable, tokens_text
+from edge_store.cli.logs_text import one_line, opened, printable, tokens_text
 from edge_store.cli.output import time_text, write_json
 from edge_store.cli.target import target_options
 
@@ -127,9 +127,9 @@ def _receipt_lines(receipt: "Receipt") -> "Iterator[str]":
 
 def _head(recorded: "Recorded", *, is_pinned: bool) -> "Iterator[str]":
     result = recorded.result
-    model = result.response_model or result.request_model or "(no model)"
-    if result.request_model not in (None, model):
-        model += f" (asked for: {result.request_model})"
+    model = one_line(result.response_model or result.request_model) or "(no model)"
+    if result.request_model not in (None, result.response_model, model):
+        model += f" (asked for: {one_line(result.request_model)})"
     stream = ", streamed" if result.stream else ""
     yield f"{time_text(result.created_at)}  {model}  {result.status}{stream}"
     yield f"{result.operation} at {result.endpoint}, engine {result.engine}"
@@ -161,7 +161,7 @@ def _head(recorded: "Recorded", *, is_pinned: bool) -> "Iterator[str]":
         ("pinned", "yes" if is_pinned else None),
     ):
         if value is not None:
-            yield f"{name}: {value}"
+            yield f"{name}: {one_line(str(value))}"
 
 
 def _choice(output: "Output", number: str) -> "Iterator[Section]":
@@ -205,7 +205,11 @@ def _write(sections: list[Section]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    class Whole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # as any other command ends: rich would exit with 1
+
+    console = Whole(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for place, (title, text) in enumerate(sections):
         if place:
             console.print()

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edge_store.cli.logs_text import one_line, opened, tokens_text
+from edge_store.cli.output import as_json
 from edge_store.cli.selecting import selection_of, selection_options
 from edge_store.cli.target import chosen_database, target_options
 
@@ -51,12 +52,13 @@ def tail(
         for row in rows:
             click.echo(show(dict(zip(COLUMNS, row, strict=True))))
 
-    follower = Follower(chosen_database(db, config), selection, _say)
+    follower = Follower(chosen_database(db, config), selection, _say) if follow else None
     if count:
         with opened(db, config) as connection:
             last = newest(connection, selection, count).rows
-        write(sorted(row for row in last if row[0] <= follower.after))
-    if follow:
+        # those that have come since it began it will find itself
+        write(sorted(row for row in last if follower is None or row[0] <= follower.after))
+    if follower is not None:
         for rows in follower.looks():
             write(rows)
 
@@ -66,7 +68,7 @@ def _say(text: str) -> None:
 
 
 def _object(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    return as_json(json.dumps(row, ensure_ascii=False, separators=(",", ":")), sys.stdout)
 
 
 def _line(row: dict[str, Any]) -> str:

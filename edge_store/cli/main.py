@@ -2,7 +2,6 @@
 
 import gc
 import importlib
-import io
 import os
 import sys
 import traceback
@@ -11,7 +10,7 @@ from typing import Any
 import click
 
 from edge_store import __version__, exits
-from edge_store.cli.interrupt import drop_output
+from edge_store.cli.interrupt import drop_output, standard_streams
 from edge_store.errors import EdgeStoreError
 
 __all__ = ["cli", "main", "report"]
@@ -145,8 +144,7 @@ def _place_of(error: click.ClickException) -> str:
 def main() -> None:
     """The console script. Exits with the error's own code: 78 for a wrong configuration."""
     gc.set_threshold(YOUNG_OBJECTS)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII
+    standard_streams()
     if "_EDGE_STORE_COMPLETE" in os.environ:
         importlib.import_module("edge_store.cli.completion")  # which knows what shells make of @
     try:
@@ -155,7 +153,7 @@ def main() -> None:
         sys.exit(exc.exit_code)
     except click.Abort:
         click.echo("aborted", err=True)
-        sys.exit(130)
+        sys.exit(exits.INTERRUPTED)
     except click.ClickException as exc:
         exc.show()
         if place := _place_of(exc):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["query"]
 
 STDIN = "-"
+NEWEST = 20  # results, as select_newest has it
 PLACES = frozenset({"--config", "--db"})
 
 
@@ -99,7 +100,7 @@ def query(  # noqa: PLR0913  (one parameter per option)
     **given: Any,
 ) -> None:
     """Run one read-only SQL statement; - reads it, @NAME is a saved one. Without: the newest
-    results.
+    20 results, or --limit.
 
     The views are the query API: generations, usage_by_hour, usage_by_day, completeness,
     completeness_by_day, v_openai, v_otel, sglang_inference_results. It works while the daemon runs.
@@ -124,7 +125,7 @@ def query(  # noqa: PLR0913  (one parameter per option)
     if with_archive and dbs:
         raise click.UsageError("--with-archive is for a box's own database: give --config")
     with interruptible(), ExitStack() as stack:
-        text = _statement(statement, files, configured)
+        text = _statement(statement, files, configured, bounds.limit or NEWEST)
         reading = (
             beside_archive(config, selection, text)
             if with_archive
@@ -162,12 +163,14 @@ def _files(dbs: tuple[Path, ...], config: str | None) -> tuple[tuple[Path, ...],
     return (Path(settings.store.path),), settings.queries
 
 
-def _statement(given: str | None, files: tuple[Path, ...], configured: Mapping[str, str]) -> str:
-    """The SQL that is meant."""
+def _statement(
+    given: str | None, files: tuple[Path, ...], configured: Mapping[str, str], newest: int
+) -> str:
+    """The SQL that is meant; where none is given, for so many of the newest results."""
     if given is None:
         from edge_store.sql import sql
 
-        return sql("select_newest")
+        return sql("select_newest").replace(f"LIMIT {NEWEST}", f"LIMIT {newest}")
     if given == STDIN:
         return sys.stdin.read()
     if not given.startswith("@"):

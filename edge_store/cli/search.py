@@ -11,7 +11,7 @@ import click
 
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.logs_text import one_line
-from edge_store.cli.output import bytes_text, chosen_format, output_options, write_rows
+from edge_store.cli.output import bytes_text, chosen_format, harmless, output_options, write_rows
 from edge_store.cli.selecting import selection_of, selection_options
 from edge_store.cli.target import chosen_database, target_options
 from edge_store.cli.values import POSITIVE
@@ -217,8 +217,7 @@ def _write_one(found: "Found") -> None:
     """Two lines for a person, with what was found in bold."""
     from edge_store.search.snippets import Snippet, marked
 
-    # no text of a model or a caller may reach the terminal as an escape sequence
-    text = "".join(each if each.isprintable() else "�" for each in found.snippet.text)
+    text = harmless(found.snippet.text)
     bold, plain = "\x1b[1m", "\x1b[0m"
     head = (
         found.created_at,

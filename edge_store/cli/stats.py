@@ -11,7 +11,7 @@ from edge_store.cli.interrupt import interruptible
 from edge_store.cli.logs_text import opened
 from edge_store.cli.output import bytes_text, chosen_format, output_options, write_rows
 from edge_store.cli.selecting import selection_of, selection_options
-from edge_store.cli.target import chosen_database, target_options
+from edge_store.cli.target import chosen_database, last_boot_of, target_options
 from edge_store.cli.values import POSITIVE
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def stats(  # noqa: PLR0913  (one parameter per option)
       edge-store stats --by model --status completed --csv
       edge-store stats --disk
     """
+    from edge_store.lock import LastBoot
     from edge_store.stats import By, stats
 
     selection, form = selection_of(chosen), chosen_format(fmt, sys.stdout)
@@ -79,8 +80,10 @@ def stats(  # noqa: PLR0913  (one parameter per option)
         _tell_disk(db, config, timeout, form, only_forecast=forecast)
         return
     what = By(by) if by else None
+    last = last_boot_of(chosen_database(db, config), config, is_copy=db is not None)
+    was_cut = last is LastBoot.CUT
     with opened(db, config) as connection, interruptible():
-        found = stats(connection, selection, what, timeout_s=timeout)
+        found = stats(connection, selection, what, timeout_s=timeout, was_cut=was_cut)
         if form != "table":
             write_rows(found, form, sys.stdout)
         elif what is not None:

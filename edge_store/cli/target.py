@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from edge_store.receipt import LastBoot
+    from edge_store.lock import LastBoot
 
-__all__ = ["chosen_database", "last_boot", "target_options"]
+__all__ = ["chosen_database", "last_boot", "last_boot_of", "target_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,9 +47,22 @@ def chosen_database(db: Path | None, config: str | None) -> Path:
 
 def last_boot(path: Path, *, answers: bool, is_copy: bool) -> "LastBoot":
     """What to think of a newest boot without an end. ``answers``: whether its daemon did."""
-    from edge_store.receipt import LastBoot
-    from edge_store.status import is_held
+    from edge_store.lock import LastBoot, lock_holder
 
-    if answers or is_held(path):  # held: it starts, or is busy
+    if answers or lock_holder(path) is not None:  # held: it starts, or is busy
         return LastBoot.GOES_ON
     return LastBoot.COPIED if is_copy else LastBoot.CUT
+
+
+def last_boot_of(path: Path, config: str | None, *, is_copy: bool) -> "LastBoot":
+    """The same; its daemon is asked only where none holds the file."""
+    from edge_store.lock import lock_holder
+
+    answers = False
+    if not is_copy and lock_holder(path) is None:
+        from edge_store.config import load
+        from edge_store.status import ask_daemon, known_device_id
+
+        settings = load(config).config
+        answers = ask_daemon(settings.server, known_device_id(settings))[0] is not None
+    return last_boot(path, answers=answers, is_copy=is_copy)

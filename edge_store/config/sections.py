@@ -106,7 +106,8 @@ class RecorderSection(Section, frozen=True, kw_only=True):
             description="Bytes of all requests and answers that arrive, wait or are in flight; "
             "at least twice server.body_bytes_max. A request more is answered 503, and an answer "
             "that finds no room is cut. A tenant gets no more than 8 times what is left. Memory is "
-            "up to some 3 times that, as texts are read out of the bytes.",
+            "3.3 to 6 times that, as texts are read out of the bytes (measured): take a sixth of "
+            "what the box has to spare.",
         ),
     ] = 512 * MIB
     admission_timeout_s: Annotated[

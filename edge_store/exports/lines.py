@@ -18,11 +18,12 @@ from edge_store.rows import load_recorded
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 
-__all__ = ["FORMAT", "LineOf", "line_of", "said_of"]
+__all__ = ["FORMAT", "LineFields", "LineOf", "line_of", "said_of"]
 
 FORMAT = "edge-store/1"
 JSON_COLUMNS = ("params", "metadata", "privacy", "tool_calls", "output_json", "value")
 NESTING_MAX = 100
+SHOWN_CHARS = 60
 BODIES = ("request_body", "response_body")
 NESTED = ("outputs", "content")
 
@@ -103,6 +104,14 @@ def _text(raw: msgspec.Raw) -> str | None:
     with suppress(RecursionError):  # as deep as only SQLite reads it
         json.loads(found, parse_constant=_refused)
     return found
+
+
+def _column(raw: msgspec.Raw, name: str) -> str | None:
+    try:
+        return _text(raw)
+    except ValueError as exc:
+        text = bytes(raw).decode(errors="replace")[:SHOWN_CHARS]
+        raise ValueError(f"its {name}, {text}, is no JSON: {exc}") from exc
 
 
 def _refused(name: str) -> None:
@@ -192,7 +201,7 @@ class LineOf:
 
 def _read(found: Any, record: type[msgspec.Struct]) -> Json:
     return {
-        name: _text(getattr(found, name)) if name in JSON_COLUMNS else getattr(found, name)
+        name: _column(getattr(found, name), name) if name in JSON_COLUMNS else getattr(found, name)
         for name in record.__struct_fields__
         if name not in NESTED
     }
@@ -200,7 +209,7 @@ def _read(found: Any, record: type[msgspec.Struct]) -> Json:
 
 def _row(found: msgspec.Struct) -> Json:
     return {
-        name: _text(value) if name in JSON_COLUMNS else value
+        name: _column(value, name) if name in JSON_COLUMNS else value
         for name, value in msgspec.structs.asdict(found).items()
     }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_store.clock import rfc3339
 from edge_store.errors import InvalidRequest
 from edge_store.result import Record
 from edge_store.selection import Selection
@@ -42,6 +43,18 @@ class Mark(Record, frozen=True, kw_only=True):
     selection: Selection
     bodies: bool = False
 
+    @property
+    def whose(self) -> str:
+        """What is exported, and where to, in words."""
+        times = ("since", "until")
+        chosen = [
+            f"{name} {rfc3339(value) if name in times else value}"
+            for name, value in self.selection.values.items()
+        ]
+        which = ", ".join([*chosen, *(["with bodies"] if self.bodies else [])])
+        what = f"{self.device_id} to {self.format}, {self.target}"
+        return f"{what}{f' ({which})' if which else ''}, which came to seq {self.seq}"
+
 
 def mark_beside(target: Path) -> Path:
     """Where the mark of an export to a file or a folder is."""
@@ -60,7 +73,8 @@ def read_mark(path: Path) -> Mark | None:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InvalidRequest(
-            f"{path} is not the state of an export: {exc}", hint="export anew, with --force"
+            f"{path} is not the state of an export: {exc}",
+            hint="name another --state; where nothing needs that file, remove it",
         ) from exc
 
 
@@ -110,30 +124,53 @@ def be_alone(descriptor: int, path: Path) -> None:
 
 @contextmanager
 def keeping(state: Path) -> Iterator[None]:
-    """Let no other export keep its mark at ``state`` meanwhile. As that file is replaced each time,
-    the lock lies beside it, with the id of the process that has it.
+    """Let no other export keep its mark at ``state`` meanwhile, however it spells that. As that
+    file is replaced each time, the lock lies beside it, with the id of the process that has it; it
+    is removed at the end.
 
     Raises:
         InvalidRequest: one does.
     """
+    state = state.resolve()
     lock = state.with_name(f".{state.name}.lock")
-    descriptor = private(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    descriptor = _locked(lock, state)
     try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(lock: Path, state: Path) -> int:
+    while True:
+        try:
+            descriptor = private(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        except OSError as exc:
+            exc.filename = str(state)  # which could not be written either, and is known by name
+            raise
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             holder = os.pread(descriptor, HOLDER_BYTES, 0).decode(errors="replace").strip()
+            os.close(descriptor)
             raise InvalidRequest(
                 f"another export, process {holder or 'unknown'}, keeps its state in {state}",
                 hint="let it end, or give this one a --state of its own",
             ) from exc
         except OSError:  # a file system that has no locks
-            pass
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
+            return descriptor
+        if _is_there(lock, descriptor):
+            return descriptor
+        os.close(descriptor)  # who had it has removed it, after this one had opened it
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def sync_folder(folder: Path) -> None:

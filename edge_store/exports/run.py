@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -12,11 +12,13 @@ from edge_store.exports.files import STDOUT
 from edge_store.exports.kinds import Export, Job, opened
 from edge_store.exports.mark import Mark, keeping, mark_beside, read_mark, write_mark
 from edge_store.exports.pages import Place, Source
+from edge_store.selection import Selection
 
 __all__ = ["begun", "export"]
 
 Progress = Callable[[int, int], None]
 
+NO_FILTERS = (Selection(), False)
 PACKERS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 
 
@@ -26,22 +28,24 @@ def begun(job: Job, source: Source, state: Path | None, *, resume: bool, after: 
     Raises:
         InvalidRequest: there is an export already, or not this one.
     """
-    found = read_mark(state) if resume and state is not None else None
-    if found is not None:
-        if (found.format, found.target) != (job.kind, _name(job)):
+    _require_not_the_box(job, source, state)
+    found = read_mark(state) if state is not None else None
+    if found is not None and resume:
+        if not _is_to_the_same(job, found):
             raise InvalidRequest(
-                f"{state} is of an export to {found.format}, {found.target}",
-                hint="name another target, or begin anew with --force",
+                f"{state} is the state of an export of {found.whose}",
+                hint="name another --state, or another target; --force begins anew over it",
             )
-        given = (job.selection, job.bodies)
-        if given != (type(job.selection)(), False) and given != (found.selection, found.bodies):
+        if _filters(job) not in (NO_FILTERS, _filters(found)):
             raise InvalidRequest(
-                "an export goes on with the filters that it began with",
-                hint="leave them, or begin anew with --force",
+                f"an export goes on with the filters that it began with: it is of {found.whose}",
+                hint="leave them out, or begin anew with --force",
             )
         source.require_continues(found)
         return found
     if not job.restart:
+        if found is not None:
+            _require_same(job, source, state, found)
         _require_new(job, state)
     return Mark(
         format=job.kind,
@@ -57,6 +61,36 @@ def _name(job: Job) -> str:
     return job.target if "://" in job.target else Path(job.target).name
 
 
+def _require_not_the_box(job: Job, source: Source, state: Path | None) -> None:
+    """Raises ``InvalidRequest``: not even --force writes over the database that is read."""
+    paths = [] if "://" in job.target or job.target == STDOUT else [Path(job.target)]
+    database = source.path.resolve()
+    of_the_box = [database, *(Path(f"{database}{end}") for end in ("-wal", "-shm"))]
+    for path in [*paths, *([state] if state is not None else [])]:
+        if path.resolve() in of_the_box:
+            raise InvalidRequest(
+                f"{path} is the database that is to be exported", hint="name another file"
+            )
+
+
+def _filters(of: Job | Mark) -> tuple[Selection, bool]:
+    return of.selection, of.bodies
+
+
+def _is_to_the_same(job: Job, mark: Mark) -> bool:
+    return (mark.format, mark.target) == (job.kind, _name(job))
+
+
+def _require_same(job: Job, source: Source, state: Path | None, found: Mark) -> None:
+    """Raises ``InvalidRequest``: ``found`` is another's, which could not go on without it."""
+    is_its = _is_to_the_same(job, found) and found.device_id == source.device_id
+    if not is_its or _filters(job) != _filters(found):
+        raise InvalidRequest(
+            f"{state} is the state of another export: of {found.whose}",
+            hint="give this one a --state of its own; --force writes over that one",
+        )
+
+
 def _require_new(job: Job, state: Path | None) -> None:
     """Raises ``InvalidRequest`` where something would be lost, or not be what it is called."""
     if (packer := PACKERS.get(Path(job.target).suffix)) and "://" not in job.target:
@@ -64,13 +98,12 @@ def _require_new(job: Job, state: Path | None) -> None:
             f"{job.target} would not be packed: an export is written as it is",
             hint=f"edge-store export --to {job.kind} - | {packer} > {job.target}",
         )
-    if "://" in job.target or job.target == STDOUT:
-        there = state if state is not None and state.exists() else None
-    else:
+    there = state if state is not None and state.exists() else None
+    if "://" not in job.target and job.target != STDOUT:
         path = Path(job.target)
         beside = mark_beside(path)
         is_there = path.exists() and not _is_empty(path)
-        there = path if is_there else beside if beside.exists() else None
+        there = path if is_there else beside if beside.exists() else there
     if there is not None:
         raise InvalidRequest(
             f"{there} is there already",
@@ -83,15 +116,15 @@ def _is_empty(path: Path) -> bool:
     return not any(path.iterdir()) if path.is_dir() else path.is_file() and not path.stat().st_size
 
 
-def _require_newest(mark: Mark, state: Path) -> None:
-    """Raises ``InvalidRequest``: another export has written to the place since ``mark`` was read.
-    One that begins at the beginning writes everything itself.
-    """
-    if mark.digest and read_mark(state) != mark:
-        raise InvalidRequest(
-            f"another export has changed {state} meanwhile",
-            hint="--resume goes on from there, --force begins anew",
-        )
+def _require_newest(job: Job, mark: Mark, state: Path) -> None:
+    """Raises ``InvalidRequest``: another export has written there since ``mark`` was made."""
+    found = read_mark(state)
+    if job.restart or found == mark or (found is None and not mark.digest):
+        return
+    raise InvalidRequest(
+        f"another export has changed {state} meanwhile",
+        hint="--resume goes on from there, --force begins anew",
+    )
 
 
 def export(
@@ -105,9 +138,10 @@ def export(
     """
     job = job._replace(selection=mark.selection, bodies=mark.bodies)
     try:
-        with _alone(job, state), closing(opened(job, mark)) as target:
+        alone = nullcontext() if state is None else keeping(state)
+        with alone, closing(opened(job, mark)) as target:
             if state is not None:  # now that no other writes there, and before anything is cut
-                _require_newest(mark, state)
+                _require_newest(job, mark, state)
                 write_mark(state, mark)
             target.begin()
             return _written(target, source, mark, state, progress or (lambda _seq, _rows: None))
@@ -120,12 +154,6 @@ def export(
             f"{exc.filename or job.target} cannot be written: {exc.strerror or exc}",
             hint="" if state is None else "make room, or mend it; --resume then goes on with it",
         ) from exc
-
-
-def _alone(job: Job, state: Path | None) -> AbstractContextManager[None]:
-    """Beside a file or a folder, whose own lock is enough, none more."""
-    is_beside = "://" not in job.target and state == mark_beside(Path(job.target))
-    return nullcontext() if state is None or is_beside else keeping(state)
 
 
 def _written(

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from edge_store.errors import ImportFailed
-from edge_store.imports.sourced import Fault, Sourced, named
+from edge_store.imports.sourced import Fault, Source, Sourced, named
 from edge_store.recorder.intake import Take, Taken, size_of
 from edge_store.result import Result, Said
 
@@ -31,12 +31,23 @@ class Counts(msgspec.Struct):
 
     @property
     def shown(self) -> dict[str, Any]:
-        """For people and programs."""
+        """For programs."""
         return msgspec.structs.asdict(self)
+
+    @property
+    def said(self) -> str:
+        """For people, of an import that was cut."""
+        open_ = self.read - self.taken - self.known - self.deleted - self.refused - self.faults
+        return (
+            f"{self.taken} taken, {self.known} here already, {self.deleted} deleted here before, "
+            f"{self.refused} refused, {self.faults} malformed, {open_} read and not known to be in"
+        )
 
 
 class Importing:
-    """``take`` commits a batch; ``redacted`` is what is written of a result; ``said`` tells."""
+    """``take`` commits a batch; ``redacted`` is what is written of a result; ``said`` tells.
+    ``counts`` are true whenever it ends.
+    """
 
     def __init__(
         self,
@@ -46,28 +57,31 @@ class Importing:
         tenant: str | None,
         faults_max: int,
         said: Callable[[str], object],
+        counts: Counts | None = None,
     ) -> None:
         self._take = take
         self._redacted = redacted
         self._tenant = tenant
         self._faults_max = faults_max
         self._say = said
-        self.counts = Counts()
+        self._unit = "row"
+        self.counts = Counts() if counts is None else counts
         self._batch: list[Result] = []
         self._said: list[Said] = []
         self._numbers: dict[str, int] = {}
         self._bytes = 0
         self._untold = 0
 
-    def run(self, rows: Iterable[Sourced | Fault], progress: Progress) -> Counts:
-        """All of them.
+    def run(self, source: Source, progress: Progress) -> Counts:
+        """All of its rows.
 
         Raises:
             ImportFailed: more are malformed than may be, or the source cannot be read on.
             EdgeStoreError: a batch was not taken; those before it are in.
         """
+        self._unit = source.unit
         try:
-            return self._run(rows, progress)
+            return self._run(source.rows, progress)
         finally:
             if self._untold:
                 self._say(f"and {self._untold} more")
@@ -111,7 +125,8 @@ class Importing:
         if self.counts.faults > self._faults_max:
             self._flush()
             raise ImportFailed(
-                f"{self.counts.faults} rows are malformed, the last one is row {fault.number}",
+                f"{self.counts.faults} {self._unit}s are malformed, and --faults-max is "
+                f"{self._faults_max}; the last one is {self._unit} {fault.number}: {fault.why}",
                 hint="is it the right --from? --faults-max lets more of them pass",
             )
 
@@ -129,6 +144,6 @@ class Importing:
 
     def _tell(self, number: int, why: str) -> None:
         if self.counts.faults + self.counts.refused <= TOLD_MAX:
-            self._say(f"row {number}: {why}")
+            self._say(f"{self._unit} {number}: {why}")
         else:
             self._untold += 1

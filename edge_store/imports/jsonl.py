@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edge_store.errors import ImportFailed
-from edge_store.exports.lines import LineOf
-from edge_store.imports.sourced import FAULTS, Fault, Source, Sourced, fault
+from edge_store.exports.lines import LineFields, LineOf
+from edge_store.imports.sourced import FAULTS, Fault, Source, Sourced, unread
 
 __all__ = ["lines_of", "open_source"]
 
@@ -23,7 +23,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # with which Windows begins a text
 def open_source(source: str, _table: str | None) -> Source:
     """A file, or - for standard input."""
     file = opened(source)
-    return Source(None, _rows(file), file.close)
+    return Source(None, _rows(file), file.close, "line")
 
 
 def opened(source: str) -> BinaryIO:
@@ -130,4 +130,4 @@ def _rows(file: BinaryIO) -> Iterator[Sourced | Fault]:
         try:
             yield Sourced(number, *read(line))
         except FAULTS as exc:
-            yield fault(number, exc)
+            yield unread(number, exc, line, LineFields)

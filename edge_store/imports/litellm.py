@@ -24,6 +24,8 @@ from edge_store.imports.sourced import (
     made,
     moment,
     number,
+    shown,
+    unread,
 )
 from edge_store.result import Operation, Output, Status
 
@@ -53,8 +55,8 @@ def open_source(source: str, table: str | None) -> Source:
     file = opened(source)
     if source.removesuffix(".gz").removesuffix(".zst").endswith(".csv"):
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-        return Source(None, _csv(text), text.close)
-    return Source(None, _lines(file), file.close)
+        return Source(None, _csv(text), text.close, "line")
+    return Source(None, _lines(file), file.close, "line")
 
 
 def _lines(file: BinaryIO) -> Iterator[Sourced | Fault]:
@@ -62,18 +64,19 @@ def _lines(file: BinaryIO) -> Iterator[Sourced | Fault]:
         try:
             yield _sourced(place, msgspec.json.decode(line, type=Json))
         except FAULTS as exc:
-            yield fault(place, exc)
+            yield unread(place, exc, line, Json)
 
 
 def _csv(file: TextIO) -> Iterator[Sourced | Fault]:
     csv.field_size_limit(CELL_CHARS_MAX)
     reader = csv.DictReader(file)
-    place = 0
+    before = 0  # lines: a cell may have several
     try:
-        for place, row in enumerate(reader, 1):
-            yield _sourced(place, row)
+        for row in reader:
+            yield _sourced(max(before, 1) + 1, row)
+            before = reader.line_num
     except (csv.Error, UnicodeDecodeError) as exc:
-        yield Fault(place + 1, f"the CSV cannot be read on: {exc}")
+        yield Fault(max(before, 1) + 1, f"the CSV cannot be read on: {exc}")
 
 
 def _sourced(place: int, row: Json) -> Sourced | Fault:
@@ -88,10 +91,10 @@ def _made(row: Json) -> Any:
     if not request_id:
         raise ValueError("it has no request_id")
     operation, endpoint = _asked(str(row.get("call_type") or "completion"))
-    created_at = moment(row.get("startTime"))
+    created_at = moment(row.get("startTime"), "startTime")
     first = row.get("completionStartTime") or None
-    first_at = moment(first) if first else None
-    end = moment(row["endTime"]) if row.get("endTime") else created_at
+    first_at = moment(first, "completionStartTime") if first else None
+    end = moment(row["endTime"], "endTime") if row.get("endTime") else created_at
     metadata = _json(row.get("metadata"))
     metadata = metadata if isinstance(metadata, dict) else {}
     error = metadata.get("error_information") or {}
@@ -134,7 +137,7 @@ def _asked(call_type: str) -> tuple[Operation, str]:
     for word, operation, endpoint in OPERATIONS:
         if word in call_type:
             return operation, endpoint
-    raise ValueError(f"its call_type, {call_type!r}, is nothing that a box records")
+    raise ValueError(f"its call_type, {shown(call_type)}, is nothing that a box records")
 
 
 def _json(value: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from edge_store.errors import ImportFailed, StoreError
+from edge_store.faults import UNFIT
 from edge_store.imports.sourced import (
     FAULTS,
     Fault,
@@ -24,6 +25,7 @@ from edge_store.imports.sourced import (
     moment,
     number,
     outputs_of,
+    shown,
 )
 from edge_store.sql import sql_of
 from edge_store.sqlite import SQLITE_ERRORS, Connection, open_foreign
@@ -93,7 +95,7 @@ def _turn(connection: Connection, turn: Json) -> Any:
     calls = [call for message in said for call in message.get("tool_calls", ())]
     tools = [
         {"name": tool["name"], "description": tool["description"] or "",
-         "parameters": msgspec.json.decode(tool["input_schema"] or "{}")}
+         "parameters": _decoded(tool["input_schema"] or "{}", "input_schema")}
         for tool in _rows(connection, "select_turn_tools", turn=turn["id"])
     ]  # fmt: skip
     return _result(
@@ -118,17 +120,17 @@ def _result(
     schema: str | None,
     **more: Any,
 ) -> Any:
-    options = msgspec.json.decode(row.get("options_json") or "{}")
-    details = msgspec.json.decode(row.get("token_details") or "{}")
+    options = _decoded(row.get("options_json") or "{}", "options_json")
+    details = _decoded(row.get("token_details") or "{}", "token_details")
     asking = {"response_format": {"type": "json_schema", "json_schema": {
-        "name": "schema", "schema": msgspec.json.decode(schema)}}} if schema else {}  # fmt: skip
+        "name": "schema", "schema": _decoded(schema, "schema")}}} if schema else {}  # fmt: skip
     finish = "tool_calls" if calls else None
     for message in asked:
         message.pop("reasoning", None)
     return made(
         KIND,
         row["id"],
-        created_at=moment(row["datetime_utc"]),
+        created_at=moment(row["datetime_utc"], "datetime_utc"),
         body=chat_body(row["model"], asked, tools=more.get("tools"), **options, **asking),
         request_model=row["model"],
         response_model=row.get("resolved_model") or row["model"],
@@ -149,6 +151,13 @@ def _result(
             finish_reason=finish,
         ),
     )
+
+
+def _decoded(text: Any, name: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (*UNFIT, TypeError) as exc:
+        raise ValueError(f"its {name}, {shown(text)}, is no JSON") from exc
 
 
 def _in(details: Any, name: str) -> Any:
@@ -186,7 +195,7 @@ def _messages(connection: Connection, rows: list[Json]) -> list[Json]:
     calls: list[Json] = []
     reasoning, results = "", []
     for row in rows:
-        payload = msgspec.json.decode(row["payload"] or "{}")
+        payload = _decoded(row["payload"] or "{}", "payload")
         match row["type"]:
             case "text":
                 parts.append({"type": "text", "text": _whole(connection, row, payload)})

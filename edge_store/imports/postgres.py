@@ -126,7 +126,7 @@ def _made(row: Json) -> Any:
     return made(
         KIND,
         str(row["request_id"]),
-        created_at=moment(row.get("created_at")),
+        created_at=moment(row.get("created_at"), "created_at"),
         body=chat_body(model, [{"role": "user", "content": prompt}]) if prompt else b"",
         input_text=prompt,
         request_model=model,

@@ -10,17 +10,19 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from edge_store.faults import STEP, UNFIT, refusal_of
 from edge_store.ids import BootId, DeviceId, ResultId
 from edge_store.result import IMPORTED, Content, JsonState, Operation, Output, Result, Said, Status
 
 __all__ = [
     "FAULTS", "Fault", "Source", "Sourced", "chat_body", "fault", "made", "moment", "named",
-    "number", "outputs_of", "result_id",
+    "number", "outputs_of", "result_id", "shown", "unread",
 ]  # fmt: skip
 
 CREATED_AT_MAX = 253_402_300_799_999  # the last of the year 9999
 ID_TIME_MAX = 2**48 - 1
 INTEGER_BOUND = 2**63
+SHOWN_CHARS = 60  # of a value
 CHAT = "/v1/chat/completions"
 
 Json = dict[str, Any]
@@ -50,15 +52,45 @@ def fault(number: int, exc: Exception) -> Fault:
     """Why, in words."""
     if isinstance(exc, KeyError):
         return Fault(number, f"it has no {exc.args[0]}")
+    if isinstance(exc, TypeError | AttributeError):
+        return Fault(number, f"it is built otherwise than a row of that kind: {exc}")
     return Fault(number, str(exc) or type(exc).__name__)
 
 
+def unread(number: int, exc: Exception, line: bytes, kind: Any = None) -> Fault:
+    """Why a line of JSON cannot be read, as a ``kind`` of record: the field, its value, and what
+    it should be.
+    """
+    if not isinstance(exc, UNFIT):
+        return fault(number, exc)
+    refusal = refusal_of(exc, kind, body=line, what="it")
+    try:
+        value = msgspec.json.decode(line)
+        for step in STEP.findall(refusal.param or ""):
+            value = value[int(step[1:-1])] if step.startswith("[") else value[step]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return Fault(number, str(refusal))
+    is_said = f"`{refusal.param}` = " in str(refusal)
+    if is_said or not refusal.param or isinstance(value, list | dict):
+        return Fault(number, str(refusal))
+    return Fault(number, f"{refusal}: it is {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """A value in a fault: as a text of a row, of no more than a few words."""
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+
+
 class Source(NamedTuple):
-    """``total`` is how many rows there are, where that is known. ``rows`` is read once."""
+    """``total`` is how many rows there are, where that is known. ``rows`` is read once; ``unit`` is
+    what their numbers count.
+    """
 
     total: int | None
     rows: Iterator[Sourced | Fault]
     close: Callable[[], object] = lambda: None
+    unit: str = "row"
 
 
 def result_id(kind: str, source_id: str, created_at: int) -> ResultId:
@@ -80,9 +112,9 @@ def named(result: Result, tenant: str | None) -> Result:
         ValueError: it has a time, an id or a number that no result has.
     """
     if not 0 <= result.created_at <= CREATED_AT_MAX:
-        raise ValueError(f"its time, {result.created_at}, is in no year from 1970 to 9999")
+        raise ValueError(f"its created_at, {result.created_at}, is in no year from 1970 to 9999")
     if not _is_uuid(result.id):
-        raise ValueError(f"its id, {result.id[:40]!r}, is no UUID")
+        raise ValueError(f"its id, {shown(result.id)}, is no UUID")
     for record in (result, *result.outputs):
         for name in record.__struct_fields__:
             value = getattr(record, name)
@@ -147,8 +179,8 @@ def _typed(record: Made) -> Made:
     try:
         return msgspec.convert(fields, type(record))
     except msgspec.ValidationError as exc:
-        why, _, place = str(exc).partition(" - at `$.")
-        raise ValueError(f"its {place.rstrip('`')} is of another type: {why}") from exc
+        refusal = refusal_of(exc)
+        raise ValueError(f"{refusal}: it is {shown(fields.get(refusal.param or ''))}") from exc
 
 
 def chat_body(model: str | None, messages: list[Json], **more: Any) -> bytes:
@@ -169,21 +201,27 @@ def outputs_of(text: str, *, is_json: bool = False, **fields: Any) -> tuple[Outp
     return (Output(choice_index=0, output_text=text, **fields),)
 
 
-def moment(value: Any) -> int:
+def moment(value: Any, of: str) -> int:
     """UTC milliseconds of a time as databases write it; without a zone it is UTC.
 
     Raises:
         ValueError: it is none.
     """
+    if value is None or value == "":
+        raise ValueError(f"it has no {of}")
+    odd = f"its {of}, {shown(value)}, is no time as 2026-11-30 08:00:00"
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise ValueError(f"{value[:40]!r} is no time") from None
+            raise ValueError(odd) from None
     if not isinstance(value, datetime):
-        raise ValueError(f"{value!r} is no time")  # noqa: TRY004  (one kind of fault)
+        raise ValueError(odd)  # noqa: TRY004  (one kind of fault)
     at = value if value.tzinfo else value.replace(tzinfo=UTC)
-    return (at - EPOCH) // MILLISECOND
+    found = (at - EPOCH) // MILLISECOND
+    if not 0 <= found <= CREATED_AT_MAX:
+        raise ValueError(f"its {of}, {shown(str(value))}, is in no year from 1970 to 9999")
+    return found
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -203,5 +241,5 @@ def number(value: Any, of: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not 0 <= found < 2**63:
-        raise ValueError(f"its {of}, {str(value)[:40]!r}, is no number of at least 0")
+        raise ValueError(f"its {of}, {shown(str(value))}, is no number of at least 0")
     return found

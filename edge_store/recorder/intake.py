@@ -78,7 +78,8 @@ def sort_out(connection: Connection, results: Sequence[Result]) -> Sorted:
         elif was_deleted:
             deleted += 1
         elif has_result or line in lines:
-            refused.append((result.id, f"line {result.custom_id} of its batch has a result"))
+            why = f"its custom_id, {result.custom_id!r}, has a result in its batch already"
+            refused.append((result.id, why))
         else:
             fresh.append(result)
             ids.add(result.id)

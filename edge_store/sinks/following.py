@@ -27,7 +27,7 @@ from edge_store.sinks.orders import (
     settle_letter,
 )
 from edge_store.sinks.reading import look, next_events, read_again, resent
-from edge_store.sinks.sink import Event, Sink
+from edge_store.sinks.sink import Event, Sink, unreached
 from edge_store.sqlite import DatabaseThread
 
 __all__ = ["Follower", "Trouble"]
@@ -312,5 +312,5 @@ def _said(exc: Exception, timeout_s: float) -> str:
         case TimeoutError():
             return f"it did not take them within {timeout_s:g} s"
         case OSError():
-            return f"it is not reached: {exc.strerror or type(exc).__name__}"
+            return f"it is not reached: {unreached(exc)}"
     return type(exc).__name__

@@ -10,7 +10,7 @@ import msgspec
 
 from edge_store.config import SinkSection
 from edge_store.errors import ConfigError, SinkFailed, SinkRefused, install
-from edge_store.sinks.sink import Event, Place, certificate_hint, trusted
+from edge_store.sinks.sink import UNREACHED_HINT, Event, Place, certificate_hint, trusted, unreached
 
 __all__ = ["Mqtt", "topic_of"]
 
@@ -99,6 +99,9 @@ class Mqtt:
 
 def _failed(exc: Exception) -> SinkFailed:
     """The library's words have the address at most; but nobody promises that they stay so."""
+    if why := unreached(exc):
+        said = f"the broker is not reached: {why}"
+        return SinkFailed(said, hint=certificate_hint(exc) or UNREACHED_HINT)
     code = getattr(exc, "rc", None)
     said = f"MQTT: {type(exc).__name__}" + (f" {code}" if code is not None else "")
-    return SinkFailed(said, hint=certificate_hint(exc))
+    return SinkFailed(said)

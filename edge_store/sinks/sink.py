@@ -1,6 +1,8 @@
 """The one interface of what takes results: a new kind is one module, and a line in ``kinds``."""
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -13,9 +15,11 @@ from edge_store.result import Recorded, Result
 from edge_store.shown import public
 
 __all__ = [
-    "Event", "Place", "Sink", "certificate_hint", "event_of", "place_of", "reach", "trusted",
+    "UNREACHED_HINT", "Event", "Place", "Sink", "certificate_hint", "event_of", "place_of", "reach",
+    "trusted", "unreached",
 ]  # fmt: skip
 
+UNREACHED_HINT = "see that its receiver runs, and that `url` of its [[sinks]] leads there"
 # Of an output without bodies: what is known of it, and nothing that it says.
 KNOWN = ("choice_index", "finish_reason", "json_state", "schema_valid", "constraint_holds")
 
@@ -144,6 +148,18 @@ def certificate_hint(exc: BaseException) -> str:
     return ""
 
 
+def unreached(exc: BaseException) -> str:
+    """Why the other side is not reached, in the system's words; empty where that is not why."""
+    seen: BaseException | None = exc
+    while seen is not None and not isinstance(seen, OSError):
+        seen = seen.__cause__ or seen.__context__
+    if seen is None:
+        return ""
+    if seen.errno is not None and not isinstance(seen, ssl.SSLError | socket.gaierror):
+        return os.strerror(seen.errno)  # in asyncio's words it has the address
+    return str(seen.strerror or type(seen).__name__)
+
+
 async def reach(sink: Sink, timeout_s: float) -> str:
     """Connect to it and try it out.
 
@@ -155,8 +171,10 @@ async def reach(sink: Sink, timeout_s: float) -> str:
             await sink.open()
             return await sink.try_out()
     except TimeoutError:
-        raise SinkFailed(f"no answer within {timeout_s:g} s") from None
+        raise SinkFailed(f"no answer within {timeout_s:g} s", hint=UNREACHED_HINT) from None
     except OSError as exc:
-        raise SinkFailed(f"it is not reached: {exc.strerror or type(exc).__name__}") from exc
+        raise SinkFailed(
+            f"it is not reached: {unreached(exc)}", hint=certificate_hint(exc) or UNREACHED_HINT
+        ) from exc
     finally:
         await sink.close()

@@ -20,7 +20,7 @@ from edge_store import __version__
 from edge_store.clock import now_ms, rfc3339
 from edge_store.config import SinkSection
 from edge_store.errors import ConfigError, SinkFailed, SinkRefused
-from edge_store.sinks.sink import Event, Place, certificate_hint, trusted
+from edge_store.sinks.sink import UNREACHED_HINT, Event, Place, certificate_hint, trusted
 
 __all__ = ["Webhook", "signature"]
 
@@ -28,7 +28,6 @@ __all__ = ["Webhook", "signature"]
 PASSING = frozenset({401, 403, 404, 405, 407, 408, 409, 410, 421, 425, 429})
 ANSWER_BYTES_MAX = 64 * 1024  # read, so that the connection can be used again, and dropped
 PREFIX = "whsec_"
-UNREACHED_HINT = "see that its receiver runs, and that `url` of its [[sinks]] leads there"
 
 
 def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:

@@ -1,17 +1,31 @@
--- What `edge-store ledger` shows.
+-- What `edge-store ledger` shows. :cut_day is the day of the newest boot's last mark where that boot
+-- was cut, and no daemon has started since; else NULL: then what is in flight goes on.
 
 -- name: select_ledger_by_boot
+WITH known AS (
+    SELECT *,
+        :cut_day IS NOT NULL AND state = 'open' AS was_cut,
+        iif(:cut_day IS NOT NULL AND state = 'open', in_flight, 0) AS cut
+    FROM completeness)
 SELECT
-    boot_no, started_at, state, ended_at, admitted, completed, incomplete, failed, cancelled,
-    deleted_forget, deleted_retention, lost, in_flight, interrupted, not_stored, percent,
+    boot_no, started_at, iif(was_cut, 'interrupted', state) AS state, ended_at, admitted,
+    completed, incomplete, failed, cancelled, deleted_forget, deleted_retention, lost,
+    in_flight - cut AS in_flight, interrupted + cut AS interrupted, not_stored,
+    iif(cut, (1000000 * (admitted - cut - not_stored - lost) / admitted) / 10000.0, percent)
+        AS percent,
     unknown_after, unknown_until
-FROM completeness ORDER BY boot_no
+FROM known ORDER BY boot_no
 
 -- name: select_ledger_by_day
+WITH known AS (
+    SELECT *, iif(:cut_day IS NOT NULL, in_flight, 0) AS cut FROM completeness_by_day)
 SELECT
     day, admitted, completed, incomplete, failed, cancelled, deleted_forget, deleted_retention,
-    lost, in_flight, interrupted, not_stored, cuts, percent
-FROM completeness_by_day ORDER BY day
+    lost, in_flight - cut AS in_flight, interrupted + cut AS interrupted, not_stored,
+    cuts + ifnull(day = :cut_day, 0) AS cuts,
+    iif(cut, (1000000 * (admitted - interrupted - cut - not_stored - lost) / admitted) / 10000.0,
+        percent) AS percent
+FROM known ORDER BY day
 
 -- name: select_cuts
 SELECT boot_no, started_at, interrupted, unknown_after, unknown_until

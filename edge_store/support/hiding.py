@@ -9,10 +9,18 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from edge_store.config import Config, SinkKind
+from edge_store.support.spelled import (
+    Reading,
+    base64_around,
+    base64_cores,
+    orders,
+    readings,
+    spelled_out,
+)
 
 __all__ = ["Hiding", "known_secrets"]
 
@@ -23,16 +31,30 @@ SECRET_BYTES_MAX = 64 * 1024
 SECRET_VARIABLE = re.compile(
     r"KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL|ALERT_URLS|_SINK_", re.IGNORECASE
 )
-SHAPES = (  # of secrets, whoever's
-    re.compile(r"\b(?:es|sk|pk|rk|ghp|gho|hf|xox[abp]|whsec)[-_][A-Za-z0-9_\-+/=]{12,}"),
-    re.compile(r"\bAKIA[0-9A-Z]{12,}"),
-    re.compile(r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*"),
-    re.compile(r"(?i)(?<=bearer )[^\s\"',]{6,}"),
-    re.compile(  # of Azure's shared access: in JSON, in a URL, in one that is a value of another
-        r"(?:(?<=sig=)|(?<=sig%3[Dd])|(?<=sig%253[Dd]))[\w%+/=.~-]{6,}"
+SHAPES = (  # of secrets, whoever's; where there is a group, that is the secret
+    re.compile(
+        r"\b(?:es|sk|pk|rk|ghp|gho|ghs|ghu|github_pat|glpat|npm|hf|xox[abpr]|whsec)"
+        r"[-_][A-Za-z0-9_\-+/=]{12,}"
     ),
-    re.compile(r"(?<=://)[^/\s\"'@]*:[^/\s\"'@]*(?=@)"),
+    re.compile(
+        r"\b(?:AKIA|ASIA)[0-9A-Z]{12,}|\bAIza[A-Za-z0-9_\-]{20,}|\bya29\.[A-Za-z0-9_\-.]{12,}"
+    ),
+    re.compile(r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*"),
+    re.compile(r"(?i)\bbearer +([^\s\"',]{6,})"),
+    re.compile(r"://([^/\s\"'@]{0,512}:[^/\s\"'@]{0,512})@"),
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL),
+    re.compile(r"(?i)\b(?:cookie|authorization)[\"']?\s*[:=]\s*[\"']?([^\r\n\"']{6,})"),
+    re.compile(  # what is called one: in a URL, a header, JSON, the environment
+        r"""(?ix)
+        (?: (?<![a-z])(?:sig|sas|pwd|auth) | (?<=[?&])key
+          | (?:api|access|account|private|secret|shared|signing|encryption|master|session)[_\ -]?key
+          | (?:access|auth|refresh|session|security|identity|id|api|sas)[_-]?token
+          | access[_-]?key[_-]?id | (?<![a-z])token | secret | passw(?:or)?d | passphrase
+          | signature | credentials? )
+        ["']? \s* [=:] \s*
+        (?: "((?:[^"\\]|\\.){6,})" | '((?:[^'\\]|\\.){6,})'
+          | ["']?((?:[^\s"'&,;<>\\]|\\(?![\\/"'bfnrtux])){6,}) )"""
+    ),
 )
 OURS = r"(edge[-_]store)"
 ADDRESS = re.compile(r"\b(?!127\.0\.0\.1\b)(?!0\.0\.0\.0\b)(?:\d{1,3}\.){3}\d{1,3}\b(?!\.)")
@@ -71,10 +93,14 @@ def known_secrets(config: Config | None, environ: Mapping[str, str] = os.environ
 
 
 class Hiding:
-    """``names``: each with what it is, as in ``{"box-7": "device"}``; none hides secrets alone."""
+    """``names``: each with what it is, as in ``{"box-7": "device"}``; none hides secrets alone.
+    Secrets are found in every spelling that ``support.spelled`` undoes, and in base64.
+    """
 
     def __init__(self, secrets: Iterable[str], names: Mapping[str, str], key: bytes) -> None:
-        self._secrets = sorted((each.strip() for each in secrets), key=len, reverse=True)
+        known = {each.strip() for each in secrets} - {""}
+        self._forms = {form for each in known for form in spelled_out(each)}
+        self._cores = {core for each in known for core in base64_cores(each)}
         self._names = {name: kind for name, kind in names.items() if len(name) >= NAME_CHARS_MIN}
         self._key = key
         self._are_names_hidden = bool(names)
@@ -86,22 +112,80 @@ class Hiding:
 
     def __call__(self, text: str) -> str:
         """The text without them."""
-        for secret in self._secrets:
-            text = text.replace(secret, HIDDEN)
-        for shape in SHAPES:
-            text = shape.sub(HIDDEN, text)
+        spans = _joined(self._secret_spans(text))
+        text = _put(text, ((start, end, HIDDEN) for start, end in spans))
         return self._without_names(text) if self._are_names_hidden else text
 
+    def _secret_spans(self, text: str) -> Iterator[tuple[int, int]]:
+        for reading in readings(text):
+            yield from self._spans(reading)
+        place = 0
+        for line in text.splitlines(keepends=True):
+            for reading in orders(line):
+                for start, end in self._spans(reading):
+                    yield place + start, place + end
+            place += len(line)
+
+    def _spans(self, reading: Reading) -> Iterator[tuple[int, int]]:
+        for form in self._forms:
+            for start, end in _places(reading.text, form):
+                yield reading.span(start, end)
+        for core in self._cores:
+            for start, end in _places(reading.text, core):
+                yield reading.span(*base64_around(reading.text, start, end))
+        for shape in SHAPES:
+            for found in shape.finditer(reading.text):
+                yield reading.span(*found.span(found.lastindex or 0))
+
     def _without_names(self, text: str) -> str:
-        for name in sorted(self._names, key=len, reverse=True):
-            text = _replaced(text, name, self.pseudonym(name, self._names[name]))
+        text = _put(text, self._named_spans(text))
         for shape, kind in ((HOST, "host"), (ADDRESS, "ip"), (ADDRESS_6, "ip"), (PLACE, "path")):
             text = shape.sub(lambda found, kind=kind: self.pseudonym(found[0], kind), text)  # type: ignore[misc]
         return text
 
+    def _named_spans(self, text: str) -> Iterator[tuple[int, int, str]]:
+        """The longest first, and none within another."""
+        taken = bytearray(len(text))
+        spelled = list(readings(text))
+        for name in sorted(self._names, key=len, reverse=True):
+            pseudonym = self.pseudonym(name, self._names[name])
+            for reading in spelled:
+                for found in _named(name).finditer(reading.text):
+                    start, end = reading.span(*found.span())
+                    if not found[1] and not any(taken[start:end]):
+                        taken[start:end] = bytes([1]) * (end - start)
+                        yield start, end, pseudonym
 
-def _replaced(text: str, name: str, pseudonym: str) -> str:
+
+def _named(name: str) -> re.Pattern[str]:
     """Everywhere but in our own name, of which a user's or a bucket's may be a part."""
     shapes = [OURS, re.escape(name)]
     longest_first = reversed(shapes) if len(name) > len("edge-store") else shapes
-    return re.sub("|".join(longest_first), lambda found: found[1] or pseudonym, text)
+    return re.compile("|".join(longest_first))
+
+
+def _put(text: str, spans: Iterable[tuple[int, int, str]]) -> str:
+    """The text with others in those places; none overlaps another."""
+    pieces, end = [], 0
+    for start, upto, other in sorted(spans):
+        pieces += [text[end:start], other]
+        end = upto
+    return "".join([*pieces, text[end:]])
+
+
+def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """In their order, those that touch as one."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+def _places(text: str, part: str) -> Iterator[tuple[int, int]]:
+    start = text.find(part)
+    while start >= 0:
+        yield start, start + len(part)
+        start = text.find(part, start + 1)

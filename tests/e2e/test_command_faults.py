@@ -1,14 +1,37 @@
 """Commands whose user leaves, whose disk is full, whose terminal has no umlauts: one plain line."""
 
+import json
+import os
 import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from support.daemon import DEADLINE_S, EDGE_STORE, Box
+from support.daemon import DEADLINE_S, EDGE_STORE, Box, environment
+from support.exporting import chat, store
+from support.records import new_database
 
 COUNT = "with recursive c(n) as (select 1 union all select n + 1 from c)"
+
+
+READING = (
+    "query",
+    "logs ls",
+    "logs show {id}",
+    "logs show {id} --raw request",
+    "stats",
+    "export -",
+)
+
+
+def box_with_one(tmp_path: Path) -> tuple[Path, str]:
+    """The file of a box with one result, and that one's id."""
+    connection, boot = new_database(tmp_path / "one.db")
+    result = chat(1, boot)
+    store(connection, boot, [result])
+    connection.close()
+    return tmp_path / "one.db", result.id
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +70,7 @@ def test_ctrl_c_ends_a_query_at_once(box: Box) -> None:
 def test_full_disk_behind_the_output_is_one_line(box: Box, command: str, unbuffered: str) -> None:
     done = shell(box, f"PYTHONUNBUFFERED={unbuffered} $STORE {command} --config $BOX > /dev/full")
     assert done.returncode == 1
-    assert done.stderr == "edge-store: No space left on device\n"
+    assert done.stderr == "edge-store: standard output: No space left on device\n"
 
 
 def test_reader_that_leaves_ends_a_query_with_141(box: Box) -> None:
@@ -59,9 +82,75 @@ def test_reader_that_leaves_ends_a_query_with_141(box: Box) -> None:
     assert (done.stdout, done.stderr) == ('{"n":1}\n141\n', "")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", READING)
+def test_reader_that_has_left_ends_every_command_with_141(
+    tmp_path: Path, command: str, unbuffered: str
+) -> None:
+    database, result_id = box_with_one(tmp_path)
+    read, written = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [*EDGE_STORE, *command.format(id=result_id).split(), "--db", str(database)],
+            env=environment(PYTHONUNBUFFERED=unbuffered), stdout=written, stderr=subprocess.PIPE,
+            text=True, timeout=DEADLINE_S, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(written)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("form", ["--nl", "--csv", "--raw n"])
+def test_output_that_takes_only_a_part_is_told(box: Box, form: str, unbuffered: str) -> None:
+    done = shell(
+        box,
+        f"ulimit -f 64; PYTHONUNBUFFERED={unbuffered} $STORE query "
+        f'"{COUNT} select n from c" --limit 100000 {form} --config $BOX > $BOX/part',
+    )
+    assert (box.directory / "part").stat().st_size == 64 * 1024
+    assert done.returncode == 1
+    assert done.stderr == "edge-store: standard output: File too large\n"
+
+
+@pytest.mark.parametrize("command", READING)
+def test_closed_output_is_one_that_nobody_reads(tmp_path: Path, command: str) -> None:
+    """Else the database would be opened under its number, and what is printed written there."""
+    database, result_id = box_with_one(tmp_path)
+    before = database.read_bytes()
+    asked = command.format(id=result_id)
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec {' '.join(EDGE_STORE)} {asked} --db {database} >&- 0<&-"],
+        env=environment(), stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert database.read_bytes() == before
+
+
 def test_text_that_the_terminal_has_no_letters_for_is_escaped(box: Box) -> None:
-    done = shell(box, "PYTHONIOENCODING=ascii $STORE query \"select 'ü' as t\" --config $BOX")
-    assert (done.returncode, done.stdout) == (0, '{"t":"\\xfc"}\n')
+    done = shell(box, "PYTHONIOENCODING=ascii $STORE query \"select 'ü' as t\" --config $BOX --csv")
+    assert (done.returncode, done.stdout) == (0, "t\n\\xfc\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("form", ["--nl", "--json", "--arrays", "--json-cols"])
+def test_json_stays_json_where_the_output_has_no_letters_for_it(
+    box: Box, form: str, encoding: str
+) -> None:
+    asked = "select :t as t, json_object('a', :t) as j"
+    command = ["query", asked, "--text", "t", 'ü你👩‍💻 "\\', form, "--config", str(box.directory)]
+    told, whole = (
+        subprocess.run(
+            [*EDGE_STORE, *command], env={**box.environ, "PYTHONIOENCODING": each},
+            capture_output=True, timeout=DEADLINE_S, check=True,
+        ).stdout
+        for each in (encoding, "utf-8")
+    )  # fmt: skip
+    assert told.isascii()
+    assert "👩‍💻".encode() in whole
+    assert json.loads(told) == json.loads(whole)
 
 
 @pytest.mark.parametrize("option", ["--pairs 0", "--rows -1", "--requests 0"])

@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
 import threading
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-from support.daemon import Box, DaemonProcess
+from support.daemon import Box, DaemonProcess, until
 from support.exporting import box_of
 from support.postgres import postgres
 
@@ -139,3 +143,50 @@ def test_the_pipelines_postgresql_becomes_results_once(box: Box) -> None:
                     "WHERE model_name = 'gpt'") == [("hi", "ho")]  # fmt: skip
     assert percents(box) == [("ended", 100.0)] * 2
     box.proven()
+
+
+@pytest.mark.parametrize("is_served", [False, True])
+@pytest.mark.parametrize("is_replicated", [False, True])
+def test_an_import_that_is_cut_at_the_keyboard_tells_what_is_in_and_how_to_go_on(
+    tmp_path: Path, *, is_served: bool, is_replicated: bool
+) -> None:
+    box = Box.init(tmp_path / "box", REPLICA__ENABLED=str(is_replicated).lower())
+    given = Path(lines(tmp_path, 300)).read_bytes().splitlines(keepends=True)
+    with box.serve() if is_served else nullcontext():
+        cut = importing(box, "-")
+        assert cut.stdin is not None
+        cut.stdin.write(b"{odd\n" + b"".join(given))
+        cut.stdin.flush()
+        until(lambda: box.scalar("SELECT count(*) FROM results") == 256, "the first batch is in")
+        cut.send_signal(signal.SIGINT)
+        out, err = (each.decode() for each in cut.communicate(timeout=30))
+        assert cut.returncode == 130, err
+        counts = json.loads(out)
+        assert (counts["faults"], counts["refused"], counts["complete"]) == (1, 0, False)
+        assert counts["taken"] in (0, 256), "the daemon may have committed, and not yet answered"
+        assert 256 < counts["read"] <= 301
+        left = counts["read"] - counts["taken"] - 1
+        said = (
+            f"edge-store: cut: {counts['taken']} taken, 0 here already, 0 deleted here before, "
+            f"0 refused, 1 malformed, {left} read and not known to be in"
+        )
+        assert [line for line in err.splitlines() if line] == [
+            "edge-store: line 1: it is not JSON: object keys must be strings (byte 1)",
+            said,
+            "  what was taken is in; the command given again goes on, and takes nothing twice",
+            "aborted",
+        ]
+        if is_replicated:  # emptied at a close, the next start would upload the whole database
+            assert box.database.with_name("results.db-wal").stat().st_size
+        again = importing(box, "-")
+        counts = json.loads(again.communicate(b"".join(given), timeout=60)[0])
+        assert (counts["taken"], counts["known"], counts["complete"]) == (44, 256, True)
+    assert box.proven().faults == ()
+
+
+def importing(box: Box, source: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "edge_store", "import", source, "--config", str(box.directory)]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=box.environ,
+    )  # fmt: skip

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 from support.daemon import Box, DaemonProcess, until
 from support.load import Load
 from support.replicating import contents
@@ -210,6 +211,41 @@ def test_commands_say_what_is_wrong_with_their_arguments(tmp_path: Path) -> None
         done = box.run(*command, "--db", "x.db", "--config", str(box.directory))
         assert done.returncode == 2
         assert "give --db or --config, not both" in done.stderr
+
+
+def test_what_a_kill_interrupted_is_counted_before_the_next_start(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box", ENGINE__DEMO__TOKEN_DELAY_MS="50")
+    endless = {"model": "demo", "messages": [{"role": "user", "content": "x"}], "stream": True,
+               "max_tokens": 4096}  # fmt: skip
+    by_day = ("--by", "day")
+    with box.serve() as daemon:
+        chats = f"{daemon.url}/v1/chat/completions"
+        with httpx.stream("POST", chats, json=endless, timeout=30) as answer:
+            assert answer.status_code == 200  # it is admitted
+            assert daemon.chat("short", max_tokens=1).status_code == 200  # and its COMMIT says so
+            (going,) = ledger(box)
+            assert (going["state"], going["in_flight"], going["interrupted"]) == ("open", 1, 0)
+            assert [(row["in_flight"], row["cuts"]) for row in ledger(box, *by_day)] == [(1, 0)]
+            daemon.kill()
+    cut, *_ = ledger(box)
+    assert (cut["state"], cut["admitted"], cut["in_flight"], cut["interrupted"]) == (
+        "interrupted", 2, 0, 1)  # fmt: skip
+    assert cut["percent"] == 50
+    (day,) = ledger(box, *by_day)
+    assert [day[name] for name in ("admitted", "in_flight", "interrupted", "cuts", "percent")] == (
+        [2, 0, 1, 1, 50])  # fmt: skip
+    for more in ((), by_day):
+        done = box.run("stats", "--config", str(box.directory), "--nl", *more)
+        counted = json.loads(done.stdout)
+        gaps = [counted[name] for name in ("admitted", "missing", "complete_percent")]
+        assert gaps == [2, 1, 50]
+    table = box.run("ledger", "--config", str(box.directory), "--table").stdout
+    assert "it ended without a shutdown. What had no outcome is interrupted here" in table
+    with box.serve():  # it counts no other than that
+        counted, _ = ledger(box)
+        assert counted == {**cut, "unknown_until": counted["unknown_until"]}
+        assert counted["unknown_until"] > counted["unknown_after"]
+        assert ledger(box, *by_day) == [day]
 
 
 def test_killed_box_is_not_said_to_go_on_and_a_changed_row_is_not_said_to_be_committed(

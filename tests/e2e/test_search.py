@@ -161,13 +161,13 @@ def test_a_copy_is_read_through_or_indexed_beside_it(tmp_path: Path) -> None:
 
 
 def test_on_a_terminal_what_was_found_is_bold(tmp_path: Path) -> None:
-    copy = a_copy(tmp_path, "a sphinx \x1b[31mof quartz", response_model="m\x1b[2J\nm")
+    copy = a_copy(tmp_path, "a sphinx \x1b[31mof quartz 👩‍💻", response_model="m\x1b[2J\nm")
     code, shown = on_terminal(
         [*COMMAND, "search", "sphinx", "--db", str(copy)],
         Box(tmp_path).environ,
     )
     assert code == 0
-    assert "a \x1b[1msphinx\x1b[0m �[31mof quartz" in shown
+    assert "a \x1b[1msphinx\x1b[0m �[31mof quartz 👩‍💻" in shown
     assert "  m�[2J m  completed" in shown
     command = [*COMMAND, "search", "absent", "--db", str(copy)]
     assert "nothing was found" in on_terminal(command, Box(tmp_path).environ)[1]

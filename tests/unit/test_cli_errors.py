@@ -1,5 +1,6 @@
 """What the command prints, and exits with, when something went wrong."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from edge_store.errors import (
 )
 from edge_store.ids import new_result_id
 from edge_store.place import ZSTD_MAGIC
-from edge_store.sinks.webhook import UNREACHED_HINT
+from edge_store.sinks.sink import UNREACHED_HINT
 
 
 def test_error_from_nested_task_groups_exits_with_its_own_code(
@@ -137,14 +138,24 @@ def test_alarms_of_a_box_without_a_daemon_say_how_to_start_it(tmp_path: Path) ->
     assert found.hint == "start it: `edge-store serve`"
 
 
-def test_receiver_that_is_not_reached_is_looked_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "url", "why"),
+    [
+        ("webhook", "http://127.0.0.1:1/x", "the web hook is not reached: ConnectError"),
+        ("postgres", "postgresql://me@127.0.0.1:1/x", "it is not reached: Connection refused"),
+        ("mqtt", "mqtt://127.0.0.1:1", "the broker is not reached: Connection refused"),
+    ],
+)
+def test_receiver_that_is_not_reached_is_looked_for(
+    tmp_path: Path, kind: str, url: str, why: str
+) -> None:
     new_database(tmp_path / "results.db")
     config = tmp_path / "edge-store.toml"
-    sink = '[[sinks]]\nname = "hook"\nkind = "webhook"\nurl = "http://127.0.0.1:1/x"\n'
+    sink = f'[[sinks]]\nname = "hook"\nkind = "{kind}"\nurl = "{url}"\n'
     config.write_text(f'[store]\npath = "results.db"\n{sink}')
     found = CliRunner().invoke(cli, ["sinks", "test", "hook", "--config", str(config)]).exception
     assert isinstance(found, SinkFailed)
-    assert found.hint == UNREACHED_HINT
+    assert (str(found), found.hint) == (why, UNREACHED_HINT)
 
 
 def test_folder_of_a_box_is_no_folder_of_copies(tmp_path: Path) -> None:
@@ -164,6 +175,13 @@ def test_dry_run_of_an_import_never_says_that_rows_are_in(tmp_path: Path) -> Non
     refused = CliRunner().invoke(cli, arguments).exception
     assert isinstance(refused, ImportFailed)
     assert refused.hint.startswith("nothing was written (--dry-run)")
+    cut = CliRunner().invoke(cli, [*arguments, "--faults-max", "0"])
+    assert isinstance(cut.exception, ImportFailed)
+    assert "  nothing was written (--dry-run)" in cut.stderr.splitlines()
+    assert json.loads(cut.stdout) == {
+        "read": 1, "taken": 0, "known": 0, "deleted": 0, "refused": 0, "faults": 1,
+        "dry_run": True, "complete": False,
+    }  # fmt: skip
 
 
 def test_value_that_is_not_utf8_is_named() -> None:

@@ -136,7 +136,131 @@ def test_two_exports_do_not_keep_one_state(
         assert (state.read_bytes(), (tmp_path / "x").exists()) == (before, False)
         exported(box[0], server.url, "otlp", state=state, resume=True)
     exported(box[0], tmp_path / "x", "jsonl")
-    assert not list(tmp_path.glob(".x*")), "the lock of the file itself is enough"
+    assert not list(tmp_path.glob(".*")), "the locks are gone with their exports"
+
+
+@pytest.mark.parametrize("spelling", ["absolute", "relative", "symbolic link", "through a folder"])
+def test_a_state_in_its_default_place_is_one_in_all_spellings(
+    box: tuple[Path, Connection, Boot],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spelling: str,
+) -> None:
+    state = mark_beside(tmp_path / "x")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "folder").symlink_to(tmp_path)
+    (tmp_path / "link").symlink_to(state)
+    spelled = {
+        "absolute": state,
+        "relative": Path("sub/../x.state.json"),
+        "symbolic link": Path("link"),
+        "through a folder": Path("folder") / state.name,
+    }[spelling]
+    refusals: list[str] = []
+
+    def beside(self: pages.Source, after: int, fetch: pages.Fetch) -> Iterator[pages.Page]:
+        arguments = ["export", "y", "--state", str(spelled), "--force", "--db", str(box[0])]
+        refusals.append(str(CliRunner().invoke(cli, arguments).exception))
+        yield from took(self, after, fetch)
+
+    took = pages.Source.pages
+    monkeypatch.setattr(pages.Source, "pages", beside)
+    exported(box[0], tmp_path / "x", "jsonl")
+    assert len(refusals) == 1, "the second came to no page of its own"
+    assert f"process {os.getpid()}, keeps its state in {state}" in refusals[0]
+    assert not (tmp_path / "y").exists()
+
+
+def test_a_state_behind_a_symbolic_link_is_kept_where_that_leads_to(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "s")
+    arguments = ["export", str(tmp_path / "x"), "--state", str(tmp_path / "link"), "--db"]
+    done = CliRunner().invoke(cli, [*arguments, str(box[0])])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "link").is_symlink()
+    assert read_mark(tmp_path / "s") is not None
+
+
+OTHERS: dict[str, tuple[str, str, Json]] = {
+    "kind": ("x", "csv", {}),
+    "output": ("y", "jsonl", {}),
+    "filters": ("x", "jsonl", {"selection": Selection(status=Status.FAILED)}),
+    "bodies": ("x", "jsonl", {"bodies": True}),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_the_state_of_another_export_is_not_written_over(
+    box: tuple[Path, Connection, Boot], tmp_path: Path, other: str
+) -> None:
+    target, kind, more = OTHERS[other]
+    state = tmp_path / "s"
+    first = exported(box[0], tmp_path / "x", "jsonl", state=state,
+                     selection=Selection(model="demo", since=NOON))  # fmt: skip
+    (tmp_path / "x").rename(tmp_path / "moved")
+    more = {"selection": first.selection, **more}
+    before = state.read_bytes()
+    whose = (
+        f"{state} is the state of another export: of {first.device_id} to jsonl, x (since "
+        "2025-10-09T12:00:00.000Z, model demo), which came to seq 250"
+    )
+    with pytest.raises(InvalidRequest, match=re.escape(whose)) as caught:
+        exported(box[0], tmp_path / target, kind, state=state, **more)
+    assert "--state of its own; --force writes over that one" in caught.value.hint
+    assert state.read_bytes() == before
+    assert not (tmp_path / target).exists()
+    exported(box[0], tmp_path / target, kind, state=state, restart=True, **more)
+    assert state.read_bytes() != before
+
+
+def test_its_own_state_is_not_written_over_where_the_file_is_gone(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    exported(box[0], tmp_path / "x", "jsonl", state=tmp_path / "s")
+    (tmp_path / "x").unlink()
+    with pytest.raises(InvalidRequest, match="s is there already") as caught:
+        exported(box[0], tmp_path / "x", "jsonl", state=tmp_path / "s")
+    assert "--force begins it anew" in caught.value.hint
+
+
+def test_a_file_that_is_no_state_is_not_written_over_by_force_either(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_text("my notes")
+    for more in ({"restart": True}, {"resume": True}, {}):
+        with pytest.raises(InvalidRequest, match="mine is not the state of an export") as caught:
+            exported(box[0], tmp_path / "x", "jsonl", state=tmp_path / "mine", **more)
+        assert "name another --state" in caught.value.hint
+    assert (tmp_path / "mine").read_text() == "my notes"
+
+
+@pytest.mark.parametrize("end", ["", "-wal"])
+def test_the_database_is_not_written_over_by_force(
+    box: tuple[Path, Connection, Boot], tmp_path: Path, end: str
+) -> None:
+    (tmp_path / "link").symlink_to(f"{box[0]}{end}")
+    chosen: tuple[Json, ...] = ({}, {"state": tmp_path / "link"})
+    for more in chosen:
+        target = tmp_path / ("x" if more else "link")
+        with pytest.raises(InvalidRequest, match="is the database that is to be exported"):
+            exported(box[0], target, "jsonl", restart=True, **more)
+    assert exported(box[0], tmp_path / "x", "jsonl").rows == 250
+
+
+def test_two_new_exports_with_one_state_do_not_both_begin(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    state = tmp_path / "s"
+    asked = Job("csv", str(tmp_path / "y"), Selection())
+    with pages.Source(box[0]) as source:
+        mark = begun(asked, source, state, resume=False, after=0)
+        exported(box[0], tmp_path / "x", "jsonl", state=state)  # from its begin to its end
+        before = state.read_bytes()
+        with pytest.raises(InvalidRequest, match="another export has changed"):
+            export(asked, source, mark, state)
+    assert state.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
@@ -172,6 +296,33 @@ def test_a_file_that_is_called_packed_is_not_written_as_it_is(
         exported(box[0], tmp_path / "x.jsonl.zst", "jsonl")
     assert "export --to jsonl - | zstd > " in caught.value.hint
     assert not (tmp_path / "x.jsonl.zst").exists()
+
+
+def test_an_export_that_is_cut_at_the_keyboard_says_how_it_goes_on(
+    box: tuple[Path, Connection, Boot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> Iterator[pages.Page]:
+        raise KeyboardInterrupt
+
+    arguments = ["export", str(tmp_path / "x"), "--db", str(box[0])]
+    with monkeypatch.context() as patch:
+        patch.setattr(pages.Source, "pages", cut)
+        said = CliRunner().invoke(cli, arguments).stderr
+        standard = CliRunner().invoke(cli, ["export", "-", "--db", str(box[0])]).stderr
+    state = mark_beside(tmp_path / "x")
+    assert f"edge-store: cut: given again with --resume it goes on, by {state}" in said
+    assert "--resume" not in standard
+    assert CliRunner().invoke(cli, [*arguments, "--resume"]).exit_code == 0
+    assert len(lines(tmp_path / "x")) == 250
+
+
+def test_a_folder_that_is_not_there_is_told_with_a_name_that_was_given(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    target = tmp_path / "absent" / "x"
+    said = f"{mark_beside(target)} cannot be written: No such file or directory"
+    with pytest.raises(ExportFailed, match=re.escape(said)):
+        exported(box[0], target, "jsonl")
 
 
 def test_a_full_disk_is_told_with_the_file_and_what_to_do(
@@ -242,7 +393,7 @@ def test_an_export_goes_on_to_where_it_went(
     state = tmp_path / "s"
     exported(box[0], tmp_path / "x", "jsonl", state=state)
     for target, kind in (("y", "jsonl"), ("x", "csv")):
-        with pytest.raises(InvalidRequest, match="is of an export to jsonl, x"):
+        with pytest.raises(InvalidRequest, match=r"is the state of an export of .* to jsonl, x"):
             exported(box[0], tmp_path / target, kind, resume=True, state=state)
 
 

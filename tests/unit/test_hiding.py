@@ -39,3 +39,53 @@ def test_signature_of_shared_access_is_a_secret() -> None:
     assert hide("?sp=rl&sig=Eh/Axy+= failed") == "?sp=rl&sig=(hidden) failed"
     for equals in ("%3D", "%3d", "%253D"):
         assert hide(f"a.net%3Fsig{equals}Eh%252FAxy x") == f"a.net%3Fsig{equals}(hidden) x"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"tiktoken": "0.12.0", "tokenizers": "0.21.0", "output_tokens": 1234567}',
+        'edge_store_tokens_total{kind="output"} 1234567',
+        "-- marks and the digest\n    commit_id INTEGER PRIMARY KEY",
+        '{"key": "server.tls_key", "value": "/etc/edge-store/tls.pem", "source": "the file"}',
+        '{"key": "idempotency_key_hash", "secret_file": "sink.secret"}',
+        "https://docs.example.com/a%20b?page=3&sort=name",
+        '{"commits": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}',
+    ],
+)
+def test_what_only_looks_like_a_secret_stays(text: str) -> None:
+    assert Hiding(("correct-horse",), {}, b"key")(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("https://box:ge%2Fheim@host/x", "https://(hidden)@host/x"),
+        ("https%3A%2F%2Fbox%3Ageheim%40host%2Fx", "https%3A%2F%2F(hidden)%40host%2Fx"),
+        ("authorization: Basic dXNlcjpwYXNz\nhost: a", "authorization: (hidden)\nhost: a"),
+        ('{"x-api-key":"a\\"bcdefgh"}', '{"x-api-key":"(hidden)"}'),
+        ("set-cookie: sid=12345678; path=/", "set-cookie: (hidden)"),
+        ("/v1?key=geheim123&alt=sse", "/v1?key=(hidden)&alt=sse"),
+        ("AccountName=a;AccountKey=Zm9v+YmFy/Zg==;E=1", "AccountName=a;AccountKey=(hidden);E=1"),
+        (
+            "X-Amz-Credential=AKIA%2F2026%2Fs3&X-Amz-Date=1",
+            "X-Amz-Credential=(hidden)&X-Amz-Date=1",
+        ),
+        ("MY_PASSWORD='two words'", "MY_PASSWORD='(hidden)'"),
+    ],
+)
+def test_what_is_called_a_secret_is_hidden_alone(text: str, said: str) -> None:
+    assert Hiding((), {}, b"key")(text) == said
+
+
+def test_a_name_is_hidden_in_every_spelling_once() -> None:
+    names = {"/home/ann/box": "path", "ann": "user", "Ärztehaus 3": "tenant", "host": "tenant"}
+    hide = Hiding((), names, b"key")
+    path, ann, house, host = (hide.pseudonym(name, kind) for name, kind in names.items())
+    assert hide("file=%2Fhome%2Fann%2Fbox%2Fx") == f"file={path}%2Fx"
+    assert hide("%252Fhome%252fann%252Fbox of \\u00c4rztehaus 3") == f"{path} of {house}"
+    assert hide('{"t": "%C3%84rztehaus%203", "p": "\\/home\\/ann\\/box"}') == (
+        f'{{"t": "{house}", "p": "{path}"}}'
+    )
+    assert hide("host of edge-store") == f"{host} of edge-store"
+    assert ann not in hide("/home/ann/box")

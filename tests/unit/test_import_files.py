@@ -48,7 +48,7 @@ def test_a_file_that_was_cut_is_told_and_what_stood_before_that_is_taken(
             boot.take, lambda result: result, tenant=None, faults_max=10**6, said=lambda _text: None
         )
         with pytest.raises(ImportFailed, match=r"cut\.jsonl\..* cannot be read to its end"):
-            importing.run(source.rows, lambda _read, _taken: None)
+            importing.run(source, lambda _read, _taken: None)
         boot.end()
         source.close()
         assert connection.execute("SELECT count(*) FROM results").fetchone() == (ROWS,)

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from support.records import make_result, new_database
 from support.terminal import on_terminal
 
 from edge_store.cli.logs_text import printable
+from edge_store.cli.main import cli
 from edge_store.errors import InvalidRequest, NotFound
 from edge_store.forget.choice import Who, choose
 from edge_store.ids import ResultId
 from edge_store.logs import follow
+from edge_store.logs import newest as newest_rows
 from edge_store.logs.compare import differences, differing_answers
 from edge_store.logs.find import find_id, is_pinned, load, repaired, short_ids
 from edge_store.logs.follow import Follower
@@ -461,3 +464,47 @@ def test_ids_of_tool_calls_are_no_difference() -> None:
 def test_what_is_not_stored_as_it_was_sent_is_not_replayed(changes: dict[str, Any]) -> None:
     with pytest.raises(NotFound, match="not stored"):
         route_of(make_result(1, **changes))
+
+
+def test_what_a_caller_says_of_itself_cannot_look_like_lines_of_ours(tmp_path: Path) -> None:
+    connection, boot = new_database(tmp_path / "results.db")
+    forged = "ann\n\nanswer (stop)\nyes, pay"
+    result = make_result(
+        1, boot.boot_id, user_id=forged, response_model=f"m\n{forged}", request_model="a\nb"
+    )
+    store(connection, result)
+    connection.close()
+    arguments = ["logs", "show", result.id, "--db", str(tmp_path / "results.db")]
+    shown = CliRunner().invoke(cli, arguments).stdout.splitlines()
+    assert "user: ann answer (stop) yes, pay" in shown
+    assert "answer (stop)" not in shown
+    assert "  m ann answer (stop) yes, pay (asked for: a b)  completed" in shown[1]
+
+
+def test_tail_shows_as_many_as_are_asked_for_while_others_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, boot = new_database(tmp_path / "results.db")
+    store(connection, *(make_result(n, boot.boot_id) for n in range(1, 6)))
+
+    def meanwhile(*asked: Any, **more: Any) -> Any:
+        store(connection, *(make_result(n, boot.boot_id) for n in range(6, 10)), first=6)
+        return found(*asked, **more)
+
+    found = newest_rows.newest
+    monkeypatch.setattr(newest_rows, "newest", meanwhile)
+    arguments = ["logs", "tail", "-n", "3", "--db", str(tmp_path / "results.db")]
+    shown = CliRunner().invoke(cli, arguments).stdout.splitlines()
+    assert [json.loads(line)["seq"] for line in shown] == [7, 8, 9]
+    connection.close()
+
+
+def test_query_without_sql_shows_as_many_as_are_asked_for(tmp_path: Path) -> None:
+    connection, boot = new_database(tmp_path / "results.db")
+    store(connection, *(make_result(n, boot.boot_id) for n in range(1, 41)))
+    connection.close()
+    asked = ["query", "--db", str(tmp_path / "results.db"), "--raw", "seq"]
+    for more, count in (([], 20), (["-n", "3"], 3), (["-n", "30"], 30), (["-n", "50"], 40)):
+        done = CliRunner().invoke(cli, [*asked, *more])
+        assert done.stdout.split() == [str(seq) for seq in range(40, 40 - count, -1)]
+        assert done.stderr == ""

@@ -106,3 +106,10 @@ def test_sql_without_a_bound_is_refused(reader: Connection) -> None:
 @pytest.mark.parametrize("pragma", ["table_info(results)", "user_version", "page_count"])
 def test_looking_at_the_schema_is_allowed(reader: Connection, pragma: str) -> None:
     assert run(reader, f"PRAGMA {pragma}").rows
+
+
+def test_a_text_that_is_no_utf8_is_answered_with_what_shows_it(reader: Connection) -> None:
+    with pytest.raises(QueryRefused, match="UTF-8") as caught:
+        run(reader, "SELECT cast(x'ff41' AS TEXT) AS odd")
+    assert "cast(… as blob)" in caught.value.hint
+    assert run(reader, "SELECT cast(cast(x'ff41' AS TEXT) AS BLOB)").rows == [(b"\xffA",)]

@@ -13,8 +13,8 @@ from edge_store.clock import now_ms, rfc3339
 from edge_store.errors import InvalidRequest
 from edge_store.identity import create_identity
 from edge_store.ids import new_result_id
+from edge_store.lock import LastBoot
 from edge_store.receipt import (
-    LastBoot,
     Receipt,
     ReplicaUnknown,
     State,

@@ -152,6 +152,8 @@ def test_all_together_are_one_row_with_what_is_missing(
     gaps = {name: row.pop(name) for name in GAPS}
     assert row == counted(made)
     assert gaps == {"admitted": 203, "missing": 0, "complete_percent": 100.0}  # 3 are in flight
+    cut = stats(connection, Selection(), None, timeout_s=PATIENCE_S, was_cut=True)
+    assert cut.rows[0][-len(GAPS) :] == (203, 3, 98.5221)
     narrowed = stats(connection, Selection(model="a"), None, timeout_s=PATIENCE_S)
     assert narrowed.rows[0][-3:] == (None, None, None)
 

@@ -5,13 +5,22 @@ to a pager, and nothing in them can steer it. What only one format needs is impo
 """
 
 from edge_store.cli.output.options import chosen_format, output_options
-from edge_store.cli.output.words import bytes_text, span_text, time_text, write_json
+from edge_store.cli.output.words import (
+    as_json,
+    bytes_text,
+    harmless,
+    span_text,
+    time_text,
+    write_json,
+)
 from edge_store.cli.output.writing import Rows, write_rows
 
 __all__ = [
     "Rows",
+    "as_json",
     "bytes_text",
     "chosen_format",
+    "harmless",
     "output_options",
     "span_text",
     "time_text",

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 import click
 
 from edge_store.cli.output.options import Details
+from edge_store.cli.output.words import harmless
 from edge_store.cli.output.writing import Rows
 
 __all__ = ["write_table", "write_tabulated", "write_vertical"]
@@ -20,7 +21,6 @@ TEXT_CHARS_MAX = 10 * CELL_CHARS_MAX  # of a value, before its white space is fo
 COLUMN_GAP = 2
 MEASURED_ROWS = 10_000  # what comes after them is cut to their widths
 BARRED = frozenset({"github", "pipe"})  # in Markdown a bar ends a cell
-JOINERS = "\u200c\u200d"  # not printable by themselves: in Persian and Hindi, and in emoji
 
 
 def write_table(result: Rows, told: Details, stream: TextIO) -> None:
@@ -101,14 +101,7 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
-    return _shown(" ".join(str(value)[:TEXT_CHARS_MAX].split()))
-
-
-def _shown(text: str) -> str:
-    """A model's text must not reach the terminal as an escape sequence."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() or each in JOINERS else "\ufffd" for each in text)
+    return harmless(" ".join(str(value)[:TEXT_CHARS_MAX].split()))
 
 
 def _width(text: str) -> int:
@@ -146,7 +139,7 @@ def write_vertical(result: Rows, told: Details, stream: TextIO) -> None:
 def _lines_of(value: Any) -> list[str]:
     if not isinstance(value, str):
         return [_cell(value)]
-    return [_shown(line.expandtabs(4)) for line in value.split("\n")]
+    return [harmless(line.expandtabs(4)) for line in value.split("\n")]
 
 
 def write_tabulated(result: Rows, told: Details, stream: TextIO) -> None:
@@ -178,7 +171,7 @@ def _alignment(column: Iterable[Any]) -> str:
 
 def _whole(value: Any) -> str:
     return (
-        _shown(" ".join(value.expandtabs(1).splitlines()))
+        harmless(" ".join(value.expandtabs(1).splitlines()))
         if isinstance(value, str)
         else _cell(value)
     )

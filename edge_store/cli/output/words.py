@@ -1,17 +1,49 @@
 """Sizes, spans, times and single documents, as commands print them."""
 
+import re
 from typing import Any, TextIO
 
 from edge_store.clock import utc_text
 
-__all__ = ["bytes_text", "span_text", "time_text", "write_json"]
+__all__ = ["as_json", "bytes_text", "harmless", "is_utf8", "span_text", "time_text", "write_json"]
+
+NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+JOINERS = "\u200c\u200d"  # not printable by themselves: in Persian and Hindi, and in emoji
 
 
 def write_json(value: Any, stream: TextIO) -> None:
     """Write one JSON document, indented."""
     import msgspec
 
-    stream.write(msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n")
+    text = msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
+    stream.write(as_json(text, stream) + "\n")
+
+
+def is_utf8(stream: TextIO) -> bool:
+    """Whether it takes every text."""
+    return str(getattr(stream, "encoding", None) or "utf8").lower().replace("-", "") == "utf8"
+
+
+def as_json(text: str, stream: TextIO) -> str:
+    """A JSON text that stays JSON where the stream has no letters for it: in ASCII, with the
+    escapes of JSON and not with Python's.
+    """
+    return text if is_utf8(stream) else NOT_ASCII.sub(lambda found: _escaped(found[0]), text)
+
+
+def _escaped(text: str) -> str:
+    import json
+
+    return json.dumps(text)[1:-1]
+
+
+def harmless(text: str) -> str:
+    """A model's text must not reach the terminal as an escape sequence: as many characters, none of
+    which steers it.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in JOINERS else "\ufffd" for each in text)
 
 
 def bytes_text(count: int) -> str:

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from edge_store.cli.output.options import Details, details
+from edge_store.cli.output.words import as_json, is_utf8
 
 __all__ = ["Rows", "plain", "write_rows"]
 
@@ -58,11 +59,11 @@ def _write(result: Rows, fmt: str, told: Details, stream: TextIO) -> None:
         case "csv" | "tsv":
             _write_separated(result, fmt, told, stream)
         case "json":
-            _write_array(result, told, _bytes_to(stream))
+            _write_array(result, told, _json_to(stream))
         case "raw":
             _write_raw(result, told, stream)
         case _:
-            put = _bytes_to(stream)
+            put = _json_to(stream)
             for batch in result.batches():
                 put(_lines(result.columns, batch, told))
 
@@ -70,11 +71,17 @@ def _write(result: Rows, fmt: str, told: Details, stream: TextIO) -> None:
 def _bytes_to(stream: TextIO) -> Callable[[bytes], object]:
     """What is UTF-8 need not be decoded to be encoded again."""
     buffer = getattr(stream, "buffer", None)
-    if buffer is None or str(stream.encoding).lower().replace("-", "") != "utf8":
+    if buffer is None or not is_utf8(stream):
         return lambda data: stream.write(data.decode())
     stream.flush()
     put: Callable[[bytes], object] = buffer.write
     return put
+
+
+def _json_to(stream: TextIO) -> Callable[[bytes], object]:
+    if is_utf8(stream):
+        return _bytes_to(stream)
+    return lambda data: stream.write(as_json(data.decode(), stream))
 
 
 def _write_array(result: Rows, told: Details, put: Callable[[bytes], object]) -> None:
