@@ -68,6 +68,10 @@ class AlarmName(StrEnum):
     FLEET_HEAD_GONE = "fleet_head_gone", "a copy is here, and its box has no head in the store"
     FLEET_REPLICA_GONE = "fleet_replica_gone", "a box has a head in the store and no replica", True
     FLEET_PULL_FAILED = "fleet_pull_failed", "the newest pull of a box failed at its replica", True
+    FLEET_PULL_HINDERED = (
+        "fleet_pull_hindered",
+        "the newest pull of a box failed, and not by its replica: by the way to it, or here",
+    )
     FLEET_DEAD = "fleet_dead", "a box has given no sign for so long that it counts as dead", True
     FLEET_LATE = "fleet_late", "two heads of a box in a row did not come"
     FLEET_DRILL_FAILED = "fleet_drill_failed", "the newest restore drill of a box failed", True

@@ -85,9 +85,10 @@ def health(  # noqa: PLR0913  (one parameter per option)
     """Say what is wrong with which box: by its head in the store, and by its copy in the folder.
 
     One LIST for each store, and a GET for each head that has changed since the last look. Findings:
-    duplicate, tampered, head_unreadable, head_gone, replica_gone, pull_failed, dead, late,
-    drill_failed, drill_old, incomplete, disk_low, clock_off, outdated, copy_old, copy_unreadable;
-    and store_away, a store that does not answer. Without --in there are those of heads alone.
+    duplicate, tampered, head_unreadable, head_gone, replica_gone, pull_failed, pull_hindered, dead,
+    late, drill_failed, drill_old, incomplete, disk_low, clock_off, outdated, copy_old,
+    copy_unreadable; and store_away, a store that does not answer. Without --in there are those of
+    heads alone.
 
     Exits 0 when all is well, 1 when something is wrong or could not be found out, 2 when an option
     is wrong, 78 when a setting is.

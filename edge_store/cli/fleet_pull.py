@@ -184,6 +184,11 @@ def _say_total(report: "PassReport", into: Path) -> None:
         click.echo(f"edge-store: {store.store}: {store.error}", err=True)
         if store.hint:
             click.echo(f"  {store.hint}", err=True)
+    for device_id, why in report.unseen.items():
+        click.echo(f"edge-store: {device_id}: its folder was not looked into: {why}", err=True)
+    for device_id in report.left:
+        said = "is in its store no more: that pulls of it had failed is forgotten"
+        click.echo(f"edge-store: {device_id} {said}", err=True)
     total = f"{len(report.boxes) - report.failed} of {len(report.boxes)} boxes are in {into}"
     if report.others:
         total += f"; {report.others} others were not asked for"

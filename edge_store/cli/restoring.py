@@ -154,13 +154,17 @@ def restore(  # noqa: PLR0913  (each is an option)
       edge-store replica restore --to proven.db --txid 00000000000000c7
       edge-store replica restore --to a.db --from s3://edge/fleet?endpoint=https://host --device a
     """
-    from edge_store.errors import RestoreFailed
+    from edge_store.errors import StoreError
     from edge_store.replica.restore import restore as restore_replica
 
     if at is not None and txid is not None:
         raise click.UsageError("--at and --txid are two ways to say which state: give one")
+    if at is not None and at > datetime.now(UTC):
+        wanted = rfc3339(round(at.timestamp() * 1000))
+        said = "is in the future by this machine's clock: the newest state is restored"
+        click.echo(f"edge-store: --at {wanted} {said}", err=True)
     if not to.absolute().parent.is_dir():  # a slip of the pen, or a disk that is not mounted
-        raise RestoreFailed(
+        raise StoreError(
             f"{to.parent} is no folder: nothing was written",
             hint="is that disk mounted? make the folder, or restore to another name",
         )

@@ -28,6 +28,7 @@ __all__ = [
     "ReplicationError",
     "ResponseTooLarge",
     "RestoreFailed",
+    "RestoreTimedOut",
     "SchemaTooNew",
     "SinkFailed",
     "SinkRefused",
@@ -194,9 +195,16 @@ class ReplicaBehind(ReplicationError):
 
 
 class RestoreFailed(ReplicationError):
-    """Litestream could not rebuild the database from the replica."""
+    """The database could not be rebuilt from the replica."""
 
     code = "restore_failed"
+
+
+class RestoreTimedOut(ReplicationError):
+    """The database was not rebuilt in the time that there was; nothing says that it cannot be."""
+
+    code = "restore_timed_out"
+    retryable = True
 
 
 class VerifyFailed(ReplicationError):

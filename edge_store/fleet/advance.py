@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from edge_store.chain import SEQ_MAX, check_links, check_rows, find_link
-from edge_store.errors import DiskFull, RestoreFailed, StoreError
+from edge_store.errors import DiskFull, RestoreFailed, RestoreTimedOut, StoreError
 from edge_store.fleet.copies import Standing, witnesses_of, work_folder
 from edge_store.fleet.departed import retired_since
 from edge_store.fleet.history import End, end_of, holds, look_up_end
@@ -93,7 +93,8 @@ async def advance(
 
     Raises:
         NotOnwards: no files lead on from there, or what came of them does not hold.
-        ReplicationError: the store does not answer, or the deadline has passed.
+        ReplicationError: the store does not answer.
+        RestoreTimedOut: the deadline has passed.
         DiskFull, StoreError: there is no room for it.
     """
     device_id = head.device_id
@@ -120,7 +121,7 @@ async def advance(
     except RestoreFailed as exc:
         raise NotOnwards(str(exc)) from exc
     except TimeoutError:
-        raise RestoreFailed(
+        raise RestoreTimedOut(
             f"{device_id} was not pulled from {location} within {limits.timeout_s:g} s",
             hint="raise --timeout, or check the network to the store; what has arrived is kept",
         ) from None

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from edge_store.clock import now_ms
-from edge_store.errors import EdgeStoreError, ReplicaBehind, StoreError
+from edge_store.errors import EdgeStoreError, ReplicaBehind, StoreError, VerifyFailed
 from edge_store.fleet.advance import Limits, advance, holds_told
 from edge_store.fleet.budget import DiskBudget, Evicted
 from edge_store.fleet.copies import (
@@ -157,7 +157,7 @@ class BoxPull:
             raise
         except Exception as exc:  # noqa: BLE001  (what one box has written ends no other's pull)
             said = f"what it has written cannot be taken in: {exc!r}"
-            self._say(error=said, code=StoreError.code)
+            self._say(error=said, code=VerifyFailed.code)
         return self._report
 
     def _say(self, **of_it: object) -> None:

@@ -4,8 +4,9 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from edge_store.errors import BoxFoundTwice, ConfigError, EdgeStoreError
+from edge_store.errors import BoxFoundTwice, ConfigError, EdgeStoreError, ReplicationError
 from edge_store.fleet.headless import boxes_of
 from edge_store.fleet.heads import list_heads
 from edge_store.fleet.registry import Registry, Store
@@ -63,12 +64,16 @@ class Unlisted(Record, frozen=True, kw_only=True):
 class Found(Record, frozen=True, kw_only=True):
     """The chosen boxes in order of name; ``others`` are there, too. ``twice``: those that are in
     more than one store, so that nobody can tell which replica is the box's; with the reason.
+    ``unseen``: boxes whose folder could not be looked into now, and why. ``there``: who may be at
+    each location, chosen or not; of those alone whose boxes were all listed.
     """
 
     boxes: tuple[FoundBox, ...]
     twice: Mapping[DeviceId, BoxFoundTwice]
     unlisted: tuple[Unlisted, ...]
     others: int
+    unseen: Mapping[DeviceId, str]
+    there: Mapping[str, frozenset[DeviceId]]
 
 
 def places_of(registry: Registry) -> list[Place]:
@@ -89,6 +94,8 @@ async def find_boxes(places: Sequence[Place], choice: Choice, into: Path | None 
     """
     chosen: dict[DeviceId, list[FoundBox]] = defaultdict(list)
     unlisted, others = [], 0
+    unseen: dict[DeviceId, str] = {}
+    there: dict[str, frozenset[DeviceId]] = {}
     answers = await asyncio.gather(
         *(_listed(place, choice, into) for place in places), return_exceptions=True
     )
@@ -100,26 +107,37 @@ async def find_boxes(places: Sequence[Place], choice: Choice, into: Path | None 
         elif isinstance(answer, BaseException):
             raise answer
         else:
-            boxes, left = answer
-            others += left
-            for box in boxes:
+            others += len(answer.boxes) - len(answer.chosen)
+            unseen |= {name: str(error) for name, error in answer.unseen.items()}
+            if choice.since is None:
+                those = (box.device_id for box in answer.boxes)
+                there[str(place.location)] = frozenset([*those, *answer.unseen])
+            for box in answer.chosen:
                 chosen[box.device_id].append(box)
     return Found(
         boxes=tuple(chosen[name][0] for name in sorted(chosen) if len(chosen[name]) == 1),
         twice={name: _twice(boxes) for name, boxes in sorted(chosen.items()) if len(boxes) > 1},
         unlisted=tuple(unlisted),
         others=others,
+        unseen=unseen,
+        there=there,
     )
 
 
-async def _listed(place: Place, choice: Choice, into: Path | None) -> tuple[list[FoundBox], int]:
-    """The chosen boxes of one place, and how many others there are."""
+class _Listed(NamedTuple):
+    boxes: list[FoundBox]
+    chosen: list[FoundBox]
+    unseen: Mapping[DeviceId, ReplicationError]
+
+
+async def _listed(place: Place, choice: Choice, into: Path | None) -> _Listed:
+    """The boxes of one place, and the chosen ones among them."""
     credentials = read_credentials(place.location)
     heads = await list_heads(Objects(place.location, credentials, makes_folder=False))
     if choice.since is None:
-        devices, alone = await boxes_of(place.location, credentials, heads, into)
+        devices, alone, unseen = await boxes_of(place.location, credentials, heads, into)
     else:
-        devices, alone = sorted(heads), frozenset()
+        devices, alone, unseen = sorted(heads), frozenset(), {}
     boxes = [
         FoundBox(
             device_id=device_id,
@@ -130,8 +148,7 @@ async def _listed(place: Place, choice: Choice, into: Path | None) -> tuple[list
         )
         for device_id in devices
     ]
-    chosen = [box for box in boxes if _is_chosen(box, place.store, choice)]
-    return chosen, len(boxes) - len(chosen)
+    return _Listed(boxes, [box for box in boxes if _is_chosen(box, place.store, choice)], unseen)
 
 
 def _is_chosen(box: FoundBox, store: Store | None, choice: Choice) -> bool:

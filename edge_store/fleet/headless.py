@@ -3,12 +3,13 @@
 A box that has replicated and has no head yet, and one that has a head and no replica any more, are
 found by a listing of the store's folders, which takes as many requests as that of the heads. So it
 is made once an hour; what it said is remembered beside the copies until then. A folder may hold no
-more than who owns it: with each listing so many are looked into, a request each, in turn.
+more than who owns it: with each listing so many are looked into, a request each, in turn. Where
+that fails the others are listed all the same, and of that box stays known what was.
 """
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +17,10 @@ from typing import NamedTuple
 import msgspec
 
 from edge_store.clock import now_ms
-from edge_store.errors import ReplicaNotFound
+from edge_store.errors import ReplicaNotFound, ReplicationError
 from edge_store.fleet.copies import FOLDER
 from edge_store.ids import DeviceId
-from edge_store.replica.extent import list_devices
+from edge_store.replica.extent import Devices, look_for_devices
 from edge_store.replica.location import Credentials, Location, Scheme
 from edge_store.result import Record
 
@@ -43,11 +44,12 @@ class Listing(Record, frozen=True, kw_only=True):
 
 class Boxes(NamedTuple):
     """In order of name. ``alone``: those of them that have a head, and had no replica when folders
-    were listed last.
+    were listed last. ``unseen``: folders that could not be looked into just now, and why.
     """
 
     devices: list[DeviceId]
     alone: frozenset[DeviceId]
+    unseen: Mapping[DeviceId, ReplicationError]
 
 
 async def boxes_of(
@@ -67,27 +69,40 @@ async def boxes_of(
         into = None
     headed = frozenset(heads)
     known = _remembered(location, into)
+    there = Devices([], {})
     if known is None or not _is_fresh(known) or not heads:
         if location.scheme is Scheme.FILE:
             looked, upto = headed, ""
         else:
             looked, upto = _next(headed, known) if into is not None else (frozenset(), "")
         try:
-            devices = frozenset(await list_devices(location, credentials, headed - looked))
+            there = await look_for_devices(location, credentials, headed - looked)
         except ReplicaNotFound:
             if not heads:
                 raise
-            devices = frozenset()
-        still = (known.alone & headed) - looked if known is not None else frozenset()
-        known = Listing(
-            location=str(location),
-            at=now_ms(),
-            headless=devices - headed,
-            alone=(headed - devices) | still,
-            looked_upto=upto,
-        )
+        known = _listing(location, headed, looked, there, known)
+        known = msgspec.structs.replace(known, looked_upto=upto)
         _remember(known, into)
-    return Boxes(sorted(headed | known.headless), headed & known.alone)
+    return Boxes(sorted(headed | known.headless), headed & known.alone, there.unseen)
+
+
+def _listing(
+    location: Location,
+    headed: frozenset[DeviceId],
+    looked: frozenset[DeviceId],
+    there: Devices,
+    before: Listing | None,
+) -> Listing:
+    """What is known now. Of a box that was not looked into, what was before."""
+    devices, unseen = frozenset(there.found), frozenset(there.unseen)
+    was_alone = before.alone if before is not None else frozenset()
+    was_headless = before.headless if before is not None else frozenset()
+    return Listing(
+        location=str(location),
+        at=now_ms(),
+        headless=(devices | (was_headless & unseen)) - headed,
+        alone=(headed - devices - unseen) | ((was_alone & headed) - (looked - unseen)),
+    )
 
 
 def _next(headed: frozenset[DeviceId], known: Listing | None) -> tuple[frozenset[DeviceId], str]:

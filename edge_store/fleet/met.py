@@ -1,8 +1,11 @@
-"""What pulls have met in the replicas of boxes: a file beside the copies, for who looks at the
-boxes' health until the next pull. That a store does not answer is no matter of a box.
+"""What pulls of boxes have met: a file beside the copies, for who looks at the boxes' health until
+the next pull. That a store does not answer is no matter of a box.
+
+A pull fails by what the box's replica is, or by what stands between it and the copy: a link that is
+too slow, a disk of this machine. Each has a finding of its own.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +15,14 @@ import msgspec
 from edge_store.clock import now_ms
 from edge_store.errors import (
     Corrupt,
+    DiskBudgetSpent,
+    DiskFull,
     NotAnEdgeStoreFile,
     ReplicaBehind,
     ReplicaNotFound,
     RestoreFailed,
+    RestoreTimedOut,
+    StoreError,
     VerifyFailed,
 )
 from edge_store.fleet.copies import FOLDER
@@ -35,6 +42,12 @@ OF_REPLICA = frozenset(
         Corrupt, NotAnEdgeStoreFile, ReplicaBehind, ReplicaNotFound, RestoreFailed, VerifyFailed,
     )
 )  # fmt: skip
+HINDRANCES = {
+    RestoreTimedOut.code: "the way to its store, or this machine, is too slow",
+    DiskBudgetSpent.code: "--disk-max leaves it no room here",
+    DiskFull.code: "this machine's disk is full",
+    StoreError.code: "this machine cannot write or read what it needs for it",
+}
 
 
 class Met(Record, frozen=True, kw_only=True):
@@ -47,15 +60,32 @@ class Met(Record, frozen=True, kw_only=True):
     code: str
     error: str
 
+    @property
+    def hindrance(self) -> str | None:
+        """What it failed by that is not the replica, in words; None: the replica."""
+        return HINDRANCES.get(self.code)
 
-def note_met(into: Path, pulled: "Iterable[tuple[FoundBox, BoxReport]]") -> None:
-    """After a pull, which has the folder's lock. A good one of a box ends what was met."""
+
+def note_met(
+    into: Path,
+    pulled: "Iterable[tuple[FoundBox, BoxReport]]",
+    there: Mapping[str, Collection[DeviceId]],
+) -> list[DeviceId]:
+    """After a pull, which has the folder's lock. A good one of a box ends what was met; so does
+    that it is at its location no more, by ``there`` (see ``Found``): those boxes are returned.
+    """
     before = read_met(into)
-    after = dict(before)
+    left = [
+        device_id
+        for device_id, met in sorted(before.items())
+        if met.location in there and device_id not in there[met.location]
+    ]
+    after = {device_id: met for device_id, met in before.items() if device_id not in left}
     for box, report in pulled:
         if report.error is None:
             after.pop(box.device_id, None)
-        elif report.code in OF_REPLICA:
+        elif report.code in OF_REPLICA or report.code in HINDRANCES:
+            assert report.code is not None
             location, known = str(box.location), before.get(box.device_id)
             goes_on = known is not None and (known.location, known.code) == (location, report.code)
             at = known.at if goes_on and known is not None else now_ms()
@@ -64,6 +94,7 @@ def note_met(into: Path, pulled: "Iterable[tuple[FoundBox, BoxReport]]") -> None
             )
     if after != before:
         _keep(into, after)
+    return left
 
 
 def _keep(into: Path, met: Mapping[DeviceId, Met]) -> None:

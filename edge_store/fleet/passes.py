@@ -23,6 +23,7 @@ from edge_store.fleet.departed import NOTHING, Taken
 from edge_store.fleet.find import Choice, Place, Unlisted, find_boxes, places_of
 from edge_store.fleet.pull import PullPlan, pull
 from edge_store.fleet.registry import Registry, load_registry
+from edge_store.ids import DeviceId
 from edge_store.replica.location import Location
 from edge_store.result import Record
 
@@ -45,7 +46,9 @@ class Asked(Record, frozen=True, kw_only=True):
 
 class PassReport(Record, frozen=True, kw_only=True):
     """What a pass came to; times are UTC ms. ``others``: boxes that were there and not asked for.
-    ``unlisted``: stores that did not answer. ``evicted`` at the beginning; boxes tell of theirs.
+    ``unlisted``: stores that did not answer; ``unseen``: boxes whose folder did not, with why.
+    ``evicted`` at the beginning; boxes tell of theirs. ``left``: boxes that are in their store no
+    more; that pulls of them had failed is forgotten.
     ``copies_bytes``: what the folder's copies take at the end; ``over_disk_max``: that this is more
     than they may, and why.
     """
@@ -58,6 +61,8 @@ class PassReport(Record, frozen=True, kw_only=True):
     evicted: tuple[Evicted, ...]
     copies_bytes: int
     over_disk_max: str | None = None
+    unseen: Mapping[DeviceId, str] = {}
+    left: tuple[DeviceId, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -106,7 +111,7 @@ async def run_pass(
     ]
     for report in twice:
         on_report(report)
-    pulled = await pull(_planned(asked.plan, registry), found.boxes, on_report)
+    pulled = await pull(_planned(asked.plan, registry), found.boxes, on_report, found.there)
     return PassReport(
         began_at=began_at,
         seconds=round(time.monotonic() - began, 3),
@@ -116,6 +121,8 @@ async def run_pass(
         evicted=tuple(pulled.evicted),
         copies_bytes=copies_bytes(into),
         over_disk_max=pulled.over,
+        unseen=found.unseen,
+        left=tuple(pulled.left),
     )
 
 

@@ -12,7 +12,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -58,20 +58,23 @@ class PullPlan(Record, frozen=True, kw_only=True):
 
 class Pulled(NamedTuple):
     """``evicted``: older copies that were deleted at the beginning, as the folder held too much.
-    ``over``: that it still does at the end, and why.
+    ``over``: that it still does at the end, and why. ``left``: boxes that are at their location no
+    more, of which a failure was remembered until now.
     """
 
     reports: list[BoxReport]
     evicted: list[Evicted]
     over: str | None = None
+    left: Sequence[DeviceId] = ()
 
 
 async def pull(
     plan: PullPlan,
     boxes: Sequence[FoundBox],
     on_report: Callable[[BoxReport], None] = lambda _report: None,
+    there: Mapping[str, Collection[DeviceId]] | None = None,
 ) -> Pulled:
-    """Bring every one of ``boxes`` up to date.
+    """Bring every one of ``boxes`` up to date. ``there``: see ``Found``.
 
     ``on_report`` is called as each one ends; the first error that it raises is raised at the end,
     when all boxes are done. The reports are in the order of ``boxes``. Safe to
@@ -119,11 +122,11 @@ async def pull(
             for _ in range(plan.jobs):
                 tasks.create_task(some(budget))
         done = [(box, reports[box.device_id]) for box in boxes]
-        await asyncio.to_thread(note_met, plan.manner.into, done)
+        left_there = await asyncio.to_thread(note_met, plan.manner.into, done, there or {})
         over = await asyncio.to_thread(budget.over) if budget else None
     if untold:
         raise untold[0]
-    return Pulled([report for _box, report in done], evicted, over)
+    return Pulled([report for _box, report in done], evicted, over, left_there)
 
 
 def _opened(location: Location) -> tuple[Credentials | None, Objects]:

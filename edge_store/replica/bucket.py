@@ -68,7 +68,8 @@ class Entry(Record, frozen=True, kw_only=True):
 
 class Bucket(Protocol):
     """Keys have no slash at either end. ``put`` tells whether the precondition held, as far as the
-    store can tell; one that cannot writes over what is there. ``folders`` are those in each prefix.
+    store can tell; one that cannot writes over what is there. ``folders`` are those in each prefix,
+    or why they cannot be listed.
     """
 
     def get(self, key: str) -> Found | None: ...
@@ -85,7 +86,9 @@ class Bucket(Protocol):
 
     def entries(self, prefix: str | None) -> Iterator[Entry]: ...
 
-    def folders(self, prefixes: Sequence[str | None], timeout_s: float) -> list[list[str]]: ...
+    def folders(
+        self, prefixes: Sequence[str | None], timeout_s: float
+    ) -> list[list[str] | Exception]: ...
 
 
 def open_bucket(
@@ -210,13 +213,18 @@ class StoreBucket:
                     version=each["e_tag"],
                 )
 
-    def folders(self, prefixes: Sequence[str | None], timeout_s: float) -> list[list[str]]:
+    def folders(
+        self, prefixes: Sequence[str | None], timeout_s: float
+    ) -> list[list[str] | Exception]:
         ends_at = time.monotonic() + timeout_s
 
-        def below(prefix: str | None) -> list[str]:
+        def below(prefix: str | None) -> list[str] | Exception:
             if time.monotonic() > ends_at:
-                raise TimeoutError
-            found = obstore.list_with_delimiter(self._store, prefix=prefix)["common_prefixes"]
+                return TimeoutError()
+            try:
+                found = obstore.list_with_delimiter(self._store, prefix=prefix)["common_prefixes"]
+            except (BaseError, OSError) as exc:
+                return exc
             return [str(each).rstrip("/") for each in found]
 
         with ThreadPoolExecutor(LISTS_AT_A_TIME) as threads:

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from obstore.exceptions import BaseError, NotFoundError, PreconditionError
 
-from edge_store.errors import DiskFull, EdgeStoreError, ReplicationError, RestoreFailed
+from edge_store.errors import DiskFull, EdgeStoreError, ReplicationError, StoreError
 from edge_store.replica.bucket import REFUSALS, open_bucket
 from edge_store.replica.explain import explained
 from edge_store.replica.location import Credentials, Location, Scheme
@@ -105,6 +105,7 @@ class Download:
         Raises:
             Vanished: one is not there any more.
             ReplicationError: the store does not answer, again and again.
+            DiskFull, StoreError: the scratch folder cannot be written.
         """
         if not self.is_needed:
             return Fetched(downloaded=0, reused=0)
@@ -137,7 +138,7 @@ class Download:
                 f"{self._scratch.folder}: no space is left for the download",
                 hint="make room, and run it again: it goes on from what has arrived",
             )
-        return RestoreFailed(
+        return StoreError(
             f"{self._scratch.folder} cannot be written: {exc.strerror}",
             hint="choose another folder",
         )

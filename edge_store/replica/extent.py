@@ -8,8 +8,8 @@ block, so they run on threads.
 import asyncio
 import re
 import time
-from collections.abc import Callable, Collection
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from obstore.exceptions import BaseError
 
@@ -20,9 +20,12 @@ from edge_store.replica.explain import explained
 from edge_store.replica.location import DATABASE_NAME, Credentials, Location
 from edge_store.result import Record
 
-__all__ = ["DEVICE_ID", "Extent", "list_devices", "listed", "read_extent"]
+__all__ = [
+    "DEVICE_ID", "Devices", "Extent", "list_devices", "listed", "look_for_devices", "read_extent",
+]  # fmt: skip
 
 LIST_TIMEOUT_S = 60.0
+LOOKS_END_S = 20.0  # before that: none begins that would take the listing's last seconds
 FILES_MAX = 1_000_000  # of one replica; a day of it at one a second is 86,400
 DEVICES_MAX = 100_000
 DEVICE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # as device.id allows
@@ -41,6 +44,15 @@ class Extent(Record, frozen=True, kw_only=True):
     written_at: int  # UTC ms, by the store's clock: when the newest file arrived
 
 
+class Devices(NamedTuple):
+    """In order of name. ``unseen``: folders that could not be looked into, and why: they are boxes,
+    or none.
+    """
+
+    found: list[DeviceId]
+    unseen: Mapping[DeviceId, ReplicationError]
+
+
 async def list_devices(
     location: Location, credentials: Credentials | None, known: Collection[DeviceId] = ()
 ) -> list[DeviceId]:
@@ -49,15 +61,30 @@ async def list_devices(
 
     Raises:
         ReplicaNotFound: there is none.
+        ReplicationError: the store cannot be listed, or one of its folders not looked into.
+    """
+    devices = await look_for_devices(location, credentials, known)
+    for error in devices.unseen.values():
+        raise error
+    return devices.found
+
+
+async def look_for_devices(
+    location: Location, credentials: Credentials | None, known: Collection[DeviceId] = ()
+) -> Devices:
+    """The same, where a folder that cannot be looked into does not keep the others.
+
+    Raises:
+        ReplicaNotFound: there is none.
         ReplicationError: the store cannot be listed.
     """
-    found = await listed(location, _find_devices, location, credentials, frozenset(known))
-    if not found:
+    devices = await listed(location, _find_devices, location, credentials, frozenset(known))
+    if not devices.found and not devices.unseen:
         raise ReplicaNotFound(
             f"no box has replicated to {location}",
             hint="give the address as in a box's replica.url, without the device id",
         )
-    return found
+    return devices
 
 
 async def read_extent(
@@ -90,22 +117,34 @@ async def listed(location: Location, function: Callable[P, T], *args: P.args, **
 
 def _find_devices(
     location: Location, credentials: Credentials | None, known: Collection[DeviceId]
-) -> list[DeviceId]:
+) -> Devices:
     bucket = open_bucket(location, credentials)
     deadline = time.monotonic() + LIST_TIMEOUT_S
     (folders,) = bucket.folders([location.key_prefix()], LIST_TIMEOUT_S)
+    if isinstance(folders, Exception):
+        raise folders
     found = {_name(each): each for each in folders}
     names = sorted(name for name in found if DEVICE_ID.fullmatch(name) and name not in NO_DEVICES)
     if len(names) > DEVICES_MAX:
         raise ReplicationError(f"{location} has {len(names)} boxes; {DEVICES_MAX} can be listed")
     unknown = [name for name in names if name not in known]
-    below = bucket.folders([found[name] for name in unknown], deadline - time.monotonic())
-    none = {
-        name
-        for name, folders in zip(unknown, below, strict=True)
-        if DATABASE_NAME not in map(_name, folders)
+    left_s = deadline - LOOKS_END_S - time.monotonic()
+    looked = dict(
+        zip(unknown, bucket.folders([found[name] for name in unknown], left_s), strict=True)
+    )
+    unseen = {
+        DeviceId(name): explained(below, location)
+        for name, below in looked.items()
+        if isinstance(below, Exception)
     }
-    return [DeviceId(name) for name in names if name not in none]
+
+    def is_box(name: str) -> bool:
+        below = looked.get(name)
+        return below is None or (
+            not isinstance(below, Exception) and DATABASE_NAME in map(_name, below)
+        )
+
+    return Devices([DeviceId(name) for name in names if is_box(name)], unseen)
 
 
 def _read_extent(

@@ -20,7 +20,7 @@ from edge_store.chain import ChainCheck, check_links, verify_chain
 from edge_store.errors import (
     Corrupt,
     EdgeStoreError,
-    RestoreFailed,
+    RestoreTimedOut,
     SchemaTooNew,
     StoreError,
     VerifyFailed,
@@ -102,10 +102,13 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
     ``by_litestream``: see ``Source``.
 
     Raises:
-        RestoreFailed: ``to`` is there already, the deadline has passed, or Litestream failed.
+        RestoreFailed: Litestream failed.
+        RestoreTimedOut: the deadline has passed.
         ReplicaNotFound: there is nothing to restore, or no such state.
         ReplicationError: the store does not answer or refuses the keys.
         DiskFull: there is too little space for it.
+        StoreError: ``to`` is there already, or its folder cannot be written.
+        AlreadyRunning: another restore to ``to`` is at work.
         VerifyFailed: the copy is damaged; it is kept as ``<to>.damaged``.
     """
     began = time.monotonic()
@@ -128,7 +131,7 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
                 _refuse_overwriting(to, replace=replace)
                 publish(copy, to)
     except TimeoutError:
-        raise RestoreFailed(
+        raise RestoreTimedOut(
             f"{device_id} was not restored from {location} within {timeout_s:g} s",
             hint="raise --timeout, or check the network to the store; what has arrived is kept",
         ) from None
@@ -139,7 +142,7 @@ async def restore(  # noqa: PLR0913  (each is the caller's to decide)
 def _safe_place(to: Path) -> Path:
     to = Path(os.path.abspath(to))  # noqa: PTH100  (no input or output; `..` is resolved)
     if has_unsafe_path(to):
-        raise RestoreFailed(
+        raise StoreError(
             f"{to} has one of {UNSAFE_CHARACTERS} in its path: litestream would write elsewhere",
             hint="restore to another name",
         )
@@ -220,7 +223,7 @@ def _refuse_overwriting(to: Path, *, replace: bool) -> None:
     taken += [to.with_name(to.name + end) for end in SIDECARS]
     for path in taken:
         if path.exists() or path.is_symlink():
-            raise RestoreFailed(
+            raise StoreError(
                 f"{path} is there already: nothing was written",
                 hint="restore to another name, or move it away",
             )
@@ -274,7 +277,7 @@ def _finish(
                 create_identity(connection, device_id, reason="restored")
     except StoreError as exc:
         if is_over():
-            raise RestoreFailed(f"the copy of {device_id} could not be checked in time") from exc
+            raise RestoreTimedOut(f"the copy of {device_id} could not be checked in time") from exc
         raise
     finally:
         connection.close()

@@ -17,7 +17,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_store.errors import DiskFull, ReplicationError, RestoreFailed
+from edge_store.errors import (
+    AlreadyRunning,
+    DiskFull,
+    ReplicationError,
+    RestoreTimedOut,
+    StoreError,
+)
 from edge_store.lock import kernel_boot
 from edge_store.replica.location import Location
 from edge_store.replica.points import LtxFile
@@ -84,7 +90,8 @@ def scratch_for(to: Path, *, is_lasting: bool = True) -> Iterator[Scratch]:
     cut short: by a deadline, a cancellation, the store, a full disk; or killed.
 
     Raises:
-        RestoreFailed: it cannot be made, or another restore works in it.
+        AlreadyRunning: another restore works in it.
+        StoreError: it cannot be made.
     """
     scratch = Scratch(_folder(to), is_lasting=is_lasting)
     try:
@@ -97,11 +104,11 @@ def scratch_for(to: Path, *, is_lasting: bool = True) -> Iterator[Scratch]:
             os.close(lock)
             raise
     except BlockingIOError:
-        raise RestoreFailed(
+        raise AlreadyRunning(
             f"another restore to {to} is at work", hint="wait for it, or use another name"
         ) from None
     except OSError as exc:
-        raise RestoreFailed(
+        raise StoreError(
             f"{to.parent} cannot be written: {exc.strerror}", hint="choose another folder"
         ) from exc
     is_resumable = False
@@ -111,8 +118,8 @@ def scratch_for(to: Path, *, is_lasting: bool = True) -> Iterator[Scratch]:
         is_resumable = True
         raise
     except ReplicationError as exc:
-        # after its kinds, of a damaged replica, the next run would fail as this one did
-        is_resumable = type(exc) is ReplicationError
+        # after its other kinds, of a damaged replica, the next run would fail as this one did
+        is_resumable = type(exc) in (ReplicationError, RestoreTimedOut)
         raise
     finally:
         is_left = is_resumable and any(scratch.kept.iterdir())

@@ -13,6 +13,7 @@ import asyncio
 import secrets
 import stat
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import PurePosixPath
@@ -154,20 +155,28 @@ class SftpBucket:
 
         return iter(self._run(do))
 
-    def folders(self, prefixes: Sequence[str | None], timeout_s: float) -> list[list[str]]:
+    def folders(
+        self, prefixes: Sequence[str | None], timeout_s: float
+    ) -> list[list[str] | Exception]:
         """Over one connection: a login each would take a fleet's listing minutes."""
+        ends_at = time.monotonic() + timeout_s
 
-        async def do(client: asyncssh.SFTPClient) -> list[list[str]]:
+        async def below(client: asyncssh.SFTPClient, prefix: str) -> list[str] | Exception:
+            try:
+                async with asyncio.timeout(ends_at - time.monotonic()):
+                    found = await self._scan(client, prefix, is_first=True)
+            except (asyncssh.Error, OSError, TimeoutError) as exc:
+                return self._explained(exc)
             return [
-                [
-                    f"{prefix}/{name}" if prefix else name
-                    for name, attributes in await self._scan(client, prefix or "", is_first=True)
-                    if stat.S_ISDIR(attributes.permissions or 0)
-                ]
-                for prefix in prefixes
+                f"{prefix}/{name}" if prefix else name
+                for name, attributes in found
+                if stat.S_ISDIR(attributes.permissions or 0)
             ]
 
-        return self._run(do, timeout_s)
+        async def do(client: asyncssh.SFTPClient) -> list[list[str] | Exception]:
+            return [await below(client, prefix or "") for prefix in prefixes]
+
+        return self._run(do, timeout_s + LOGIN_TIMEOUT_S)
 
     async def _scan(
         self, client: "asyncssh.SFTPClient", folder: str, *, is_first: bool

@@ -3,6 +3,7 @@ for less.
 """
 
 import asyncio
+import os
 import re
 import time
 from collections import Counter
@@ -27,6 +28,7 @@ DEVICE = "box-a"
 REQUEST = re.compile(r'"(?:\x1b\[\d+m)*(GET|HEAD|PUT|POST|DELETE) (/\S*) HTTP')
 BUSY_S = 13.0  # `balanced` looks each 8 s
 MERGED_S = 4.0  # both levels, once
+WINDOWS, WINDOW_S = 3, 40.0  # with a merge of the first level in each
 VERBS = {"PUT", "LIST", "GET", "DELETE"}
 
 
@@ -97,10 +99,10 @@ async def test_counters_equal_what_the_server_saw(
 
 
 async def committing(
-    folder: Path, url: str, profile: ReplicaProfile, seconds: float
+    folder: Path, url: str, profile: ReplicaProfile, seconds: float, results: int = 1
 ) -> tuple[list[float], int]:
-    """A box that commits 20 times a second. How late each commit reached the store, in s; and how
-    many files of level 0 there are.
+    """A box that commits 20 times a second, so many results each time. How late each commit reached
+    the store, in s; and how many files of level 0 there are.
     """
     folder.mkdir()  # noqa: ASYNC240  (before anything is measured)
     database = Database(folder / "results.db", DEVICE)
@@ -108,9 +110,10 @@ async def committing(
     async with replicate(database.path, DEVICE, url, profile=profile, as_served=True):
         ends_at = time.monotonic() + seconds
         while time.monotonic() < ends_at:
-            database.write(1)
+            began = time.monotonic()
+            database.write(results, body_bytes=1000)
             committed.append(time.time())
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(max(0.0, began + 0.05 - time.monotonic()))
     database.close()
     arrived = arrivals(Path(url.removeprefix("file://")) / DEVICE / "results.db" / "ltx" / "0")
     return lags(committed, arrived), len(arrived)
@@ -128,3 +131,21 @@ async def test_fast_keeps_its_lag_and_a_slower_profile_asks_for_less(tmp_path: P
     # a busy machine holds some up; those of the next profile would be late by its own pace
     assert percentile(late, 0.99) <= PACES[ReplicaProfile.BALANCED].lag_max_s
     assert fast > balanced > frugal > 0
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+async def test_fast_keeps_its_p99_at_300_results_a_second(tmp_path: Path) -> None:
+    """In the best of three windows, as others may want the machine. A profile that is too slow by
+    itself is so in each: with an interval of 2 s p99 is 2.9 s.
+    """
+    found: list[tuple[float, float]] = []
+    for window in range(WINDOWS):
+        folder = tmp_path / f"{window}"
+        url = f"file://{folder}-replica"
+        late, _ = await committing(folder, url, ReplicaProfile.FAST, WINDOW_S, results=15)
+        assert len(late) >= WINDOW_S * 20 / 2, "it was to commit 20 times a second"
+        found.append((percentile(late, 0.99), os.getloadavg()[0]))
+        if found[-1][0] <= PACES[ReplicaProfile.FAST].lag_max_s:
+            return
+    pytest.fail(f"p99 of the lag in s, and the load: {found}")

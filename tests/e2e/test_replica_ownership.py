@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -52,6 +53,13 @@ def replica(daemon: DaemonProcess) -> dict[str, Any]:
     return found
 
 
+DIES_AS_IT_RESTORES = """
+import os, signal
+from edge_store.replica import restore
+restore.restore = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+from edge_store.cli import main
+main()
+"""
 LOOKS_S = 120.0  # the owner of a path is asked every 30 s only
 
 
@@ -373,11 +381,12 @@ def test_a_new_machine_goes_on_in_the_place_of_one_that_is_gone(tmp_path: Path) 
     url = f"file://{tmp_path}/replica"
     options = ("--engine", "demo", "--from-replica", url)
     unfinished = tmp_path / "new" / "edge-store.toml.unfinished"
-    with subprocess.Popen(
-        [*EDGE_STORE, "init", str(tmp_path / "new"), *options], env=environment()
-    ) as cut_short:
-        until(unfinished.exists, "the restore begins")
-        cut_short.kill()
+    cut_short = subprocess.run(
+        [sys.executable, "-c", DIES_AS_IT_RESTORES, "init", str(tmp_path / "new"), *options],
+        env=environment(),
+        check=False,
+    )
+    assert cut_short.returncode == -signal.SIGKILL
     assert unfinished.exists()
     shorter = [*EDGE_STORE, "init", str(tmp_path / "new"), "--engine", "demo"]
     refused = subprocess.run(shorter, env=environment(), capture_output=True, check=False)

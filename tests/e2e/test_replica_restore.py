@@ -23,6 +23,7 @@ from edge_store.errors import (
     ReplicaNotFound,
     ReplicationError,
     RestoreFailed,
+    StoreError,
     VerifyFailed,
 )
 from edge_store.ids import DeviceId
@@ -125,7 +126,7 @@ async def test_restore_writes_over_nothing(tmp_path: Path) -> None:
     for name in ("there.db", "there.db-wal"):
         existing = tmp_path / name
         existing.write_bytes(b"mine")
-        with pytest.raises(RestoreFailed, match="is there already"):
+        with pytest.raises(StoreError, match="is there already"):
             await restore(parse_location(url), DEVICE, tmp_path / "there.db", timeout_s=60)
         assert existing.read_bytes() == b"mine"
         existing.unlink()
@@ -364,6 +365,11 @@ async def test_command_restores_a_position_and_says_which_states_there_are(tmp_p
     number = str(int(points[-1], 16))
     await command("restore", "--from", url, "--to", str(newest), "--txid", number)
     assert contents(newest) == contents(database)
+    later = tmp_path / "later.db"
+    done = await command("restore", "--from", url, "--to", str(later), "--at", "2999-01-01")
+    assert (done.returncode, contents(later)) == (0, contents(database))
+    assert "--at 2999-01-01T00:00:00.000Z is in the future" in done.stderr
+    assert "the newest state is restored" in done.stderr
 
     absent = await command("restore", "--from", url, "--to", str(tmp_path / "a.db"), "--txid", "99")
     assert absent.returncode == 1

@@ -15,7 +15,7 @@ from support.motoserver import MotoServer
 from support.replicating import ROOT, Database, contents, replicate
 from support.s3server import S3Server
 
-from edge_store.errors import ReplicationError, RestoreFailed
+from edge_store.errors import ReplicationError, RestoreFailed, RestoreTimedOut
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import open_bucket
 from edge_store.replica.location import Location, parse_location, read_credentials
@@ -93,7 +93,7 @@ async def test_second_run_uses_what_a_stalled_one_has_downloaded(
     copy = tmp_path / "copies" / "copy.db"
     with FlakyProxy(moto.port) as proxy:
         proxy.stall_after = 2_000_000
-        with pytest.raises(RestoreFailed, match="within 15 s"):
+        with pytest.raises(RestoreTimedOut, match="within 15 s"):
             await restore(through(proxy, url), DEVICE, copy, timeout_s=15)
         assert not copy.exists()
         proxy.stall_after = None

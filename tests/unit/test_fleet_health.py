@@ -10,7 +10,7 @@ from support.fleet_health import DAY, MINUTE, NOW, Centre, found, make_copy, nam
 
 from edge_store.alerts import AlarmName
 from edge_store.cli.fleet_health import health
-from edge_store.errors import ReplicationError, VerifyFailed
+from edge_store.errors import ReplicationError, RestoreTimedOut, StoreError, VerifyFailed
 from edge_store.fleet.box import BoxReport
 from edge_store.fleet.copies import is_same
 from edge_store.fleet.find import FoundBox
@@ -427,16 +427,17 @@ async def test_what_a_pull_has_met_is_found_until_one_is_good(centre: Centre) ->
     await centre.put_head("box-1", seq=1)
     await centre.put_head("box-2", seq=1)
 
+    where = parse_location(f"file://{centre.folder.parent}/one")
+
     def pulled(error: str | None, code: str | None) -> None:
-        where = parse_location(f"file://{centre.folder.parent}/one")
         box = FoundBox(device_id=DeviceId("box-1"), location=where)
         report = BoxReport(device_id=box.device_id, error=error, code=code)
-        note_met(centre.folder, [(box, report)])
+        assert note_met(centre.folder, [(box, report)], {str(where): {box.device_id}}) == []
 
-    async def said() -> list[str]:
+    async def said(name: str = "pull_failed") -> list[str]:
         box, other = await centre.look()
         assert names(other.box) == []
-        return [each.message for each in box.box.findings if each.name == "pull_failed"]
+        return [each.message for each in box.box.findings if each.name == name]
 
     pulled("its store is away", ReplicationError.code)
     assert await said() == []
@@ -447,8 +448,22 @@ async def test_what_a_pull_has_met_is_found_until_one_is_good(centre: Centre) ->
     assert await said() == [first], "nothing is known that is newer"
     pulled("it is damaged", VerifyFailed.code)
     assert await said() == [first]
-    pulled(None, None)
+    pulled("not within 60 s", RestoreTimedOut.code)
     assert await said() == []
+    (slow,) = await said("pull_hindered")
+    assert slow.endswith("as the way to its store, or this machine, is too slow: not within 60 s")
+    pulled("copies cannot be written", StoreError.code)
+    (here,) = await said("pull_hindered")
+    assert "as this machine cannot write or read" in here
+    pulled(None, None)
+    assert await said() == await said("pull_hindered") == []
+
+    pulled("it is damaged", VerifyFailed.code)
+    assert note_met(centre.folder, [], {"s3://another": set()}) == []
+    assert len(await said()) == 1, "that store says nothing of it"
+    assert note_met(centre.folder, [], {str(where): set()}) == ["box-1"]
+    assert await said() == []
+    assert note_met(centre.folder, [], {str(where): set()}) == [], "it was said"
 
 
 async def test_what_another_version_remembered_is_found_out_again(centre: Centre) -> None:

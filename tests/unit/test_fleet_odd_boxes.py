@@ -20,6 +20,7 @@ from edge_store.fleet.copies import Standing, keep_standing
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.forget import all_older_copies
 from edge_store.fleet.history import Kept, settle
+from edge_store.fleet.met import read_met
 from edge_store.fleet.pull import PullPlan, pull
 from edge_store.fleet.query import find_copies
 from edge_store.fleet.waits import Waits
@@ -77,7 +78,24 @@ async def test_odd_box_fails_alone(
     monkeypatch.setattr(BoxPull, "_pull", odd)
     found = boxes(tmp_path / "replicas", "box-a", "box-b")
     done = await pull(plan(tmp_path / "into"), found)
-    assert [report.code for report in done.reports] == ["store_error"] * 2
+    assert [report.code for report in done.reports] == ["verify_failed"] * 2
+
+
+async def test_a_folder_here_that_cannot_be_written_is_not_the_replicas_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*_: object) -> list[object]:
+        return []
+
+    monkeypatch.setattr(box_module, "list_files", nothing)
+    into = tmp_path / "into"
+    into.mkdir()
+    (into / ".box-a.db.restoring").write_text("a file in the place of the scratch folder")
+    (report,) = (await pull(plan(into), boxes(tmp_path / "replicas", "box-a"))).reports
+    assert report.code == "store_error"
+    assert "into cannot be written" in (report.error or "")
+    hindrance = read_met(into)[report.device_id].hindrance
+    assert hindrance == "this machine cannot write or read what it needs for it"
 
 
 async def test_report_that_cannot_be_told_does_not_end_the_other_boxes(tmp_path: Path) -> None:

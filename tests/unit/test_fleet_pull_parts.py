@@ -25,6 +25,7 @@ from edge_store.fleet.passes import PassReport, keep_report, watch
 from edge_store.fleet.pull import PullPlan, pull
 from edge_store.fleet.registry import Registry, Store
 from edge_store.ids import DeviceId
+from edge_store.replica.extent import Devices, list_devices
 from edge_store.replica.location import parse_location
 from edge_store.replica.points import Txid
 
@@ -278,12 +279,12 @@ async def test_folders_of_a_store_are_listed_once_an_hour(
 ) -> None:
     there, asked, now = ["box-a", "box-b"], 0, 1_000_000
 
-    async def list_devices(*_: object) -> list[str]:
+    async def look_for_devices(*_: object) -> Devices:
         nonlocal asked
         asked += 1
-        return there
+        return Devices([*map(DeviceId, there)], {})
 
-    monkeypatch.setattr(headless, "list_devices", list_devices)
+    monkeypatch.setattr(headless, "look_for_devices", look_for_devices)
     monkeypatch.setattr(headless, "now_ms", lambda: now)
     place = parse_location("s3://edge/fleet?endpoint=http://127.0.0.1:9")
 
@@ -314,11 +315,11 @@ async def test_folders_of_boxes_are_looked_into_in_turn(
     looked: list[set[DeviceId]] = []
     now = 1_000_000
 
-    async def list_devices(_place: object, _keys: object, known: set[DeviceId]) -> list[DeviceId]:
+    async def look_for_devices(_place: object, _keys: object, known: set[DeviceId]) -> Devices:
         looked.append({*heads} - {*known})
-        return sorted({*heads} - (looked[-1] & empty))
+        return Devices(sorted({*heads} - (looked[-1] & empty)), {})
 
-    monkeypatch.setattr(headless, "list_devices", list_devices)
+    monkeypatch.setattr(headless, "look_for_devices", look_for_devices)
     monkeypatch.setattr(headless, "now_ms", lambda: now)
     monkeypatch.setattr(headless, "LOOKED_INTO_MAX", 2)
     place = parse_location("s3://edge/fleet?endpoint=http://127.0.0.1:9")
@@ -339,6 +340,49 @@ async def test_folders_of_boxes_are_looked_into_in_turn(
     ]  # fmt: skip
     empty = set()
     assert await alone() == set(), "it is there again"
+
+
+async def test_of_a_folder_that_is_not_looked_into_stays_known_what_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = {DeviceId("box-a"), DeviceId("box-gone")}
+    away = ReplicationError("it does not answer")
+    answers = [
+        Devices([DeviceId("box-a"), DeviceId("box-new")], {}),
+        Devices([DeviceId("box-a")], dict.fromkeys(map(DeviceId, ("box-gone", "box-new")), away)),
+        Devices([DeviceId("box-gone")], {DeviceId("box-a"): away}),
+    ]
+
+    async def look_for_devices(*_: object) -> Devices:
+        return answers.pop(0)
+
+    now = 1_000_000
+    monkeypatch.setattr(headless, "look_for_devices", look_for_devices)
+    monkeypatch.setattr(headless, "now_ms", lambda: now)
+    place = parse_location("s3://edge/fleet?endpoint=http://127.0.0.1:9")
+
+    async def boxes() -> tuple[set[str], set[str], set[str]]:
+        nonlocal now
+        found = await headless.boxes_of(place, None, heads, tmp_path / "into")
+        now += headless.FRESH_MS
+        return {*map(str, {*found.devices} - heads)}, {*found.alone}, {*found.unseen}
+
+    assert await boxes() == ({"box-new"}, {"box-gone"}, set())
+    assert await boxes() == ({"box-new"}, {"box-gone"}, {"box-gone", "box-new"})
+    assert await boxes() == (set(), set(), {"box-a"})
+
+
+async def test_a_pull_names_the_box_that_is_not_looked_into_and_goes_on(tmp_path: Path) -> None:
+    replicas = store(tmp_path, "berlin", "box-a", "box-b")
+    (tmp_path / "berlin" / "box-a" / "loop").symlink_to("loop")  # a file system that gives up
+    done = await found(replicas)
+    assert [(box.device_id, box.is_alone) for box in done.boxes] == [
+        ("box-a", False), ("box-b", False),
+    ]  # fmt: skip
+    assert {*done.unseen} == {"box-a"}
+    assert "cannot be reached: " in done.unseen[DeviceId("box-a")]
+    with pytest.raises(ReplicationError, match="cannot be reached: "):
+        await list_devices(done.boxes[0].location, None)
 
 
 async def test_a_folder_with_nothing_but_its_owner_is_a_replica_that_is_gone(

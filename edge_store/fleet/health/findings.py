@@ -39,7 +39,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     """All that is known of a box. ``head_at``: UTC ms of the last PUT of its head, None if none is
     there. ``facts``: of its copy. ``behind_since``: since when the head is ahead of that (UTC ms).
     ``others``: in words, who else goes by its id. ``is_alone``: the store has no replica of it.
-    ``met``: what the newest pull did in its replica.
+    ``met``: how the newest pull of it has failed.
     """
 
     device_id: DeviceId
@@ -173,10 +173,7 @@ def _findings(
             message="its head is in the store, and its replica is not: was it deleted, or moved?",
         )
     elif evidence.met is not None:
-        yield Finding(
-            name="pull_failed",
-            message=f"pulls of it have failed since {_time(evidence.met.at)}: {evidence.met.error}",
-        )
+        yield _of_pulls(evidence.met)
     if evidence.head is not None:
         yield from _of_head(evidence, evidence.head, bounds)
         yield from _of_copy(evidence, evidence.head, bounds, now_ms)
@@ -189,6 +186,13 @@ def _findings(
             name="incomplete",
             message=f"{missing} admitted requests are in no row: see `edge-store ledger`",
         )
+
+
+def _of_pulls(met: Met) -> Finding:
+    since, hindrance = f"pulls of it have failed since {_time(met.at)}", met.hindrance
+    if hindrance is None:
+        return Finding(name="pull_failed", message=f"{since}: {met.error}")
+    return Finding(name="pull_hindered", message=f"{since}, as {hindrance}: {met.error}")
 
 
 def _of_head(evidence: Evidence, head: Head, bounds: Bounds) -> Iterator[Finding]:
