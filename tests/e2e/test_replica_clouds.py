@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from support.azureserver import ACCOUNT_KEY, AzureServer
 from support.cloud import CloudServer
-from support.daemon import Box, DaemonProcess, until
+from support.daemon import Box, chat_until_replicated, until
 from support.flakyproxy import FlakyProxy
 from support.gcsserver import GcsServer
 from support.replicating import Database, contents, replicate
@@ -76,15 +76,6 @@ def checked(url: str, environ: dict[str, str]) -> dict[str, Check]:
 def objects_of(url: str) -> Objects:
     location = parse_location(url)
     return Objects(location, read_credentials(location))
-
-
-def chat_until_replicated(daemon: DaemonProcess) -> None:
-    answer = daemon.post(
-        "/v1/chat/completions",
-        json={"messages": [{"role": "user", "content": "hello"}]},
-        headers={"x-edge-store-wait": "replicated; timeout=45"},
-    )
-    assert answer.headers["x-edge-store-durability"] == "replicated"
 
 
 def asked(box: Box, *arguments: str) -> list[dict[str, Any]]:

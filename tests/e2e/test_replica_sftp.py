@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.daemon import Box, DaemonProcess
+from support.daemon import Box, chat_until_replicated
 from support.flakyproxy import FlakyProxy
 from support.replicating import Database, contents, replicate
 from support.sshserver import SSHD, SshServer, make_key, public_key, secret_lines
@@ -123,15 +123,6 @@ def test_box_over_sftp_is_told_of_restored_and_goes_on_elsewhere(
         assert daemon.stop() == 0
     (head,) = asked(first, "fleet", "heads", "--from", url, "--nl")
     assert head["rows"] == 2
-
-
-def chat_until_replicated(daemon: DaemonProcess) -> None:
-    answer = daemon.post(
-        "/v1/chat/completions",
-        json={"messages": [{"role": "user", "content": "hello"}]},
-        headers={"x-edge-store-wait": "replicated; timeout=45"},
-    )
-    assert answer.headers["x-edge-store-durability"] == "replicated"
 
 
 def asked(box: Box, *arguments: str) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ import edge_store
 from edge_store.chain import ChainCheck, verify_chain
 from edge_store.sqlite import check_integrity, open_reader
 
-__all__ = ["DEADLINE_S", "Box", "DaemonProcess", "until"]
+__all__ = ["DEADLINE_S", "Box", "DaemonProcess", "chat_until_replicated", "until"]
 
 DEADLINE_S = 60.0  # for whatever takes well under a second on an idle machine
 POLL_S = 0.02
@@ -311,3 +311,20 @@ class DaemonProcess:
         self._client.close()
         for thread in self._threads:
             thread.join(DEADLINE_S)
+
+
+def chat_until_replicated(daemon: DaemonProcess) -> None:
+    """Ask, and wait for the answer to be replicated: longer than a caller may, as a store without
+    conditions lets who comes late to its claim wait for a minute.
+    """
+    answer = daemon.post(
+        "/v1/chat/completions",
+        json={"messages": [{"role": "user", "content": "hello"}]},
+        headers={"x-edge-store-wait": "replicated; timeout=60"},
+    )
+    receipt = f"/v1/results/{answer.headers['x-edge-store-id']}/receipt"
+    until(
+        lambda: daemon.get(receipt).json()["replicated"]["state"] == "replicated",
+        f"it is replicated; at first {answer.headers}",
+        240,
+    )
