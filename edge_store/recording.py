@@ -104,7 +104,9 @@ async def replicated(
         return
     async with asyncio.TaskGroup() as tasks:
         checkpoints = tasks.create_task(
-            checkpoint_when_large(path, database, config.store.wal_bytes_max)
+            checkpoint_when_large(
+                path, database, config.store.wal_bytes_max, config.store.disk_reserve_bytes
+            )
         )
         yield None
         checkpoints.cancel()

@@ -20,7 +20,7 @@ from edge_store.recorder.holds import held
 from edge_store.recorder.transcript import Dialect
 from edge_store.selection import Selection
 from edge_store.sql import sql
-from edge_store.sqlite import Connection, translated
+from edge_store.sqlite import Connection, driver, translated
 
 __all__ = [
     "Away",
@@ -210,11 +210,8 @@ def asked_for(connection: Connection, who: Who) -> list[tuple[int, str]]:
     statement = sql("select_results_of_user")
     params: dict[str, Any] = {"user": who.user}
     if who.where is not None:
-        if any(mark in who.where for mark in SINGLE):
-            raise InvalidRequest(
-                f"{who.where!r} is no single expression: it may hold none of {' '.join(SINGLE)}"
-            )
         statement, params = sql("select_results_where"), {}
+        _require_single(connection, who.where, statement)
         statement = statement.replace(":expression", f"({who.where})")
     elif who.ids:
         statement, params = sql("select_results_of_ids"), {"ids": as_array(who.ids)}
@@ -223,6 +220,21 @@ def asked_for(connection: Connection, who: Who) -> list[tuple[int, str]]:
         statement = statement.replace(":condition", who.selection.condition)
     found = run_query(connection, statement, params, rows_max=CHOSEN_MAX, timeout_s=who.timeout_s)
     return [(int(seq), str(name)) for seq, name in found.rows]
+
+
+def _require_single(connection: Connection, where: str, statement: str) -> None:
+    """Refuse what is an expression only between brackets, as ``1) OR (1`` is."""
+    if any(mark in where for mark in SINGLE):
+        raise InvalidRequest(
+            f"{where!r} is no single expression: it may hold none of {' '.join(SINGLE)}"
+        )
+    try:
+        connection.execute(f"EXPLAIN {statement.replace(':expression', where)}").close()
+    except driver.Error as exc:
+        if "syntax error" in str(exc) or "incomplete input" in str(exc):
+            raise InvalidRequest(
+                f"{where!r} is no single expression: {exc}", hint="look at its brackets"
+            ) from exc
 
 
 def _lines_of(connection: Connection, results: Iterable[int]) -> list[Line]:

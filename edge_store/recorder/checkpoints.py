@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import shutil
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from edge_store.recorder.deletions import is_forgotten_since, last_tombstones
 from edge_store.sqlite import DatabaseThread, is_vulnerable
 from edge_store.wal import SOON_MS, checkpoint_soon, move_rest, move_wal, unmoved_bytes, wal_bytes
 
-__all__ = ["checkpoint_when_large"]
+__all__ = ["checkpoint_when_large", "is_scarce"]
 
 log = structlog.get_logger(__name__)
 
@@ -22,10 +23,13 @@ EXPIRED_MS = 20  # for readers, who may be there in the next round, too
 EXPIRED_S = 60.0  # what retention deletes all the time is not worth an empty WAL each time
 
 
-async def checkpoint_when_large(path: Path, database: DatabaseThread, bound: int) -> None:
+async def checkpoint_when_large(
+    path: Path, database: DatabaseThread, bound: int, reserve_bytes: int = 0
+) -> None:
     """Move the WAL whenever more than ``bound`` bytes of it are not moved, so that he begins it
     anew; empty it when it has grown all the same, when something was forgotten, which it still
-    holds, or has been deleted for some time; until cancelled.
+    holds, or has been deleted for some time, or when it is what brings the disk near
+    ``reserve_bytes``, below which more than a WAL is given up; until cancelled.
 
     Most of it is moved beside the writer, who goes on; only what he wrote meanwhile is moved in a
     turn of his own. A full disk is logged, and the next round tries again.
@@ -43,7 +47,9 @@ async def checkpoint_when_large(path: Path, database: DatabaseThread, bound: int
             looked_upto = deleted[0]
             is_due = time.monotonic() - emptied_at >= EXPIRED_S and deleted != emptied_of
             size = wal_bytes(path)
-            is_pressing = is_forgotten or size > GROWN * bound
+            is_pressing = (
+                is_forgotten or size > GROWN * bound or is_scarce(path, size, reserve_bytes)
+            )
             if not (is_pressing or is_due) and (
                 size <= bound or await database.run(unmoved_bytes) <= bound
             ):
@@ -58,3 +64,15 @@ async def checkpoint_when_large(path: Path, database: DatabaseThread, bound: int
                 log.warning("checkpoint_blocked", wal_bytes=wal_bytes(path))
         except StoreError as exc:
             log.warning("checkpoint_failed", code=exc.code, error=str(exc))
+
+
+def is_scarce(path: Path, wal: int, reserve_bytes: int) -> bool:
+    """Whether a WAL of so many bytes is worth its place: a tenth of the reserve, near to which the
+    disk is.
+    """
+    if 10 * wal < reserve_bytes or not reserve_bytes:
+        return False
+    try:
+        return shutil.disk_usage(path.parent).free < 2 * reserve_bytes
+    except OSError:  # told by who watches the disk
+        return False

@@ -1,17 +1,19 @@
 """The WAL of a box without a replica, while somebody reads for long."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 from support.records import new_database
 
 from edge_store.recorder import checkpoints
-from edge_store.recorder.checkpoints import checkpoint_when_large
+from edge_store.recorder.checkpoints import checkpoint_when_large, is_scarce
 from edge_store.recorder.deletions import is_forgotten_since, last_tombstones
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, DatabaseThread, open_reader, open_writer
@@ -209,6 +211,32 @@ async def test_a_large_wal_with_nothing_new_is_left_alone(
         task.cancel()
     assert len(moves) == 2, "until there is as much again"
     assert wal_bytes(path) < 2 * size
+
+
+async def test_a_wal_goes_where_the_disk_has_little_beside_it(
+    path: Path, database: DatabaseThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(connection: Connection) -> None:
+        connection.execute("CREATE TABLE IF NOT EXISTS filled (x)")
+        connection.execute("INSERT INTO filled VALUES (zeroblob(300000))")
+
+    monkeypatch.setattr(checkpoints, "WAL_CHECK_S", 0.01)
+    await database.run(fill)
+    size = wal_bytes(path)
+    free = [10 * size]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free[0]))
+    assert not is_scarce(path, size, 5 * size)
+    free[0] -= 1
+    assert is_scarce(path, size, 5 * size)
+    assert not is_scarce(path, size // 3, 5 * size)  # a small one
+    assert not is_scarce(path, size, 0)
+    task = asyncio.create_task(checkpoint_when_large(path, database, 2**40, 5 * size))
+    try:
+        async with asyncio.timeout(60):
+            while wal_bytes(path):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    finally:
+        task.cancel()
 
 
 def test_they_are_found_by_their_number(path: Path) -> None:

@@ -202,7 +202,9 @@ def test_the_newest_pin_of_a_result_counts(tmp_path: Path) -> None:
     assert chosen(connection, where="1").pinned == [pinned.id]
 
 
-@pytest.mark.parametrize("where", ["1; DELETE FROM results", "1 -- all", "1 /* all"])
+@pytest.mark.parametrize(
+    "where", ["1; DELETE FROM results", "1 -- all", "1 /* all", "1) OR (1", "seq = 1) OR (seq"]
+)
 def test_more_than_an_expression_is_refused(tmp_path: Path, where: str) -> None:
     with pytest.raises(InvalidRequest):
         chosen(box(tmp_path / "box.db"), where=where)
