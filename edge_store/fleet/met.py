@@ -30,8 +30,8 @@ from edge_store.ids import DeviceId
 from edge_store.result import Record
 
 if TYPE_CHECKING:  # who only reads it needs no pull
-    from edge_store.fleet.box import BoxReport
     from edge_store.fleet.find import FoundBox
+    from edge_store.fleet.report import BoxReport
 
 __all__ = ["Met", "note_met", "read_met"]
 

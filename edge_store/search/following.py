@@ -158,9 +158,9 @@ async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: C
         forgotten.note(now, done.forgotten)
         expired.note(now, done.deleted - done.forgotten)
         cpu_s, is_unclean = done.cpu_s, False
-        is_due = forgotten.is_due(now) or expired.is_due(now)
-        if is_due and (not done.is_more or forgotten.is_late(now)):
-            cleaned_s, is_unclean = await thread.run(_cleaned, reader, expired=expired.is_due(now))
+        due = {"forgotten": forgotten.is_due(now), "expired": expired.is_due(now)}
+        if any(due.values()) and (not done.is_more or forgotten.is_late(now)):
+            cleaned_s, is_unclean = await thread.run(_cleaned, reader, **due)
             cpu_s += cleaned_s
             if is_unclean:
                 wal.fill()
@@ -184,9 +184,9 @@ def _is_gone(place: Place, path: Path) -> bool:
     return place.is_left or not path.exists()
 
 
-def _cleaned(connection: Connection, reader: Connection, *, expired: bool) -> tuple[float, bool]:
+def _cleaned(connection: Connection, reader: Connection, /, **due: bool) -> tuple[float, bool]:
     before = time.thread_time()
-    is_unclean = clean(connection, reader, expired=expired)
+    is_unclean = clean(connection, reader, **due)
     return time.thread_time() - before, is_unclean
 
 

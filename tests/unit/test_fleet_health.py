@@ -11,7 +11,6 @@ from support.fleet_health import DAY, MINUTE, NOW, Centre, found, make_copy, nam
 from edge_store.alerts import AlarmName
 from edge_store.cli.fleet_health import health
 from edge_store.errors import ReplicationError, RestoreTimedOut, StoreError, VerifyFailed
-from edge_store.fleet.box import BoxReport
 from edge_store.fleet.copies import is_same
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.heads import DEAD_AFTER_S, LATE_AFTER_S, HeadState
@@ -19,6 +18,7 @@ from edge_store.fleet.health.facts import Facts, Gap, HeadHere, facts_of
 from edge_store.fleet.health.findings import Bounds, BoxHealth, Evidence, Finding, judge_box
 from edge_store.fleet.health.summary import NAMES
 from edge_store.fleet.met import note_met
+from edge_store.fleet.report import BoxReport
 from edge_store.ids import DeviceId
 from edge_store.replica.heads import Head, Proven
 from edge_store.replica.location import parse_location

@@ -14,7 +14,6 @@ import pytest
 from edge_store.cli.values import SIZE
 from edge_store.errors import ConfigError, DiskBudgetSpent, ReplicationError, StoreError
 from edge_store.fleet import headless
-from edge_store.fleet.box import Manner
 from edge_store.fleet.budget import DiskBudget, copies_bytes
 from edge_store.fleet.copies import Standing, copy_path, is_restore_due
 from edge_store.fleet.find import Choice, Found, Place, find_boxes, places_of
@@ -24,6 +23,7 @@ from edge_store.fleet.pace import Pace
 from edge_store.fleet.passes import PassReport, keep_report, watch
 from edge_store.fleet.pull import PullPlan, pull
 from edge_store.fleet.registry import Registry, Store
+from edge_store.fleet.report import Manner
 from edge_store.ids import DeviceId
 from edge_store.replica.extent import Devices, list_devices
 from edge_store.replica.location import parse_location

@@ -19,7 +19,7 @@ from edge_store.recorder.commits import Commits
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.disk import Disk
 from edge_store.search import find, following
-from edge_store.search.cleaning import empty
+from edge_store.search.cleaning import clean, empty
 from edge_store.search.file import drop_index, index_bytes, open_index, take_index_away
 from edge_store.search.following import follow
 from edge_store.search.index import Step, step
@@ -194,6 +194,29 @@ async def test_what_is_forgotten_does_not_wait_for_all_that_is_to_be_taken_in(
         await until(lambda: run.found("toner") == [kept])
         delete_results(run.box.writer, [gone], Reason.FORGET)
         await until(lambda: not _holds(run.box.index_path, b"zyzzyvaqq"))
+
+
+async def test_what_is_forgotten_waits_until_no_more_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retention has deleted nothing for long: what it leaves is due at any time."""
+    looks: list[bool] = []
+
+    def cleaned(*args: Any, forgotten: bool, expired: bool) -> bool:
+        if not forgotten:
+            looks.append(expired)
+        return clean(*args, forgotten=forgotten, expired=expired)
+
+    monkeypatch.setattr(following, "clean", cleaned)
+    monkeypatch.setattr(following, "QUIET_S", 3600.0)
+    async with followed(tmp_path, monkeypatch) as run:
+        gone, kept = run.add("zyzzyvaqq"), run.add("toner")
+        await until(lambda: run.found("toner") == [kept])
+        delete_results(run.box.writer, [gone], Reason.FORGET)
+        await until(lambda: len(looks) > 3)
+        assert looks == [True] * len(looks)
+        assert run.found("zyzzyvaqq") == [], "it is hidden meanwhile"
+        assert _holds(run.box.index_path, b"zyzzyvaqq")
 
 
 def _holds(path: Path, text: bytes) -> bool:
