@@ -10,7 +10,13 @@ from support.fleet_health import DAY, MINUTE, NOW, Centre, found, make_copy, nam
 
 from edge_store.alerts import AlarmName
 from edge_store.cli.fleet_health import health
-from edge_store.errors import ReplicationError, RestoreTimedOut, StoreError, VerifyFailed
+from edge_store.errors import (
+    DiskFull,
+    ReplicationError,
+    RestoreTimedOut,
+    StoreError,
+    VerifyFailed,
+)
 from edge_store.fleet.copies import is_same
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.heads import DEAD_AFTER_S, LATE_AFTER_S, HeadState
@@ -448,13 +454,20 @@ async def test_what_a_pull_has_met_is_found_until_one_is_good(centre: Centre) ->
     assert await said() == [first], "nothing is known that is newer"
     pulled("it is damaged", VerifyFailed.code)
     assert await said() == [first]
-    pulled("not within 60 s", RestoreTimedOut.code)
+    for hindered in (RestoreTimedOut, DiskFull, StoreError):
+        pulled("not within 60 s", hindered.code)
+        assert await said() == [first], "that it was slow does not make it whole"
+        assert await said("pull_hindered") == []
+    pulled(None, None)
     assert await said() == []
+    pulled("not within 60 s", RestoreTimedOut.code)
     (slow,) = await said("pull_hindered")
     assert slow.endswith("as the way to its store, or this machine, is too slow: not within 60 s")
     pulled("copies cannot be written", StoreError.code)
     (here,) = await said("pull_hindered")
     assert "as this machine cannot write or read" in here
+    pulled("it is damaged", VerifyFailed.code)
+    assert (len(await said()), await said("pull_hindered")) == (1, [])
     pulled(None, None)
     assert await said() == await said("pull_hindered") == []
 
