@@ -155,6 +155,26 @@ async def test_a_low_disk_takes_the_index_and_room_gives_it_back(
         await until(lambda: run.found("toner") == [late, seq])
 
 
+async def test_an_index_of_fewer_results_needs_less_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with followed(tmp_path, monkeypatch) as run:
+        seqs = [run.add(f"toner {n} " + "ink " * 20_000) for n in range(20)]
+        await until(lambda: run.found("toner") == seqs[::-1])
+        path = run.box.index_path
+        await until(lambda: gauge(run, "search_index_bytes") == index_bytes(path) > 0)
+        size = index_bytes(path)
+        run.free[0] = RESERVE - 1
+        run.around.disk.check()
+        await until(lambda: not _open_files(run.box.index_path))
+        run.free[0] = RESERVE + size // 2
+        run.around.disk.check()
+        await until(lambda: run.looks.count(run.free[0]) > 3)
+        assert run.found("toner") is None, size
+        delete_results(run.box.writer, seqs[:-1], Reason.RETENTION)
+        await until(lambda: run.found("toner") == seqs[-1:])
+
+
 async def test_a_reader_in_the_way_is_waited_for_with_what_was_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
