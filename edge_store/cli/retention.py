@@ -103,11 +103,7 @@ def _said(settings: "Config", made: "Plan") -> list[str]:
             "unset: results that are old by their own time alone: they were made before the clock "
             "was set, and count from when it was"
         )
-    lines += _floor_said(settings, is_plan=True)
-    if made.floor_in_vain:
-        lines.append(
-            "all that may go is too little for retention.disk_floor_bytes: nothing goes for it"
-        )
+    lines += _floor_said(settings)
     lines.append(
         f"the database holds {made.used_bytes} bytes, and {made.free_bytes_inside} more are free "
         "inside it: they are used before it grows; `edge-store retention compact` gives them back"
@@ -115,7 +111,7 @@ def _said(settings: "Config", made: "Plan") -> list[str]:
     return lines
 
 
-def _floor_said(settings: "Config", *, is_plan: bool = False) -> list[str]:
+def _floor_said(settings: "Config") -> list[str]:
     """That the floor of the disk is not met, and what to do, if so."""
     from contextlib import closing
 
@@ -128,13 +124,10 @@ def _floor_said(settings: "Config", *, is_plan: bool = False) -> list[str]:
         unmet = find_unmet(settings, measure(connection, path))
     if unmet is None:
         return []
-    if is_plan:
-        advice = (
-            "`apply` lets go what is planned for it here; the daemon by itself only as much as "
-            "results have grown since it was met"
-        )
-    else:
-        advice = "make room on that disk: what else is there, a replica or an archive of this box"
+    advice = (
+        "what helps: room on that disk, a lower floor, or retention.keep_bytes and then "
+        "`edge-store retention compact`"
+    )
     return [str(unmet), advice]
 
 

@@ -51,9 +51,9 @@ class RetentionSection(Section, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=BYTES_MAX,
-            description="The same when less than this is free on the database's disk, what is free "
-            "inside the file included, as far as the database has grown since it was met. It is "
-            "above store.disk_reserve_bytes, and at least 1 MiB. 0: off.",
+            description="While less than this is free on the database's disk, what is free inside "
+            "the file included, the database grows no more: the oldest go as others come, bodies "
+            "first. It is above store.disk_reserve_bytes, and at least 1 MiB. 0: off.",
         ),
     ] = 0
     archive: Annotated[

@@ -24,7 +24,7 @@ from edge_store.sqlite import Connection, translated
 
 __all__ = [
     "DAY_MS", "Kept", "Limits", "Page", "Row", "Rule", "Size", "Step", "excess", "kept",
-    "measure", "pages", "reckon", "steps",
+    "measure", "pages", "steps",
 ]  # fmt: skip
 
 AHEAD_MS = DAY_MS  # of our clock; more is a clock that was wrong
@@ -84,13 +84,14 @@ class Page(NamedTuple):
 
 class Size(NamedTuple):
     """Bytes. ``used``: of the file, less what is free inside it. ``unmoved``: by so much it grows
-    when the WAL is moved into it.
+    when the WAL is moved into it. ``newest``: no bytes, the seq of the newest result.
     """
 
     used: int
     inside: int
     disk_free: int
     unmoved: int = 0
+    newest: int = 0
 
     def missing(self, floor: int) -> int:
         """How many bytes too few are free, here and inside the file; 0 where none are."""
@@ -101,12 +102,14 @@ def measure(connection: Connection, path: Path) -> Size:
     """The database and its disk, as of now."""
     with translated("the database's size cannot be read"):
         pages_all, free, page = connection.execute(sql("select_pages")).fetchone()
+        (newest,) = connection.execute(sql("select_newest_seq")).fetchone()
     on_disk = path.stat().st_size if path.exists() else pages_all * page
     return Size(
         used=(pages_all - free) * page,
         inside=free * page,
         disk_free=shutil.disk_usage(path.parent).free,
         unmoved=max(0, pages_all * page - on_disk),
+        newest=newest,
     )
 
 
@@ -118,16 +121,6 @@ def excess(config: RetentionSection, size: Size, for_floor: int) -> tuple[int, R
     if config.keep_bytes:
         over.append((size.used - config.keep_bytes, Rule.KEEP_BYTES))
     return max(over, key=lambda each: each[0])
-
-
-def reckon(connection: Connection, limits: Limits, enough: int) -> int:
-    """How many bytes of results may go, counted up to ``enough``."""
-    count = 0
-    for page in pages(connection, Step(None, What.RESULT, None), limits):
-        count += sum(row[2] for row in page.rows)
-        if count >= enough:
-            break
-    return count
 
 
 def steps(config: RetentionSection, now: int | None = None) -> Iterator[Step]:

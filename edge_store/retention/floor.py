@@ -1,32 +1,26 @@
 """The floor of the disk, ``retention.disk_floor_bytes``, and what results go for it.
 
 To delete gives nothing back to the disk: it makes room inside the file, for results to come. So
-results go for the floor as far as they themselves have grown since there was enough room, and never
-for what other programs write meanwhile: however full those make the disk, the file holds what it
-held when the floor was last met. Where that is not known, as when the floor is new, the missing
-bytes are taken once, if all that may go is enough for them, else nothing.
+while the floor is missed the database holds what it held when that began: the oldest results make
+room for those that come, and no more go than have come. However full other programs make the disk,
+as many results stay as there were.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from stat import S_ISDIR
 from typing import NamedTuple
 
-import msgspec
-
 from edge_store.config import Config, RetentionSection
-from edge_store.errors import StoreError
 from edge_store.queue.files import FOLDER as FILES
 from edge_store.queue.held import FOLDER as HELD
-from edge_store.result import Record
+from edge_store.recorder.deletions import What
 from edge_store.retention.choice import Size
 from edge_store.wal import wal_bytes
 
-__all__ = ["Floor", "Unmet", "find_unmet"]
+__all__ = ["Floor", "Unmet", "find_unmet", "is_alarming"]
 
-NAME = "retention-floor.json"
-SHARE = 64  # of the floor: what is known is written down again when it has moved by as much
 SLACK = 8  # of the floor: by less it is missed without an alarm
 BLOCK = 512  # bytes of st_blocks
 OWN_FOLDERS = ("litestream", FILES, HELD)
@@ -34,96 +28,36 @@ OWN_ENDINGS = ("", "-wal", "-shm")
 DRILL_COPY = ".drill.kept.db"
 
 
-class Held(Record, frozen=True, kw_only=True):
-    """The file. So much may the database hold while less than ``floor`` is free. Bytes."""
-
-    floor: int
-    used: int
-
-
 class Floor:
-    """Kept in ``retention-floor.json`` beside the database. A file that is not understood is none.
-    ``afresh``: somebody has ordered that the missing bytes go, whatever was known before.
+    """What the database may hold while the floor is missed: what it held when the floor was last
+    met, or is first looked at.
     """
 
-    def __init__(self, database: Path, config: RetentionSection, *, afresh: bool = False) -> None:
-        self._path = database.with_name(NAME)
+    def __init__(self, config: RetentionSection) -> None:
         self._bytes = config.disk_floor_bytes
-        self._afresh = afresh
-        self._may_hold: int | None = None
-
-    def missing(self, size: Size) -> int:
-        """How many bytes are missing; 0 where none are."""
-        return size.missing(self._bytes)
-
-    def over(self, size: Size) -> int:
-        """How many bytes of the database are to go; 0 until it is known what it may hold."""
-        if self._may_hold is None:
-            return 0
-        return max(0, min(self.missing(size), size.used - self._may_hold))
+        self._since: Size | None = None
+        self._gone = dict.fromkeys(What, 0)
 
     def look(self, size: Size) -> None:
-        """Learn what the database may hold, where the floor is met, or it is written down."""
-        if not self._bytes:
-            return
-        if not self.missing(size):
-            self._may_hold = size.used
-        elif self._may_hold is None:
-            self._may_hold = self._read()
+        """Learn what may be held."""
+        if self._since is None or not size.missing(self._bytes):
+            self._since = size
+            self._gone = dict.fromkeys(What, 0)
 
-    def is_open(self, size: Size) -> bool:
-        """Whether a pass has something to decide, or may make room."""
-        return bool(self.missing(size)) and (self._may_hold is None or self.over(size) > 0)
+    def over(self, size: Size) -> int:
+        """How many bytes of the database are to go; 0 where no result has come in their place."""
+        if self._since is None or all(self.rows(what, size) <= 0 for what in What):
+            return 0
+        return max(0, min(size.missing(self._bytes), size.used - self._since.used))
 
-    def decide(self, size: Size, reckon: Callable[[int], int]) -> None:
-        """At the beginning of a pass. ``reckon(n)``: how many bytes may go, counted up to ``n``.
+    def rows(self, what: What, size: Size) -> int:
+        """How many results, or bodies, may go: no more than have come."""
+        since = size if self._since is None else self._since
+        return max(0, size.newest - since.newest - self._gone[what])
 
-        Raises:
-            StoreError: what was decided cannot be written down: then nothing may go for it.
-        """
-        if not self._bytes:
-            return
-        self.look(size)
-        missing = self.missing(size)
-        if missing and (self._may_hold is None or self._afresh):
-            self._may_hold = size.used - (missing if reckon(missing) >= missing else 0)
-        self._afresh = False
-        self.keep(size)
-
-    def keep(self, size: Size) -> None:
-        """Write it down, where it is known and has moved. Raises as ``decide``."""
-        if self._may_hold is None:
-            return
-        before = self._read()
-        moves = 0 if self.missing(size) else self._bytes // SHARE
-        if before is None or abs(before - self._may_hold) > moves:
-            self._write(self._may_hold)
-
-    def reread(self) -> None:
-        """Somebody else has decided."""
-        self._may_hold = None
-
-    def _read(self) -> int | None:
-        try:
-            held = msgspec.json.decode(self._path.read_bytes(), type=Held)
-        except (OSError, msgspec.DecodeError):
-            return None
-        return held.used if held.floor == self._bytes else None
-
-    def _write(self, used: int) -> None:
-        new = self._path.with_name(f"{self._path.name}.new")
-        try:
-            with new.open("wb") as file:
-                file.write(msgspec.json.encode(Held(floor=self._bytes, used=used)))
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._path)
-        except OSError as exc:
-            raise StoreError(
-                f"{self._path} cannot be written: {exc.strerror}; nothing goes for "
-                "retention.disk_floor_bytes",
-                hint="free space on that disk",
-            ) from exc
+    def took(self, what: What, rows: int) -> None:
+        """So many go."""
+        self._gone[what] += rows
 
 
 class Unmet(NamedTuple):
@@ -140,11 +74,6 @@ class Unmet(NamedTuple):
     wal: int
     others: int
 
-    @property
-    def is_alarming(self) -> bool:
-        """By more than what comes and goes."""
-        return self.missing > self.floor // SLACK
-
     def __str__(self) -> str:
         size = self.size
         moved = f", {size.unmoved} of which the WAL will take," if size.unmoved else ""
@@ -154,7 +83,12 @@ class Unmet(NamedTuple):
             f"Of the disk's {self.disk} this box takes {self.ours}, its database "
             f"{self.database} and the WAL {self.wal}; all else there {self.others}"
         )
-        return f"{said}. Results stay: to delete them gives the disk nothing back"
+        return f"{said}. To delete results gives the disk nothing back: no more go than come"
+
+
+def is_alarming(config: RetentionSection, size: Size) -> bool:
+    """Whether the floor is missed by more than what comes and goes."""
+    return size.missing(config.disk_floor_bytes) > config.disk_floor_bytes // SLACK
 
 
 def find_unmet(config: Config, size: Size) -> Unmet | None:

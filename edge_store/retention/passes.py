@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +42,13 @@ from edge_store.retention.alone import alone_at_it
 from edge_store.retention.choice import (
     DAY_MS,
     PAGE_ROWS,
-    SEQ_MAX,
     Limits,
     Row,
+    Rule,
     Step,
     excess,
     measure,
     pages,
-    reckon,
     steps,
 )
 from edge_store.retention.deleting import ROW_S, DeleteOld
@@ -83,7 +81,7 @@ class Done(Record, frozen=True, kw_only=True):
 
 class Pass:
     """``aside`` does the jobs of the archive: in a process, where it is not given. ``floor``: what
-    the daemon knows of it; without it somebody has ordered the pass, who has seen its plan.
+    the daemon knows of it; nothing goes for it without.
     """
 
     def __init__(
@@ -98,11 +96,10 @@ class Pass:
         self._path = path
         self._config = config
         self._make = make
-        self._floor = floor or Floor(path, config, afresh=True)
+        self._floor = floor or Floor(config)
         self._stop = stop or threading.Event()
         self._aside = aside or Aside(self._stop, self._are_results_coming)
         self._over = 0  # bytes that are too many
-        self._for_floor = 0  # of them, that may still go for the floor of the disk in this pass
         self._newest, self._newest_at = 0, -math.inf  # result, and when it was seen
         self._row_s = ROW_S  # as the last deletion took
         self.stays = Stays()  # of what the rules of size looked through
@@ -133,8 +130,6 @@ class Pass:
                 if step.rule is not None and not by_size:
                     self._take(connection, step, limits, 0)
                 elif step.rule is None:
-                    if step.what is What.CONTENT:
-                        self._plan_for_floor(connection, limits)
                     self._make_room(connection, step, limits, known)
             self.rewrite_forgotten(connection)
         return self.done
@@ -209,12 +204,6 @@ class Pass:
         self._remove_stale(connection, archive.archive_no, archive.file)
         self._counts["rewritten"] += 1
 
-    def _plan_for_floor(self, connection: Connection, limits: Limits) -> None:
-        size = measure(connection, self._path)
-        anything = Limits(SEQ_MAX, limits.now)
-        self._floor.decide(size, partial(reckon, connection, anything))
-        self._for_floor = self._floor.over(size)
-
     def _make_room(
         self, connection: Connection, step: Step, limits: Limits, known: Standstill
     ) -> None:
@@ -232,16 +221,18 @@ class Pass:
         parts = self._parts(connection, step, limits, after)
         while not self._stop.is_set():
             size = measure(connection, self._path)
-            for_floor = min(self._floor.over(size), self._for_floor)
-            self._over, _ = excess(self._config, size, for_floor)
+            self._over, rule = excess(self._config, size, self._floor.over(size))
             if step.rule is None and self._over <= 0:
                 return False
             part = next(parts, None)
             if part is None:
                 return True
+            if step.rule is None and rule is Rule.DISK_FLOOR:
+                part = part[: self._floor.rows(step.what, size)]
+                self._floor.took(step.what, len(part))
+            if not part:
+                return False
             self._put_away(connection, step.what, part)
-            if step.rule is None:
-                self._for_floor = max(0, self._for_floor - sum(row[2] for row in part))
         return False
 
     def _parts(

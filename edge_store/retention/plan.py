@@ -9,7 +9,6 @@ from edge_store.config import RetentionSection
 from edge_store.recorder.deletions import What
 from edge_store.result import Record
 from edge_store.retention.choice import (
-    SEQ_MAX,
     Kept,
     Limits,
     Page,
@@ -19,7 +18,6 @@ from edge_store.retention.choice import (
     excess,
     measure,
     pages,
-    reckon,
     steps,
 )
 from edge_store.sqlite import Connection
@@ -49,7 +47,7 @@ class Plan(Record, frozen=True, kw_only=True):
     """``archive``: where all of it is put first; None: nowhere. ``waits_for``: why only a part may
     go now. ``used_bytes`` is what the file holds, ``free_bytes_inside`` what it takes up again
     before it grows. ``floor_missing_bytes``: so many too few are free for the floor of the disk;
-    ``floor_in_vain``: all that may go is too little for it, so nothing goes for it.
+    for it no more go than come.
     """
 
     at: str
@@ -57,7 +55,6 @@ class Plan(Record, frozen=True, kw_only=True):
     free_bytes_inside: int
     disk_free_bytes: int
     floor_missing_bytes: int
-    floor_in_vain: bool
     archive: str | None
     waits_for: str | None
     steps: tuple[PlannedStep, ...]
@@ -115,9 +112,7 @@ def make_plan(
     """``upto``: as in ``Limits``; ``waits_for`` says what the others wait for."""
     limits = Limits(upto, now_ms())
     size = measure(connection, path)
-    missing = size.missing(config.disk_floor_bytes)
-    may_go = reckon(connection, Limits(SEQ_MAX, limits.now), missing) if missing else 0
-    over, rule = excess(config, size, missing if may_go >= missing else 0)
+    over, rule = excess(config, size, 0)
     taken = {What.RESULT: Taken(), What.CONTENT: Taken()}
     planned = []
     for step in steps(config, limits.now):
@@ -144,8 +139,7 @@ def make_plan(
         used_bytes=size.used,
         free_bytes_inside=size.inside,
         disk_free_bytes=size.disk_free,
-        floor_missing_bytes=missing,
-        floor_in_vain=may_go < missing,
+        floor_missing_bytes=size.missing(config.disk_floor_bytes),
         archive=config.archive or None,
         waits_for=waits_for,
         steps=tuple(planned),

@@ -3,7 +3,9 @@ writer, which paces it beside results (``recorder/transactions.py``).
 """
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -12,15 +14,14 @@ import msgspec
 import structlog
 
 from edge_store.alerts import AlarmName
-from edge_store.errors import AlreadyRunning, EdgeStoreError, StoreError
+from edge_store.errors import AlreadyRunning, EdgeStoreError
 from edge_store.recorder.around import Around
 from edge_store.result import Record
 from edge_store.retention.changes import RETENTION_CHANGES
 from edge_store.retention.choice import SEQ_MAX, Rule, Size, excess, measure
-from edge_store.retention.floor import Floor, find_unmet
+from edge_store.retention.floor import Floor, find_unmet, is_alarming
 from edge_store.retention.passes import Done, Make, Pass
 from edge_store.retention.standstill import Standstill, Stays
-from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader
 
 __all__ = ["Room", "replicated_upto", "retain"]
@@ -29,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 FIRST_S = 30.0  # a start has other things to do
 LOOK_S = 30.0  # at the file's size
+UNMET_S = 600.0  # whose the disk is takes a look at each file
 
 
 async def retain(around: Around) -> None:
@@ -62,7 +64,6 @@ async def _passes(around: Around) -> None:
         else:
             pause_s = min(LOOK_S, max(0.0, next_at - loop.time()))
         if await _is_asked(around, pause_s):
-            room.reread()
             next_at = loop.time()
 
 
@@ -91,13 +92,10 @@ class Room:
     def __init__(self, around: Around) -> None:
         self._around = around
         self._known = Standstill()
-        self._floor = Floor(around.path, around.config.retention)
+        self._floor = Floor(around.config.retention)
         self._stays = Stays()
+        self._unmet_at = -math.inf  # when the floor of the disk was last told
         self._has_failed = False  # the last pass: its alarm stands until one has not
-
-    def reread(self) -> None:
-        """A pass that somebody ordered has changed what may be held."""
-        self._floor.reread()
 
     def may_make_room(self) -> bool:
         """Whether the file is too large, and something may go that was not looked at in vain.
@@ -108,16 +106,16 @@ class Room:
             self._floor.look(size)
             may = self._may_make_room(size, connection)
             if not may and not self._has_failed:
-                self._tell(size, connection)
+                self._tell(size)
         return may
 
     def _may_make_room(self, size: Size, connection: Connection) -> bool:
         around, known = self._around, self._known
         over, _ = excess(around.config.retention, size, self._floor.over(size))
-        if over <= 0 and not self._floor.is_open(size):
+        if over <= 0:
             return False
         known.look(connection)
-        return not known.is_all(min(_newest(connection), replicated_upto(around)))
+        return not known.is_all(min(size.newest, replicated_upto(around)))
 
     async def work(self, *, by_size: bool) -> None:
         """One pass."""
@@ -139,7 +137,7 @@ class Room:
         except AlreadyRunning:  # a command is at it
             return
         except EdgeStoreError as exc:
-            self._has_failed = True
+            self._has_failed, self._unmet_at = True, -math.inf
             around.alarms.raise_(AlarmName.RETENTION_FAILING, str(exc), code=exc.code)
             return
         if any(msgspec.structs.astuple(done)):
@@ -149,32 +147,29 @@ class Room:
 
     def _measure_and_tell(self) -> None:
         with closing(open_reader(self._around.path)) as connection:
-            self._tell(measure(connection, self._around.path), connection)
+            size = measure(connection, self._around.path)
+        self._floor.look(size)
+        self._tell(size)
 
-    def _tell(self, size: Size, connection: Connection) -> None:
+    def _tell(self, size: Size) -> None:
         """Raise the alarm with what holds now, or resolve it."""
         around, config = self._around, self._around.config.retention
         over, rule = excess(config, size, self._floor.over(size))
-        unmet = find_unmet(around.config, size)
-        try:
-            self._floor.keep(size)
-        except StoreError as exc:
-            around.alarms.raise_(AlarmName.RETENTION_FAILING, str(exc), code=exc.code)
-            return
-        newest, upto = _newest(connection), replicated_upto(around)
-        is_all = self._known.is_all(min(newest, upto))
+        upto = replicated_upto(around)
+        is_all = self._known.is_all(min(size.newest, upto))
         if over > 0 and rule is not None and is_all:
-            message = _stays_text(over, rule, self._stays, max(0, newest - upto))
+            message = _stays_text(over, rule, self._stays, max(0, size.newest - upto))
             around.alarms.raise_(AlarmName.RETENTION_FAILING, message, bytes=over)
-        elif unmet is not None and unmet.is_alarming:
-            around.alarms.raise_(AlarmName.RETENTION_FAILING, str(unmet), bytes=unmet.missing)
+        elif is_alarming(config, size):
+            if time.monotonic() - self._unmet_at < UNMET_S:
+                return
+            unmet = find_unmet(around.config, size)
+            around.alarms.raise_(AlarmName.RETENTION_FAILING, str(unmet))
+            self._unmet_at = time.monotonic()
+            return
         elif over <= 0:  # else the next pass takes more
             around.alarms.resolve(AlarmName.RETENTION_FAILING)
-
-
-def _newest(connection: Connection) -> int:
-    (newest,) = connection.execute(sql("select_newest_seq")).fetchone()
-    return int(newest)
+        self._unmet_at = -math.inf
 
 
 def _stays_text(over: int, rule: Rule, stays: Stays, waiting: int) -> str:
