@@ -18,7 +18,7 @@ from edge_store.sqlite import Connection, translated
 __all__ = [
     "Archived", "Begin", "Checked", "Numbered", "begin", "clear_stale", "drop", "end",
     "end_rewrite", "expand", "forgotten_in", "intend_rewrite", "ranges", "read_archives",
-    "verified",
+    "stale_in", "verified",
 ]  # fmt: skip
 
 ROWS_MAX = 1_000_000
@@ -172,6 +172,12 @@ def forgotten_in(connection: Connection) -> dict[int, set[int]]:
         if any(first <= seq <= last for first, last in inside[number]):
             found.setdefault(number, set()).add(seq)
     return found
+
+
+def stale_in(connection: Connection) -> dict[int, str]:
+    """By file, the name of another that was written or replaced by ``forget``, and is to go."""
+    unsettled = read_archives(connection, unsettled=True)
+    return {each.archive_no: each.stale for each in unsettled if each.stale is not None}
 
 
 def _span(seqs: Sequence[tuple[int, int]]) -> dict[str, object]:

@@ -5,9 +5,8 @@ The calls block, on a thread of the caller's. In a folder a file is flushed to i
 counts as written: what it holds is deleted after that.
 """
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from edge_store.errors import ArchiveFailed, ConfigError, EdgeStoreError
 from edge_store.replica.bucket import Bucket, open_bucket
 from edge_store.replica.explain import explained, is_full
 from edge_store.replica.location import Scheme, parse_location, read_credentials
+from edge_store.replica.scratch import fsync
 
 __all__ = ["ArchiveStore"]
 
@@ -69,10 +69,29 @@ class ArchiveStore:
         return None if found is None else found.content
 
     def delete(self, name: str) -> None:
-        """Remove it, if it is there."""
-        if not self.is_missing:
-            with self._asked():
+        """Remove it, if it is there. In a folder on this machine it is gone from the disk, and the
+        folder it was in stays until ``tidy``: by that one sees that the disk is mounted.
+        """
+        if self.is_missing:
+            return
+        with self._asked():
+            if self._location.scheme is not Scheme.FILE:
                 self._bucket.delete(self._key(name))
+            elif (path := Path(self._location.path, name)).exists():
+                path.unlink()
+                fsync(path.parent)
+
+    def tidy(self, name: str) -> None:
+        """Remove the folders that this file was in, as far as they are empty."""
+        if self._location.scheme is Scheme.FILE:
+            with suppress(OSError):  # it is not empty
+                for folder in list(Path(name).parents)[:-1]:
+                    Path(self._location.path, folder).rmdir()
+
+    def is_folder_away(self, name: str) -> bool:
+        """Whether the folder that this file was in is not there, as where no disk is mounted."""
+        path = Path(self._location.path, name)
+        return self._location.scheme is Scheme.FILE and not path.parent.is_dir()
 
     def is_away(self, name: str) -> bool:
         """Whether it is a folder in which this file, which was written there, is not: then its disk
@@ -105,11 +124,7 @@ class ArchiveStore:
         for each in (path, *path.parents):
             if not each.is_relative_to(self._location.path):
                 return
-            descriptor = os.open(each, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            fsync(each)
 
     @contextmanager
     def _asked(self) -> Iterator[None]:

@@ -17,8 +17,8 @@ from edge_store.cli.values import AT_LEAST_ZERO, POSITIVE, SIZE, group_option
 
 if TYPE_CHECKING:
     from edge_store.errors import EdgeStoreError
-    from edge_store.fleet.box import BoxReport
     from edge_store.fleet.passes import Asked, PassReport
+    from edge_store.fleet.report import BoxReport
 
 __all__ = ["pull"]
 
@@ -104,10 +104,10 @@ def pull(  # noqa: PLR0913  (one parameter per option)
       edge-store fleet pull --from file:///mnt/replicas --into fleet
       edge-store fleet pull --into fleet --group site=berlin --watch 60 --disk-max 500GB
     """
-    from edge_store.fleet.box import Manner
     from edge_store.fleet.pace import Pace
     from edge_store.fleet.passes import Asked
     from edge_store.fleet.pull import PullPlan
+    from edge_store.fleet.report import Manner
     from edge_store.fleet.waits import Waits
     from edge_store.replica.download import unpaced
     from edge_store.replica.location import parse_location
@@ -208,7 +208,7 @@ def _progress(
     """A bar on a terminal's standard error; the report lines go to standard output. Not
     ``all_lines``: a box that is unchanged has none.
     """
-    from edge_store.fleet.box import How
+    from edge_store.fleet.report import How
 
     def write(report: "BoxReport") -> None:
         if all_lines or report.how is not How.UNCHANGED or report.not_forgotten or report.removed:

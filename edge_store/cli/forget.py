@@ -176,7 +176,7 @@ def _has_archive(settings: "Config") -> bool:
     from edge_store.sqlite import open_reader
 
     with closing(open_reader(Path(settings.store.path))) as connection:
-        return any(each.rows for each in read_archives(connection))
+        return any(each.rows or each.stale for each in read_archives(connection))
 
 
 def _rewritten(settings: "Config", make: Any, seqs: "set[int]") -> str:
@@ -204,15 +204,15 @@ def _rewritten(settings: "Config", make: Any, seqs: "set[int]") -> str:
 
 def _is_in_a_file(settings: "Config", seqs: "set[int]") -> bool:
     """Whether a file of the archive has something that was forgotten, or one that is being written
-    may have what is forgotten now.
+    may have what is forgotten now, or an older one of a pass that was cut is still to go.
     """
     from contextlib import closing
 
-    from edge_store.archive.ledger import expand, forgotten_in, read_archives
+    from edge_store.archive.ledger import expand, forgotten_in, read_archives, stale_in
     from edge_store.sqlite import open_reader
 
     with closing(open_reader(Path(settings.store.path))) as connection:
-        if forgotten_in(connection):
+        if forgotten_in(connection) or stale_in(connection):
             return True
         begun = [each for each in read_archives(connection) if each.verified_at is None]
     return any(not seqs.isdisjoint(expand(each.seqs)) for each in begun)

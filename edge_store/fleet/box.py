@@ -6,7 +6,6 @@ See pull.py for what holds for all of them, advance.py for how a copy is brought
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
 
 import msgspec
@@ -14,7 +13,7 @@ import msgspec
 from edge_store.clock import now_ms
 from edge_store.errors import EdgeStoreError, ReplicaBehind, StoreError, VerifyFailed
 from edge_store.fleet.advance import Limits, advance, holds_told
-from edge_store.fleet.budget import DiskBudget, Evicted
+from edge_store.fleet.budget import DiskBudget
 from edge_store.fleet.copies import (
     Standing,
     copy_path,
@@ -26,9 +25,8 @@ from edge_store.fleet.copies import (
     tells_nothing_new,
     witnesses_of,
 )
-from edge_store.fleet.departed import NOTHING, Taken
 from edge_store.fleet.find import FoundBox
-from edge_store.fleet.forget import forget_in_all, forget_in_index
+from edge_store.fleet.forget import forget_in_all
 from edge_store.fleet.history import (
     Kept,
     drop_twin,
@@ -37,8 +35,7 @@ from edge_store.fleet.history import (
     settle_continued,
     timeline_of,
 )
-from edge_store.ids import DeviceId
-from edge_store.replica.download import Pace, unpaced
+from edge_store.fleet.report import DAY_S, BoxReport, Flag, How, Manner
 from edge_store.replica.heads import Head, Heads
 from edge_store.replica.location import Credentials
 from edge_store.replica.objects import Found, Objects
@@ -46,77 +43,10 @@ from edge_store.replica.onwards import NotOnwards
 from edge_store.replica.points import LtxFile, Txid, list_files
 from edge_store.replica.restore import damaged_path, restore
 from edge_store.replica.scratch import discard_scratch, is_begun
-from edge_store.result import Record
 from edge_store.schema import SCHEMA_VERSION
+from edge_store.search.file import index_of_copy
 
-__all__ = ["BoxPull", "BoxReport", "Flag", "How", "Manner"]
-
-DAY_S = 86_400.0
-
-
-class How(StrEnum):
-    """What a copy was made by."""
-
-    UNCHANGED = "unchanged"  # the box's head is as it was: nothing was asked for
-    ADVANCED = "advanced"  # by the files that were new
-    RESTORED = "restored"
-
-
-class Flag(StrEnum):
-    """What somebody should look at, though the copy is good."""
-
-    TXID_REGRESSED = "txid_regressed"  # in one timeline: its replica was begun anew, or set back
-    FORKED = "forked"  # in one timeline: the box goes on from an earlier state, as of a snapshot
-    HEAD_UNREADABLE = "head_unreadable"  # so that nothing tells whether there is anything new
-    SCHEMA_NEWER = "schema_newer"  # than this edge-store's: the digests of its rows were not taken
-
-
-class BoxReport(Record, frozen=True, kw_only=True):
-    """What became of one box. Without an ``error`` its copy is up to date; ``newest_at`` is UTC ms.
-
-    ``kept`` is where the older copy lies, when the new one does not continue it, or
-    (``is_continued``) lacks what the box's retention has deleted. ``forgotten``
-    results were deleted in such copies, as the box has forgotten them; ``not_forgotten`` are those
-    that could not be written. ``because``: why an older copy was not brought forward. ``evicted``
-    are older copies, of any box, that were deleted so that this one fits. ``removed``: the copy
-    that an earlier pull found damaged, as there is a good one now. ``next_at``: when a watch asks
-    for the box again, UTC ms, where that is not with the next pass.
-    """
-
-    device_id: DeviceId
-    store: str = ""
-    how: How | None = None
-    because: str | None = None
-    downloaded_bytes: int = 0
-    results: int | None = None
-    newest_at: int | None = None
-    kept: Path | None = None
-    is_continued: bool = False
-    flags: tuple[Flag, ...] = ()
-    forgotten: int = 0
-    not_forgotten: tuple[Path, ...] = ()
-    evicted: tuple[Evicted, ...] = ()
-    removed: Path | None = None
-    next_at: int | None = None
-    attempts: int = 1
-    seconds: float = 0.0
-    error: str | None = None
-    code: str | None = None
-
-
-class Manner(Record, frozen=True, kw_only=True):
-    """How every box of a pull is pulled, each attempt within ``timeout_s``. ``is_full``: by a
-    restore, whatever is here; else a copy that was brought forward is restored after
-    ``full_every_s`` at the latest. ``pace``: see ``Download``. ``taken``: what the lake has of a
-    copy; it is asked only where the box's retention has deleted something.
-    """
-
-    into: Path
-    timeout_s: float
-    is_full: bool = False
-    full_every_s: float = 7 * DAY_S
-    pace: Pace = unpaced
-    taken: Callable[[Path], Taken] = lambda _copy: NOTHING
+__all__ = ["BoxPull"]
 
 
 class BoxPull:
@@ -138,6 +68,7 @@ class BoxPull:
         self._budget = budget
         self._older = set(older)
         self._path = copy_path(manner.into, box.device_id)
+        self._index = index_of_copy(self._path)
         self._report = BoxReport(device_id=box.device_id, store=box.store)
         self._before: Standing | None = None  # what was written down of the copy that is replaced
         self._schema_version: int | None = None  # of the copy as this pull has made it
@@ -206,7 +137,8 @@ class BoxPull:
         if found is not None and not is_behind:  # else the next pull looks again
             version, content = found[0].version.get("e_tag"), found[0].content.decode()
             standing = msgspec.structs.replace(standing, head=content, head_version=version)
-        if standing.end is None or self._older or (self._before and self._before.not_forgotten):
+        waits = self._before and self._before.not_forgotten
+        if standing.end is None or self._older or waits or self._index.exists():
             await asyncio.to_thread(self._keep, standing)
         else:  # nothing to look into but what is known: a hop to a thread would be most of it
             self._keep(standing)
@@ -229,21 +161,24 @@ class BoxPull:
             standing = msgspec.structs.replace(standing, restored_txid=Txid(0))  # not all checked
         before = self._before.not_forgotten if self._before else ()
         names = {*before, *(path.name for path in self._older)}
+        if self._index.exists():  # whose words nothing else would tell of after a kill
+            names.add(self._index.name)
         standing = msgspec.structs.replace(standing, not_forgotten=tuple(sorted(names)))
         keep_standing(self._path, standing)
         self._forget(standing)
 
     def _forget(self, here: Standing) -> None:
-        """In the older copies where that is still to be done; what fails is for the next pull."""
+        """In the older copies and in the index beside the newest one, where that is still to be
+        done; what fails is for the next pull.
+        """
         damaged = damaged_path(self._path)
         if damaged.exists():  # it holds what the box has forgotten, too
             damaged.unlink()
             self._say(removed=damaged)
-        forget_in_index(self._path)
         if not here.not_forgotten:
             return
-        older = map(self._path.with_name, here.not_forgotten)
-        forgotten, failed = forget_in_all(self._path, older)
+        those = map(self._path.with_name, here.not_forgotten)
+        forgotten, failed = forget_in_all(self._path, those)
         self._say(forgotten=forgotten, not_forgotten=failed)
         if (left := tuple(path.name for path in failed)) != here.not_forgotten:
             keep_standing(self._path, msgspec.structs.replace(here, not_forgotten=left))

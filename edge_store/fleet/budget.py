@@ -14,12 +14,13 @@ from edge_store.errors import DiskBudgetSpent
 from edge_store.fleet.forget import all_older_copies
 from edge_store.fleet.history import DAMAGED, Kept
 from edge_store.result import Record
+from edge_store.search.file import drop_index, index_bytes, index_of_copy
 
 __all__ = ["DiskBudget", "Evicted", "copies_bytes"]
 
 
 class Evicted(Record, frozen=True, kw_only=True):
-    """An older copy that was deleted to make room."""
+    """An older copy that was deleted to make room, with the search index beside it."""
 
     path: Path
     bytes: int
@@ -69,7 +70,8 @@ class DiskBudget:
             for path in self._older if over > 0 else ():
                 if path in self._spared or not self._goes(path):
                     continue
-                going.append(Evicted(path=path, bytes=path.stat().st_size))
+                size = path.stat().st_size + index_bytes(index_of_copy(path))
+                going.append(Evicted(path=path, bytes=size))
                 if sum(each.bytes for each in going) >= over:
                     break
             freed = sum(each.bytes for each in going)
@@ -81,6 +83,7 @@ class DiskBudget:
                     "into the lake",
                 )
             for each in going:
+                drop_index(index_of_copy(each.path))  # first: else nobody would know whose it is
                 each.path.unlink()
                 self._older.remove(each.path)
             self._used += more - freed
@@ -111,7 +114,9 @@ class DiskBudget:
 
 
 def copies_bytes(folder: Path) -> int:
-    """What the copies of a folder take, older and damaged ones included; a twin counts once."""
+    """What the copies of a folder take with their search indexes, older and damaged ones included;
+    a twin counts once.
+    """
     found = [path.stat() for path in folder.glob("*.db*") if path.is_file()]
     return sum({(state.st_dev, state.st_ino): state.st_size for state in found}.values())
 

@@ -30,8 +30,9 @@ class Standing(Record, frozen=True, kw_only=True):
     replica that lay there before, of up to that position. ``head``: the object as it was before;
     ``head_version`` is what the store knows it by. ``newest_at``: UTC ms. ``restored_at`` (UTC ms)
     and ``restored_txid``: when all of a copy was last made and checked by a restore, and its state.
-    ``not_forgotten``: names of older copies that may hold what the box has forgotten. ``end``:
-    where the copy ends; None where that is still to be looked up.
+    ``not_forgotten``: names of older copies that may hold what the box has forgotten, and of the
+    search index beside this one. ``end``: where the copy ends; None where that is still to be
+    looked up.
     """
 
     location: str

@@ -65,7 +65,7 @@ class Found(Record, frozen=True, kw_only=True):
     """The chosen boxes in order of name; ``others`` are there, too. ``twice``: those that are in
     more than one store, so that nobody can tell which replica is the box's; with the reason.
     ``unseen``: boxes whose folder could not be looked into now, and why. ``there``: who may be at
-    each location, chosen or not; of those alone whose boxes were all listed.
+    each location, chosen or not; of those alone whose boxes were all listed just now.
     """
 
     boxes: tuple[FoundBox, ...]
@@ -109,7 +109,7 @@ async def find_boxes(places: Sequence[Place], choice: Choice, into: Path | None 
         else:
             others += len(answer.boxes) - len(answer.chosen)
             unseen |= {name: str(error) for name, error in answer.unseen.items()}
-            if choice.since is None:
+            if answer.is_listed:
                 those = (box.device_id for box in answer.boxes)
                 there[str(place.location)] = frozenset([*those, *answer.unseen])
             for box in answer.chosen:
@@ -128,6 +128,7 @@ class _Listed(NamedTuple):
     boxes: list[FoundBox]
     chosen: list[FoundBox]
     unseen: Mapping[DeviceId, ReplicationError]
+    is_listed: bool  # all that are there were, just now
 
 
 async def _listed(place: Place, choice: Choice, into: Path | None) -> _Listed:
@@ -135,9 +136,9 @@ async def _listed(place: Place, choice: Choice, into: Path | None) -> _Listed:
     credentials = read_credentials(place.location)
     heads = await list_heads(Objects(place.location, credentials, makes_folder=False))
     if choice.since is None:
-        devices, alone, unseen = await boxes_of(place.location, credentials, heads, into)
+        devices, alone, unseen, is_listed = await boxes_of(place.location, credentials, heads, into)
     else:
-        devices, alone, unseen = sorted(heads), frozenset(), {}
+        devices, alone, unseen, is_listed = sorted(heads), frozenset(), {}, False
     boxes = [
         FoundBox(
             device_id=device_id,
@@ -148,7 +149,8 @@ async def _listed(place: Place, choice: Choice, into: Path | None) -> _Listed:
         )
         for device_id in devices
     ]
-    return _Listed(boxes, [box for box in boxes if _is_chosen(box, place.store, choice)], unseen)
+    those = [box for box in boxes if _is_chosen(box, place.store, choice)]
+    return _Listed(boxes, those, unseen, is_listed)
 
 
 def _is_chosen(box: FoundBox, store: Store | None, choice: Choice) -> bool:

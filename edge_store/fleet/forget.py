@@ -1,4 +1,6 @@
-"""Carries what a box has forgotten out in the older copies that are kept beside its newest one."""
+"""Carries what a box has forgotten out in the older copies that are kept beside its newest one, and
+in the search indexes beside copies.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,20 +14,22 @@ from edge_store.replica.extent import DEVICE_ID
 from edge_store.schema import SCHEMA_VERSION, migrate
 from edge_store.search.file import drop_index, index_of_copy, is_index
 from edge_store.sql import sql
-from edge_store.sqlite import open_copy
+from edge_store.sqlite import Connection, open_copy
 
 __all__ = ["all_older_copies", "forget_in_all", "forget_in_index", "older_copies"]
 
 
-def forget_in_all(newest: Path, older: Iterable[Path]) -> tuple[int, tuple[Path, ...]]:
-    """``forget_in`` each older copy: how many results, and the copies that could not be written."""
+def forget_in_all(newest: Path, those: Iterable[Path]) -> tuple[int, tuple[Path, ...]]:
+    """``forget_in`` each older copy, and in the index of ``newest`` where that is one of ``those``:
+    how many results, and what could not be written.
+    """
     count, failed = 0, []
-    for each in older:
+    for each in those:
         try:
-            gone = forget_in(each, newest)
-            if gone:
-                drop_index(index_of_copy(each))
-            count += gone
+            if is_index(each):
+                forget_in_index(newest)
+            else:
+                count += forget_in(each, newest)
         except StoreError:  # an older copy may be damaged: it is kept for what can be saved of it
             if each.exists():  # else it went to make room
                 failed.append(each)
@@ -57,7 +61,8 @@ def all_older_copies(folder: Path) -> dict[DeviceId, list[Path]]:
 
 
 def forget_in(older: Path, newest: Path) -> int:
-    """Delete in ``older`` what ``newest`` says is to be forgotten; how many results that were.
+    """Delete in ``older`` what ``newest`` says is to be forgotten, and the index beside it that has
+    its words; how many results that were.
 
     Raises:
         StoreError: one of them cannot be read, or ``older`` not be written.
@@ -75,4 +80,11 @@ def forget_in(older: Path, newest: Path) -> int:
         ):
             migrate(connection)  # it is no replica's any more
         connection.execute("PRAGMA secure_delete = ON")
-        return in_transaction(connection, forget_everywhere, names)
+
+        def forgotten(connection: Connection) -> int:
+            count = forget_everywhere(connection, names)
+            if count:  # before the COMMIT: the next pull would find nothing to do here
+                drop_index(index_of_copy(older))
+            return count
+
+        return in_transaction(connection, forgotten)

@@ -50,6 +50,7 @@ class Boxes(NamedTuple):
     devices: list[DeviceId]
     alone: frozenset[DeviceId]
     unseen: Mapping[DeviceId, ReplicationError]
+    is_listed: bool
 
 
 async def boxes_of(
@@ -70,7 +71,8 @@ async def boxes_of(
     headed = frozenset(heads)
     known = _remembered(location, into)
     there = Devices([], {})
-    if known is None or not _is_fresh(known) or not heads:
+    is_listed = known is None or not _is_fresh(known) or not heads
+    if known is None or is_listed:
         if location.scheme is Scheme.FILE:
             looked, upto = headed, ""
         else:
@@ -83,7 +85,7 @@ async def boxes_of(
         known = _listing(location, headed, looked, there, known)
         known = msgspec.structs.replace(known, looked_upto=upto)
         _remember(known, into)
-    return Boxes(sorted(headed | known.headless), headed & known.alone, there.unseen)
+    return Boxes(sorted(headed | known.headless), headed & known.alone, there.unseen, is_listed)
 
 
 def _listing(

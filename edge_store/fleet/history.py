@@ -20,6 +20,7 @@ from edge_store.fleet.departed import NOTHING, Taken, departs, newest_deletion
 from edge_store.fleet.relations import open_compatible
 from edge_store.replica.scratch import fsync
 from edge_store.result import Record
+from edge_store.search.file import drop_index, index_of_copy
 from edge_store.sql import sql
 from edge_store.sqlite import SQLITE_ERRORS, Connection, open_reader, translated
 
@@ -111,6 +112,7 @@ def drop_twin(kept: Path, current: Path) -> bool:
     """Remove what ``settle`` has kept, where nothing took the place of ``current`` after it."""
     if not (kept.exists() and current.exists() and _is_twin(kept, current)):
         return False
+    drop_index(index_of_copy(kept))
     kept.unlink()
     return True
 

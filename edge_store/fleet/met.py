@@ -30,8 +30,8 @@ from edge_store.ids import DeviceId
 from edge_store.result import Record
 
 if TYPE_CHECKING:  # who only reads it needs no pull
-    from edge_store.fleet.box import BoxReport
     from edge_store.fleet.find import FoundBox
+    from edge_store.fleet.report import BoxReport
 
 __all__ = ["Met", "note_met", "read_met"]
 
@@ -72,7 +72,8 @@ def note_met(
     there: Mapping[str, Collection[DeviceId]],
 ) -> list[DeviceId]:
     """After a pull, which has the folder's lock. A good one of a box ends what was met; so does
-    that it is at its location no more, by ``there`` (see ``Found``): those boxes are returned.
+    that it is at its location no more, by ``there`` (see ``Found``): those boxes are returned. That
+    a pull is hindered does not end what is wrong with the replica.
     """
     before = read_met(into)
     left = [
@@ -87,6 +88,8 @@ def note_met(
         elif report.code in OF_REPLICA or report.code in HINDRANCES:
             assert report.code is not None
             location, known = str(box.location), before.get(box.device_id)
+            if report.code in HINDRANCES and _is_of_replica(known, location):
+                continue  # what is wrong with the replica is so still, as far as anybody knows
             goes_on = known is not None and (known.location, known.code) == (location, report.code)
             at = known.at if goes_on and known is not None else now_ms()
             after[box.device_id] = Met(
@@ -95,6 +98,10 @@ def note_met(
     if after != before:
         _keep(into, after)
     return left
+
+
+def _is_of_replica(met: Met | None, location: str) -> bool:
+    return met is not None and met.location == location and met.hindrance is None
 
 
 def _keep(into: Path, met: Mapping[DeviceId, Met]) -> None:

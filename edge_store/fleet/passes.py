@@ -17,12 +17,12 @@ import msgspec
 
 from edge_store.clock import now_ms
 from edge_store.errors import ConfigError, EdgeStoreError, NotFound, StoreError
-from edge_store.fleet.box import BoxReport, How
 from edge_store.fleet.budget import Evicted, copies_bytes
 from edge_store.fleet.departed import NOTHING, Taken
 from edge_store.fleet.find import Choice, Place, Unlisted, find_boxes, places_of
 from edge_store.fleet.pull import PullPlan, pull
 from edge_store.fleet.registry import Registry, load_registry
+from edge_store.fleet.report import BoxReport, How
 from edge_store.ids import DeviceId
 from edge_store.replica.location import Location
 from edge_store.result import Record

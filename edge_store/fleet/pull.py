@@ -20,12 +20,13 @@ from typing import NamedTuple
 import msgspec
 
 from edge_store.errors import AlreadyRunning, ReplicaNotFound, ReplicationError, StoreError
-from edge_store.fleet.box import BoxPull, BoxReport, Manner
+from edge_store.fleet.box import BoxPull
 from edge_store.fleet.budget import DiskBudget, Evicted
 from edge_store.fleet.copies import work_folder
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.forget import all_older_copies
 from edge_store.fleet.met import note_met
+from edge_store.fleet.report import BoxReport, Manner
 from edge_store.fleet.waits import Waits
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import shared_buckets

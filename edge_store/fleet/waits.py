@@ -9,8 +9,8 @@ import msgspec
 
 from edge_store.clock import now_ms
 from edge_store.errors import ReplicationError
-from edge_store.fleet.box import BoxReport, Flag, How
 from edge_store.fleet.find import FoundBox
+from edge_store.fleet.report import BoxReport, Flag, How
 from edge_store.ids import DeviceId
 from edge_store.result import Record
 

@@ -6,9 +6,7 @@ once it was read back; its results are deleted after that, and what is left of t
 pass.
 """
 
-import fcntl
 import math
-import os
 import secrets
 import threading
 import time
@@ -29,16 +27,18 @@ from edge_store.archive.ledger import (
     forgotten_in,
     ranges,
     read_archives,
+    stale_in,
 )
 from edge_store.archive.store import ArchiveStore
 from edge_store.archive.work import Job, Rewrite, Write, Written
 from edge_store.clock import now_ms, utc_text
 from edge_store.config import RetentionSection
-from edge_store.errors import AlreadyRunning, ArchiveFailed
+from edge_store.errors import ArchiveFailed
 from edge_store.identity import read_device_id
 from edge_store.recorder.deletions import What
 from edge_store.recorder.transactions import COMING_S
 from edge_store.result import Record
+from edge_store.retention.alone import alone_at_it
 from edge_store.retention.choice import (
     DAY_MS,
     PAGE_ROWS,
@@ -57,13 +57,12 @@ from edge_store.retention.standstill import Standstill, Stays
 from edge_store.sql import sql
 from edge_store.sqlite import Connection, open_reader, translated
 
-__all__ = ["Done", "Make", "Pass", "alone_at_it"]
+__all__ = ["Done", "Make", "Pass"]
 
 log = structlog.get_logger(__name__)
 
 PART_ROWS = 4096  # of a file
 PART_BYTES = 16 * 1024 * 1024  # of their values: the process holds some five times that
-LOCK = "retention.lock"
 
 Make = Callable[[str, Record], Any]  # has a named change made, and waits for its COMMIT
 
@@ -78,26 +77,6 @@ class Done(Record, frozen=True, kw_only=True):
     kept: int = 0
     odd: int = 0
     rewritten: int = 0
-
-
-@contextmanager
-def alone_at_it(database: Path) -> Iterator[None]:
-    """One pass at a time, of the daemon or of a command.
-
-    Raises:
-        AlreadyRunning: another is under way.
-    """
-    descriptor = os.open(database.with_name(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunning(
-                "retention is at work already", hint="see the daemon's log; try again later"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 class Pass:
@@ -160,9 +139,10 @@ class Pass:
         ``run``; it is pending then.
         """
         with self._at_work() as connection:
+            self._require_mounted(connection)
             self.settle(connection)
             self.rewrite_forgotten(connection)
-            left = forgotten_in(connection)
+            left = {*forgotten_in(connection), *stale_in(connection)}
         if left:
             raise ArchiveFailed(f"{len(left)} files are where retention.archive does not lead")
         return self.done.rewritten
@@ -194,10 +174,7 @@ class Pass:
                 self._make("archive.drop", number)
                 continue
             if each.stale is not None:
-                self._remove(each.stale)
-                self._make(
-                    "archive.clear_stale", Numbered(archive_no=each.archive_no, file=each.stale)
-                )
+                self._remove_stale(connection, each.archive_no, each.stale)
             if each.emptied_at is None:
                 self._delete(each.what, expand(each.seqs), each.archive_no)
                 if not self._stop.is_set():
@@ -209,9 +186,9 @@ class Pass:
         for each in read_archives(connection) if forgotten else ():
             seqs = forgotten.get(each.archive_no)
             if seqs and not self._stop.is_set() and self._reaches(each):
-                self._rewrite(each, sorted(seqs))
+                self._rewrite(connection, each, sorted(seqs))
 
-    def _rewrite(self, archive: Archived, seqs: list[int]) -> None:
+    def _rewrite(self, connection: Connection, archive: Archived, seqs: list[int]) -> None:
         file = _renamed(archive.file)
         self._make("archive.intend_rewrite", Numbered(archive_no=archive.archive_no, file=file))
         job = Rewrite(url=self._config.archive, archive=archive, file=file, seqs=tuple(seqs))
@@ -224,10 +201,7 @@ class Pass:
             sha256=written.sha256,
         )
         self._make("archive.end_rewrite", new)
-        self._remove(archive.file)
-        self._make(
-            "archive.clear_stale", Numbered(archive_no=archive.archive_no, file=archive.file)
-        )
+        self._remove_stale(connection, archive.archive_no, archive.file)
         self._counts["rewritten"] += 1
 
     def _make_room(
@@ -358,16 +332,22 @@ class Pass:
             self._counts["results" if what is What.RESULT else "contents"] += answer["count"]
             self._counts["kept"] += answer["kept"]
 
-    def _require_mounted(self, connection: Connection) -> None:
+    def _require_mounted(self, connection: Connection) -> bool:
+        """Whether a file shows that the archive is there; there may be none."""
         for each in reversed(read_archives(connection) if self._config.archive else ()):
             if each.verified_at is None or not each.rows or not self._reaches(each):
                 continue
             if ArchiveStore(self._config.archive).is_away(each.file):
-                raise ArchiveFailed(
-                    f"{each.file} is not in the archive {each.store}: is its disk mounted?",
-                    hint="nothing is archived or deleted until it is there",
-                )
-            return
+                raise self._not_mounted(each.file)
+            return True
+        return False
+
+    def _not_mounted(self, file: str) -> ArchiveFailed:
+        return ArchiveFailed(
+            f"{file} is not in the archive {ArchiveStore(self._config.archive)}: is its disk "
+            "mounted?",
+            hint="nothing is archived or deleted until it is there",
+        )
 
     def _reaches(self, archive: Archived) -> bool:
         """Whether it lies where files are put now."""
@@ -376,8 +356,19 @@ class Pass:
         log.warning("archive_elsewhere", archive_no=archive.archive_no, store=archive.store)
         return False
 
+    def _remove_stale(self, connection: Connection, number: int, file: str) -> None:
+        """No row names it after that: so it is to be seen that it is not only away."""
+        store = ArchiveStore(self._config.archive)
+        if store.is_folder_away(file) and not self._require_mounted(connection):
+            raise self._not_mounted(file)
+        store.delete(file)
+        self._make("archive.clear_stale", Numbered(archive_no=number, file=file))
+        store.tidy(file)
+
     def _remove(self, file: str) -> None:
-        ArchiveStore(self._config.archive).delete(file)
+        store = ArchiveStore(self._config.archive)
+        store.delete(file)
+        store.tidy(file)
 
 
 def _renamed(file: str) -> str:

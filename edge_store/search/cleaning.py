@@ -14,7 +14,7 @@ from edge_store.sql import sql_of
 from edge_store.sqlite import Connection
 from edge_store.wal import checkpoint_soon
 
-__all__ = ["clean", "empty", "mark_left"]
+__all__ = ["clean", "empty", "has_words_of_deleted", "mark_left"]
 
 MERGED_PAGES = 64  # of a step of cleaning: some milliseconds
 
@@ -35,16 +35,22 @@ TABLES: Final = (
 
 
 def clean(
-    connection: Connection, reader: Connection, pages: int = MERGED_PAGES, *, expired: bool = True
+    connection: Connection,
+    reader: Connection,
+    pages: int = MERGED_PAGES,
+    *,
+    forgotten: bool = True,
+    expired: bool = True,
 ) -> bool:
-    """Take some more of the words of deleted results out of the file, and of what retention has
-    deleted only where ``expired``, or where a shard has nothing left. False: there are none; then
-    the WAL is to be emptied, which still has them.
+    """Take some more of the words of deleted results out of the file: go on with what is begun, and
+    begin with what was ``forgotten`` and what retention has deleted (``expired``) where these are
+    given, or where a shard has nothing left. False: there are none; then the WAL is to be emptied,
+    which still has them.
 
     Raises:
         IndexBroken: it is to be made anew.
     """
-    wanted = FORGOTTEN | CLEANING | GOING | (EXPIRED if expired else 0)
+    wanted = CLEANING | GOING | (FORGOTTEN if forgotten else 0) | (EXPIRED if expired else 0)
     _, _newest, oldest, _ = extent(reader)
     with usable():
         found = connection.execute(
@@ -78,6 +84,19 @@ def mark_left(connection: Connection) -> None:
                 connection.execute(
                     sql_of("search", "soil_clean_shard"), {"shard": shard, "why": FORGOTTEN}
                 )
+
+
+def has_words_of_deleted(connection: Connection) -> bool:
+    """Whether some are in the file or its WAL, as where bringing it up to date was cut.
+
+    Raises:
+        IndexBroken: it is to be made anew.
+    """
+    mark_left(connection)
+    any_ = {"wanted": FORGOTTEN | CLEANING | EXPIRED | GOING, "begun": 0, "gone": 0}
+    with usable():
+        found = connection.execute(sql_of("search", "select_unclean"), any_).fetchone()
+    return found is not None or not empty(connection)
 
 
 def empty(connection: Connection) -> bool:

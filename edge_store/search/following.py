@@ -11,8 +11,9 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -22,7 +23,8 @@ from edge_store.recorder.disk import DiskLevel
 from edge_store.search.cleaning import clean, empty, mark_left
 from edge_store.search.file import IndexBroken, drop_index, index_bytes, index_path, open_index
 from edge_store.search.index import Step, step
-from edge_store.sqlite import Connection, DatabaseThread, open_reader
+from edge_store.sql import sql
+from edge_store.sqlite import Connection, DatabaseThread, open_reader, translated
 from edge_store.wal import wal_bytes
 
 __all__ = ["follow"]
@@ -38,6 +40,13 @@ REST_PER_CPU = 2.0  # a third of a core
 BROKEN_WITHIN_S = 60.0  # a second one so soon is for who looks after the rooms
 
 
+class _Had(NamedTuple):
+    """How many bytes an index had, and the database that it was of."""
+
+    index_bytes: int = 0
+    database_bytes: int = 1
+
+
 async def follow(around: Around) -> None:
     """Until the daemon stops; where search is disabled, what there is goes at once, as nobody would
     take out of it what is forgotten.
@@ -50,18 +59,18 @@ async def follow(around: Around) -> None:
         await asyncio.to_thread(drop_index, path)
         return
     broken_at: float | None = None
-    had_bytes = 0
+    had = _Had()
     while not around.commits.is_over:
-        # Room for as much as there was: what it has left behind is room for a part of it, which
-        # would be made for nothing, again and again.
-        if around.disk.level is not DiskLevel.OK or around.disk.refusal_of(had_bytes):
+        if around.disk.level is not DiskLevel.OK or await asyncio.to_thread(
+            _lacks_room, around, had
+        ):
             await asyncio.to_thread(drop_index, path)  # by now nobody here has it open
             around.metrics.search_index_bytes.set(0)
             await asyncio.sleep(LOOK_S)
             continue
         try:
             async with _opened(around, path) as (thread, reader):
-                had_bytes = await _keep_up(around, path, thread, reader)
+                had = await _keep_up(around, path, thread, reader)
         except IndexBroken as exc:
             log.warning("search_index_dropped", bytes=index_bytes(path), error=str(exc))
             await asyncio.to_thread(drop_index, path)
@@ -69,6 +78,23 @@ async def follow(around: Around) -> None:
             if broken_at is not None and now - broken_at < BROKEN_WITHIN_S:
                 raise
             broken_at = now
+
+
+def _lacks_room(around: Around, had: _Had) -> bool:
+    """Room for as much as there was: what it has left behind is room for a part of it, which would
+    be made for nothing, again and again. Of fewer results the index is smaller.
+    """
+    if not around.disk.refusal_of(had.index_bytes):
+        return False
+    with closing(open_reader(around.path)) as reader:
+        share = min(1.0, _used_bytes(reader) / had.database_bytes)
+    return around.disk.refusal_of(round(share * had.index_bytes)) is not None
+
+
+def _used_bytes(reader: Connection) -> int:
+    with translated("the database's size cannot be read"):
+        pages, free, page = reader.execute(sql("select_pages")).fetchone()
+    return int((pages - free) * page)
 
 
 @asynccontextmanager
@@ -138,8 +164,8 @@ class _Wal:
         self._is_told = not self._is_empty
 
 
-async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: Connection) -> int:
-    """Until the index is to go, has gone, or the daemon stops. How many bytes it had."""
+async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: Connection) -> _Had:
+    """Until the index is to go, has gone, or the daemon stops."""
     place, wal = Place(path), _Wal(path)
     await thread.run(mark_left)
     forgotten, expired = _Due(QUIET_S, LATEST_S[0]), _Due(EXPIRED_S, LATEST_S[1])
@@ -158,9 +184,9 @@ async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: C
         forgotten.note(now, done.forgotten)
         expired.note(now, done.deleted - done.forgotten)
         cpu_s, is_unclean = done.cpu_s, False
-        is_due = forgotten.is_due(now) or expired.is_due(now)
-        if is_due and (not done.is_more or forgotten.is_late(now)):
-            cleaned_s, is_unclean = await thread.run(_cleaned, reader, expired=expired.is_due(now))
+        due = {"forgotten": forgotten.is_due(now), "expired": expired.is_due(now)}
+        if any(due.values()) and (not done.is_more or forgotten.is_late(now)):
+            cleaned_s, is_unclean = await thread.run(_cleaned, reader, **due)
             cpu_s += cleaned_s
             if is_unclean:
                 wal.fill()
@@ -176,7 +202,7 @@ async def _keep_up(around: Around, path: Path, thread: DatabaseThread, reader: C
             async with asyncio.timeout(LOOK_S):
                 await around.commits.past(done.seq)
         await asyncio.sleep(GATHER_S)
-    return size
+    return _Had(size, _used_bytes(reader))
 
 
 def _is_gone(place: Place, path: Path) -> bool:
@@ -184,9 +210,9 @@ def _is_gone(place: Place, path: Path) -> bool:
     return place.is_left or not path.exists()
 
 
-def _cleaned(connection: Connection, reader: Connection, *, expired: bool) -> tuple[float, bool]:
+def _cleaned(connection: Connection, reader: Connection, /, **due: bool) -> tuple[float, bool]:
     before = time.thread_time()
-    is_unclean = clean(connection, reader, expired=expired)
+    is_unclean = clean(connection, reader, **due)
     return time.thread_time() - before, is_unclean
 
 

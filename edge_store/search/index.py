@@ -36,6 +36,7 @@ CHARS_MAX = 2**20  # of a prompt, and of an answer: what is beyond is not found
 ROWS_MAX = 256  # of a step, and
 STEP_CHARS_MAX = 2**19  # a quarter of a second of work
 DELETED_MAX = 256
+EMPTY_TRIES = 10  # each waits for who reads it, ``SOON_MS``
 # Deletions merge nothing by themselves, neither what has many of them, of 5,000 that took 25 times
 # the CPU, and seconds at a time; nor as if each had written a page: of 50 that took 20 ms.
 AUTOMERGE, NO_MERGE = 4, 0  # pieces of a size (sqlite.org/fts5.html, "The 'automerge' option")
@@ -199,7 +200,8 @@ def _write_waiting(connection: Connection) -> None:
 
 def catch_up(path: Path, reader: Connection, say: Callable[[int, int], None]) -> Connection:
     """An index of a file that nobody writes, whole: it is made, or goes on from where it is.
-    ``say(seq, newest)`` is called after each step.
+    ``say(seq, newest)`` is called after each step. Where somebody reads it for seconds, its WAL
+    still has what was merged away until the next time.
     """
     connection = open_index(path, reader)
     newest = extent(reader)[1]
@@ -208,6 +210,8 @@ def catch_up(path: Path, reader: Connection, say: Callable[[int, int], None]) ->
     mark_left(connection)
     while clean(connection, reader):
         pass
-    empty(connection)
+    for _ in range(EMPTY_TRIES):
+        if empty(connection):
+            break
     say(newest, newest)
     return connection

@@ -20,11 +20,11 @@ from support.s3server import BUCKET, S3Server
 
 from edge_store.cli.fleet import fleet
 from edge_store.clock import now_ms
-from edge_store.fleet.box import BoxReport, Manner
 from edge_store.fleet.copies import Standing
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.passes import Asked, run_pass
 from edge_store.fleet.pull import PullPlan, pull
+from edge_store.fleet.report import BoxReport, Manner
 from edge_store.ids import DeviceId
 from edge_store.replica.heads import Heads, read_head
 from edge_store.replica.location import parse_location, read_credentials

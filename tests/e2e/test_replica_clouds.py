@@ -23,10 +23,10 @@ from support.replicating import Database, contents, replicate
 from support.s3server import free_port
 
 from edge_store.errors import ReplicaNotFound
-from edge_store.fleet.box import Manner
 from edge_store.fleet.copies import copy_path
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.pull import PullPlan, pull
+from edge_store.fleet.report import Manner
 from edge_store.ids import DeviceId
 from edge_store.replica.check import check_location
 from edge_store.replica.extent import list_devices, read_extent

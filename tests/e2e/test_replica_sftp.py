@@ -14,10 +14,10 @@ from support.replicating import Database, contents, replicate
 from support.sshserver import SSHD, SshServer, make_key, public_key, secret_lines
 
 from edge_store.errors import ConfigError, LitestreamUnavailable, ReplicaNotFound, ReplicationError
-from edge_store.fleet.box import Manner
 from edge_store.fleet.copies import copy_path
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.pull import PullPlan, pull
+from edge_store.fleet.report import Manner
 from edge_store.ids import DeviceId
 from edge_store.replica.bucket import open_bucket
 from edge_store.replica.check import check_location

@@ -8,11 +8,11 @@ from typing import Any
 from support.fleet import Box, Fleet, Truth, result_rows, truth_of
 
 from edge_store.errors import StoreError
-from edge_store.fleet.box import BoxReport, How, Manner
 from edge_store.fleet.copies import copy_path
 from edge_store.fleet.forget import older_copies
 from edge_store.fleet.passes import Asked, run_pass
 from edge_store.fleet.pull import PullPlan
+from edge_store.fleet.report import BoxReport, How, Manner
 from edge_store.ids import DeviceId
 from edge_store.replica.location import parse_location
 

@@ -36,6 +36,7 @@ from edge_store.archive.work import (
 from edge_store.chain import verify_chain
 from edge_store.cli.main import cli
 from edge_store.clock import now_ms
+from edge_store.config import RetentionSection
 from edge_store.errors import ArchiveFailed, InvalidRequest, NotFound
 from edge_store.forget.choice import Who, choose, with_moved
 from edge_store.logs.find import find_id, short_ids
@@ -45,7 +46,8 @@ from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.holds import AddHold, add_hold
 from edge_store.result import Content, Output, Status
-from edge_store.retention.passes import alone_at_it
+from edge_store.retention.alone import alone_at_it
+from edge_store.retention.passes import Pass
 from edge_store.selection import Selection
 from edge_store.sqlite import driver, open_reader
 from edge_store.verify import verify_file
@@ -600,29 +602,100 @@ def test_rewrite_that_is_cut_anywhere_leaves_nothing_forgotten(box: Box, cut: in
     assert sorted(each.file for each in files) == files_of(box)
 
 
-def test_archive_is_pending_only_where_something_forgotten_may_be_in_it(tmp_path: Path) -> None:
-    box = Box(tmp_path, [9, 9], user_id="bob")
-    box.add([1, 1], user_id="ada")
-    box.put_away(keep_days=5)
+@pytest.mark.parametrize("mount", ["an empty folder", "no folder"])
+@pytest.mark.parametrize("gone", [[1], [1, 2]], ids=["a part", "all"])
+def test_file_that_forget_has_replaced_is_remembered_until_its_disk_is_there(
+    box: Box, tmp_path: Path, gone: list[int], mount: str
+) -> None:
+    box.put_away(keep_days=8.5)
+    (old,) = files_of(box)
+    box.make("archive.forget", _forget(gone))
+    work = Pass(box.path, RetentionSection(archive=str(box.archive)), box.make, aside=carry_out)
+
+    def make(name: str, params: Any) -> Any:
+        value = box.make(name, params)
+        if name == "archive.end_rewrite":
+            raise KeyboardInterrupt
+        return value
+
+    with pytest.raises(KeyboardInterrupt):
+        box.put_away(make=make)
+    box.archive.rename(tmp_path / "unmounted")
+    if mount == "an empty folder":
+        box.archive.mkdir()
+    for again in (work.forget, box.put_away):
+        with pytest.raises(ArchiveFailed, match="is its disk mounted"):
+            again()
+    if box.archive.exists():
+        box.archive.rmdir()
+    (tmp_path / "unmounted").rename(box.archive)
+    assert old in files_of(box)
+    work.forget()
+    (left,) = read_archives(box.connection)
+    assert left.stale is None
+    assert files_of(box) == [left.file] * (left.rows > 0) != [old]
+
+
+def test_emptied_file_that_is_removed_already_is_no_disk_that_is_away(box: Box) -> None:
+    box.put_away(keep_days=8.5)
+    box.make("archive.forget", _forget([1, 2]))
+
+    def make(name: str, params: Any) -> Any:
+        if name == "archive.clear_stale":
+            raise KeyboardInterrupt
+        return box.make(name, params)
+
+    with pytest.raises(KeyboardInterrupt):
+        box.put_away(make=make)
+    assert files_of(box) == []
+    box.put_away()
+    assert [each.stale for each in read_archives(box.connection)] == [None]
+    assert list(box.archive.iterdir()) == [], "nor is a folder left"
+
+
+def forget_user(box: Box, user: str) -> Any:
+    """What the command says of the archive."""
     settings = {
         "STORE__PATH": str(box.path),
         "REPLICA__ENABLED": "false",
         "RETENTION__ARCHIVE": str(box.archive),
     }
-    (tmp_path / "edge-store.toml").touch()
+    (box.path.parent / "edge-store.toml").touch()
     environ = {**os.environ, **{f"EDGE_STORE_{key}": text for key, text in settings.items()}}
+    command = [sys.executable, "-m", "edge_store", "forget", "--user", user, "--yes"]
+    done = subprocess.run(
+        [*command, "--config", str(box.path.parent)],
+        env=environ, stdout=subprocess.PIPE, check=True,
+    )  # fmt: skip
+    return msgspec.json.decode(done.stdout)["remains"]["archive"]
 
-    def forget(user: str) -> Any:
-        command = [sys.executable, "-m", "edge_store", "forget", "--user", user, "--yes"]
-        done = subprocess.run(
-            [*command, "--config", str(tmp_path)], env=environ, stdout=subprocess.PIPE, check=True
-        )
-        return msgspec.json.decode(done.stdout)["remains"]
 
+def test_archive_is_pending_only_where_something_forgotten_may_be_in_it(tmp_path: Path) -> None:
+    box = Box(tmp_path, [9, 9], user_id="bob")
+    box.add([1, 1], user_id="ada")
+    box.put_away(keep_days=5)
     box.close()
     with alone_at_it(box.path):  # a pass is under way
-        assert forget("ada")["archive"] == "nothing"
-        assert forget("bob")["archive"].startswith("pending: retention is at work already")
+        assert forget_user(box, "ada") == "nothing"
+        assert forget_user(box, "bob").startswith("pending: retention is at work already")
+
+
+def test_archive_is_pending_while_an_older_file_is_still_to_go(tmp_path: Path) -> None:
+    box = Box(tmp_path, [9, 9], user_id="bob")
+    box.add([1, 1], user_id="ada")
+    box.put_away(keep_days=5)
+    box.make("archive.forget", _forget([1, 2]))
+
+    def make(name: str, params: Any) -> Any:
+        if name == "archive.clear_stale":
+            raise KeyboardInterrupt
+        return box.make(name, params)
+
+    with pytest.raises(KeyboardInterrupt):
+        box.put_away(make=make)
+    box.close()
+    box.archive.rename(tmp_path / "unmounted")
+    assert "is its disk mounted" in forget_user(box, "ada")
 
 
 def test_who_is_forgotten_is_found_in_the_archive(tmp_path: Path) -> None:

@@ -10,8 +10,13 @@ from support.fleet_health import DAY, MINUTE, NOW, Centre, found, make_copy, nam
 
 from edge_store.alerts import AlarmName
 from edge_store.cli.fleet_health import health
-from edge_store.errors import ReplicationError, RestoreTimedOut, StoreError, VerifyFailed
-from edge_store.fleet.box import BoxReport
+from edge_store.errors import (
+    DiskFull,
+    ReplicationError,
+    RestoreTimedOut,
+    StoreError,
+    VerifyFailed,
+)
 from edge_store.fleet.copies import is_same
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.heads import DEAD_AFTER_S, LATE_AFTER_S, HeadState
@@ -19,6 +24,7 @@ from edge_store.fleet.health.facts import Facts, Gap, HeadHere, facts_of
 from edge_store.fleet.health.findings import Bounds, BoxHealth, Evidence, Finding, judge_box
 from edge_store.fleet.health.summary import NAMES
 from edge_store.fleet.met import note_met
+from edge_store.fleet.report import BoxReport
 from edge_store.ids import DeviceId
 from edge_store.replica.heads import Head, Proven
 from edge_store.replica.location import parse_location
@@ -448,13 +454,20 @@ async def test_what_a_pull_has_met_is_found_until_one_is_good(centre: Centre) ->
     assert await said() == [first], "nothing is known that is newer"
     pulled("it is damaged", VerifyFailed.code)
     assert await said() == [first]
-    pulled("not within 60 s", RestoreTimedOut.code)
+    for hindered in (RestoreTimedOut, DiskFull, StoreError):
+        pulled("not within 60 s", hindered.code)
+        assert await said() == [first], "that it was slow does not make it whole"
+        assert await said("pull_hindered") == []
+    pulled(None, None)
     assert await said() == []
+    pulled("not within 60 s", RestoreTimedOut.code)
     (slow,) = await said("pull_hindered")
     assert slow.endswith("as the way to its store, or this machine, is too slow: not within 60 s")
     pulled("copies cannot be written", StoreError.code)
     (here,) = await said("pull_hindered")
     assert "as this machine cannot write or read" in here
+    pulled("it is damaged", VerifyFailed.code)
+    assert (len(await said()), await said("pull_hindered")) == (1, [])
     pulled(None, None)
     assert await said() == await said("pull_hindered") == []
 

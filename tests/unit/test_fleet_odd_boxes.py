@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,22 +13,28 @@ import pytest
 from support.replicating import Database
 
 from edge_store.clock import utc_text
-from edge_store.errors import DiskBudgetSpent
+from edge_store.errors import DiskBudgetSpent, StoreError
 from edge_store.fleet import box as box_module
-from edge_store.fleet.box import BoxPull, BoxReport, Flag, How, Manner
+from edge_store.fleet import forget as forget_module
+from edge_store.fleet.box import BoxPull
 from edge_store.fleet.budget import DiskBudget
-from edge_store.fleet.copies import Standing, keep_standing
+from edge_store.fleet.copies import Standing, keep_standing, last_standing
 from edge_store.fleet.find import FoundBox
 from edge_store.fleet.forget import all_older_copies
 from edge_store.fleet.history import Kept, settle
 from edge_store.fleet.met import read_met
 from edge_store.fleet.pull import PullPlan, pull
 from edge_store.fleet.query import find_copies
+from edge_store.fleet.report import BoxReport, Flag, How, Manner
 from edge_store.fleet.waits import Waits
 from edge_store.ids import DeviceId
+from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.replica.location import parse_location
 from edge_store.replica.objects import Entry, Objects
 from edge_store.replica.points import Txid
+from edge_store.search.file import index_of_copy
+from edge_store.search.index import catch_up
+from edge_store.sqlite import open_reader, open_writer
 
 NO_CALENDAR_MS = 10**17
 
@@ -200,6 +207,58 @@ async def test_what_could_not_be_forgotten_is_tried_again_by_each_pull(tmp_path:
     assert (await unchanged(path, found)).not_forgotten == ()
     older.write_bytes(b"damaged" * 1000)
     assert (await unchanged(path, found)).not_forgotten == (), "that was done"
+
+
+class Killed(BaseException):
+    pass
+
+
+async def test_index_beside_the_newest_copy_is_tried_again_by_each_pull(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pull that has made the copy is killed; and an index that is locked then holds up no older
+    copy.
+    """
+
+    async def nothing(*_: object) -> list[object]:
+        return []
+
+    async def restored(*_: object, **__: object) -> SimpleNamespace:
+        with closing(open_writer(path)) as connection:
+            assert delete_results(connection, [1], Reason.FORGET) == 1
+            connection.execute("PRAGMA journal_mode = DELETE")
+        return SimpleNamespace(txid="01", downloaded_bytes=1, results=1, newest_at=1)
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    def locked(_newest: Path) -> None:
+        raise StoreError("the search index: database is locked")
+
+    path, found = known_copy(tmp_path)
+    older, index = path.with_name("box-a.2026-01-01T000000Z.db"), index_of_copy(path)
+    older.write_bytes(path.read_bytes())
+    with closing(open_reader(path)) as reader:
+        catch_up(index, reader, lambda *_: None).close()
+    with monkeypatch.context() as patched:
+        patched.setattr(box_module, "list_files", nothing)
+        patched.setattr(box_module, "restore", restored)
+        patched.setattr(box_module, "forget_in_all", killed)
+        no_head = msgspec.structs.replace(found, head=None)
+        objects, manner = Objects(found.location, None), plan(path.parent).manner
+        with pytest.raises(Killed):
+            await BoxPull(no_head, manner, None, objects, None, [older]).pull()
+    assert index.exists()
+    standing = last_standing(path)
+    assert standing is not None
+    keep_standing(path, msgspec.structs.replace(standing, head_version="v1"))
+    with monkeypatch.context() as patched:
+        patched.setattr(forget_module, "forget_in_index", locked)
+        report = await unchanged(path, found)
+        assert (report.forgotten, report.not_forgotten) == (1, (index,))
+        assert (await unchanged(path, found)).not_forgotten == (index,)
+    assert (await unchanged(path, found)).not_forgotten == ()
+    assert not index.exists()
 
 
 async def test_good_pull_removes_the_copy_that_was_found_damaged(tmp_path: Path) -> None:

@@ -13,17 +13,17 @@ import pytest
 
 from edge_store.cli.values import SIZE
 from edge_store.errors import ConfigError, DiskBudgetSpent, ReplicationError, StoreError
-from edge_store.fleet import headless
-from edge_store.fleet.box import Manner
+from edge_store.fleet import find, headless
 from edge_store.fleet.budget import DiskBudget, copies_bytes
 from edge_store.fleet.copies import Standing, copy_path, is_restore_due
 from edge_store.fleet.find import Choice, Found, Place, find_boxes, places_of
-from edge_store.fleet.history import Kept
+from edge_store.fleet.history import Kept, drop_twin
 from edge_store.fleet.met import read_met
 from edge_store.fleet.pace import Pace
 from edge_store.fleet.passes import PassReport, keep_report, watch
 from edge_store.fleet.pull import PullPlan, pull
 from edge_store.fleet.registry import Registry, Store
+from edge_store.fleet.report import Manner
 from edge_store.ids import DeviceId
 from edge_store.replica.extent import Devices, list_devices
 from edge_store.replica.location import parse_location
@@ -135,6 +135,25 @@ def test_oldest_of_the_copies_kept_beside_go_first(tmp_path: Path) -> None:
     assert [each.path for each in budget.make_room(61)] == [oldest, middle]
     assert (oldest.exists(), middle.exists(), new.exists()) == (False, False, True)
     assert [each.bytes for each in budget.make_room(100)] == [100]
+
+
+def test_copy_that_goes_takes_its_search_index_with_it(tmp_path: Path) -> None:
+    kept(tmp_path, "box-a.db", 100)
+    older = kept(tmp_path, "box-a.2026-01-01T000000Z.db", 60)
+    for end in ("", "-wal", "-shm"):
+        kept(tmp_path, f"{older.name}.search.db{end}", 20)
+    budget = DiskBudget(tmp_path, 220)
+    assert [(each.path, each.bytes) for each in budget.make_room(1)] == [(older, 120)]
+    assert [path.name for path in tmp_path.iterdir()] == ["box-a.db"]
+    assert budget.make_room(119) == []
+
+
+def test_twin_that_goes_takes_its_search_index_with_it(tmp_path: Path) -> None:
+    newest = kept(tmp_path, "box-a.db", 100)
+    twin = kept(tmp_path, "box-a.2026-01-01T000000Z.db", 100)
+    index = kept(tmp_path, f"{twin.name}.search.db", 20)
+    assert drop_twin(twin, newest)
+    assert not index.exists()
 
 
 def test_newest_copies_stay_whatever_the_budget_is(tmp_path: Path) -> None:
@@ -305,6 +324,37 @@ async def test_folders_of_a_store_are_listed_once_an_hour(
     assert await boxes("box-a") == (["box-a", "box-c"], 3)
     now -= 1  # a clock that was set back proves nothing
     assert await boxes("box-a") == (["box-a", "box-c"], 4)
+
+
+async def test_a_box_is_in_its_store_no_more_only_by_a_listing_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads, now = {"box-a": None, "box-b": None}, 1_000_000
+
+    async def list_heads(_objects: object) -> dict[DeviceId, None]:
+        return {DeviceId(name): head for name, head in heads.items()}
+
+    async def look_for_devices(*_: object) -> Devices:
+        return Devices([DeviceId("box-a"), DeviceId("box-b")], {})
+
+    monkeypatch.setattr(find, "list_heads", list_heads)
+    monkeypatch.setattr(find, "read_credentials", lambda _location: None)
+    monkeypatch.setattr(headless, "look_for_devices", look_for_devices)
+    monkeypatch.setattr(headless, "now_ms", lambda: now)
+    url = "s3://edge/fleet?endpoint=http://127.0.0.1:9"
+    registry = Registry(stores=(Store(name="one", url=url),))
+    places = places_of(registry)
+
+    async def there() -> list[list[str]]:
+        choice = Choice(registry=registry, group={})
+        found = await find_boxes(places, choice, tmp_path / "into")
+        return [sorted(boxes) for boxes in found.there.values()]
+
+    assert await there() == [["box-a", "box-b"]]
+    del heads["box-b"]  # its replica is there
+    assert await there() == [], "nobody has looked"
+    now += headless.FRESH_MS
+    assert await there() == [["box-a", "box-b"]]
 
 
 async def test_folders_of_boxes_are_looked_into_in_turn(

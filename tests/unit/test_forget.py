@@ -14,6 +14,7 @@ from support.soak.faults import undo_newest_migration
 from edge_store.api.routes import GENERATING
 from edge_store.chain import verify_chain
 from edge_store.errors import InvalidRequest, StoreError
+from edge_store.fleet import forget as forget_module
 from edge_store.fleet.forget import (
     all_older_copies,
     forget_in_all,
@@ -30,9 +31,11 @@ from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.transactions import in_transaction
 from edge_store.result import Result
 from edge_store.schema import SCHEMA_VERSION
-from edge_store.search.file import index_of_copy
-from edge_store.search.index import catch_up
-from edge_store.sqlite import Connection, open_copy, open_reader
+from edge_store.search import index as index_module
+from edge_store.search.cleaning import empty
+from edge_store.search.file import index_of_copy, open_index
+from edge_store.search.index import catch_up, step
+from edge_store.sqlite import Connection, driver, open_copy, open_reader
 
 
 def box(path: Path, *results: Result) -> Connection:
@@ -110,6 +113,96 @@ def test_the_search_index_beside_a_copy_is_no_copy_and_forgets_with_it(tmp_path:
         catch_up(index_of_copy(newest), reader, lambda *_: None).close()
     forget_in_index(newest)
     assert index_of_copy(newest).exists(), "it was made since"
+
+
+def test_index_goes_before_the_older_copy_has_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest, older = tmp_path / "box-a.db", tmp_path / "box-a.2026-11-01T000000Z.db"
+    all_ = results(3)
+    box(older, *all_).close()
+    open_copy(older).close()
+    with closing(open_reader(older)) as reader:
+        catch_up(index_of_copy(older), reader, lambda *_: None).close()
+    connection = box(newest, *all_)
+    delete_results(connection, [2], Reason.FORGET)
+    connection.close()
+
+    def fails(_path: Path) -> None:
+        raise StoreError("it cannot be deleted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forget_module, "drop_index", fails)
+        assert forget_in_all(newest, [older]) == (0, (older,))
+    assert index_of_copy(older).exists()
+    assert forget_in_all(newest, [older]) == (1, ())
+    assert not index_of_copy(older).exists()
+
+
+@pytest.mark.parametrize("is_marked", [True, False], ids=["", "by an earlier release"])
+@pytest.mark.parametrize("reason", Reason)
+def test_index_that_was_brought_up_to_date_in_part_goes(
+    tmp_path: Path,
+    reason: Reason,
+    is_marked: bool,  # noqa: FBT001
+) -> None:
+    newest = tmp_path / "box-a.db"
+    connection = box(newest, *results(3))
+    index = index_of_copy(newest)
+    with closing(open_reader(newest)) as reader:
+        catch_up(index, reader, lambda *_: None).close()
+        delete_results(connection, [2], reason)
+        with closing(open_index(index, reader)) as cut:
+            while step(cut, reader, 3).is_more:
+                pass
+            if not is_marked:
+                cut.execute("UPDATE shards SET is_unclean = 0")
+    connection.close()
+    forget_in_index(newest)
+    assert not index.exists()
+
+
+def test_index_whose_wal_may_hold_more_than_it_goes(tmp_path: Path) -> None:
+    newest = tmp_path / "box-a.db"
+    box(newest, *results(3)).close()
+    index = index_of_copy(newest)
+    with closing(open_reader(newest)) as reader:
+        catch_up(index, reader, lambda *_: None).close()
+        forget_in_index(newest)
+        assert index.exists()
+        with closing(driver.connect(index, isolation_level=None)) as other:
+            other.execute("UPDATE state SET only = only")
+            other.execute("BEGIN")
+            other.execute("SELECT * FROM state").fetchall()
+            forget_in_index(newest)
+    assert not index.exists()
+
+
+def test_catching_up_waits_for_who_reads_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = tmp_path / "box-a.db"
+    connection = box(newest, *results(3))
+    index = index_of_copy(newest)
+    with (
+        closing(open_reader(newest)) as reader,
+        closing(catch_up(index, reader, lambda *_: None)) as first,
+    ):
+        first.execute("UPDATE state SET only = only")
+        first.execute("BEGIN")
+        first.execute("SELECT * FROM state").fetchall()
+        delete_results(connection, [2], Reason.FORGET)
+
+        def emptied(connection: Connection) -> bool:
+            if is_empty := empty(connection):
+                return is_empty
+            first.execute("ROLLBACK")  # he has what he wanted
+            return is_empty
+
+        monkeypatch.setattr(index_module, "empty", emptied)
+        with closing(catch_up(index, reader, lambda *_: None)):
+            assert index.with_name(f"{index.name}-wal").stat().st_size == 0
+    connection.close()
 
 
 def test_older_copy_of_an_older_schema_is_migrated_to_forget(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What is old or too much goes, oldest first; what is pinned, held or needed stays; all counts."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from support.retaining import Box, room_of
 from edge_store.alerts import AlarmName
 from edge_store.chain import verify_chain
 from edge_store.clock import now_ms
-from edge_store.errors import AlreadyRunning, InvalidRequest, NotFound, ResultHeld
+from edge_store.errors import AlreadyRunning, InvalidRequest, NotFound, ResultHeld, StoreError
 from edge_store.recorder.caller import EVERYBODY
 from edge_store.recorder.holds import AddHold, EndHold, read_holds, require_free
 from edge_store.responses.store import remove
 from edge_store.retention import passes, room
+from edge_store.retention.alone import alone_at_it
 from edge_store.retention.choice import Rule, measure, pages
 from edge_store.retention.compact import compact
-from edge_store.retention.passes import alone_at_it
 from edge_store.retention.room import Room, retain
 from edge_store.selection import Selection
 from edge_store.stored import delete_completion
@@ -215,6 +216,20 @@ async def test_defect_in_a_pass_raises_the_alarm(box: Box, monkeypatch: pytest.M
 
 def test_one_pass_at_a_time(box: Box) -> None:
     with alone_at_it(box.path), pytest.raises(AlreadyRunning):
+        box.run(keep_days=5)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_lock_that_root_makes_is_the_databases_owners(box: Box) -> None:
+    os.chown(box.path, 1234, 4321)
+    with alone_at_it(box.path):
+        made = box.path.with_name("retention.lock").stat()
+    assert (made.st_uid, made.st_gid) == (1234, 4321)
+
+
+def test_lock_that_cannot_be_opened_is_told_in_words(box: Box) -> None:
+    box.path.with_name("retention.lock").mkdir()
+    with pytest.raises(StoreError, match=r"retention\.lock cannot be opened: Is a directory"):
         box.run(keep_days=5)
 
 

@@ -135,6 +135,16 @@ def test_deletions_that_never_stop_do_not_hold_up_an_earlier_one(box: Searched) 
     assert state(box) == [(shards.EXPIRED,)]
 
 
+def test_of_what_is_forgotten_and_not_due_nothing_is_begun(box: Searched) -> None:
+    fill(box, 30)
+    box.follow()
+    delete_results(box.writer, [7], Reason.FORGET)
+    take_in(box)
+    assert not clean(box.index, box.reader, forgotten=False)
+    assert state(box) == [(shards.FORGOTTEN,)]
+    assert clean(box.index, box.reader)
+
+
 def test_what_an_earlier_release_left_is_found_and_merged_away(box: Searched) -> None:
     fill(box, 30)
     box.follow()

@@ -19,7 +19,7 @@ from edge_store.recorder.commits import Commits
 from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.recorder.disk import Disk
 from edge_store.search import find, following
-from edge_store.search.cleaning import empty
+from edge_store.search.cleaning import clean, empty
 from edge_store.search.file import drop_index, index_bytes, open_index, take_index_away
 from edge_store.search.following import follow
 from edge_store.search.index import Step, step
@@ -155,6 +155,26 @@ async def test_a_low_disk_takes_the_index_and_room_gives_it_back(
         await until(lambda: run.found("toner") == [late, seq])
 
 
+async def test_an_index_of_fewer_results_needs_less_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with followed(tmp_path, monkeypatch) as run:
+        seqs = [run.add(f"toner {n} " + "ink " * 20_000) for n in range(20)]
+        await until(lambda: run.found("toner") == seqs[::-1])
+        path = run.box.index_path
+        await until(lambda: gauge(run, "search_index_bytes") == index_bytes(path) > 0)
+        size = index_bytes(path)
+        run.free[0] = RESERVE - 1
+        run.around.disk.check()
+        await until(lambda: not _open_files(run.box.index_path))
+        run.free[0] = RESERVE + size // 2
+        run.around.disk.check()
+        await until(lambda: run.looks.count(run.free[0]) > 3)
+        assert run.found("toner") is None, size
+        delete_results(run.box.writer, seqs[:-1], Reason.RETENTION)
+        await until(lambda: run.found("toner") == seqs[-1:])
+
+
 async def test_a_reader_in_the_way_is_waited_for_with_what_was_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +214,29 @@ async def test_what_is_forgotten_does_not_wait_for_all_that_is_to_be_taken_in(
         await until(lambda: run.found("toner") == [kept])
         delete_results(run.box.writer, [gone], Reason.FORGET)
         await until(lambda: not _holds(run.box.index_path, b"zyzzyvaqq"))
+
+
+async def test_what_is_forgotten_waits_until_no_more_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retention has deleted nothing for long: what it leaves is due at any time."""
+    looks: list[bool] = []
+
+    def cleaned(*args: Any, forgotten: bool, expired: bool) -> bool:
+        if not forgotten:
+            looks.append(expired)
+        return clean(*args, forgotten=forgotten, expired=expired)
+
+    monkeypatch.setattr(following, "clean", cleaned)
+    monkeypatch.setattr(following, "QUIET_S", 3600.0)
+    async with followed(tmp_path, monkeypatch) as run:
+        gone, kept = run.add("zyzzyvaqq"), run.add("toner")
+        await until(lambda: run.found("toner") == [kept])
+        delete_results(run.box.writer, [gone], Reason.FORGET)
+        await until(lambda: len(looks) > 3)
+        assert looks == [True] * len(looks)
+        assert run.found("zyzzyvaqq") == [], "it is hidden meanwhile"
+        assert _holds(run.box.index_path, b"zyzzyvaqq")
 
 
 def _holds(path: Path, text: bytes) -> bool:
