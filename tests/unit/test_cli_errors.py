@@ -174,6 +174,7 @@ def test_dry_run_of_an_import_never_says_that_rows_are_in(tmp_path: Path) -> Non
     arguments = ["import", str(lines), "--dry-run", "--config", str(config)]
     refused = CliRunner().invoke(cli, arguments).exception
     assert isinstance(refused, ImportFailed)
+    assert str(refused) == "1 line was not taken: named above"
     assert refused.hint.startswith("nothing was written (--dry-run)")
     cut = CliRunner().invoke(cli, [*arguments, "--faults-max", "0"])
     assert isinstance(cut.exception, ImportFailed)
