@@ -118,12 +118,13 @@ def _require_new(job: Job, state: Path | None) -> None:
             f"{job.target} would not be packed: an export is written as it is",
             hint=f"edge-store export --to {job.kind} - | {packer} > {job.target}",
         )
-    there = state if state is not None and state.exists() else None
+    there = state if state is not None and state.exists() and not _is_empty(state) else None
     if "://" not in job.target and job.target != STDOUT:
         path = Path(job.target)
         beside = mark_beside(path)
         is_there = path.exists() and not _is_empty(path)
-        there = path if is_there else beside if beside.exists() else there
+        is_begun = beside.exists() and not _is_empty(beside)
+        there = path if is_there else beside if is_begun else there
     if there is not None:
         raise InvalidRequest(
             f"{there} is there already",

@@ -128,6 +128,7 @@ class Hiding:
         self._forms = {form for each in known for form in spelled_out(each)}
         self._cores = {core for each in known for core in base64_cores(each)}
         self._names = {name: kind for name, kind in names.items() if len(name) >= NAME_CHARS_MIN}
+        self._named = _named(self._names)
         self._key = key
         self._are_names_hidden = bool(names)
 
@@ -157,8 +158,11 @@ class Hiding:
             for start, end in _places(reading.text, form):
                 yield reading.span(start, end)
         for core in self._cores:
+            done = 0  # a run of base64 may have it thousands of times
             for start, end in _places(reading.text, core):
-                yield reading.span(*base64_around(reading.text, start, end))
+                if start >= done:
+                    start, done = base64_around(reading.text, start, end)  # noqa: PLW2901
+                    yield reading.span(start, done)
         for shape in SHAPES:
             for found in shape.finditer(reading.text):
                 yield reading.span(*found.span(found.lastindex or 0))
@@ -172,22 +176,26 @@ class Hiding:
     def _named_spans(self, text: str) -> Iterator[tuple[int, int, str]]:
         """The longest first, and none within another."""
         taken = bytearray(len(text))
-        spelled = list(readings(text))
-        for name in sorted(self._names, key=len, reverse=True):
-            pseudonym = self.pseudonym(name, self._names[name])
-            for reading in spelled:
-                for found in _named(name).finditer(reading.text):
-                    start, end = reading.span(*found.span())
-                    if not found[1] and not any(taken[start:end]):
-                        taken[start:end] = bytes([1]) * (end - start)
-                        yield start, end, pseudonym
+        found = [
+            (*reading.span(*found.span()), found[0])
+            for reading in readings(text)
+            for found in self._named.finditer(reading.text)
+            if not found[1]
+        ]
+        for start, end, name in sorted(found, key=lambda each: len(each[2]), reverse=True):
+            if not any(taken[start:end]):
+                taken[start:end] = bytes([1]) * (end - start)
+                yield start, end, self.pseudonym(name, self._names[name])
 
 
-def _named(name: str) -> re.Pattern[str]:
-    """Everywhere but in our own name, of which a user's or a bucket's may be a part."""
-    shapes = [OURS, re.escape(name)]
-    longest_first = reversed(shapes) if len(name) > len("edge-store") else shapes
-    return re.compile("|".join(longest_first))
+def _named(names: Iterable[str]) -> re.Pattern[str]:
+    """Each of them, the longest first, everywhere but in our own name, of which a user's or a
+    bucket's may be a part.
+    """
+    longest_first = sorted(names, key=len, reverse=True)
+    longer = [re.escape(name) for name in longest_first if len(name) > len("edge-store")]
+    others = map(re.escape, longest_first[len(longer) :])
+    return re.compile("|".join([*longer, OURS, *others]))
 
 
 def _put(text: str, spans: Iterable[tuple[int, int, str]]) -> str:

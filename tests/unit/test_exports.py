@@ -249,6 +249,12 @@ def test_the_database_is_not_written_over_by_force(
     assert exported(box[0], tmp_path / "x", "jsonl").rows == 250
 
 
+def test_an_empty_file_is_no_state_yet(box: tuple[Path, Connection, Boot], tmp_path: Path) -> None:
+    (tmp_path / "s").touch()  # as mktemp makes one
+    assert exported(box[0], tmp_path / "x", "jsonl", state=tmp_path / "s").rows == 250
+    assert (tmp_path / "s").stat().st_size
+
+
 @pytest.mark.parametrize("is_another", [False, True])
 def test_no_database_is_written_over_by_force_whatever_it_is_called(
     box: tuple[Path, Connection, Boot], tmp_path: Path, *, is_another: bool
