@@ -153,13 +153,18 @@ def lock_holder(database: Path) -> int | None:
     be in the way of a daemon that starts.
     """
     try:
-        inode = database.with_name(NAME).stat().st_ino
+        path = database.with_name(NAME)
+        there, noted = path.stat(), path.read_bytes()[:HOLDER_BYTES].decode(errors="replace")
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
+    device = f"{os.major(there.st_dev):02x}:{os.minor(there.st_dev):02x}"
     for line in lines:  # 1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF
         fields = line.split()
-        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+        if fields[1] != "FLOCK" or fields[5].rpartition(":")[2] != str(there.st_ino):
+            continue
+        # of one disk: another may have that number. Btrfs and overlays call theirs otherwise here
+        if fields[5] == f"{device}:{there.st_ino}" or fields[4] == noted.strip():
             return int(fields[4])
     return None
 

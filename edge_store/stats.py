@@ -9,7 +9,7 @@ model nor status. Reads only.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from itertools import islice
@@ -139,10 +139,10 @@ def stats(
     by: By | None,
     *,
     timeout_s: float,
-    was_cut: bool = False,
+    was_cut: Callable[[], bool] = lambda: False,
 ) -> QueryResult:
-    """A row for each ``by``, in its order; without it, one row. ``was_cut``: the newest boot, and
-    none goes on, so that what it had in flight is missing.
+    """A row for each ``by``, in its order; without it, one row. ``was_cut``: whether the newest
+    boot was, and none goes on, so that what it had in flight is missing; asked while reading.
 
     Raises:
         QueryRefused: it takes too long.
@@ -157,7 +157,7 @@ def stats(
         for key, state in asking.rows("stats_json_states", models=models):
             states[key][state] += 1
         asked = {key: _asked(counts) for key, counts in states.items()}
-        gaps = _gaps(asking, was_cut=was_cut)
+        gaps = _gaps(asking, was_cut)
     keys = sorted({*used, *gaps}, key=lambda key: (key is not None, key))
     nothing = (0, 0, *[None] * (len(COUNTS) - 2), *NONE * len(MEASURES))
     rows = [
@@ -299,7 +299,7 @@ def _asked(states: Counter[str]) -> tuple[int, int, int]:
     return states.total(), states["valid"], states["extracted"] + states["repaired"]
 
 
-def _gaps(asking: Asking, *, was_cut: bool) -> dict[Any, tuple[Any, ...]]:
+def _gaps(asking: Asking, was_cut: Callable[[], bool]) -> dict[Any, tuple[Any, ...]]:
     chosen = set(asking.selection.values)
     if asking.by is None and not chosen:
         name = "stats_complete"
@@ -307,9 +307,10 @@ def _gaps(asking: Asking, *, was_cut: bool) -> dict[Any, tuple[Any, ...]]:
         name = "stats_complete_by_day"
     else:
         return {}
+    is_missing = was_cut()
     return {
         key: _gap(admitted, 0, missing + in_flight)
-        if was_cut
+        if is_missing
         else _gap(admitted, in_flight, missing)
         for key, admitted, in_flight, missing in asking.rows(name)
         if admitted

@@ -64,26 +64,20 @@ def alone(config: "Config", work: "Callable[[Connection], object]") -> NoReturn:
         AlreadyRunning: the daemon runs.
     """
     from edge_store import exits
-    from edge_store.cli.main import report
-    from edge_store.errors import EdgeStoreError
+    from edge_store.cli.main import ended
     from edge_store.indexes import sole_writer
     from edge_store.sqlite import require_safe_sqlite
 
     require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
     os.umask(0o027)  # as the daemon does: -wal and -shm are for the owner and the group
     replicated = config.replica.enabled
-    exit_code = 0
+    exit_code = exits.FAILURE
     with sole_writer(Path(config.store.path), stays_open=replicated) as connection:
         try:
-            work(connection)
-        except EdgeStoreError as exc:
-            exit_code = report(exc)
-        except KeyboardInterrupt:
-            print("aborted", file=sys.stderr)  # noqa: T201  (as main says it)
-            exit_code = exits.INTERRUPTED
-        if replicated:  # see docs/adr/0010: closed, the whole database would be uploaded again
-            sys.stdout.flush()
-            os._exit(exit_code)
+            exit_code = ended(lambda: work(connection))
+        finally:  # whatever ended it: not even standard error may take what is said of that
+            if replicated:  # see docs/adr/0010: closed, the whole database would be uploaded again
+                os._exit(exit_code)
     sys.exit(exit_code)
 
 

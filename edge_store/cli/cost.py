@@ -1,13 +1,13 @@
 """``edge-store replica cost``: a month's bill for the replica, from the box's own counters."""
 
 import asyncio
-import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_store.cli.output import bytes_text, span_text, time_text, write_rows
+from edge_store.cli.output import bytes_text, json_line, span_text, time_text, write_rows
 from edge_store.cli.values import AT_LEAST_ZERO
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def cost(
     }
     if as_json:
         lines = [item._asdict() for item in items]
-        click.echo(json.dumps({**about, "month": lines, "usd": round(total, 4)}))
+        click.echo(json_line({**about, "month": lines, "usd": round(total, 4)}, sys.stdout))
         return
     click.echo(f"{about['where']}, {about['profile']}")
     span = f"{span_text(span_s)} from {about['counted_from']} to {about['counted_to']}"
@@ -151,7 +151,6 @@ def _stored_bytes(settings: "Config", location: "Location") -> int | None:
 
 
 def _write(items: "list[Item]", total: float) -> None:
-    import sys
 
     from edge_store.query import QueryResult
 

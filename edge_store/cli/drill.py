@@ -1,12 +1,13 @@
 """``edge-store replica drill``: restore the replica now, and compare."""
 
 import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from edge_store.cli.output import json_line
 
 if TYPE_CHECKING:
     from edge_store.config import Config
@@ -45,11 +46,11 @@ def drill(config: str | None, *, is_full: bool, as_json: bool) -> None:
     except EdgeStoreError as exc:
         if as_json:
             error = {"code": exc.code, "message": str(exc), "hint": exc.hint}
-            click.echo(json.dumps({"error": error}, ensure_ascii=False))
+            click.echo(json_line({"error": error}, sys.stdout))
         raise
     drills = found["drills"]
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        click.echo(json_line(found, sys.stdout))
     else:
         for one in drills:
             _show(one)

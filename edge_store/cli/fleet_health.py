@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edge_store.cli.output import write_rows
+from edge_store.cli.output import json_line, write_rows
 from edge_store.cli.values import SPAN, Finite, group_option
 
 if TYPE_CHECKING:
@@ -165,8 +165,6 @@ async def _looked(
     as_json: bool,
 ) -> "Summary":
     """Look, show each box, and whatever else is to be done with what is found."""
-    import msgspec
-
     from edge_store.fleet.health.alarms import FleetAlarms, urls_of
     from edge_store.fleet.health.known import remembering
     from edge_store.fleet.health.summary import Counts, Textfile
@@ -184,7 +182,7 @@ async def _looked(
             if written is not None:
                 written.add(swept.box)
             if as_json:
-                click.echo(msgspec.json.encode(swept.box).decode())
+                click.echo(json_line(swept.box, sys.stdout))
             elif is_all or not swept.box.ok:
                 shown.extend(_rows(swept.box))
         summary = counts.summary(sweep.unlisted)
@@ -195,7 +193,7 @@ async def _looked(
     if written is not None and textfile is not None:
         _write(written, textfile, summary)
     if as_json:
-        click.echo(msgspec.json.encode({"summary": summary}).decode())
+        click.echo(json_line({"summary": summary}, sys.stdout))
     else:
         _show(shown, summary)
     return summary

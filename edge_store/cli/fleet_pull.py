@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_store.cli.output import time_text
+from edge_store.cli.output import json_line, time_text
 from edge_store.cli.restoring import moment
 from edge_store.cli.values import AT_LEAST_ZERO, POSITIVE, SIZE, group_option
 
@@ -267,9 +267,7 @@ def _next(report: "BoxReport") -> str:
 
 
 def _json_line(report: "BoxReport") -> str:
-    import msgspec
-
-    return msgspec.json.encode(report, enc_hook=str).decode()
+    return json_line(report, sys.stdout)
 
 
 def _bytes(report: "BoxReport") -> str:

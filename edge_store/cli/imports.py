@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +74,8 @@ def import_(  # noqa: PLR0913  (one parameter per option)
         try:
             with interruptible():
                 _taken(settings, opened, take, tenant, faults_max, counts)
-        except BaseException:
-            _tell_cut(counts, dry_run=dry_run)
+        except BaseException as exc:
+            _tell_cut(counts, dry_run=dry_run, goes_on=isinstance(exc, KeyboardInterrupt))
             raise
         _tell(counts, opened.unit, dry_run=dry_run)
 
@@ -106,18 +106,18 @@ def _taken(
         importing.run(opened, progress)
 
 
-def _tell_cut(counts: "Counts", *, dry_run: bool) -> None:
+def _tell_cut(counts: "Counts", *, dry_run: bool, goes_on: bool) -> None:
     """What came of an import that does not go on; why not is said behind it."""
     from edge_store.cli.output import write_json
 
-    write_json({**counts.shown, "dry_run": dry_run, "complete": False}, sys.stdout)
-    goes_on = (
-        "nothing was written (--dry-run)"
-        if dry_run
-        else "what was taken is in; the command given again goes on, and takes nothing twice"
-    )
+    with suppress(OSError):  # which is told at the end, behind what ended the import
+        write_json({**counts.shown, "dry_run": dry_run, "complete": False}, sys.stdout)
+    hint = "nothing was written (--dry-run)"
+    if not dry_run:
+        then = "the command given again goes on, and takes nothing twice"
+        hint = f"what was taken is in{f'; {then}' if goes_on else ''}"
     click.echo(f"edge-store: cut: {counts.said}", err=True)
-    click.echo(f"  {goes_on}", err=True)
+    click.echo(f"  {hint}", err=True)
 
 
 def _tell(counts: "Counts", unit: str, *, dry_run: bool) -> None:
@@ -127,11 +127,12 @@ def _tell(counts: "Counts", unit: str, *, dry_run: bool) -> None:
 
     write_json({**counts.shown, "dry_run": dry_run, "complete": True}, sys.stdout)
     if not_taken := counts.faults + counts.refused:
-        which = "they are" if not_taken <= TOLD_MAX else f"the first {TOLD_MAX} are"
+        what = f"{not_taken} {unit}s were" if not_taken > 1 else f"1 {unit} was"
+        which = "named above" if not_taken <= TOLD_MAX else f"the first {TOLD_MAX} are named above"
         others = "nothing was written (--dry-run)" if dry_run else "the others are in"
         raise ImportFailed(
-            f"{not_taken} {unit}s were not taken: {which} named above",
-            hint=f"{others}; put those right and give the command again",
+            f"{what} not taken: {which}",
+            hint=f"{others}; put right what is named and give the command again",
         )
 
 

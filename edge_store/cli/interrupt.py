@@ -76,6 +76,8 @@ def standard_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     given = sys.stdout
     if given is None or isinstance(given, io.TextIOWrapper):  # and none of a test's
         # also with PYTHONUNBUFFERED, where Python's own may take a part of a text, and say nothing

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edge_store.cli.output import chosen_format, output_options, write_rows
+from edge_store.cli.output import chosen_format, json_line, output_options, write_rows
 from edge_store.cli.values import duration_s
 
 if TYPE_CHECKING:
@@ -124,9 +124,7 @@ def _place(url: str | None, folder: Path | None) -> "Lake":
 
 
 def _json(report: Any) -> str:
-    import msgspec
-
-    return msgspec.json.encode(report, enc_hook=str).decode()
+    return json_line(report, sys.stdout)
 
 
 def _copy_line(report: "CopyReport") -> str:

@@ -1,6 +1,7 @@
 """``edge-store ledger``: what was admitted and what became of it, per boot or per day."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import click
 
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, write_rows
-from edge_store.cli.target import chosen_database, last_boot_of, target_options
+from edge_store.cli.target import chosen_database, last_boot_of, still_open, target_options
 from edge_store.cli.values import POSITIVE
 
 if TYPE_CHECKING:
@@ -56,16 +57,11 @@ def ledger(db: Path | None, config: str | None, by: str, timeout: float, fmt: st
     connection = open_reader(path)
     try:
         with interruptible():
-            # looked at first: what ends while the rows are read was not cut
-            last = last_boot_of(path, config, is_copy=db is not None)
+            look = partial(last_boot_of, path, config, is_copy=db is not None)
+            before = look()
             connection.execute(sql("begin_reading"))  # the rows and the cuts are of one moment
-            boot = connection.execute(sql("select_open_boot")).fetchone()
-            cut_day = None
-            if boot is not None and last is LastBoot.CUT:
-                last = last_boot_of(
-                    path, config, is_copy=False
-                )  # one that has started since goes on
-                cut_day = rfc3339(boot[1])[:10] if last is LastBoot.CUT else None
+            boot, last = still_open(connection, before, look)
+            cut_day = rfc3339(boot[1])[:10] if boot and last is LastBoot.CUT else None
             found = run_query(connection, sql(BLOCKS[by]), {"cut_day": cut_day},
                               rows_max=ROWS_MAX, timeout_s=timeout)  # fmt: skip
             cuts = (

@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from edge_store import __version__, exits
 from edge_store.cli.interrupt import drop_output, standard_streams
 from edge_store.errors import EdgeStoreError
 
-__all__ = ["cli", "main", "report"]
+__all__ = ["cli", "ended", "main", "report"]
 
 YOUNG_OBJECTS = 10_000  # for the collector: by its own 700 it took a sixth of a command's start
 EXIT_PIPE = 141  # as a shell shows SIGPIPE: the reader of our output has left, as `head` does
@@ -85,12 +86,9 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command and write all of what it said."""
+        """Run the command."""
         try:
-            try:
-                return super().invoke(ctx)
-            finally:
-                sys.stdout.flush()
+            return super().invoke(ctx)
         except BrokenPipeError:  # click would exit with 1
             drop_output()
             sys.exit(EXIT_PIPE)
@@ -141,28 +139,58 @@ def _place_of(error: click.ClickException) -> str:
     return ""
 
 
+def ended(work: Callable[[], object]) -> int:
+    """Call it, write all of what it said, and print what went wrong with both. Returns the exit
+    code: the error's own, as 78 for a wrong configuration.
+    """
+    raised, unwritten = _raised(work), _raised(sys.stdout.flush)
+    exit_codes = [_told(raised)]
+    if str(unwritten) != str(raised):
+        exit_codes.append(_told(unwritten))
+    return next(filter(None, exit_codes), 0)
+
+
+def _raised(work: Callable[[], object]) -> BaseException | None:
+    try:
+        work()
+    except BaseException as exc:  # noqa: BLE001  (it is told, and the process ends)
+        return exc
+    return None
+
+
+def _told(error: BaseException | None) -> int:
+    """Print what ended a command, as whoever called it can use it. Returns the exit code."""
+    exit_code = exits.FAILURE
+    match error:
+        case None:
+            exit_code = 0
+        case SystemExit():
+            exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        case click.Abort() | KeyboardInterrupt():
+            click.echo("aborted", err=True)
+            exit_code = exits.INTERRUPTED
+        case click.ClickException():
+            error.show()
+            if place := _place_of(error):
+                click.echo(f"  {place}", err=True)
+            exit_code = error.exit_code
+        case BrokenPipeError():
+            drop_output()
+            exit_code = EXIT_PIPE
+        case OSError() if not isinstance(error, PermissionError):
+            # a full disk, a folder that is none: the world's fault, in its words
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"edge-store: {where}{error.strerror or error}", err=True)
+            drop_output()
+        case _:
+            exit_code = report(error)
+    return exit_code
+
+
 def main() -> None:
-    """The console script. Exits with the error's own code: 78 for a wrong configuration."""
+    """The console script."""
     gc.set_threshold(YOUNG_OBJECTS)
     standard_streams()
     if "_EDGE_STORE_COMPLETE" in os.environ:
         importlib.import_module("edge_store.cli.completion")  # which knows what shells make of @
-    try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as exc:
-        sys.exit(exc.exit_code)
-    except click.Abort:
-        click.echo("aborted", err=True)
-        sys.exit(exits.INTERRUPTED)
-    except click.ClickException as exc:
-        exc.show()
-        if place := _place_of(exc):
-            click.echo(f"  {place}", err=True)
-        sys.exit(exc.exit_code)
-    except (EdgeStoreError, PermissionError) as exc:
-        sys.exit(report(exc))
-    except OSError as exc:  # a full disk, a folder that is none: the world's fault, in its words
-        where = f"{exc.filename}: " if exc.filename else ""
-        click.echo(f"edge-store: {where}{exc.strerror or exc}", err=True)
-        drop_output()
-        sys.exit(exits.FAILURE)
+    sys.exit(ended(lambda: cli(standalone_mode=False)))

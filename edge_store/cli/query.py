@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["query"]
 
 STDIN = "-"
-NEWEST = 20  # results, as select_newest has it
+NEWEST = 20  # results
 PLACES = frozenset({"--config", "--db"})
 
 
@@ -125,7 +125,9 @@ def query(  # noqa: PLR0913  (one parameter per option)
     if with_archive and dbs:
         raise click.UsageError("--with-archive is for a box's own database: give --config")
     with interruptible(), ExitStack() as stack:
-        text = _statement(statement, files, configured, bounds.limit or NEWEST)
+        text = _statement(statement, files, configured)
+        if statement is None:
+            values = {**values, "newest": bounds.limit or NEWEST}
         reading = (
             beside_archive(config, selection, text)
             if with_archive
@@ -163,14 +165,12 @@ def _files(dbs: tuple[Path, ...], config: str | None) -> tuple[tuple[Path, ...],
     return (Path(settings.store.path),), settings.queries
 
 
-def _statement(
-    given: str | None, files: tuple[Path, ...], configured: Mapping[str, str], newest: int
-) -> str:
-    """The SQL that is meant; where none is given, for so many of the newest results."""
+def _statement(given: str | None, files: tuple[Path, ...], configured: Mapping[str, str]) -> str:
+    """The SQL that is meant; where none is given, for ``:newest`` results."""
     if given is None:
         from edge_store.sql import sql
 
-        return sql("select_newest").replace(f"LIMIT {NEWEST}", f"LIMIT {newest}")
+        return sql("select_newest")
     if given == STDIN:
         return sys.stdin.read()
     if not given.startswith("@"):

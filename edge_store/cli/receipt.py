@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["receipt"]
 
+ID_CHARS = 36
+
 
 @click.command()
 @click.argument("text", metavar="ID")
@@ -68,6 +70,8 @@ def _whole(connection: "Connection", text: str) -> str:
     try:
         return str(parsed_id(text))
     except InvalidRequest:
+        if len(text) == ID_CHARS:  # a whole one, and of no result
+            raise
         return find_noted_id(connection, text)
 
 

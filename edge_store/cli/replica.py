@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from edge_store.cli.cost import cost
 from edge_store.cli.drill import drill
+from edge_store.cli.output import json_line
 from edge_store.cli.replica_check import check
 from edge_store.cli.restoring import only_device, points, restore, rfc3339
 from edge_store.cli.values import SPANS, duration_s
@@ -75,7 +77,7 @@ def status(config: str | None, *, as_json: bool) -> None:
         location = parse_location(settings.replica.url)
         found = {"where": str(location), **_found(settings, location)}
     if as_json:
-        click.echo(json.dumps(_with_times(found), ensure_ascii=False))
+        click.echo(json_line(_with_times(found), sys.stdout))
         return
     lines = list(_lines(found))
     width = max(len(name) for name, _ in lines)

@@ -1,7 +1,6 @@
 """``edge-store replica restore`` and ``points``: the database back from its replica."""
 
 import asyncio
-import json
 import os
 import re
 import shlex
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edge_store.cli.output import json_line
 from edge_store.cli.values import MOMENT, POSITIVE
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def points(
             "missing_from": found.missing_from and f"{found.missing_from:016x}",
             "points": [named(point) for point in found.points],
         }
-        click.echo(json.dumps(answer, ensure_ascii=False))
+        click.echo(json_line(answer, sys.stdout))
     elif is_listed:
         for point in found.points:
             click.echo("  ".join(named(point).values()))

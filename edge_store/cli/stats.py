@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from edge_store.cli.interrupt import interruptible
 from edge_store.cli.logs_text import opened
 from edge_store.cli.output import bytes_text, chosen_format, output_options, write_rows
 from edge_store.cli.selecting import selection_of, selection_options
-from edge_store.cli.target import chosen_database, last_boot_of, target_options
+from edge_store.cli.target import chosen_database, last_boot_of, still_open, target_options
 from edge_store.cli.values import POSITIVE
 
 if TYPE_CHECKING:
@@ -80,9 +81,13 @@ def stats(  # noqa: PLR0913  (one parameter per option)
         _tell_disk(db, config, timeout, form, only_forecast=forecast)
         return
     what = By(by) if by else None
-    last = last_boot_of(chosen_database(db, config), config, is_copy=db is not None)
-    was_cut = last is LastBoot.CUT
+    look = partial(last_boot_of, chosen_database(db, config), config, is_copy=db is not None)
     with opened(db, config) as connection, interruptible():
+        before = look()
+
+        def was_cut() -> bool:
+            return still_open(connection, before, look)[1] is LastBoot.CUT
+
         found = stats(connection, selection, what, timeout_s=timeout, was_cut=was_cut)
         if form != "table":
             write_rows(found, form, sys.stdout)

@@ -8,8 +8,9 @@ import click
 
 if TYPE_CHECKING:
     from edge_store.lock import LastBoot
+    from edge_store.sqlite import Connection
 
-__all__ = ["chosen_database", "last_boot", "last_boot_of", "target_options"]
+__all__ = ["chosen_database", "last_boot", "last_boot_of", "still_open", "target_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,3 +67,18 @@ def last_boot_of(path: Path, config: str | None, *, is_copy: bool) -> "LastBoot"
         settings = load(config).config
         answers = ask_daemon(settings.server, known_device_id(settings))[0] is not None
     return last_boot(path, answers=answers, is_copy=is_copy)
+
+
+def still_open(
+    connection: "Connection", before: "LastBoot", look: "Callable[[], LastBoot]"
+) -> "tuple[tuple[int, int] | None, LastBoot]":
+    """The newest boot, with its last mark in UTC ms, if the reading that has begun sees no end of
+    it; and what to think of it. ``look`` says what to think now, ``before`` is what it said before
+    that reading: what ended meanwhile was not cut, nor what has started since.
+    """
+    from edge_store.lock import LastBoot
+    from edge_store.sql import sql
+
+    boot = connection.execute(sql("select_open_boot")).fetchone()
+    is_cut = boot is not None and before is LastBoot.CUT
+    return boot, look() if is_cut else before

@@ -62,13 +62,14 @@ def mark_beside(target: Path) -> Path:
 
 
 def read_mark(path: Path) -> Mark | None:
-    """None where there is none.
+    """None where there is none, or an empty file, as ``mktemp`` makes one.
 
     Raises:
         InvalidRequest: it is no mark.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Mark)
+        found = path.read_bytes()
+        return msgspec.json.decode(found, type=Mark) if found else None
     except FileNotFoundError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:

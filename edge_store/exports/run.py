@@ -19,6 +19,7 @@ __all__ = ["begun", "export"]
 Progress = Callable[[int, int], None]
 
 NO_FILTERS = (Selection(), False)
+SQLITE_MAGIC = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat2.html#the_database_header
 PACKERS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 
 
@@ -62,15 +63,34 @@ def _name(job: Job) -> str:
 
 
 def _require_not_the_box(job: Job, source: Source, state: Path | None) -> None:
-    """Raises ``InvalidRequest``: not even --force writes over the database that is read."""
+    """Raises ``InvalidRequest``: not even --force writes over the database that is read, however it
+    is called there, nor over another one.
+    """
     paths = [] if "://" in job.target or job.target == STDOUT else [Path(job.target)]
     database = source.path.resolve()
     of_the_box = [database, *(Path(f"{database}{end}") for end in ("-wal", "-shm"))]
     for path in [*paths, *([state] if state is not None else [])]:
-        if path.resolve() in of_the_box:
+        if any(_is_same(path, each) for each in of_the_box):
             raise InvalidRequest(
                 f"{path} is the database that is to be exported", hint="name another file"
             )
+        if path.is_file() and _begins_as_a_database(path):
+            raise InvalidRequest(
+                f"{path} is a database of SQLite, and no export",
+                hint="name another file; where nothing needs that one, remove it",
+            )
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether they are one file, or would be: neither needs to be there."""
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return path.resolve() == other
+
+
+def _begins_as_a_database(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
 
 
 def _filters(of: Job | Mark) -> tuple[Selection, bool]:
@@ -98,12 +118,13 @@ def _require_new(job: Job, state: Path | None) -> None:
             f"{job.target} would not be packed: an export is written as it is",
             hint=f"edge-store export --to {job.kind} - | {packer} > {job.target}",
         )
-    there = state if state is not None and state.exists() else None
+    there = state if state is not None and state.exists() and not _is_empty(state) else None
     if "://" not in job.target and job.target != STDOUT:
         path = Path(job.target)
         beside = mark_beside(path)
         is_there = path.exists() and not _is_empty(path)
-        there = path if is_there else beside if beside.exists() else there
+        is_begun = beside.exists() and not _is_empty(beside)
+        there = path if is_there else beside if is_begun else there
     if there is not None:
         raise InvalidRequest(
             f"{there} is there already",

@@ -124,8 +124,10 @@ class Importing:
         self._tell(fault.number, fault.why)
         if self.counts.faults > self._faults_max:
             self._flush()
+            count, unit = self.counts.faults, self._unit
+            malformed = f"{count} {unit}s are" if count > 1 else f"1 {unit} is"
             raise ImportFailed(
-                f"{self.counts.faults} {self._unit}s are malformed, and --faults-max is "
+                f"{malformed} malformed, and --faults-max is "
                 f"{self._faults_max}; the last one is {self._unit} {fault.number}: {fault.why}",
                 hint="is it the right --from? --faults-max lets more of them pass",
             )

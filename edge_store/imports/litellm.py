@@ -6,7 +6,7 @@ and its UI give them), or from its PostgreSQL. The texts are there where LiteLLM
 import csv
 import io
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import Any, BinaryIO, TextIO
 
 import msgspec
@@ -69,14 +69,17 @@ def _lines(file: BinaryIO) -> Iterator[Sourced | Fault]:
 
 def _csv(file: TextIO) -> Iterator[Sourced | Fault]:
     csv.field_size_limit(CELL_CHARS_MAX)
-    reader = csv.DictReader(file)
+    reader = csv.reader(file)
+    names: list[str] = []
     before = 0  # lines: a cell may have several
     try:
-        for row in reader:
-            yield _sourced(max(before, 1) + 1, row)
-            before = reader.line_num
+        for cells in reader:
+            place, before = before + 1, reader.line_num
+            if names and cells:
+                yield _sourced(place, dict(zip_longest(names, cells[: len(names)])))
+            names = names or cells  # a line may be blank
     except (csv.Error, UnicodeDecodeError) as exc:
-        yield Fault(max(before, 1) + 1, f"the CSV cannot be read on: {exc}")
+        yield Fault(before + 1, f"the CSV cannot be read on: {exc}")
 
 
 def _sourced(place: int, row: Json) -> Sourced | Fault:

@@ -19,6 +19,7 @@ __all__ = [
     "trusted", "unreached",
 ]  # fmt: skip
 
+SEVERAL = "none of its addresses answers"
 UNREACHED_HINT = "see that its receiver runs, and that `url` of its [[sinks]] leads there"
 # Of an output without bodies: what is known of it, and nothing that it says.
 KNOWN = ("choice_index", "finish_reason", "json_state", "schema_valid", "constraint_holds")
@@ -157,6 +158,9 @@ def unreached(exc: BaseException) -> str:
         return ""
     if seen.errno is not None and not isinstance(seen, ssl.SSLError | socket.gaierror):
         return os.strerror(seen.errno)  # in asyncio's words it has the address
+    if seen.errno is None and type(seen) is OSError:  # asyncio's, of several attempts
+        cause = seen.__cause__
+        return unreached(cause) if isinstance(cause, OSError) else SEVERAL
     return str(seen.strerror or type(seen).__name__)
 
 

@@ -20,7 +20,7 @@ from edge_store import __version__
 from edge_store.clock import now_ms, rfc3339
 from edge_store.config import SinkSection
 from edge_store.errors import ConfigError, SinkFailed, SinkRefused
-from edge_store.sinks.sink import UNREACHED_HINT, Event, Place, certificate_hint, trusted
+from edge_store.sinks.sink import UNREACHED_HINT, Event, Place, certificate_hint, trusted, unreached
 
 __all__ = ["Webhook", "signature"]
 
@@ -100,7 +100,7 @@ class Webhook:
                         break
         except (httpx.HTTPError, httpx.InvalidURL) as exc:  # whose text may have the URL
             raise SinkFailed(
-                f"the web hook is not reached: {type(exc).__name__}",
+                f"the web hook is not reached: {_why(exc)}",
                 hint=certificate_hint(exc) or UNREACHED_HINT,
             ) from exc
 
@@ -119,6 +119,11 @@ def _judge(status: int, retry_after: str | None) -> None:
         raise SinkRefused(message)
     hint = "redirects are not followed: set the url to where it leads" if status < 400 else ""
     raise SinkFailed(message, hint=hint, after_s=_seconds(retry_after))
+
+
+def _why(exc: Exception) -> str:
+    is_plain = isinstance(exc, httpx.ConnectError) and not certificate_hint(exc)
+    return (unreached(exc) if is_plain else "") or type(exc).__name__
 
 
 def _seconds(retry_after: str | None) -> float:

@@ -129,7 +129,7 @@ SELECT
 
 -- name: select_newest
 SELECT seq, id, status, input_text AS prompt, output_text AS output
-FROM generations ORDER BY seq DESC LIMIT 20
+FROM generations ORDER BY seq DESC LIMIT :newest
 
 -- name: select_chain_outputs
 SELECT seq, choice_index, output_text, reasoning, tool_calls, finish_reason, output_json, json_state,

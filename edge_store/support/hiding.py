@@ -10,7 +10,9 @@ import hmac
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from edge_store.config import Config, SinkKind
 from edge_store.support.spelled import (
@@ -31,6 +33,13 @@ SECRET_BYTES_MAX = 64 * 1024
 SECRET_VARIABLE = re.compile(
     r"KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL|ALERT_URLS|_SINK_", re.IGNORECASE
 )
+CALLED = r"""(?:
+    (?<![a-z])(?:sig|sas|pwd|auth) | (?<=[?&])key
+    | (?:api|access|account|private|secret|shared|signing|encryption|master|session)[_\ -]?key
+    | (?:access|auth|refresh|session|security|identity|id|api|sas)[_-]?token
+    | access[_-]?key[_-]?id | (?<![a-z])token | secret | passw(?:or)?d | passphrase
+    | signature | credentials? )"""
+QUOTED = r"""b? (?: "((?:[^"\\]|\\.){6,})" | '((?:[^'\\]|\\.){6,})' )"""
 SHAPES = (  # of secrets, whoever's; where there is a group, that is the secret
     re.compile(
         r"\b(?:es|sk|pk|rk|ghp|gho|ghs|ghu|github_pat|glpat|npm|hf|xox[abpr]|whsec)"
@@ -40,20 +49,26 @@ SHAPES = (  # of secrets, whoever's; where there is a group, that is the secret
         r"\b(?:AKIA|ASIA)[0-9A-Z]{12,}|\bAIza[A-Za-z0-9_\-]{20,}|\bya29\.[A-Za-z0-9_\-.]{12,}"
     ),
     re.compile(r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*"),
-    re.compile(r"(?i)\bbearer +([^\s\"',]{6,})"),
-    re.compile(r"://([^/\s\"'@]{0,512}:[^/\s\"'@]{0,512})@"),
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL),
-    re.compile(r"(?i)\b(?:cookie|authorization)[\"']?\s*[:=]\s*[\"']?([^\r\n\"']{6,})"),
+    re.compile(r"(?i)\bbearer[ \t]+([^\s\"',]{6,})"),
+    re.compile(r"://([^/\s\"':]{0,512}:[^/\s\"']{0,512})@"),  # the last: a password has some
+    re.compile(r"(?i)\bhttps?://([^/\s\"':@?#]{1,512})@"),  # a token as the user
+    re.compile(  # in one pass where the end is missing, however often it begins
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[^-]|-(?!----))*+-----END [A-Z ]*PRIVATE KEY-----"
+    ),
+    re.compile(  # a value in quotes to their end, one of a header to that of the line
+        rf"""(?ix) \b(?:cookie|authorization) ["']? \s* [:=] \s* (?: {QUOTED}
+        | ["']? ((?: =["'][^\r\n"']*["'] | [^\r\n"'] ){{6,}}) )"""
+    ),
+    re.compile(
+        r"(?im)^[ \t<>*]*(?:set-|proxy-)?(?:cookie|authorization)[ \t]*:[ \t]*([^\r\n]{6,})"
+    ),
     re.compile(  # what is called one: in a URL, a header, JSON, the environment
-        r"""(?ix)
-        (?: (?<![a-z])(?:sig|sas|pwd|auth) | (?<=[?&])key
-          | (?:api|access|account|private|secret|shared|signing|encryption|master|session)[_\ -]?key
-          | (?:access|auth|refresh|session|security|identity|id|api|sas)[_-]?token
-          | access[_-]?key[_-]?id | (?<![a-z])token | secret | passw(?:or)?d | passphrase
-          | signature | credentials? )
-        ["']? \s* [=:] \s*
-        (?: "((?:[^"\\]|\\.){6,})" | '((?:[^'\\]|\\.){6,})'
-          | ["']?((?:[^\s"'&,;<>\\]|\\(?![\\/"'bfnrtux])){6,}) )"""
+        rf"""(?ix) {CALLED} ["']? \s* [=:] \s* (?: {QUOTED}
+        | ["']?((?:[^\s"'&,;<>\\]|\\(?![\\/"'bfnrtux])){{6,}}) )"""
+    ),
+    re.compile(  # a pair of a name and a value, as Python shows headers
+        rf"""(?ix) [(\[] \s* b?["'] [\w\ -]{{0,64}}? (?: {CALLED} | cookie | authorization ) ["']
+        \s* , \s* {QUOTED} \s* [)\]]"""
     ),
 )
 OURS = r"(edge[-_]store)"
@@ -73,6 +88,7 @@ def known_secrets(config: Config | None, environ: Mapping[str, str] = os.environ
     folder = environ.get("CREDENTIALS_DIRECTORY")
     files = list(Path(folder).glob("*")) if folder else []
     if config is not None:
+        found |= set(_in_urls(config))
         found |= {sink.url for sink in config.sinks if sink.kind is SinkKind.WEBHOOK}
         named = (config.alerts.urls_file, config.server.tls_key)
         files += map(Path, filter(None, (*named, *(sink.secret_file for sink in config.sinks))))
@@ -92,6 +108,16 @@ def known_secrets(config: Config | None, environ: Mapping[str, str] = os.environ
     return {word for word in words if len(word) >= SECRET_CHARS_MIN and word not in PLAIN}
 
 
+def _in_urls(config: Config) -> Iterator[str]:
+    """The passwords that stand in addresses, and what an HTTP server takes for one."""
+    urls = (config.engine.upstream.base_url, config.replica.url, config.retention.archive)
+    for url in urls:  # those of sinks may have none
+        with suppress(ValueError):  # no address: nothing is sent there
+            parts = urlsplit(url)
+            token = parts.username if parts.scheme in ("http", "https") else None
+            yield parts.password or token or ""
+
+
 class Hiding:
     """``names``: each with what it is, as in ``{"box-7": "device"}``; none hides secrets alone.
     Secrets are found in every spelling that ``support.spelled`` undoes, and in base64.
@@ -102,6 +128,7 @@ class Hiding:
         self._forms = {form for each in known for form in spelled_out(each)}
         self._cores = {core for each in known for core in base64_cores(each)}
         self._names = {name: kind for name, kind in names.items() if len(name) >= NAME_CHARS_MIN}
+        self._named = _named(self._names)
         self._key = key
         self._are_names_hidden = bool(names)
 
@@ -131,8 +158,11 @@ class Hiding:
             for start, end in _places(reading.text, form):
                 yield reading.span(start, end)
         for core in self._cores:
+            done = 0  # a run of base64 may have it thousands of times
             for start, end in _places(reading.text, core):
-                yield reading.span(*base64_around(reading.text, start, end))
+                if start >= done:
+                    start, done = base64_around(reading.text, start, end)  # noqa: PLW2901
+                    yield reading.span(start, done)
         for shape in SHAPES:
             for found in shape.finditer(reading.text):
                 yield reading.span(*found.span(found.lastindex or 0))
@@ -146,22 +176,26 @@ class Hiding:
     def _named_spans(self, text: str) -> Iterator[tuple[int, int, str]]:
         """The longest first, and none within another."""
         taken = bytearray(len(text))
-        spelled = list(readings(text))
-        for name in sorted(self._names, key=len, reverse=True):
-            pseudonym = self.pseudonym(name, self._names[name])
-            for reading in spelled:
-                for found in _named(name).finditer(reading.text):
-                    start, end = reading.span(*found.span())
-                    if not found[1] and not any(taken[start:end]):
-                        taken[start:end] = bytes([1]) * (end - start)
-                        yield start, end, pseudonym
+        found = [
+            (*reading.span(*found.span()), found[0])
+            for reading in readings(text)
+            for found in self._named.finditer(reading.text)
+            if not found[1]
+        ]
+        for start, end, name in sorted(found, key=lambda each: len(each[2]), reverse=True):
+            if not any(taken[start:end]):
+                taken[start:end] = bytes([1]) * (end - start)
+                yield start, end, self.pseudonym(name, self._names[name])
 
 
-def _named(name: str) -> re.Pattern[str]:
-    """Everywhere but in our own name, of which a user's or a bucket's may be a part."""
-    shapes = [OURS, re.escape(name)]
-    longest_first = reversed(shapes) if len(name) > len("edge-store") else shapes
-    return re.compile("|".join(longest_first))
+def _named(names: Iterable[str]) -> re.Pattern[str]:
+    """Each of them, the longest first, everywhere but in our own name, of which a user's or a
+    bucket's may be a part.
+    """
+    longest_first = sorted(names, key=len, reverse=True)
+    longer = [re.escape(name) for name in longest_first if len(name) > len("edge-store")]
+    others = map(re.escape, longest_first[len(longer) :])
+    return re.compile("|".join([*longer, OURS, *others]))
 
 
 def _put(text: str, spans: Iterable[tuple[int, int, str]]) -> str:

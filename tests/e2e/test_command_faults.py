@@ -153,6 +153,32 @@ def test_json_stays_json_where_the_output_has_no_letters_for_it(
     assert json.loads(told) == json.loads(whole)
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("asked", ["status", "drill"])
+def test_json_of_a_replica_stays_json_where_the_output_has_no_letters_for_it(
+    tmp_path: Path, asked: str, encoding: str
+) -> None:
+    url = f"file://{tmp_path}/bücher"
+    box = Box.init(tmp_path / "box", REPLICA__ENABLED="true", REPLICA__URL=url)
+    done = subprocess.run(
+        [*EDGE_STORE, "replica", asked, "--json", "--config", str(box.directory)],
+        env={**box.environ, "PYTHONIOENCODING": encoding}, capture_output=True,
+        timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+    assert done.stdout.isascii(), done.stderr
+    assert "bücher" in str(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [("query -", "the SQL holds no statement"), ("retention apply", "--yes")]
+)
+def test_closed_input_is_an_empty_one(box: Box, asked: str, said: str) -> None:
+    done = shell(box, f"$STORE {asked} --config $BOX <&-")
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert said in done.stderr
+
+
 @pytest.mark.parametrize("option", ["--pairs 0", "--rows -1", "--requests 0"])
 def test_bench_of_nothing_is_refused(box: Box, option: str) -> None:
     done = shell(box, f"$STORE bench writer {option}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -184,9 +185,55 @@ def test_an_import_that_is_cut_at_the_keyboard_tells_what_is_in_and_how_to_go_on
     assert box.proven().faults == ()
 
 
+@pytest.mark.parametrize(("into", "exit_code"), [("| true", 141), ("> /dev/full", 1)])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_import_whose_output_nobody_takes_leaves_the_wal_to_litestream(
+    tmp_path: Path, into: str, exit_code: int, unbuffered: str
+) -> None:
+    box = Box.init(tmp_path / "box", REPLICA__ENABLED="true")
+    source = lines(tmp_path, 3)
+    command = f"set -o pipefail; {shlex.join(importing_of(box, source))} {into}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False,
+        timeout=60, env={**box.environ, "PYTHONUNBUFFERED": unbuffered},
+    )  # fmt: skip
+    assert done.returncode == exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert box.database.with_name("results.db-wal").stat().st_size
+    assert box.scalar("SELECT count(*) FROM results") == 3
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_why_an_import_ended_is_said_where_its_output_takes_nothing(
+    box: Box, tmp_path: Path, unbuffered: str
+) -> None:
+    source = Path(lines(tmp_path, 3))
+    source.write_bytes(source.read_bytes() + b"{odd\n")
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [*importing_of(box, str(source)), "--faults-max", "0"], stdout=full,
+            stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+            env={**box.environ, "PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    assert done.returncode == 1
+    odd = "it is not JSON: object keys must be strings (byte 1)"
+    counts = "3 taken, 0 here already, 0 deleted here before, 0 refused, 1 malformed"
+    assert done.stderr.splitlines() == [
+        f"edge-store: line 4: {odd}",
+        f"edge-store: cut: {counts}, 0 read and not known to be in",
+        "  what was taken is in",
+        f"edge-store: 1 line is malformed, and --faults-max is 0; the last one is line 4: {odd}",
+        "  is it the right --from? --faults-max lets more of them pass",
+        "edge-store: standard output: No space left on device",
+    ]
+
+
+def importing_of(box: Box, source: str) -> list[str]:
+    return [sys.executable, "-m", "edge_store", "import", source, "--config", str(box.directory)]
+
+
 def importing(box: Box, source: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "edge_store", "import", source, "--config", str(box.directory)]
     return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=box.environ,
+        importing_of(box, source), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=box.environ,
     )  # fmt: skip

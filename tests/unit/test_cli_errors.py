@@ -1,8 +1,11 @@
 """What the command prints, and exits with, when something went wrong."""
 
+import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -23,7 +26,7 @@ from edge_store.errors import (
 )
 from edge_store.ids import new_result_id
 from edge_store.place import ZSTD_MAGIC
-from edge_store.sinks.sink import UNREACHED_HINT
+from edge_store.sinks.sink import UNREACHED_HINT, unreached
 
 
 def test_error_from_nested_task_groups_exits_with_its_own_code(
@@ -141,7 +144,7 @@ def test_alarms_of_a_box_without_a_daemon_say_how_to_start_it(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("kind", "url", "why"),
     [
-        ("webhook", "http://127.0.0.1:1/x", "the web hook is not reached: ConnectError"),
+        ("webhook", "http://127.0.0.1:1/x", "the web hook is not reached: Connection refused"),
         ("postgres", "postgresql://me@127.0.0.1:1/x", "it is not reached: Connection refused"),
         ("mqtt", "mqtt://127.0.0.1:1", "the broker is not reached: Connection refused"),
     ],
@@ -156,6 +159,37 @@ def test_receiver_that_is_not_reached_is_looked_for(
     found = CliRunner().invoke(cli, ["sinks", "test", "hook", "--config", str(config)]).exception
     assert isinstance(found, SinkFailed)
     assert (str(found), found.hint) == (why, UNREACHED_HINT)
+
+
+def test_a_whole_id_of_no_result_is_not_asked_for_whole(tmp_path: Path) -> None:
+    new_database(tmp_path / "results.db")[0].close()
+    asked = [
+        "receipt",
+        "00000000-0000-4000-8000-000000000000",
+        "--db",
+        str(tmp_path / "results.db"),
+    ]
+    done = CliRunner().invoke(cli, asked, standalone_mode=False)
+    assert isinstance(done.exception, click.BadParameter)
+    assert "the header x-edge-store-id has it: a UUIDv7" in done.exception.message
+
+
+def test_several_addresses_that_do_not_answer_are_told_in_words() -> None:
+    """As where localhost is ::1 and 127.0.0.1; asyncio names both in one error without a number."""
+
+    async def connect() -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(OSError, match="Multiple exceptions") as caught:
+            await loop.create_connection(asyncio.Protocol, "two.test", 1)
+        assert unreached(caught.value) == "none of its addresses answers"
+
+    class TwoAddresses(asyncio.SelectorEventLoop):
+        async def getaddrinfo(self, *_arguments: Any, **_more: Any) -> Any:
+            stream = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+            return [(*stream, ("127.0.0.1", 1)), (*stream, ("127.0.0.2", 1))]
+
+    with asyncio.Runner(loop_factory=TwoAddresses) as runner:
+        runner.run(connect())
 
 
 def test_folder_of_a_box_is_no_folder_of_copies(tmp_path: Path) -> None:
@@ -174,6 +208,7 @@ def test_dry_run_of_an_import_never_says_that_rows_are_in(tmp_path: Path) -> Non
     arguments = ["import", str(lines), "--dry-run", "--config", str(config)]
     refused = CliRunner().invoke(cli, arguments).exception
     assert isinstance(refused, ImportFailed)
+    assert str(refused) == "1 line was not taken: named above"
     assert refused.hint.startswith("nothing was written (--dry-run)")
     cut = CliRunner().invoke(cli, [*arguments, "--faults-max", "0"])
     assert isinstance(cut.exception, ImportFailed)

@@ -249,6 +249,31 @@ def test_the_database_is_not_written_over_by_force(
     assert exported(box[0], tmp_path / "x", "jsonl").rows == 250
 
 
+def test_an_empty_file_is_no_state_yet(box: tuple[Path, Connection, Boot], tmp_path: Path) -> None:
+    (tmp_path / "s").touch()  # as mktemp makes one
+    assert exported(box[0], tmp_path / "x", "jsonl", state=tmp_path / "s").rows == 250
+    assert (tmp_path / "s").stat().st_size
+
+
+@pytest.mark.parametrize("is_another", [False, True])
+def test_no_database_is_written_over_by_force_whatever_it_is_called(
+    box: tuple[Path, Connection, Boot], tmp_path: Path, *, is_another: bool
+) -> None:
+    there = tmp_path / "there.jsonl"
+    if is_another:
+        connection, _ = box_of(tmp_path / "other.db", 1)
+        connection.close()
+        there.write_bytes((tmp_path / "other.db").read_bytes())
+    else:
+        there.hardlink_to(box[0])
+    before = there.read_bytes()
+    chosen: tuple[tuple[Path, Json], ...] = ((there, {}), (tmp_path / "x", {"state": there}))
+    for target, more in chosen:
+        with pytest.raises(InvalidRequest, match=r"there\.jsonl is (the|a) database"):
+            exported(box[0], target, "jsonl", restart=True, **more)
+    assert there.read_bytes() == before
+
+
 def test_two_new_exports_with_one_state_do_not_both_begin(
     box: tuple[Path, Connection, Boot], tmp_path: Path
 ) -> None:

@@ -2,7 +2,15 @@
 
 import pytest
 
-from edge_store.config import Config, SinkKind, SinkSection
+from edge_store.config import (
+    Config,
+    EngineSection,
+    ReplicaSection,
+    RetentionSection,
+    SinkKind,
+    SinkSection,
+    UpstreamSection,
+)
 from edge_store.support.hiding import Hiding, known_secrets
 
 
@@ -72,10 +80,40 @@ def test_what_only_looks_like_a_secret_stays(text: str) -> None:
             "X-Amz-Credential=(hidden)&X-Amz-Date=1",
         ),
         ("MY_PASSWORD='two words'", "MY_PASSWORD='(hidden)'"),
+        ("http://u:p@ssw0rdx@host/a@b failed", "http://(hidden)@host/a@b failed"),
+        ("https://GEHEIMTOKEN@host/x", "https://(hidden)@host/x"),
+        ("Bearer\tgeheim-x1 failed", "Bearer\t(hidden) failed"),
+        ("{b'x-api-key': b'geheim1', b'n': 1}", "{b'x-api-key': b'(hidden)', b'n': 1}"),
+        (
+            "[(b'authorization', b'Basic dXNl'), (b'n', b'1')]",
+            "[(b'authorization', b'(hidden)'), (b'n', b'1')]",
+        ),
+        (
+            '[["set-cookie", "sid=12345678"], ["n", "1"]]',
+            '[["set-cookie", "(hidden)"], ["n", "1"]]',
+        ),
+        ("Authorization: Digest username=\"u\", response='x', a=it's", "Authorization: (hidden)"),
+        ('> Cookie: a="b"; it\'s=12\nhost: a', "> Cookie: (hidden)\nhost: a"),
+        (
+            '{"authorization": "Digest u=\\"a\\", r=\\"b\\"", "n": 1}',
+            '{"authorization": "(hidden)", "n": 1}',
+        ),
+        ('{"cookie": "it\'s=12345", "n": 1}', '{"cookie": "(hidden)", "n": 1}'),
     ],
 )
 def test_what_is_called_a_secret_is_hidden_alone(text: str, said: str) -> None:
     assert Hiding((), {}, b"key")(text) == said
+
+
+def test_passwords_in_addresses_of_the_settings_are_known() -> None:
+    config = Config(
+        engine=EngineSection(upstream=UpstreamSection(base_url="https://u:p%40ss-w0rd@host/v1")),
+        replica=ReplicaSection(url="sftp://box:geheim-1@host/r"),
+        retention=RetentionSection(archive="sftp://box:geheim-2@host/a"),
+    )
+    found = known_secrets(config, {})
+    assert found == {"p%40ss-w0rd", "geheim-1", "geheim-2"}
+    assert Hiding(found, {}, b"key")("login p@ss-w0rd refused") == "login (hidden) refused"
 
 
 def test_a_name_is_hidden_in_every_spelling_once() -> None:

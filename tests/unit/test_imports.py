@@ -502,8 +502,8 @@ def test_a_row_of_csv_is_told_with_the_line_that_it_begins_in(
     path = tmp_path / "spend.csv"
     asked = '"two\nlines"'
     path.write_text(
-        "request_id,call_type,startTime,messages\n"
-        f"a,completion,2026-05-01,{asked}\n"
+        "\nrequest_id,call_type,startTime,messages\n"
+        f"a,completion,2026-05-01,{asked}\n\n\n"
         f"b,completion,,{asked}\n"
         f"c,completion,2026-05-01,{asked}\n"
         f"d,completion,noon,{asked}\n"
@@ -511,8 +511,8 @@ def test_a_row_of_csv_is_told_with_the_line_that_it_begins_in(
     counts, told = take_all(box, litellm.open_source(str(path), None))
     assert (counts.taken, counts.faults) == (2, 2)
     assert told == [
-        "line 4: it has no startTime",
-        "line 8: its startTime, 'noon', is no time as 2026-11-30 08:00:00",
+        "line 7: it has no startTime",
+        "line 11: its startTime, 'noon', is no time as 2026-11-30 08:00:00",
     ]
 
 

@@ -84,7 +84,6 @@ def test_what_does_not_read_is_refused_and_changes_nothing(
 @pytest.mark.parametrize(
     "statement",
     [
-        sql("select_newest"),
         sql("select_summary"),
         "SELECT name FROM sqlite_schema",
         "PRAGMA table_info(results)",

@@ -5,6 +5,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import pytest
 from support.records import make_result, new_database
 from support.terminal import on_terminal
 
+from edge_store.cli.target import last_boot, still_open
 from edge_store.clock import utc_text
 from edge_store.errors import QueryRefused
 from edge_store.fleet.centre import Centre
 from edge_store.fleet.stats import By as FleetBy
 from edge_store.fleet.stats import fleet_stats
+from edge_store.lock import DatabaseLock, LastBoot
 from edge_store.query import QueryResult
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.deletions import Reason, delete_results
@@ -152,10 +155,29 @@ def test_all_together_are_one_row_with_what_is_missing(
     gaps = {name: row.pop(name) for name in GAPS}
     assert row == counted(made)
     assert gaps == {"admitted": 203, "missing": 0, "complete_percent": 100.0}  # 3 are in flight
-    cut = stats(connection, Selection(), None, timeout_s=PATIENCE_S, was_cut=True)
+    cut = stats(connection, Selection(), None, timeout_s=PATIENCE_S, was_cut=lambda: True)
     assert cut.rows[0][-len(GAPS) :] == (203, 3, 98.5221)
     narrowed = stats(connection, Selection(model="a"), None, timeout_s=PATIENCE_S)
     assert narrowed.rows[0][-3:] == (None, None, None)
+
+
+def test_a_daemon_that_starts_while_the_rows_are_asked_for_has_cut_nothing(
+    results: tuple[Connection, list[Result]], tmp_path: Path
+) -> None:
+    connection, _ = results
+    look = partial(last_boot, tmp_path / "box-test.db", answers=False, is_copy=False)
+    before = look()
+    assert before is LastBoot.CUT
+
+    def was_cut() -> bool:
+        assert connection.in_transaction
+        return still_open(connection, before, look)[1] is LastBoot.CUT
+
+    cut = stats(connection, Selection(), None, timeout_s=PATIENCE_S, was_cut=was_cut)
+    with DatabaseLock(tmp_path / "box-test.db"):  # as a daemon that starts takes it first
+        open_ = stats(connection, Selection(), None, timeout_s=PATIENCE_S, was_cut=was_cut)
+    assert cut.rows[0][-len(GAPS) :] == (203, 3, 98.5221)
+    assert open_.rows[0][-len(GAPS) :] == (203, 0, 100.0)
 
 
 @pytest.mark.parametrize("by", ["model", "day", "tenant"])

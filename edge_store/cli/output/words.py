@@ -5,7 +5,10 @@ from typing import Any, TextIO
 
 from edge_store.clock import utc_text
 
-__all__ = ["as_json", "bytes_text", "harmless", "is_utf8", "span_text", "time_text", "write_json"]
+__all__ = [
+    "as_json", "bytes_text", "harmless", "is_utf8", "json_line", "span_text", "time_text",
+    "write_json",
+]  # fmt: skip
 
 NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 JOINERS = "\u200c\u200d"  # not printable by themselves: in Persian and Hindi, and in emoji
@@ -17,6 +20,13 @@ def write_json(value: Any, stream: TextIO) -> None:
 
     text = msgspec.json.format(msgspec.json.encode(value), indent=1).decode()
     stream.write(as_json(text, stream) + "\n")
+
+
+def json_line(value: Any, stream: TextIO) -> str:
+    """One JSON document on one line, without the line's end, as the stream can take it."""
+    import msgspec
+
+    return as_json(msgspec.json.encode(value, enc_hook=str).decode(), stream)
 
 
 def is_utf8(stream: TextIO) -> bool:
