@@ -57,7 +57,16 @@ class Mark(Record, frozen=True, kw_only=True):
 
 
 def mark_beside(target: Path) -> Path:
-    """Where the mark of an export to a file or a folder is."""
+    """Where the mark of an export to a file or a folder is.
+
+    Raises:
+        InvalidRequest: it has no name, as ``.``.
+    """
+    if target.name in ("", ".."):
+        raise InvalidRequest(
+            f"{str(target)!r} is no name for an export",
+            hint="name a file, or a folder that is the export's own",
+        )
     return target.with_name(f"{target.name}.state.json")
 
 

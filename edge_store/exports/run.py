@@ -69,6 +69,12 @@ def _require_not_the_box(job: Job, source: Source, state: Path | None) -> None:
     paths = [] if "://" in job.target or job.target == STDOUT else [Path(job.target)]
     database = source.path.resolve()
     of_the_box = [database, *(Path(f"{database}{end}") for end in ("-wal", "-shm"))]
+    for path in paths:
+        if path.is_fifo():
+            raise InvalidRequest(
+                f"{path} is a pipe, and no file",
+                hint=f"export to - and lead that there: - > {path}",
+            )
     for path in [*paths, *([state] if state is not None else [])]:
         if any(_is_same(path, each) for each in of_the_box):
             raise InvalidRequest(

@@ -274,6 +274,22 @@ def test_no_database_is_written_over_by_force_whatever_it_is_called(
     assert there.read_bytes() == before
 
 
+@pytest.mark.parametrize("target", [".", "/", "a/..", ""])
+def test_what_is_no_name_is_no_target(target: str) -> None:
+    with pytest.raises(InvalidRequest, match="is no name for an export"):
+        mark_beside(Path(target))
+
+
+def test_a_pipe_is_no_file_even_by_force(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InvalidRequest, match="is a pipe, and no file") as told:
+        exported(box[0], pipe, "jsonl", restart=True)
+    assert f"- > {pipe}" in told.value.hint
+
+
 def test_two_new_exports_with_one_state_do_not_both_begin(
     box: tuple[Path, Connection, Boot], tmp_path: Path
 ) -> None:
