@@ -5,6 +5,7 @@ The calls block, on a thread of the caller's. In a folder a file is flushed to i
 counts as written: what it holds is deleted after that.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -56,6 +57,21 @@ class ArchiveStore:
             self._open(make_folder=True).put(self._key(name), content, "overwrite")
             if self._location.scheme is Scheme.FILE:
                 self._flush(Path(self._location.path) / name)
+
+    def hand_over(self, name: str, database: Path) -> None:
+        """What root has written to a folder on this machine, and the folders that it made for it,
+        are the database's owner's: the daemon goes on there.
+        """
+        if self._location.scheme is not Scheme.FILE or os.geteuid() != 0:
+            return
+        root, owner = Path(self._location.path), database.stat()
+        path = root / name
+        with self._asked():
+            for each in (path, *path.parents):
+                is_alone = each != root or len(list(root.iterdir())) == 1  # else it was there
+                if not each.is_relative_to(root) or each.stat().st_uid != 0 or not is_alone:
+                    return
+                os.chown(each, owner.st_uid, owner.st_gid)
 
     @property
     def is_missing(self) -> bool:

@@ -193,6 +193,7 @@ class Pass:
         self._make("archive.intend_rewrite", Numbered(archive_no=archive.archive_no, file=file))
         job = Rewrite(url=self._config.archive, archive=archive, file=file, seqs=tuple(seqs))
         written = self._aside(Job(rewrite=job))
+        self._hand_over(file, written)
         new = Checked(
             archive_no=archive.archive_no,
             file=file,
@@ -296,6 +297,7 @@ class Pass:
         if written.odd:
             log.error("results_not_archived", count=len(written.odd), first_seq=written.odd[0])
             self._counts["odd"] += len(written.odd)
+        self._hand_over(file, written)
         if not written.seqs:
             self._make("archive.drop", Numbered(archive_no=number))
             return
@@ -364,6 +366,10 @@ class Pass:
         store.delete(file)
         self._make("archive.clear_stale", Numbered(archive_no=number, file=file))
         store.tidy(file)
+
+    def _hand_over(self, file: str, written: Written) -> None:
+        if written.seqs:
+            ArchiveStore(self._config.archive).hand_over(file, self._path)
 
     def _remove(self, file: str) -> None:
         store = ArchiveStore(self._config.archive)

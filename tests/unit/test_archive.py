@@ -863,3 +863,19 @@ def test_disk_that_is_not_mounted_gets_no_files(box: Box, tmp_path: Path) -> Non
     with pytest.raises(ArchiveFailed, match="is not in the archive"):
         box.put_away(keep_days=5)
     assert (box.seqs(), files_of(box)) == ([3, 4, 5, 6], [])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_archives_is_the_database_owners(tmp_path: Path) -> None:
+    box = Box(tmp_path, (9, 8, 3))
+    os.chown(box.path, 12345, 12346)
+    assert box.put_away(keep_days=5).results == 2
+    made = [box.archive, *box.archive.rglob("*")]
+    assert {(each.stat().st_uid, each.stat().st_gid) for each in made} == {(12345, 12346)}
+    other = tmp_path / "other"  # one that was there, and has something else
+    (other / "theirs").mkdir(parents=True)
+    box.archive = other
+    assert box.put_away(keep_days=2).results == 1
+    assert {each.stat().st_uid for each in other.rglob("*.parquet")} == {12345}
+    assert (other.stat().st_uid, (other / "theirs").stat().st_uid) == (0, 0)
+    box.close()
