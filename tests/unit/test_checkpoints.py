@@ -28,6 +28,11 @@ def delete(connection: Connection, reason: str, seq: int) -> None:
     )
 
 
+def fill(connection: Connection) -> None:
+    connection.execute("CREATE TABLE IF NOT EXISTS filled (x)")
+    connection.execute("INSERT INTO filled VALUES (zeroblob(300000))")
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "results.db"
@@ -144,10 +149,6 @@ async def test_of_tombstones_only_new_ones_are_looked_at(
 async def test_a_large_wal_is_begun_anew_and_keeps_its_size(
     path: Path, database: DatabaseThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fill(connection: Connection) -> None:
-        connection.execute("CREATE TABLE IF NOT EXISTS filled (x)")
-        connection.execute("INSERT INTO filled VALUES (zeroblob(300000))")
-
     moved = asyncio.Event()
 
     def rest(connection: Connection) -> None:
@@ -173,10 +174,6 @@ async def test_a_large_wal_is_begun_anew_and_keeps_its_size(
 async def test_a_large_wal_with_nothing_new_is_left_alone(
     path: Path, database: DatabaseThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fill(connection: Connection) -> None:
-        connection.execute("CREATE TABLE IF NOT EXISTS filled (x)")
-        connection.execute("INSERT INTO filled VALUES (zeroblob(300000))")
-
     looks: list[int] = []
     moves: list[int] = []
 
@@ -216,10 +213,6 @@ async def test_a_large_wal_with_nothing_new_is_left_alone(
 async def test_a_wal_goes_where_the_disk_has_little_beside_it(
     path: Path, database: DatabaseThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fill(connection: Connection) -> None:
-        connection.execute("CREATE TABLE IF NOT EXISTS filled (x)")
-        connection.execute("INSERT INTO filled VALUES (zeroblob(300000))")
-
     monkeypatch.setattr(checkpoints, "WAL_CHECK_S", 0.01)
     await database.run(fill)
     size = wal_bytes(path)
