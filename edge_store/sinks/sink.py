@@ -156,6 +156,8 @@ def unreached(exc: BaseException) -> str:
         seen = seen.__cause__ or seen.__context__
     if seen is None:
         return ""
+    if isinstance(seen, ssl.SSLCertVerificationError):
+        return f"its certificate: {seen.verify_message.partition(',')[0]}"  # behind it the address
     if seen.errno is not None and not isinstance(seen, ssl.SSLError | socket.gaierror):
         return os.strerror(seen.errno)  # in asyncio's words it has the address
     if seen.errno is None and type(seen) is OSError:  # asyncio's, of several attempts
