@@ -16,12 +16,13 @@ from typing import Any
 
 from edge_store.bench.figures import Figure, at_most, median, percentile
 from edge_store.bench.history import FIRST_AT, LAST_AT, MODELS, History
+from edge_store.growth import disk_by_day
 from edge_store.logs.follow import Follower
 from edge_store.logs.newest import newest
 from edge_store.result import Status
 from edge_store.selection import Selection
 from edge_store.sqlite import Connection, open_reader
-from edge_store.stats import By, disk_by_day, stats
+from edge_store.stats import By, stats
 
 __all__ = ["bench_logs"]
 

@@ -16,9 +16,9 @@ from edge_store.cli.target import chosen_database, last_boot_of, still_open, tar
 from edge_store.cli.values import POSITIVE
 
 if TYPE_CHECKING:
+    from edge_store.growth import Disk, Forecast
     from edge_store.query import QueryResult
     from edge_store.selection import Selection
-    from edge_store.stats import Disk, Forecast
 
 __all__ = ["stats"]
 
@@ -179,8 +179,8 @@ def _tell_disk(
     db: Path | None, config: str | None, timeout: float, form: str, *, only_forecast: bool
 ) -> None:
     from edge_store.clock import now_ms
+    from edge_store.growth import disk_by_day, forecast
     from edge_store.query import QueryResult
-    from edge_store.stats import disk_by_day, forecast
 
     now = now_ms()
     with opened(db, config) as connection, interruptible():

@@ -11,7 +11,7 @@ import structlog
 
 from edge_store.errors import DiskFull
 
-__all__ = ["Disk", "DiskLevel"]
+__all__ = ["DRILL_COPY", "SEARCH_INDEX", "Disk", "DiskLevel"]
 
 log = structlog.get_logger(__name__)
 

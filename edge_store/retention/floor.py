@@ -16,6 +16,7 @@ from edge_store.config import Config, RetentionSection
 from edge_store.queue.files import FOLDER as FILES
 from edge_store.queue.held import FOLDER as HELD
 from edge_store.recorder.deletions import What
+from edge_store.recorder.disk import DRILL_COPY, SEARCH_INDEX
 from edge_store.retention.choice import Size
 from edge_store.wal import wal_bytes
 
@@ -24,8 +25,6 @@ __all__ = ["Floor", "Unmet", "find_unmet", "is_alarming"]
 SLACK = 8  # of the floor: by less it is missed without an alarm
 BLOCK = 512  # bytes of st_blocks
 OWN_FOLDERS = ("litestream", FILES, HELD)
-OWN_ENDINGS = ("", "-wal", "-shm")
-DRILL_COPY = ".drill.kept.db"
 
 
 class Floor:
@@ -119,10 +118,8 @@ def find_unmet(config: Config, size: Size) -> Unmet | None:
 
 def _own(config: Config, database: Path) -> Iterator[Path]:
     """What this box writes, as far as it may be on the database's disk."""
-    for name in (database.name, "search.db", DRILL_COPY):
-        for ending in OWN_ENDINGS:
-            yield database.with_name(f"{name}{ending}")
-    for name in OWN_FOLDERS:
+    files = [f"{database.name}{ending}" for ending in ("", "-wal", "-shm")]
+    for name in (*files, *SEARCH_INDEX, *DRILL_COPY, *OWN_FOLDERS):
         yield database.with_name(name)
     replica = config.replica.url if config.replica.enabled else ""
     for address in (replica, config.retention.archive):

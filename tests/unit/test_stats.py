@@ -20,6 +20,7 @@ from edge_store.errors import QueryRefused
 from edge_store.fleet.centre import Centre
 from edge_store.fleet.stats import By as FleetBy
 from edge_store.fleet.stats import fleet_stats
+from edge_store.growth import Disk, disk_by_day, forecast
 from edge_store.lock import DatabaseLock, LastBoot
 from edge_store.query import QueryResult
 from edge_store.recorder.batch import read_head, write_batch
@@ -27,7 +28,7 @@ from edge_store.recorder.deletions import Reason, delete_results
 from edge_store.result import Boot, JsonState, Output, Result, Status
 from edge_store.selection import Selection
 from edge_store.sqlite import Connection
-from edge_store.stats import By, Disk, counts_by, disk_by_day, forecast, stats
+from edge_store.stats import By, counts_by, stats
 
 DAY_MS = 86_400_000
 NOW = 1_760_000_000_000
