@@ -47,6 +47,7 @@ OUTPUT_JSON_FIELDS = ("tool_calls", "output_json")
 INTEGER_BOUND = 2**63
 ROWS_PER_STATEMENT = (32, 8, 2, 1)
 COPIED_BYTES_MAX = 4 * 1024 * 1024
+TEXT_CHARS_MIN = 64  # what is shorter is not worth the putting together
 
 # The booleans among the columns: stored, and digested, as 0 and 1.
 CLOCK_SYNCED = RESULT_COLUMNS.index("clock_synced")
@@ -140,8 +141,26 @@ def to_row(seq: int, timeline: str, result: Result) -> Row:
         choices.append(tuple(choice))
     digest = row_digest(values, choices, content_digest(msgspec.structs.astuple(content)))
     body, blobs = content.split_body
-    stored = (seq, content.input_text, body, content.response_body)
+    stored = (seq, content.input_text, body, *_without_text(result))
     return Row((*values, digest), choices, stored, digest, blobs)
+
+
+def _without_text(result: Result) -> tuple[bytes, int | None]:
+    """The response's bytes without the text of the first output, which has a row of its own, and
+    where the view ``bodies`` puts it in again: as SQLite's ``json_quote`` writes it, so only what
+    is written like that is taken out. In a stream it is in pieces.
+    """
+    body = result.content.response_body
+    if result.stream or not result.outputs or result.outputs[0].choice_index:
+        return body, None
+    text = result.outputs[0].output_text
+    if not TEXT_CHARS_MIN <= len(text) <= len(body):
+        return body, None
+    written = msgspec.json.encode(text)[1:-1]
+    place = body.find(written)
+    if place < 0:
+        return body, None
+    return body[:place] + body[place + len(written) :], place
 
 
 class Shape(NamedTuple):
@@ -199,7 +218,9 @@ def insert_rows(connection: Connection, rows: Sequence[Row]) -> None:
     its return: a batch of 64 rows takes 6 steps so, and 192 row by row.
     """
     contents = [row.content for row in rows]
-    is_small = sum(len(sent) + len(got) for _seq, _text, sent, got in contents) < COPIED_BYTES_MAX
+    is_small = (
+        sum(len(sent) + len(got) for _seq, _text, sent, got, _place in contents) < COPIED_BYTES_MAX
+    )
     sizes = ROWS_PER_STATEMENT if is_small else (1,)  # values are copied to be bound
     _insert(connection, "insert_result", [row.result for row in rows], sizes)
     _insert(connection, "insert_output", [o for row in rows for o in row.outputs], sizes)

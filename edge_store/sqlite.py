@@ -67,6 +67,7 @@ WRITER_PRAGMAS: tuple[tuple[str, int | str, str], ...] = (
     ("foreign_keys", 1, "outputs and requests go with their result"),
 )
 
+BODIES_SINCE = 11  # version of the schema, which has the view `bodies` from then on
 MAPPED_BYTES_MAX = 2**40
 RESTORE_HINT = (
     "keep the file; `edge-store replica restore --to FILE` rebuilds it, with the box's --config, "
@@ -244,6 +245,8 @@ def _open_reader(module: Any, path: Path, busy_timeout_ms: int) -> Connection:
         try:
             connection.execute("PRAGMA query_only = 1")
             (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+            if application_id == APPLICATION_ID:
+                _complete(connection)
         except BaseException:
             connection.close()
             raise
@@ -255,6 +258,18 @@ def _open_reader(module: Any, path: Path, busy_timeout_ms: int) -> Connection:
             f"{path} is a database with application_id {application_id}, not one of edge-store's"
         )
     return connection
+
+
+def _complete(connection: Connection) -> None:
+    """Bodies are read by a view, which an older file lacks: there they are all in their table."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if 0 < version < BODIES_SINCE:
+        connection.execute("PRAGMA query_only = 0")  # of a file that is opened read-only
+        connection.execute(
+            "CREATE TEMP VIEW bodies AS "
+            "SELECT seq, input_text, request_body, response_body FROM requests"
+        )
+        connection.execute("PRAGMA query_only = 1")
 
 
 def open_without_wal(path: Path) -> Connection:

@@ -331,7 +331,8 @@ def _insert_content(made: Connection, row: Mapping[str, Any]) -> None:
     if made.execute(sql("select_content"), {"seq": seq}).fetchone() is not None:
         return
     body, parts = split(row["request_body"])
-    made.execute(sql("insert_content"), (seq, row["input_text"], body, row["response_body"]))
+    whole = (seq, row["input_text"], body, row["response_body"], None)
+    made.execute(sql("insert_content"), whole)
     insert_blobs(made, "insert_request_blob", seq, parts)
     made.execute(sql("delete_expired"), {"seq": seq})
 

@@ -55,7 +55,7 @@ CPU_US_MAX = 25.0
 WAL_RATIO_MAX = 1.5
 NUMBER_BYTES = 8
 INSERTED = {"insert_result": RESULT_COLUMNS, "insert_output": OUTPUT_COLUMNS}
-TEXT_CHARS = 1500  # a result of about 4.5 KB: prompt, answer, and both bodies
+TEXT_CHARS = 1500  # a result of about 4.8 KB: prompt, answer, and both bodies
 
 
 def sample_result(boot: Boot, boot_seq: int) -> Result:
@@ -64,9 +64,19 @@ def sample_result(boot: Boot, boot_seq: int) -> Result:
         :TEXT_CHARS
     ]
     request = msgspec.json.encode({"messages": [{"role": "user", "content": text[:700]}]})
-    now = now_ms()
+    now, name = now_ms(), new_result_id()
+    message = {"role": "assistant", "content": text, "reasoning_content": None, "tool_calls": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    response = {
+        "id": name,
+        "object": "chat.completion",
+        "created": now // 1000,
+        "model": "demo",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 180, "completion_tokens": 256, "total_tokens": 436},
+    }
     return Result(
-        id=new_result_id(),
+        id=name,
         device_id=boot.device_id,
         boot_id=boot.boot_id,
         boot_seq=boot_seq,
@@ -91,7 +101,11 @@ def sample_result(boot: Boot, boot_seq: int) -> Result:
         request_fingerprint=hashlib.sha256(request).digest(),
         http_status=200,
         outputs=(Output(choice_index=0, output_text=text, finish_reason="stop"),),
-        content=Content(input_text=text[:700], request_body=request, response_body=text.encode()),
+        content=Content(
+            input_text=text[:700],
+            request_body=request,
+            response_body=msgspec.json.encode(response),
+        ),
     )
 
 
@@ -148,7 +162,8 @@ async def bench_writer(folder: Path, *, pairs: int, slice_rows: int) -> list[Fig
 def payload_bytes(result: Result) -> int:
     """What its columns hold: the bytes of texts and BLOBs, and 8 for each number."""
     row = to_row(1, result.boot_id, result)
-    values = [*row.result, *row.content, *(value for output in row.outputs for value in output)]
+    content = (1, *msgspec.structs.astuple(result.content))
+    values = [*row.result, *content, *(value for output in row.outputs for value in output)]
     return sum(_bytes(value) for value in values if value is not None)
 
 

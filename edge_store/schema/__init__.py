@@ -35,6 +35,7 @@ FILES = (
     "0009_archives.sql",
     "0010_sinks.sql",
     "0011_days.sql",
+    "0012_bodies.sql",
 )
 SCHEMA_VERSION = len(FILES)
 DROP = {

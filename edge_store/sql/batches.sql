@@ -133,8 +133,9 @@ INSERT INTO line_marks (batch_id, custom_id, at, mark, after_seq, http_status, c
 VALUES (:batch_id, :custom_id, :at, :mark, :after_seq, :http_status, :code, :message)
 
 -- name: select_line_outcome
-SELECT r.id, r.status, r.http_status, r.error_type, r.error_message, q.response_body
-FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq
+SELECT r.id, r.status, r.http_status, r.error_type, r.error_message,
+    (SELECT q.response_body FROM bodies AS q WHERE q.seq = r.seq)
+FROM results AS r
 WHERE r.batch_id = :batch_id AND r.custom_id = :custom_id AND r.status IN ('completed', 'failed')
 ORDER BY r.status = 'completed' DESC, r.seq DESC LIMIT 1
 

@@ -30,7 +30,7 @@ WHERE d.what = :what AND d.reason = 'retention' AND d.seq IN (SELECT value FROM 
         WHERE f.seq = d.seq AND f.what = d.what AND f.timeline = d.timeline AND f.reason = 'forget')
 
 -- name: select_contents
-SELECT seq, input_text, request_body, response_body FROM requests
+SELECT seq, input_text, request_body, response_body FROM bodies
 WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- name: mark_deleted_lines

@@ -31,4 +31,4 @@ SELECT at, choice_index, output_json, json_state, schema_valid, schema_error, re
 FROM repairs WHERE id = :id ORDER BY repair_id
 
 -- name: select_export_bodies
-SELECT request_body, response_body FROM requests WHERE seq = :seq
+SELECT request_body, response_body FROM bodies WHERE seq = :seq

@@ -25,7 +25,7 @@ WHERE r.seq > :after AND r.seq <= :upto ORDER BY r.seq, o.choice_index
 SELECT
     r.device_id, r.timeline, r.seq, r.id, r.created_at,
     q.input_text, q.request_body, q.response_body
-FROM results AS r JOIN requests AS q ON q.seq = r.seq
+FROM results AS r JOIN bodies AS q ON q.seq = r.seq
 WHERE r.seq > :after AND r.seq <= :upto ORDER BY r.seq
 
 -- name: select_lake_timelines

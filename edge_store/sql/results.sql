@@ -86,8 +86,9 @@ SELECT after_seq + 1 FROM boots WHERE timeline = :timeline ORDER BY boot_no LIMI
 SELECT * FROM results WHERE id = :id
 
 -- name: select_answer_by_key
-SELECT r.id, r.seq, r.endpoint, r.request_fingerprint, r.http_status, r.stream, q.response_body
-FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq
+SELECT r.id, r.seq, r.endpoint, r.request_fingerprint, r.http_status, r.stream,
+    (SELECT q.response_body FROM bodies AS q WHERE q.seq = r.seq)
+FROM results AS r
 WHERE r.idempotency_key_hash = :key_hash AND r.tenant IS :tenant AND r.status = 'completed'
     AND r.created_at > :since
 ORDER BY r.seq DESC LIMIT 1
@@ -96,8 +97,8 @@ ORDER BY r.seq DESC LIMIT 1
 SELECT * FROM outputs WHERE seq = :seq ORDER BY choice_index
 
 -- name: select_content
-SELECT *, EXISTS (SELECT 1 FROM request_blobs AS b WHERE b.seq = requests.seq) AS has_blobs
-FROM requests WHERE seq = :seq
+SELECT *, EXISTS (SELECT 1 FROM request_blobs AS b WHERE b.seq = bodies.seq) AS has_blobs
+FROM bodies WHERE seq = :seq
 
 -- name: select_blobs
 SELECT r.byte_offset, r.is_escaped, b.bytes
@@ -160,7 +161,8 @@ SELECT
     r.user_id, r.metadata, r.caller_rid, r.response_id, r.idempotency_key_hash, r.request_fingerprint,
     r.trace_id,
     r.http_status, r.error_type, r.error_message, r.privacy, r.digest,
-    q.seq, q.input_text, q.request_body, q.response_body
+    q.seq, q.input_text, q.request_body,
+    (SELECT b.response_body FROM bodies AS b WHERE b.seq = q.seq)
 FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq
 WHERE r.seq BETWEEN :seq_from AND :seq_to
 ORDER BY r.seq
@@ -184,7 +186,8 @@ SELECT count(*), count(o.seq),
         o.seq, o.choice_index, o.output_text, o.reasoning, o.tool_calls, o.finish_reason,
         o.output_json, o.json_state, o.schema_valid, o.schema_error, o.repair_log, o.repairer,
         o.constraint_kind, o.constraint_holds, o.constraint_error,
-        digest_of(q.input_text, q.request_body, q.response_body)) IS r.digest)
+        digest_of(q.input_text, q.request_body,
+            (SELECT b.response_body FROM bodies AS b WHERE b.seq = q.seq))) IS r.digest)
 FROM requests AS q
 LEFT JOIN results AS r ON r.seq = q.seq
 LEFT JOIN outputs AS o ON o.seq = q.seq

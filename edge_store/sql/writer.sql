@@ -40,7 +40,8 @@ INSERT INTO outputs (
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: insert_content
-INSERT INTO requests (seq, input_text, request_body, response_body) VALUES (?, ?, ?, ?)
+INSERT INTO requests (seq, input_text, request_body, response_body, output_at)
+VALUES (?, ?, ?, ?, ?)
 
 -- name: insert_blob
 INSERT INTO blobs (sha256, media_type, bytes)

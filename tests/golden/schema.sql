@@ -362,7 +362,7 @@ CREATE TABLE requests ( -- The exact bytes both ways; the part that retention ma
     input_text TEXT, -- the prompt as text
     request_body BLOB NOT NULL, -- as the caller sent it, but for what request_blobs has to be put in
     response_body BLOB NOT NULL -- as the engine sent it; of a stream, all its events
-) STRICT;
+, output_at INTEGER) STRICT;
 
 CREATE TABLE response_blobs ( -- The same for what was asked of a response.
     id TEXT NOT NULL REFERENCES responses (id) ON DELETE CASCADE, -- the response's result
@@ -490,6 +490,18 @@ CREATE TRIGGER response_blobs_last AFTER DELETE ON response_blobs BEGIN
         AND NOT EXISTS (SELECT 1 FROM request_blobs WHERE sha256 = old.sha256)
         AND NOT EXISTS (SELECT 1 FROM response_blobs WHERE sha256 = old.sha256);
 END;
+
+CREATE VIEW bodies AS -- The rows of requests, with the response's bytes as the engine sent them.
+SELECT
+    q.seq, q.input_text, q.request_body,
+    CASE WHEN q.output_at IS NULL THEN q.response_body
+         ELSE CAST(
+             coalesce(substr(q.response_body, 1, q.output_at), '') -- of no bytes it is NULL
+             || substr(json_quote(o.output_text), 2, length(json_quote(o.output_text)) - 2)
+             || coalesce(substr(q.response_body, q.output_at + 1), '') AS BLOB)
+         END AS response_body
+FROM requests AS q
+LEFT JOIN outputs AS o ON o.seq = q.seq AND o.choice_index = 0;
 
 CREATE VIEW boot_extents AS -- Which results and commits are of which boot: a boot's are consecutive.
 SELECT

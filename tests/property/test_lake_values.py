@@ -48,7 +48,7 @@ def test_values_of_a_lake_are_those_of_the_copies(
                     latency_ms=real, ttft_ms=-real, metadata=None,
                 )  # fmt: skip
             copies = find_copies(folder)
-            for statement in (STATEMENT, "SELECT * FROM requests ORDER BY seq"):
+            for statement in (STATEMENT, "SELECT * FROM bodies ORDER BY seq"):
                 live = query_fleet(copies, statement, rows_max=100, timeout_s=60).result
                 answer_ = ask_lake(lake, copies, statement, rows_max=100, timeout_s=60)
                 assert answer_ is not None

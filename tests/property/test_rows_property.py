@@ -117,7 +117,8 @@ def test_the_chain_of_everything_above_holds(database: tuple[Connection, Boot]) 
     [
         ("results", RESULT_COLUMNS),
         ("outputs", OUTPUT_COLUMNS),
-        ("requests", ("seq", *Content.__struct_fields__)),
+        ("requests", ("seq", *Content.__struct_fields__, "output_at")),
+        ("bodies", ("seq", *Content.__struct_fields__)),
     ],
 )
 def test_the_tables_columns_are_the_records_fields(
@@ -132,7 +133,7 @@ def test_the_tables_columns_are_the_records_fields(
     [
         ("insert_result", RESULT_COLUMNS),
         ("insert_output", OUTPUT_COLUMNS),
-        ("insert_content", ("seq", *Content.__struct_fields__)),
+        ("insert_content", ("seq", *Content.__struct_fields__, "output_at")),
     ],
 )
 def test_the_insert_names_the_records_fields_in_their_order(

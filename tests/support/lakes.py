@@ -39,6 +39,7 @@ def in_lake(lake: Lake, table: str) -> list[tuple[Any, ...]]:
 def in_copies(*copies: Path, table: str) -> list[tuple[Any, ...]]:
     """The same of what SQLite itself reads in copies: each row once."""
     found = set()
+    table = "bodies" if table == "requests" else table
     for copy in copies:
         with closing(open_reader(copy)) as reader:
             rows = reader.execute(f"""SELECT * FROM {table} JOIN (

@@ -18,7 +18,7 @@ from edge_store.verify import verify_file
 PLAIN = (1, 4)  # the last of them has no output
 ALL = (1, 6)
 INSERT_OUTPUT = "INSERT INTO outputs (seq, choice_index, output_text, json_state)"
-INSERT_CONTENT = "INSERT INTO requests VALUES (2, '', x'', x'')"
+INSERT_CONTENT = "INSERT INTO requests VALUES (2, '', x'', x'', NULL)"
 DECLARE_EXPIRED = """
     INSERT INTO deletions SELECT NULL, 0, 'content', 'retention', id, seq, timeline, boot_id,
         boot_seq, 0, NULL, digest FROM results WHERE seq = 2"""

@@ -103,7 +103,8 @@ def test_answer_is_that_of_the_copies(fleet: Fleet, statement: str) -> None:
 
 def test_relations_begin_with_the_columns_of_the_copies(fleet: Fleet) -> None:
     for view in VIEWS:
-        live = fleet.live(f"SELECT * FROM {view}").result.columns
+        of = "bodies" if view == "requests" else view  # how a box keeps them is not the lake's
+        live = fleet.live(f"SELECT * FROM {of}").result.columns
         assert view_columns(view)[: len(live)] == live
 
 

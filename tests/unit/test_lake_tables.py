@@ -64,8 +64,9 @@ def point(box: Database, seq: int) -> Point:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_column_of_the_box_is_there_with_its_value(box: Database, table: str) -> None:
+    whole = "bodies" if table == "requests" else table
     with closing(open_reader(box.path)) as reader:
-        found = reader.execute(f"SELECT * FROM {table} ORDER BY seq")
+        found = reader.execute(f"SELECT * FROM {whole} ORDER BY seq")
         names = [column[0] for column in found.description]
         stored = [dict(zip(names, row, strict=True)) for row in found]
     taken = rows(box.path, table, Lake())

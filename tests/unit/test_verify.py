@@ -47,9 +47,9 @@ def test_processes_find_a_fault_in_each_range_and_beyond(database: Path) -> None
         database,
         "PRAGMA foreign_keys = OFF",
         "UPDATE results SET latency_ms = 1 WHERE seq IN (2, 26, 40)",
-        "INSERT INTO requests VALUES (15, '', x'', x'')",
-        "INSERT INTO requests VALUES (-7, '', x'', x'')",
-        "INSERT INTO requests VALUES (999, '', x'', x'')",
+        "INSERT INTO requests VALUES (15, '', x'', x'', NULL)",
+        "INSERT INTO requests VALUES (-7, '', x'', x'', NULL)",
+        "INSERT INTO requests VALUES (999, '', x'', x'', NULL)",
     )
     found = verify_file(database, processes=2)
     assert sorted(found.faults) == sorted(verify_file(database, processes=1).faults)

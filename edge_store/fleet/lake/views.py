@@ -49,7 +49,7 @@ PARTS = {
     "output_counts": "outputs",
     "input_texts": "requests",
 }
-VIEWS = ("results", "outputs", "generations", "structured", "requests")
+VIEWS = ("results", "outputs", "generations", "structured", "requests", "bodies")
 PLAN_TIMEOUT_S = 60.0
 # So that a plan names every column that is read: filters stay beside the scans, and nothing is left
 # out for being empty.
@@ -59,13 +59,15 @@ UNKNOWN = re.compile(r'(?:column |Table with name )"?(\w+)"?')
 
 @cache
 def columns_of(table: str) -> Mapping[str, str]:
-    """Names and types of a view on a table: in the order of the live one, then the lake's own."""
+    """Names and types of a view on a table: in the order of the live one, then the lake's own. What
+    the lake has not is how a box keeps its bodies.
+    """
     known = {field.name: TYPES[field.type] for field in schema_of(table) if field.name != "bucket"}
     (relation,) = (each for each in relations() if each.name == table)
     live = [column.name for column in relation.columns]
     if "device_id" not in live:
         live.insert(0, "device_id")
-    return {name: known[name] for name in (*live, *known)}
+    return {name: known[name] for name in (*live, *known) if name in known}
 
 
 def needed_by(statement: str, params: Mapping[str, Any]) -> dict[str, frozenset[str]]:
@@ -120,6 +122,8 @@ def create_table(name: str, columns: Mapping[str, str]) -> str:
 
 
 def create_view(name: str) -> str:
+    if name == "bodies":  # as boxes call those that are whole; a lake has no others
+        return "CREATE VIEW bodies AS SELECT * FROM base_requests"
     if name in TABLES:
         return f"CREATE VIEW {name} AS SELECT * FROM base_{name}"  # noqa: S608
     return f"CREATE VIEW {name} AS {sql_of('lake', name)}"
