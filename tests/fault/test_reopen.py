@@ -57,12 +57,13 @@ class FailingConnection:
 
 
 async def batch(running: Recording, count: int = 3) -> list[tuple[Result, Any]]:
+    """Queued in one step of the loop, so that no mark of what is admitted is committed first."""
     slots = running.recorder.slots
     held = [await slots.reserve() for _ in range(count)]
     results = [make_result(slot.boot_seq, running.boot.boot_id) for slot in held]
     async with asyncio.timeout(DEADLINE_S):
         outcomes = await asyncio.gather(
-            *(running.writer.submit(r, s) for r, s in zip(results, held, strict=True)),
+            *(running.writer.enqueue(r, s) for r, s in zip(results, held, strict=True)),
             return_exceptions=True,
         )
     return list(zip(results, outcomes, strict=True))
