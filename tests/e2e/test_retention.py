@@ -42,7 +42,7 @@ def test_results_move_to_the_store_and_are_forgotten_there(s3: S3Server, tmp_pat
         mine, others = ids_of(daemon, 5, "ada"), ids_of(daemon, 5, "bob")
         run(box, "retention", "hold", "add", "one", "--user", "nobody")
         assert box.run("retention", "hold", "add", "two").returncode == 2
-        until(lambda: not box.scalar("SELECT count(*) FROM results"), "all is archived")
+        until(lambda: not box.scalar("SELECT count(*) FROM results"), "all is archived", 180)
         receipt = daemon.get(f"/v1/results/{mine[0]}/receipt").json()
         assert receipt["state"] == "archived"
         assert box.scalar("SELECT archived FROM completeness") == 10
@@ -56,9 +56,9 @@ def test_results_move_to_the_store_and_are_forgotten_there(s3: S3Server, tmp_pat
         assert json.loads(asked) == {"n": 11}
         none = run(box, "query", "select seq from outputs", "--with-archive", "--model", "x")
         assert none == ""
-        until(lambda: box.scalar("SELECT archived FROM completeness") == 11, "that, too")
+        until(lambda: box.scalar("SELECT archived FROM completeness") == 11, "that, too", 180)
         ended = "SELECT count(*) FROM archives WHERE emptied_at IS NULL"
-        until(lambda: not box.scalar(ended), "the pass is over")
+        until(lambda: not box.scalar(ended), "the pass is over", 180)
         said = json.loads(run(box, "forget", "--user", "ada", "--yes"))
         assert (said["results"], said["archived"]) == (0, 5)
         assert said["remains"]["archive"].startswith("nothing")
@@ -88,7 +88,7 @@ def test_compacted_file_is_replicated_and_proven(tmp_path: Path) -> None:
     )  # fmt: skip
     with box.serve() as daemon:
         ids_of(daemon, 60, "ada")
-        until(lambda: not box.scalar("SELECT count(*) FROM results"), "replicated, and gone", 120)
+        until(lambda: not box.scalar("SELECT count(*) FROM results"), "replicated, and gone", 180)
         assert daemon.stop() == 0
     given = json.loads(run(box, "retention", "compact", "--yes"))
     assert given["given_back_bytes"] > 50_000

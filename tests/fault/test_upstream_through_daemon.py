@@ -200,7 +200,7 @@ async def test_generation_over_its_time_is_cut_with_a_504(box: Box) -> None:
                 await peer.chunk(CHAT_EVENTS[1])
                 await asyncio.sleep(0.05)
 
-    async with between(box, trickles, ENGINE__TIMEOUT_S="3") as (daemon, _):
+    async with between(box, trickles, ENGINE__TIMEOUT_S="6") as (daemon, _):
         answer, events = await ask(daemon, stream=True)
     assert json.loads(events[-1])["error"]["code"] == "generation_timeout"
     status, code, http_status, text = outcome(box, answer)
