@@ -1,11 +1,14 @@
 """Retention of a running box: into an object store, beside requests, over a kill, and forgotten."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.daemon import Box, DaemonProcess, rows, until
+from support.retaining import Box as Results
 from support.s3server import S3Server
 
 SECOND = str(1 / 86400)
@@ -114,3 +117,32 @@ def test_pass_by_hand_that_succeeds_ends_the_alarm_at_once(tmp_path: Path) -> No
         in_the_way.unlink()
         assert json.loads(run(box, "retention", "apply", "--yes"))["results"] == 3
         daemon.logged("alarm_resolved")  # by itself it would pass again after an hour
+
+
+STARVED = """
+import itertools
+from edge_store.archive import aside
+from edge_store.cli import main
+
+aside.STARVED_S = 0.0
+waited_s = itertools.count(0, 1000)
+aside._delayed_s = lambda process_id: float(next(waited_s))  # the machine has other work
+main()
+"""
+
+
+def test_what_a_pass_by_hand_says_is_json_where_its_archive_starves(tmp_path: Path) -> None:
+    results = Results(tmp_path, [9.0] * 3)
+    results.close()
+    (tmp_path / "edge-store.toml").touch()
+    box = Box(
+        tmp_path, STORE__PATH=str(results.path), RETENTION__KEEP_DAYS="5",
+        RETENTION__ARCHIVE=str(results.archive),
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", STARVED, "retention", "apply", "--yes", "--config", str(tmp_path)],
+        env=box.environ, capture_output=True, text=True, timeout=box.deadline_s, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["results"] == 3
+    assert "archive_starved" in done.stderr
