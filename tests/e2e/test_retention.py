@@ -33,6 +33,7 @@ def run(box: Box, *arguments: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_results_move_to_the_store_and_are_forgotten_there(s3: S3Server, tmp_path: Path) -> None:
     box = Box.init(
         tmp_path / "box",
@@ -83,6 +84,7 @@ def test_results_move_to_the_store_and_are_forgotten_there(s3: S3Server, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_compacted_file_is_replicated_and_proven(tmp_path: Path) -> None:
     box = Box.init(
         tmp_path / "box", REPLICA__ENABLED="true", REPLICA__URL=f"file://{tmp_path}/replica",
@@ -103,6 +105,7 @@ def test_compacted_file_is_replicated_and_proven(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_pass_by_hand_that_succeeds_ends_the_alarm_at_once(tmp_path: Path) -> None:
     in_the_way = tmp_path / "disk"
     in_the_way.write_bytes(b"")  # no folder, as where a disk is to be mounted
