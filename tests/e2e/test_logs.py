@@ -115,6 +115,7 @@ def test_tail_shows_each_result_once_over_a_restart(box: Box) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_tail_keeps_up_with_300_results_a_second_over_a_restart(box: Box) -> None:
     acknowledged: list[str] = []
 

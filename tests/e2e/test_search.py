@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.daemon import Box, DaemonProcess, until
+from support.disks import small_disk_at
 from support.searching import Searched
 from support.terminal import on_terminal
 
@@ -90,21 +91,26 @@ def test_after_sigkill_the_index_goes_on(box: Box) -> None:
             assert len(found) == count
 
 
+def made_at(index: Path) -> tuple[int, int] | None:
+    """None while it is not there."""
+    try:
+        found = index.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
 @pytest.mark.slow
 def test_reindex_makes_it_anew_by_the_daemon_and_without_it(box: Box) -> None:
     index = box.directory / "search.db"
     with box.serve() as daemon:
         daemon.chat("sphinx")
         until(lambda: is_indexed(daemon, 1), "it is indexed")
-        before = index.stat().st_ino, index.stat().st_ctime_ns
+        before = made_at(index)
         done = run(box, "reindex", "--config", str(box.directory))
         assert done.returncode == 0, done.stderr
         assert "the daemon makes it anew" in done.stdout
-
-        def is_new() -> bool:
-            return index.exists() and (index.stat().st_ino, index.stat().st_ctime_ns) != before
-
-        until(is_new, "there is another one")
+        until(lambda: made_at(index) not in (before, None), "there is another one")
         until(lambda: is_indexed(daemon, 1), "it is indexed again")
         assert len(search(box, "sphinx", "--in", "prompt")) == 1
         daemon.stop()
@@ -116,25 +122,25 @@ def test_reindex_makes_it_anew_by_the_daemon_and_without_it(box: Box) -> None:
 
 
 @pytest.mark.slow
-def test_a_low_disk_drops_the_index_and_it_comes_back(box: Box) -> None:
-    index = box.directory / "search.db"
-    with box.serve() as daemon:
-        daemon.chat("sphinx")
-        until(lambda: is_indexed(daemon, 1), "it is indexed")
-        daemon.stop()
-    reserve = int(
-        shutil.disk_usage(box.directory).free * 1.15
-    )  # less is free, but not by a quarter
-    with box.serve(STORE__DISK_RESERVE_BYTES=str(reserve)) as daemon:
-        until(lambda: not index.exists(), "it is dropped")
-        assert daemon.chat("quartz").status_code == 200
-        done = run(box, "search", "sphinx", "--config", str(box.directory))
-        assert len(done.stdout.splitlines()) >= 1, "the texts are read through"
-        assert "no search index" in done.stderr
-        daemon.stop()
-    with box.serve() as daemon:
-        until(lambda: index.exists() and is_indexed(daemon, 0), "it is made anew")
-        assert len(search(box, "sphinx OR quartz", "--in", "prompt")) == 2
+def test_a_low_disk_drops_the_index_and_it_comes_back(tmp_path: Path) -> None:
+    with small_disk_at(tmp_path / "disk", "64m") as disk:  # that of the machine others fill, too
+        box = Box.init(disk / "box", STORE__DISK_RESERVE_BYTES="1000000")
+        index = box.directory / "search.db"
+        with box.serve() as daemon:
+            daemon.chat("sphinx")
+            until(lambda: is_indexed(daemon, 1), "it is indexed")
+            daemon.stop()
+        reserve = int(shutil.disk_usage(disk).free * 1.15)  # less is free, but not by a quarter
+        with box.serve(STORE__DISK_RESERVE_BYTES=str(reserve)) as daemon:
+            until(lambda: not index.exists(), "it is dropped")
+            assert daemon.chat("quartz").status_code == 200
+            done = run(box, "search", "sphinx", "--config", str(box.directory))
+            assert len(done.stdout.splitlines()) >= 1, "the texts are read through"
+            assert "no search index" in done.stderr
+            daemon.stop()
+        with box.serve() as daemon:
+            until(lambda: index.exists() and is_indexed(daemon, 0), "it is made anew")
+            assert len(search(box, "sphinx OR quartz", "--in", "prompt")) == 2
 
 
 def a_copy(folder: Path, prompt: str, **changes: str) -> Path:

@@ -33,7 +33,7 @@ def test_no_end_is_written_after_damage_so_that_the_next_start_looks_again(tmp_p
         assert daemon.refused("into the damage") in ((500, "database_corrupt"), None)
         assert daemon.wait() == exits.CORRUPT
     before = box.database.read_bytes()
-    done = box.run("serve", "--config", str(box.directory))
+    done = box.run("serve", "--config", str(box.directory), "--port", "0")
     assert done.returncode == exits.CORRUPT, done.stderr
     assert box.database.read_bytes() == before
 
@@ -61,10 +61,10 @@ def test_who_reads_a_refused_database_does_not_make_it_pass(tmp_path: Path) -> N
     wal = box.database.with_name("results.db-wal")
     whole = wal.read_bytes()
     wal.write_bytes(whole[: len(whole) // 2])
-    first = box.run("serve", "--config", str(box.directory))
+    first = box.run("serve", "--config", str(box.directory), "--port", "0")
     assert first.returncode == exits.CORRUPT, first.stderr
     box.run("ledger", "--config", str(box.directory))
-    again = box.run("serve", "--config", str(box.directory))
+    again = box.run("serve", "--config", str(box.directory), "--port", "0")
     assert again.returncode == exits.CORRUPT, again.stderr
     assert "nothing has changed since" in again.stderr
     wal.write_bytes(whole)  # found again

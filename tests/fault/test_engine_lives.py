@@ -71,7 +71,7 @@ async def served(
         replica=ReplicaSection(enabled=False),
     )
     monkeypatch.setattr(daemon, "build_engine", lambda *_: engine)
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(3 * DEADLINE_S):  # a start, the scenario, a stop
         serving = asyncio.ensure_future(daemon.serve(config))
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S

@@ -15,6 +15,7 @@ from support.exporting import box_of
 CHILD = ROOT / "tests" / "support" / "export_child.py"
 RESULTS = 500
 KILLS = 2
+STEPS = (4, 12)  # of some 32 in all: at which of them it waits; a file of Parquet takes two
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +26,23 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run_until_done(arguments: list[str], begun: Path, rng: random.Random) -> int:
-    """Kill it some time after it began to write, again and again; then let it end. How often it was
-    killed.
+def run_until_done(arguments: list[str], begun: Path, rng: random.Random) -> None:
+    """Kill it some time after it began to write, so often; then let it end. Where this process is
+    slow to come to that, it waits at one of its next steps to be killed.
     """
-    kills = 0
-    while True:
-        before = begun.stat().st_mtime_ns if begun.exists() else 0
+    held = begun.with_name("held")
+    for kills in range(KILLS + 1):
+        before = changed_at(begun)
+        held.unlink(missing_ok=True)
+        waits = {"HELD": str(held), "HELD_AT": str(rng.randint(*STEPS))} if kills < KILLS else {}
         child = subprocess.Popen(
             [sys.executable, str(CHILD), *arguments],
-            env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            env=environment(**waits), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         try:
             ends_at = time.monotonic() + DEADLINE_S
-            while kills < KILLS and child.poll() is None and time.monotonic() < ends_at:
-                if begun.exists() and begun.stat().st_mtime_ns != before:
+            while waits and child.poll() is None and time.monotonic() < ends_at:
+                if held.exists() or changed_at(begun) not in (before, None):
                     time.sleep(rng.uniform(0, 0.05) if kills else 0)  # anywhere; it may be short
                     child.kill()
                     break
@@ -47,10 +50,15 @@ def run_until_done(arguments: list[str], begun: Path, rng: random.Random) -> int
             _, error = child.communicate(timeout=DEADLINE_S)
         finally:
             child.kill()
-        if child.returncode == 0:
-            return kills
-        assert child.returncode == -9, error.decode()
-        kills += 1
+        assert child.returncode == (-9 if waits else 0), error.decode()
+
+
+def changed_at(path: Path) -> int | None:
+    """None while it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
@@ -60,8 +68,7 @@ def test_a_killed_export_is_completed_without_doubles_or_holes(
     seed = random.randrange(2**32)
     target = tmp_path / "out"
     arguments = ["export", "--db", str(database), "--to", kind, "--resume", str(target)]
-    kills = run_until_done(arguments, tmp_path / "out.state.json", random.Random(seed))
-    assert kills, "it was over before it could be killed: this proves nothing"
+    run_until_done(arguments, tmp_path / "out.state.json", random.Random(seed))
     if kind == "parquet":
         parts = [path for path in target.rglob("*") if path.is_file()]
         found = [seq for part in parts for seq in pq.ParquetFile(part).read()["seq"].to_pylist()]
@@ -83,8 +90,7 @@ def test_a_killed_import_is_completed_and_every_boot_is_whole(
     box = Box.init(tmp_path / "box")
     arguments = ["import", str(lines), "--config", str(box.directory)]
     wal = box.database.with_name("results.db-wal")
-    kills = run_until_done(arguments, wal, random.Random(seed))
-    assert kills, "it was over before it could be killed: this proves nothing"
+    run_until_done(arguments, wal, random.Random(seed))
     ids = [json.loads(line)["id"] for line in lines.read_bytes().splitlines()]
     assert [name for (name,) in box.rows("SELECT id FROM results ORDER BY seq")] == ids, seed
     counted = box.rows("SELECT sum(admitted), min(percent) FROM completeness")

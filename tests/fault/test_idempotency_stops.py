@@ -1,11 +1,14 @@
 """A stop of the daemon while callers wait for another's answer."""
 
+import asyncio
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 from support.daemon import DEADLINE_S, Box, DaemonProcess, until
+from support.rawserver import Peer, RawServer, answers
+from support.scripted import chat_body
 
 CALLERS = 6
 
@@ -30,14 +33,34 @@ def begin(
     return asked
 
 
-def test_those_who_wait_are_answered_before_a_drained_daemon_ends(tmp_path: Path) -> None:
-    box = Box.init(tmp_path / "box", SERVER__DRAIN_TIMEOUT_S="60")
-    with box.serve() as daemon, ThreadPoolExecutor(CALLERS) as threads:
-        asked = begin(threads, daemon, "[demo:slow=200] a story")
-        assert daemon.stop() == 0
-        answers = [future.result() for future in asked]
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.content for answer in answers}) == 1
+async def test_those_who_wait_are_answered_before_a_drained_daemon_ends(tmp_path: Path) -> None:
+    """The engine answers once the daemon has been told to stop."""
+    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    async def behave(peer: Peer) -> None:
+        if not peer.request.target.endswith("/chat/completions"):
+            return await answers(b'{"object": "list", "data": []}')(peer)
+        await stopping.wait()
+        return await answers(chat_body("a story"))(peer)
+
+    def asked_and_stopped(box: Box) -> list[httpx.Response]:
+        with (
+            box.serve(SERVER__DRAIN_TIMEOUT_S="600") as daemon,
+            ThreadPoolExecutor(CALLERS) as threads,
+        ):
+            asked = begin(threads, daemon, "a story")
+            daemon.terminate()
+            daemon.logged("stop_requested")
+            loop.call_soon_threadsafe(stopping.set)
+            assert daemon.wait() == 0
+            return [future.result() for future in asked]
+
+    async with RawServer(behave) as server:
+        options = ("--engine", "upstream", "--upstream", server.url)
+        box = await asyncio.to_thread(Box.init, tmp_path / "box", *options)
+        told = await asyncio.to_thread(asked_and_stopped, box)
+    assert {answer.status_code for answer in told} == {200}
+    assert len({answer.content for answer in told}) == 1
     assert box.scalar("SELECT count(*) FROM results") == 1
     box.proven()
 

@@ -250,7 +250,7 @@ from edge_store.config import RepairSection
 from edge_store.jsonrepair import JsonWorkers, Wanted
 
 async def main(text):
-    async with JsonWorkers(RepairSection(deadline_s=1.0)) as workers:
+    async with JsonWorkers(RepairSection(deadline_s=60.0)) as workers:
         await workers.assess(Wanted(text='{"a": 1,}', schema=None, is_truncated=False))
         print(workers.pids[0], flush=True)
         if text:

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -39,6 +40,7 @@ def test_full_recorder_refuses_and_recovers(tmp_path: Path) -> None:
             assert daemon.metrics()['edge_store_refused_total{code="recorder_full"}'] == 1
             assert daemon.get("/livez").status_code == 200
         until(lambda: daemon.chat("and now?").status_code == 200, "there is room again")
+        assert daemon.stop() == 0
     assert box.scalar("SELECT max(boot_seq) FROM results") == box.scalar(
         "SELECT count(*) FROM results"
     )
@@ -51,19 +53,19 @@ def test_sdk_that_retries_gets_its_answer(tmp_path: Path) -> None:
         openai.OpenAI(
             base_url=f"{daemon.url}/v1", api_key="x", timeout=DEADLINE_S, max_retries=30
         ) as client,
+        ThreadPoolExecutor(1) as threads,
     ):
-        body = {"text": "[demo:slow=50] a second or two"}
-        holder = threading.Thread(
-            target=lambda: httpx.post(f"{daemon.url}/generate", json=body, timeout=DEADLINE_S)
-        )
-        holder.start()
-        until(lambda: daemon.metrics()["edge_store_in_flight"] == 1, "the slot is taken")
-        chat = client.chat.completions.create(
-            model="demo", messages=[{"role": "user", "content": "patience"}]
-        )
-        holder.join(DEADLINE_S)
+        body = {"text": SLOW, "stream": True}
+        with httpx.stream("POST", f"{daemon.url}/generate", json=body, timeout=DEADLINE_S):
+            asked = threads.submit(
+                lambda: client.chat.completions.create(
+                    model="demo", messages=[{"role": "user", "content": "patience"}]
+                )
+            )
+            refused = 'edge_store_refused_total{code="recorder_full"}'
+            until(lambda: daemon.metrics().get(refused), "it was told to come again")
+        chat = asked.result(2 * DEADLINE_S)
         assert chat.id in box.texts()
-        assert daemon.metrics()['edge_store_refused_total{code="recorder_full"}'] >= 1
 
 
 def test_too_many_connections_are_told_to_come_again(tmp_path: Path) -> None:
@@ -78,6 +80,7 @@ def test_too_many_connections_are_told_to_come_again(tmp_path: Path) -> None:
             ]
             for caller in callers:  # each keeps its connection
                 caller.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+            for caller in callers:
                 answer = caller.recv(65536)
                 while answer.startswith(b"HTTP/1.1 503") and (more := caller.recv(65536)):
                     answer += more

@@ -31,7 +31,7 @@ def test_results_of_a_read_only_disk_are_read_from_a_copy(disk: Path, tmp_path: 
         daemon.kill()
     box.database.with_name("results.db-shm").unlink()
     make_read_only(disk)
-    served = box.run("serve", "--config", str(box.directory))
+    served = box.run("serve", "--config", str(box.directory), "--port", "0")
     assert served.returncode == 1
     assert "edge-store.lock cannot be written: Read-only file system\n" in served.stderr
     assert "Traceback" not in served.stderr

@@ -46,7 +46,7 @@ ODD_TEXTS = (
 
 
 def hooked(url: str, name: str = "hook", **fields: Any) -> SinkSection:
-    fields = {"begin": SinkBegin.BEGINNING, "pause_s": 0.01, "timeout_s": 5.0, **fields}
+    fields = {"begin": SinkBegin.BEGINNING, "pause_s": 0.01, "timeout_s": 120.0, **fields}
     return SinkSection(name=name, kind=SinkKind.WEBHOOK, url=url, **fields)
 
 
@@ -280,8 +280,9 @@ async def test_postgres_gets_every_result_once(
 
     with postgres() as url:
         sink = SinkSection(
-            name="pg", kind=SinkKind.POSTGRES, url=url, begin=SinkBegin.BEGINNING, pause_s=0.01
-        )
+            name="pg", kind=SinkKind.POSTGRES, url=url, begin=SinkBegin.BEGINNING, pause_s=0.01,
+            timeout_s=120.0,
+        )  # fmt: skip
         monkeypatch.setenv("EDGE_STORE_SINK_PG", "wrong")
         async with flowing(tmp_path / "r.db", sink) as flow:
             await flow.add(said("one"))
@@ -353,6 +354,7 @@ async def test_broker_gets_every_result_though_it_goes_away(tmp_path: Path) -> N
         sink = SinkSection(
             name="mq", kind=SinkKind.MQTT, url=f"mqtt://127.0.0.1:{port}",
             begin=SinkBegin.BEGINNING, pause_s=0.05, topic="plant/{device}/{model}",
+            timeout_s=120.0,
         )  # fmt: skip
         with Subscriber(port) as subscriber:
             async with flowing(tmp_path / "r.db", sink) as flow:
@@ -389,7 +391,7 @@ async def test_broker_behind_tls_is_trusted_by_its_ca_and_its_name_alone(
     def sink(host: str) -> SinkSection:
         return SinkSection(
             name="mq", kind=SinkKind.MQTT, url=f"mqtts://{host}:{secure}",
-            begin=SinkBegin.BEGINNING, pause_s=0.05, batch_rows=1000,
+            begin=SinkBegin.BEGINNING, pause_s=0.05, batch_rows=1000, timeout_s=120.0,
         )  # fmt: skip
 
     async def refused(host: str, **changes: Any) -> None:

@@ -11,8 +11,8 @@ import pytest
 from support.daemon import DEADLINE_S, Box, DaemonProcess, until
 from support.load import Load
 
-SLOW = "[demo:slow=2000] take your time"  # 30 tokens or more: a minute
-AT_ONCE_S = 20.0  # less than a drain or the answer would take, and enough for a busy machine
+SLOW = "[demo:slow=4000] take your time"  # 30 tokens or more: two minutes
+LONG_S = "600"  # for a drain: longer than anybody waits here for an end
 
 
 @contextmanager
@@ -50,10 +50,8 @@ def test_sigterm_under_load_finishes_and_answers_all_it_admitted(tmp_path: Path)
 
 def test_idle_daemon_stops_at_once(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box")
-    with box.serve() as daemon:
-        began = time.monotonic()
+    with box.serve(SERVER__DRAIN_TIMEOUT_S=LONG_S) as daemon:
         assert daemon.stop() == 0
-        assert time.monotonic() - began < AT_ONCE_S
     assert completeness(box) == ("ended", 0, 0, 0, 0, 0, 100.0)
 
 
@@ -81,17 +79,14 @@ def test_requests_that_come_during_the_drain_are_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize("hurry", ["second SIGTERM", "drain_timeout_s"])
 def test_what_outlasts_the_drain_is_cut_told_and_recorded(tmp_path: Path, hurry: str) -> None:
     box = Box.init(tmp_path / "box")
-    drain_s = "0.3" if hurry == "drain_timeout_s" else "60"
-    with box.serve(SERVER__DRAIN_TIMEOUT_S=drain_s) as daemon:
-        with streaming(daemon) as (answer, lines):
-            began = time.monotonic()
+    drain_s = "0.3" if hurry == "drain_timeout_s" else LONG_S
+    with box.serve(SERVER__DRAIN_TIMEOUT_S=drain_s) as daemon, streaming(daemon) as (answer, lines):
+        daemon.terminate()
+        daemon.logged("stop_requested")
+        if hurry == "second SIGTERM":
             daemon.terminate()
-            daemon.logged("stop_requested")
-            if hurry == "second SIGTERM":
-                daemon.terminate()
-            rest = [line for line in lines if line]
-            assert daemon.wait() == 0
-        assert time.monotonic() - began < AT_ONCE_S
+        rest = [line for line in lines if line]
+        assert daemon.wait() == 0
     assert rest[-2].startswith(": committed ")
     assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "shut_down"
     assert not any("[DONE]" in line or '"finish_reason":"' in line for line in rest)

@@ -29,6 +29,7 @@ from edge_store.errors import ClientDisconnected, GenerationTimeout, UpstreamErr
 from edge_store.ids import ResultId
 
 LIMIT_S = 0.2  # of the wait that a test wants to run out
+PATIENT_S = 3.0  # of one that something must come before, on a busy machine too
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +103,7 @@ async def test_silence_before_the_headers_times_out() -> None:
 
 async def test_silence_midstream_times_out_after_what_had_come() -> None:
     behaviour = hangs_midstream(*CHAT_EVENTS[:2])
-    async with proxied(behaviour, read_timeout_s=LIMIT_S) as (engine, server):
+    async with proxied(behaviour, read_timeout_s=PATIENT_S) as (engine, server):
         async with Call(engine) as call:
             with pytest.raises(GenerationTimeout, match="sent nothing for"):
                 await call.ended()
@@ -200,7 +201,7 @@ async def test_switch_to_another_protocol_fails() -> None:
 async def test_full_pool_says_so_and_serves_again_once_free() -> None:
     gate = asyncio.Event()
     async with proxied(
-        streams(*CHAT_EVENTS, gate=gate), connections_max=1, connect_timeout_s=LIMIT_S
+        streams(*CHAT_EVENTS, gate=gate), connections_max=1, connect_timeout_s=PATIENT_S
     ) as (engine, server):
         async with Call(engine) as first:
             await first.next()
@@ -234,7 +235,7 @@ async def test_server_that_comes_back_is_used_without_a_restart() -> None:
 async def test_abort_at_a_dead_server_is_silent_and_bounded() -> None:
     async with proxied(hangs_before_headers) as (engine, server):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("edge_store.engine.upstream.ABORT_TIMEOUT_S", LIMIT_S)
+            patch.setattr("edge_store.engine.upstream.ABORT_TIMEOUT_S", PATIENT_S)
             engine.abort(ResultId("one"))
             await server.received()
             await server.left()

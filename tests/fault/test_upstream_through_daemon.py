@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.daemon import DEADLINE_S, Box, DaemonProcess
+from support.daemon import DEADLINE_S, Box, DaemonProcess, until
 from support.rawserver import (
     CHAT_EVENTS,
     Behaviour,
@@ -46,7 +46,7 @@ ENGINE_ERROR = b'data: {"error": {"message": "out of memory", "code": 500}}\n\n'
 def box(tmp_path: Path) -> Box:
     return Box.init(
         tmp_path / "box", "--engine", "upstream", "--upstream", "http://127.0.0.1:1",
-        ENGINE__UPSTREAM__READ_TIMEOUT_S="3",
+        ENGINE__UPSTREAM__READ_TIMEOUT_S="6",
     )  # fmt: skip
 
 
@@ -200,12 +200,16 @@ async def test_generation_over_its_time_is_cut_with_a_504(box: Box) -> None:
                 await peer.chunk(CHAT_EVENTS[1])
                 await asyncio.sleep(0.05)
 
-    async with between(box, trickles, ENGINE__TIMEOUT_S="3") as (daemon, _):
+    async with between(box, trickles, ENGINE__TIMEOUT_S="6") as (daemon, _):
         answer, events = await ask(daemon, stream=True)
     assert json.loads(events[-1])["error"]["code"] == "generation_timeout"
     status, code, http_status, text = outcome(box, answer)
     assert (status, code, http_status) == ("failed", "generation_timeout", 504)
     assert text.startswith("HelHel")
+
+
+def held_bytes(daemon: DaemonProcess) -> float:
+    return daemon.metrics()["edge_store_held_bytes"]
 
 
 async def test_large_answers_to_many_callers_have_a_bound_in_memory(box: Box) -> None:
@@ -232,7 +236,7 @@ async def test_large_answers_to_many_callers_have_a_bound_in_memory(box: Box) ->
             asked = (client.post(daemon.url + ROUTE, json=CHAT) for _ in range(callers))
             told = await asyncio.gather(*asked)
         grown = peak_resident_bytes(daemon.process_id) - before
-        assert daemon.metrics()["edge_store_held_bytes"] == 0
+        await asyncio.to_thread(until, lambda: not held_bytes(daemon), "all is given back")
     statuses = Counter(answer.status_code for answer in told)
     assert set(statuses) == {200, 503}
     assert statuses[200] >= 3, "who was cut has made room for others"

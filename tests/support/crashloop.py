@@ -60,8 +60,9 @@ class CrashLoop:
         if moment == "start":
             time.sleep(self._random.uniform(0, START_S))
             daemon.kill()
-            self._check()
+            # at once: it may have left no boot, and the next one's must not be taken for its own
             self._unchecked.append(None)
+            self._check()
             return
         self._check()  # while it starts
         daemon.wait_ready()

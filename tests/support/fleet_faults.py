@@ -95,10 +95,11 @@ class Watch:
         while not self._is_over.wait(STOOD_S):
             for box in list(self._fleet.boxes.values()):
                 path = copy_path(self._into, box.device_id)
+                was_there = path.exists()  # the first may come as it is looked for
                 try:
                     found = mark_of(path)
                 except NotAnEdgeStoreFile:
-                    if path.exists():
+                    if was_there:
                         self.faults.append(f"{path} is no database")
                     continue
                 except Exception as exc:  # noqa: BLE001  (whatever a reader meets is a fault)

@@ -55,6 +55,7 @@ class Load:
         until(
             lambda: len(self.acknowledged) >= number or not self._thread.is_alive(),
             f"{number} answers",
+            3 * DEADLINE_S,
         )
         assert len(self.acknowledged) >= number, (self.refused, self.broken)
 

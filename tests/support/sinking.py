@@ -194,7 +194,13 @@ def postgres() -> Iterator[str]:
             "-c", "fsync=off",
         ]  # fmt: skip
         with process(command, cwd="/", **user):
-            until(lambda: is_listening(port), "PostgreSQL listens", DEADLINE_S)
+            ready = [f"{programs}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+            # it listens before that, and refuses everybody as it is starting up
+            until(
+                lambda: subprocess.run(ready, check=False, timeout=DEADLINE_S).returncode == 0,
+                "PostgreSQL takes connections",
+                DEADLINE_S,
+            )
             yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     finally:
         shutil.rmtree(data, ignore_errors=True)
@@ -242,7 +248,8 @@ def broker(folder: Path, port: int = 0, tls: tuple[int, Authority] | None = None
     settings.write_text("\n".join(lines) + "\n")
     assert MOSQUITTO is not None
     with process([MOSQUITTO, "-c", settings]):
-        until(lambda: is_listening(port), "the broker listens", DEADLINE_S)
+        ports = [port] if tls is None else [port, tls[0]]
+        until(lambda: all(map(is_listening, ports)), "the broker listens", DEADLINE_S)
         yield port
 
 

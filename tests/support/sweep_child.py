@@ -45,6 +45,7 @@ from edge_store.wal import checkpoint
 DEADLINE_S = 60.0
 CALLS_MAX = 2000  # more than any round makes; a sweep that reaches it does not end
 BATCH = 3
+STALLED = "may still be stored"  # by its COMMIT, which has taken longer than its caller waits
 
 
 class Life:
@@ -121,6 +122,8 @@ class Life:
                 self.acknowledged.add(outcome.id)
                 continue
             assert isinstance(outcome, StoreError), outcome
+            if self.lasting and STALLED in str(outcome):  # a slow machine needs no fault for it
+                continue
             assert self.faults.hits, outcome
             assert self.lasting or isinstance(outcome, DiskFull), f"tried again: {outcome}"
 

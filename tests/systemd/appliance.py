@@ -29,10 +29,11 @@ BUCKETS = Path("/srv/s3")
 S3_ADDRESS = "127.0.0.1:9000"
 BASE_URL = "http://127.0.0.1:8642"
 OPERATOR, OUTSIDER = "box-operator", "box-outsider"  # users in the group, and not
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
+WATCHDOG_S = 15  # a busy machine holds a daemon up for a while: that is no hang
 
 
-def run(*command: str, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
+def run(*command: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd="/"
     )
@@ -94,7 +95,7 @@ def generate(prompt: str) -> str:
         data=json.dumps(body).encode(),
         headers={"content-type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=DEADLINE_S) as response:  # noqa: S310
         answer = json.load(response)
         assert response.status == 200, response.status
         assert response.headers["x-edge-store-durability"] == "committed", response.headers
@@ -112,6 +113,10 @@ def query(user: str, sql: str) -> list[dict[str, Any]]:
 def stored(result_id: str) -> bool:
     rows = query(OPERATOR, f"select status from results where id = '{result_id}'")
     return rows == [{"status": "completed"}]
+
+
+def wait_for_one_litestream() -> None:
+    wait_for("one Litestream", lambda: [*processes().values()].count("litestream") == 1)
 
 
 def boots() -> dict[str, int]:
@@ -177,7 +182,7 @@ def starts() -> None:
     main = shown("MainPID")
     owner = must("stat", "--format", "%U:%G", f"/proc/{main}").strip()
     assert owner == "edge-store:edge-store", owner
-    assert "litestream" in processes().values(), processes()
+    wait_for_one_litestream()
 
 
 def generates_and_replicates() -> None:
@@ -187,10 +192,12 @@ def generates_and_replicates() -> None:
 
 
 def logs_to_the_journal() -> None:
-    lines = must("journalctl", "--unit", "edge-store", "--output", "json").splitlines()
-    entries = [json.loads(line) for line in lines]
-    listening = [e for e in entries if "http_listening" in str(e["MESSAGE"])]
-    assert listening, "no http_listening in the journal"
+    def said() -> list[dict[str, Any]]:
+        lines = must("journalctl", "--unit", "edge-store", "--output", "json").splitlines()
+        entries = [json.loads(line) for line in lines]
+        return [entry for entry in entries if "http_listening" in str(entry["MESSAGE"])]
+
+    listening = wait_for("http_listening in the journal", said)
     assert listening[0]["PRIORITY"] == "6", listening[0]
     assert "What is kept?" not in journal(), "a prompt is in the log"
 
@@ -221,7 +228,7 @@ def outsider_cannot_query() -> None:
 
 
 def watchdog_restarts_a_hung_daemon() -> None:
-    drop_in("watchdog", "WatchdogSec=3", "RestartSec=1")
+    path = drop_in("watchdog", f"WatchdogSec={WATCHDOG_S}", "RestartSec=1")
     must("systemctl", "restart", "edge-store")
     before = generate("before the hang")
     hung = int(shown("MainPID"))
@@ -230,11 +237,13 @@ def watchdog_restarts_a_hung_daemon() -> None:
     wait_for("the restart", lambda: shown("NRestarts") == "1")
     wait_for("the new daemon", lambda: shown("ActiveState") == "active")
     assert int(shown("MainPID")) != hung
-    assert "Fatal Python error: Aborted" in journal(), "no traceback of the hung threads"
+    path.write_text("[Service]\nRestartSec=1\n")
+    must("systemctl", "daemon-reload")
+    wait_for("a traceback of the hung threads", lambda: "Fatal Python error: Aborted" in journal())
     assert stored(before)
     assert stored(generate("after the hang"))
     assert boots().get("end", 0) == ends, "a hang is not a clean end"
-    assert [*processes().values()].count("litestream") == 1, processes()
+    wait_for_one_litestream()
 
 
 def sigkill_is_a_supported_stop() -> None:
@@ -245,7 +254,7 @@ def sigkill_is_a_supported_stop() -> None:
     wait_for("the restart", lambda: int(shown("NRestarts")) == restarts + 1)
     wait_for("the new daemon", lambda: shown("ActiveState") == "active")
     assert stored(before)
-    assert [*processes().values()].count("litestream") == 1, processes()
+    wait_for_one_litestream()
 
 
 def wrong_setting_is_not_retried() -> None:
@@ -255,7 +264,7 @@ def wrong_setting_is_not_retried() -> None:
     # "failed" is where systemd leaves a unit; one that it will restart is in "auto-restart".
     assert shown("SubState") == "failed", shown("SubState")
     assert shown("ExecMainStatus") == "78", shown("ExecMainStatus")
-    assert "EDGE_STORE_SERVER__PORT" in journal(), "the journal does not name the setting"
+    wait_for("the setting in the journal", lambda: "EDGE_STORE_SERVER__PORT" in journal())
     path.unlink()
     must("systemctl", "daemon-reload")
     must("systemctl", "start", "edge-store")

@@ -52,7 +52,6 @@ class Callers:
         self.totals: Counter[str] = Counter()
         self.asked_s = 0.0
         self.port: int | None = None
-        self.user = "u-0"
         self.forgotten: set[str] = set()
         self._connections = connections
         self._every_s = 1 / rate
@@ -60,6 +59,9 @@ class Callers:
         self._numbers = itertools.count()
         self._asks = threading.Event()
         self._under_way = 0
+        self._user = "u-0"
+        self._asked: Counter[str] = Counter()  # under way, by user
+        self._users = threading.Lock()
         self._leaving = False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._drive()), daemon=True)
 
@@ -89,6 +91,15 @@ class Callers:
             self._asks.clear()
             self.asked_s += time.monotonic() - self._began_at
         until(lambda: self._under_way == 0, "every caller is answered, or not")
+
+    def change_user(self, name: str) -> str:
+        """Have what is asked from now on be that one's. Returns whose it was, once nothing of his
+        is under way.
+        """
+        with self._users:
+            before, self._user = self._user, name
+        until(lambda: not self._asked[before], f"nothing of {before} is under way")
+        return before
 
     def begin_anew(self) -> None:
         """For another box."""
@@ -136,8 +147,21 @@ class Callers:
         return self._due - now
 
     async def _chat(self, connection: "_Connection", *, waits: bool) -> None:
-        number = next(self._numbers)
-        user = self.user if number % SPECIAL_EVERY == 0 else None
+        number, user = next(self._numbers), None
+        if number % SPECIAL_EVERY == 0:
+            with self._users:
+                user = self._user
+                self._asked[user] += 1
+        try:
+            await self._chat_of(user, number, connection, waits=waits)
+        finally:
+            if user is not None:
+                self._asked[user] -= 1
+
+    async def _chat_of(
+        self, user: str | None, number: int, connection: "_Connection", *, waits: bool
+    ) -> None:
+        acknowledged, confirmed = self.acknowledged, self.confirmed  # of this box
         body: dict[str, object] = {
             "model": "demo",
             "messages": [{"role": "user", "content": f"number {number}"}],
@@ -152,12 +176,12 @@ class Callers:
             await asyncio.sleep(PAUSE_S)
             return
         seq = int(headers["x-edge-store-seq"])
-        assert seq not in self.acknowledged, f"seq {seq} was given twice"
-        self.acknowledged[seq] = Acknowledged(headers["x-edge-store-id"], user)
+        assert seq not in acknowledged, f"seq {seq} was given twice"
+        acknowledged[seq] = Acknowledged(headers["x-edge-store-id"], user)
         self.totals["acknowledged"] += 1
         if headers["x-edge-store-durability"] == "replicated":
             self.totals["held until replicated"] += 1
-            self.confirmed.append(Confirmed(seq, time.time()))
+            confirmed.append(Confirmed(seq, time.time()))
 
     async def _look(self) -> None:
         connection = _Connection()

@@ -169,9 +169,7 @@ def _vacuumed(soak: "Soak") -> Iterator[None]:
 @contextmanager
 def _forgotten(soak: "Soak") -> Iterator[None]:
     soak.load_for(0.3, 1.0)
-    user = soak.callers.user
-    soak.callers.user = f"u-{soak.rounds}"
-    soak.load_for(0.1, 0.2)  # until nothing of his is under way
+    user = soak.callers.change_user(f"u-{soak.rounds}")
     done = soak.box.run("forget", "--user", user, "--yes", "--config", str(soak.box.directory))
     if done.returncode == 0:
         soak.callers.forgotten.add(user)
