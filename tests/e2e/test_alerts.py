@@ -48,9 +48,7 @@ class Mails:
 def mail_server() -> Iterator[tuple[Mails, str]]:
     """One that takes mails, and the apprise URL of it."""
     mails = Mails()
-    controller = Controller(
-        mails, hostname="127.0.0.1", port=free_port(), ready_timeout=DEADLINE_S
-    )
+    controller = Controller(mails, hostname="127.0.0.1", port=free_port(), ready_timeout=DEADLINE_S)
     controller.start()
     try:
         place = f"127.0.0.1:{controller.port}"

@@ -43,7 +43,7 @@ def require_unread(daemon: DaemonProcess) -> None:
         assert not waited(daemon, 1)[1]
         return daemon.get("/readyz").json()["replica"]["cause"]
 
-    until(lambda: cause() == "unread", "it is noticed", 30)
+    until(lambda: cause() == "unread", "it is noticed")
     newest, _ = waited(daemon, 1)
     told = daemon.get(f"/v1/results/{newest}/receipt").json()
     assert told["replicated"]["state"] != "replicated"
