@@ -210,6 +210,7 @@ def test_fleet_is_pulled_and_asked_from_one_place(s3: S3Server, tmp_path: Path) 
         with box.serve() as daemon:
             for n in range(5 * number):
                 assert daemon.chat(f"{n}").status_code == 200
+            wait_replicated(daemon)
             assert daemon.stop() == 0
     centre = tmp_path / "fleet"
     pulled = boxes[0].run("fleet", "pull", "--from", s3.url("fleet"), "--into", str(centre))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.batches import ended, line, output_of, pause, submit, text_of
-from support.daemon import Box, DaemonProcess, until
+from support.daemon import Box, DaemonProcess, chat_until_replicated, until
 
 CHAT, LATER = "/v1/chat/completions", {"prefer": "respond-async"}
 ADA, BOB = "ada-u17", "bob-u18"
@@ -212,6 +212,7 @@ def test_a_copy_that_was_pulled_loses_it_at_the_next_pull(tmp_path: Path) -> Non
     with box.serve() as daemon:
         chat(daemon, ADA, SECRET)
         chat(daemon, BOB, KEPT)
+        chat_until_replicated(daemon)
         assert daemon.stop() == 0
     pull()
     (copy,) = fleet.glob("*.db")
