@@ -19,8 +19,9 @@ class FlakyProxy:
 
     ``cut_after``: bytes of answers that each connection may carry before it is closed; ``cuts``:
     how many more are cut. ``stall_after``: bytes of answers, in all, before nothing moves any more.
-    ``refuses``: connections are closed at once; ``refusals``: how many more are. ``answers``: what each request is answered with, in
-    place of the server, out of which it takes one at random; None is the server's own.
+    ``refuses``: connections are closed at once; ``refusals``: how many more are. ``answers``: what
+    each request is answered with, in place of the server, out of which it takes one at random; None
+    is the server's own.
     ``delay_s``: before each piece of an answer; ``bytes_per_s``: of each connection, either way.
 
     What is changed holds for connections that are made later: ``drop`` ends those that are there.
