@@ -18,7 +18,7 @@ import pytest
 from support.daemon import Box, DaemonProcess, until
 from support.replicating import contents
 from support.s3server import S3Server
-from support.unread import require_unread, rot_last_checksum, waited
+from support.unread import require_replicated, require_unread, rot_last_checksum, waited
 
 from edge_store.duty import is_stopped
 from edge_store.ids import DeviceId
@@ -181,7 +181,7 @@ def test_a_drill_proves_what_was_committed_before_it(tmp_path: Path, s3: S3Serve
 def test_what_litestream_does_not_see_is_never_told_as_replicated(tmp_path: Path) -> None:
     box = replicated(tmp_path, REPLICA__PROFILE="fast")
     with box.serve() as daemon:
-        assert waited(daemon, 45)[1]
+        require_replicated(daemon)
         rot_last_checksum(box.database)
         require_unread(daemon)
         failed = daemon.logged("drill_failed", 120)  # none is scheduled
@@ -189,7 +189,7 @@ def test_what_litestream_does_not_see_is_never_told_as_replicated(tmp_path: Path
         passed = daemon.logged("drill_passed", 120)
         assert (passed["cause"], passed["kind"]) == ("healed", "full")
         until(lambda: daemon.get("/readyz").json()["replica"]["cause"] is None, "it is healed")
-        assert waited(daemon, 45)[1]
+        require_replicated(daemon)
 
 
 def test_what_another_programs_checkpoint_took_is_never_told_as_replicated(
@@ -199,7 +199,7 @@ def test_what_another_programs_checkpoint_took_is_never_told_as_replicated(
     with box.serve() as daemon:
         for _ in range(20):  # so that the next WAL does not reach as far
             assert daemon.chat("hello").status_code == 200
-        assert waited(daemon, 45)[1]
+        require_replicated(daemon)
         config = ("--config", str(box.directory))
         assert box.run("replica", "pause", "--for", "1h", *config).returncode == 0
         lost = daemon.chat("x" * 50_000).headers[RESULT_ID]
@@ -220,7 +220,7 @@ def test_what_another_programs_checkpoint_took_is_never_told_as_replicated(
         drills = drill(box)  # the first fails, unless Litestream has made a snapshot by then
         assert drills[-1]["proof"]["failure"] is None
         until(lambda: daemon.get("/readyz").json()["replica"]["cause"] is None, "it is healed")
-        assert waited(daemon, 45)[1]
+        require_replicated(daemon)
         assert receipt(daemon, lost)["replicated"]["state"] == "replicated"
 
 
@@ -235,7 +235,7 @@ def test_an_unclean_start_is_followed_by_a_full_drill(tmp_path: Path) -> None:
         assert daemon.chat("hello").status_code == 200
         daemon.kill()
     with box.serve() as daemon:
-        passed = daemon.logged("drill_passed")
+        passed = daemon.logged("drill_passed", DRILLS_S)
         assert (passed["cause"], passed["kind"]) == ("unclean_start", "full")
         assert not [line for line in daemon.log if line["event"] == "drill_not_incremental"]
         assert daemon.stop() == 0
@@ -319,7 +319,7 @@ def test_what_a_foreign_writer_damages_is_caught_by_the_next_drill_and_healed(
     box.deadline_s = DRILLS_S
     with box.serve() as daemon:
         assert daemon.chat("hello").status_code == 200
-        daemon.logged("drill_passed")
+        daemon.logged("drill_passed", DRILLS_S)
         foreign = subprocess.Popen([sys.executable, "-c", FOREIGN, str(box.database)])
         ends_at = time.monotonic() + FOREIGN_S
         try:
@@ -382,7 +382,7 @@ def test_lost_files_of_the_replica_are_found_and_healed(tmp_path: Path, s3: S3Se
 def test_a_forged_row_is_a_broken_chain_and_not_a_bad_replica(tmp_path: Path) -> None:
     box = replicated(tmp_path)
     with box.serve() as daemon:
-        assert waited(daemon, 60)[1]  # so the first upload has begun with an empty WAL
+        require_replicated(daemon)  # so the first upload has begun with an empty WAL
         began_anew = len([line for line in daemon.log if line["event"] == "wal_emptied"])
         forger = open_writer(box.database)
         forger.execute("UPDATE outputs SET output_text = 'forged'")
