@@ -45,7 +45,7 @@ URLS_MAX = 32
 LOOK_EVERY_S = 5.0  # for what becomes due by time alone
 RETRY_MIN_S, RETRY_MAX_S = 5.0, 600.0
 LETTERS_MAX = 16  # of one child
-LAST_WORDS_S = 10.0
+LAST_WORDS_S = 30.0  # loading apprise takes ten on a busy box
 ONCE_S = 120.0
 
 
@@ -161,10 +161,14 @@ class Alerting:
         self._disk.shutdown()
 
     async def last_words(self) -> None:
-        """Tell what is urgent to everybody at once, each once; bounded. ``run`` has ended."""
+        """Tell what is urgent to everybody at once, each once; bounded. ``run`` has ended.
+
+        What is not told in time is on the disk: cut short, a write that waits for its thread would
+        never be done, and ``close`` waits for it anyway.
+        """
+        await self.look()
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
-                await self.look()
                 await self._send_to(
                     target
                     for target in self._targets

@@ -77,9 +77,10 @@ class Clients:
         async with asyncio.TaskGroup() as tasks:
             outcomes_task = tasks.create_task(self._carry_out(order))
             await asyncio.sleep(begins_at - time.monotonic())
+            # The parent's within the tree's, however long this waits between the two.
             began_at, tree, parent = time.monotonic(), tree_cpu_seconds(pid), cpu_seconds(pid)
             await asyncio.sleep(begins_at + seconds - time.monotonic())
-            tree, parent = tree_cpu_seconds(pid) - tree, cpu_seconds(pid) - parent
+            parent, tree = cpu_seconds(pid) - parent, tree_cpu_seconds(pid) - tree
             took_s = time.monotonic() - began_at
         outcomes = outcomes_task.result()
         latencies = [value for outcome in outcomes for value in outcome.latencies_s]

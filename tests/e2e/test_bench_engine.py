@@ -28,14 +28,12 @@ def test_bench_engine_measures_both_servers_and_finds_every_answer(tmp_path: Pat
     assert [pair["load"].get("offered_per_s") for pair in closed] == [None, None]
     rate = offered["load"]["offered_per_s"]
     for side in (offered["daemon"], offered["own"]):  # fewer, on a machine that is busy
-        assert side["requests_per_s"] < 1.15 * rate
+        assert side["answers"] < 1.15 * rate * float(SECONDS) + CALLERS  # each may begin with one
     for pair in run["pairs"]:
         for side in (pair["daemon"], pair["own"]):
-            assert side["answers"] == round(side["requests_per_s"] * float(SECONDS)) > CALLERS
+            assert side["answers"] == round(side["requests_per_s"] * float(SECONDS)) > 0
             assert 0 < side["p50_ms"] <= side["p99_ms"]
-            assert (
-                0 < side["cpu_us_parent"] < 1.1 * side["cpu_us_tree"]
-            )  # one is read after the other
+            assert 0 < side["cpu_us_parent"] < 1.01 * side["cpu_us_tree"]
             assert 1 <= side["tokens_per_answer"] <= 32
             assert (side["ttft_p50_ms"] is not None) == (pair["load"]["mode"] == "streamed")
 

@@ -51,6 +51,7 @@ async def load(daemon: DaemonProcess, done: list[str]) -> None:
 
 
 async def test_a_tail_has_each_result_once_in_order_under_load_and_over_a_stop(box: Box) -> None:
+    """Who follows does not delay the stop: the drain would outlast its deadline."""
     answered: list[str] = []
     seen: list[dict[str, Any]] = []
     whole = asyncio.Event()
@@ -62,12 +63,10 @@ async def test_a_tail_has_each_result_once_in_order_under_load_and_over_a_stop(b
                 whole.set()
 
     for _ in range(2):
-        with box.serve() as daemon:
+        with box.serve(SERVER__DRAIN_TIMEOUT_S="3600") as daemon:
             following = asyncio.create_task(follow(daemon.url))
             await load(daemon, answered)
-            began = time.monotonic()
-            await asyncio.to_thread(daemon.stop)
-            assert time.monotonic() - began < 20, "who follows must not delay it: a drain is 30 s"
+            assert await asyncio.to_thread(daemon.stop) == 0
             async with asyncio.timeout(DEADLINE_S):
                 await following
     with box.serve() as daemon:  # what was committed while the first tails ended
@@ -80,6 +79,7 @@ async def test_a_tail_has_each_result_once_in_order_under_load_and_over_a_stop(b
     assert len({result["timeline"] for result in seen}) == 1
 
 
+@pytest.mark.alone
 async def test_a_commit_is_told_within_a_second(box: Box) -> None:
     delays = []
     with box.serve() as daemon:
@@ -97,14 +97,13 @@ async def test_a_commit_is_told_within_a_second(box: Box) -> None:
 
 
 async def test_a_poll_is_answered_at_the_next_commit(box: Box) -> None:
+    """One that runs to its end is answered with nothing."""
     with box.serve() as daemon:
         async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
             path = f"{daemon.url}/v1/changes?after_seq=0&wait_s=50"
             asking = asyncio.create_task(client.get(path))
-            began = time.monotonic()
             stored = await asyncio.to_thread(daemon.chat, "now")
             lines = (await asking).text.splitlines()
-            assert time.monotonic() - began < 40
         assert [json.loads(line)["id"] for line in lines] == [stored.headers["x-edge-store-id"]]
         raw = daemon.get(f"/v1/results/{stored.headers['x-edge-store-id']}/raw")
         assert raw.content == stored.content

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemon import EDGE_STORE, Box, environment, until
+from support.daemon import EDGE_STORE, Box, chat_until_replicated, environment, until
 from support.terminal import on_terminal
 
 from edge_store.cli.values import bound
@@ -113,7 +113,7 @@ def test_init_that_was_cut_short_takes_no_database_that_was_served(tmp_path: Pat
 def test_init_takes_no_wal_away_from_a_database_that_was_moved(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box", REPLICA__ENABLED="true")
     with box.serve() as daemon:
-        assert daemon.chat("hello").status_code == 200
+        chat_until_replicated(daemon)  # before the first upload the WAL is emptied
         assert daemon.stop() == 0
     wal = box.database.with_name("results.db-wal")
     commits = wal.read_bytes()

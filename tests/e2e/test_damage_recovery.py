@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.daemon import Box
+from support.daemon import Box, chat_until_replicated
 
 
 def test_the_commands_of_a_refused_start_bring_the_box_back(tmp_path: Path) -> None:
@@ -15,6 +15,7 @@ def test_the_commands_of_a_refused_start_bring_the_box_back(tmp_path: Path) -> N
     with box.serve() as daemon:
         copied = box.scalar("SELECT device_id FROM device")
         ids = [daemon.chat(f"question {n}").json()["id"] for n in range(5)]
+        chat_until_replicated(daemon)
         assert daemon.stop() == 0
         assert daemon.logged("litestream_stopped")["is_replicated"] is True
     (replica,) = (path for path in tmp_path.rglob(copied) if path.is_dir())

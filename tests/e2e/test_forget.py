@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.batches import ended, line, output_of, submit, text_of
-from support.daemon import Box, DaemonProcess, until
+from support.batches import ended, line, output_of, pause, submit, text_of
+from support.daemon import Box, DaemonProcess, chat_until_replicated, until
 
 CHAT, LATER = "/v1/chat/completions", {"prefer": "respond-async"}
 ADA, BOB = "ada-u17", "bob-u18"
@@ -24,12 +24,6 @@ def forget(box: Box, *arguments: str) -> Any:
     done = box.run("forget", *arguments, "--config", str(box.directory))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-def everywhere(box: Box) -> bytes:
-    """Of the database and the files of batches."""
-    files = [*box.directory.glob("results.db*"), *box.directory.glob("files/*")]
-    return b"".join(path.read_bytes() for path in files if path.is_file())
 
 
 def body(user: str, text: str, **more: Any) -> dict[str, Any]:
@@ -89,7 +83,7 @@ def test_of_a_forgotten_user_nothing_is_left(box: Box) -> None:
         ask(daemon, "/v1/responses", {**go_on, "conversation": ada["conversation"]})
         both = lines_of(ADA, SECRET, "abc") + lines_of(BOB, KEPT, "abc")
         batch = ended(daemon, submit(daemon, text_of(both)))
-        assert box.run("queue", "pause", "--config", str(box.directory)).returncode == 0
+        pause(daemon)
         waiting = submit(daemon, text_of(lines_of(BOB, KEPT, "xy") + lines_of(ADA, SECRET, "xy")))
         until(
             lambda: daemon.get(f"/v1/batches/{waiting}").json()["status"] == "in_progress",
@@ -103,11 +97,11 @@ def test_of_a_forgotten_user_nothing_is_left(box: Box) -> None:
             "responses": 0, "conversations": 1, "lines": 8,
         }  # fmt: skip
         assert forget(box, "--user", ADA, "--dry-run") == {**counts, "dry_run": True}
-        assert everywhere(box).count(SECRET.encode()) > 20
+        assert box.everything().count(SECRET.encode()) > 20
         done = forget(box, "--user", ADA, "--yes")
         assert done == {**counts, "dry_run": False, "remains": done["remains"]}
-        until(lambda: SECRET.encode() not in everywhere(box), "the WAL is emptied")
-        assert ADA.encode() not in everywhere(box)
+        until(lambda: SECRET.encode() not in box.everything(), "the WAL is emptied")
+        assert ADA.encode() not in box.everything()
         assert not any(forget(box, "--user", ADA, "--yes").values())
 
         assert [one["custom_id"] for one in output_of(daemon, batch["output_file_id"])] == [
@@ -148,7 +142,7 @@ def test_texts_that_are_held_until_they_are_asked_go_too(tmp_path: Path) -> None
     after = after.partition("\n[privacy.rules]")[2]
     settings.write_text(f'{before}[privacy]\ndetectors = ["email"]\n[privacy.rules]{after}')
     with box.serve() as daemon:
-        assert box.run("queue", "pause", "--config", str(box.directory)).returncode == 0
+        pause(daemon)
         for user in (ADA, BOB):
             ask(daemon, CHAT, body(user, f"write to {user}@example.org"), **LATER)
         slow = "[demo:slow=10000] write to ada@example.org"
@@ -169,8 +163,8 @@ def test_a_stopped_box_forgets_too(box: Box) -> None:
         chat(daemon, BOB, KEPT)
         assert daemon.stop() == 0
     assert forget(box, "--user", ADA, "--yes")["results"] == 1
-    assert SECRET.encode() not in everywhere(box)
-    assert KEPT.encode() in everywhere(box)
+    assert SECRET.encode() not in box.everything()
+    assert KEPT.encode() in box.everything()
     assert box.proven().faults == ()
 
 
@@ -189,7 +183,7 @@ def test_what_an_expression_chooses_is_forgotten_and_it_cannot_write(box: Box) -
             "", f"{BOB}-b",
         ]  # fmt: skip
         assert daemon.stop() == 0
-    assert SECRET.encode() not in everywhere(box)
+    assert SECRET.encode() not in box.everything()
     assert box.rows("SELECT custom_id FROM results") == [(f"{BOB}-b",)]
 
 
@@ -218,6 +212,7 @@ def test_a_copy_that_was_pulled_loses_it_at_the_next_pull(tmp_path: Path) -> Non
     with box.serve() as daemon:
         chat(daemon, ADA, SECRET)
         chat(daemon, BOB, KEPT)
+        chat_until_replicated(daemon)
         assert daemon.stop() == 0
     pull()
     (copy,) = fleet.glob("*.db")

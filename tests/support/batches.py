@@ -5,7 +5,17 @@ from typing import Any
 
 from support.daemon import Box, DaemonProcess, until
 
-__all__ = ["ENDED", "batch_of", "ended", "line", "output_of", "retrieved", "submit", "text_of"]
+__all__ = [
+    "ENDED",
+    "batch_of",
+    "ended",
+    "line",
+    "output_of",
+    "pause",
+    "retrieved",
+    "submit",
+    "text_of",
+]
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 
@@ -63,6 +73,16 @@ def output_of(daemon: DaemonProcess, file_id: str | None) -> list[dict[str, Any]
     answer = daemon.get(f"/v1/files/{file_id}/content")
     assert answer.status_code == 200, answer.text
     return [json.loads(one) for one in answer.text.splitlines()]
+
+
+def pause(daemon: DaemonProcess) -> None:
+    """Pause the queue: from now on no line is begun. The command ends once that is committed, of
+    which the queue learns a moment later.
+    """
+    box = daemon.box
+    done = box.run("queue", "pause", "--config", str(box.directory))
+    assert done.returncode == 0, done.stderr
+    until(lambda: daemon.get("/readyz").json()["queue"]["is_paused"], "the queue is paused")
 
 
 def batch_of(box: Box, batch_id: str) -> dict[str, list[str]]:

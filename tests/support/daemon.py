@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -110,6 +111,16 @@ class Box:
                 "WHERE r.status = 'completed' AND o.choice_index = 0"
             )
         )
+
+    def everything(self) -> bytes:
+        """All that is on the disk of the database and the files of batches; of a file that goes
+        while it is looked at, nothing.
+        """
+        found = []
+        for path in (*self.directory.glob("results.db*"), *self.directory.glob("files/*")):
+            with suppress(FileNotFoundError):
+                found.append(path.read_bytes())
+        return b"".join(found)
 
     def proven(self) -> ChainCheck:
         """The chain's extent; fails unless file and chain are whole."""

@@ -19,8 +19,9 @@ class FlakyProxy:
 
     ``cut_after``: bytes of answers that each connection may carry before it is closed; ``cuts``:
     how many more are cut. ``stall_after``: bytes of answers, in all, before nothing moves any more.
-    ``refuses``: connections are closed at once. ``answers``: what each request is answered with, in
-    place of the server, out of which it takes one at random; None is the server's own.
+    ``refuses``: connections are closed at once; ``refusals``: how many more are. ``answers``: what
+    each request is answered with, in place of the server, out of which it takes one at random; None
+    is the server's own.
     ``delay_s``: before each piece of an answer; ``bytes_per_s``: of each connection, either way.
 
     What is changed holds for connections that are made later: ``drop`` ends those that are there.
@@ -32,6 +33,7 @@ class FlakyProxy:
         self.cuts = 1 << 30
         self.stall_after: int | None = None
         self.refuses = False
+        self.refusals = 1 << 30
         self.answers: tuple[bytes | None, ...] = ()
         self.delay_s = 0.0
         self.bytes_per_s: float | None = None
@@ -95,7 +97,8 @@ class FlakyProxy:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             if self.answers and (given := random.choice(self.answers)) is not None:
                 await _answer_alone(reader, writer, given)
-            elif self.refuses:
+            elif self.refuses and self.refusals > 0:
+                self.refusals -= 1
                 self.was_refused += 1
             else:
                 await self._forward(reader, writer)

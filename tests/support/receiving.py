@@ -9,6 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 DEADLINE_S = 60.0
+# apprise gives up after 4 s, which is for a network: a busy machine would be told twice
+PATIENCE = f"cto={DEADLINE_S:.0f}&rto={DEADLINE_S:.0f}"
+
+
+def hook_url(port: int) -> str:
+    """apprise's URL of a hook there."""
+    return f"json://127.0.0.1:{port}/secret-path?{PATIENCE}"
 
 
 class Hook:
@@ -38,7 +45,7 @@ class Hook:
 
     @property
     def url(self) -> str:
-        return f"json://127.0.0.1:{self.port}/secret-path"
+        return hook_url(self.port)
 
     @property
     def titles(self) -> list[str]:

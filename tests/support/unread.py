@@ -5,7 +5,7 @@ from typing import Any
 
 from support.daemon import DaemonProcess, until
 
-__all__ = ["require_unread", "rot_last_checksum", "waited"]
+__all__ = ["require_replicated", "require_unread", "rot_last_checksum", "waited"]
 
 
 def rot_last_checksum(database: Path) -> None:
@@ -34,6 +34,11 @@ def waited(daemon: DaemonProcess, wait_s: int) -> tuple[str, bool]:
     is_replicated = answer.headers["x-edge-store-durability"] == "replicated"
     assert not is_replicated or told["replicated"]["state"] == "replicated"
     return answer.headers["x-edge-store-id"], is_replicated
+
+
+def require_replicated(daemon: DaemonProcess) -> None:
+    """An answer is told as replicated."""
+    until(lambda: waited(daemon, 30)[1], "an answer is replicated", 120)
 
 
 def require_unread(daemon: DaemonProcess) -> None:
