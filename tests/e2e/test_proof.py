@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-from support.daemon import Box, DaemonProcess, until
+from support.daemon import DEADLINE_S, Box, DaemonProcess, until
 from support.load import Load
 from support.replicating import contents
 
@@ -29,7 +29,7 @@ def replicated(directory: Path, device_id: str = "box-1") -> Box:
     return Box.init(
         directory, "--engine", "demo", "--device-id", device_id,
         REPLICA__ENABLED="true", REPLICA__URL=f"file://{directory}/replica",
-        ENGINE__DEMO__TOKEN_DELAY_MS="1",
+        REPLICA__STOP_TIMEOUT_S="50", ENGINE__DEMO__TOKEN_DELAY_MS="1",
     )  # fmt: skip
 
 
@@ -224,7 +224,7 @@ def test_what_a_kill_interrupted_is_counted_before_the_next_start(tmp_path: Path
     by_day = ("--by", "day")
     with box.serve() as daemon:
         chats = f"{daemon.url}/v1/chat/completions"
-        with httpx.stream("POST", chats, json=endless, timeout=30) as answer:
+        with httpx.stream("POST", chats, json=endless, timeout=DEADLINE_S) as answer:
             assert answer.status_code == 200  # it is admitted
             assert daemon.chat("short", max_tokens=1).status_code == 200  # and its COMMIT says so
             (going,) = ledger(box)

@@ -63,6 +63,7 @@ def box(tmp_path: Path) -> Box:
         REPLICA__MODE="external",
         REPLICA__SOCKET=str(tmp_path / "box" / "litestream.sock"),
         REPLICA__URL=f"file://{tmp_path}/replica",
+        REPLICA__STOP_TIMEOUT_S="50",
         REPLICA__DRILL_IDLE_S="0",  # the machine may be full
     )
 
