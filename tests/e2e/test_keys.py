@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from support.files import files_in
 from edge_store.keys import digest_of
 
 CHAT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+NEXT_S = 30.0  # of two a minute, the next one comes
 
 
 def create(box: Box, *options: str) -> str:
@@ -165,17 +167,21 @@ def test_the_sdk_waits_for_a_key_that_has_too_much_in_flight(
 def test_what_is_over_the_rate_is_refused_with_what_is_left(
     daemon: DaemonProcess, box: Box
 ) -> None:
-    key = create(box, "--tenant", "shop", "--requests-per-minute", "2")
-    with client_of(daemon, key) as client:
-        left = [
-            client.models.with_raw_response.list().headers["x-ratelimit-remaining-requests"]
-            for _ in range(2)
-        ]
-        with pytest.raises(openai.RateLimitError) as caught:
-            client.models.list()
-    assert left == ["1", "0"]
-    headers = caught.value.response.headers
-    assert caught.value.code == "rate_limited"
+    took_s = NEXT_S
+    while took_s >= NEXT_S:  # held up so long, it may ask once more
+        key = create(box, "--tenant", "shop", "--requests-per-minute", "2")
+        refused, began = None, time.monotonic()
+        with client_of(daemon, key) as client:
+            answers = [client.models.with_raw_response.list() for _ in range(2)]
+            try:
+                client.models.list()
+            except openai.RateLimitError as exc:
+                refused = exc
+        took_s = time.monotonic() - began
+    assert refused is not None
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["1", "0"]
+    headers = refused.response.headers
+    assert refused.code == "rate_limited"
     assert 0 < int(headers["retry-after"]) <= 30
     assert headers["x-should-retry"] == "true"
     assert headers["x-ratelimit-limit-requests"] == "2"
