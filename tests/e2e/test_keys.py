@@ -144,10 +144,10 @@ def test_the_sdk_waits_for_a_key_that_has_too_much_in_flight(
     refusals = 'refused_total{code="concurrency_limited"}'
     before = count(daemon, refusals)
 
-    def hold() -> None:  # until the other was refused
+    def hold() -> None:  # until the other was refused, for which there is a minute and more
         with (
             client_of(daemon, key) as client,
-            ask(client, "[demo:slow=100] a story", stream=True, max_tokens=2000) as stream,
+            ask(client, "[demo:slow=3000] a story", stream=True) as stream,
         ):
             for _ in stream:
                 begun.set()
@@ -358,7 +358,7 @@ def test_a_stream_that_runs_when_its_key_is_revoked_ends_well(tmp_path: Path) ->
     box = Box.init(tmp_path / "box", "--engine", "demo")
     key = create(box, "--tenant", "shop")
     with box.serve() as daemon, client_of(daemon, key) as client:
-        stream = ask(client, "[demo:slow=100] a story", stream=True, max_tokens=30)
+        stream = ask(client, "[demo:slow=200] a story", stream=True, max_tokens=30)
         next(iter(stream))
         revoke(box, key)
         assert refused(client_of(daemon, key)) == (401, "key_revoked")

@@ -218,9 +218,9 @@ def added(rows: list[dict[str, Any]], *names: str) -> list[int]:
 
 
 def test_what_a_kill_interrupted_is_counted_before_the_next_start(tmp_path: Path) -> None:
-    box = Box.init(tmp_path / "box", ENGINE__DEMO__TOKEN_DELAY_MS="50")
-    endless = {"model": "demo", "messages": [{"role": "user", "content": "x"}], "stream": True,
-               "max_tokens": 4096}  # fmt: skip
+    box = Box.init(tmp_path / "box")
+    says = "[demo:slow=10000] for ever"  # some 30 tokens
+    endless = {"model": "demo", "messages": [{"role": "user", "content": says}], "stream": True}
     by_day = ("--by", "day")
     with box.serve() as daemon:
         chats = f"{daemon.url}/v1/chat/completions"
