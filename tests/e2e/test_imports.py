@@ -160,7 +160,7 @@ def test_an_import_that_is_cut_at_the_keyboard_tells_what_is_in_and_how_to_go_on
         cut.stdin.flush()
         until(lambda: box.scalar("SELECT count(*) FROM results") == 256, "the first batch is in")
         cut.send_signal(signal.SIGINT)
-        out, err = (each.decode() for each in cut.communicate(timeout=30))
+        out, err = (each.decode() for each in cut.communicate(timeout=60))
         assert cut.returncode == 130, err
         counts = json.loads(out)
         assert (counts["faults"], counts["refused"], counts["complete"]) == (1, 0, False)

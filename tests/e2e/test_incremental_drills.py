@@ -5,7 +5,6 @@ that is told by a full one.
 import asyncio
 import json
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.processes import standing_still
 from support.replicating import Database, replicate
 from support.s3server import S3Server
 
@@ -55,11 +55,8 @@ class Replicated:
         """Litestream stands still: it may merge files at any time, and what is harmed with them."""
         process_id = self._litestream.process_id
         assert process_id is not None
-        os.kill(process_id, signal.SIGSTOP)
-        try:
+        with standing_still(process_id):
             yield
-        finally:
-            os.kill(process_id, signal.SIGCONT)
 
     async def drill(self, **more: Any) -> Proof:
         job = msgspec.structs.replace(self.job, marks=read_marks(self.database.connection), **more)

@@ -95,7 +95,7 @@ def test_before_the_first_start_there_is_nothing_to_index(tmp_path: Path) -> Non
 
 
 def test_an_index_survives_replication_without_a_new_upload(tmp_path: Path) -> None:
-    box = Box.init(tmp_path / "box", REPLICA__ENABLED="true")
+    box = Box.init(tmp_path / "box", REPLICA__ENABLED="true", REPLICA__STOP_TIMEOUT_S="50")
     with box.serve() as daemon:
         assert daemon.post("/v1/chat/completions", json=CHAT).status_code == 200
         assert daemon.stop() == 0
@@ -120,6 +120,7 @@ def test_an_index_survives_replication_without_a_new_upload(tmp_path: Path) -> N
 
 def test_the_benchmark_of_questions_answers_each(box: Box) -> None:
     folder = box.directory.parent
+    box.deadline_s = 240
     done = box.run("bench", "query", "--rows", "2000", "--pairs", "1", "--dir", str(folder))
     assert "Traceback" not in done.stderr
     assert done.returncode in (0, 1)  # 1: a bound was missed, as one pair on a busy machine may

@@ -115,9 +115,9 @@ def test_refusals_are_the_exceptions_of_the_sdk_below(box: Keyed) -> None:
     slow = box.create("--tenant", "shop", "--requests-per-minute", "1")
     model_of(box, slow).invoke("the first")
     for key, kind, code in (
+        (slow, openai.RateLimitError, "rate_limited"),  # its minute runs
         ("es-wrong", openai.AuthenticationError, "unauthorized"),
         (reader, openai.PermissionDeniedError, "forbidden"),
-        (slow, openai.RateLimitError, "rate_limited"),
     ):
         with pytest.raises(kind) as caught:
             model_of(box, key).invoke("not for you")

@@ -117,9 +117,9 @@ def test_refusals_have_their_status_and_say_why(
     with client_of(box, slow, monkeypatch) as client:
         client.generate("demo", "the first")
     for key, prompt, status, says in (
+        (slow, "x", 429, "its minute"),  # which runs
         ("es-wrong", "x", 401, "not valid"),
         (reader, "x", 403, "right generate"),
-        (slow, "x", 429, "its minute"),
         (box.key, "[demo:error]", 500, "asked for this"),
     ):
         with client_of(box, key, monkeypatch) as client:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-from support.daemon import Box, DaemonProcess, until
+from support.daemon import DEADLINE_S, Box, DaemonProcess, until
 from support.load import Load
 from support.replicating import contents
 
@@ -29,7 +29,7 @@ def replicated(directory: Path, device_id: str = "box-1") -> Box:
     return Box.init(
         directory, "--engine", "demo", "--device-id", device_id,
         REPLICA__ENABLED="true", REPLICA__URL=f"file://{directory}/replica",
-        ENGINE__DEMO__TOKEN_DELAY_MS="1",
+        REPLICA__STOP_TIMEOUT_S="50", ENGINE__DEMO__TOKEN_DELAY_MS="1",
     )  # fmt: skip
 
 
@@ -218,13 +218,13 @@ def added(rows: list[dict[str, Any]], *names: str) -> list[int]:
 
 
 def test_what_a_kill_interrupted_is_counted_before_the_next_start(tmp_path: Path) -> None:
-    box = Box.init(tmp_path / "box", ENGINE__DEMO__TOKEN_DELAY_MS="50")
-    endless = {"model": "demo", "messages": [{"role": "user", "content": "x"}], "stream": True,
-               "max_tokens": 4096}  # fmt: skip
+    box = Box.init(tmp_path / "box")
+    says = "[demo:slow=10000] for ever"  # some 30 tokens
+    endless = {"model": "demo", "messages": [{"role": "user", "content": says}], "stream": True}
     by_day = ("--by", "day")
     with box.serve() as daemon:
         chats = f"{daemon.url}/v1/chat/completions"
-        with httpx.stream("POST", chats, json=endless, timeout=30) as answer:
+        with httpx.stream("POST", chats, json=endless, timeout=DEADLINE_S) as answer:
             assert answer.status_code == 200  # it is admitted
             assert daemon.chat("short", max_tokens=1).status_code == 200  # and its COMMIT says so
             (going,) = ledger(box)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.batches import ended, line, submit, text_of
 from support.daemon import Box, DaemonProcess, until
+from support.files import files_in
 
 CHAT = "/v1/chat/completions"
 RULES = """
@@ -52,15 +53,20 @@ def box(tmp_path: Path) -> Box:
 def files_of(box: Box, *but: str) -> dict[str, bytes]:
     """Each file of the box but the settings and these."""
     return {
-        str(path.relative_to(box.directory)): path.read_bytes()
-        for path in box.directory.rglob("*")
-        if path.is_file() and path.name not in ("edge-store.toml", *but)
+        str(path.relative_to(box.directory)): content
+        for path, content in files_in(box.directory).items()
+        if path.name not in ("edge-store.toml", *but)
     }
 
 
 def require_clean(box: Box, secrets: Secrets, *but: str) -> None:
     for name, data in files_of(box, *but).items():
         assert secrets.left_in(data) == [], name
+
+
+def until_nothing_is_held(box: Box) -> None:
+    """All have been asked: what is held is let go of right after the end is told."""
+    until(lambda: not list((box.directory / "held").iterdir()), "nothing is held")
 
 
 def asked(daemon: DaemonProcess, path: str, body: Any, **options: Any) -> Any:
@@ -260,7 +266,7 @@ def test_responses_and_conversations_leave_no_secret(box: Box) -> None:
         shown = daemon.get(f"{one}/items", params={"limit": 100}).text
         assert say.left_in(shown.encode()) == []
         assert "[REDACTED:" in shown
-        assert list((box.directory / "held").iterdir()) == []  # all have been asked
+        until_nothing_is_held(box)
         require_clean(box, say)
         assert daemon.stop() == 0
         assert say.left_in("\n".join([*map(str, daemon.log), *daemon.raw]).encode()) == []
@@ -336,7 +342,7 @@ def test_files_batches_and_what_is_answered_later_leave_no_secret(box: Box) -> N
         kept_s = box.rows("SELECT max(expires_at - created_at) / 1000 FROM files WHERE purpose IN "
                           "('batch', 'user_data')")  # fmt: skip
         assert kept_s == [(86400,)]  # the exception, and its end
-        assert list((box.directory / "held").iterdir()) == []
+        until_nothing_is_held(box)
         require_clean(box, say, *uploaded)
         assert daemon.stop() == 0
         assert say.left_in("\n".join([*map(str, daemon.log), *daemon.raw]).encode()) == []
@@ -370,7 +376,7 @@ def test_what_waits_is_held_outside_of_the_database_until_it_is_asked(box: Box) 
         until(lambda: daemon.get(place).status_code == 200, "it has its result")
         shown = daemon.post(f"/v1/responses/{response_id}/cancel").json()
         assert shown["status"] == "cancelled"
-        assert list((box.directory / "held").iterdir()) == []
+        until_nothing_is_held(box)
         assert daemon.stop() == 0
     (echo,) = box.rows("SELECT output_text FROM outputs WHERE output_text LIKE '%REDACTED%'")
     assert "You wrote: “[REDACTED:" in echo[0]

@@ -7,7 +7,6 @@ import asyncio
 import base64
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,8 +101,7 @@ async def test_replica_is_restored_and_pulled(cloud: CloudServer, tmp_path: Path
     async with replicate(database.path, BOX, url) as litestream:
         database.write(50)
         first = await litestream.sync(60)
-        shutil.copy(database.path, tmp_path / "earlier.db")
-        shutil.copy(f"{database.path}-wal", tmp_path / "earlier.db-wal")
+        then = contents(database.path)
         database.write(50)
         second = await litestream.sync(60)
     assert await list_devices(location, credentials) == [BOX]
@@ -111,7 +109,7 @@ async def test_replica_is_restored_and_pulled(cloud: CloudServer, tmp_path: Path
     restored = await restore(location, BOX, tmp_path / "restored.db", timeout_s=60)
     assert contents(restored.path) == contents(database.path)
     earlier = await restore(location, BOX, tmp_path / "back.db", at=Txid(first.txid), timeout_s=60)
-    assert contents(earlier.path) == contents(tmp_path / "earlier.db")
+    assert contents(earlier.path) == then
     manner = Manner(into=tmp_path / "fleet", timeout_s=60)
     box = FoundBox(device_id=BOX, location=location)
     for _ in range(2):  # the second brings nothing
@@ -150,6 +148,7 @@ def test_box_is_told_of_proven_restored_and_goes_on_elsewhere(
         "REPLICA__URL": url,
         "REPLICA__ENABLED": "true",
         "REPLICA__OWNER_CHECK_S": "1",
+        "REPLICA__STOP_TIMEOUT_S": "50",
         "REPLICA__DRILL_IDLE_S": "0",  # the machine may be full
     }
     first = Box.init(tmp_path / "first", "--device-id", BOX, **settings)
@@ -166,8 +165,9 @@ def test_box_is_told_of_proven_restored_and_goes_on_elsewhere(
     assert (head["device_id"], head["state"], head["rows"]) == (BOX, "alive", 1)
     (states,) = asked(first, "replica", "points", *config, "--json")
     assert states["points"][-1]["txid"]
-    second = Box(tmp_path / "second")
+    second = Box(tmp_path / "second", REPLICA__STOP_TIMEOUT_S="50")
     second.environ |= cloud.environ
+    second.deadline_s = 120
     done = second.run("init", str(second.directory), "--engine", "demo", "--from-replica", url)
     assert done.returncode == 0, done.stderr
     assert contents(second.database)[0] == contents(first.database)[0]
@@ -177,10 +177,12 @@ def test_box_is_told_of_proven_restored_and_goes_on_elsewhere(
     (head,) = asked(first, "fleet", "heads", "--from", url, "--nl")
     assert head["rows"] == 2
     with first.serve() as daemon:
-        replica = until(
-            lambda: (found := daemon.get("/readyz").json()["replica"])["cause"] and found, "", 60
-        )
-        assert (replica["state"], replica["cause"]) == ("broken", "taken")
+
+        def is_taken() -> bool:  # at first it is not known
+            found = daemon.get("/readyz").json()["replica"]
+            return bool((found["state"], found["cause"]) == ("broken", "taken"))
+
+        until(is_taken, "the path is another's", 120)
         assert daemon.chat("served all the same").status_code == 200
 
 

@@ -1,5 +1,6 @@
 """A Litestream that is the operator's own: run as docs/operations.md says, looked at and asked."""
 
+import asyncio
 import json
 import re
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.daemon import ROOT, Box, until
-from support.replicating import Database, contents, wait_for
+from support.replicating import DEADLINE_S, Database, contents
 from support.s3server import BUCKET, S3Server
 from support.unread import require_unread, rot_last_checksum, waited
 
@@ -63,6 +64,7 @@ def box(tmp_path: Path) -> Box:
         REPLICA__MODE="external",
         REPLICA__SOCKET=str(tmp_path / "box" / "litestream.sock"),
         REPLICA__URL=f"file://{tmp_path}/replica",
+        REPLICA__STOP_TIMEOUT_S="50",
         REPLICA__DRILL_IDLE_S="0",  # the machine may be full
     )
 
@@ -142,10 +144,7 @@ def test_what_a_foreign_litestream_does_not_see_is_never_told_as_replicated(
             assert passed["proof"]["failure"] is None, passed
 
 
-async def test_foreign_litestream_lets_go_while_the_store_is_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(control, "STOP_TIMEOUT_S", 1.0)
+async def test_foreign_litestream_lets_go_while_the_store_is_away(tmp_path: Path) -> None:
     database = Database(tmp_path / "results.db", "box-1")
     socket = tmp_path / "litestream.sock"
     with S3Server(tmp_path / "s3") as s3:
@@ -163,7 +162,9 @@ async def test_foreign_litestream_lets_go_while_the_store_is_away(
         )
         with unit(config, **s3.environ):
             asked = control.Control(socket, database.path)
-            await wait_for(socket.exists, "it is up")
+            async with asyncio.timeout(DEADLINE_S):
+                while not await asked.is_up():  # noqa: ASYNC110  (the socket is there earlier)
+                    await asyncio.sleep(0.05)
             database.write(1)
             await asked.sync(60)
             s3.stop()

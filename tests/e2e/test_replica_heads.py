@@ -18,6 +18,7 @@ def box(tmp_path: Path) -> Box:
         "box-1",
         REPLICA__ENABLED="true",
         REPLICA__URL=f"file://{tmp_path}/replica",
+        REPLICA__STOP_TIMEOUT_S="50",
     )
 
 
@@ -48,7 +49,9 @@ def test_a_receipt_right_after_a_restart_knows_what_was_replicated_before(box: B
     head = head_of(box)
     assert (head["seq"], head["rows"]) == (3, 3), "written after the last sync"
     with box.serve(REPLICA__MONITOR_INTERVAL_S="3600") as daemon:
-        first = daemon.get("/readyz").json()["replica"]["confirmed"]
+        first = until(
+            lambda: daemon.get("/readyz").json()["replica"]["confirmed"], "its path is claimed"
+        )
         found = replicated(daemon, ids[-1])
         assert found["state"] == "replicated"
         assert first["seq"] == 3
@@ -63,7 +66,7 @@ def test_a_centre_tells_idle_late_dead_and_tampered_boxes_apart(box: Box) -> Non
     replica, copies = f"file://{box.directory.parent}/replica", box.directory.parent / "copies"
     asked = ("heads", "--from", replica)
     with box.serve() as daemon:
-        daemon.chat("hello")
+        assert daemon.chat("hello").status_code == 200
         until(lambda: head_path(box).exists() and head_of(box)["rows"] == 1, "the head")
         code, (found,) = fleet(box, *asked)
         assert (code, found["state"], found["rows"]) == (0, "alive", 1)

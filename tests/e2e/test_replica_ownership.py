@@ -15,8 +15,16 @@ from typing import Any
 
 import httpx
 import pytest
-from support.daemon import EDGE_STORE, Box, DaemonProcess, environment, until
+from support.daemon import (
+    DEADLINE_S,
+    EDGE_STORE,
+    Box,
+    DaemonProcess,
+    environment,
+    until,
+)
 from support.motoserver import MotoServer
+from support.processes import standing_still
 from support.replicating import contents
 from support.s3server import BUCKET, S3Server
 
@@ -38,11 +46,13 @@ def of_device(tmp_path: Path, name: str) -> Box:
     )
 
 
-def clone(box: Box, name: str) -> Box:
-    """As a machine is copied: with its folder of Litestream's."""
+def clone(daemon: DaemonProcess, name: str) -> Box:
+    """As a machine is copied: at one moment, and with its folder of Litestream's."""
+    box = daemon.box
     folder = box.directory.with_name(name)
     ignored = shutil.ignore_patterns("*.sock", "edge-store.lock")
-    shutil.copytree(box.directory, folder, ignore=ignored)
+    with standing_still(daemon.process_id):
+        shutil.copytree(box.directory, folder, ignore=ignored)
     copy = Box(folder)
     copy.environ = box.environ
     return copy
@@ -81,8 +91,13 @@ def until_replicated(daemon: DaemonProcess) -> None:
 
 
 def until_cause(daemon: DaemonProcess, cause: str) -> str:
-    until(lambda: replica(daemon)["cause"] == cause, f"it is {cause}", 120)
-    return str(replica(daemon)["error"])
+    """The error that is told with it."""
+
+    def told() -> dict[str, Any] | None:
+        found = replica(daemon)
+        return found if found["cause"] == cause else None
+
+    return str(until(told, f"it is {cause}", LOOKS_S)["error"])
 
 
 def owner(tmp_path: Path) -> dict[str, Any]:
@@ -120,7 +135,7 @@ def test_a_clone_of_a_running_box_is_answered_and_does_not_replicate(tmp_path: P
     with first.serve() as daemon:
         assert daemon.chat("hello").status_code == 200
         until_replicated(daemon)
-        second = clone(first, "second")
+        second = clone(daemon, "second")
         with second.serve() as other:
             assert "a clone of the other" in until_cause(other, "taken")
             assert other.chat("only there").status_code == 200
@@ -135,7 +150,7 @@ def test_a_clone_that_was_first_keeps_the_path(tmp_path: Path) -> None:
     with first.serve() as daemon:
         assert daemon.chat("hello").status_code == 200
         until_replicated(daemon)
-        second = clone(first, "second")
+        second = clone(daemon, "second")
         daemon.kill()
     with second.serve() as other:  # nobody answers it
         assert other.chat("there").status_code == 200
@@ -254,11 +269,13 @@ def test_a_bucket_deleted_under_way_is_told_of_and_filled_anew_once_it_is_back(
         with box.serve() as daemon:
             assert daemon.chat("hello").status_code == 200
             until_replicated(daemon)
-            assert httpx.post(f"{moto.endpoint}/moto-api/reset").status_code == 200
+            reset = httpx.post(f"{moto.endpoint}/moto-api/reset", timeout=DEADLINE_S)
+            assert reset.status_code == 200
             assert daemon.chat("hello again").status_code == 200
             assert "bucket" in until_cause(daemon, "unreachable")
-            assert replica(daemon)["state"] == "offline"
-            assert httpx.put(f"{moto.endpoint}/{BUCKET}").status_code == 200
+            until(lambda: replica(daemon)["state"] == "offline", "it is offline")
+            made = httpx.put(f"{moto.endpoint}/{BUCKET}", timeout=DEADLINE_S)
+            assert made.status_code == 200
             until_replicated(daemon)
             assert contents(restored(box, "back.db")) == contents(box.database)
 
@@ -270,8 +287,9 @@ def test_what_is_left_of_its_own_replica_without_a_name_is_not_somebodys(tmp_pat
         assert daemon.chat("hello").status_code == 200
         until_replicated(daemon)
         until(lambda: list((tmp_path / "replica").rglob("*head*")), "a head")
-        for path in (tmp_path / "replica").rglob("*.json"):
-            path.unlink()
+        with standing_still(daemon.process_id):  # else it may look when one of them is gone
+            for path in (tmp_path / "replica").rglob("*.json"):
+                path.unlink()
         daemon.logged("replica_begun_anew")
         until_replicated(daemon)
         assert contents(restored(box, "back.db")) == contents(box.database)
@@ -296,8 +314,11 @@ def test_what_another_wrote_beside_the_owner_is_uploaded_over(tmp_path: Path) ->
         assert daemon.chat("hello").status_code == 200
         until_replicated(daemon)
         before = len([line for line in daemon.log if line.get("event") == "wal_emptied"])
-        said = owner(tmp_path) | {"asked_by": {"boot_id": "b", "host": "other", "wrote": True}}
-        (tmp_path / "replica/box-1/owner.json").write_text(json.dumps(said))
+        asked = tmp_path / "asked.json"
+        with standing_still(daemon.process_id):  # which may write its own there
+            said = owner(tmp_path) | {"asked_by": {"boot_id": "b", "host": "other", "wrote": True}}
+            asked.write_text(json.dumps(said))
+            asked.rename(tmp_path / "replica/box-1/owner.json")
         daemon.logged("replica_begun_anew")
         assert daemon.logged("wal_emptied", number=before + 1)["level"] == "warning"
         until_replicated(daemon)
@@ -327,13 +348,16 @@ def test_of_two_boxes_that_start_at_once_one_replicates(
             for entered in [threads.submit(stack.enter_context, each) for each in (one, two)]:
                 entered.result()
 
-        def states() -> list[str]:
-            return sorted(replica(daemon)["state"] for daemon in (one, two))
+        def winner_of() -> DaemonProcess | None:
+            states = [replica(daemon)["state"] for daemon in (one, two)]
+            if sorted(states) != ["broken", "ok"]:
+                return None
+            return (one, two)[states.index("ok")]
 
-        until(lambda: states() == ["broken", "ok"], "one replicates")
+        winner = until(winner_of, "one replicates", LOOKS_S)
         assert one.chat("here").status_code == two.chat("there").status_code == 200
-        winner = one if replica(one)["state"] == "ok" else two
         until_replicated(winner)
+        until(lambda: winner_of() is winner, "the other does not", LOOKS_S)
         assert contents(restored(winner.box, "back.db")) == contents(winner.box.database)
 
 
@@ -363,7 +387,7 @@ def test_a_path_taken_away_and_back_holds_the_history_of_who_has_it(tmp_path: Pa
     with first.serve() as daemon:
         assert daemon.chat("hello").status_code == 200
         until_replicated(daemon)
-        second = clone(first, "second")
+        second = clone(daemon, "second")
         with second.serve() as other:
             for taker, loser in ((other, daemon), (daemon, other)):
                 assert taker.chat("mine").status_code == 200

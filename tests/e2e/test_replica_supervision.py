@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from support.replicating import DEADLINE_S, ROOT, Database, contents, is_alive, replicate, wait_for
+from support.processes import is_alive
+from support.replicating import DEADLINE_S, ROOT, Database, contents, replicate, wait_for
 from support.s3server import S3Server
 
 from edge_store.errors import ConfigError, LitestreamUnavailable

@@ -11,7 +11,8 @@ import httpx
 import pytest
 from support.daemon import DEADLINE_S, DaemonProcess, until
 from support.engines import new_box, user
-from support.replicating import contents, is_alive
+from support.processes import is_alive
+from support.replicating import contents
 from support.sglang import MODEL, START_S, descendants, environ
 
 pytestmark = pytest.mark.sglang

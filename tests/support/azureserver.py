@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx
-from support.cloud import CONTAINER, CloudServer
+from support.cloud import CONTAINER, DEADLINE_S, CloudServer
 
 __all__ = ["ACCOUNT", "ACCOUNT_KEY", "AzureServer"]
 
@@ -59,6 +59,7 @@ class AzureServer(CloudServer):
                 "x-ms-version": VERSION,
                 "authorization": f"SharedKey {ACCOUNT}:{_signed(*lines, resource)}",
             },
+            timeout=DEADLINE_S,
             trust_env=False,
         )
         assert answer.status_code == 201, answer.text

@@ -11,7 +11,7 @@ from typing import Self
 import httpx
 from support.s3server import free_port
 
-__all__ = ["CONTAINER", "CloudServer"]
+__all__ = ["CONTAINER", "DEADLINE_S", "CloudServer"]
 
 CONTAINER = "edge"
 DEADLINE_S = 60.0

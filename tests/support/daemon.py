@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from support.processes import descendants, is_alive
 
 import edge_store
 from edge_store.chain import ChainCheck, verify_chain
@@ -310,14 +311,23 @@ class DaemonProcess:
         return self.wait(deadline_s)
 
     def kill(self) -> None:
-        """SIGKILL: not one more instruction of it runs."""
-        self._process.kill()
+        """SIGKILL: not one more instruction of it runs, nor of what it has started."""
+        self._kill()
         self.wait()
+
+    def _kill(self) -> None:
+        """What it has started dies with it, but may do a step more until it has: its Litestream
+        would change the replica that is looked at next.
+        """
+        started = descendants(self._process.pid)
+        self._process.kill()
+        self._process.wait(DEADLINE_S)
+        until(lambda: not any(map(is_alive, started)), "what it has started has ended")
 
     def end(self) -> None:
         """Kill what is left of it."""
         if self._process.poll() is None:
-            self._process.kill()
+            self._kill()
         self._process.wait(DEADLINE_S)
         self._client.close()
         for thread in self._threads:
@@ -332,6 +342,7 @@ def chat_until_replicated(daemon: DaemonProcess) -> None:
         "/v1/chat/completions",
         json={"messages": [{"role": "user", "content": "hello"}]},
         headers={"x-edge-store-wait": "replicated; timeout=60"},
+        timeout=2 * DEADLINE_S,  # no race of the two who wait a minute
     )
     receipt = f"/v1/results/{answer.headers['x-edge-store-id']}/receipt"
     until(

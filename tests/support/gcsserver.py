@@ -47,6 +47,7 @@ class GcsServer(CloudServer):
         answer = httpx.post(
             f"http://127.0.0.1:{self.port}/storage/v1/b",
             json={"name": CONTAINER},
+            timeout=DEADLINE_S,
             trust_env=False,
         )
         assert answer.status_code == 200, answer.text

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-START_S = 60
+START_S = 180
 
 
 def binaries() -> Path | None:
@@ -41,7 +41,19 @@ def postgres() -> Iterator[str]:
         quiet = f"-c listen_addresses='' -c fsync=off -k {folder}"
         commands: tuple[list[str | Path], ...] = (
             [programs / "initdb", "-D", data, "--auth=trust", "--username=me", "-E", "UTF8", "-N"],
-            [programs / "pg_ctl", "-D", data, "-o", quiet, "-l", folder / "log", "-w", "start"],
+            [
+                programs / "pg_ctl",
+                "-D",
+                data,
+                "-o",
+                quiet,
+                "-l",
+                folder / "log",
+                "-w",
+                "-t",
+                f"{START_S}",
+                "start",
+            ],
         )
         for command in commands:
             subprocess.run(command, check=True, user=name, cwd=folder, timeout=START_S,

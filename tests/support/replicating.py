@@ -28,7 +28,7 @@ from edge_store.result import Content, Result
 from edge_store.schema import migrate
 from edge_store.sqlite import Connection, open_reader, open_writer
 
-__all__ = ["Database", "WriterProcess", "contents", "is_alive", "replicate", "wait_for"]
+__all__ = ["Database", "WriterProcess", "contents", "replicate", "wait_for"]
 
 ROOT = Path(edge_store.__file__).parent.parent
 DEADLINE_S = 60.0
@@ -134,14 +134,6 @@ def contents(path: Path) -> list[tuple[Any, ...]]:
         ]
     finally:
         connection.close()
-
-
-def is_alive(process_id: int) -> bool:
-    """Whether the process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @asynccontextmanager

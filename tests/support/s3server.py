@@ -21,11 +21,22 @@ DEADLINE_S = 60.0
 RCLONE = Path(sys.executable).with_name("rclone")
 
 
+PORTS = (20_000, 32_000)  # not of those for outgoing connections
+GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    """One that nobody is given while this server is away: not of those for outgoing connections."""
+    """One that nobody is given while this server is away or has not begun yet: each of pytest's
+    processes has ports of its own, and gives none twice.
+    """
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    step = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
+        port = random.SystemRandom().randrange(PORTS[0] + number, PORTS[1], step)
+        if port in GIVEN:
+            continue
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            GIVEN.add(port)
             return port
 
 

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from support.processes import children
+
 from edge_store.bench.clients import Clients, Load, Slice
 from edge_store.bench.commits import commit_figures
 from edge_store.bench.figures import cpu_seconds
@@ -76,15 +78,6 @@ class Box:
         made = [now - then for now, then in zip(commits_of(self.served.port), commits, strict=True)]
         daemon_us, litestream_us, store_us = (1e6 * each / len(answered) for each in spent)
         return Window(found, daemon_us, litestream_us, store_us, *made)
-
-
-def children(process_id: int) -> list[int]:
-    """Of any of its threads."""
-    found: list[int] = []
-    for task in Path(f"/proc/{process_id}/task").glob("*/children"):
-        with suppress(OSError):
-            found += map(int, task.read_text(encoding="ascii").split())
-    return found
 
 
 def name_of(process_id: int) -> str:
