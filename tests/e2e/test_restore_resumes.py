@@ -93,9 +93,10 @@ async def test_second_run_uses_what_a_stalled_one_has_downloaded(
     copy = tmp_path / "copies" / "copy.db"
     with FlakyProxy(moto.port) as proxy:
         proxy.stall_after = 2_000_000
-        with pytest.raises(RestoreTimedOut, match="within 15 s"):
-            await restore(through(proxy, url), DEVICE, copy, timeout_s=15)
-        assert not copy.exists()
+        while proxy.passed < proxy.stall_after:  # once, unless the machine is slow
+            with pytest.raises(RestoreTimedOut, match="within 15 s"):
+                await restore(through(proxy, url), DEVICE, copy, timeout_s=15)
+            assert not copy.exists()
         proxy.stall_after = None
         done = await restore(through(proxy, url), DEVICE, copy, timeout_s=60)
     assert done.reused_bytes > 0

@@ -140,7 +140,7 @@ def is_alive(process_id: int) -> bool:
     """Whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: it ended while it was read
         return False
 
 

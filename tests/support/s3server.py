@@ -18,14 +18,24 @@ __all__ = ["BUCKET", "S3Server"]
 
 BUCKET = "edge"
 DEADLINE_S = 60.0
+WORKERS = 8  # of pytest-xdist: each has ports of its own
 RCLONE = Path(sys.executable).with_name("rclone")
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """One that nobody is given while this server is away: not of those for outgoing connections."""
+    """One that nobody is given while this server is away: not of those for outgoing connections,
+    nor of another worker's, nor twice.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
     while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
+        port = random.SystemRandom().randrange(20_000 + worker, 32_000, WORKERS)
+        if port in _given:
+            continue
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            _given.add(port)
             return port
 
 
