@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.daemon import DEADLINE_S, EDGE_STORE, environment, until
+from support.daemon import DEADLINE_S, EDGE_STORE, ROOT, environment, until
 
 STEPS = (
     "object store is up",
@@ -33,6 +33,27 @@ from edge_store.cli import main
 from edge_store.tour import story
 
 story.LOAD_S = 3600.0
+main()
+"""
+# Its store takes half a second for each answer, as where a machine is slow.
+SLOW = """
+from support.flakyproxy import FlakyProxy
+
+from edge_store.cli import main
+from edge_store.tour import processes, story
+
+start_store = story.start_store
+
+
+def start_behind(rclone, port, keys, *, folder):
+    behind = processes.free_port()
+    proxy = FlakyProxy(behind, at=port)
+    proxy.delay_s = 0.5
+    proxy.__enter__()
+    return start_store(rclone, behind, keys, folder=folder)
+
+
+story.start_store = start_behind
 main()
 """
 
@@ -128,6 +149,20 @@ def test_tour_holds_in_every_step(short_tmp: Path) -> None:
     assert completed >= acknowledged
     assert figures["centre has every result of the box"] == [completed, completed]
     assert not list(short_tmp.iterdir()), "the temporary folder stayed"
+
+
+@pytest.mark.slow
+def test_tour_holds_where_the_store_is_slow(short_tmp: Path) -> None:
+    """A box that is slow at its claim waits for three of its looks, without conditions there."""
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW, "demo"],
+        env=environment(TMPDIR=str(short_tmp), PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}"),
+        capture_output=True,
+        text=True,
+        timeout=TOUR_TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_tour_names_the_step_that_fails_and_shows_the_daemons_log(short_tmp: Path) -> None:
