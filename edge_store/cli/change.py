@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edge_store.result import Record
     from edge_store.sqlite import Connection
 
-__all__ = ["alone", "ask", "change", "changes", "follow"]
+__all__ = ["alone", "ask", "change", "changes", "follow", "log_to_stderr"]
 
 ANSWER_TIMEOUT_S = 120.0
 
@@ -55,6 +55,13 @@ def changes(config: "Config", work: Callable[[Make], object]) -> None:
         work(make)
 
     alone(config, here)
+
+
+def log_to_stderr() -> None:
+    """What is logged by what a command calls: standard output is for what it answers."""
+    import structlog
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 
 def alone(config: "Config", work: "Callable[[Connection], object]") -> NoReturn:

@@ -200,10 +200,9 @@ async def _looked(
 
 
 async def _tell(sent: "Awaitable[tuple[TargetState, ...]]") -> None:
-    import structlog
+    from edge_store.cli.change import log_to_stderr
 
-    # What is raised is logged; standard output is for the boxes.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_to_stderr()  # what is raised is logged
     for target in await sent:
         if target.failure is not None:
             click.echo(

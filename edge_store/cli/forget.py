@@ -186,12 +186,14 @@ def _rewritten(settings: "Config", make: Any, seqs: "set[int]") -> str:
     import threading
 
     from edge_store.archive.aside import Aside
+    from edge_store.cli.change import log_to_stderr
     from edge_store.duty import SMALL
     from edge_store.errors import EdgeStoreError
     from edge_store.retention.passes import Pass
 
     if not _is_in_a_file(settings, seqs):
         return "nothing"
+    log_to_stderr()
     aside = Aside(threading.Event(), share=SMALL)  # somebody waits
     work = Pass(Path(settings.store.path), settings.retention, make, aside=aside)
     try:

@@ -169,7 +169,7 @@ def apply(config: str | None, *, yes: bool) -> None:
     """
     from contextlib import suppress
 
-    from edge_store.cli.change import ask, changes
+    from edge_store.cli.change import ask, changes, log_to_stderr
     from edge_store.config import load
     from edge_store.errors import EdgeStoreError
     from edge_store.retention.passes import Pass
@@ -184,6 +184,7 @@ def apply(config: str | None, *, yes: bool) -> None:
     upto, waits_for = _upto(settings)
 
     def carry_out(make: Any) -> None:
+        log_to_stderr()
         work = Pass(Path(settings.store.path), settings.retention, make)
         with interruptible():
             done = work.run(upto)
