@@ -33,7 +33,8 @@ __all__ = [
 ]
 
 EDGE_STORE = (sys.executable, "-m", "edge_store")
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
+REPLICATES = "ok"
 STOP_TIMEOUT_S = 40.0  # the daemon's drain and its last replica sync are bounded below this
 COMMAND_TIMEOUT_S = 60.0
 POLL_S = 0.03
@@ -203,13 +204,16 @@ class Daemon(Process):
         self.url = f"http://127.0.0.1:{port}"
 
     def wait_ready(self) -> float:
-        """Wait until it takes requests; the seconds from here."""
+        """Wait until it takes requests, and its path of the replica is its own; the seconds from
+        here.
+        """
         with httpx.Client(trust_env=False, timeout=2.0) as http:
 
             def is_ready() -> bool:
                 try:
-                    return http.get(f"{self.url}/readyz").status_code == httpx.codes.OK
+                    answer = http.get(f"{self.url}/readyz")
                 except httpx.HTTPError:
                     return False
+                return answer.is_success and answer.json()["replica"]["state"] == REPLICATES
 
             return self.wait_until(is_ready)

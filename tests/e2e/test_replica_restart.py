@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from support.replicating import WriterProcess, contents, replicate
+from support.replicating import DEADLINE_S, WriterProcess, contents, replicate
 
 from edge_store.ids import DeviceId
 from edge_store.replica.location import parse_location
@@ -20,8 +20,9 @@ def uploaded_bytes(replica: Path) -> int:
 
 async def test_clean_restart_uploads_less_than_a_megabyte(tmp_path: Path) -> None:
     database, replica = tmp_path / "results.db", tmp_path / "replica"
+    url = f"file://{replica}"
     with WriterProcess(database, DEVICE) as writer:
-        async with replicate(database, DEVICE, f"file://{replica}") as litestream:
+        async with replicate(database, DEVICE, url, stop_timeout_s=DEADLINE_S) as litestream:
             for _ in range(10):
                 writer.write(200, body_bytes=5000)
             await litestream.sync(60)
@@ -33,7 +34,7 @@ async def test_clean_restart_uploads_less_than_a_megabyte(tmp_path: Path) -> Non
 
     for _ in range(2):
         with WriterProcess(database, DEVICE) as writer:
-            async with replicate(database, DEVICE, f"file://{replica}") as litestream:
+            async with replicate(database, DEVICE, url, stop_timeout_s=DEADLINE_S) as litestream:
                 writer.write(1)
             assert litestream.is_replicated
             writer.leave()

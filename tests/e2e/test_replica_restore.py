@@ -19,10 +19,10 @@ from support.s3server import S3Server
 from support.terminal import on_terminal
 
 from edge_store.errors import (
-    EdgeStoreError,
     ReplicaNotFound,
     ReplicationError,
     RestoreFailed,
+    RestoreTimedOut,
     StoreError,
     VerifyFailed,
 )
@@ -295,22 +295,19 @@ async def test_wrong_secret_is_told_from_an_absent_bucket(
 
 
 async def test_refused_connection_is_reported_at_once(tmp_path: Path, s3: S3Server) -> None:
+    """Who waited for this deadline would meet the test's."""
     s3.stop()
-    began = time.monotonic()
+    location = parse_location(s3.url("fleet"))
     with pytest.raises(ReplicationError, match="cannot be reached"):
-        await restore(parse_location(s3.url("fleet")), DEVICE, tmp_path / "copy.db", timeout_s=60)
-    assert time.monotonic() - began < 40
+        await restore(location, DEVICE, tmp_path / "copy.db", timeout_s=3600)
 
 
 async def test_store_that_never_answers_meets_the_deadline(tmp_path: Path, s3: S3Server) -> None:
     s3.stop()
     with socket.create_server(("127.0.0.1", s3.port)):
-        began = time.monotonic()
-        with pytest.raises(EdgeStoreError):
-            await restore(
-                parse_location(s3.url("fleet")), DEVICE, tmp_path / "copy.db", timeout_s=2
-            )
-        assert time.monotonic() - began < 40
+        location = parse_location(s3.url("fleet"))
+        with pytest.raises(RestoreTimedOut, match="within 2 s"):
+            await restore(location, DEVICE, tmp_path / "copy.db", timeout_s=2)
 
 
 async def test_earlier_state_is_restored_by_its_time(tmp_path: Path) -> None:
@@ -322,7 +319,9 @@ async def test_earlier_state_is_restored_by_its_time(tmp_path: Path) -> None:
             writing.write(results)
             await litestream.sync(60)
             # Litestream's times are those of its files: the next one must come later than this
-            await wait_for(lambda: newest_file(tmp_path) < time.time() - 0.2, "a later time")
+            await wait_for(
+                lambda: newest_file(tmp_path / "replica") < time.time() - 0.2, "a later time"
+            )
             times.append(datetime.now(UTC))
     writing.close()
 
@@ -336,6 +335,7 @@ async def test_earlier_state_is_restored_by_its_time(tmp_path: Path) -> None:
 
 
 def newest_file(folder: Path) -> float:
+    """Of a replica: Litestream removes none there so soon, but does so beside the database."""
     return max(path.stat().st_mtime for path in folder.rglob("*.ltx"))
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,11 +12,13 @@ from urllib.parse import quote
 
 import pytest
 from support.daemon import Box, DaemonProcess, until
-from support.s3server import S3Server, free_port
+from support.s3server import S3Server
 from support.sshserver import SSHD, SshServer, make_key, secret_lines
 
 LOOK_S = 0.02
 SECRET, WRONG = "Never/seen+anywhere+0123456789", "Wrong/and+not+seen+either+987654"
+# Another one, as the test of a bucket may run beside: its server has its keys as arguments.
+OF_CLOUDS = "Nor/of+any+other+cloud+3141592653"
 CHECK = ("replica", "check")
 COMMANDS = (CHECK, ("replica", "status", "--json"), ("config", "show"), ("doctor",))
 
@@ -108,7 +111,7 @@ def s3(tmp_path: Path) -> Iterator[SecretServer]:
 
 def test_keys_of_a_bucket_are_seen_nowhere(tmp_path: Path, s3: SecretServer) -> None:
     """Good ones of the environment; then wrong ones of systemd, which come before them."""
-    box = Box.init(tmp_path / "box", REPLICA__URL=s3.url("fleet"))
+    box = Box.init(tmp_path / "box", REPLICA__URL=s3.url("fleet"), REPLICA__OWNER_CHECK_S="2")
     box.environ |= s3.environ
     with CommandLines() as lines:
         said = served(box, "works", "ok", COMMANDS)
@@ -144,20 +147,28 @@ def test_private_key_of_sftp_is_seen_nowhere(tmp_path: Path) -> None:
     assert_nowhere(secrets, {**said, **ps, **files_of(box.directory)})
 
 
-def test_keys_of_google_and_azure_are_seen_nowhere(tmp_path: Path) -> None:
+@pytest.fixture
+def unheard() -> Iterator[int]:
+    """A port that refuses connections, and that nobody else is given."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def test_keys_of_google_and_azure_are_seen_nowhere(tmp_path: Path, unheard: int) -> None:
     """Nothing answers there; what is said of that is looked at."""
-    dead = f"http://127.0.0.1:{free_port()}"
+    dead = f"http://127.0.0.1:{unheard}"
     account = {
         "type": "service_account",
         "client_email": "edge@example.com",
         "private_key_id": "1",
-        "private_key": SECRET,
+        "private_key": OF_CLOUDS,
         "gcs_base_url": dead,
         "disable_oauth": True,
     }
     file = tmp_path / "account.json"
     file.write_text(json.dumps(account))
-    azure_key = base64.b64encode(SECRET.encode()).decode()
+    azure_key = base64.b64encode(OF_CLOUDS.encode()).decode()
     box = Box(tmp_path / "box")
     box.environ |= {
         "AZURE_STORAGE_ACCOUNT_KEY": azure_key,
@@ -170,4 +181,4 @@ def test_keys_of_google_and_azure_are_seen_nowhere(tmp_path: Path) -> None:
                 done = box.run(*command, "--from", url)
                 said[f"{command} {url}"] = done.stdout + done.stderr
     assert all("cannot be reached" in text for text in said.values()), said
-    assert_nowhere([SECRET, azure_key], {**said, "ps": "\n".join(lines.seen)})
+    assert_nowhere([OF_CLOUDS, azure_key], {**said, "ps": "\n".join(lines.seen)})

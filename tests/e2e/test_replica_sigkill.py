@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from support.daemon import Box
+from support.daemon import DEADLINE_S, Box
 from support.load import Load
 from support.replicating import contents
 
@@ -19,7 +19,8 @@ SEED = 20261122
 async def test_replica_equals_the_file_after_sigkill_and_restart(tmp_path: Path) -> None:
     moments = random.Random(SEED)
     box = Box.init(
-        tmp_path / "box", ENGINE__DEMO__TOKEN_DELAY_MS="1", REPLICA__ENABLED="true"
+        tmp_path / "box", ENGINE__DEMO__TOKEN_DELAY_MS="1", REPLICA__ENABLED="true",
+        REPLICA__STOP_TIMEOUT_S=str(DEADLINE_S),
     )  # fmt: skip
     location = parse_location(f"{box.directory}/replica")
     device_id = DeviceId(box.scalar("SELECT device_id FROM device"))
@@ -31,7 +32,8 @@ async def test_replica_equals_the_file_after_sigkill_and_restart(tmp_path: Path)
                 daemon.kill()
         assert load.acknowledged, "the run must answer something, or it proves nothing"
         with box.serve() as daemon:
-            assert daemon.stop() == 0
+            daemon.logged("litestream_started")  # it waits 5 s for its path, then goes on without
+            assert daemon.stop(2 * DEADLINE_S) == 0
         copy = tmp_path / f"copy-{number}.db"
         await restore(location, device_id, copy, timeout_s=60)
         assert contents(copy) == contents(box.database)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,17 @@ async def test_killed_litestream_is_started_again_and_catches_up(
     tmp_path: Path, database: Database
 ) -> None:
     url = f"file://{tmp_path}/replica"
-    async with replicate(database.path, DEVICE, url) as litestream:
+    async with replicate(database.path, DEVICE, url, stop_timeout_s=DEADLINE_S) as litestream:
         database.write(2)
         await litestream.sync(DEADLINE_S)
         first = litestream.process_id
         assert first is not None
         os.kill(first, signal.SIGKILL)
         database.write(3)
-        await wait_for(lambda: litestream.status.cause is Cause.RESTARTING, "its end is noticed")
-        assert litestream.status.lag_s > 0
+        await wait_for(
+            lambda: litestream.status.cause is Cause.RESTARTING and litestream.status.lag_s > 0,
+            "its end is noticed",
+        )
         await wait_for(lambda: litestream.process_id not in (None, first), "another one runs")
         await wait_for(
             lambda: litestream.status.state is ReplicaState.OK and litestream.status.lag_s == 0.0,
@@ -78,7 +81,7 @@ async def test_killed_litestream_is_started_again_and_catches_up(
 async def away_and_back(tmp_path: Path, database: Database, s3: S3Server, away_s: float) -> None:
     """Write through an outage of that length, at whose end the replica is known to be behind."""
     url = s3.url("fleet")
-    async with replicate(database.path, DEVICE, url) as litestream:
+    async with replicate(database.path, DEVICE, url, stop_timeout_s=DEADLINE_S) as litestream:
         database.write(2)
         await litestream.sync(DEADLINE_S)
         s3.stop()
@@ -87,14 +90,20 @@ async def away_and_back(tmp_path: Path, database: Database, s3: S3Server, away_s
         for _ in range(5):
             database.write(10)
         await wait_for(
-            lambda: time.monotonic() - gone_at > away_s and litestream.status.state in BEHIND,
+            lambda: (
+                time.monotonic() - gone_at > away_s
+                and litestream.status.state in BEHIND
+                and litestream.status.lag_s > away_s / 2  # it counts from when that was seen
+            ),
             "the replica is behind",
-            away_s + DEADLINE_S,
+            2 * away_s + DEADLINE_S,
         )
-        assert litestream.status.lag_s > away_s / 2
         s3.start()
-        await wait_for(lambda: litestream.status.lag_s == 0.0, "it has caught up", CATCH_UP_S)
-        assert litestream.status.error is None
+        await wait_for(  # what it wrote of its last failure may be read after that it is there
+            lambda: (litestream.status.lag_s, litestream.status.error) == (0.0, None),
+            "it has caught up",
+            CATCH_UP_S,
+        )
     assert litestream.is_replicated
     await restore(parse_location(url), DEVICE, tmp_path / "copy.db", timeout_s=60)
     assert contents(tmp_path / "copy.db") == contents(database.path)
@@ -118,7 +127,9 @@ async def test_box_that_starts_without_its_store_catches_up_later(
     tmp_path: Path, database: Database, s3: S3Server
 ) -> None:
     s3.stop()
-    async with replicate(database.path, DEVICE, s3.url("fleet")) as litestream:
+    async with replicate(
+        database.path, DEVICE, s3.url("fleet"), stop_timeout_s=DEADLINE_S
+    ) as litestream:
         database.write(5)
         await wait_for(lambda: litestream.status.cause is Cause.UNREACHABLE, "it is noticed")
         await wait_for(lambda: litestream.status.lag_s > 30, "that is how long it is away", 120)
@@ -135,11 +146,9 @@ async def test_stop_without_the_store_is_bounded_and_says_what_is_missing(
         await litestream.sync(DEADLINE_S)
         s3.stop()
         database.write(1)
-        began = time.monotonic()
-        assert not await litestream.stop(1)
-        assert time.monotonic() - began < 40
+        assert not await litestream.stop(1)  # without a bound, the test's own timeout ends it
         assert litestream.status.cause is Cause.STOPPED
-        assert litestream.status.lag_s > 0
+        await wait_for(lambda: litestream.status.lag_s > 0, "it lags from then at the latest")
         assert litestream.process_id is None
 
 
@@ -241,9 +250,10 @@ async def test_litestream_ends_with_the_process_that_owns_it(tmp_path: Path) -> 
 def niceness(process_id: int) -> tuple[set[int], int | None]:
     """Of its threads; of its session, where the kernel groups by that."""
     folder = Path(f"/proc/{process_id}")
-    threads = {
-        os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in (folder / "task").iterdir()
-    }
+    threads = set()
+    for thread in (folder / "task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended since
+            threads.add(os.getpriority(os.PRIO_PROCESS, int(thread.name)))
     group = folder / "autogroup"
     return threads, int(group.read_text().split()[-1]) if group.exists() else None
 
@@ -255,9 +265,9 @@ async def test_litestream_yields_the_processor_and_not_all_of_it(
         child = litestream.process_id
         assert child is not None
         own = os.getpriority(os.PRIO_PROCESS, 0)
-        of_threads, of_session = niceness(child)
-        assert of_threads == {min(19, own + NICE)}
-        assert of_session in (NICE, None)
+        assert niceness(child)[0] == {min(19, own + NICE)}
+        # where another session was made nice just before, the kernel takes it a little later
+        await wait_for(lambda: niceness(child)[1] in (NICE, None), "its session is nice")
         assert os.sched_getscheduler(child) == os.SCHED_OTHER
 
 
@@ -278,7 +288,9 @@ async def test_program_that_is_too_old_is_refused(
 async def test_child_started_during_a_stop_is_ended_by_force(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gets SIGTERM, hears nothing, and must not hold up the daemon's end."""
+    """It gets SIGTERM, hears nothing, and must not hold up the daemon's end: by itself it stays for
+    longer than a test may take.
+    """
     spawned, stopped = asyncio.Event(), asyncio.Event()
     deaf: list[int] = []
 
@@ -307,6 +319,4 @@ async def test_child_started_during_a_stop_is_ended_by_force(
             await spawned.wait()
         assert not await litestream.stop(1)
         stopped.set()
-        began = time.monotonic()
-    assert time.monotonic() - began < 30
     assert [is_alive(process_id) for process_id in deaf] == [False]

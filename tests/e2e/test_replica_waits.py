@@ -14,7 +14,14 @@ from support.s3server import S3Server
 
 ASKED: dict[str, Any] = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
 WAIT = "x-edge-store-wait"
-RARELY = {"REPLICA__ENABLED": "true", "REPLICA__MONITOR_INTERVAL_S": "3600"}
+LONG = "replicated; timeout=240"  # for what must happen; callers may wait for 60 s by default
+RARELY = {
+    "REPLICA__ENABLED": "true",
+    "REPLICA__MONITOR_INTERVAL_S": "3600",
+    "REPLICA__WAIT_MAX_S": "240",
+    # A store without conditions lets who was slow at its claim wait for three times that.
+    "REPLICA__OWNER_CHECK_S": "2",
+}
 
 
 @pytest.fixture
@@ -24,11 +31,13 @@ def s3(tmp_path: Path) -> Iterator[S3Server]:
 
 
 def sdk(daemon: DaemonProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0)
+    return openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0, timeout=280)
 
 
 def ask(daemon: DaemonProcess, wait: str, **headers: str) -> httpx.Response:
-    return daemon.post("/v1/chat/completions", json=ASKED, headers={WAIT: wait, **headers})
+    return daemon.post(
+        "/v1/chat/completions", json=ASKED, headers={WAIT: wait, **headers}, timeout=280
+    )
 
 
 def durability(answer: httpx.Response) -> tuple[str, str | None]:
@@ -45,7 +54,7 @@ def receipt(daemon: DaemonProcess, result_id: str) -> str:
 
 def test_what_is_said_to_be_replicated_outlives_the_box(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box", **RARELY, REPLICA__URL=f"file://{tmp_path}/replica")
-    headers = {WAIT: "replicated; timeout=45"}
+    headers = {WAIT: LONG}
     with box.serve() as daemon, sdk(daemon) as client:
         raw = client.chat.completions.with_raw_response.create(**ASKED, extra_headers=headers)
         # it is asked for: what looks by itself does so once an hour
@@ -53,7 +62,7 @@ def test_what_is_said_to_be_replicated_outlives_the_box(tmp_path: Path) -> None:
         ids = [raw.headers["x-edge-store-id"]]
         assert receipt(daemon, ids[0]) == "replicated", "the receipt agrees, and at once"
         streamed = {**ASKED, "stream": True}
-        stream = daemon.post("/v1/chat/completions", json=streamed, headers=headers)
+        stream = daemon.post("/v1/chat/completions", json=streamed, headers=headers, timeout=280)
         (said,) = [line for line in stream.text.splitlines() if line.startswith(": replicated ")]
         ids.append(said.split("id=")[1].split()[0])
         made = client.responses.with_raw_response.create(
@@ -102,33 +111,37 @@ def test_a_store_that_is_away_costs_the_wait_and_never_the_answer(
         return thread
 
     with box.serve() as daemon:
-        assert durability(ask(daemon, "replicated; timeout=45")) == ("replicated", None)
+        assert durability(ask(daemon, LONG)) == ("replicated", None)
         s3.stop()
         assert durability(ask(daemon, "replicated; timeout=0.5")) == ("committed", "timeout")
-        waiting = later(daemon, "until it is back", "replicated; timeout=45")
+        waiting = later(daemon, "until it is back", LONG)
         until(lambda: daemon.get("/readyz").json()["in_flight"] == 0, "its slot is free")
         s3.start()
         waiting.join()
         assert durability(answers["until it is back"]) == ("replicated", None)
         s3.stop()
-        waiting = later(daemon, "killed", "replicated; timeout=45", **key)
+        waiting = later(daemon, "killed", LONG, **key)
         daemon.kill()
         waiting.join()
         assert isinstance(answers["killed"], httpx.HTTPError)
     s3.start()
     with box.serve() as daemon:
-        again = ask(daemon, "replicated; timeout=45", **key)
+        again = ask(daemon, LONG, **key)
         assert durability(again) == ("replicated", None)
         assert again.headers["idempotency-replayed"] == "true"
         assert receipt(daemon, again.headers["x-edge-store-id"]) == "replicated"
         s3.stop()
-        waiting = later(daemon, "stopped", "replicated; timeout=45")
+        waiting = later(daemon, "stopped", LONG)
         daemon.terminate()
         waiting.join()
         assert durability(answers["stopped"]) == ("committed", "stopping")
         s3.start()  # else Litestream has its 7 s for it
         assert daemon.wait() == 0
     assert box.proven().results == 5
+
+
+def has_path(daemon: DaemonProcess) -> bool:
+    return bool(daemon.get("/readyz").json()["replica"]["state"] == "ok")
 
 
 def test_who_waits_on_a_box_without_a_replica_is_told(tmp_path: Path) -> None:
@@ -140,9 +153,12 @@ def test_who_waits_on_a_box_without_a_replica_is_told(tmp_path: Path) -> None:
         tmp_path / "second", "--device-id", "box-1", REPLICA__ENABLED="true",
         REPLICA__URL=f"file://{tmp_path}/replica",
     )  # fmt: skip
-    with first.serve(), second.serve() as other, sdk(other) as client:
-        assert durability(ask(other, "replicated; timeout=45")) == ("committed", "taken")
-        with pytest.raises(openai.BadRequestError, match=r"replica\.wait_max_s"):
-            client.chat.completions.create(**ASKED, extra_headers={WAIT: "replicated; timeout=61"})
+    with first.serve() as owner:
+        until(lambda: has_path(owner), "the path is the first one's", 120)
+        with second.serve() as other, sdk(other) as client:
+            assert durability(ask(other, "replicated; timeout=60")) == ("committed", "taken")
+            too_long = {WAIT: "replicated; timeout=61"}
+            with pytest.raises(openai.BadRequestError, match=r"replica\.wait_max_s"):
+                client.chat.completions.create(**ASKED, extra_headers=too_long)
     with second.serve(REPLICA__ENABLED="false") as off:
-        assert durability(ask(off, "replicated; timeout=45")) == ("committed", "off")
+        assert durability(ask(off, "replicated; timeout=60")) == ("committed", "off")

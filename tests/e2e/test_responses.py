@@ -315,6 +315,7 @@ def test_a_response_in_the_background_is_cancelled_whether_it_waits_or_runs(
     created = [client.responses.create(**asked) for _ in range(10)]  # two more than run at once
     for response in created[:8]:
         until(lambda r=response: client.responses.retrieve(r.id).status == "in_progress", "it runs")  # type: ignore[misc]  # a default
+    until(lambda: daemon.metrics()["edge_store_in_flight"] == 8, "the engine is at all of them")
     assert client.responses.retrieve(created[-1].id).status == "queued"
     for response in reversed(created):
         assert client.responses.cancel(response.id).status == "cancelled"
@@ -398,8 +399,11 @@ def test_everything_is_there_after_a_restart(tmp_path: Any) -> None:
         ) as stream:
             events: list[Any] = list(stream)
         before = list(client.conversations.items.list(conversation.id))
+        assert daemon.stop() == 0
+    endless = box.serve(ENGINE__DEMO__TOKEN_DELAY_MS="10000")
+    with endless as daemon, sdk(daemon) as client:
         slow = client.responses.create(
-            model="demo", input="[demo:slow=400] later", background=True, max_output_tokens=8
+            model="demo", input="later", background=True, max_output_tokens=8
         )
         until(lambda: daemon.metrics()["edge_store_in_flight"] == 1, "it is admitted")
         daemon.terminate()

@@ -46,7 +46,7 @@ def test_results_move_to_the_store_and_are_forgotten_there(s3: S3Server, tmp_pat
         mine, others = ids_of(daemon, 5, "ada"), ids_of(daemon, 5, "bob")
         run(box, "retention", "hold", "add", "one", "--user", "nobody")
         assert box.run("retention", "hold", "add", "two").returncode == 2
-        until(lambda: not box.scalar("SELECT count(*) FROM results"), "all is archived", 180)
+        until(lambda: not box.scalar("SELECT count(*) FROM results"), "all is archived", 240)
         receipt = daemon.get(f"/v1/results/{mine[0]}/receipt").json()
         assert receipt["state"] == "archived"
         assert box.scalar("SELECT archived FROM completeness") == 10
@@ -60,9 +60,9 @@ def test_results_move_to_the_store_and_are_forgotten_there(s3: S3Server, tmp_pat
         assert json.loads(asked) == {"n": 11}
         none = run(box, "query", "select seq from outputs", "--with-archive", "--model", "x")
         assert none == ""
-        until(lambda: box.scalar("SELECT archived FROM completeness") == 11, "that, too", 180)
+        until(lambda: box.scalar("SELECT archived FROM completeness") == 11, "that, too", 240)
         ended = "SELECT count(*) FROM archives WHERE emptied_at IS NULL"
-        until(lambda: not box.scalar(ended), "the pass is over", 180)
+        until(lambda: not box.scalar(ended), "the pass is over", 240)
         said = json.loads(run(box, "forget", "--user", "ada", "--yes"))
         assert (said["results"], said["archived"]) == (0, 5)
         assert said["remains"]["archive"].startswith("nothing")
@@ -71,10 +71,10 @@ def test_results_move_to_the_store_and_are_forgotten_there(s3: S3Server, tmp_pat
         assert not [path for path in s3.folder.rglob("*.parquet") if b"ada 1" in path.read_bytes()]
         s3.stop()
         ids_of(daemon, 1, "eve")
-        daemon.logged("alarm_raised", 180)
+        daemon.logged("alarm_raised", 240)
         assert box.scalar("SELECT count(*) FROM results") == 1
         s3.start()
-        until(lambda: not box.scalar("SELECT count(*) FROM results"), "the store is back", 180)
+        until(lambda: not box.scalar("SELECT count(*) FROM results"), "the store is back", 240)
         daemon.logged("alarm_resolved")
     run(box, "archive", "restore", "--to", str(tmp_path / "old.db"))
     restored = {name for (name,) in rows(tmp_path / "old.db", "SELECT id FROM results")}
@@ -93,7 +93,7 @@ def test_compacted_file_is_replicated_and_proven(tmp_path: Path) -> None:
     )  # fmt: skip
     with box.serve() as daemon:
         ids_of(daemon, 60, "ada")
-        until(lambda: not box.scalar("SELECT count(*) FROM results"), "replicated, and gone", 180)
+        until(lambda: not box.scalar("SELECT count(*) FROM results"), "replicated, and gone", 240)
         assert daemon.stop() == 0
     given = json.loads(run(box, "retention", "compact", "--yes"))
     assert given["given_back_bytes"] > 50_000
@@ -115,7 +115,7 @@ def test_pass_by_hand_that_succeeds_ends_the_alarm_at_once(tmp_path: Path) -> No
     )  # fmt: skip
     with box.serve() as daemon:
         ids_of(daemon, 3, "ada")
-        daemon.logged("alarm_raised", 180)
+        daemon.logged("alarm_raised", 240)
         assert box.run("retention", "apply", "--yes", "--config", str(box.directory)).returncode
         in_the_way.unlink()
         assert json.loads(run(box, "retention", "apply", "--yes"))["results"] == 3

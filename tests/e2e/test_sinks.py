@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from support.daemon import Box, until
+from support.daemon import Box, DaemonProcess, until
 from support.sinking import Receiver, receiver
 
 from edge_store.sinks.webhook import signature
@@ -15,7 +15,7 @@ SECRET = {"SINK_HOOK": "geheim"}
 
 def sinking(tmp_path: Path, hook: Receiver, **settings: str) -> Box:
     box = Box.init(tmp_path / "box", **settings)
-    add(box, "hook", hook)
+    add(box, "hook", hook, "timeout_s = 300")  # what it had no answer to is sent again
     return box
 
 
@@ -26,6 +26,11 @@ def add(box: Box, name: str, hook: Receiver, more: str = "") -> None:
 
 def in_order(box: Box) -> list[str]:
     return [name for (name,) in box.rows("SELECT id FROM results ORDER BY seq")]
+
+
+def delivered(daemon: DaemonProcess, sink: str) -> float | None:
+    """Since its start."""
+    return daemon.metrics().get(f'edge_store_sink_delivered_total{{sink="{sink}"}}')
 
 
 def standing(box: Box) -> dict[str, Any]:
@@ -43,6 +48,7 @@ def test_results_are_pushed_signed_in_order_redacted_and_go_on_after_a_stop(tmp_
             for number in range(3):
                 daemon.chat(f"question {number}, answer to ada@example.com")
             assert hook.wait(3) == in_order(box)
+            until(lambda: delivered(daemon, "hook") == 3, "it knows that they were taken")
             tried = box.run("sinks", "test", "hook", *config)
             assert "took a test" in tried.stdout, tried.stderr
             assert daemon.stop() == 0
@@ -77,7 +83,7 @@ def test_sigkill_under_load_loses_nothing_while_another_sink_hangs(tmp_path: Pat
             stored = in_order(box)
             assert len(stored) >= acked > 0
             ids = hook.wait(len(stored))
-            assert hangs.requests
+            until(lambda: hangs.requests, "the other one was asked, too")
             assert hangs.ids == []
             assert daemon.stop() == 0, "nor does it hold up a stop"
         assert list(dict.fromkeys(ids)) == stored

@@ -15,7 +15,7 @@ DRAIN_S = 5.0
 
 
 class FlakyProxy:
-    """Entered: it forwards to ``port``, on a thread.
+    """Entered: it forwards to ``port``, on a thread; ``at`` is its own, 0 a free one.
 
     ``cut_after``: bytes of answers that each connection may carry before it is closed; ``cuts``:
     how many more are cut. ``stall_after``: bytes of answers, in all, before nothing moves any more.
@@ -27,7 +27,7 @@ class FlakyProxy:
     What is changed holds for connections that are made later: ``drop`` ends those that are there.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, at: int = 0) -> None:
         self._port_to = port
         self.cut_after: int | None = None
         self.cuts = 1 << 30
@@ -43,7 +43,7 @@ class FlakyProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
+        self.port = at
 
     @property
     def endpoint(self) -> str:
@@ -80,7 +80,7 @@ class FlakyProxy:
             task.cancel()
 
     async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _stop(self) -> None:
