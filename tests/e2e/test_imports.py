@@ -89,7 +89,9 @@ def test_an_import_beside_requests_is_the_daemons_own_and_all_is_counted(
 def test_what_is_imported_is_redacted_as_what_is_recorded(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box", PRIVACY__DETECTORS='["email"]')
     source = Path(lines(tmp_path, 3))
-    source.write_bytes(source.read_bytes().replace(b"q2", b"ann@example.com"))
+    some = [json.loads(line) for line in source.read_text().splitlines()]
+    changed = json.dumps({**some[1], "digest": None}).replace("q2", "ann@example.com")
+    source.write_text("\n".join([json.dumps(some[0]), changed, json.dumps(some[2])]))
     assert imported(box, str(source))["taken"] == 3
     prompts = box.rows("SELECT input_text, CAST(request_body AS TEXT) FROM requests ORDER BY seq")
     assert ["example.com" in "".join(row) for row in prompts] == [False] * 3
