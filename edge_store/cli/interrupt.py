@@ -2,6 +2,8 @@
 error of the query; a reader of its rows that stands still; an output that takes no more.
 """
 
+import errno
+import fcntl
 import io
 import os
 import signal
@@ -13,8 +15,9 @@ from typing import Any
 
 from edge_store.errors import EdgeStoreError, QueryRefused
 
-__all__ = ["drop_output", "interruptible", "not_for_ever", "standard_streams"]
+__all__ = ["drop_output", "interruptible", "need_no_output", "not_for_ever", "standard_streams"]
 
+OUTPUT = 1
 PAUSE_S_MAX = 300.0  # a WAL that cannot be begun anew grows: by 1 GB at 300 rows/s of 10 KB
 
 
@@ -68,12 +71,15 @@ def not_for_ever(release: Callable[[], object]) -> Iterator[None]:
 
 
 def standard_streams() -> None:
-    """Have all three, and an output that takes all of what it is given or says that it did not."""
+    """Have all three, and an output that takes all of what it is given or says that it did not. One
+    that is closed takes nothing.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:  # closed: else the database would get its number, and what is printed
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            flags = os.O_RDONLY if descriptor == OUTPUT else os.O_RDWR
+            os.set_inheritable(os.open(os.devnull, flags), True)
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stdin is None:
@@ -82,7 +88,7 @@ def standard_streams() -> None:
     if given is None or isinstance(given, io.TextIOWrapper):  # and none of a test's
         # also with PYTHONUNBUFFERED, where Python's own may take a part of a text, and say nothing
         sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(StandardOutput(1, "w", closefd=False)),
+            io.BufferedWriter(StandardOutput(OUTPUT, "w", closefd=False)),
             encoding=given.encoding if given else "utf-8",
             errors="backslashreplace",  # a terminal that knows only ASCII
             line_buffering=given is not None and (given.line_buffering or given.write_through),
@@ -98,7 +104,15 @@ class StandardOutput(io.FileIO):
             return super().write(data)
         except OSError as exc:
             exc.filename = "standard output"
+            if exc.errno == errno.EBADF:
+                exc.strerror = "it is closed"
             raise
+
+
+def need_no_output() -> None:
+    """A closed one is one that nobody reads: of a daemon, which does its work without."""
+    if fcntl.fcntl(OUTPUT, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        drop_output()
 
 
 def drop_output() -> None:

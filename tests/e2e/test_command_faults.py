@@ -114,19 +114,49 @@ def test_output_that_takes_only_a_part_is_told(box: Box, form: str, unbuffered: 
     assert done.stderr == "edge-store: standard output: File too large\n"
 
 
+@pytest.mark.parametrize("more", ["", "2>&-"])
 @pytest.mark.parametrize("command", READING)
-def test_closed_output_is_one_that_nobody_reads(tmp_path: Path, command: str) -> None:
-    """Else the database would be opened under its number, and what is printed written there."""
+def test_closed_output_is_told_and_a_failure(tmp_path: Path, command: str, more: str) -> None:
+    """And neither the database nor what is printed gets its number."""
     database, result_id = box_with_one(tmp_path)
     before = database.read_bytes()
     asked = command.format(id=result_id)
     done = subprocess.run(
-        ["/bin/sh", "-c", f"exec {' '.join(EDGE_STORE)} {asked} --db {database} >&- 0<&-"],
+        ["/bin/sh", "-c", f"exec {' '.join(EDGE_STORE)} {asked} --db {database} >&- 0<&- {more}"],
         env=environment(), stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    said = "edge-store: standard output: it is closed\n"
+    assert (done.returncode, done.stderr) == (1, "" if more else said)
     assert database.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["--help", "--version", "status --json", "config show", "doctor", "export --help", "verify",
+     "import /dev/null"],
+)  # fmt: skip
+def test_closed_output_fails_every_command_that_writes(box: Box, command: str) -> None:
+    config = "" if command.startswith("--") or command.endswith("--help") else "--config $BOX"
+    done = shell(box, f"$STORE {command} {config} >&-")
+    assert done.returncode == 1
+    assert done.stderr.endswith("edge-store: standard output: it is closed\n")
+    assert "Traceback" not in done.stderr
+
+
+def test_an_export_to_a_file_needs_no_output(box: Box, tmp_path: Path) -> None:
+    done = shell(box, f"$STORE export {tmp_path}/all.jsonl --config $BOX >&-")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_daemon_needs_no_output(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box")
+    done = shell(box, """
+        EDGE_STORE_SERVER__PORT=0 $STORE serve --config $BOX >&- & pid=$!
+        until $STORE query "select count(*) from boots" --raw 'count(*)' --config $BOX | grep -q 1
+        do kill -0 $pid || exit 9; sleep 0.1; done
+        sleep 0.2; kill $pid; wait $pid
+    """)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_text_that_the_terminal_has_no_letters_for_is_escaped(box: Box) -> None:
