@@ -15,33 +15,45 @@ from typing import Any
 
 from edge_store.errors import EdgeStoreError, QueryRefused
 
-__all__ = ["drop_output", "interruptible", "need_no_output", "not_for_ever", "standard_streams"]
+__all__ = [
+    "Terminated",
+    "drop_output",
+    "interruptible",
+    "need_no_output",
+    "not_for_ever",
+    "standard_streams",
+]
 
 OUTPUT = 1
 PAUSE_S_MAX = 300.0  # a WAL that cannot be begun anew grows: by 1 GB at 300 rows/s of 10 KB
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what is cut says so and ends as at Ctrl-C, but for its exit code."""
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise ``KeyboardInterrupt`` even where it came up in a function that SQLite had called: there
-    the driver makes an error of the query out of it.
+    """Raise ``KeyboardInterrupt``, or ``Terminated``, even where it came up in a function that
+    SQLite had called: there the driver makes an error of the query out of it.
     """
-    is_pressed = False
+    received: type[KeyboardInterrupt] | None = None
 
-    def pressed(_number: int, _frame: FrameType | None) -> None:
-        nonlocal is_pressed
-        is_pressed = True
-        raise KeyboardInterrupt
+    def cut(number: int, _frame: FrameType | None) -> None:
+        nonlocal received
+        received = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        raise received
 
-    before = signal.signal(signal.SIGINT, pressed)
+    before = {number: signal.signal(number, cut) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except EdgeStoreError as exc:
-        if is_pressed:
-            raise KeyboardInterrupt from exc
+        if received is not None:
+            raise received from exc
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -187,6 +187,23 @@ def test_an_import_that_is_cut_at_the_keyboard_tells_what_is_in_and_how_to_go_on
     assert box.proven().faults == ()
 
 
+def test_an_import_that_is_terminated_tells_what_is_in(box: Box, tmp_path: Path) -> None:
+    given = Path(lines(tmp_path, 300)).read_bytes()
+    cut = importing(box, "-")
+    assert cut.stdin is not None
+    cut.stdin.write(given)
+    cut.stdin.flush()
+    until(lambda: box.scalar("SELECT count(*) FROM results") == 256, "the first batch is in")
+    cut.send_signal(signal.SIGTERM)
+    out, err = (each.decode() for each in cut.communicate(timeout=30))
+    assert cut.returncode == 143, err
+    counts = json.loads(out)
+    assert (counts["taken"], counts["complete"]) == (256, False)
+    assert "  what was taken is in; the command given again goes on, and takes nothing twice" in err
+    assert err.endswith("terminated\n")
+    assert box.rows("SELECT state FROM completeness") == [("ended",)]
+
+
 @pytest.mark.parametrize(("into", "exit_code"), [("| true", 141), ("> /dev/full", 1)])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_an_import_whose_output_nobody_takes_leaves_the_wal_to_litestream(

@@ -351,7 +351,8 @@ def test_an_export_that_is_cut_at_the_keyboard_says_how_it_goes_on(
         said = CliRunner().invoke(cli, arguments).stderr
         standard = CliRunner().invoke(cli, ["export", "-", "--db", str(box[0])]).stderr
     state = mark_beside(tmp_path / "x")
-    assert f"edge-store: cut: given again with --resume it goes on, by {state}" in said
+    assert f"edge-store: cut: 0 results to {tmp_path / 'x'}, up to seq 0" in said
+    assert f"  given again with --resume it goes on from there, by {state}" in said
     assert "--resume" not in standard
     assert CliRunner().invoke(cli, [*arguments, "--resume"]).exit_code == 0
     assert len(lines(tmp_path / "x")) == 250
