@@ -38,7 +38,7 @@ from edge_store.sqlite import (
 )
 from edge_store.status import ask_daemon, known_device_id
 
-__all__ = ["check_box", "check_machine"]
+__all__ = ["check_box", "check_machine", "check_store"]
 
 PROBE_WRITES = 64
 PROBE_BYTES = 8192  # as much as a small COMMIT
@@ -139,17 +139,26 @@ def _check_sqlite(*, allowed: bool) -> Check:
 def check_box(config: Config, *, full: bool = False) -> Iterator[Check]:
     """The database, its disk, its folder, its replica. ``full`` also reads every page."""
     path = Path(config.store.path)
+    yield from check_store(path, config.device.id, config.store.disk_reserve_bytes, full=full)
     if not path.parent.is_dir():
-        yield _failed("folder", f"{path.parent} is not there", "create it, or `edge-store init`")
         return
-    yield _check_folder(path)
-    yield from _check_database(path, config.device.id, full=full)
-    yield _check_space(path, config.store.disk_reserve_bytes)
-    yield _check_flush(path.parent)
     daemon, problem = ask_daemon(config.server, known_device_id(config))
     yield from _check_engine(config, daemon)
     yield from _check_replica(config, path, daemon, problem)
     yield from _check_alarms(daemon)
+
+
+def check_store(
+    path: Path, device_id: str, reserve_bytes: int, *, full: bool = False
+) -> Iterator[Check]:
+    """The database at ``path``, its folder and its disk."""
+    if not path.parent.is_dir():
+        yield _failed("folder", f"{path.parent} is not there", "create it, or `edge-store init`")
+        return
+    yield _check_folder(path)
+    yield from _check_database(path, device_id, full=full)
+    yield _check_space(path, reserve_bytes)
+    yield _check_flush(path.parent)
 
 
 def _check_folder(path: Path) -> Check:

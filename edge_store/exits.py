@@ -11,6 +11,7 @@ __all__ = [
     "NO_PERMISSION",
     "SCHEMA_TOO_NEW",
     "TEMPORARY",
+    "TERMINATED",
 ]
 
 FAILURE = 1
@@ -22,4 +23,5 @@ SCHEMA_TOO_NEW = 76  # EX_PROTOCOL
 ENGINE = 70  # EX_SOFTWARE: the engine died; a restart mends it
 TEMPORARY = 75  # EX_TEMPFAIL
 INTERRUPTED = 130  # as a shell shows SIGINT
+TERMINATED = 143  # and SIGTERM
 NO_PERMISSION = 77  # EX_NOPERM

@@ -27,6 +27,7 @@ __all__ = [
     "Row",
     "Shape",
     "content_digest",
+    "digest_at",
     "digest_function",
     "insert_blobs",
     "insert_rows",
@@ -128,8 +129,25 @@ def to_row(seq: int, timeline: str, result: Result) -> Row:
         UnicodeEncodeError, OverflowError: a text or number that cannot be stored (see
         ``salvaged``).
     """
+    values, choices = _values(seq, timeline, result)
+    content = result.content
+    digest = row_digest(values, choices, content_digest(msgspec.structs.astuple(content)))
+    body, blobs = content.split_body
+    stored = (seq, content.input_text, body, *_without_text(result))
+    return Row((*values, digest), choices, stored, digest, blobs)
+
+
+def digest_at(seq: int, timeline: str, result: Result) -> bytes:
+    """The digest of a result as ``to_row`` has it there; raises as that does."""
+    values, choices = _values(seq, timeline, result)
+    return row_digest(values, choices, content_digest(msgspec.structs.astuple(result.content)))
+
+
+def _values(seq: int, timeline: str, result: Result) -> tuple[list[Any], list[tuple[Any, ...]]]:
+    """Of its row up to the digest, and of its outputs' rows, as SQLite stores them."""
     values = [seq, timeline, *msgspec.structs.astuple(result)]
-    content, outputs = values.pop(), values.pop()
+    outputs = values[-2]
+    del values[-2:]
     values[CLOCK_SYNCED] = int(values[CLOCK_SYNCED])
     values[STREAM] = int(values[STREAM])
     choices = []
@@ -139,10 +157,7 @@ def to_row(seq: int, timeline: str, result: Result) -> Row:
             if choice[place] is not None:
                 choice[place] = int(choice[place])
         choices.append(tuple(choice))
-    digest = row_digest(values, choices, content_digest(msgspec.structs.astuple(content)))
-    body, blobs = content.split_body
-    stored = (seq, content.input_text, body, *_without_text(result))
-    return Row((*values, digest), choices, stored, digest, blobs)
+    return values, choices
 
 
 def _without_text(result: Result) -> tuple[bytes, int | None]:

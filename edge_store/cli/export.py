@@ -14,6 +14,7 @@ from edge_store.cli.selecting import selection_of, selection_options
 from edge_store.cli.target import chosen_database, target_options
 
 if TYPE_CHECKING:
+    from edge_store.exports.kinds import Job
     from edge_store.exports.mark import Mark
     from edge_store.exports.run import Progress
 
@@ -97,29 +98,57 @@ def export(  # noqa: PLR0913  (one parameter per option)
         raise click.UsageError("--resume takes --state FILE here: nothing lies beside it")
     headers = _headers(headers_file) if is_url else {}
     job = Job(kind, target, selection_of(chosen), bodies, force, headers)
+    came = Came()
     with (
-        _telling_how_to_go_on(state),
-        Source(chosen_database(db, config)) as source,
+        _telling_how_far(job, state, came),
         interruptible(),
+        Source(chosen_database(db, config)) as source,
     ):
         mark = begun(job, source, state, resume=resume, after=after or 0)
+        came.to(mark.seq, mark.rows)
         with progress_bar(f"{kind} up to seq {source.until}", source.until - mark.seq) as progress:
-            ended = carry_out(
-                job, source, mark, state, lambda seq, rows: progress(seq - mark.seq, rows)
-            )
+
+            def written(seq: int, rows: int) -> None:
+                came.to(seq, rows)
+                progress(seq - mark.seq, rows)
+
+            ended = carry_out(job, source, mark, state, written)
     _tell(mark, ended, target)
 
 
+class Came:
+    """How far an export has come: None before it begins."""
+
+    seq: int | None = None
+    rows: int = 0
+
+    def to(self, seq: int, rows: int) -> None:
+        """So far."""
+        self.seq, self.rows = seq, rows
+
+
 @contextmanager
-def _telling_how_to_go_on(state: Path | None) -> "Iterator[None]":
-    """After Ctrl-C."""
+def _telling_how_far(job: "Job", state: Path | None, came: Came) -> "Iterator[None]":
+    """Of an export that is cut by Ctrl-C or SIGTERM: by its mark, where it has one."""
+    from edge_store.exports.files import STDOUT
+    from edge_store.exports.mark import read_mark
+
     try:
         yield
     except KeyboardInterrupt:
-        if state is not None and state.exists():
-            click.echo(
-                f"edge-store: cut: given again with --resume it goes on, by {state}", err=True
-            )
+        if came.seq is None:
+            click.echo("edge-store: cut: nothing was written", err=True)
+            raise
+        seq, rows = came.seq, came.rows
+        hint = f"--after {seq} goes on from there"
+        if job.target == STDOUT:
+            hint += f"; what stands behind seq {seq} is to be cut off first"
+        if state is not None:
+            mark = read_mark(state)
+            seq, rows = (mark.seq, mark.rows) if mark else (0, 0)
+            hint = f"given again with --resume it goes on from there, by {state}"
+        click.echo(f"edge-store: cut: {rows} results to {job.target}, up to seq {seq}", err=True)
+        click.echo(f"  {hint}", err=True)
         raise
 
 

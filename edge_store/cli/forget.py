@@ -9,6 +9,7 @@ import click
 
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import time_text, write_json
+from edge_store.cli.selecting import require_not_empty
 from edge_store.cli.values import POSITIVE
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def forget(
     from edge_store.config import load
     from edge_store.forget.choice import Who
 
-    if (not user) == (not where):
+    require_not_empty({"user": user, "where": where})
+    if (user is None) == (where is None):
         raise click.UsageError("give --user or --where: one of them")
     forget_chosen(load(config).config, Who(user, where, timeout), flags)
 

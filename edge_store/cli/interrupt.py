@@ -2,6 +2,8 @@
 error of the query; a reader of its rows that stands still; an output that takes no more.
 """
 
+import errno
+import fcntl
 import io
 import os
 import signal
@@ -13,32 +15,45 @@ from typing import Any
 
 from edge_store.errors import EdgeStoreError, QueryRefused
 
-__all__ = ["drop_output", "interruptible", "not_for_ever", "standard_streams"]
+__all__ = [
+    "Terminated",
+    "drop_output",
+    "interruptible",
+    "need_no_output",
+    "not_for_ever",
+    "standard_streams",
+]
 
+OUTPUT = 1
 PAUSE_S_MAX = 300.0  # a WAL that cannot be begun anew grows: by 1 GB at 300 rows/s of 10 KB
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what is cut says so and ends as at Ctrl-C, but for its exit code."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise ``KeyboardInterrupt`` even where it came up in a function that SQLite had called: there
-    the driver makes an error of the query out of it.
+    """Raise ``KeyboardInterrupt``, or ``Terminated``, even where it came up in a function that
+    SQLite had called: there the driver makes an error of the query out of it.
     """
-    is_pressed = False
+    received: type[KeyboardInterrupt] | None = None
 
-    def pressed(_number: int, _frame: FrameType | None) -> None:
-        nonlocal is_pressed
-        is_pressed = True
-        raise KeyboardInterrupt
+    def cut(number: int, _frame: FrameType | None) -> None:
+        nonlocal received
+        received = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        raise received
 
-    before = signal.signal(signal.SIGINT, pressed)
+    before = {number: signal.signal(number, cut) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except EdgeStoreError as exc:
-        if is_pressed:
-            raise KeyboardInterrupt from exc
+        if received is not None:
+            raise received from exc
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -68,12 +83,15 @@ def not_for_ever(release: Callable[[], object]) -> Iterator[None]:
 
 
 def standard_streams() -> None:
-    """Have all three, and an output that takes all of what it is given or says that it did not."""
+    """Have all three, and an output that takes all of what it is given or says that it did not. One
+    that is closed takes nothing.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:  # closed: else the database would get its number, and what is printed
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            flags = os.O_RDONLY if descriptor == OUTPUT else os.O_RDWR
+            os.set_inheritable(os.open(os.devnull, flags), True)
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stdin is None:
@@ -82,7 +100,7 @@ def standard_streams() -> None:
     if given is None or isinstance(given, io.TextIOWrapper):  # and none of a test's
         # also with PYTHONUNBUFFERED, where Python's own may take a part of a text, and say nothing
         sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(StandardOutput(1, "w", closefd=False)),
+            io.BufferedWriter(StandardOutput(OUTPUT, "w", closefd=False)),
             encoding=given.encoding if given else "utf-8",
             errors="backslashreplace",  # a terminal that knows only ASCII
             line_buffering=given is not None and (given.line_buffering or given.write_through),
@@ -98,7 +116,15 @@ class StandardOutput(io.FileIO):
             return super().write(data)
         except OSError as exc:
             exc.filename = "standard output"
+            if exc.errno == errno.EBADF:
+                exc.strerror = "it is closed"
             raise
+
+
+def need_no_output() -> None:
+    """A closed one is one that nobody reads: of a daemon, which does its work without."""
+    if fcntl.fcntl(OUTPUT, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        drop_output()
 
 
 def drop_output() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_store.cli.logs_text import ids_argument
-from edge_store.cli.selecting import selection_of, selection_options
+from edge_store.cli.selecting import require_not_empty, selection_of, selection_options
 from edge_store.cli.values import POSITIVE
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def rm(ids: tuple[str, ...], config: str | None, timeout: float, **chosen: Any) 
     from edge_store.forget.choice import Who
 
     flags = {name: chosen.pop(name) for name in ("dry_run", "yes", "even_pinned", "even_held")}
+    require_not_empty(chosen)
     selection = selection_of(chosen)
     if bool(ids) == bool(selection.values):
         raise click.UsageError("give ids, or options that select: one of them")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from edge_store import __version__, exits
-from edge_store.cli.interrupt import drop_output, standard_streams
+from edge_store.cli.interrupt import Terminated, drop_output, standard_streams
 from edge_store.errors import EdgeStoreError
 
 __all__ = ["cli", "ended", "main", "report"]
@@ -167,8 +167,11 @@ def _told(error: BaseException | None) -> int:
         case SystemExit():
             exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
         case click.Abort() | KeyboardInterrupt():
-            click.echo("aborted", err=True)
-            exit_code = exits.INTERRUPTED
+            is_terminated = isinstance(
+                error.__cause__ or error, Terminated
+            )  # click's is made of it
+            click.echo("terminated" if is_terminated else "aborted", err=True)
+            exit_code = exits.TERMINATED if is_terminated else exits.INTERRUPTED
         case click.ClickException():
             error.show()
             if place := _place_of(error):

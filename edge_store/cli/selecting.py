@@ -1,6 +1,6 @@
 """The options that choose results, the same wherever a command takes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +12,7 @@ from edge_store.result import JsonState, Operation, Status
 if TYPE_CHECKING:
     from edge_store.selection import Selection
 
-__all__ = ["selection_of", "selection_options"]
+__all__ = ["require_not_empty", "selection_of", "selection_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 COUNT = click.IntRange(min=0)
@@ -80,3 +80,18 @@ def selection_of(given: dict[str, Any]) -> "Selection":
     for name, kind in (("status", Status), ("operation", Operation), ("json_state", JsonState)):
         given[name] = kind(given[name]) if given[name] is not None else None
     return Selection(**given)
+
+
+def require_not_empty(given: Mapping[str, Any]) -> None:
+    """For a command that deletes: a variable that is not set, as in --user "$WHO", is not to choose
+    otherwise than was meant.
+
+    Raises:
+        UsageError: an option, by its name, has an empty text.
+    """
+    for name, value in given.items():
+        if value == "":
+            raise click.UsageError(
+                f"--{name} is empty, and would not say what to delete: give it a value, "
+                "or leave it out; nothing was deleted"
+            )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from edge_store.cli.interrupt import need_no_output
+
 __all__ = ["serve"]
 
 RESTART_PAUSE_S = 2.0
@@ -52,6 +54,7 @@ def serve(config: str | None, host: str | None, port: int | None, *, restart: bo
     environ = dict(os.environ)  # before SGLang adds to it
     os.umask(0o027)  # the results are for their owner and group; -wal and -shm too
     loaded = load(config, overrides={"server.host": host, "server.port": port})
+    need_no_output()
     configure_logging(loaded.config.log)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # each connection is a descriptor
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -23,20 +23,21 @@ def support_bundle(config: str | None, output: Path | None, unit: str, *, redact
     Versions, doctor, status with alarms and the replica, settings without secrets, completeness,
     schema, numbers of rows, sizes, metrics, events of the journal, kernel, GPU. No prompt, no
     answer, no body, no key. With --redact names become pseudonyms, the same in each bundle of this
-    box. Look into it before you give it away. It works while the daemon is down.
+    box. Look into it before you give it away. It works while the daemon is down,
+    and where the settings cannot be read.
 
     \b
     Example:
       edge-store support-bundle --redact
       sudo edge-store support-bundle --redact -o /tmp/box.tar.gz
     """
-    from edge_store.config import load
     from edge_store.support import write_bundle
     from edge_store.support.parts import Subject
 
     if output is not None and output.exists():
         raise click.UsageError(f"{output} is there already")
-    path, parts = write_bundle(Subject(load(config), unit), output, redact=redact)
+    subject = Subject.found(config, unit, redact=redact)
+    path, parts = write_bundle(subject, output)
     width = max(len(part.name) for part in parts)
     for part in parts:
         said = f"not collected: {part.failure}" if part.failure else part.meaning
@@ -45,3 +46,9 @@ def support_bundle(config: str | None, output: Path | None, unit: str, *, redact
         "secrets and names are hidden" if redact else "secrets are hidden; names are not (--redact)"
     )
     click.echo(f"wrote {path}: {how}")
+    if subject.fault:
+        click.echo(
+            f"edge-store: the settings of {subject.loaded.path} cannot be read: what they would "
+            "say is left out, and the database is looked for beside them",
+            err=True,
+        )

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from edge_store.result import Content, Output, Recorded, Result, Said
-from edge_store.rows import load_recorded
+from edge_store.rows import digest_at, load_recorded
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
 
@@ -24,6 +24,7 @@ FORMAT = "edge-store/1"
 JSON_COLUMNS = ("params", "metadata", "privacy", "tool_calls", "output_json", "value")
 NESTING_MAX = 100
 SHOWN_CHARS = 60
+DIGEST_CHARS = 64
 BODIES = ("request_body", "response_body")
 NESTED = ("outputs", "content")
 
@@ -161,6 +162,9 @@ LineFields = _reader(
     Result,
     "LineFields",
     ("format", str, ""),
+    ("seq", int, 0),
+    ("timeline", str, ""),
+    ("digest", str | None, None),
     ("outputs", GenericAlias(list, OutputOf), msgspec.field(default_factory=list)),
     ("input_text", str | None, None),
     ("request_body", str | None, None),
@@ -179,7 +183,7 @@ class LineOf:
         self._decoder = msgspec.json.Decoder(LineFields)
 
     def __call__(self, line: bytes) -> tuple[Result, Said]:
-        """Raises ``ValueError``: it is not a result's line."""
+        """Raises ``ValueError``: it is not a result's line, or was changed since it was written."""
         found = self._decoder.decode(line)
         if found.format != FORMAT:
             raise ValueError(f"its format is {found.format!r}, not {FORMAT!r}")
@@ -191,12 +195,26 @@ class LineOf:
         fields = _read(found, Result)
         fields["params"] = fields["params"] or "{}"
         result = Result(**fields, outputs=outputs, content=content)
+        _require_unchanged(found, result)
         said = Said(
             id=result.id,
             annotations=tuple(map(_row, found.annotations)),
             repairs=tuple(map(_row, found.repairs)),
         )
         return result, said
+
+
+def _require_unchanged(found: Any, result: Result) -> None:
+    """Raises ``ValueError``: its digest is another's. It is not known to fit of a line without
+    bodies: they are part of it, and may be left out, or have expired.
+    """
+    if found.digest is None or not any(getattr(result.content, name) for name in BODIES):
+        return
+    if digest_at(found.seq, found.timeline, result).hex() != found.digest:
+        raise ValueError(
+            f"its digest, {found.digest[:DIGEST_CHARS]!r}, does not fit it: it was changed since "
+            "it was exported; to take it so, take `digest` out of it"
+        )
 
 
 def _read(found: Any, record: type[msgspec.Struct]) -> Json:

@@ -1,5 +1,6 @@
 """An export from its beginning, or from its mark, to the newest result of now."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -20,6 +21,13 @@ Progress = Callable[[int, int], None]
 
 NO_FILTERS = (Selection(), False)
 SQLITE_MAGIC = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat2.html#the_database_header
+PARTS = ("-wal", "-shm", "-journal")
+# https://www.sqlite.org/walformat.html: a WAL, by the order of bytes of its sums; its index, by the
+# version, 3007000, in this machine's order. https://www.sqlite.org/fileformat2.html: a journal
+PART_MAGICS = (
+    b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", (3_007_000).to_bytes(4, sys.byteorder) + bytes(4),
+    b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7",
+)  # fmt: skip
 PACKERS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 
 
@@ -68,7 +76,7 @@ def _require_not_the_box(job: Job, source: Source, state: Path | None) -> None:
     """
     paths = [] if "://" in job.target or job.target == STDOUT else [Path(job.target)]
     database = source.path.resolve()
-    of_the_box = [database, *(Path(f"{database}{end}") for end in ("-wal", "-shm"))]
+    of_the_box = [database, *(Path(f"{database}{end}") for end in PARTS)]
     for path in paths:
         if path.is_fifo():
             raise InvalidRequest(
@@ -85,6 +93,11 @@ def _require_not_the_box(job: Job, source: Source, state: Path | None) -> None:
                 f"{path} is a database of SQLite, and no export",
                 hint="name another file; where nothing needs that one, remove it",
             )
+        if _is_part_of_a_database(path):
+            raise InvalidRequest(
+                f"{path} belongs to a database of SQLite, which would be damaged, and is no export",
+                hint="name another file",
+            )
 
 
 def _is_same(path: Path, other: Path) -> bool:
@@ -95,8 +108,27 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def _begins_as_a_database(path: Path) -> bool:
+    return _begins_with(path, SQLITE_MAGIC)
+
+
+def _is_part_of_a_database(path: Path) -> bool:
+    """By what is in it, however it is called; or by its name, as an empty one, or one that is not
+    there, becomes part of the database beside it.
+    """
+    if path.is_file() and any(_begins_with(path, magic) for magic in PART_MAGICS):
+        return True
+    place = path.resolve()
+    databases = [
+        place.with_name(place.name.removesuffix(end))
+        for end in PARTS
+        if place.name.endswith(end) and place.name != end
+    ]
+    return any(each.is_file() and _begins_as_a_database(each) for each in databases)
+
+
+def _begins_with(path: Path, magic: bytes) -> bool:
     with path.open("rb") as file:
-        return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+        return file.read(len(magic)) == magic
 
 
 def _filters(of: Job | Mark) -> tuple[Selection, bool]:

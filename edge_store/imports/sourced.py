@@ -4,6 +4,7 @@ is made of what a source has.
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
@@ -15,14 +16,17 @@ from edge_store.ids import BootId, DeviceId, ResultId
 from edge_store.result import IMPORTED, Content, JsonState, Operation, Output, Result, Said, Status
 
 __all__ = [
-    "FAULTS", "Fault", "Source", "Sourced", "chat_body", "fault", "made", "moment", "named",
-    "number", "outputs_of", "result_id", "shown", "unread",
+    "CONTROL", "FAULTS", "OF_NAMES", "Fault", "Source", "Sourced", "chat_body", "fault", "made",
+    "moment", "named", "number", "outputs_of", "result_id", "shown", "unread",
 ]  # fmt: skip
 
 CREATED_AT_MAX = 253_402_300_799_999  # the last of the year 9999
 ID_TIME_MAX = 2**48 - 1
 INTEGER_BOUND = 2**63
 SHOWN_CHARS = 60  # of a value
+AT_LEAST_0 = ("_tokens", "_ms")  # what is counted or measured
+OF_NAMES = ("request_model", "response_model", "engine", "tenant", "user_id")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # not tabs and ends of lines
 CHAT = "/v1/chat/completions"
 
 Json = dict[str, Any]
@@ -109,7 +113,7 @@ def named(result: Result, tenant: str | None) -> Result:
     it is nobody's.
 
     Raises:
-        ValueError: it has a time, an id or a number that no result has.
+        ValueError: it has a time, an id, a number or a name that no result has.
     """
     if not 0 <= result.created_at <= CREATED_AT_MAX:
         raise ValueError(f"its created_at, {result.created_at}, is in no year from 1970 to 9999")
@@ -118,11 +122,20 @@ def named(result: Result, tenant: str | None) -> Result:
     for record in (result, *result.outputs):
         for name in record.__struct_fields__:
             value = getattr(record, name)
+            if name.endswith(AT_LEAST_0) and value is not None and value < 0:
+                raise ValueError(f"its {name}, {value}, is below 0")
             if isinstance(value, int) and not -INTEGER_BOUND <= value < INTEGER_BOUND:
                 raise ValueError(f"its {name}, {value}, is beyond 64 bits")
     engine = result.engine if result.engine.startswith(IMPORTED) else IMPORTED + result.engine
     whose = tenant if result.tenant is None else result.tenant
-    return msgspec.structs.replace(result, engine=engine, tenant=whose)
+    taken = msgspec.structs.replace(result, engine=engine, tenant=whose)
+    for name in OF_NAMES:
+        if (found := CONTROL.search(getattr(taken, name) or "")) is not None:
+            value = shown(getattr(taken, name))
+            raise ValueError(
+                f"its {name}, {value}, has the control character U+{ord(found[0]):04X}"
+            )
+    return taken
 
 
 def _is_uuid(text: str) -> bool:

@@ -21,7 +21,7 @@ from edge_store.sqlite import RESTORE_HINT, Connection, complete_statement, driv
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-__all__ = ["SCHEMA_VERSION", "altered", "migrate", "require_schema", "statements"]
+__all__ = ["FILES", "SCHEMA_VERSION", "altered", "migrate", "require_schema", "statements"]
 
 
 FILES = (

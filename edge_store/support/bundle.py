@@ -21,6 +21,7 @@ from edge_store.sqlite import open_reader, translated
 from edge_store.status import known_device_id
 from edge_store.support.hiding import Hiding, known_secrets
 from edge_store.support.parts import PARTS, Subject
+from edge_store.support.settings import names_in
 
 __all__ = ["Part", "write_bundle"]
 
@@ -36,14 +37,14 @@ class Part(NamedTuple):
     failure: str
 
 
-def write_bundle(subject: Subject, to: Path | None, *, redact: bool) -> tuple[Path, list[Part]]:
+def write_bundle(subject: Subject, to: Path | None) -> tuple[Path, list[Part]]:
     """Write it to ``to``, else under a name of its own into the current folder.
 
     Raises:
         FileExistsError: ``to`` is there already.
         StoreError: there is no room for it; nothing of it is left.
     """
-    hiding = _hiding(subject, redact=redact)
+    hiding = _hiding(subject)
     device_id = known_device_id(subject.loaded.config) or "box"
     stem = hiding(f"edge-store-support-{device_id}") + utc_text(now_ms(), "-%Y%m%dT%H%M%SZ")
     to = to or Path(f"{stem}.tar.gz")
@@ -74,6 +75,8 @@ def _collected(subject: Subject, hiding: Hiding) -> Iterator[tuple[str, str, Par
         except (EdgeStoreError, OSError, subprocess.SubprocessError, ValueError) as exc:
             failure = hiding(f"{type(exc).__name__}: {exc}")
             text = f"not collected: {failure}\n"
+        if not text:
+            continue  # there is nothing to say of it
         text = hiding(text)
         meaning = (collect.__doc__ or "").strip().splitlines()[0].replace("`", "")
         yield name, text, Part(name, len(text.encode(errors="replace")), meaning, failure)
@@ -86,11 +89,11 @@ def _add(tar: tarfile.TarFile, name: str, text: str) -> None:
     tar.addfile(entry, io.BytesIO(data))
 
 
-def _hiding(subject: Subject, *, redact: bool) -> Hiding:
+def _hiding(subject: Subject) -> Hiding:
     config = subject.loaded.config
     device_id = known_device_id(config) or ""
     key = f"edge-store support {device_id} {config.store.path}".encode()
-    names = dict(_names(subject)) if redact else {}
+    names = dict(_names(subject)) if subject.redact else {}
     return Hiding(known_secrets(config), names, key)
 
 
@@ -106,11 +109,14 @@ def _names(subject: Subject) -> Iterator[tuple[str, str]]:
     yield from ((str(folder.resolve()), "path") for folder in folders if folder != Path("/"))
     for name in (socket.gethostname(), socket.getfqdn(), os.environ.get("HOSTNAME", "")):
         yield name, "host"
+    of_broken_file = names_in(path) if path and subject.fault else ()
+    yield from ((name, "setting") for name in of_broken_file if "://" not in name)
     for url in (
         config.replica.url,
         config.retention.archive,
         config.engine.upstream.base_url,
         *(s.url for s in config.sinks),
+        *of_broken_file,
     ):
         with suppress(ValueError):
             found = urlsplit(url)

@@ -20,15 +20,17 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edge_store import __version__
-from edge_store.config import Loaded, shown_settings
-from edge_store.doctor import check_box, check_machine
-from edge_store.errors import EdgeStoreError
+from edge_store.config import Config, Loaded, config_path, load, shown_settings
+from edge_store.doctor import check_box, check_machine, check_store
+from edge_store.errors import ConfigError, EdgeStoreError
 from edge_store.query import run_query
 from edge_store.replica.litestream import find_litestream
+from edge_store.result import Check, CheckState
 from edge_store.sinks.orders import names_of, standing_of
 from edge_store.sql import sql
 from edge_store.sqlite import driver, open_reader
 from edge_store.status import read_metrics, read_status, require_daemon
+from edge_store.support.settings import form_of, in_sizes, own_texts_in_sizes, without_values
 
 __all__ = ["PARTS", "Subject"]
 
@@ -59,10 +61,35 @@ OURS = (
 
 
 class Subject(NamedTuple):
-    """Which box, and the unit that its daemon logs under."""
+    """Which box, and the unit that its daemon logs under. ``fault``: why the settings cannot be
+    read; ``loaded`` are the defaults then, beside the file. ``redact``: without names.
+    """
 
     loaded: Loaded
     unit: str
+    redact: bool = False
+    fault: str = ""
+
+    @classmethod
+    def found(cls, flag: str | None, unit: str, *, redact: bool) -> "Subject":
+        """By ``--config``, also where the file that it names is broken.
+
+        Raises:
+            ConfigError: there is no such file.
+        """
+        try:
+            return cls(load(flag), unit, redact)
+        except ConfigError as exc:
+            path = config_path(flag)
+            if path is None:
+                raise
+            beside = Loaded(config=Config().resolved(path.parent), path=path, origins={})
+            return cls(beside, unit, redact, without_values(str(exc)))
+
+    def require_settings(self) -> None:
+        """Raises ``ConfigError``: there are none that can be read."""
+        if self.fault:
+            raise ConfigError(self.fault)
 
     @property
     def database(self) -> Path:
@@ -114,21 +141,37 @@ def gpu(_subject: Subject) -> str:
 def doctor(subject: Subject) -> str:
     """``edge-store doctor``."""
     config = subject.loaded.config
+    if subject.fault:
+        failed = Check(name="config", state=CheckState.FAILED, found=subject.fault)
+        database, reserve = subject.database, config.store.disk_reserve_bytes
+        return _json([failed, *check_machine(None), *check_store(database, "", reserve)])
     return _json([*check_machine(config), *check_box(config)])
 
 
 def status(subject: Subject) -> str:
     """``edge-store status``: /readyz with the alarms and the replica, and what is stored."""
+    subject.require_settings()
     return _json(read_status(subject.loaded.config))
 
 
 def config(subject: Subject) -> str:
     """``edge-store config show``: every setting, where it was set; secrets are hidden."""
-    return _json([each._asdict() for each in shown_settings(subject.loaded)])
+    subject.require_settings()
+    shown = shown_settings(subject.loaded)
+    return _json([(in_sizes(each) if subject.redact else each)._asdict() for each in shown])
+
+
+def broken_file(subject: Subject) -> str:
+    """Of the settings' file that cannot be read the names, and the form of what is set."""
+    if not subject.fault:
+        return ""
+    assert subject.loaded.path is not None, "a file that is there is what is broken"
+    return f"{subject.fault}\n\n{form_of(subject.loaded.path)}"
 
 
 def metrics(subject: Subject) -> str:
     """``GET /metrics``."""
+    subject.require_settings()
     require_daemon(subject.loaded.config)
     return read_metrics(subject.loaded.config.server).decode(errors="replace")
 
@@ -140,7 +183,10 @@ def completeness(subject: Subject) -> str:
 
 def schema(subject: Subject) -> str:
     """Tables, views and indexes, the operator's too."""
-    return _rows(subject, "select_whole_schema")
+    found = _found(subject, "select_whole_schema")
+    if subject.redact:
+        found = [{**row, "sql": own_texts_in_sizes(row["sql"])} for row in found]
+    return _json(found)
 
 
 def counts(subject: Subject) -> str:
@@ -220,9 +266,13 @@ def _said(*command: str) -> str:
 
 
 def _rows(subject: Subject, block: str) -> str:
+    return _json(_found(subject, block))
+
+
+def _found(subject: Subject, block: str) -> list[dict[str, Any]]:
     with closing(open_reader(subject.database)) as connection:
         found = run_query(connection, sql(block), rows_max=ROWS_MAX, timeout_s=QUERY_TIMEOUT_S)
-    return _json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
+    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
 
 
 PARTS: dict[str, Callable[[Subject], str]] = {
@@ -232,6 +282,7 @@ PARTS: dict[str, Callable[[Subject], str]] = {
     "doctor.json": doctor,
     "status.json": status,
     "config.json": config,
+    "config-form.txt": broken_file,
     "completeness.json": completeness,
     "schema.json": schema,
     "rows.json": counts,

@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from support.daemon import DEADLINE_S, EDGE_STORE, Box, environment
-from support.exporting import chat, store
+from support.daemon import DEADLINE_S, EDGE_STORE, ROOT, Box, environment, until
+from support.exporting import box_of, chat, store
 from support.records import new_database
 
+CHILD = ROOT / "tests" / "support" / "export_child.py"
 COUNT = "with recursive c(n) as (select 1 union all select n + 1 from c)"
 
 
@@ -48,7 +51,13 @@ def shell(box: Box, script: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_ctrl_c_ends_a_query_at_once(box: Box) -> None:
+CUTS = [(signal.SIGINT, 130, "aborted"), (signal.SIGTERM, 143, "terminated")]
+
+
+@pytest.mark.parametrize(("number", "exit_code", "word"), CUTS)
+def test_ctrl_c_and_sigterm_end_a_query_at_once(
+    box: Box, number: int, exit_code: int, word: str
+) -> None:
     process = subprocess.Popen(
         [*EDGE_STORE, "query", f"{COUNT} select n, count(*) over () from c",
          "--timeout", "600", "--config", str(box.directory)],
@@ -58,11 +67,75 @@ def test_ctrl_c_ends_a_query_at_once(box: Box) -> None:
         status = Path(f"/proc/{process.pid}/maps")
         while "results.db-shm" not in status.read_text():  # the query has begun, or is about to
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         shown, said = process.communicate(timeout=DEADLINE_S)
     finally:
         process.kill()
-    assert (process.returncode, shown, said.strip()) == (130, "", "aborted")
+    assert (process.returncode, shown, said.strip()) == (exit_code, "", word)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a box with more results than an export writes before a test can cut it."""
+    path = tmp_path_factory.mktemp("many") / "results.db"
+    connection, _ = box_of(path, 3000)
+    connection.close()
+    return path
+
+
+@pytest.mark.parametrize(("number", "exit_code", "word"), CUTS)
+def test_an_export_that_is_cut_tells_how_far_it_came_and_goes_on(
+    many: Path, tmp_path: Path, number: int, exit_code: int, word: str
+) -> None:
+    target, state = tmp_path / "all.jsonl", tmp_path / "all.jsonl.state.json"
+    command = [sys.executable, str(CHILD), "export", "--db", str(many), str(target)]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as cut:
+        try:
+            until(lambda: state.exists() and json.loads(state.read_bytes())["seq"], "a mark")
+            cut.send_signal(number)
+            _, said = cut.communicate(timeout=DEADLINE_S)
+        finally:
+            cut.kill()
+    came = json.loads(state.read_bytes())
+    assert 0 < came["seq"] < 3000, "it was over before it could be cut: this proves nothing"
+    assert [line for line in said.splitlines() if line] == [
+        f"edge-store: cut: {came['rows']} results to {target}, up to seq {came['seq']}",
+        f"  given again with --resume it goes on from there, by {state}",
+        word,
+    ]
+    assert cut.returncode == exit_code
+    done = Box(tmp_path).run("export", "--db", str(many), str(target), "--resume")
+    assert done.returncode == 0, done.stderr
+    seqs = [json.loads(line)["seq"] for line in target.read_text().splitlines()]
+    assert seqs == list(range(1, 3001))
+
+
+@pytest.mark.parametrize(("number", "exit_code", "word"), CUTS)
+def test_an_export_without_a_state_tells_where_to_go_on(
+    many: Path, number: int, exit_code: int, word: str
+) -> None:
+    command = [sys.executable, str(CHILD), "export", "--db", str(many), "-"]
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as cut:
+        try:
+            assert cut.stdout is not None
+            first = [cut.stdout.readline() for _ in range(100)]  # it waits for who reads the rest
+            cut.send_signal(number)
+            rest, said = cut.communicate(timeout=DEADLINE_S)
+        finally:
+            cut.kill()
+    assert cut.returncode == exit_code
+    told, hint, *ending = [line for line in said.splitlines() if line]
+    found = re.fullmatch(r"edge-store: cut: (\d+) results to -, up to seq (\d+)", told)
+    assert found is not None, said
+    assert found[1] == found[2]
+    seq = int(found[1])
+    assert seq <= len(first) + rest.count("\n") < 3000
+    assert hint == (
+        f"  --after {seq} goes on from there; what stands behind seq {seq} is to be cut off first"
+    )
+    assert ending == [word]
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -114,19 +187,49 @@ def test_output_that_takes_only_a_part_is_told(box: Box, form: str, unbuffered: 
     assert done.stderr == "edge-store: standard output: File too large\n"
 
 
+@pytest.mark.parametrize("more", ["", "2>&-"])
 @pytest.mark.parametrize("command", READING)
-def test_closed_output_is_one_that_nobody_reads(tmp_path: Path, command: str) -> None:
-    """Else the database would be opened under its number, and what is printed written there."""
+def test_closed_output_is_told_and_a_failure(tmp_path: Path, command: str, more: str) -> None:
+    """And neither the database nor what is printed gets its number."""
     database, result_id = box_with_one(tmp_path)
     before = database.read_bytes()
     asked = command.format(id=result_id)
     done = subprocess.run(
-        ["/bin/sh", "-c", f"exec {' '.join(EDGE_STORE)} {asked} --db {database} >&- 0<&-"],
+        ["/bin/sh", "-c", f"exec {' '.join(EDGE_STORE)} {asked} --db {database} >&- 0<&- {more}"],
         env=environment(), stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    said = "edge-store: standard output: it is closed\n"
+    assert (done.returncode, done.stderr) == (1, "" if more else said)
     assert database.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["--help", "--version", "status --json", "config show", "doctor", "export --help", "verify",
+     "import /dev/null"],
+)  # fmt: skip
+def test_closed_output_fails_every_command_that_writes(box: Box, command: str) -> None:
+    config = "" if command.startswith("--") or command.endswith("--help") else "--config $BOX"
+    done = shell(box, f"$STORE {command} {config} >&-")
+    assert done.returncode == 1
+    assert done.stderr.endswith("edge-store: standard output: it is closed\n")
+    assert "Traceback" not in done.stderr
+
+
+def test_an_export_to_a_file_needs_no_output(box: Box, tmp_path: Path) -> None:
+    done = shell(box, f"$STORE export {tmp_path}/all.jsonl --config $BOX >&-")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_daemon_needs_no_output(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box")
+    done = shell(box, """
+        EDGE_STORE_SERVER__PORT=0 $STORE serve --config $BOX >&- & pid=$!
+        until $STORE query "select count(*) from boots" --raw 'count(*)' --config $BOX | grep -q 1
+        do kill -0 $pid || exit 9; sleep 0.1; done
+        sleep 0.2; kill $pid; wait $pid
+    """)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_text_that_the_terminal_has_no_letters_for_is_escaped(box: Box) -> None:

@@ -230,3 +230,25 @@ def test_a_copy_that_was_pulled_loses_it_at_the_next_pull(tmp_path: Path) -> Non
         assert SECRET.encode() not in each.read_bytes()
         assert KEPT.encode() in each.read_bytes()
         assert box.run("verify", "--db", str(each)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("logs", "rm", "--user", ""),
+        ("logs", "rm", "--tenant=", "--model", "demo"),
+        ("logs", "rm", "--model", "demo", "--batch", ""),
+        ("logs", "rm", "--conversation="),
+        ("forget", "--user", ""),
+        ("forget", "--user", "", "--where", "1"),
+        ("forget", "--user", ADA, "--where", ""),
+    ],
+)
+def test_an_empty_value_chooses_nothing_to_delete(box: Box, command: tuple[str, ...]) -> None:
+    with box.serve() as daemon:
+        chat(daemon, ADA, SECRET)
+        chat(daemon, "", KEPT)
+    done = box.run(*command, "--yes", "--config", str(box.directory))
+    assert done.returncode == 2
+    assert " is empty, and would not say what to delete" in done.stderr
+    assert box.scalar("SELECT count(*) FROM results") == 2

@@ -89,7 +89,9 @@ def test_an_import_beside_requests_is_the_daemons_own_and_all_is_counted(
 def test_what_is_imported_is_redacted_as_what_is_recorded(tmp_path: Path) -> None:
     box = Box.init(tmp_path / "box", PRIVACY__DETECTORS='["email"]')
     source = Path(lines(tmp_path, 3))
-    source.write_bytes(source.read_bytes().replace(b"q2", b"ann@example.com"))
+    some = [json.loads(line) for line in source.read_text().splitlines()]
+    changed = json.dumps({**some[1], "digest": None}).replace("q2", "ann@example.com")
+    source.write_text("\n".join([json.dumps(some[0]), changed, json.dumps(some[2])]))
     assert imported(box, str(source))["taken"] == 3
     prompts = box.rows("SELECT input_text, CAST(request_body AS TEXT) FROM requests ORDER BY seq")
     assert ["example.com" in "".join(row) for row in prompts] == [False] * 3
@@ -183,6 +185,23 @@ def test_an_import_that_is_cut_at_the_keyboard_tells_what_is_in_and_how_to_go_on
         counts = json.loads(again.communicate(b"".join(given), timeout=60)[0])
         assert (counts["taken"], counts["known"], counts["complete"]) == (44, 256, True)
     assert box.proven().faults == ()
+
+
+def test_an_import_that_is_terminated_tells_what_is_in(box: Box, tmp_path: Path) -> None:
+    given = Path(lines(tmp_path, 300)).read_bytes()
+    cut = importing(box, "-")
+    assert cut.stdin is not None
+    cut.stdin.write(given)
+    cut.stdin.flush()
+    until(lambda: box.scalar("SELECT count(*) FROM results") == 256, "the first batch is in")
+    cut.send_signal(signal.SIGTERM)
+    out, err = (each.decode() for each in cut.communicate(timeout=30))
+    assert cut.returncode == 143, err
+    counts = json.loads(out)
+    assert (counts["taken"], counts["complete"]) == (256, False)
+    assert "  what was taken is in; the command given again goes on, and takes nothing twice" in err
+    assert err.endswith("terminated\n")
+    assert box.rows("SELECT state FROM completeness") == [("ended",)]
 
 
 @pytest.mark.parametrize(("into", "exit_code"), [("| true", 141), ("> /dev/full", 1)])

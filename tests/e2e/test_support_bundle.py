@@ -3,7 +3,9 @@
 import json
 import os
 import socket
+import sqlite3
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,99 @@ def test_user_without_a_home_gets_a_bundle(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # as of a container: not in passwd
     with pytest.raises(RuntimeError):
         Path.home()
-    subject = Subject(load(str(box.directory)), "edge-store")
-    path, _ = write_bundle(subject, tmp_path / "bundle.tgz", redact=True)
+    subject = Subject(load(str(box.directory)), "edge-store", redact=True)
+    path, _ = write_bundle(subject, tmp_path / "bundle.tgz")
     assert "versions.json" in contents(path)
+
+
+BREAKS = {  # what is written into a box's file -> what the bundle says is wrong
+    "[server\nport = 8001\n": "Expected ']'",
+    '[device]\nid = "ward-seven\n': "is not TOML",
+    "[device]\nid = ward-seven\npassword = geheim-79\n": "is not TOML",
+    '[server]\nport = "ward-seven geheim-77"\n': "server.port = (a value) (in",
+    '[server]\nprot = 1\n[device]\nid = "ward-seven"\n': "server.prot: there is no such setting",
+}
+
+
+@pytest.mark.parametrize("written", BREAKS)
+def test_bundle_is_made_where_the_settings_cannot_be_read(tmp_path: Path, written: str) -> None:
+    box = Box.init(tmp_path / "box", "--engine", "demo", "--device-id", "ward-seven")
+    settings = box.directory / "edge-store.toml"
+    sink = '[[sinks]]\nname = "w"\nkind = "webhook"\nurl = "https://who:geheim-78@klinik.example/x"'
+    settings.write_text(f"# geheim-76\n{written}{sink}\n")
+    config = ("--config", str(box.directory))
+    assert box.run("status", *config).returncode == 78
+    for more in ((), ("--redact",)):
+        bundle = tmp_path / f"bundle{len(more)}.tgz"
+        done = box.run("support-bundle", "-o", str(bundle), *more, *config)
+        assert done.returncode == 0, done.stderr
+        assert "cannot be read" in done.stderr
+        found = contents(bundle)
+        assert json.loads(found["rows.json"])["results"] == 0
+        config_check, *others = json.loads(found["doctor.json"])
+        assert (config_check["name"], config_check["state"]) == ("config", "failed")
+        assert {"database", "device", "disk"} <= {each["name"] for each in others}
+        assert "edge_store" in found["versions.json"]
+        form = found["config-form.txt"]
+        assert BREAKS[written] in form
+        assert "[[sinks]]" in form
+        assert "(1 lines of remarks were left out)" in form
+        for name in ("status.json", "config.json", "metrics.txt"):
+            assert found[name].startswith("not collected: ConfigError: "), name
+        for name, text in found.items():
+            assert "geheim" not in text, name
+            assert not more or "ward-seven" not in text, name
+            assert "klinik" not in text, name
+
+
+def test_file_that_is_not_there_is_no_broken_one(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box")
+    done = box.run("support-bundle", "--config", str(tmp_path / "other.toml"))
+    assert done.returncode == 78
+    assert "there is no such file" in done.stderr
+
+
+OWN_WORDS = ("frau muster", "TICKET-geheim", "muster-tuned", "haus-muster")
+OWN_SETTINGS = """
+[[sinks]]
+name = "mq"
+kind = "mqtt"
+url = "mqtts://broker.example"
+model = "muster-tuned"
+topic = "haus-muster/{device}/x"
+[queries]
+of-her = "select id from results where user_id = 'frau muster'"
+[privacy.rules]
+ticket = "TICKET-geheim-[0-9]+"
+"""
+
+
+def test_redacted_bundle_has_sizes_of_what_an_operator_wrote(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box")
+    settings = box.directory / "edge-store.toml"
+    text = settings.read_text().replace("\n[queries]\n", "\n").replace("\n[privacy.rules]\n", "\n")
+    settings.write_text(text + OWN_SETTINGS)
+    with closing(sqlite3.connect(box.database)) as connection:
+        connection.execute(
+            "CREATE VIEW hers AS SELECT id, json_extract(metadata, '$.ward') AS ward "
+            "-- frau muster\nFROM results WHERE user_id = 'frau muster'"
+        )
+    config = ("--config", str(box.directory))
+    plain, hidden = tmp_path / "plain.tgz", tmp_path / "hidden.tgz"
+    assert box.run("support-bundle", "-o", str(plain), *config).returncode == 0
+    assert box.run("support-bundle", "--redact", "-o", str(hidden), *config).returncode == 0
+    for words in OWN_WORDS:
+        assert words in "".join(contents(plain).values()), "else this proves nothing"
+    found = contents(hidden)
+    for name, part in found.items():
+        assert [words for words in OWN_WORDS if words in part] == [], name
+    shown = {each["key"]: each["value"] for each in json.loads(found["config.json"])}
+    assert shown["queries"] == {"of-her": "(52 characters)"}
+    assert shown["privacy.rules"] == {"ticket": "(20 characters)"}
+    assert shown["sinks"][0]["model"] == "(12 characters)"
+    assert shown["sinks"][0]["topic"] == "(12 characters){device}(2 characters)"
+    view = next(each for each in json.loads(found["schema.json"]) if each["name"] == "hers")
+    assert "'$.ward'" in view["sql"]
+    assert "user_id = '(13 characters)'" in view["sql"]
+    ours = next(each for each in json.loads(found["schema.json"]) if each["name"] == "results")
+    assert "'completed'" in ours["sql"]

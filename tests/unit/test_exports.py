@@ -274,6 +274,46 @@ def test_no_database_is_written_over_by_force_whatever_it_is_called(
     assert there.read_bytes() == before
 
 
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("kind", ["its own name", "a hard link", "empty", "not there"])
+def test_what_belongs_to_another_database_is_not_written_over_by_force(
+    box: tuple[Path, Connection, Boot], tmp_path: Path, end: str, kind: str
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    connection, _ = box_of(folder / "other.db", 1)
+    connection.execute(f"PRAGMA journal_mode = {'persist' if end == '-journal' else 'wal'}")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("CREATE TABLE t (a)")
+    connection.execute("PRAGMA cache_spill = 1")
+    connection.execute("PRAGMA cache_size = 1")
+    connection.execute("INSERT INTO t SELECT randomblob(9000) FROM results, sqlite_schema")
+    part = folder / f"other.db{end}"
+    if kind == "a hard link":
+        assert part.stat().st_size, "else nothing tells what it is"
+        (folder / "there").hardlink_to(part)
+        part = folder / "there"
+    elif kind != "its own name":  # as after an end, or a checkpoint that emptied it
+        connection.execute("ROLLBACK")
+        connection.close()
+        part.unlink(missing_ok=True)
+        if kind == "empty":
+            part.touch()
+    before = part.read_bytes() if part.exists() else None
+    chosen: tuple[tuple[Path, Json], ...] = ((part, {}), (tmp_path / "x", {"state": part}))
+    for target, more in chosen:
+        with pytest.raises(InvalidRequest, match="belongs to a database of SQLite"):
+            exported(box[0], target, "jsonl", restart=True, **more)
+    assert (part.read_bytes() if part.exists() else None) == before
+    connection.close()
+
+
+def test_a_name_like_a_wal_of_no_database_is_a_name(
+    box: tuple[Path, Connection, Boot], tmp_path: Path
+) -> None:
+    assert exported(box[0], tmp_path / "results.jsonl-wal", "jsonl").rows == 250
+
+
 @pytest.mark.parametrize("target", [".", "/", "a/..", ""])
 def test_what_is_no_name_is_no_target(target: str) -> None:
     with pytest.raises(InvalidRequest, match="is no name for an export"):
@@ -351,7 +391,8 @@ def test_an_export_that_is_cut_at_the_keyboard_says_how_it_goes_on(
         said = CliRunner().invoke(cli, arguments).stderr
         standard = CliRunner().invoke(cli, ["export", "-", "--db", str(box[0])]).stderr
     state = mark_beside(tmp_path / "x")
-    assert f"edge-store: cut: given again with --resume it goes on, by {state}" in said
+    assert f"edge-store: cut: 0 results to {tmp_path / 'x'}, up to seq 0" in said
+    assert f"  given again with --resume it goes on from there, by {state}" in said
     assert "--resume" not in standard
     assert CliRunner().invoke(cli, [*arguments, "--resume"]).exit_code == 0
     assert len(lines(tmp_path / "x")) == 250

@@ -156,6 +156,7 @@ def test_a_malformed_row_is_told_with_its_number_and_the_others_are_taken(
 ) -> None:
     good = lines.read_bytes().splitlines(keepends=True)
     broken = json.loads(good[4])
+    broken.pop("digest")
     faults = {
         2: b'{"half": \n',
         4: json.dumps({**broken, "status": "odd"}).encode() + b"\n",
@@ -494,6 +495,75 @@ def test_a_number_beyond_64_bits_is_a_fault_of_its_row() -> None:
     result = made("x", "1", created_at=1, body=b"", input_tokens=2**63)
     with pytest.raises(ValueError, match=f"its input_tokens, {2**63}, is beyond 64 bits"):
         named(result, None)
+
+
+NOT_TAKEN = {
+    "its input_tokens, -5, is below 0": {"input_tokens": -5},
+    "its latency_ms, -1.5, is below 0": {"latency_ms": -1.5},
+    r"its request_model, 'a\x1b[31m', has the control character U+001B":
+        {"request_model": "a\x1b[31m"},
+    r"its response_model, 'a\x7f', has the control character U+007F": {"response_model": "a\x7f"},
+    r"its tenant, 't\x00', has the control character U+0000": {"tenant": "t\0"},
+    r"its user_id, '\x9b31m', has the control character U+009B": {"user_id": "\x9b31m"},
+}  # fmt: skip
+
+
+def test_numbers_and_names_that_no_result_has_are_faults_of_their_lines(
+    box: tuple[Path, Connection], lines: Path, tmp_path: Path
+) -> None:
+    whole = [json.loads(line) for line in lines.read_text().splitlines()]
+    for line, changed in zip(whole, NOT_TAKEN.values(), strict=False):
+        line.pop("digest")
+        line.update(changed)
+    whole[len(NOT_TAKEN)].pop("digest")
+    whole[len(NOT_TAKEN)]["user_id"] = "tab\tand\nline"  # which a terminal is not led astray by
+    path = tmp_path / "odd.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in whole))
+    counts, told = take_all(box, jsonl.open_source(str(path), None))
+    assert told == [f"line {number}: {why}" for number, why in enumerate(NOT_TAKEN, 1)]
+    assert (counts.faults, counts.taken) == (len(NOT_TAKEN), len(whole) - len(NOT_TAKEN))
+    assert verify_chain(box[1]).faults == ()
+
+
+def test_a_tenant_of_the_command_line_is_looked_at_too() -> None:
+    with pytest.raises(ValueError, match="its tenant"):
+        named(made("x", "1", created_at=1, body=b""), "a\x1b")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"output_tokens": 77},
+        {"input_text": "another"},
+        {"request_body": "{}"},
+        {"seq": 4711},
+        {"outputs": []},
+        {"digest": "zz"},
+        {"digest": ""},
+    ],
+)
+def test_a_line_that_was_changed_is_not_taken_but_without_its_digest(
+    box: tuple[Path, Connection], lines: Path, tmp_path: Path, changed: Json
+) -> None:
+    first, second, *_ = [json.loads(line) for line in lines.read_text().splitlines()]
+    path = tmp_path / "odd.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in ({**first, **changed}, second)))
+    counts, (told,) = take_all(box, jsonl.open_source(str(path), None))
+    assert (counts.faults, counts.taken) == (1, 1)
+    assert told.startswith("line 1: its digest, ")
+    first.pop("digest")
+    path.write_text(json.dumps({**first, **changed, "digest": None}) + "\n")
+    counts, told_then = take_all(box, jsonl.open_source(str(path), None))
+    assert (counts.taken, told_then) == (1, [])
+
+
+def test_a_line_without_bodies_is_taken_though_its_digest_cannot_be_taken_again(
+    box: tuple[Path, Connection], tmp_path: Path, lines: Path
+) -> None:
+    del lines
+    exported(tmp_path / "other.db", tmp_path / "few.jsonl", "jsonl")
+    counts, told = take_all(box, jsonl.open_source(str(tmp_path / "few.jsonl"), None))
+    assert (counts.taken, told) == (300, [])
 
 
 def test_a_row_of_csv_is_told_with_the_line_that_it_begins_in(

@@ -1,0 +1,144 @@
+"""What a bundle tells of the settings: of a file that cannot be read its form, and of what an
+operator has written in his own words its size alone.
+
+Of a file that is no TOML nobody knows where a value ends. So nothing of a value is kept but what
+cannot be a secret: numbers and booleans of settings that there are, quotes, brackets, commas.
+"""
+
+import re
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edge_store.config import ShownSetting
+from edge_store.config.render import documented_settings, documented_tables
+from edge_store.config.sinks import SECRET_NAME, SinkKind
+from edge_store.schema import FILES, statements
+
+__all__ = ["form_of", "in_sizes", "names_in", "own_texts_in_sizes", "without_values"]
+
+FILE_BYTES_MAX = 256 * 1024
+SETTING = re.compile(r"^(\s*)([\w.\"'-]+)(\s*=\s*)(.*)$", re.ASCII)
+TABLE = re.compile(r"^(\s*\[{0,2}\s*)([\w.-]+)(\s*\]{0,2}\s*)(?:#.*)?$", re.ASCII)
+PLAIN = re.compile(r"[+-]?\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false", re.ASCII)
+REMARK = re.compile(r"\s*(?:#.*)?")
+WORDS = re.compile(r"[^\s\"'\[\]{},=\\]+")
+QUOTED = re.compile(r"\"([^\"\n]*)\"|'([^'\n]*)'")
+SHOWN = re.compile(r"""'(?:[^'\\]|\\.){2,}'|"(?:[^"\\]|\\.){2,}\"""")  # as Python shows a text
+FIELDS = re.compile(r"(\{\w+\})")
+OWN_TEXT = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+OWN_TEXTS = ("queries", "privacy.rules")  # SQL and regular expressions, by name
+
+
+def form_of(path: Path) -> str:
+    """A file that cannot be read as settings, line by line: tables and the names of settings that
+    there are, with the form of what is set. Raises ``OSError``.
+    """
+    with path.open("rb") as file:
+        text = file.read(FILE_BYTES_MAX).decode("utf-8-sig", errors="replace")
+    known = {key.rpartition(".")[2] for key, _, _ in documented_settings()}
+    known |= {name for name, _, _ in documented_tables()}
+    tables = {key.rpartition(".")[0] for key, _, _ in documented_settings()}
+    tables |= {"sinks", *OWN_TEXTS, "engine.sglang"}
+    lines, remarks = [], 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if not REMARK.fullmatch(line):
+            lines.append(f"{number:4}  {_form(line, known, tables)}")
+        remarks += line.lstrip().startswith("#")
+    return "\n".join([*lines, f"({remarks} lines of remarks were left out)", ""])
+
+
+def _form(line: str, known: set[str], tables: set[str]) -> str:
+    if found := SETTING.match(line):
+        before, name, sets, value = found.groups()
+        shown = name if name in known or name in tables else WORDS.sub(_size, name)
+        whole = value.partition("#")[0].strip()
+        is_plain = name in known and not SECRET_NAME.search(name) and PLAIN.fullmatch(whole)
+        return f"{before}{shown}{sets}{whole if is_plain else WORDS.sub(_size, value)}"
+    if (found := TABLE.match(line)) and found[2] in tables:
+        return f"{found[1]}{found[2]}{found[3]}".rstrip()
+    return WORDS.sub(_size, line)
+
+
+def _size(found: "re.Match[str] | str") -> str:
+    """What is left of a text."""
+    count = len(found if isinstance(found, str) else found[0])
+    return f"({count})"
+
+
+def names_in(path: Path) -> set[str]:
+    """What is set to a text there, but to a default or a choice: names of hosts, tenants, devices
+    that the settings would tell if they could be read.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(FILE_BYTES_MAX).decode("utf-8-sig", errors="replace")
+    except OSError:
+        return set()
+    found: set[str] = set()
+    for line in text.splitlines():
+        if setting := SETTING.match(line):
+            quoted = [pair[0] or pair[1] for pair in QUOTED.findall(setting[4])]
+            # where a quote is missing, as often in such a file, each word may be one
+            found |= set(quoted or WORDS.findall(setting[4].partition("#")[0]))
+    return {name for name in found if not PLAIN.fullmatch(name)} - _choices()
+
+
+def _choices() -> set[str]:
+    """What names nobody: defaults, and the words that a setting may have."""
+    defaults = [default for _, _, default in documented_settings()]
+    kinds: set[type[StrEnum]] = {type(each) for each in defaults if isinstance(each, StrEnum)}
+    kinds.add(SinkKind)
+    return {str(each) for each in (*defaults, *(word for kind in kinds for word in kind))}
+
+
+def without_values(message: str) -> str:
+    """What a ``ConfigError`` says, but for the values that it quotes: one may be a secret that was
+    put into the wrong place.
+    """
+    return re.sub(r" = (?:.*?)(?= \(in |: |; |$)", " = (a value)", SHOWN.sub("'…'", message))
+
+
+def in_sizes(setting: ShownSetting) -> ShownSetting:
+    """With what an operator has written himself as its size: SQL, regular expressions, the model
+    and the topic of a sink. Their names stay.
+    """
+    if setting.key in OWN_TEXTS:
+        sizes = {name: _characters(text) for name, text in setting.value.items()}
+        return setting._replace(value=sizes)
+    if setting.key == "sinks":
+        return setting._replace(value=[_sink(sink) for sink in setting.value])
+    return setting
+
+
+def own_texts_in_sizes(statement: str | None) -> str | None:
+    """SQL of a schema, with texts and remarks that ours has not, but paths of JSON, as sizes."""
+
+    def shown(found: re.Match[str]) -> str:
+        text = found[0]
+        return text if text.startswith("'$") or text in _our_schema() else f"'{_characters(text)}'"
+
+    return OWN_TEXT.sub(shown, statement) if statement else statement
+
+
+@cache
+def _our_schema() -> str:
+    return "\n".join(each for name in FILES for each in statements(name))
+
+
+def _sink(sink: dict[str, Any]) -> dict[str, Any]:
+    defaults = {name: default for name, _, default in documented_tables()}
+    shown = dict(sink)
+    if shown["model"]:
+        shown["model"] = _characters(shown["model"])
+    if shown["topic"] != defaults["topic"]:
+        parts = FIELDS.split(shown["topic"])
+        shown["topic"] = "".join(
+            part if FIELDS.fullmatch(part) else _characters(part) for part in parts if part
+        )
+    return shown
+
+
+def _characters(text: str) -> str:
+    return f"({len(text)} character{'' if len(text) == 1 else 's'})"
