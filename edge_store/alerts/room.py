@@ -16,9 +16,9 @@ from pathlib import Path
 
 import structlog
 
-from edge_store.alerts.alarms import Alarm, AlarmName, Alarms
+from edge_store.alerts.alarms import AlarmName, Alarms
 from edge_store.alerts.child import send_all
-from edge_store.alerts.messages import Kind, Message, due, wording
+from edge_store.alerts.messages import Kind, Message, due, recalled, wording
 from edge_store.alerts.quiet import QuietHours
 from edge_store.alerts.sender import Letter, Outcome
 from edge_store.alerts.spool import NAME, Spool
@@ -307,14 +307,7 @@ async def opened(
         log.error("alerts_not_spooled", path=str(path), error=str(exc))
     for message in spool.told.values():
         if message.kind is not Kind.RESOLVED:
-            alarms.recall(
-                Alarm(
-                    name=message.alarm,
-                    since=message.since,
-                    message=message.text,
-                    fields=message.fields,
-                )
-            )
+            alarms.recall(recalled(message))
     return Alerting(alarms, spool, targets, config)
 
 

@@ -96,6 +96,7 @@ class Spool:
             kind=due.kind,
             alarm=due.alarm.name,
             since=due.alarm.since,
+            seen=due.alarm.seen,
             text=due.alarm.message,
             fields=due.alarm.fields,
             to=self._targets,

@@ -103,13 +103,27 @@ def test_box_without_urls_has_alarms_and_loads_nothing_for_them(tmp_path: Path) 
         daemon.url = str(daemon.logged("http_listening")["url"])
         daemon.logged("alarm_raised")
         assert daemon.metrics()['edge_store_alarm{name="disk_low"}'] == 1
+        first = daemon.get("/readyz").json()["alarms"][0]
+        until(
+            lambda: daemon.get("/readyz").json()["alarms"][0]["seen"] > first["seen"],
+            "it is looked at again",
+        )
         (alarm,) = daemon.get("/readyz").json()["alarms"]
+        port = {"SERVER__PORT": daemon.url.rpartition(":")[2]}
+        shown = {
+            name: box.run(name, "--config", "box", **port).stdout for name in ("status", "doctor")
+        }
+        counted = daemon.metrics()
         listed = box.run("alerts", "ls", "--config", "box", "--csv")
         tried = box.run("alerts", "test", "--config", "box")
     finally:
         daemon.end()
-    assert alarm["name"] == "disk_low"
+    assert (alarm["name"], alarm["since"]) == ("disk_low", first["since"])
+    assert counted['edge_store_alarm_since_seconds{name="disk_low"}'] == alarm["since"] / 1000
+    assert counted['edge_store_alarm_seen_seconds{name="disk_low"}'] >= alarm["seen"] / 1000
+    assert all("last seen 20" in text for text in shown.values()), shown
     assert listed.returncode == 1
+    assert listed.stdout.splitlines()[0] == "alarm,since,seen,message"
     assert listed.stdout.splitlines()[1].startswith("disk_low,")
     assert "nobody is told" in listed.stderr
     assert tried.returncode == 1
