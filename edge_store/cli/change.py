@@ -39,6 +39,7 @@ def changes(config: "Config", work: Callable[[Make], object]) -> None:
     """
     import msgspec
 
+    _log_beside()
     database = Path(config.store.path)
     if _is_served(database):
         work(lambda name, params: _ask_daemon(database, name, _checked(name, params)[1]))
@@ -68,6 +69,7 @@ def alone(config: "Config", work: "Callable[[Connection], object]") -> NoReturn:
     from edge_store.indexes import sole_writer
     from edge_store.sqlite import require_safe_sqlite
 
+    _log_beside()
     require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
     os.umask(0o027)  # as the daemon does: -wal and -shm are for the owner and the group
     replicated = config.replica.enabled
@@ -79,6 +81,13 @@ def alone(config: "Config", work: "Callable[[Connection], object]") -> NoReturn:
             if replicated:  # see docs/adr/0010: closed, the whole database would be uploaded again
                 os._exit(exit_code)
     sys.exit(exit_code)
+
+
+def _log_beside() -> None:
+    """What rooms log goes to standard error: standard output is the command's answer."""
+    import structlog
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 
 def _checked(name: str, params: "Record") -> tuple["Record", bytes]:
