@@ -331,7 +331,8 @@ def _check_alarms(daemon: dict[str, Any] | None) -> Iterator[Check]:
         return
     alarms = daemon.get("alarms", ())
     for alarm in alarms:
-        found = f"{alarm['name']} since {rfc3339(alarm['since'])}: {alarm['message']}"
+        since, seen = rfc3339(alarm["since"]), rfc3339(alarm.get("seen", alarm["since"]))
+        found = f"{alarm['name']} since {since}, last seen {seen}: {alarm['message']}"
         yield _failed("alarm", found, "see Alarms in docs/operations.md")
     if not alarms:
         yield _ok("alarms", "none is raised")

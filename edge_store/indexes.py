@@ -31,6 +31,7 @@ __all__ = ["JsonIndex", "JsonPath", "add_index", "list_indexes", "remove_index",
 
 PATH = re.compile(r"(output|metadata)((?:\.[\w-]+|\[\d{1,9}\])+)")
 PATH_CHARS_MAX = 200
+_kept_open: list[Connection] = []  # until the process ends
 ENTRY_BYTES = 10  # beside the value: its header, the row's number, its place in the page
 
 
@@ -97,7 +98,8 @@ def sole_writer(database: Path, *, stays_open: bool) -> Iterator[Connection]:
 
     ``stays_open`` where Litestream replicates the file: to close it would delete the WAL, and the
     next start would upload the whole database (docs/adr/0010). The process then ends by
-    ``os._exit``.
+    ``os._exit``; and whatever ends it before there is a writer, or closes that, another connection
+    stays open, which only reads, so that no writer's is the last.
 
     Raises:
         AlreadyRunning: the daemon writes this database.
@@ -109,6 +111,8 @@ def sole_writer(database: Path, *, stays_open: bool) -> Iterator[Connection]:
         with DatabaseLock(database) as lock:
             was_held = is_index_held(database)
             examine(database, lock, index_was_held=was_held)
+            if stays_open:
+                _kept_open.append(open_reader(database))
             connection = open_writer(database, same_thread=False)
             with translated("the database cannot be prepared"):
                 migrate(connection)

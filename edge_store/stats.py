@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edge_store.errors import QueryRefused
+from edge_store.lock import LastBoot
 from edge_store.query import QueryResult
 from edge_store.ranks import PERCENTILES, Ranks
 from edge_store.selection import Selection
@@ -112,10 +113,11 @@ def stats(
     by: By | None,
     *,
     timeout_s: float,
-    was_cut: Callable[[], bool] = lambda: False,
+    last_boot: Callable[[], LastBoot] = lambda: LastBoot.GOES_ON,
 ) -> QueryResult:
-    """A row for each ``by``, in its order; without it, one row. ``was_cut``: whether the newest
-    boot was, and none goes on, so that what it had in flight is missing; asked while reading.
+    """A row for each ``by``, in its order; without it, one row. ``last_boot``: what is known of a
+    newest boot without an end: of one that was cut, what it had in flight is missing; in a copy
+    that is unknown, and so is ``complete_percent``. Asked while reading.
 
     Raises:
         QueryRefused: it takes too long.
@@ -130,7 +132,7 @@ def stats(
         for key, state in asking.rows("stats_json_states", models=models):
             states[key][state] += 1
         asked = {key: _asked(counts) for key, counts in states.items()}
-        gaps = _gaps(asking, was_cut)
+        gaps = _gaps(asking, last_boot)
     keys = sorted({*used, *gaps}, key=lambda key: (key is not None, key))
     nothing = (0, 0, *[None] * (len(COUNTS) - 2), *NONE * len(MEASURES))
     rows = [
@@ -272,7 +274,7 @@ def _asked(states: Counter[str]) -> tuple[int, int, int]:
     return states.total(), states["valid"], states["extracted"] + states["repaired"]
 
 
-def _gaps(asking: Asking, was_cut: Callable[[], bool]) -> dict[Any, tuple[Any, ...]]:
+def _gaps(asking: Asking, last_boot: Callable[[], LastBoot]) -> dict[Any, tuple[Any, ...]]:
     chosen = set(asking.selection.values)
     if asking.by is None and not chosen:
         name = "stats_complete"
@@ -280,18 +282,22 @@ def _gaps(asking: Asking, was_cut: Callable[[], bool]) -> dict[Any, tuple[Any, .
         name = "stats_complete_by_day"
     else:
         return {}
-    is_missing = was_cut()
+    last = last_boot()
     return {
-        key: _gap(admitted, 0, missing + in_flight)
-        if is_missing
-        else _gap(admitted, in_flight, missing)
+        key: _gap(admitted, in_flight, missing, last)
         for key, admitted, in_flight, missing in asking.rows(name)
         if admitted
     }
 
 
-def _gap(admitted: int, in_flight: int, missing: int) -> tuple[int, int, float]:
-    """Admitted requests, those without an outcome, and the share of the others."""
+def _gap(
+    admitted: int, in_flight: int, missing: int, last: LastBoot
+) -> tuple[int, int, float | None]:
+    """Admitted requests, those without an outcome, and the share of the others, if it is known."""
+    if last is LastBoot.CUT:
+        in_flight, missing = 0, missing + in_flight
+    elif last is LastBoot.COPIED and in_flight:
+        return admitted, missing, None
     ended = admitted - in_flight
     share = SHARES * (ended - missing) // ended if ended else SHARES
     return admitted, missing, share / (SHARES / 100)

@@ -91,10 +91,13 @@ class AlarmName(StrEnum):
 
 
 class Alarm(Record, frozen=True, kw_only=True):
-    """One that is raised. ``fields`` are numbers and short texts: no prompts, no secrets."""
+    """One that is raised. ``message`` and ``fields`` are of when it was ``seen`` last. ``fields``
+    are numbers and short texts: no prompts, no secrets.
+    """
 
     name: AlarmName
     since: int  # UTC ms
+    seen: int  # UTC ms
     message: str
     fields: dict[str, Any]
 
@@ -104,7 +107,7 @@ class Alarms:
 
     def __init__(self, metrics: Metrics, clock: Callable[[], int] = now_ms) -> None:
         self._clock = clock
-        self._gauge = metrics.alarm
+        self._metrics = metrics
         self._lock = threading.Lock()
         self._active: dict[AlarmName, Alarm] = {}
         self._ended: dict[AlarmName, int] = {}
@@ -112,7 +115,7 @@ class Alarms:
         self.changed: Callable[[], object] = lambda: None
         for name in AlarmName:
             if not name.is_of_fleet:
-                self._gauge.labels(name.value).set(0)
+                self._show(name, None)
 
     @property
     def active(self) -> tuple[Alarm, ...]:
@@ -129,22 +132,21 @@ class Alarms:
     def recall(self, alarm: Alarm) -> None:
         """One that was raised when the daemon ended: it stands until somebody resolves it."""
         with self._lock:
-            self._active.setdefault(alarm.name, alarm)
-            self._gauge.labels(alarm.name.value).set(1)
+            self._show(alarm.name, self._active.setdefault(alarm.name, alarm))
 
     def raise_(self, name: AlarmName, message: str, **fields: Any) -> None:
         """``name`` holds, ``message`` says how; again and again while it does."""
         with self._lock:
-            before = self._active.get(name)
-            since = before.since if before else self._clock()
+            before, now = self._active.get(name), self._clock()
             alarm = Alarm(
                 name=name,
-                since=since,
+                since=before.since if before else now,
+                seen=now,
                 message=_plain(message),
                 fields={key: _plain(value) for key, value in fields.items()},
             )
             self._active[name] = alarm
-            self._gauge.labels(name.value).set(1)
+            self._show(name, alarm)
         if before is None:
             log.error("alarm_raised", alarm=name.value, message=alarm.message, fields=alarm.fields)
             self.changed()
@@ -155,10 +157,17 @@ class Alarms:
             before = self._active.pop(name, None)
             if before is not None:
                 self._ended[name] = self._clock()
-            self._gauge.labels(name.value).set(0)
+            self._show(name, None)
         if before is not None:
             log.warning("alarm_resolved", alarm=name.value, after_ms=self._clock() - before.since)
             self.changed()
+
+    def _show(self, name: AlarmName, alarm: Alarm | None) -> None:
+        """None: it is not raised."""
+        metrics = self._metrics
+        metrics.alarm.labels(name.value).set(alarm is not None)
+        metrics.alarm_since_seconds.labels(name.value).set(alarm.since / 1000 if alarm else 0)
+        metrics.alarm_seen_seconds.labels(name.value).set(alarm.seen / 1000 if alarm else 0)
 
 
 def _plain(value: Any) -> Any:

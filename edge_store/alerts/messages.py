@@ -9,7 +9,7 @@ from edge_store.clock import rfc3339
 from edge_store.config import AlertsSection
 from edge_store.result import Record
 
-__all__ = ["Due", "Kind", "Message", "due", "wording"]
+__all__ = ["Due", "Kind", "Message", "due", "recalled", "wording"]
 
 LATE_MS = 600_000  # a message that comes later says so
 
@@ -31,6 +31,7 @@ class Message(Record, frozen=True, kw_only=True, tag="message"):
     kind: Kind
     alarm: AlarmName
     since: int  # UTC ms: when the alarm was raised
+    seen: int = 0  # UTC ms: when what it says was last seen; 0 in what an older version left
     text: str
     fields: dict[str, Any]
     to: tuple[str, ...]
@@ -42,6 +43,17 @@ class Due(NamedTuple):
     kind: Kind
     alarm: Alarm
     at: int
+
+
+def recalled(message: Message) -> Alarm:
+    """The alarm as this message told of it."""
+    return Alarm(
+        name=message.alarm,
+        since=message.since,
+        seen=message.seen or message.at,
+        message=message.text,
+        fields=message.fields,
+    )
 
 
 def due(
@@ -71,7 +83,7 @@ def due(
         if last.kind is Kind.RESOLVED or name in names or name not in ended:
             continue
         if _is_over(ended[name], config.after_s, now):
-            alarm = Alarm(name=name, since=last.since, message=last.text, fields=last.fields)
+            alarm = recalled(last)
             found.append(Due(Kind.RESOLVED, alarm, ended[name]))
     return found
 
@@ -85,11 +97,12 @@ def wording(message: Message, now: int) -> tuple[str, str]:
     """Title and text."""
     title = f"[{message.device}] {message.alarm.value}: {message.kind.value}"
     lines = [f"{message.alarm.meaning.capitalize()}.", message.text]
+    seen = f", last seen at {rfc3339(message.seen)}" if message.seen > message.since else ""
     match message.kind:
         case Kind.RAISED:
-            lines.append(f"Raised at {rfc3339(message.since)}.")
+            lines.append(f"Raised at {rfc3339(message.since)}{seen}.")
         case Kind.REMINDER:
-            lines.append(f"Raised at {rfc3339(message.since)}, and goes on.")
+            lines.append(f"Raised at {rfc3339(message.since)}{seen}, and goes on.")
         case Kind.RESOLVED:
             lines[0] = f"Over: {message.alarm.meaning}."
             lines.append(f"Raised at {rfc3339(message.since)}, over at {rfc3339(message.at)}.")

@@ -3,7 +3,7 @@
 Everything here waits for the world in tasks of its own, with a deadline, and the sending is done by
 child processes: nothing of it is in the way of a request. A stop kills what is being sent; it is
 sent after the next start. Only a daemon that ends by a failure waits a moment, to say so: it may
-be its last start. Without URLs there is neither a file nor a task.
+be its last start. Without URLs nobody is told, and what is raised is still kept over a restart.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from pathlib import Path
 
 import structlog
 
-from edge_store.alerts.alarms import Alarm, AlarmName, Alarms
+from edge_store.alerts.alarms import AlarmName, Alarms
 from edge_store.alerts.child import send_all
-from edge_store.alerts.messages import Kind, Message, due, wording
+from edge_store.alerts.messages import Kind, Message, due, recalled, wording
 from edge_store.alerts.quiet import QuietHours
 from edge_store.alerts.sender import Letter, Outcome
 from edge_store.alerts.spool import NAME, Spool
@@ -309,16 +309,8 @@ async def opened(
         raise
     except OSError as exc:
         log.error("alerts_not_spooled", path=str(path), error=str(exc))
-    for message in spool.told.values():
-        if message.kind is not Kind.RESOLVED:
-            alarms.recall(
-                Alarm(
-                    name=message.alarm,
-                    since=message.since,
-                    message=message.text,
-                    fields=message.fields,
-                )
-            )
+    for message in spool.standing:
+        alarms.recall(recalled(message))
     return Alerting(alarms, spool, targets, config)
 
 
@@ -326,16 +318,13 @@ async def opened(
 async def alerting(
     config: AlertsSection, database: Path, alarms: Alarms
 ) -> AsyncIterator[Alerting | None]:
-    """Alarms are told meanwhile, if there is anybody to tell; a failure that ends the body is one.
+    """Alarms are told meanwhile, if there is anybody to tell, and kept; a failure that ends the
+    body is one. None where another process does that.
 
     Raises:
         ConfigError: the URLs cannot be read.
     """
     urls = alert_urls(config)
-    if not urls:
-        with failures_raised(alarms):
-            yield None
-        return
     try:
         told = await opened(urls, config, database.with_name(NAME), alarms)
     except BlockingIOError:  # another daemon of this box has it, and this one will not start

@@ -1,7 +1,8 @@
 """Keeps what is to be told until it has been: a file beside the database, one JSON line a step.
 
 A message is on the disk before it is sent, and what was last told of each alarm outlives the
-daemon: a restart repeats nothing and forgets nothing. It is no table, since each COMMIT would be
+daemon: a restart repeats nothing and forgets nothing. A message for nobody is kept, too: by it the
+alarm is known after a restart. It is no table, since each COMMIT would be
 replicated. Bounded: past ``MESSAGES_MAX`` that wait, the oldest is given up. On a disk that takes
 nothing it goes on in memory, and all of it is written with the next step that works. One process
 at a time has it. ``add``, ``done`` and ``take`` are for one thread, and only think; ``open``,
@@ -60,6 +61,7 @@ class Spool:
         self._waiting: dict[int, tuple[Message, set[str]]] = {}
         self._told: dict[AlarmName, Message] = {}
         self._next_id = 1
+        self.standing: tuple[Message, ...] = ()  # of alarms that were raised when it was opened
 
     @property
     def told(self) -> Mapping[AlarmName, Message]:
@@ -76,6 +78,11 @@ class Spool:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._read(os.pread(self._file, READ_BYTES_MAX, 0))
+            self.standing = tuple(
+                message for message in self._told.values() if message.kind is not Kind.RESOLVED
+            )
+            if self._targets:  # of what nobody was told, somebody is to be told now
+                self._told = {name: message for name, message in self._told.items() if message.to}
         except OSError:
             self.close()
             raise
@@ -96,6 +103,7 @@ class Spool:
             kind=due.kind,
             alarm=due.alarm.name,
             since=due.alarm.since,
+            seen=due.alarm.seen,
             text=due.alarm.message,
             fields=due.alarm.fields,
             to=self._targets,

@@ -2,6 +2,7 @@
 standard input, answered by one on the standard output. Whoever started it kills it to stop it.
 """
 
+import os
 import sys
 import traceback
 
@@ -24,6 +25,7 @@ class Answer(Record, frozen=True, kw_only=True):
 
 def main() -> None:
     """Until the input ends. A job costs little beside the start."""
+    os.umask(0o027)  # results are for their owner and group, also where a command has started it
     for line in sys.stdin.buffer:
         answer = _answer(msgspec.json.decode(line, type=Job))
         sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")

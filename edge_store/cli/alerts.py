@@ -32,6 +32,7 @@ def alerts() -> None:
 def ls(config: str | None, fmt: str | None) -> None:
     """List the alarms that are raised, the oldest first. Exits 1 when there is one.
 
+    What a message says is of the time when the condition was last seen.
     Those who are told are named by their place and the scheme of their URL.
 
     \b
@@ -49,9 +50,15 @@ def ls(config: str | None, fmt: str | None) -> None:
             "this box's daemon does not run: nobody watches", hint="start it: `edge-store serve`"
         )
     shown = QueryResult(
-        columns=("alarm", "since", "message"),
+        columns=("alarm", "since", "seen", "message"),
         rows=[
-            (each["name"], time_text(each["since"]), each["message"]) for each in found["alarms"]
+            (
+                each["name"],
+                time_text(each["since"]),
+                time_text(each.get("seen", each["since"])),
+                each["message"],
+            )
+            for each in found["alarms"]
         ],
         is_cut=False,
     )

@@ -1,5 +1,6 @@
 """``edge-store archive``: what retention has put away as Parquet."""
 
+import os
 import shlex
 import sys
 from contextlib import contextmanager
@@ -195,6 +196,7 @@ def restore(target: Path, since: int | None, until: int | None, config: str | No
     from edge_store.archive.loading import restore as put_back
 
     settings = _settings(config)
+    os.umask(0o027)  # the results are for their owner and group
     with interruptible():
         rows = put_back(
             Path(settings.store.path), settings.retention.archive, target, (since, until)

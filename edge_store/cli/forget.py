@@ -61,7 +61,8 @@ def forget(
     uploaded files and in outputs, what was asked of a response, responses that continue it, and
     conversations with a part in it. Of a user also what is queued or waits. Each leaves a
     tombstone, so that the sums and the chain stay whole, and copies lose it at the next pull. The
-    answer says what remains where, and until when. It works while the daemon runs; what is in
+    answer says what remains where, and until when; a run that finds nothing more to delete says so
+    of what was forgotten before, as by one that was cut. It works while the daemon runs; what is in
     flight meanwhile is found by the next run.
 
     \b
@@ -86,13 +87,17 @@ def forget_chosen(settings: "Config", who: "Who", flags: Mapping[str, bool]) -> 
         InvalidRequest: what was chosen holds what is pinned, or held.
     """
     from edge_store.cli.change import changes
+    from edge_store.clock import now_ms
     from edge_store.errors import InvalidRequest
 
     with interruptible():
         choice, spans, lines = _choose(settings, who)
     said: dict[str, Any] = _counted(choice, spans)
-    if flags["dry_run"] or not any(said.values()):
-        write_json({**said, "dry_run": flags["dry_run"]}, sys.stdout)
+    if flags["dry_run"]:
+        write_json({**said, "dry_run": True}, sys.stdout)
+        return
+    if not any(said.values()):
+        _forgotten_before(settings, said)
         return
     if choice.pinned and not flags["even_pinned"]:
         raise InvalidRequest(
@@ -119,12 +124,41 @@ def forget_chosen(settings: "Config", who: "Who", flags: Mapping[str, bool]) -> 
         ):
             for name, params in bar:
                 make(name, params)
-        remains = _remains(settings)
+        remains = _remains(settings, now_ms())
         if _has_archive(settings):
             remains["archive"] = _rewritten(settings, make, {*choice.results, *choice.archived})
         write_json({**said, "dry_run": False, "remains": remains}, sys.stdout)
 
     changes(settings, carry_out)
+
+
+def _forgotten_before(settings: "Config", said: Mapping[str, Any]) -> None:
+    """Nothing is left to delete: maybe as a run before did that, and was cut before it could tell
+    what remains, or before the archive's files were written anew. May end the process.
+    """
+    from contextlib import closing
+
+    from edge_store.cli.change import changes
+    from edge_store.sql import sql
+    from edge_store.sqlite import open_reader
+
+    with closing(open_reader(Path(settings.store.path))) as connection:
+        (at,) = connection.execute(sql("select_last_forgotten_at")).fetchone()
+    if at is None:
+        write_json({**said, "dry_run": False}, sys.stdout)
+        return
+
+    def tell(archive: Mapping[str, str]) -> None:
+        remains = {**_remains(settings, at), **archive}
+        before = {"last_forgotten_at": time_text(at), "remains": remains}
+        write_json({**said, "dry_run": False, **before}, sys.stdout)
+
+    if not _has_archive(settings):
+        tell({})
+    elif not _is_in_a_file(settings, None):
+        tell({"archive": "nothing"})
+    else:
+        changes(settings, lambda make: tell({"archive": _rewritten(settings, make, None)}))
 
 
 def _some_are(some: Sequence[str], choice: "Choice") -> str:
@@ -181,9 +215,9 @@ def _has_archive(settings: "Config") -> bool:
         return any(each.rows or each.stale for each in read_archives(connection))
 
 
-def _rewritten(settings: "Config", make: Any, seqs: "set[int]") -> str:
+def _rewritten(settings: "Config", make: Any, seqs: "set[int] | None") -> str:
     """Have the files written anew without what was forgotten; what is to be said of it. ``seqs``:
-    of all that was chosen.
+    of all that was chosen; None where a run before chose it.
     """
     import threading
 
@@ -204,7 +238,7 @@ def _rewritten(settings: "Config", make: Any, seqs: "set[int]") -> str:
     return f"nothing: {files} written anew" if count else "nothing"
 
 
-def _is_in_a_file(settings: "Config", seqs: "set[int]") -> bool:
+def _is_in_a_file(settings: "Config", seqs: "set[int] | None") -> bool:
     """Whether a file of the archive has something that was forgotten, or one that is being written
     may have what is forgotten now, or an older one of a pass that was cut is still to go.
     """
@@ -217,7 +251,7 @@ def _is_in_a_file(settings: "Config", seqs: "set[int]") -> bool:
         if forgotten_in(connection) or stale_in(connection):
             return True
         begun = [each for each in read_archives(connection) if each.verified_at is None]
-    return any(not seqs.isdisjoint(expand(each.seqs)) for each in begun)
+    return any(seqs is None or not seqs.isdisjoint(expand(each.seqs)) for each in begun)
 
 
 def _counted(choice: "Choice", spans: "list[Span]") -> dict[str, int]:
@@ -256,8 +290,8 @@ def _changes(
     return made
 
 
-def _remains(config: "Config") -> dict[str, str]:
-    """Where the bytes still are, and until when."""
+def _remains(config: "Config", at: int) -> dict[str, str]:
+    """Where the bytes of what was forgotten by ``at``, in UTC ms, still are, and until when."""
     from edge_store.clock import now_ms
     from edge_store.config import ReplicaMode
     from edge_store.recorder.disk import DRILL_COPY
@@ -283,5 +317,7 @@ def _remains(config: "Config") -> dict[str, str]:
     }
     if any(Path(config.store.path).with_name(name).exists() for name in DRILL_COPY):
         remains["drill_copy"] = "beside the database, until the next `edge-store replica drill`"
-    remains["replica"] = f"until {time_text(now_ms() + round(kept_s * 1000))}"
+    until = at + round(kept_s * 1000)
+    if until > now_ms():
+        remains["replica"] = f"until {time_text(until)}"
     return {**remains, "copies": COPIES}

@@ -39,7 +39,8 @@ def ledger(db: Path | None, config: str | None, by: str, timeout: float, fmt: st
     admitted after it, for at most a beat (recorder.beat_s) before the cut, is unknown. The
     newest counts as cut where it has no end and no daemon answers; the view completeness calls it
     open until the next start. percent is the share of what has ended that is stored, or was deleted
-    on purpose. boot_no counts starts and clean ends, so it has holes.
+    on purpose; none where a copy has something in flight, as nobody knows there what became of it.
+    boot_no counts starts and clean ends, so it has holes.
 
     \b
     Example:
@@ -62,8 +63,10 @@ def ledger(db: Path | None, config: str | None, by: str, timeout: float, fmt: st
             connection.execute(sql("begin_reading"))  # the rows and the cuts are of one moment
             boot, last = still_open(connection, before, look)
             cut_day = rfc3339(boot[1])[:10] if boot and last is LastBoot.CUT else None
-            found = run_query(connection, sql(BLOCKS[by]), {"cut_day": cut_day},
-                              rows_max=ROWS_MAX, timeout_s=timeout)  # fmt: skip
+            params = {"cut_day": cut_day, "is_copy": last is LastBoot.COPIED}
+            found = run_query(
+                connection, sql(BLOCKS[by]), params, rows_max=ROWS_MAX, timeout_s=timeout
+            )
             cuts = (
                 run_query(connection, sql("select_cuts"), rows_max=ROWS_MAX, timeout_s=timeout).rows
                 if chosen == "table"
@@ -98,13 +101,17 @@ def _open(boot_no: int, marked_at: int, *, is_cut: bool) -> str:
     """What a boot without an end is, when no daemon goes on in it."""
     from edge_store.clock import rfc3339
 
-    why = (
-        "no daemon answers: it ended without a shutdown. What had no outcome is interrupted here, "
-        "what it admitted later is unknown, and the next start counts it"
-        if is_cut
-        else "a copy has no daemon: what is in_flight was stored later, or is lost"
+    mark = f"its last mark is of {rfc3339(marked_at)}"
+    if not is_cut:
+        return (
+            f"boot {boot_no} had not ended when this copy was made: {mark}, what is in_flight was "
+            "stored later, or is lost, and what it admitted later is unknown"
+        )
+    return (
+        f"boot {boot_no} has no end, {mark}, and no daemon answers: it ended without a shutdown. "
+        "What had no outcome is interrupted here, what it admitted later is unknown, and the next "
+        "start counts it"
     )
-    return f"boot {boot_no} has no end, its last mark is of {rfc3339(marked_at)}, and {why}"
 
 
 def _without(found: "QueryResult", names: set[str]) -> "QueryResult":

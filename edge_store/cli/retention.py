@@ -160,7 +160,8 @@ def apply(config: str | None, *, yes: bool) -> None:
     """Do now what `plan` shows. The daemon does it by itself every retention.interval_s.
 
     It works while the daemon runs, which makes the changes, each short. It may be interrupted: the
-    next pass goes on.
+    next pass goes on. `kept_meanwhile` counts what was pinned, held or changed after it had been
+    chosen; what is not chosen, as it is pinned or held, `plan` counts.
 
     \b
     Example:

@@ -61,7 +61,8 @@ def stats(  # noqa: PLR0913  (one parameter per option)
 
     Times are percentiles by nearest rank. JSON: of how many choices it was asked, in how many it
     was there as asked, in how many it was extracted or repaired. `missing` were admitted and left
-    nothing: told of the whole box, and by day, where nothing but a time is selected. A table has
+    nothing: told of the whole box, and by day, where nothing but a time is selected. In a copy
+    whose newest boot had something in flight, the share of what is complete is unknown. A table has
     the most telling columns, with bars on a terminal; the other formats have all.
 
     \b
@@ -83,12 +84,15 @@ def stats(  # noqa: PLR0913  (one parameter per option)
     what = By(by) if by else None
     look = partial(last_boot_of, chosen_database(db, config), config, is_copy=db is not None)
     with opened(db, config) as connection, interruptible():
-        before = look()
+        before, open_boots = look(), []
 
-        def was_cut() -> bool:
-            return still_open(connection, before, look)[1] is LastBoot.CUT
+        def newest() -> LastBoot:
+            boot, last = still_open(connection, before, look)
+            if boot is not None and last is LastBoot.COPIED:
+                open_boots.append(boot[0])
+            return last
 
-        found = stats(connection, selection, what, timeout_s=timeout, was_cut=was_cut)
+        found = stats(connection, selection, what, timeout_s=timeout, last_boot=newest)
         if form != "table":
             write_rows(found, form, sys.stdout)
         elif what is not None:
@@ -96,6 +100,12 @@ def stats(  # noqa: PLR0913  (one parameter per option)
         else:
             days = _days(connection, selection, timeout) if sys.stdout.isatty() else []
             _write_one(found, days)
+    for boot_no in open_boots:  # beside the rows, which a program reads
+        click.echo(
+            f"boot {boot_no} had not ended when this copy was made: what became of its last "
+            "requests is unknown",
+            err=form != "table",
+        )
 
 
 def _days(connection: Any, selection: "Selection", timeout: float) -> list[int]:
@@ -128,8 +138,10 @@ def _write_one(found: "QueryResult", days: Sequence[int]) -> None:
         click.echo(f"{name.replace('_', ' '):<14} {text if is_known else '-'}")
     click.echo(f"{'JSON':<14} {_json_text(row)}")
     if row["admitted"] is not None:
-        share = f"{row['complete_percent']:.4f}".rstrip("0").rstrip(".")
-        text = f"{share} % of {row['admitted']} admitted, {row['missing']} missing"
+        text = f"unknown of {row['admitted']} admitted, {row['missing']} known to be missing"
+        if row["complete_percent"] is not None:
+            share = f"{row['complete_percent']:.4f}".rstrip("0").rstrip(".")
+            text = f"{share} % of {row['admitted']} admitted, {row['missing']} missing"
         click.echo(f"{'complete':<14} {text}")
 
 

@@ -70,10 +70,7 @@ def _daemon_lines(daemon: dict[str, Any]) -> list[tuple[str, str]]:
     is_open = "open" if admission.get("is_open") else f"closed ({admission.get('code')})"
     ready = "ready" if engine.get("is_ready") else "not ready: `edge-store doctor` says why"
     replica = daemon.get("replica")
-    alarms = [
-        ("alarm", f"{alarm['name']} since {time_text(alarm['since'])}: {alarm['message']}")
-        for alarm in daemon.get("alarms", ())
-    ]
+    alarms = [("alarm", _alarm_text(alarm)) for alarm in daemon.get("alarms", ())]
     return [
         *alarms,
         ("version", str(daemon.get("version"))),
@@ -81,6 +78,13 @@ def _daemon_lines(daemon: dict[str, Any]) -> list[tuple[str, str]]:
         ("admission", f"{is_open}, {daemon.get('in_flight')} in flight"),
         ("replica", _replica_text(replica) if replica else "replication is off"),
     ]
+
+
+def _alarm_text(alarm: dict[str, Any]) -> str:
+    since = alarm["since"]
+    seen = alarm.get("seen", since)  # an older daemon does not say
+    times = f"since {time_text(since)}, last seen {time_text(seen)}"
+    return f"{alarm['name']} {times}: {alarm['message']}"
 
 
 def _replica_text(replica: dict[str, Any]) -> str:

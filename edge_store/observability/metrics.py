@@ -90,6 +90,18 @@ class Metrics:
         self.alarm = Gauge(
             "edge_store_alarm", "1 while the alarm is raised", ["name"], registry=registry
         )
+        self.alarm_since_seconds = Gauge(
+            "edge_store_alarm_since_seconds",
+            "Unix time at which the alarm was raised; 0 while it is not",
+            ["name"],
+            registry=registry,
+        )
+        self.alarm_seen_seconds = Gauge(
+            "edge_store_alarm_seen_seconds",
+            "Unix time at which what the raised alarm says was last seen; 0 while it is not raised",
+            ["name"],
+            registry=registry,
+        )
 
         self.sink_delivered = Counter(
             "edge_store_sink_delivered",

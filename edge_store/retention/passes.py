@@ -68,13 +68,15 @@ Make = Callable[[str, Record], Any]  # has a named change made, and waits for it
 
 
 class Done(Record, frozen=True, kw_only=True):
-    """``odd``: results that are not as they were committed, and so stay."""
+    """``kept_meanwhile``: what stays as it was pinned, held, needed or changed after it had been
+    chosen. ``odd``: results that are not as they were committed, and so stay.
+    """
 
     results: int = 0
     contents: int = 0
     files: int = 0
     bytes: int = 0
-    kept: int = 0
+    kept_meanwhile: int = 0
     odd: int = 0
     rewritten: int = 0
 
@@ -213,7 +215,7 @@ class Pass:
         self.stays = known.stays
         is_through = self._take(connection, step, limits, known.after(step.what))
         gone = self.done.results - before.results + self.done.contents - before.contents
-        if is_through and not gone and self.done.kept == before.kept:
+        if is_through and not gone and self.done.kept_meanwhile == before.kept_meanwhile:
             known.note(step.what, min(newest, limits.upto))
             known.stays = self.stays
 
@@ -332,7 +334,7 @@ class Pass:
             answer = self._make("retention.delete", params)
             self._row_s = answer["row_s"]
             self._counts["results" if what is What.RESULT else "contents"] += answer["count"]
-            self._counts["kept"] += answer["kept"]
+            self._counts["kept_meanwhile"] += answer["kept"]
 
     def _require_mounted(self, connection: Connection) -> bool:
         """Whether a file shows that the archive is there; there may be none."""

@@ -16,6 +16,7 @@ import structlog
 from edge_store.alerts import AlarmName
 from edge_store.errors import AlreadyRunning, EdgeStoreError
 from edge_store.recorder.around import Around
+from edge_store.recorder.deletions import What
 from edge_store.result import Record
 from edge_store.retention.changes import RETENTION_CHANGES
 from edge_store.retention.choice import SEQ_MAX, Rule, Size, excess, measure
@@ -111,11 +112,16 @@ class Room:
 
     def _may_make_room(self, size: Size, connection: Connection) -> bool:
         around, known = self._around, self._known
-        over, _ = excess(around.config.retention, size, self._floor.over(size))
+        over, rule = excess(around.config.retention, size, self._floor.over(size))
         if over <= 0:
             return False
         known.look(connection)
-        return not known.is_all(min(size.newest, replicated_upto(around)))
+        upto = min(size.newest, replicated_upto(around))
+        if rule is not Rule.DISK_FLOOR:
+            return not known.is_all(upto)
+        # of each kind no more go than results have come, and of one kind none may be left
+        floor = self._floor
+        return any(floor.rows(what, size) > 0 and known.after(what) < upto for what in What)
 
     async def work(self, *, by_size: bool) -> None:
         """One pass."""

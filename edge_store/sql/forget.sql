@@ -98,6 +98,11 @@ SELECT
     (SELECT coalesce(max(deletion_id), 0) FROM deletions),
     (SELECT coalesce(max(forgotten_no), 0) FROM forgotten)
 
+-- name: select_last_forgotten_at
+SELECT max(at) FROM (
+    SELECT max(at) AS at FROM deletions WHERE reason = 'forget'
+    UNION ALL SELECT max(at) FROM forgotten)
+
 -- name: is_forgotten_since
 SELECT EXISTS (SELECT 1 FROM deletions WHERE deletion_id > :after AND +reason = 'forget')
 

@@ -1,5 +1,6 @@
 -- What `edge-store ledger` shows. :cut_day is the day of the newest boot's last mark where that boot
--- was cut, and no daemon has started since; else NULL: then what is in flight goes on.
+-- was cut, and no daemon has started since; else NULL: then what is in flight goes on. :is_copy is
+-- whether nobody knows: then no share of what has ended is known where something is in flight.
 
 -- name: select_ledger_by_boot
 WITH known AS (
@@ -11,8 +12,10 @@ SELECT
     boot_no, started_at, iif(was_cut, 'interrupted', state) AS state, ended_at, admitted,
     completed, incomplete, failed, cancelled, deleted_forget, deleted_retention, lost,
     in_flight - cut AS in_flight, interrupted + cut AS interrupted, not_stored,
-    iif(cut, (1000000 * (admitted - cut - not_stored - lost) / admitted) / 10000.0, percent)
-        AS percent,
+    CASE
+        WHEN cut THEN (1000000 * (admitted - cut - not_stored - lost) / admitted) / 10000.0
+        WHEN NOT :is_copy OR in_flight = 0 THEN percent
+    END AS percent,
     unknown_after, unknown_until
 FROM known ORDER BY boot_no
 
@@ -23,8 +26,11 @@ SELECT
     day, admitted, completed, incomplete, failed, cancelled, deleted_forget, deleted_retention,
     lost, in_flight - cut AS in_flight, interrupted + cut AS interrupted, not_stored,
     cuts + ifnull(day = :cut_day, 0) AS cuts,
-    iif(cut, (1000000 * (admitted - interrupted - cut - not_stored - lost) / admitted) / 10000.0,
-        percent) AS percent
+    CASE
+        WHEN cut
+        THEN (1000000 * (admitted - interrupted - cut - not_stored - lost) / admitted) / 10000.0
+        WHEN NOT :is_copy OR in_flight = 0 THEN percent
+    END AS percent
 FROM known ORDER BY day
 
 -- name: select_cuts

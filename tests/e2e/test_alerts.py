@@ -104,18 +104,61 @@ def test_box_without_urls_has_alarms_and_loads_nothing_for_them(tmp_path: Path) 
         daemon.url = str(daemon.logged("http_listening")["url"])
         daemon.logged("alarm_raised")
         assert daemon.metrics()['edge_store_alarm{name="disk_low"}'] == 1
+        first = daemon.get("/readyz").json()["alarms"][0]
+        until(
+            lambda: daemon.get("/readyz").json()["alarms"][0]["seen"] > first["seen"],
+            "it is looked at again",
+        )
         (alarm,) = daemon.get("/readyz").json()["alarms"]
+        port = {"SERVER__PORT": daemon.url.rpartition(":")[2]}
+        shown = {
+            name: box.run(name, "--config", "box", **port).stdout for name in ("status", "doctor")
+        }
+        counted = daemon.metrics()
         listed = box.run("alerts", "ls", "--config", "box", "--csv")
         tried = box.run("alerts", "test", "--config", "box")
     finally:
         daemon.end()
-    assert alarm["name"] == "disk_low"
+    assert (alarm["name"], alarm["since"]) == ("disk_low", first["since"])
+    assert counted['edge_store_alarm_since_seconds{name="disk_low"}'] == alarm["since"] / 1000
+    assert counted['edge_store_alarm_seen_seconds{name="disk_low"}'] >= alarm["seen"] / 1000
+    assert all("last seen 20" in text for text in shown.values()), shown
     assert listed.returncode == 1
+    assert listed.stdout.splitlines()[0] == "alarm,since,seen,message"
     assert listed.stdout.splitlines()[1].startswith("disk_low,")
     assert "nobody is told" in listed.stderr
     assert tried.returncode == 1
     assert "no alert URLs" in tried.stderr
-    assert not (tmp_path / "box/alerts.jsonl").exists()
+
+
+def test_alarm_of_retention_stands_over_a_kill_until_a_pass_is_good(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.touch()  # where its folder should be
+    box = Box.init(tmp_path / "box", RETENTION__KEEP_DAYS="1e-9", RETENTION__ARCHIVE=str(archive),
+                   **AT_ONCE)  # fmt: skip
+    soon = {"RETENTION__INTERVAL_S": "1"}
+
+    def raised(daemon: DaemonProcess) -> Any:
+        return daemon.get("/readyz").json()["alarms"]
+
+    with box.serve(**soon) as daemon:
+        assert daemon.chat("put away").status_code == 200
+        (alarm,) = until(lambda: raised(daemon), "a pass has failed")
+        spool = tmp_path / "box/alerts.jsonl"
+        until(lambda: "retention_failing" in spool.read_text(), "it is kept")
+        daemon.kill()
+    with box.serve() as daemon:  # whose first pass is not due yet
+        (known,) = raised(daemon)
+        assert (known["name"], known["since"]) == ("retention_failing", alarm["since"])
+        daemon.kill()
+    archive.unlink()
+    with hook() as web:
+        with box.serve(ALERT_URLS=web.url, **soon) as daemon:  # somebody is to be told now
+            assert web.wait(2) == ["retention_failing: raised", "retention_failing: resolved"]
+            assert raised(daemon) == []
+            daemon.kill()
+        with box.serve() as daemon:
+            assert raised(daemon) == []
 
 
 def test_message_spooled_offline_is_sent_after_sigkill_once_and_in_order(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Results are for the daemon's user and group: no file that holds them is open to others."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,3 +56,27 @@ def test_exports_are_made_for_owner_and_group(tmp_path: Path) -> None:
         ".": "0750",
         "..": "0750",
     }
+
+
+def test_archives_in_a_folder_that_was_there_are_for_owner_and_group(tmp_path: Path) -> None:
+    archive, old = tmp_path / "archive", tmp_path / "old.db"
+    archive.mkdir(mode=0o755)
+    box = Box.init(tmp_path / "box", RETENTION__KEEP_DAYS="1e-9", RETENTION__ARCHIVE=str(archive))
+    config = ("--config", str(box.directory))
+
+    def parts() -> dict[str, str]:
+        (part,) = archive.rglob("*.parquet")
+        return modes(part.parent, ".", part.name)
+
+    with box.serve() as daemon:
+        assert daemon.chat("to be kept", user="ada").status_code == 200
+        assert daemon.chat("to be forgotten", user="bob").status_code == 200
+        done = box.run("retention", "apply", "--yes", *config)  # which writes the file itself
+        assert (done.returncode, json.loads(done.stdout)["results"]) == (0, 2), done.stderr
+        assert [*parts().values()] == ["0750", "0640"]
+        done = box.run("forget", "--user", "bob", "--yes", *config)  # which writes it anew
+        assert done.returncode == 0, done.stderr
+        assert [*parts().values()] == ["0750", "0640"]
+        done = box.run("archive", "restore", "--to", str(old), *config)
+        assert done.returncode == 0, done.stderr
+        assert modes(tmp_path, old.name) == {old.name: "0640"}

@@ -3,12 +3,13 @@ after the next pull; of everybody else everything is there.
 """
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.batches import ended, line, output_of, pause, submit, text_of
-from support.daemon import Box, DaemonProcess, chat_until_replicated, until
+from support.daemon import EDGE_STORE, Box, DaemonProcess, chat_until_replicated, until
 
 CHAT, LATER = "/v1/chat/completions", {"prefer": "respond-async"}
 ADA, BOB = "ada-u17", "bob-u18"
@@ -102,7 +103,10 @@ def test_of_a_forgotten_user_nothing_is_left(box: Box) -> None:
         assert done == {**counts, "dry_run": False, "remains": done["remains"]}
         until(lambda: SECRET.encode() not in box.everything(), "the WAL is emptied")
         assert ADA.encode() not in box.everything()
-        assert not any(forget(box, "--user", ADA, "--yes").values())
+        again = forget(box, "--user", ADA, "--yes")
+        assert again.pop("remains") == done["remains"]
+        assert again.pop("last_forgotten_at").startswith("20")
+        assert again == {**dict.fromkeys(counts, 0), "dry_run": False}
 
         assert [one["custom_id"] for one in output_of(daemon, batch["output_file_id"])] == [
             "", "", "", f"{BOB}-a", f"{BOB}-b", f"{BOB}-c",
@@ -133,6 +137,29 @@ def test_of_a_forgotten_user_nothing_is_left(box: Box) -> None:
     assert box.proven().faults == ()
     assert box.run("ledger", "--config", str(box.directory)).returncode == 0
     assert box.run("verify", "--config", str(box.directory)).returncode == 0
+
+
+def test_a_second_run_says_what_remains_of_one_that_was_cut(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box", REPLICA__ENABLED="true")
+    config = ("--config", str(box.directory))
+    with box.serve() as daemon:
+        chat(daemon, ADA, SECRET)
+        assert "remains" not in forget(box, "--user", BOB, "--yes")  # none was ever forgotten
+        with Path("/dev/full").open("w") as full:  # it is deleted, and that is not told
+            cut = subprocess.run(
+                [*EDGE_STORE, "forget", "--user", ADA, "--yes", *config],
+                env=box.environ, stdout=full, stderr=subprocess.DEVNULL, timeout=60, check=False,
+            )  # fmt: skip
+        assert cut.returncode == 1
+        assert box.scalar("SELECT count(*) FROM deletions WHERE reason = 'forget'") == 1
+        assert "remains" not in forget(box, "--user", ADA, "--dry-run")
+        said = forget(box, "--user", ADA, "--yes")
+        assert (said["results"], said["last_forgotten_at"] >= "20") == (0, True)
+        assert {"database", "wal", "search", "replica", "copies"} <= {*said["remains"]}
+        chat(daemon, ADA, SECRET)
+        whole = forget(box, "--user", ADA, "--yes")["remains"]
+        assert {*said["remains"]} == {*whole}
+        assert said["remains"]["replica"] <= whole["replica"]
 
 
 def test_texts_that_are_held_until_they_are_asked_go_too(tmp_path: Path) -> None:

@@ -222,6 +222,33 @@ def test_an_import_whose_output_nobody_takes_leaves_the_wal_to_litestream(
     assert box.scalar("SELECT count(*) FROM results") == 3
 
 
+IN_THE_WAY = """
+import os, sys
+from pathlib import Path
+from edge_store.sqlite import open_writer
+connection = open_writer(Path(sys.argv[1]))
+connection.executescript("DROP INDEX deletions_forgotten; CREATE TABLE deletions_forgotten (x)")
+os._exit(0)
+"""
+
+
+def test_an_import_that_fails_before_it_begins_leaves_the_wal_to_litestream(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box", REPLICA__ENABLED="true")
+    wal, command = box.database.with_name("results.db-wal"), importing_of(box, lines(tmp_path, 3))
+    subprocess.run(command, env=box.environ, check=True, timeout=60)
+    made = [sys.executable, "-c", IN_THE_WAY, str(box.database)]  # by an operator, say
+    subprocess.run(made, env=box.environ, check=True, timeout=60)
+    before = wal.read_bytes()
+    assert before
+    done = subprocess.run(
+        command, env=box.environ, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert "the database cannot be prepared" in done.stderr
+    assert wal.read_bytes() == before
+    assert box.scalar("SELECT count(*) FROM results") == 3
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_why_an_import_ended_is_said_where_its_output_takes_nothing(
     box: Box, tmp_path: Path, unbuffered: str

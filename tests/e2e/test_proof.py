@@ -243,6 +243,21 @@ def test_what_a_kill_interrupted_is_counted_before_the_next_start(tmp_path: Path
         counts = [json.loads(line) for line in done.stdout.splitlines()]
         assert added(counts, "admitted", "missing") == [2, 1]
         assert len(counts) > 1 or counts[0]["complete_percent"] == 50
+    copy = tmp_path / "copy"  # where nobody knows whether it goes on
+    copy.mkdir()
+    for path in box.directory.glob("results.db*"):
+        shutil.copy(path, copy)
+    said = "boot 1 had not ended when this copy was made"
+    of_copy = ("--db", str(copy / box.database.name))
+    for command, share in (("ledger", "percent"), ("stats", "complete_percent")):
+        for more in ((), by_day):
+            done = box.run(command, *of_copy, "--nl", *more)
+            *_, newest = (json.loads(line) for line in done.stdout.splitlines())
+            assert newest[share] is None
+            assert said in done.stderr
+        done = box.run(command, *of_copy, "--table")
+        assert said in done.stdout
+        assert "100" not in done.stdout.partition("\n")[2]
     table = box.run("ledger", "--config", str(box.directory), "--table").stdout
     assert "it ended without a shutdown. What had no outcome is interrupted here" in table
     with box.serve():  # it counts no other than that
@@ -281,7 +296,7 @@ def test_killed_box_is_not_said_to_go_on_and_a_changed_row_is_not_said_to_be_com
     copy = tmp_path / "copy.db"
     shutil.copyfile(box.database, copy)
     done = box.run("ledger", "--db", str(copy), "--table")
-    assert "a copy has no daemon" in done.stdout
+    assert "boot 1 had not ended when this copy was made" in done.stdout
     assert "restored on 20" in done.stdout
     done = box.run("receipt", missing, "--db", str(copy))
     assert done.returncode == 1

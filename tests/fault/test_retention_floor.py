@@ -11,7 +11,7 @@ from support.retaining import Box, room_of
 from edge_store.alerts import AlarmName
 from edge_store.config import RetentionSection
 from edge_store.recorder.deletions import What
-from edge_store.result import Content
+from edge_store.result import Content, Output
 from edge_store.retention.choice import Size, measure
 from edge_store.retention.floor import Floor, find_unmet
 from edge_store.retention.room import Room
@@ -119,6 +119,29 @@ async def test_no_more_results_go_than_come_whatever_they_free(box: Box, disk: P
     assert len(box.seqs("requests")) == NUMBER
     assert len(box.seqs()) == NUMBER  # and 5 whole results besides, as their bodies were too little
     assert not await asyncio.to_thread(known.may_make_room)
+
+
+async def test_where_no_body_is_left_a_pass_waits_for_a_change(box: Box, disk: Path) -> None:
+    assert box.run(content_days=0.5).contents == NUMBER
+    around = room_of(box, disk_floor_bytes=room_inside(box) - MIB)
+    known = Room(around)
+    await known.work(by_size=False)
+    write(disk, 3 * MIB)
+    assert not await asyncio.to_thread(known.may_make_room)
+    large = (Output(choice_index=0, output_text="x" * 40_000, finish_reason="stop"),)
+
+    for _ in range(2):
+        before = box.seqs()
+        box.add([0.01] * 5, outputs=large)
+        assert box.run(content_days=0.001).contents == 5  # they are without bodies, too
+        assert await asyncio.to_thread(known.may_make_room)
+        await known.work(by_size=True)
+        assert box.seqs() == [*before[5:], *range(before[-1] + 1, before[-1] + 6)]
+        assert not await asyncio.to_thread(known.may_make_room)  # no more may go than came
+    box.add([0.0], content=BODIES)
+    assert await asyncio.to_thread(known.may_make_room)
+    await known.work(by_size=True)
+    assert box.seqs("requests") == []
 
 
 FLOOR = RetentionSection(disk_floor_bytes=1000)

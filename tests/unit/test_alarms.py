@@ -18,22 +18,27 @@ def metrics() -> Metrics:
     return Metrics()
 
 
-def gauge(metrics: Metrics, name: AlarmName) -> float | None:
-    return metrics.registry.get_sample_value("edge_store_alarm", {"name": name.value})
+def gauge(metrics: Metrics, name: AlarmName, when: str = "") -> float | None:
+    name_ = f"edge_store_alarm{when}_seconds" if when else "edge_store_alarm"
+    return metrics.registry.get_sample_value(name_, {"name": name.value})
 
 
 def test_alarm_raised_often_is_told_once_and_kept_up_to_date(metrics: Metrics) -> None:
-    alarms = Alarms(metrics)
+    times = iter((1000, 5000, 6000, 6000))
+    alarms = Alarms(metrics, lambda: next(times))
     changes: list[int] = []
     alarms.changed = lambda: changes.append(len(alarms.active))
     with capture_logs() as logs:
         alarms.raise_(AlarmName.DISK_LOW, "2 GB free", level=1)
-        since = alarms.active[0].since
         alarms.raise_(AlarmName.DISK_LOW, "1 GB free", level=2)
         (alarm,) = alarms.active
+        shown = [gauge(metrics, AlarmName.DISK_LOW, when) for when in ("_since", "_seen")]
         alarms.resolve(AlarmName.DISK_LOW)
         alarms.resolve(AlarmName.DISK_LOW)
-    assert (alarm.message, alarm.fields, alarm.since) == ("1 GB free", {"level": 2}, since)
+    assert (alarm.message, alarm.fields) == ("1 GB free", {"level": 2})
+    assert (alarm.since, alarm.seen) == (1000, 5000)
+    assert shown == [1, 5]
+    assert gauge(metrics, AlarmName.DISK_LOW, "_seen") == 0
     assert [(line["event"], line["alarm"]) for line in logs] == [
         ("alarm_raised", "disk_low"),
         ("alarm_resolved", "disk_low"),

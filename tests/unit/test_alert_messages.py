@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_store.alerts import AlarmName, Alarms
-from edge_store.alerts.messages import due, wording
+from edge_store.alerts.messages import due, recalled, wording
 from edge_store.alerts.quiet import QuietHours
 from edge_store.alerts.spool import Spool
 from edge_store.config import AlertsSection
@@ -128,6 +128,26 @@ def test_message_says_what_when_and_that_it_is_late(told: Told) -> None:
         "Sent at 2027-01-15T09:00:00.000Z: there was no way before, or it was quiet.",
     ]
     assert "Sent at" not in wording(message, message.at)[1]
+
+
+def test_message_says_when_what_it_says_was_seen_last_also_after_a_restart(told: Told) -> None:
+    told.alarms.raise_(QUIET_ALARM, "1 h")
+    told.after(50)
+    told.alarms.raise_(QUIET_ALARM, "2 h")
+    told.after(10)
+    (message,) = told.spool.pending("a")
+    _, text = wording(message, message.at)
+    assert "2 h\nRaised at 2027-01-15T08:00:00.000Z, last seen at 2027-01-15T08:00:50.000Z." in text
+    (alarm,) = told.alarms.active
+    assert recalled(message) == alarm
+    told.now_s += 100
+    told.alarms.raise_(QUIET_ALARM, "3 h")
+    assert told.after(24 * HOUR) == ["queue_old: reminder"]
+    _, text = wording(told.spool.pending("a")[-1], message.at)
+    assert (
+        "3 h\nRaised at 2027-01-15T08:00:00.000Z, last seen at 2027-01-15T08:02:40.000Z, and"
+        in text
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from edge_store.alerts.spool import Spool
 
 
 def add(spool: Spool, kind: Kind = Kind.RAISED, name: AlarmName = AlarmName.DISK_LOW) -> None:
-    alarm = Alarm(name=name, since=1, message="m", fields={"n": 1})
+    alarm = Alarm(name=name, since=1, seen=1, message="m", fields={"n": 1})
     spool.add(Due(kind, alarm, 2), "box")
     spool.write(spool.take())
 

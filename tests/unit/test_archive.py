@@ -220,7 +220,7 @@ def test_newest_that_was_said_of_a_result_counts_where_two_files_have_it(
             _say(box, 2)
         return box.make(name, params)
 
-    assert box.put_away(keep_days=5, make=make).kept == 1
+    assert box.put_away(keep_days=5, make=make).kept_meanwhile == 1
     once(monkeypatch, lambda: box.put_away(keep_days=5))
     with together(box.path, str(box.archive)) as both:
         assert asked(both) == [(6, 6, 6)]
@@ -544,7 +544,7 @@ def test_what_is_said_of_a_result_after_its_file_was_written_is_archived_too(
 
     say(now_ms() + DAY_MS)  # by a clock that was wrong: no reason to keep it for ever
     done = box.put_away(keep_days=5, make=make)
-    assert (done.results, done.kept, box.seqs()) == (2, 1, [2, 4, 5, 6])
+    assert (done.results, done.kept_meanwhile, box.seqs()) == (2, 1, [2, 4, 5, 6])
     said = box.connection.execute("SELECT value FROM annotations ORDER BY 1").fetchall()
     assert box.put_away(keep_days=5).results == 1
     target = tmp_path / "old.db"

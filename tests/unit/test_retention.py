@@ -86,7 +86,7 @@ def test_hold_that_begins_during_a_pass_keeps_what_was_chosen(box: Box) -> None:
             box.make("retention.hold", AddHold(name="late", selection=Selection()))
         return box.make(name, params)
 
-    assert box.run(make=make, keep_days=5).kept == 3
+    assert box.run(make=make, keep_days=5).kept_meanwhile == 3
     assert box.seqs() == [1, 2, 3, 4, 5, 6]
 
 

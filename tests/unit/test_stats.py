@@ -156,8 +156,12 @@ def test_all_together_are_one_row_with_what_is_missing(
     gaps = {name: row.pop(name) for name in GAPS}
     assert row == counted(made)
     assert gaps == {"admitted": 203, "missing": 0, "complete_percent": 100.0}  # 3 are in flight
-    cut = stats(connection, Selection(), None, timeout_s=PATIENCE_S, was_cut=lambda: True)
+    cut, copied = (
+        stats(connection, Selection(), None, timeout_s=PATIENCE_S, last_boot=last)
+        for last in (lambda: LastBoot.CUT, lambda: LastBoot.COPIED)
+    )
     assert cut.rows[0][-len(GAPS) :] == (203, 3, 98.5221)
+    assert copied.rows[0][-len(GAPS) :] == (203, 0, None)
     narrowed = stats(connection, Selection(model="a"), None, timeout_s=PATIENCE_S)
     assert narrowed.rows[0][-3:] == (None, None, None)
 
@@ -170,13 +174,13 @@ def test_a_daemon_that_starts_while_the_rows_are_asked_for_has_cut_nothing(
     before = look()
     assert before is LastBoot.CUT
 
-    def was_cut() -> bool:
+    def newest() -> LastBoot:
         assert connection.in_transaction
-        return still_open(connection, before, look)[1] is LastBoot.CUT
+        return still_open(connection, before, look)[1]
 
-    cut = stats(connection, Selection(), None, timeout_s=PATIENCE_S, was_cut=was_cut)
+    cut = stats(connection, Selection(), None, timeout_s=PATIENCE_S, last_boot=newest)
     with DatabaseLock(tmp_path / "box-test.db"):  # as a daemon that starts takes it first
-        open_ = stats(connection, Selection(), None, timeout_s=PATIENCE_S, was_cut=was_cut)
+        open_ = stats(connection, Selection(), None, timeout_s=PATIENCE_S, last_boot=newest)
     assert cut.rows[0][-len(GAPS) :] == (203, 3, 98.5221)
     assert open_.rows[0][-len(GAPS) :] == (203, 0, 100.0)
 
