@@ -9,7 +9,7 @@ import json
 from collections.abc import Generator
 from contextlib import suppress
 from types import GenericAlias
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -176,13 +176,21 @@ LineFields = _reader(
 )
 
 
+class Line(NamedTuple):
+    """A result, what was said of it later, and whether a box has recorded it so, by its digest."""
+
+    result: Result
+    said: Said
+    is_recorded: bool
+
+
 class LineOf:
     """Reads lines back."""
 
     def __init__(self) -> None:
         self._decoder = msgspec.json.Decoder(LineFields)
 
-    def __call__(self, line: bytes) -> tuple[Result, Said]:
+    def __call__(self, line: bytes) -> Line:
         """Raises ``ValueError``: it is not a result's line, or was changed since it was written."""
         found = self._decoder.decode(line)
         if found.format != FORMAT:
@@ -201,7 +209,7 @@ class LineOf:
             annotations=tuple(map(_row, found.annotations)),
             repairs=tuple(map(_row, found.repairs)),
         )
-        return result, said
+        return Line(result, said, found.digest is not None)
 
 
 def _require_unchanged(found: Any, result: Result) -> None:

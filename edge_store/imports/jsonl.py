@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from edge_store.errors import ImportFailed
 from edge_store.exports.lines import LineFields, LineOf
-from edge_store.imports.sourced import FAULTS, Fault, Source, Sourced, unread
+from edge_store.imports.sourced import FAULTS, Fault, Source, Sourced, require_plausible, unread
 
 __all__ = ["lines_of", "open_source"]
 
@@ -128,6 +128,9 @@ def _rows(file: BinaryIO) -> Iterator[Sourced | Fault]:
     read = LineOf()
     for number, line in lines_of(file):
         try:
-            yield Sourced(number, *read(line))
+            found = read(line)
+            if not found.is_recorded:
+                require_plausible(found.result)
+            yield Sourced(number, found.result, found.said)
         except FAULTS as exc:
             yield unread(number, exc, line, LineFields)

@@ -16,8 +16,8 @@ from edge_store.ids import BootId, DeviceId, ResultId
 from edge_store.result import IMPORTED, Content, JsonState, Operation, Output, Result, Said, Status
 
 __all__ = [
-    "CONTROL", "FAULTS", "OF_NAMES", "Fault", "Source", "Sourced", "chat_body", "fault", "made",
-    "moment", "named", "number", "outputs_of", "result_id", "shown", "unread",
+    "FAULTS", "Fault", "Source", "Sourced", "chat_body", "fault", "made", "moment", "named",
+    "number", "outputs_of", "require_plausible", "result_id", "shown", "unread",
 ]  # fmt: skip
 
 CREATED_AT_MAX = 253_402_300_799_999  # the last of the year 9999
@@ -113,8 +113,9 @@ def named(result: Result, tenant: str | None) -> Result:
     it is nobody's.
 
     Raises:
-        ValueError: it has a time, an id, a number or a name that no result has.
+        ValueError: it has a time, an id or a number that no result has, or ``tenant`` is no name.
     """
+    _require_named("tenant", tenant)
     if not 0 <= result.created_at <= CREATED_AT_MAX:
         raise ValueError(f"its created_at, {result.created_at}, is in no year from 1970 to 9999")
     if not _is_uuid(result.id):
@@ -122,20 +123,33 @@ def named(result: Result, tenant: str | None) -> Result:
     for record in (result, *result.outputs):
         for name in record.__struct_fields__:
             value = getattr(record, name)
-            if name.endswith(AT_LEAST_0) and value is not None and value < 0:
-                raise ValueError(f"its {name}, {value}, is below 0")
             if isinstance(value, int) and not -INTEGER_BOUND <= value < INTEGER_BOUND:
                 raise ValueError(f"its {name}, {value}, is beyond 64 bits")
     engine = result.engine if result.engine.startswith(IMPORTED) else IMPORTED + result.engine
     whose = tenant if result.tenant is None else result.tenant
-    taken = msgspec.structs.replace(result, engine=engine, tenant=whose)
+    return msgspec.structs.replace(result, engine=engine, tenant=whose)
+
+
+def require_plausible(result: Result) -> None:
+    """What no box has recorded is looked at.
+
+    Raises:
+        ValueError: a count or a duration is below 0, or a name has a control character, by which a
+        terminal may be led astray.
+    """
+    for name in result.__struct_fields__:
+        value = getattr(result, name)
+        if name.endswith(AT_LEAST_0) and value is not None and value < 0:
+            raise ValueError(f"its {name}, {value}, is below 0")
     for name in OF_NAMES:
-        if (found := CONTROL.search(getattr(taken, name) or "")) is not None:
-            value = shown(getattr(taken, name))
-            raise ValueError(
-                f"its {name}, {value}, has the control character U+{ord(found[0]):04X}"
-            )
-    return taken
+        _require_named(name, getattr(result, name))
+
+
+def _require_named(name: str, value: str | None) -> None:
+    if (found := CONTROL.search(value or "")) is not None:
+        raise ValueError(
+            f"its {name}, {shown(value)}, has the control character U+{ord(found[0]):04X}"
+        )
 
 
 def _is_uuid(text: str) -> bool:
@@ -152,8 +166,8 @@ def made(kind: str, source_id: str, *, created_at: int, body: bytes, **fields: A
     """A result of what a source has: ``kind`` becomes its engine, what is not given is not known.
 
     Raises:
-        ValueError: its time is none, or a value is of another type than its column: it would be
-        read otherwise than its digest was taken.
+        ValueError: its time is none, a count or a name is not plausible, or a value is of another
+        type than its column: it would be read otherwise than its digest was taken.
     """
     if not 0 <= created_at <= min(CREATED_AT_MAX, ID_TIME_MAX):
         raise ValueError(f"its time, {created_at}, is in no year from 1970 to 9999")
@@ -183,7 +197,9 @@ def made(kind: str, source_id: str, *, created_at: int, body: bytes, **fields: A
         **fields,
     )
     outputs = tuple(map(_typed, result.outputs))
-    return _typed(msgspec.structs.replace(result, outputs=outputs, content=_typed(result.content)))
+    typed = msgspec.structs.replace(result, outputs=outputs, content=_typed(result.content))
+    require_plausible(_typed(typed))
+    return typed
 
 
 def _typed(record: Made) -> Made:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 from support.exporting import box_of, chat, exported, store
-from support.records import new_database
+from support.records import make_result, new_database
 
 from edge_store.chain import verify_chain
 from edge_store.errors import DiskFull, ImportFailed
@@ -17,6 +17,7 @@ from edge_store.exports.lines import LineOf
 from edge_store.imports import jsonl, litellm, llm
 from edge_store.imports.batches import TOLD_MAX, Counts, Importing
 from edge_store.imports.sourced import Fault, Source, Sourced, made, moment, named, result_id
+from edge_store.recorder.batch import read_head, write_batch
 from edge_store.recorder.boot import end_boot
 from edge_store.recorder.deletions import Reason, What, delete_here
 from edge_store.recorder.disk import Disk
@@ -523,6 +524,25 @@ def test_numbers_and_names_that_no_result_has_are_faults_of_their_lines(
     assert told == [f"line {number}: {why}" for number, why in enumerate(NOT_TAKEN, 1)]
     assert (counts.faults, counts.taken) == (len(NOT_TAKEN), len(whole) - len(NOT_TAKEN))
     assert verify_chain(box[1]).faults == ()
+
+
+def test_what_a_box_has_recorded_is_taken_with_its_names(
+    box: tuple[Path, Connection], tmp_path: Path
+) -> None:
+    connection, boot = new_database(tmp_path / "odd.db")
+    odd = make_result(1, boot.boot_id, user_id="\x1b[31m", input_tokens=-1)
+    write_batch(connection, boot, read_head(connection), 1, [odd])
+    connection.close()
+    exported(tmp_path / "odd.db", tmp_path / "odd.jsonl", "jsonl", bodies=True)
+    counts, told = take_all(box, jsonl.open_source(str(tmp_path / "odd.jsonl"), None))
+    assert (counts.taken, told) == (1, [])
+
+
+def test_what_another_has_is_looked_at() -> None:
+    with pytest.raises(ValueError, match="its output_tokens, -1, is below 0"):
+        made("x", "1", created_at=1, body=b"", output_tokens=-1)
+    with pytest.raises(ValueError, match="its user_id"):
+        made("x", "1", created_at=1, body=b"", user_id="\x1b")
 
 
 def test_a_tenant_of_the_command_line_is_looked_at_too() -> None:
