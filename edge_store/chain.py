@@ -20,6 +20,7 @@ from edge_store.carried import SEQ_MAX, SEQ_MIN, Carried, Ordered
 from edge_store.rows import (
     RESULT_COLUMNS,
     content_digest,
+    content_function,
     digest_function,
     row_digest,
     whole_body,
@@ -252,13 +253,14 @@ def add_digest_function(connection: Connection) -> bool:
         connection.execute(probe, {"value": b"\xff"}).fetchone()
     except SQLITE_ERRORS:  # as it should
         connection.create_function("digest_of", -1, digest_function())
+        connection.create_function("content_of", 5, content_function())
         return True
     return False
 
 
 def _is_plain(connection: Connection, span: Mapping[str, int], results: int) -> bool:
     """Whether there is nothing between but ``results`` results as they were written, each with its
-    content, of which nothing was taken out, and at most one output. That is most of a file, and
+    content, of which no image was taken out, and at most one output. That is most of a file, and
     SQLite calls for each row with all its values, where to fetch them gives the interpreter up for
     every one.
     """

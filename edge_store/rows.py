@@ -27,6 +27,7 @@ __all__ = [
     "Row",
     "Shape",
     "content_digest",
+    "content_function",
     "digest_at",
     "digest_function",
     "insert_blobs",
@@ -122,6 +123,23 @@ def digest_function() -> Callable[..., bytes]:
     return digest_of
 
 
+def content_function() -> Callable[..., bytes]:
+    """``content_digest`` of a row of ``requests`` with the text that was taken out of it, as
+    ``digest_function``.
+    """
+    encoded = bytearray()
+
+    def digest_of(
+        asked: str | None, sent: bytes, got: bytes, place: int | None, text: str | None
+    ) -> bytes:
+        if place is not None:
+            got = got[:place] + msgspec.json.encode(text) + got[place:]
+        encode_into((asked, sent, got), encoded)
+        return sha256(encoded).digest()
+
+    return digest_of
+
+
 def to_row(seq: int, timeline: str, result: Result) -> Row:
     """The values to insert.
 
@@ -162,8 +180,8 @@ def _values(seq: int, timeline: str, result: Result) -> tuple[list[Any], list[tu
 
 def _without_text(result: Result) -> tuple[bytes, int | None]:
     """The response's bytes without the text of the first output, which has a row of its own, and
-    where the view ``bodies`` puts it in again: as SQLite's ``json_quote`` writes it, so only what
-    is written like that is taken out. In a stream it is in pieces.
+    where the view ``bodies`` puts it in again: as the string that SQLite's ``json_quote`` makes, so
+    only what is written like that is taken out. In a stream it is in pieces.
     """
     body = result.content.response_body
     if result.stream or not result.outputs or result.outputs[0].choice_index:
@@ -171,7 +189,7 @@ def _without_text(result: Result) -> tuple[bytes, int | None]:
     text = result.outputs[0].output_text
     if not TEXT_CHARS_MIN <= len(text) <= len(body):
         return body, None
-    written = msgspec.json.encode(text)[1:-1]
+    written = msgspec.json.encode(text)
     place = body.find(written)
     if place < 0:
         return body, None

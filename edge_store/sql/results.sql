@@ -186,8 +186,8 @@ SELECT count(*), count(o.seq),
         o.seq, o.choice_index, o.output_text, o.reasoning, o.tool_calls, o.finish_reason,
         o.output_json, o.json_state, o.schema_valid, o.schema_error, o.repair_log, o.repairer,
         o.constraint_kind, o.constraint_holds, o.constraint_error,
-        digest_of(q.input_text, q.request_body,
-            (SELECT b.response_body FROM bodies AS b WHERE b.seq = q.seq))) IS r.digest)
+        content_of(q.input_text, q.request_body, q.response_body, q.output_at, o.output_text))
+        IS r.digest)
 FROM requests AS q
 LEFT JOIN results AS r ON r.seq = q.seq
 LEFT JOIN outputs AS o ON o.seq = q.seq

@@ -497,7 +497,7 @@ SELECT
     CASE WHEN q.output_at IS NULL THEN q.response_body
          ELSE CAST(
              coalesce(substr(q.response_body, 1, q.output_at), '') -- of no bytes it is NULL
-             || substr(json_quote(o.output_text), 2, length(json_quote(o.output_text)) - 2)
+             || json_quote(o.output_text)
              || coalesce(substr(q.response_body, q.output_at + 1), '') AS BLOB)
          END AS response_body
 FROM requests AS q

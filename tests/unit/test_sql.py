@@ -12,7 +12,7 @@ from edge_store.sql import blocks
 from edge_store.sqlite import Connection, driver
 
 PACKAGE = Path(edge_store.__file__).parent
-FUNCTIONS = {"digest_of": -1, "length_of": 1}  # chain.add_digest_function
+FUNCTIONS = {"content_of": 5, "digest_of": -1, "length_of": 1}  # chain.add_digest_function
 NEVER_CHANGED = {"results", "outputs", "requests", "commits", "blobs"}
 
 
