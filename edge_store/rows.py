@@ -125,16 +125,16 @@ def digest_function() -> Callable[..., bytes]:
 
 def content_function() -> Callable[..., bytes]:
     """``content_digest`` of a row of ``requests`` with the text that was taken out of it, as
-    ``digest_function``.
+    ``digest_function``. None that holds where no text was ever taken out.
     """
     encoded = bytearray()
 
     def digest_of(
         asked: str | None, sent: bytes, got: bytes, place: int | None, text: str | None
     ) -> bytes:
-        if place is not None:
-            got = got[:place] + msgspec.json.encode(text) + got[place:]
-        encode_into((asked, sent, got), encoded)
+        if place is not None and place < 0:  # SQL counts otherwise from there
+            return b""
+        encode_into((asked, sent, _with_text(got, place, text)), encoded)
         return sha256(encoded).digest()
 
     return digest_of
@@ -194,6 +194,13 @@ def _without_text(result: Result) -> tuple[bytes, int | None]:
     if place < 0:
         return body, None
     return body[:place] + body[place + len(written) :], place
+
+
+def _with_text(body: bytes, place: int | None, text: str | None) -> bytes:
+    """The response's bytes as they came; without its text where that is gone."""
+    if place is None or text is None:
+        return body
+    return body[:place] + msgspec.json.encode(text) + body[place:]
 
 
 class Shape(NamedTuple):
@@ -352,8 +359,12 @@ def load_recorded(
         outputs = _rows(connection, "select_outputs", row["seq"])
         content = _rows(connection, "select_content", row["seq"]) if with_content else []
         bodies = content[0] if content else None
-        if bodies is not None and bodies["has_blobs"]:
-            bodies["request_body"] = whole_body(connection, row["seq"], bodies["request_body"])
+        if bodies is not None:
+            if bodies["has_blobs"]:
+                bodies["request_body"] = whole_body(connection, row["seq"], bodies["request_body"])
+            text = outputs[0]["output_text"] if outputs and not outputs[0]["choice_index"] else None
+            place = bodies.get("output_at")  # an older file has none
+            bodies["response_body"] = _with_text(bodies["response_body"], place, text)
         yield _recorded(row, outputs, bodies)
 
 

@@ -98,18 +98,28 @@ def shadows(
     it: a view joins it to results, which are.
     """
     words = words_of(statement)
+    there = dict(connection.execute(sql("select_temp_views")).fetchall())  # an older file's
     made: list[str] = []
-    known = {name for (name,) in connection.execute(sql("select_temp_views"))}
     try:
         for relation in relations:
-            if relation.name in known:  # of an older file: what it lacks is made where it is opened
-                continue
-            connection.execute(_shadow(connection, database, relation, selection, words))
+            if relation.name in there:
+                _drop(connection, relation.name)
             made.append(relation.name)
+            connection.execute(_shadow(connection, database, relation, selection, words))
         yield
     finally:
         for name in made:
-            connection.execute(sql("drop_view").replace('"name"', f"temp.{quoted(name)}"))
+            _drop(connection, name)
+            if name in there:
+                connection.execute(_temporary(there[name]))
+
+
+def _drop(connection: Connection, name: str) -> None:
+    connection.execute(sql("drop_view").replace('"name"', f"temp.{quoted(name)}"))
+
+
+def _temporary(view: str) -> str:
+    return view.replace("CREATE VIEW", "CREATE TEMP VIEW", 1)
 
 
 @contextmanager
@@ -144,7 +154,7 @@ def _shadow(
 ) -> str:
     is_narrow = selection.condition != EVERYTHING
     if relation.is_view and not (is_narrow and relation.name in ACCOUNTS):
-        return relation.sql.replace("CREATE VIEW", "CREATE TEMP VIEW", 1)
+        return _temporary(relation.sql)
     present = {column.name for column in columns(connection, database, relation.name)}
     chosen = ", ".join(
         f"r.{quoted(column.name)}"

@@ -243,10 +243,10 @@ def _open_reader(module: Any, path: Path, busy_timeout_ms: int) -> Connection:
             isolation_level=None, timeout=busy_timeout_ms / 1000, check_same_thread=False,
         )  # fmt: skip
         try:
-            connection.execute("PRAGMA query_only = 1")
             (application_id,) = connection.execute("PRAGMA application_id").fetchone()
             if application_id == APPLICATION_ID:
                 _complete(connection)
+            connection.execute("PRAGMA query_only = 1")
         except BaseException:
             connection.close()
             raise
@@ -261,15 +261,15 @@ def _open_reader(module: Any, path: Path, busy_timeout_ms: int) -> Connection:
 
 
 def _complete(connection: Connection) -> None:
-    """Bodies are read by a view, which an older file lacks: there they are all in their table."""
+    """Bodies are read by a view, which an older file lacks: there they are all in their table. Once
+    that is migrated by another, the view is none any more, so that nobody reads what lacks a text.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if 0 < version < BODIES_SINCE:
-        connection.execute("PRAGMA query_only = 0")  # of a file that is opened read-only
         connection.execute(
-            "CREATE TEMP VIEW bodies AS "
-            "SELECT seq, input_text, request_body, response_body FROM requests"
+            "CREATE TEMP VIEW bodies (seq, input_text, request_body, response_body) AS "
+            "SELECT * FROM requests"
         )
-        connection.execute("PRAGMA query_only = 1")
 
 
 def open_without_wal(path: Path) -> Connection:
@@ -311,6 +311,7 @@ def open_copy(path: Path, *, is_lasting: bool = True, mapped_bytes: int = 0) -> 
             (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
             if mode != "delete":
                 raise StoreError(f"{path} stays in journal mode {mode}: somebody has it open")
+            _complete(connection)
         except BaseException:
             connection.close()
             raise

@@ -142,7 +142,9 @@ def _unite(connection: Connection, selection: Selection, words: set[str]) -> Non
         where = narrowing(name, selection, words)
         if name in UNITED or where:
             block = sql_of("copies", "unite" if name in UNITED else "keep")
-            connection.execute(block.replace('"name"', quoted(name)) + where)
+            names = ", ".join(quoted(column.name) for column in relation.columns)  # as it is here
+            block = block.replace('"columns"', names).replace('"name"', quoted(name))
+            connection.execute(block + where)
 
 
 @contextmanager

@@ -310,7 +310,7 @@ class Measured:
     async def _digests(self, number: int) -> None:
         row = to_row(1, self._boot.timeline, self._result)
         *columns, _digest = row.result
-        _seq, *bodies = row.content
+        bodies = msgspec.structs.astuple(self._result.content)
         for _ in range(number):
             row_digest(columns, row.outputs, content_digest(bodies))
 

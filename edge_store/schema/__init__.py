@@ -69,6 +69,7 @@ def migrate(connection: Connection) -> None:
             f"the database has schema {version}; this edge-store knows up to {SCHEMA_VERSION}",
             hint="install the edge-store that wrote it, or a newer one",
         )
+    connection.execute(sql("drop_view").replace('"name"', "temp.bodies"))  # of an older file
     _apply(connection)
     _make_anew(connection, altered(connection))
 

@@ -5,7 +5,7 @@ SELECT name, type, sql FROM sqlite_schema
 WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY rowid
 
 -- name: select_temp_views
-SELECT name FROM sqlite_temp_schema WHERE type = 'view'
+SELECT name, sql FROM sqlite_temp_schema WHERE type = 'view'
 
 -- name: select_columns
 SELECT name, type, dflt_value FROM pragma_table_info(:relation, :database) ORDER BY cid

@@ -5,10 +5,10 @@
 SELECT seq, id FROM results WHERE user_id = :user ORDER BY seq
 
 -- name: select_results_where
-SELECT seq, id FROM (
-    SELECT r.*, q.input_text, q.request_body,
-        (SELECT b.response_body FROM bodies AS b WHERE b.seq = r.seq) AS response_body
-    FROM results AS r LEFT JOIN requests AS q ON q.seq = r.seq)
+SELECT seq, id FROM results LEFT JOIN (
+    SELECT q.seq, q.input_text, q.request_body,
+        (SELECT b.response_body FROM bodies AS b WHERE b.seq = q.seq) AS response_body
+    FROM requests AS q) AS requests USING (seq)
 WHERE :expression ORDER BY seq
 
 -- name: select_results_of_ids

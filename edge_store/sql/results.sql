@@ -97,8 +97,8 @@ ORDER BY r.seq DESC LIMIT 1
 SELECT * FROM outputs WHERE seq = :seq ORDER BY choice_index
 
 -- name: select_content
-SELECT *, EXISTS (SELECT 1 FROM request_blobs AS b WHERE b.seq = bodies.seq) AS has_blobs
-FROM bodies WHERE seq = :seq
+SELECT *, EXISTS (SELECT 1 FROM request_blobs AS b WHERE b.seq = requests.seq) AS has_blobs
+FROM requests WHERE seq = :seq
 
 -- name: select_blobs
 SELECT r.byte_offset, r.is_escaped, b.bytes

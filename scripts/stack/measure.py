@@ -20,6 +20,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
+import msgspec
+
 from edge_store.bench.figures import CLOCK_TICKS, Figure, median
 from edge_store.bench.writer import sample_result
 from edge_store.cli.output import write_rows
@@ -198,8 +200,10 @@ def write_samples(path: Path) -> None:
     }  # fmt: skip
     with path.open("w", encoding="utf-8") as out:
         for n in range(1, SAMPLES + 1):
-            row = to_row(n, boot.timeline, sample_result(boot, n))
-            values = (row.result, row.outputs[0], row.content)
+            result = sample_result(boot, n)
+            row = to_row(n, boot.timeline, result)
+            content = (n, *msgspec.structs.astuple(result.content))  # others take it as it came
+            values = (row.result, row.outputs[0], content)
             tables = {
                 table: dict(zip(names, map(_plain, each), strict=True))
                 for (table, names), each in zip(columns.items(), values, strict=True)

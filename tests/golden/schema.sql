@@ -494,7 +494,7 @@ END;
 CREATE VIEW bodies AS -- The rows of requests, with the response's bytes as the engine sent them.
 SELECT
     q.seq, q.input_text, q.request_body,
-    CASE WHEN q.output_at IS NULL THEN q.response_body
+    CASE WHEN q.output_at IS NULL OR o.output_text IS NULL THEN q.response_body
          ELSE CAST(
              coalesce(substr(q.response_body, 1, q.output_at), '') -- of no bytes it is NULL
              || json_quote(o.output_text)

@@ -32,10 +32,17 @@ def _state(folder: Path) -> str:
 def children(process_id: int) -> list[int]:
     """Of any of its threads."""
     found: list[int] = []
-    for task in Path(f"/proc/{process_id}/task").glob("*/children"):
+    for task in _threads(process_id):
         with suppress(OSError):
-            found += map(int, task.read_text(encoding="ascii").split())
+            found += map(int, (task / "children").read_text(encoding="ascii").split())
     return found
+
+
+def _threads(process_id: int) -> list[Path]:
+    try:
+        return [*Path(f"/proc/{process_id}/task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return []
 
 
 def descendants(process_id: int) -> list[int]:
@@ -48,8 +55,7 @@ def descendants(process_id: int) -> list[int]:
 
 def _stands(process_id: int) -> bool:
     """Whether no thread of it does one more step: a signal is sent before it holds."""
-    threads = Path(f"/proc/{process_id}/task")
-    return all(_state(each) in ("T", "Z", "") for each in threads.glob("*"))
+    return all(_state(each) in ("T", "Z", "") for each in _threads(process_id))
 
 
 @contextmanager

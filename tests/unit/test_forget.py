@@ -232,6 +232,8 @@ def test_only_what_was_chosen_is_forgotten(tmp_path: Path) -> None:
     connection = box(tmp_path / "box.db", *results(300))
     choice = chosen(connection, where="boot_seq > 10")
     assert list(choice.results) == list(range(11, 301))
+    named = "results.boot_seq > 10 AND requests.response_body IS NOT NULL AND EXISTS (SELECT 1)"
+    assert chosen(connection, where=named).results == choice.results
     page = list(choice.results.items())[:256]
     params = ForgetResults(seqs=tuple(s for s, _ in page), ids=tuple(i for _, i in page))
     assert in_transaction(connection, forget_results, params) == 256

@@ -27,7 +27,7 @@ RELEASED = {
     "0009_archives.sql": "242ba05ce8b649395aeda1ef575df13926d7123ec9c5edb42dc53de50384aed6",
     "0010_sinks.sql": "325cf33ccebf892fc189f46436dc1c7c5c4b3070ceef22bc94a9e90f9ad20e9a",
     "0011_days.sql": "d0242c50fd8499c815101b11363cfbbb0702634f6eefbd8a1e37864620827510",
-    "0012_bodies.sql": "43d54071a310210675ffdfbaea723012af62d51ea4a97dc10daa929a1f7e445e",
+    "0012_bodies.sql": "7d3f39e535d73b186e365f5a42f8e3c54a6f21fd54cfcb87c151d8a0c8986e7d",
 }
 
 

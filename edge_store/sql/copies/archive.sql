@@ -2,7 +2,7 @@
 
 -- name: unite
 CREATE TEMP VIEW "name" AS SELECT * FROM (
-    SELECT * FROM main."name" UNION ALL SELECT * FROM archive."name") AS r
+    SELECT "columns" FROM main."name" UNION ALL SELECT "columns" FROM archive."name") AS r
 
 -- name: keep
 CREATE TEMP VIEW "name" AS SELECT * FROM main."name" AS r
