@@ -134,6 +134,11 @@ class Alarms:
         with self._lock:
             self._show(alarm.name, self._active.setdefault(alarm.name, alarm))
 
+    def recall_end(self, name: AlarmName, at: int) -> None:
+        """One that had ended by then, ``at`` (UTC ms), which somebody is to hear yet."""
+        with self._lock:
+            self._ended.setdefault(name, at)
+
     def raise_(self, name: AlarmName, message: str, **fields: Any) -> None:
         """``name`` holds, ``message`` says how; again and again while it does."""
         with self._lock:

@@ -146,7 +146,7 @@ class Alerting:
         )
         for each in found:
             self._spool.add(each, self._alarms.device or socket.gethostname())
-        if found:
+        if self._spool.end_unheard(self._alarms.ended) or found:
             await self._persist()
             for event in self._written.values():
                 event.set()
@@ -311,6 +311,8 @@ async def opened(
         log.error("alerts_not_spooled", path=str(path), error=str(exc))
     for message in spool.standing:
         alarms.recall(recalled(message))
+    for message in spool.over:
+        alarms.recall_end(message.alarm, message.at)
     return Alerting(alarms, spool, targets, config)
 
 

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from edge_store.alerts.alarms import AlarmName
-from edge_store.alerts.messages import Due, Kind, Message
+from edge_store.alerts.messages import Due, Kind, Message, recalled
 from edge_store.result import Record
 
 __all__ = ["NAME", "Spool"]
@@ -59,14 +59,18 @@ class Spool:
         self._is_told = False  # that it cannot be written
         self._unwritten: list[bytes] = []
         self._waiting: dict[int, tuple[Message, set[str]]] = {}
-        self._told: dict[AlarmName, Message] = {}
+        self._newest: dict[AlarmName, Message] = {}  # about each alarm, also those for nobody
+        self._heard: dict[AlarmName, Message] = {}  # of these the newest for somebody
         self._next_id = 1
         self.standing: tuple[Message, ...] = ()  # of alarms that were raised when it was opened
+        self.over: tuple[Message, ...] = ()  # of others, that nobody has heard is over
 
     @property
     def told(self) -> Mapping[AlarmName, Message]:
-        """The last message about each alarm."""
-        return self._told
+        """The last message about each alarm; where there is anybody to tell, the last that was for
+        somebody.
+        """
+        return self._heard if self._targets else self._newest
 
     def pending(self, target: str) -> list[Message]:
         """What waits for one of them, in order."""
@@ -78,11 +82,15 @@ class Spool:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._read(os.pread(self._file, READ_BYTES_MAX, 0))
-            self.standing = tuple(
-                message for message in self._told.values() if message.kind is not Kind.RESOLVED
+            newest, heard = self._newest.values(), self._heard
+            self.standing = tuple(each for each in newest if each.kind is not Kind.RESOLVED)
+            self.over = tuple(
+                each
+                for each in newest
+                if each.kind is Kind.RESOLVED
+                and each.alarm in heard
+                and heard[each.alarm].kind is not Kind.RESOLVED
             )
-            if self._targets:  # of what nobody was told, somebody is to be told now
-                self._told = {name: message for name, message in self._told.items() if message.to}
         except OSError:
             self.close()
             raise
@@ -94,9 +102,36 @@ class Spool:
             os.close(self._file)
             self._file = None
 
+    def end_unheard(self, ended: Mapping[AlarmName, int]) -> bool:
+        """Of alarms that nobody was told of, note for the next start that they have ``ended`` (UTC
+        ms); whether there are any. Where there is nobody to tell, each end is a message anyway.
+        """
+        found = [
+            each
+            for each in self._newest.values()
+            if self._targets
+            and not each.to
+            and each.kind is not Kind.RESOLVED
+            and each.alarm in ended
+        ]
+        for each in found:
+            due = Due(Kind.RESOLVED, recalled(each), ended[each.alarm])
+            self._keep(self._message(due, each.device, ()))
+        return bool(found)
+
     def add(self, due: Due, device: str) -> None:
         """Keep a message for all targets."""
-        message = Message(
+        message = self._message(due, device, self._targets)
+        if message.kind is Kind.REMINDER:
+            self._drop_reminders(message.alarm)
+        if len(self._waiting) >= MESSAGES_MAX:
+            oldest = next(iter(self._waiting))
+            log.error("alert_dropped", id=oldest, alarm=self._waiting[oldest][0].alarm.value)
+            self._give_up(oldest)
+        self._keep(message)
+
+    def _message(self, due: Due, device: str, to: tuple[str, ...]) -> Message:
+        return Message(
             id=self._next_id,
             at=due.at,
             device=device,
@@ -106,15 +141,8 @@ class Spool:
             seen=due.alarm.seen,
             text=due.alarm.message,
             fields=due.alarm.fields,
-            to=self._targets,
+            to=to,
         )
-        if message.kind is Kind.REMINDER:
-            self._drop_reminders(message.alarm)
-        if len(self._waiting) >= MESSAGES_MAX:
-            oldest = next(iter(self._waiting))
-            log.error("alert_dropped", id=oldest, alarm=self._waiting[oldest][0].alarm.value)
-            self._give_up(oldest)
-        self._keep(message)
 
     def done(self, message_id: int, target: str) -> None:
         """``target`` has it."""
@@ -158,7 +186,9 @@ class Spool:
     def _note(self, record: Message | Done) -> None:
         if isinstance(record, Message):
             self._next_id = max(self._next_id, record.id + 1)
-            self._told[record.alarm] = record
+            self._newest[record.alarm] = record
+            if record.to:
+                self._heard[record.alarm] = record
             if left := set(record.to).intersection(self._targets):
                 self._waiting[record.id] = (record, left)
             return
@@ -176,7 +206,7 @@ class Spool:
 
     def _whole(self) -> bytes:
         """What was last told, what waits, and who has that already."""
-        kept = {message.id: message for message in self._told.values()}
+        kept = {message.id: message for message in (*self._newest.values(), *self._heard.values())}
         kept.update((message.id, message) for message, _ in self._waiting.values())
         records: list[Message | Done] = [kept[key] for key in sorted(kept)]
         for message in kept.values():

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -222,19 +223,23 @@ class Pass:
     def _take(self, connection: Connection, step: Step, limits: Limits, after: int) -> bool:
         """Whether all was looked at that the step might take."""
         parts = self._parts(connection, step, limits, after)
+        left: list[Row] = []  # of a part that the floor took a piece of
         while not self._stop.is_set():
             size = measure(connection, self._path)
-            self._over, rule = excess(self._config, size, self._floor.over(size))
+            rows = self._floor.rows(step.what, size)
+            # where no more may go for the floor, the other rule still holds
+            for_floor = self._floor.over(size) if rows else 0
+            self._over, rule = excess(self._config, size, for_floor)
             if step.rule is None and self._over <= 0:
                 return False
-            part = next(parts, None)
+            part = _up_to(left, self._over) if left else next(parts, None)
             if part is None:
                 return True
             if step.rule is None and rule is Rule.DISK_FLOOR:
-                part = part[: self._floor.rows(step.what, size)]
+                part, left = part[:rows], [*part[rows:], *left[len(part) :]]
                 self._floor.took(step.what, len(part))
-            if not part:
-                return False
+            else:
+                left = left[len(part) :]
             self._put_away(connection, step.what, part)
         return False
 
@@ -377,6 +382,13 @@ class Pass:
         store = ArchiveStore(self._config.archive)
         store.delete(file)
         store.tidy(file)
+
+
+def _up_to(rows: list[Row], size: int) -> list[Row]:
+    """The first of them, until they are of ``size`` bytes."""
+    sizes = accumulate(row[2] for row in rows)
+    enough = (number for number, each in enumerate(sizes, 1) if each >= size)
+    return rows[: next(enough, len(rows))]
 
 
 def _renamed(file: str) -> str:

@@ -111,17 +111,18 @@ class Room:
         return may
 
     def _may_make_room(self, size: Size, connection: Connection) -> bool:
-        around, known = self._around, self._known
-        over, rule = excess(around.config.retention, size, self._floor.over(size))
-        if over <= 0:
+        around, known, floor = self._around, self._known, self._floor
+        over, _ = excess(around.config.retention, size, 0)
+        if max(over, floor.over(size)) <= 0:
             return False
         known.look(connection)
         upto = min(size.newest, replicated_upto(around))
-        if rule is not Rule.DISK_FLOOR:
-            return not known.is_all(upto)
+        if over > 0 and not known.is_all(upto):
+            return True
         # of each kind no more go than results have come, and of one kind none may be left
-        floor = self._floor
-        return any(floor.rows(what, size) > 0 and known.after(what) < upto for what in What)
+        return floor.over(size) > 0 and any(
+            floor.rows(what, size) > 0 and known.after(what) < upto for what in What
+        )
 
     async def work(self, *, by_size: bool) -> None:
         """One pass."""

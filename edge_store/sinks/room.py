@@ -23,10 +23,11 @@ PAUSE_S = 30.0  # after a failure that is not the sink's
 
 
 async def push(around: Around) -> None:
-    """Push to each of ``[[sinks]]`` until the daemon stops."""
-    if not around.config.sinks:
-        return
+    """Push to each of ``[[sinks]]`` until the daemon stops; at once where there is none."""
     trouble = Trouble(lambda found: _tell(around.alarms, found))
+    if not around.config.sinks:
+        _tell(around.alarms, trouble)  # none: those of a boot that had sinks are over
+        return
     reader = await DatabaseThread.open(lambda: open_reader(around.path))
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from support.receiving import DEADLINE_S, PATIENCE, hook, hook_url
 from support.records import make_result, new_database
 from support.s3server import free_port
 
-from edge_store.alerts import AlarmName, Alarms
+from edge_store.alerts import Alarm, AlarmName, Alarms
 from edge_store.alerts import room as module
+from edge_store.alerts.messages import Due, Kind
 from edge_store.alerts.room import Alerting, alerting
 from edge_store.alerts.spool import Spool
 from edge_store.config import AlertsSection
@@ -159,6 +160,34 @@ def test_alarm_of_retention_stands_over_a_kill_until_a_pass_is_good(tmp_path: Pa
             daemon.kill()
         with box.serve() as daemon:
             assert raised(daemon) == []
+
+
+BY_TIME = {
+    AlarmName.RESULTS_LOST
+}  # a loss is over at once: its alarm stands for an hour, by design
+
+
+def test_every_alarm_of_a_boot_before_ends_where_what_it_is_of_is_off(tmp_path: Path) -> None:
+    box = Box.init(tmp_path / "box", **AT_ONCE)  # no replica, sinks, retention, queue or drill
+    names = {name for name in AlarmName if not name.is_of_fleet}
+    path = tmp_path / "box/alerts.jsonl"
+    spool = Spool(path, ())
+    spool.open()
+    for name in sorted(names):
+        alarm = Alarm(name=name, since=1, seen=1, message="of a boot before", fields={})
+        spool.add(Due(Kind.RAISED, alarm, 1), "box")
+    spool.write(spool.take())
+    spool.close()
+    with box.serve() as daemon:
+        for number in range(1, len(names - BY_TIME) + 1):
+            daemon.logged("alarm_resolved", number=number)
+        over = [line["alarm"] for line in daemon.log if line.get("event") == "alarm_resolved"]
+        assert sorted(over) == sorted(names - BY_TIME)
+        assert {each["name"] for each in daemon.get("/readyz").json()["alarms"]} == BY_TIME
+        assert daemon.stop() == 0
+    spool.open()  # nor does the next boot know them
+    with closing(spool):
+        assert {message.alarm for message in spool.standing} == BY_TIME
 
 
 def test_message_spooled_offline_is_sent_after_sigkill_once_and_in_order(tmp_path: Path) -> None:

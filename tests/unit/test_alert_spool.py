@@ -2,17 +2,22 @@
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from edge_store.alerts import Alarm, AlarmName
+from edge_store.alerts import Alarm, AlarmName, Alarms
 from edge_store.alerts import spool as module
 from edge_store.alerts.messages import Due, Kind
+from edge_store.alerts.room import Alerting, Target, opened
 from edge_store.alerts.spool import Spool
+from edge_store.config import AlertsSection
+from edge_store.observability.metrics import Metrics
+
+URL = "json://127.0.0.1:9/hook"
 
 
 def add(spool: Spool, kind: Kind = Kind.RAISED, name: AlarmName = AlarmName.DISK_LOW) -> None:
@@ -142,3 +147,70 @@ def test_second_process_does_not_get_it(tmp_path: Path) -> None:
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
     with spool_at(tmp_path, "a"):
         assert (tmp_path / "alerts.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+@asynccontextmanager
+async def boot(
+    folder: Path, *urls: str, after_s: float = 0, at: int = 10
+) -> AsyncIterator[tuple[Alerting, Alarms]]:
+    """One that ends as by a kill, unless it looks. Nothing is sent."""
+    alarms = Alarms(Metrics(), lambda: at)
+    config = AlertsSection(after_s=after_s, rate_s=0)
+    told = await opened(urls, config, folder / "alerts.jsonl", alarms)
+    yield told, alarms
+    await told.close()
+
+
+def waiting(folder: Path) -> list[tuple[Kind, int]]:
+    key = Target(1, URL).key
+    with spool_at(folder, key) as spool:
+        return [(message.kind, message.at) for message in spool.pending(key)]
+
+
+async def test_alarm_of_a_box_without_urls_outlives_a_kill_before_somebody_is_told(
+    tmp_path: Path,
+) -> None:
+    async with boot(tmp_path) as (told, alarms):
+        alarms.raise_(AlarmName.QUEUE_OLD, "old")
+        await told.look()
+    for _ in range(2):
+        async with boot(tmp_path, URL):  # killed before it looks
+            pass
+    async with boot(tmp_path, URL) as (told, alarms):
+        assert [alarm.since for alarm in alarms.active] == [10]
+        await told.look()
+    assert waiting(tmp_path) == [(Kind.RAISED, 10)]
+
+
+async def test_alarm_that_ends_before_anybody_was_told_of_it_is_told_to_nobody(
+    tmp_path: Path,
+) -> None:
+    async with boot(tmp_path) as (told, alarms):
+        alarms.raise_(AlarmName.QUEUE_OLD, "old")
+        await told.look()
+    async with boot(tmp_path, URL, after_s=60) as (told, alarms):
+        alarms.resolve(AlarmName.QUEUE_OLD)
+        await told.look()
+    async with boot(tmp_path, URL) as (told, alarms):
+        assert alarms.active == ()
+        await told.look()
+    assert waiting(tmp_path) == []
+
+
+async def test_end_of_an_alarm_while_there_were_no_urls_is_told_once_there_are(
+    tmp_path: Path,
+) -> None:
+    async with boot(tmp_path, URL) as (told, alarms):
+        alarms.raise_(AlarmName.QUEUE_OLD, "old")
+        await told.look()
+    async with boot(tmp_path, at=20) as (told, alarms):
+        assert [alarm.since for alarm in alarms.active] == [10]
+        alarms.resolve(AlarmName.QUEUE_OLD)
+        await told.look()
+    async with boot(tmp_path, URL):  # killed before it looks
+        pass
+    for _ in range(2):
+        async with boot(tmp_path, URL) as (told, alarms):
+            assert alarms.active == ()
+            await told.look()
+        assert waiting(tmp_path) == [(Kind.RESOLVED, 20)]
