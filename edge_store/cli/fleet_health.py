@@ -200,9 +200,6 @@ async def _looked(
 
 
 async def _tell(sent: "Awaitable[tuple[TargetState, ...]]") -> None:
-    from edge_store.observability.logging import log_to_stderr
-
-    log_to_stderr()  # what is raised is logged
     for target in await sent:
         if target.failure is not None:
             click.echo(

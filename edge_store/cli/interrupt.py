@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 OUTPUT = 1
-AGAIN_S = 0.05  # a finalizer has ended by then, or it is raised once more
+AGAIN_S = 0.001  # a finalizer has ended by then, or it is raised once more
 PAUSE_S_MAX = 300.0  # a WAL that cannot be begun anew grows: by 1 GB at 300 rows/s of 10 KB
 
 
