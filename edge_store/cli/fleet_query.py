@@ -72,9 +72,9 @@ def query(  # noqa: PLR0913  (one parameter per option)
     """Run one read-only SQL statement over all boxes. @NAME: one of [queries] in fleet.toml.
 
     Of a fleet with a lake, DuckDB answers, from the lake and what the copies have beyond it: views
-    results, outputs, generations, structured and requests. Else, and with --live, SQLite answers,
-    from the copies named <device id>.db: all tables and views of a box. Both have a device_id
-    column. Exits 1 if a copy could not be read; the others are answered for.
+    results, outputs, generations, structured, requests and bodies. Else, and with --live, SQLite
+    answers, from the copies named <device id>.db: all tables and views of a box. Both have a
+    device_id column. Exits 1 if a copy could not be read; the others are answered for.
 
     \b
     Example:

@@ -102,7 +102,7 @@ def query(  # noqa: PLR0913  (one parameter per option)
     """Run one read-only SQL statement; - reads it, @NAME is a saved one. Without: the newest
     20 results, or --limit.
 
-    The views are the query API: generations, usage_by_hour, usage_by_day, completeness,
+    The views are the query API: generations, bodies, usage_by_hour, usage_by_day, completeness,
     completeness_by_day, v_openai, v_otel, sglang_inference_results. It works while the daemon runs.
     --since, --until, --model and --status narrow results and all that belongs to them. Exits 1 on
     an error, 2 on wrong usage.

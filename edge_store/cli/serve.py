@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -82,8 +83,9 @@ def serve(config: str | None, host: str | None, port: int | None, *, restart: bo
         except BaseException as exc:  # noqa: BLE001  (the process must end: systemd starts another)
             exit_code = report(explained(exc))
         # The writer's connection and its thread stay as they are on purpose (see daemon.py).
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # a full disk must not keep it from its end
+                stream.flush()
         if restart and exit_code == EngineCrashed.exit_code:
             for number in (signal.SIGTERM, signal.SIGINT):  # nobody hears them any more
                 signal.signal(number, signal.SIG_DFL)

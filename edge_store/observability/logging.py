@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import TextIO
 
 import msgspec
 import structlog
@@ -20,7 +21,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from edge_store.config import LogSection
 from edge_store.errors import ConfigError, ReplicationError, StoreError
 
-__all__ = ["configure_logging"]
+__all__ = ["LogOutput", "configure_logging"]
 
 # sd-daemon(3): a line that begins with <N> has priority N
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -38,7 +39,8 @@ def configure_logging(config: LogSection) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     line = _line()
-    handler = logging.StreamHandler(sys.stdout)
+    output = LogOutput(sys.stdout)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -57,9 +59,40 @@ def configure_logging(config: LogSection) -> None:
     structlog.configure(
         processors=[*shared, without_messages, line],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(output),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
+
+
+class LogOutput:
+    """Where the log goes. What it does not take, as on a full disk, is lost, and told as soon as it
+    takes something again; whoever logs goes on.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lost = 0
+
+    def write(self, text: str) -> int:
+        """Whole lines."""
+        if self._lost:
+            lost = {"event": "log_lines_lost", "count": self._lost, "level": "warning"}
+            if self._is_taken(f"{msgspec.json.encode(lost).decode()}\n"):
+                self._lost = 0
+        if not self._is_taken(text):
+            self._lost += 1
+        return len(text)
+
+    def _is_taken(self, text: str) -> bool:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def flush(self) -> None:
+        """They are."""
 
 
 without_messages = structlog.processors.ExceptionRenderer(

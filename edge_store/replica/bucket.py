@@ -284,9 +284,10 @@ def _open_store(location: Location, credentials: Credentials | None, *, for_down
             return _open_container(location, credentials, common)
     if location.kms_key:
         common |= {"server_side_encryption": "aws:kms", "sse_kms_key_id": location.kms_key}
+    if (endpoint := _endpoint(location)) is not None:  # None is refused; without one it is AWS
+        common["endpoint"] = endpoint
     return S3Store(
         bucket=location.bucket,
-        endpoint=_endpoint(location),
         region=location.region,
         access_key_id=credentials.access_key_id,
         secret_access_key=credentials.secret_access_key,

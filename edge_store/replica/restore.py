@@ -52,6 +52,10 @@ __all__ = [
 STEPS_BETWEEN_CHECKS = 100_000  # SQLite virtual machine steps; about 10 ms
 FAULTS_SHOWN = 3
 SNAPSHOTS_TRIED = 3  # each costs a restore
+OLDER_HINT = (
+    "what was changed in the live file is in its replica, too: `edge-store replica points` lists "
+    "older states, and --at TIME restores one of them"
+)
 COPY_MODE = 0o640  # as the database of a box: its group may read it
 
 
@@ -313,9 +317,8 @@ def _kept(copy: Path, to: Path, exc: Exception) -> VerifyFailed:
     damaged = damaged_path(to)
     copy.chmod(COPY_MODE)
     copy.replace(damaged)
-    return VerifyFailed(
-        f"{exc}", hint=f"the copy is kept as {damaged}; {getattr(exc, 'hint', '')}".rstrip("; ")
-    )
+    hint = getattr(exc, "hint", "") or OLDER_HINT
+    return VerifyFailed(f"{exc}", hint=f"the copy is kept as {damaged}; {hint}")
 
 
 def damaged_path(to: Path) -> Path:

@@ -14,6 +14,8 @@ from support.daemon import DEADLINE_S, EDGE_STORE, ROOT, Box, environment, until
 from support.exporting import box_of, chat, store
 from support.records import new_database
 
+from edge_store.recorder.boot import end_boot
+
 CHILD = ROOT / "tests" / "support" / "export_child.py"
 COUNT = "with recursive c(n) as (select 1 union all select n + 1 from c)"
 
@@ -33,6 +35,7 @@ def box_with_one(tmp_path: Path) -> tuple[Path, str]:
     connection, boot = new_database(tmp_path / "one.db")
     result = chat(1, boot)
     store(connection, boot, [result])
+    end_boot(connection, boot)  # else it is said that it had not ended
     connection.close()
     return tmp_path / "one.db", result.id
 

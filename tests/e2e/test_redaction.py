@@ -188,7 +188,7 @@ def test_what_generates_leaves_no_secret(box: Box) -> None:
     unmarked = "SELECT count(*) FROM results WHERE privacy IS NULL AND status = 'completed'"
     assert box.scalar(unmarked) == 1  # the one with only a trace id that is none
     assert box.scalar("SELECT count(*) FROM results WHERE privacy LIKE '%failed%'") == 0
-    assert box.scalar("SELECT count(*) FROM requests WHERE response_body LIKE '%REDACTED%'") > 5
+    assert box.scalar("SELECT count(*) FROM bodies WHERE response_body LIKE '%REDACTED%'") > 5
     assert box.proven().faults == ()
 
 

@@ -140,9 +140,10 @@ async def test_changed_row_is_found_and_the_damaged_copy_kept(tmp_path: Path) ->
         writing.connection.execute("UPDATE outputs SET output_text = 'other' WHERE seq = 2")
         await litestream.sync(60)
     writing.close()
-    with pytest.raises(VerifyFailed, match="seq 2"):
+    with pytest.raises(VerifyFailed, match="seq 2") as refused:
         await restore(parse_location(url), DEVICE, tmp_path / "copy.db", timeout_s=60)
     assert not (tmp_path / "copy.db").exists()
+    assert "`edge-store replica points` lists older states" in refused.value.hint
     assert len(contents(tmp_path / "copy.db.damaged")) == 4
 
 

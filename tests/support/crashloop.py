@@ -108,7 +108,7 @@ class CrashLoop:
         assert load is not None
         stored = dict(rows(
             self.box.database,
-            "SELECT r.id, q.response_body FROM results AS r JOIN requests AS q USING (seq) "
+            "SELECT r.id, q.response_body FROM results AS r JOIN bodies AS q USING (seq) "
             "WHERE r.boot_id = ?",
             boot_id,
         ))  # fmt: skip
@@ -133,7 +133,7 @@ class CrashLoop:
     def _check_history(self) -> None:
         """Nothing that was there after a kill has gone with a later one, or come twice."""
         stored = rows(
-            self.box.database, "SELECT r.id, q.response_body FROM results AS r JOIN requests AS q "
+            self.box.database, "SELECT r.id, q.response_body FROM results AS r JOIN bodies AS q "
             "USING (seq)"
         )  # fmt: skip
         times = Counter(result_id for result_id, _ in stored)

@@ -85,7 +85,7 @@ def changing(tmp_path: Path) -> Iterator[Fleet]:
         """SELECT id, input_text, output_text, json_state, output_json, metadata, choices, hour,
         created_at, completed_at FROM generations ORDER BY device_id, seq""",
         "SELECT device_id, seq, output_text FROM outputs ORDER BY device_id, seq",
-        "SELECT device_id, seq, request_body, response_body FROM requests ORDER BY 1, 2",
+        "SELECT device_id, seq, request_body, response_body FROM bodies ORDER BY 1, 2",
         "SELECT id, digest FROM results ORDER BY id",
         "SELECT device_id, json_state, repairer FROM structured ORDER BY 1",
         "SELECT output_text FROM results JOIN outputs USING (device_id, seq) ORDER BY 1",

@@ -8,8 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from support.records import make_result, new_database
+from support.retaining import Box
 from support.soak.faults import undo_newest_migration
 
+from edge_store.archive.loading import restore, together
 from edge_store.chain import verify_chain
 from edge_store.fleet.relations import open_compatible, shadowed
 from edge_store.recorder.batch import read_head, write_batch
@@ -118,3 +120,23 @@ def test_its_bodies_are_narrowed_to_the_chosen_results(file: Path) -> None:
         with narrowed(reader, Selection(model="model-2"), statement):
             assert reader.execute(statement).fetchall() == [(2, BODY)]
         assert len(reader.execute(statement).fetchall()) == 2
+
+
+@pytest.mark.parametrize("age", ["older", "newest"])
+def test_its_bodies_are_whole_beside_archived_ones(tmp_path: Path, age: str) -> None:
+    text = Content(input_text="q", request_body=b"{}", response_body=BODY)
+    outputs = (Output(choice_index=0, output_text=TEXT),)
+    box = Box(tmp_path, [9.0, 8.0, 1.0], outputs=outputs, content=text)
+    assert box.put_away(keep_days=5).results == 2
+    if age == "older":
+        assert undo_newest_migration(box.connection)
+    read = "SELECT seq, response_body FROM bodies ORDER BY seq"
+    with together(box.path, str(box.archive)) as both:
+        assert both.execute(read).fetchall() == [(1, BODY), (2, BODY), (3, BODY)]
+        results = load_recorded(both, both.execute("SELECT * FROM results"))
+        assert [each.result.content.response_body for each in results] == [BODY] * 3
+    restored = tmp_path / "old.db"
+    assert restore(box.path, str(box.archive), restored, (None, None)) == 2
+    with closing(open_reader(restored)) as reader:
+        assert reader.execute(read).fetchall() == [(1, BODY), (2, BODY)]
+    box.close()

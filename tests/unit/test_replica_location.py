@@ -264,3 +264,12 @@ def test_missing_key_is_named() -> None:
 def test_absent_folder_is_not_a_store(tmp_path: Path) -> None:
     with pytest.raises(ReplicaNotFound, match="no such folder"):
         open_bucket(parse_location(str(tmp_path / "absent")), None)
+
+
+def test_each_s3_address_of_the_documentation_is_opened() -> None:
+    page = Path(__file__).parents[2] / "docs" / "replica.md"
+    addresses = set(re.findall(r"`(s3://[^`\s]+)`", page.read_text(encoding="utf-8")))
+    assert "s3://bucket/prefix?region=eu-central-1" in addresses
+    keys = Credentials(access_key_id="name", secret_access_key="key")
+    for address in addresses:
+        open_bucket(parse_location(address), keys)
