@@ -39,6 +39,7 @@ from edge_store.sqlite import (
     open_reader,
     translated,
 )
+from edge_store.sqlitefiles import PARTS
 from edge_store.verify import verify_file
 
 __all__ = [
@@ -56,7 +57,6 @@ CHUNK_BYTES = 4 * 1024 * 1024
 LEVEL = 3
 MANIFEST_BYTES_MAX = 64 * 1024
 FAULTS_SHOWN = 3
-SIDECARS = ("-wal", "-shm", "-journal")
 
 OnProgress = Callable[[Progress], None]
 
@@ -378,7 +378,7 @@ def restore_backup(file: Path, to: Path, *, on_progress: OnProgress) -> ChainChe
         DiskFull: there is too little room.
     """
     # A WAL that lies beside would be played into the new file.
-    _refuse_what_is_there(to, *(to.with_name(f"{to.name}{end}") for end in SIDECARS))
+    _refuse_what_is_there(to, *(to.with_name(f"{to.name}{end}") for end in PARTS))
     with unpacked(file, to.parent, on_progress) as (copy, _manifest):
         on_progress(Progress(stage=Stage.CHECKING))
         try:

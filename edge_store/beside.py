@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-import structlog
-
 from edge_store.errors import EdgeStoreError
+from edge_store.loggers import get_logger
 from edge_store.recorder.around import Around
 from edge_store.retention.room import retain
 from edge_store.search.following import follow
@@ -16,7 +15,7 @@ from edge_store.sinks.room import push
 
 __all__ = ["working_beside"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 PAUSES_S = (1.0, 5.0, 30.0, 120.0)  # after each failure; the last one again and again
 SOUND_FOR_S = 600.0  # after this long, a failure counts as the first

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import structlog
 from starlette.applications import Starlette
 
 from edge_store import __version__
@@ -51,6 +50,7 @@ from edge_store.errors import (
 from edge_store.health import read_health, tell_engine, watch
 from edge_store.keys import keys_at_start
 from edge_store.lock import DatabaseLock
+from edge_store.loggers import get_logger
 from edge_store.observability.looplag import measured_lag
 from edge_store.observability.metrics import Metrics
 from edge_store.possible import require_possible
@@ -83,7 +83,7 @@ from edge_store.watching import Watched, watching
 
 __all__ = ["build_engine", "serve"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LOADING_BEAT_S = 10.0
 LOADING_MAX_S = 3600.0

@@ -7,11 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from edge_store import __version__
 from edge_store.alerts import Alarms
 from edge_store.engine import Engine
+from edge_store.loggers import get_logger
 from edge_store.observability.metrics import Metrics
 from edge_store.queue.room import Queue
 from edge_store.recorder.app import Recorder
@@ -22,7 +21,7 @@ from edge_store.wal import wal_bytes
 
 __all__ = ["read_health", "tell_engine", "watch"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 READY_TIMEOUT_S = 2.0
 

@@ -11,11 +11,11 @@ from enum import StrEnum
 from typing import Annotated
 
 import msgspec
-import structlog
 from msgspec import Meta
 
 from edge_store.clock import now_ms, rfc3339
 from edge_store.errors import InvalidRequest, NotFound
+from edge_store.loggers import get_logger
 from edge_store.recorder.caller import RecordLevel, Right
 from edge_store.result import Record
 from edge_store.sql import sql
@@ -38,7 +38,7 @@ __all__ = [
     "revoke_key",
 ]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 PREFIX = "es-"
 KEY_BYTES = 32

@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from edge_store.alerts import Alarms
 from edge_store.api.inside import Inside
 from edge_store.config import Config, ReplicaMode
@@ -26,6 +24,7 @@ from edge_store.identity import create_identity
 from edge_store.ids import DeviceId
 from edge_store.jsonrepair import JsonWorkers
 from edge_store.lock import DatabaseLock
+from edge_store.loggers import get_logger
 from edge_store.observability.metrics import Metrics
 from edge_store.queue.room import Queue, queue_of
 from edge_store.readers import Readers
@@ -59,7 +58,7 @@ __all__ = [
 
 READERS = 2  # one that reads much leaves the other
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @asynccontextmanager

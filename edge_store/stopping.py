@@ -4,14 +4,13 @@ import asyncio
 import signal
 from typing import Any
 
-import structlog
-
 from edge_store.errors import AdmissionClosed, EdgeStoreError, ShutDown
+from edge_store.loggers import get_logger
 from edge_store.recorder.app import Recorder
 
 __all__ = ["Drain", "Stopping"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Stopping:

@@ -14,13 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import structlog
-
 from edge_store.alerts import AlarmName, Alarms
 from edge_store.clock import now_ms
 from edge_store.config import AlertsSection
 from edge_store.engine import Engine
 from edge_store.errors import StoreError
+from edge_store.loggers import get_logger
 from edge_store.observability.metrics import Metrics
 from edge_store.queue.room import Queue
 from edge_store.recorder.app import Recorder
@@ -44,7 +43,7 @@ __all__ = [
     "watching",
 ]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LOOK_EVERY_S = 5.0
 READ_EVERY_S = 10.0  # from the database

@@ -11,15 +11,14 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Self
 
-import structlog
-
 from edge_store.clock import now_ms
+from edge_store.loggers import get_logger
 from edge_store.observability.metrics import Metrics
 from edge_store.result import Record
 
 __all__ = ["OF_FLEET", "Alarm", "AlarmName", "Alarms"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 OF_FLEET = "fleet_"
 MESSAGE_CHARS_MAX = 500  # a dozen of them fit what /readyz may answer

@@ -14,8 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-import structlog
-
 from edge_store.alerts.alarms import AlarmName, Alarms
 from edge_store.alerts.child import send_all
 from edge_store.alerts.messages import Kind, Message, due, recalled, wording
@@ -25,6 +23,7 @@ from edge_store.alerts.spool import NAME, Spool
 from edge_store.clock import now_ms
 from edge_store.config import AlertsSection, read_secrets
 from edge_store.errors import Corrupt, EngineError, NotAnEdgeStoreFile
+from edge_store.loggers import get_logger
 from edge_store.result import Record
 
 __all__ = [
@@ -38,7 +37,7 @@ __all__ = [
     "try_urls",
 ]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 CREDENTIAL, VARIABLE = "alert-urls", "EDGE_STORE_ALERT_URLS"
 URLS_MAX = 32

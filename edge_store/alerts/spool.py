@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import structlog
 
 from edge_store.alerts.alarms import AlarmName
 from edge_store.alerts.messages import Due, Kind, Message, recalled
+from edge_store.loggers import get_logger
 from edge_store.result import Record
 
 __all__ = ["NAME", "Spool"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 NAME = "alerts.jsonl"
 MESSAGES_MAX = 256

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import structlog
 
 from edge_store.api.inside import Inside
 from edge_store.api.live import Live
@@ -34,6 +33,7 @@ from edge_store.errors import (
     WriterStopped,
 )
 from edge_store.ids import ResultId
+from edge_store.loggers import get_logger
 from edge_store.queue.held import Held
 from edge_store.readers import Reader
 from edge_store.recorder.app import Recorder
@@ -64,7 +64,7 @@ from edge_store.responses.store import (
 
 __all__ = ["Background", "in_background"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -11,7 +11,6 @@ from collections.abc import Awaitable
 from typing import Any, NamedTuple
 
 import msgspec
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -22,6 +21,7 @@ from edge_store.api.pages import FILTERS, SEQ_MAX, Filters, filters_of, page_aft
 from edge_store.api.services import Services
 from edge_store.engine import Receive, Scope, Send
 from edge_store.errors import InvalidRequest, Overloaded, TimelineChanged
+from edge_store.loggers import get_logger
 from edge_store.recorder.caller import Caller, caller_of
 from edge_store.recorder.envelope import EVENT_STREAM, JSON_LINES
 from edge_store.recorder.sharing import Shares
@@ -30,7 +30,7 @@ from edge_store.sqlite import Connection, translated
 
 __all__ = ["feed_routes"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LISTENERS_MAX = 72  # connections that wait for a COMMIT; a tenant alone has 64
 LIMIT_MAX = 1000

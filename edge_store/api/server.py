@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -16,6 +15,7 @@ from edge_store.api.access import is_loopback
 from edge_store.config import ServerSection
 from edge_store.errors import AddressTaken, ConfigError, InvalidRequest
 from edge_store.ids import new_result_id
+from edge_store.loggers import get_logger
 from edge_store.recorder.envelope import error_body, error_headers
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "url_of",
 ]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 

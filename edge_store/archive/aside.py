@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import structlog
 
 from edge_store.archive.child import Answer
 from edge_store.archive.work import Job, Written
@@ -31,10 +30,11 @@ from edge_store.duty import (
     share_after,
 )
 from edge_store.errors import ArchiveFailed
+from edge_store.loggers import get_logger
 
 __all__ = ["Aside"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 TIMEOUT_S = 3600.0  # 30 MB over 100 kbit/s
 LEAST, TURNS_S = 0.1, 60.0  # a job that takes longer runs all the time

@@ -32,6 +32,7 @@ from edge_store.selection import Selection
 from edge_store.shadows import ACCOUNTS, narrowing, quoted, relations_of, words_of
 from edge_store.sql import sql, sql_of
 from edge_store.sqlite import Connection, open_copy, open_reader, open_writer, translated
+from edge_store.sqlitefiles import PARTS
 
 __all__ = ["Span", "chosen_files", "load_file", "restore", "scratch", "together"]
 
@@ -69,8 +70,9 @@ def restore(database: Path, url: str, target: Path, span: Span) -> int:
         NotFound: nothing of that time is archived.
         StoreError: the disk.
     """
-    if target.exists():
-        raise ArchiveFailed(f"{target} is there already", hint="name a new file")
+    for path in (target, *(target.with_name(f"{target.name}{end}") for end in PARTS)):
+        if path.exists():  # also what would be played into it
+            raise ArchiveFailed(f"{path} is there already", hint="name a new file")
     if not target.absolute().parent.is_dir():
         raise ArchiveFailed(f"{target}: there is no folder for it", hint="create the folder first")
     try:

@@ -32,6 +32,7 @@ from edge_store.engine import AlwaysUp, ASGIMessage, Receive, Scope, Send
 from edge_store.engine.demo import DemoEngine
 from edge_store.ids import ResultId, new_result_id
 from edge_store.keys import Key, digest_of
+from edge_store.loggers import get_logger
 from edge_store.observability.logging import configure_logging
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.app import _decode, _engine_scope, _read
@@ -371,11 +372,12 @@ def _logger() -> Iterator[structlog.typing.FilteringBoundLogger]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        before = structlog.get_config()
         configure_logging(LogSection())
         try:
-            yield structlog.get_logger()
+            yield get_logger()
         finally:
-            structlog.reset_defaults()
+            structlog.configure(**before)
             root.handlers, root.level = handlers, level
 
 

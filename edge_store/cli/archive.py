@@ -11,7 +11,7 @@ import click
 
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, time_text, write_rows
-from edge_store.cli.values import MOMENT, POSITIVE, bound, tell_unused, value_options
+from edge_store.cli.values import MADE_FILE, MOMENT, POSITIVE, bound, tell_unused, value_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,7 +174,7 @@ def verify(config: str | None) -> None:
 
 @archive.command()
 @click.option(
-    "--to", "target", metavar="FILE", type=click.Path(path_type=Path), required=True,
+    "--to", "target", metavar="FILE", type=MADE_FILE, required=True,
     help="The database that is made of them; it must not be there yet.",
 )  # fmt: skip
 @since_option

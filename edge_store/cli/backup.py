@@ -16,11 +16,13 @@ __all__ = ["backup"]
 def _named(given: str) -> Path:
     """A name that ends in / is a folder's: of a disk that is not mounted no file is to be made."""
     from edge_store.errors import BackupFailed
+    from edge_store.sqlitefiles import require_no_part
 
     if given.endswith(os.sep) and not Path(given).is_dir():
         raise BackupFailed(
             f"{given} is no folder", hint="is that disk mounted? make the folder, or name a file"
         )
+    require_no_part(Path(given))
     return Path(given)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edge_store.cli.output import chosen_format, output_options, time_text, write_json, write_rows
+from edge_store.cli.values import WRITTEN_FILE
 
 if TYPE_CHECKING:
     import httpx
@@ -151,7 +152,7 @@ def cancel(batch_id: str, url: str | None, config: str | None) -> None:
 @click.argument("batch_id", metavar="ID")
 @click.option("--errors", is_flag=True, help="The file of what was not completed instead.")
 @click.option(
-    "--to", "target", type=click.Path(path_type=Path, dir_okay=False),
+    "--to", "target", type=WRITTEN_FILE,
     help="Write to this file, not to standard output.",
 )  # fmt: skip
 @daemon_options

@@ -39,9 +39,6 @@ def changes(config: "Config", work: Callable[[Make], object]) -> None:
     """
     import msgspec
 
-    from edge_store.observability.logging import log_to_stderr
-
-    log_to_stderr()
     database = Path(config.store.path)
     if _is_served(database):
         work(lambda name, params: _ask_daemon(database, name, _checked(name, params)[1]))
@@ -69,10 +66,8 @@ def alone(config: "Config", work: "Callable[[Connection], object]") -> NoReturn:
     from edge_store import exits
     from edge_store.cli.main import ended
     from edge_store.indexes import sole_writer
-    from edge_store.observability.logging import log_to_stderr
     from edge_store.sqlite import require_safe_sqlite
 
-    log_to_stderr()
     require_safe_sqlite(allow_vulnerable=config.store.allow_vulnerable_sqlite)
     os.umask(0o027)  # as the daemon does: -wal and -shm are for the owner and the group
     replicated = config.replica.enabled

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edge_store.cli.output import json_line, write_rows
-from edge_store.cli.values import SPAN, Finite, group_option
+from edge_store.cli.values import SPAN, WRITTEN_FILE, Finite, group_option
 
 if TYPE_CHECKING:
     from edge_store.alerts.room import TargetState
@@ -67,7 +67,7 @@ def bound_options(command: CommandT) -> CommandT:
     "wrong: the default on a terminal.",
 )  # fmt: skip
 @click.option(
-    "--textfile", type=click.Path(path_type=Path, dir_okay=False),
+    "--textfile", type=WRITTEN_FILE,
     help="Write Prometheus' text format there, for node_exporter.",
 )  # fmt: skip
 @click.option("--alarms", is_flag=True, help="Tell people what is new, as a box does; needs --in.")
@@ -200,9 +200,6 @@ async def _looked(
 
 
 async def _tell(sent: "Awaitable[tuple[TargetState, ...]]") -> None:
-    from edge_store.observability.logging import log_to_stderr
-
-    log_to_stderr()  # what is raised is logged
     for target in await sent:
         if target.failure is not None:
             click.echo(

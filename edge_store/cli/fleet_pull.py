@@ -13,7 +13,7 @@ import click
 
 from edge_store.cli.output import json_line, time_text
 from edge_store.cli.restoring import moment
-from edge_store.cli.values import AT_LEAST_ZERO, POSITIVE, SIZE, group_option
+from edge_store.cli.values import AT_LEAST_ZERO, POSITIVE, SIZE, WRITTEN_FILE, group_option
 
 if TYPE_CHECKING:
     from edge_store.errors import EdgeStoreError
@@ -64,7 +64,7 @@ BANDWIDTH_MIN = 64_000  # bytes/s: what arrives at once, 128 KiB, then takes 2 s
 )
 @click.option("--json", "as_json", is_flag=True, help="A JSON line for each box.")
 @click.option(
-    "--report", "report_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    "--report", "report_path", type=WRITTEN_FILE, metavar="FILE",
     help="Write all of what became of it there, as one JSON object.",
 )  # fmt: skip
 def pull(  # noqa: PLR0913  (one parameter per option)

@@ -73,7 +73,7 @@ def forget(
     from edge_store.config import load
     from edge_store.forget.choice import Who
 
-    require_not_empty({"user": user, "where": where})
+    require_not_empty({"user": user, "where": where}, "delete", "deleted")
     if (user is None) == (where is None):
         raise click.UsageError("give --user or --where: one of them")
     forget_chosen(load(config).config, Who(user, where, timeout), flags)

@@ -2,12 +2,14 @@
 error of the query; a reader of its rows that stands still; an output that takes no more.
 """
 
+import _thread
 import errno
 import fcntl
 import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 OUTPUT = 1
+AGAIN_S = 0.001  # a finalizer has ended by then, or it is raised once more
 PAUSE_S_MAX = 300.0  # a WAL that cannot be begun anew grows: by 1 GB at 300 rows/s of 10 KB
 
 
@@ -32,28 +35,58 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: what is cut says so and ends as at Ctrl-C, but for its exit code."""
 
 
+class Cut:
+    """What was received, which is raised as long as it is not over. Python drops what is raised
+    while it calls a finalizer, and says so to ``sys.unraisablehook``: then it is raised again.
+    """
+
+    def __init__(self) -> None:
+        self.received: type[KeyboardInterrupt] | None = None
+        self.is_over = False
+        self._drop = sys.unraisablehook
+
+    def receive(self, number: int, _frame: FrameType | None) -> None:
+        """The handler of a signal."""
+        self.received = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        if not self.is_over:
+            raise self.received
+
+    def dropped(self, told: "sys.UnraisableHookArgs") -> None:
+        """The hook."""
+        if self.received is None or told.exc_type is not self.received:
+            self._drop(told)
+            return
+        number = signal.SIGTERM if self.received is Terminated else signal.SIGINT
+        _thread.start_new_thread(self._again, (number,))  # raised here it would be dropped, too
+
+    def _again(self, number: signal.Signals) -> None:
+        time.sleep(AGAIN_S)
+        if not self.is_over:
+            _thread.interrupt_main(number)
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Raise ``KeyboardInterrupt``, or ``Terminated``, even where it came up in a function that
-    SQLite had called: there the driver makes an error of the query out of it.
+    SQLite had called: there the driver makes an error of the query out of it; or in a finalizer.
     """
-    received: type[KeyboardInterrupt] | None = None
-
-    def cut(number: int, _frame: FrameType | None) -> None:
-        nonlocal received
-        received = Terminated if number == signal.SIGTERM else KeyboardInterrupt
-        raise received
-
-    before = {number: signal.signal(number, cut) for number in (signal.SIGINT, signal.SIGTERM)}
+    cut = Cut()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, cut.receive) for number in numbers}
+    hook, sys.unraisablehook = sys.unraisablehook, cut.dropped
     try:
         yield
     except EdgeStoreError as exc:
-        if received is not None:
-            raise received from exc
+        if cut.received is not None:
+            raise cut.received from exc
         raise
     finally:
+        cut.is_over = True
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+    if cut.received is not None:
+        raise cut.received
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def rm(ids: tuple[str, ...], config: str | None, timeout: float, **chosen: Any) 
     from edge_store.forget.choice import Who
 
     flags = {name: chosen.pop(name) for name in ("dry_run", "yes", "even_pinned", "even_held")}
-    require_not_empty(chosen)
+    require_not_empty(chosen, "delete", "deleted")
     selection = selection_of(chosen)
     if bool(ids) == bool(selection.values):
         raise click.UsageError("give ids, or options that select: one of them")

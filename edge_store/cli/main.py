@@ -167,9 +167,8 @@ def _told(error: BaseException | None) -> int:
         case SystemExit():
             exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
         case click.Abort() | KeyboardInterrupt():
-            is_terminated = isinstance(
-                error.__cause__ or error, Terminated
-            )  # click's is made of it
+            by = (error, error.__cause__)  # click's is made of it; it, of an error of the query
+            is_terminated = any(isinstance(each, Terminated) for each in by)
             click.echo("terminated" if is_terminated else "aborted", err=True)
             exit_code = exits.TERMINATED if is_terminated else exits.INTERRUPTED
         case click.ClickException():

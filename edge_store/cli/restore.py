@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edge_store.cli.interrupt import interruptible
+from edge_store.cli.values import MADE_FILE
 
 __all__ = ["restore"]
 
@@ -14,7 +15,7 @@ __all__ = ["restore"]
 @click.command()
 @click.argument("backup", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
-    "--to", required=True, metavar="FILE", type=click.Path(path_type=Path),
+    "--to", required=True, metavar="FILE", type=MADE_FILE,
     help="The database to write.",
 )  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No progress bar; there is none in a pipe.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edge_store.cli.output import json_line
-from edge_store.cli.values import MOMENT, POSITIVE
+from edge_store.cli.values import MADE_FILE, MOMENT, POSITIVE
 
 if TYPE_CHECKING:
     from edge_store.ids import DeviceId
@@ -110,7 +110,7 @@ def points(
 
 
 @click.command()
-@click.option("--to", required=True, type=click.Path(path_type=Path), help="The file to write.")
+@click.option("--to", required=True, type=MADE_FILE, help="The file to write.")
 @place_options
 @click.option(
     "--at",

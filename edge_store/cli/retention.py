@@ -8,7 +8,7 @@ import click
 
 from edge_store.cli.interrupt import interruptible
 from edge_store.cli.output import chosen_format, output_options, time_text, write_json, write_rows
-from edge_store.cli.selecting import selection_of, selection_options
+from edge_store.cli.selecting import require_not_empty, selection_of, selection_options
 
 if TYPE_CHECKING:
     from edge_store.config import Config
@@ -261,6 +261,7 @@ def add(name: str, config: str | None, note: str, *, everything: bool, **given: 
     from edge_store.config import load
     from edge_store.recorder.holds import AddHold
 
+    require_not_empty(given, "hold", "held")
     selection = selection_of(given)
     if bool(selection.values) == everything:
         raise click.UsageError("give a filter, or --everything: one of them")

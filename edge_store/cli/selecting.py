@@ -82,9 +82,9 @@ def selection_of(given: dict[str, Any]) -> "Selection":
     return Selection(**given)
 
 
-def require_not_empty(given: Mapping[str, Any]) -> None:
-    """For a command that deletes: a variable that is not set, as in --user "$WHO", is not to choose
-    otherwise than was meant.
+def require_not_empty(given: Mapping[str, Any], verb: str, done: str) -> None:
+    """For a command that deletes, or holds: a variable that is not set, as in --user "$WHO", is not
+    to choose otherwise than was meant. ``verb``: what the command is to do, ``done``: its past.
 
     Raises:
         UsageError: an option, by its name, has an empty text.
@@ -92,6 +92,6 @@ def require_not_empty(given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if value == "":
             raise click.UsageError(
-                f"--{name} is empty, and would not say what to delete: give it a value, "
-                "or leave it out; nothing was deleted"
+                f"--{name.replace('_', '-')} is empty, and would not say what to {verb}: give it a "
+                f"value, or leave it out; nothing was {done}"
             )

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from edge_store.cli.output import bytes_text
+from edge_store.cli.values import MADE_FILE
 
 __all__ = ["support_bundle"]
 
@@ -13,7 +14,7 @@ __all__ = ["support_bundle"]
 @click.option("--config", help="The box's edge-store.toml, or its folder.")
 @click.option("--redact", is_flag=True, help="Hide host names, paths, tenants and the device id.")
 @click.option(
-    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+    "-o", "--output", metavar="FILE", type=MADE_FILE,
     help="The file to write; it must not be there yet.",
 )  # fmt: skip
 @click.option("--unit", default="edge-store", show_default=True, help="Whose journal is read.")

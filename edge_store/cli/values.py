@@ -11,16 +11,18 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import wraps
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
 
 from edge_store import exits
+from edge_store.sqlitefiles import require_no_database, require_no_part
 
 __all__ = [
-    "AT_LEAST_ZERO", "LABEL_NAME", "MOMENT", "POSITIVE", "ROWS_MAX", "SIZE", "SPAN", "SPANS",
-    "Bounds", "Finite", "bound", "bound_options", "duration_s", "group_option", "tell_unused",
-    "value_options",
+    "AT_LEAST_ZERO", "LABEL_NAME", "MADE_FILE", "MOMENT", "POSITIVE", "ROWS_MAX", "SIZE", "SPAN",
+    "SPANS", "WRITTEN_FILE", "Bounds", "Finite", "bound", "bound_options", "duration_s",
+    "group_option", "tell_unused", "value_options",
 ]  # fmt: skip
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -49,6 +51,23 @@ class Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
+
+
+class OurFile(click.Path):
+    """A file that the command writes, and that is none of SQLite's. ``is_replaced``: over one that
+    is there; else the command refuses that.
+    """
+
+    def __init__(self, *, is_replaced: bool) -> None:
+        super().__init__(path_type=Path, dir_okay=not is_replaced)
+        self._is_replaced = is_replaced
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Raises ``InvalidRequest``."""
+        path = super().convert(value, param, ctx)
+        assert isinstance(path, Path)
+        (require_no_database if self._is_replaced else require_no_part)(path)
+        return path
 
 
 class Size(click.ParamType[int]):
@@ -119,6 +138,7 @@ def _is_day(text: str) -> bool:
 
 
 SIZE, SPAN, MOMENT = Size(), Span(), Moment()
+MADE_FILE, WRITTEN_FILE = OurFile(is_replaced=False), OurFile(is_replaced=True)
 POSITIVE = Finite(min=0, min_open=True)
 AT_LEAST_ZERO = Finite(min=0)
 

@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -36,10 +35,11 @@ from edge_store.errors import (
     InvalidRequest,
 )
 from edge_store.ids import ResultId
+from edge_store.loggers import get_logger
 
 __all__ = ["SGLangEngine", "find_sglang"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 KILLED_WITHIN_S = 5.0
 ANSWER_BYTES_SHOWN = 500

@@ -18,7 +18,6 @@ from urllib.parse import quote
 
 import httpx
 import msgspec
-import structlog
 
 from edge_store.config import UpstreamSection, read_credential
 from edge_store.engine.protocol import AlwaysUp, Receive, Scope, Send
@@ -31,10 +30,11 @@ from edge_store.errors import (
     UpstreamError,
 )
 from edge_store.ids import ResultId
+from edge_store.loggers import get_logger
 
 __all__ = ["UpstreamEngine"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 Headers = list[tuple[bytes, bytes]]
 

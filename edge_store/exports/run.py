@@ -1,6 +1,5 @@
 """An export from its beginning, or from its mark, to the newest result of now."""
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -14,20 +13,13 @@ from edge_store.exports.kinds import Export, Job, opened
 from edge_store.exports.mark import Mark, keeping, mark_beside, read_mark, write_mark
 from edge_store.exports.pages import Place, Source
 from edge_store.selection import Selection
+from edge_store.sqlitefiles import PARTS, require_no_database
 
 __all__ = ["begun", "export"]
 
 Progress = Callable[[int, int], None]
 
 NO_FILTERS = (Selection(), False)
-SQLITE_MAGIC = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat2.html#the_database_header
-PARTS = ("-wal", "-shm", "-journal")
-# https://www.sqlite.org/walformat.html: a WAL, by the order of bytes of its sums; its index, by the
-# version, 3007000, in this machine's order. https://www.sqlite.org/fileformat2.html: a journal
-PART_MAGICS = (
-    b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", (3_007_000).to_bytes(4, sys.byteorder) + bytes(4),
-    b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7",
-)  # fmt: skip
 PACKERS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 
 
@@ -88,16 +80,7 @@ def _require_not_the_box(job: Job, source: Source, state: Path | None) -> None:
             raise InvalidRequest(
                 f"{path} is the database that is to be exported", hint="name another file"
             )
-        if path.is_file() and _begins_as_a_database(path):
-            raise InvalidRequest(
-                f"{path} is a database of SQLite, and no export",
-                hint="name another file; where nothing needs that one, remove it",
-            )
-        if _is_part_of_a_database(path):
-            raise InvalidRequest(
-                f"{path} belongs to a database of SQLite, which would be damaged, and is no export",
-                hint="name another file",
-            )
+        require_no_database(path)
 
 
 def _is_same(path: Path, other: Path) -> bool:
@@ -105,30 +88,6 @@ def _is_same(path: Path, other: Path) -> bool:
     if path.exists() and other.exists():
         return path.samefile(other)
     return path.resolve() == other
-
-
-def _begins_as_a_database(path: Path) -> bool:
-    return _begins_with(path, SQLITE_MAGIC)
-
-
-def _is_part_of_a_database(path: Path) -> bool:
-    """By what is in it, however it is called; or by its name, as an empty one, or one that is not
-    there, becomes part of the database beside it.
-    """
-    if path.is_file() and any(_begins_with(path, magic) for magic in PART_MAGICS):
-        return True
-    place = path.resolve()
-    databases = [
-        place.with_name(place.name.removesuffix(end))
-        for end in PARTS
-        if place.name.endswith(end) and place.name != end
-    ]
-    return any(each.is_file() and _begins_as_a_database(each) for each in databases)
-
-
-def _begins_with(path: Path, magic: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(magic)) == magic
 
 
 def _filters(of: Job | Mark) -> tuple[Selection, bool]:

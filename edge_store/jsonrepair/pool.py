@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
-import structlog
 
 from edge_store.config import RepairSection
 from edge_store.jsonrepair.protocol import (
@@ -30,6 +29,7 @@ from edge_store.jsonrepair.protocol import (
     frame,
 )
 from edge_store.jsonrepair.strict import NotJson, parse, storable
+from edge_store.loggers import get_logger
 from edge_store.redaction import Job, Redacted
 from edge_store.result import JsonState
 
@@ -37,7 +37,7 @@ __all__ = ["JsonWorkers", "unfinished"]
 
 A = TypeVar("A")
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 INLINE_CHARACTERS_MAX = 16 * 1024  # strictly parsed on the loop: about 0.1 ms
 QUEUE_DEADLINES = 15  # an answer waits for a worker at most this many times repair.deadline_s

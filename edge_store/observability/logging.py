@@ -21,7 +21,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from edge_store.config import LogSection
 from edge_store.errors import ConfigError, ReplicationError, StoreError
 
-__all__ = ["LogOutput", "configure_logging", "log_to_stderr"]
+__all__ = ["LogOutput", "configure_logging"]
 
 # sd-daemon(3): a line that begins with <N> has priority N
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -93,11 +93,6 @@ class LogOutput:
 
     def flush(self) -> None:
         """They are."""
-
-
-def log_to_stderr() -> None:
-    """For a command: what it was asked for is alone on standard output."""
-    structlog.configure(logger_factory=lambda *_names: structlog.PrintLogger(sys.stderr))
 
 
 without_messages = structlog.processors.ExceptionRenderer(

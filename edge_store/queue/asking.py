@@ -7,10 +7,10 @@ from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
-import structlog
 
 from edge_store.config import QueueSection
 from edge_store.errors import EdgeStoreError, RequestError, ShutDown, StoreError
+from edge_store.loggers import get_logger
 from edge_store.queue.entries import line_standing, refuse_line, request_standing
 from edge_store.queue.lines import LineState, Standing
 from edge_store.queue.places import Place
@@ -21,7 +21,7 @@ from edge_store.sqlite import DatabaseThread
 
 __all__ = ["Answered", "Ask", "Asking", "Change", "Entry"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 PAUSE_S_MAX = 60.0
 

@@ -6,10 +6,10 @@ from itertools import islice
 from typing import NamedTuple
 
 import msgspec
-import structlog
 
 from edge_store.clock import now_ms
 from edge_store.ids import new_result_id
+from edge_store.loggers import get_logger
 from edge_store.queue.asking import Change
 from edge_store.queue.files import FileStore, NewFile
 from edge_store.queue.input import FAULTS_SHOWN, Limits, check
@@ -21,7 +21,7 @@ from edge_store.sqlite import DatabaseThread
 
 __all__ = ["Beginning", "Ending", "begin", "finish", "new_file_id"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Beginning(NamedTuple):

@@ -14,16 +14,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-import structlog
-
 from edge_store.clock import now_ms
 from edge_store.errors import NotFound, StoreError
+from edge_store.loggers import get_logger
 from edge_store.queue.files import FILE_MODE, FOLDER_MODE, told
 from edge_store.recorder.redacting import Redacting
 
 __all__ = ["Held"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 FOLDER = "held"
 

@@ -9,11 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
-import structlog
-
 from edge_store.clock import now_ms
 from edge_store.config import Config
 from edge_store.errors import EdgeStoreError, StoreError
+from edge_store.loggers import get_logger
 from edge_store.observability.metrics import Metrics
 from edge_store.queue.asking import Ask, Asking, Change, Entry
 from edge_store.queue.batches import Beginning, Ending, begin, finish
@@ -48,7 +47,7 @@ from edge_store.sqlite import DatabaseThread
 
 __all__ = ["Runner"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 OPEN_MAX = 16  # batches at a time; others wait, those of a tenant that has none under way least
 ALIVE_MAX = 1024  # lines of one batch that run or pause between attempts

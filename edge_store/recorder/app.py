@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
-import structlog
 
 from edge_store.blobs import taken_out
 from edge_store.clock import ClockSync
@@ -26,6 +25,7 @@ from edge_store.errors import (
 from edge_store.faults import UNFIT, kind_of, refusal_of
 from edge_store.ids import ResultId, new_result_id
 from edge_store.jsonrepair import JsonWorkers
+from edge_store.loggers import get_logger
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.answers import Answers
 from edge_store.recorder.caller import RecordLevel, caller_of, origin_of, record_level
@@ -51,7 +51,7 @@ from edge_store.result import Boot, Receipt, Result
 
 __all__ = ["Recorder"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 Take = Callable[[Key | None], Awaitable[ResultId]]  # into the queue

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
-import structlog
 
 from edge_store.chain import GENESIS, commit_digest
 from edge_store.clock import now_ms
 from edge_store.errors import EdgeStoreError, StoreError
+from edge_store.loggers import get_logger
 from edge_store.recorder.losses import Loss, insert_losses
 from edge_store.result import Boot, Content, Receipt, Result
 from edge_store.rows import Row, insert_rows, salvaged, to_row
@@ -30,7 +30,7 @@ __all__ = [
     "write_batch",
 ]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 SLOW_S = 1.0  # a COMMIT that takes longer is told
 

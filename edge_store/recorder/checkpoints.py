@@ -6,16 +6,15 @@ import shutil
 import time
 from pathlib import Path
 
-import structlog
-
 from edge_store.errors import StoreError
+from edge_store.loggers import get_logger
 from edge_store.recorder.deletions import is_forgotten_since, last_tombstones
 from edge_store.sqlite import DatabaseThread, is_vulnerable
 from edge_store.wal import SOON_MS, checkpoint_soon, move_rest, move_wal, unmoved_bytes, wal_bytes
 
 __all__ = ["checkpoint_when_large", "is_scarce"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 WAL_CHECK_S = 10.0
 GROWN = 4  # times the bound: a reader has been in the way for long

@@ -15,13 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import structlog
-
 from edge_store.chain import is_as_written
 from edge_store.errors import Corrupt, EdgeStoreError, NotAnEdgeStoreFile, SchemaTooNew, StoreError
 from edge_store.identity import read_device_id
 from edge_store.ids import DeviceId
 from edge_store.lock import DatabaseLock
+from edge_store.loggers import get_logger
 from edge_store.schema import SCHEMA_VERSION, require_schema
 from edge_store.sql import sql
 from edge_store.sqlite import (
@@ -35,7 +34,7 @@ from edge_store.sqlite import (
 
 __all__ = ["examine", "recovery"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LINKS_MAX = 64  # newest commits whose digests are computed again: up to 512 rows each
 LINKS_TIMEOUT_S = 1.0

@@ -7,13 +7,12 @@ import shutil
 from enum import IntEnum
 from pathlib import Path
 
-import structlog
-
 from edge_store.errors import DiskFull
+from edge_store.loggers import get_logger
 
 __all__ = ["DRILL_COPY", "SEARCH_INDEX", "Disk", "DiskLevel"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 DRILL_COPY = (".drill.kept.json", ".drill.kept.db")  # replica/kept.py
 SEARCH_INDEX = ("search.db", "search.db-wal", "search.db-shm")

@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Protocol
 
 import msgspec
-import structlog
 
 from edge_store.clock import now_ms
 from edge_store.engine import ASGIMessage, Receive, Scope, Send
@@ -27,6 +26,7 @@ from edge_store.errors import (
     UpstreamError,
 )
 from edge_store.ids import ResultId
+from edge_store.loggers import get_logger
 from edge_store.recorder.envelope import EVENT_STREAM, JSON_LINES, error_headers
 from edge_store.recorder.structured import replaced, worst_state
 from edge_store.recorder.transcript import Asked, Dialect, Garbled
@@ -36,7 +36,7 @@ from edge_store.result import JsonState, Output, Receipt
 
 __all__ = ["INLINE_BYTES_MAX", "Exchange"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 Headers = list[tuple[bytes, bytes]]
 LAST_WORDS_S = 1.0  # from a cut until the engine has sent what it has of a plain answer

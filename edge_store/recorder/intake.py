@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-import structlog
 
 from edge_store import __version__
 from edge_store.clock import now_ms
 from edge_store.errors import EdgeStoreError, StoreError
 from edge_store.identity import read_device_id
+from edge_store.loggers import get_logger
 from edge_store.recorder.app import Recorder
 from edge_store.recorder.batch import ChainHead, read_head, write_batch
 from edge_store.recorder.boot import begin_boot, end_boot
@@ -26,7 +26,7 @@ from edge_store.sqlite import Connection, translated
 
 __all__ = ["BootOfItsOwn", "Intake", "Take", "Taken", "insert_said"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 ENGINE = "import"  # of a boot that takes nothing else
 SLOTS_PART = 4  # a quarter of them at once: callers have the rest

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import structlog
-
 from edge_store.clock import now_ms
 from edge_store.errors import EdgeStoreError
 from edge_store.ids import BootId, ResultId
+from edge_store.loggers import get_logger
 from edge_store.result import Record, Result
 from edge_store.sql import sql
 from edge_store.sqlite import Connection
@@ -19,7 +18,7 @@ if TYPE_CHECKING:  # a pull of many boxes forgets in their copies, and starts of
 
 __all__ = ["Loss", "Losses", "insert_losses"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LOSSES_MAX = 16_384  # some 16 MiB: hours of a disk that is full again after each reopening
 PER_COMMIT = 256

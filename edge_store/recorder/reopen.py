@@ -11,17 +11,16 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-import structlog
-
 from edge_store.chain import is_as_written
 from edge_store.errors import Corrupt, StoreError
+from edge_store.loggers import get_logger
 from edge_store.recorder.batch import ChainHead, read_head
 from edge_store.sql import sql
 from edge_store.sqlite import RESTORE_HINT, Connection, DatabaseThread, driver, translated
 
 __all__ = ["reopened"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 async def reopened(

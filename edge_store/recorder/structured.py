@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-import structlog
 
 from edge_store.jsonrepair import Assessed, Constraint, ConstraintKind, JsonWorkers, Wanted
 from edge_store.jsonrepair.pool import unfinished
 from edge_store.jsonrepair.strict import is_too_deep
+from edge_store.loggers import get_logger
 from edge_store.recorder.transcript import Asked, Form, Shape
 from edge_store.recorder.transcript.request import json_text
 from edge_store.result import JsonState, Output
 
 __all__ = ["Structured", "as_json", "replaced", "worst_state"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 REPAIR_LOG_CHARACTERS_MAX = 4096
 WORST_LAST = (

@@ -15,8 +15,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import structlog
-
 from edge_store.config import RecorderSection
 from edge_store.errors import (
     AdmissionClosed,
@@ -25,6 +23,7 @@ from edge_store.errors import (
     StoreError,
     WriterStopped,
 )
+from edge_store.loggers import get_logger
 from edge_store.observability.metrics import Metrics
 from edge_store.recorder.batch import ChainHead, Suspect, Written, without_content, write_batch
 from edge_store.recorder.commits import Commits
@@ -40,7 +39,7 @@ from edge_store.sqlite import DatabaseThread
 
 __all__ = ["Writer"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-import structlog
 
 from edge_store.errors import ReplicationError, StoreError
 from edge_store.ids import BootId
+from edge_store.loggers import get_logger
 from edge_store.replica.local import drop
 from edge_store.result import Record
 from edge_store.sqlite import DatabaseThread
@@ -28,7 +28,7 @@ from edge_store.wal import empty_wal
 
 __all__ = ["Ground", "forget_wal", "upload_anew"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Pausable(Protocol):

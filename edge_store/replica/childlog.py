@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
-import structlog
 
+from edge_store.loggers import get_logger
 from edge_store.replica.signatures import unsigned
 
 __all__ = ["ChildLog"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 CHUNK_BYTES = 8192
 LINE_BYTES_MAX = 8192

@@ -20,12 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import structlog
-
 from edge_store.alerts import AlarmName, Alarms
 from edge_store.clock import now_ms
 from edge_store.config import Config
 from edge_store.errors import EdgeStoreError, ReplicationError
+from edge_store.loggers import get_logger
 from edge_store.replica.anew import upload_anew
 from edge_store.replica.backoff import Backoff
 from edge_store.replica.compare import read_marks
@@ -41,7 +40,7 @@ from edge_store.sqlite import Connection, DatabaseThread, open_reader, translate
 
 __all__ = ["UNKNOWN", "Cause", "Drilled", "Drills", "Serving", "drilling"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 FIRST_AFTER_S = 300.0  # of a box that has never had one: so long until the first
 AFTER_UNCLEAN_S = 2.0  # Litestream takes up what the crash left

@@ -14,10 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import structlog
-
 from edge_store.config import ReplicaSection
 from edge_store.errors import EdgeStoreError, LitestreamUnavailable, ReplicationError
+from edge_store.loggers import get_logger
 from edge_store.replica.control import Control, Synced
 from edge_store.replica.litestream import require_safe_path, require_version
 from edge_store.replica.local import drop
@@ -27,7 +26,7 @@ from edge_store.replica.status import Cause, Confirmed, ReplicaStatus, Tracker, 
 
 __all__ = ["External", "let_go"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LOOK_INTERVAL_S = 5.0
 RESTART = "restart the unit of Litestream: it then uploads the whole database"

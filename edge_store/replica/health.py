@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
 from edge_store.alerts import AlarmName, Alarms
 from edge_store.clock import now_ms, rfc3339
 from edge_store.errors import ReplicationError, StoreError
+from edge_store.loggers import get_logger
 from edge_store.place import Place
 from edge_store.replica.foreign import Foreign, foreign_writers
 from edge_store.replica.kept import copy_bytes
@@ -27,7 +26,7 @@ from edge_store.sqlite import DatabaseThread
 
 __all__ = ["LOOK_EVERY_S", "Watch"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LOOK_EVERY_S = 30.0
 LOOK_SHARE = 1 / 500  # of the time, at most: days offline leave 100,000 files, 0.5 s to scan

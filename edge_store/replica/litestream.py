@@ -273,9 +273,9 @@ async def spawn(
     if setpriv:
         command = [setpriv, "--pdeathsig", "KILL", "--", *command]
     else:
-        import structlog  # noqa: PLC0415  (a third of the start of a pull)
+        from edge_store.loggers import get_logger  # noqa: PLC0415  (a third of the start of a pull)
 
-        structlog.get_logger(__name__).warning(
+        get_logger(__name__).warning(
             "setpriv_missed", consequence="litestream may outlive a crash of this process"
         )
     try:

@@ -16,8 +16,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Protocol
 
-import structlog
-
+from edge_store.loggers import get_logger
 from edge_store.replica.status import ReplicaState
 from edge_store.result import Record
 from edge_store.sqlite import DatabaseThread
@@ -25,7 +24,7 @@ from edge_store.wal import empty_wal, move_wal, wal_bytes
 
 __all__ = ["Held", "MayPause", "drop", "has_outgrown", "make_room", "measure", "remove_dropped"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 BLOCK_BYTES = 512  # of st_blocks, whatever the file system's own are
 DROPPED = "dropped"  # what the folder of LTX files is called while it is removed

@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import msgspec
-import structlog
 
 from edge_store.clock import now_ms
 from edge_store.errors import LitestreamUnavailable, PathTaken, ReplicationError
 from edge_store.ids import BootId, new_boot_id
+from edge_store.loggers import get_logger
 from edge_store.replica.heads import Head, Heads
 from edge_store.replica.lineage import Lineage
 from edge_store.replica.machine import ClockOffset
@@ -28,7 +28,7 @@ from edge_store.replica.traffic import Traffic
 
 __all__ = ["SILENT_S", "Asking", "Ownership", "claim_first"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 CLAIM_AT_START_S = 5.0
 SILENT_S = 900.0  # three heartbeats of a head

@@ -11,16 +11,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-import structlog
-
 from edge_store.errors import ReplicationError
+from edge_store.loggers import get_logger
 from edge_store.replica.control import Control, Synced
 from edge_store.replica.reached import UNREADABLE, Reached, Read, Upto
 from edge_store.replica.status import Cause, Tracker, numbers
 
 __all__ = ["Positions", "watch_positions"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 COUNT_EVERY_S = 5.0
 # Results of ordinary size: 45 MB of WAL; at 200 MB Litestream stops the writer.

@@ -15,16 +15,16 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
-import structlog
 
 from edge_store.duty import LEFT_OVER, SMALL, Share, keep_to_turns, make_session_nice
 from edge_store.errors import ReplicationError
+from edge_store.loggers import get_logger
 from edge_store.replica.proof import Asked, Job, Proof
 from edge_store.replica.traffic import Count, uncounted
 
 __all__ = ["prove_aside"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 TIMEOUT_S = 6 * 3600.0  # 1 GB over 500 kbit/s
 

@@ -36,6 +36,7 @@ from edge_store.replica.scratch import Scratch, fsync, scratch_for
 from edge_store.result import Record
 from edge_store.schema import SCHEMA_VERSION
 from edge_store.sqlite import check_integrity, open_copy, translated
+from edge_store.sqlitefiles import PARTS
 
 __all__ = [
     "STEPS_BETWEEN_CHECKS",
@@ -56,7 +57,6 @@ OLDER_HINT = (
     "older states, and --at TIME restores one of them"
 )
 COPY_MODE = 0o640  # as the database of a box: its group may read it
-SIDECARS = ("-wal", "-shm", "-journal")
 
 
 class Restored(Record, frozen=True, kw_only=True):
@@ -224,7 +224,7 @@ async def _believable(
 def _refuse_overwriting(to: Path, *, replace: bool) -> None:
     """A WAL or journal that lies beside would be played into the new file, so it counts too."""
     taken = [] if replace else [to]
-    taken += [to.with_name(to.name + end) for end in SIDECARS]
+    taken += [to.with_name(to.name + end) for end in PARTS]
     for path in taken:
         if path.exists() or path.is_symlink():
             raise StoreError(

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 
 import msgspec
-import structlog
 
 from edge_store.clock import rfc3339
 from edge_store.errors import (
@@ -20,6 +19,7 @@ from edge_store.errors import (
     PathTaken,
     ReplicationError,
 )
+from edge_store.loggers import get_logger
 from edge_store.replica.anew import Ground
 from edge_store.replica.control import Synced
 from edge_store.replica.explain import is_full
@@ -37,7 +37,7 @@ from edge_store.result import NotReplicated
 
 __all__ = ["Replica"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 PAUSE_SYNC_S = 5.0
 UNSEEN_LOOKS, UNSEEN_MIN_S = 4, 5.0  # then the store counts as away, whatever Litestream says

@@ -18,11 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import structlog
-
 from edge_store.config import ReplicaSection
 from edge_store.errors import ConfigError, EdgeStoreError, LitestreamUnavailable, ReplicationError
 from edge_store.ids import DeviceId
+from edge_store.loggers import get_logger
 from edge_store.replica.childlog import ChildLog
 from edge_store.replica.control import Control, Synced
 from edge_store.replica.litestream import (
@@ -46,7 +45,7 @@ from edge_store.replica.traffic import Reports
 
 __all__ = ["Litestream"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of unix(7); a longer one litestream ignores with a warning
 READY_TIMEOUT_S = 10.0  # it answers 40 to 80 ms after its start, whatever the store does

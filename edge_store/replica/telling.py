@@ -12,9 +12,9 @@ import asyncio
 from collections.abc import Callable
 
 import msgspec
-import structlog
 
 from edge_store.errors import EdgeStoreError
+from edge_store.loggers import get_logger
 from edge_store.replica.heads import (
     HEARTBEAT_S,
     Counted,
@@ -32,7 +32,7 @@ from edge_store.sqlite import DatabaseThread
 
 __all__ = ["Telling"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LOOK_S = 1.0
 LAST_S = 5.0  # the store took the last sync just now

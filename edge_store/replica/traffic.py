@@ -109,9 +109,9 @@ class Reports:
             return self._read(entry)
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             if not self._is_misread:
-                import structlog  # noqa: PLC0415  (a third of the start of a pull)
+                from edge_store.loggers import get_logger  # noqa: PLC0415  (a third of the start of a pull)
 
-                structlog.get_logger(__name__).warning(
+                get_logger(__name__).warning(
                     "litestream_misread", message=entry.get("msg"), error=repr(exc)
                 )
             self._is_misread = True
@@ -226,9 +226,9 @@ class Ledger:
         try:
             self._keep()
         except OSError as exc:
-            import structlog  # noqa: PLC0415  (a third of the start of a pull)
+            from edge_store.loggers import get_logger  # noqa: PLC0415  (a third of the start of a pull)
 
-            structlog.get_logger(__name__).warning("replica_traffic_not_kept", error=exc.strerror)
+            get_logger(__name__).warning("replica_traffic_not_kept", error=exc.strerror)
 
     def _keep(self) -> None:
         now = max(now_ms(), self._before.at)  # without a battery a clock begins in 1970

@@ -16,8 +16,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from edge_store.archive.aside import Aside
 from edge_store.archive.ledger import (
     Archived,
@@ -36,6 +34,7 @@ from edge_store.clock import now_ms, utc_text
 from edge_store.config import RetentionSection
 from edge_store.errors import ArchiveFailed
 from edge_store.identity import read_device_id
+from edge_store.loggers import get_logger
 from edge_store.recorder.deletions import What
 from edge_store.recorder.transactions import COMING_S
 from edge_store.result import Record
@@ -60,7 +59,7 @@ from edge_store.sqlite import Connection, open_reader, translated
 
 __all__ = ["Done", "Make", "Pass"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 PART_ROWS = 4096  # of a file
 PART_BYTES = 16 * 1024 * 1024  # of their values: the process holds some five times that

@@ -11,10 +11,10 @@ from contextlib import closing
 from typing import Any
 
 import msgspec
-import structlog
 
 from edge_store.alerts import AlarmName
 from edge_store.errors import AlreadyRunning, EdgeStoreError
+from edge_store.loggers import get_logger
 from edge_store.recorder.around import Around
 from edge_store.recorder.deletions import What
 from edge_store.result import Record
@@ -27,7 +27,7 @@ from edge_store.sqlite import Connection, open_reader
 
 __all__ = ["Room", "replicated_upto", "retain"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 FIRST_S = 30.0  # a start has other things to do
 LOOK_S = 30.0  # at the file's size

@@ -119,9 +119,9 @@ def altered(connection: Connection) -> tuple[Derived, ...]:
 def _make_anew(connection: Connection, those: tuple[Derived, ...]) -> None:
     if not those:
         return
-    import structlog  # noqa: PLC0415  (a third of the start of a pull)
+    from edge_store.loggers import get_logger  # noqa: PLC0415  (a third of the start of a pull)
 
-    structlog.get_logger(__name__).warning("schema_mended", made_anew=[str(each) for each in those])
+    get_logger(__name__).warning("schema_mended", made_anew=[str(each) for each in those])
     connection.execute(sql("begin"))
     try:
         for each in those:

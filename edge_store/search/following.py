@@ -15,8 +15,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import structlog
-
+from edge_store.loggers import get_logger
 from edge_store.place import Place
 from edge_store.recorder.around import Around
 from edge_store.recorder.disk import DiskLevel
@@ -29,7 +28,7 @@ from edge_store.wal import wal_bytes
 
 __all__ = ["follow"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LOOK_S = 1.0  # how often an idle one looks for tombstones, and whether the index is to go
 GATHER_S = 0.1  # results that come one after the other are taken in together

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import msgspec
-import structlog
 
 from edge_store.clock import now_ms
 from edge_store.config import SinkBegin, SinkSection
 from edge_store.errors import ConfigError, EdgeStoreError, SinkFailed, SinkRefused
+from edge_store.loggers import get_logger
 from edge_store.recorder.around import Around
 from edge_store.result import IMPORTED
 from edge_store.sinks.orders import (
@@ -32,7 +32,7 @@ from edge_store.sqlite import DatabaseThread
 
 __all__ = ["Follower", "Trouble"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 GATHER_S = 0.1  # between two reads: a COMMIT may come each millisecond
 SAVE_EVERY_S = 5.0  # each is a COMMIT, and so a page or two for the replica

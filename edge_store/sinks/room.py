@@ -4,11 +4,10 @@ or fails is in nobody's way.
 
 import asyncio
 
-import structlog
-
 from edge_store.alerts import AlarmName, Alarms
 from edge_store.config import SinkSection
 from edge_store.errors import EdgeStoreError
+from edge_store.loggers import get_logger
 from edge_store.recorder.around import Around
 from edge_store.sinks.following import Follower, Trouble
 from edge_store.sinks.kinds import make_sink
@@ -17,7 +16,7 @@ from edge_store.sqlite import DatabaseThread, open_reader
 
 __all__ = ["push"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 PAUSE_S = 30.0  # after a failure that is not the sink's
 

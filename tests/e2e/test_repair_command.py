@@ -122,3 +122,15 @@ def test_what_was_asked_of_a_response_is_known_again(box: Box) -> None:
     assert repair(box, "reapply")["became"] == {"invalid to repaired": 1}
     assert box.rows(NEWEST) == [before]
     assert before[:2] == ("repaired", 1)
+
+
+def test_what_is_logged_of_a_dry_run_leaves_its_json_alone(box: Box) -> None:
+    with box.serve() as daemon:
+        assert daemon.post("/v1/chat/completions", json=ASKED).status_code == 200
+        assert daemon.stop() == 0
+    given_up_by_an_older_repairer(box)
+    box.environ["EDGE_STORE_REPAIR__DEADLINE_S"] = "0.0001"  # no worker is as fast
+    done = box.run("repair", "reapply", "--dry-run", "--config", str(box.directory))
+    assert done.returncode == 0, done.stderr
+    assert "json_not_assessed" in done.stderr
+    assert json.loads(done.stdout)["dry_run"]

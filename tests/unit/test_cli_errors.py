@@ -292,3 +292,12 @@ def test_one_of_several_files_that_is_not_there_is_told_as_one_alone_is(tmp_path
 def test_several_files_where_one_is_asked_are_wrong_usage(command: list[str]) -> None:
     done = CliRunner().invoke(cli, [*command, "--db", "a.db", "--db", "b.db"])
     assert (done.exit_code, "edge-store query" in done.stderr) == (2, True), done.output
+
+
+@pytest.mark.parametrize("empty", ["--user", "--tenant", "--conversation", "--batch"])
+def test_an_empty_value_is_no_filter_of_a_hold(tmp_path: Path, empty: str) -> None:
+    added = ["retention", "hold", "add", "case", "--model", "m", "--config", str(tmp_path)]
+    done = CliRunner().invoke(cli, [*added, empty, ""])
+    assert done.exit_code == 2
+    said = f"{empty} is empty, and would not say what to hold: give it a value, or leave it out"
+    assert f"{said}; nothing was held" in done.output

@@ -8,6 +8,7 @@ from typing import Any, TextIO, TypeVar
 
 import click
 
+from edge_store.cli.values import WRITTEN_FILE
 from edge_store.result import Record
 
 __all__ = ["HELD", "Details", "chosen_format", "details", "output_options"]
@@ -79,7 +80,7 @@ def output_options(command: F) -> F:
             help="This column alone, as it is: a line for each text, BLOBs byte by byte.",
         ),
         click.option(
-            "--parquet", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+            "--parquet", metavar="FILE", type=WRITTEN_FILE,
             callback=_keep, expose_value=False, help="Into a Parquet file (zstd).",
         ),
         click.option(
