@@ -71,10 +71,12 @@ def bare_reason(exc: msgspec.DecodeError, text: str) -> str:
     return "it is not of its form"
 
 
-def bare_toml(exc: tomllib.TOMLDecodeError | UnicodeDecodeError) -> str:
+def bare_toml(exc: ValueError | RecursionError) -> str:
     """What the parser says."""
     if isinstance(exc, UnicodeDecodeError):
         return f"byte {exc.start} is not UTF-8"
+    if not isinstance(exc, tomllib.TOMLDecodeError):
+        return "a number is too long, or a table too deep"
     place = PLACE_IN_TOML.search(str(exc))
     text = str(exc)[: place.start()] if place else str(exc)
     ours = OF_TOML.match(text)

@@ -131,7 +131,7 @@ def load(
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (ValueError, RecursionError) as exc:  # also a number too long, arrays too deep
         is_twice = str(exc).startswith("Cannot ")  # declare, or overwrite: the parser's words
         hint = "the section or key is there already: change it where it is" if is_twice else ""
         raise ConfigError(

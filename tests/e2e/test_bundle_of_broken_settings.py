@@ -68,11 +68,13 @@ LEAKS = {  # what is written -> what the bundle says of it
     f'server = "{MARK}"': "server = (a value)",
     f"[server]\nport = nan # {MARK}": "server.port (in",
     f'[device]\nid = "{MARK}"': "device.id = (a value)",
+    f"[server]\nport = {'9' * 5000} # {MARK}": "is not TOML: a number is too long",
+    f"{MARK} = {'[' * 5000}": "is not TOML: a number is too long",
 }
 
 
 @pytest.mark.parametrize("redact", [False, True])
-@pytest.mark.parametrize("written", LEAKS)
+@pytest.mark.parametrize("written", LEAKS, ids=lambda written: written[:40])
 def test_no_value_and_no_name_is_shown(box: Box, written: str, *, redact: bool) -> None:
     file = box.directory / "leaks.toml"
     file.write_text(written)
