@@ -47,9 +47,15 @@ def support_bundle(config: str | None, output: Path | None, unit: str, *, redact
         "secrets and names are hidden" if redact else "secrets are hidden; names are not (--redact)"
     )
     click.echo(f"wrote {path}: {how}")
-    if subject.fault:
+    if subject.variables:
+        names = ", ".join(subject.variables)
+        click.echo(
+            f"edge-store: {subject.fault}: everything is told as if {names} were not set", err=True
+        )
+    elif subject.fault:
+        found = f"the database is {subject.database}" if subject.is_store_known else "no database"
         click.echo(
             f"edge-store: the settings of {subject.loaded.path} cannot be read: what they would "
-            "say is left out, and the database is looked for beside them",
+            f"say is left out; {found}",
             err=True,
         )

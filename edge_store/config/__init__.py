@@ -3,7 +3,7 @@
 from edge_store.config.alerts import AlertsSection
 from edge_store.config.credentials import read_credential, read_secrets
 from edge_store.config.engines import DemoSection, EngineKind, EngineSection, UpstreamSection
-from edge_store.config.load import Loaded, config_path, load
+from edge_store.config.load import Loaded, config_path, load, variables_of_settings
 from edge_store.config.privacy import Detector, PrivacySection
 from edge_store.config.profiles import PACES, Pace
 from edge_store.config.render import ShownSetting, render_toml, shown_settings
@@ -61,4 +61,5 @@ __all__ = [
     "render_toml",
     "require_scheme",
     "shown_settings",
+    "variables_of_settings",
 ]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from edge_store.config.section import Section
+from edge_store.config.section import Fault, Section
 
 __all__ = ["QUIET_HOURS", "AlertsSection"]
 
@@ -79,9 +79,9 @@ class AlertsSection(Section, frozen=True, kw_only=True):
             try:
                 ZoneInfo(self.timezone)
             except (OSError, ValueError, LookupError) as exc:
-                raise ValueError(
-                    f"alerts.timezone = {self.timezone!r} is no time zone of this machine"
+                raise Fault(
+                    "alerts.timezone = {zone!r} is no time zone of this machine", zone=self.timezone
                 ) from exc
         start, _, end = self.quiet_hours.partition("-")
         if self.quiet_hours and start == end:
-            raise ValueError(f"alerts.quiet_hours = {self.quiet_hours!r} has no length")
+            raise Fault("alerts.quiet_hours = {hours!r} has no length", hours=self.quiet_hours)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from edge_store.config.section import Section
+from edge_store.config.section import Fault, Section
 
 __all__ = ["DemoSection", "EngineKind", "EngineSection", "UpstreamSection"]
 
@@ -72,17 +72,17 @@ class EngineSection(Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.kind is EngineKind.UPSTREAM and not self.upstream.base_url:
-            raise ValueError(
+            raise Fault(
                 'engine.upstream.base_url is empty, but engine.kind is "upstream": set it to the '
                 "server's address, as in http://127.0.0.1:30000"
             )
         if self.kind is EngineKind.SGLANG and not self.sglang.get("model_path"):
-            raise ValueError(
+            raise Fault(
                 'engine.sglang.model_path is empty, but engine.kind is "sglang": set it to the '
                 "folder of a model in Hugging Face's format"
             )
         url = self.upstream.base_url
         if url and not url.startswith(("http://", "https://")):
-            raise ValueError(
-                f"engine.upstream.base_url = {url!r} is not an http:// or https:// address"
+            raise Fault(
+                "engine.upstream.base_url = {url!r} is not an http:// or https:// address", url=url
             )

@@ -16,12 +16,13 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from edge_store.config.section import Section
+from edge_store.config.bare import bare_key, bare_reason, bare_toml, bare_variable
+from edge_store.config.section import A_VALUE, Section
 from edge_store.config.sections import Config
 from edge_store.config.sinks import VARIABLE
 from edge_store.errors import ConfigError
 
-__all__ = ["UNFINISHED", "Loaded", "config_path", "load"]
+__all__ = ["UNFINISHED", "Loaded", "config_path", "load", "variables_of_settings"]
 
 ENVIRONMENT_PREFIX = "EDGE_STORE_"
 # no settings: which file to read, and secrets that no file should hold
@@ -113,7 +114,9 @@ def load(
         for key, value in (_flatten(layer) if origin == str(path) else layer).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(  # a wait of that length would have no end
-                    f"{key} = {value} (in {origin}): not a finite number", hint="set another value"
+                    f"{key} = {value} (in {origin}): not a finite number",
+                    hint="set another value",
+                    bare=f"{bare_key(key)} (in {_bare_origin(origin)}): not a finite number",
                 )
             _put(merged, key, value)
             origins[key] = origin
@@ -128,30 +131,34 @@ def load(
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (ValueError, RecursionError) as exc:  # also a number too long, arrays too deep
         is_twice = str(exc).startswith("Cannot ")  # declare, or overwrite: the parser's words
         hint = "the section or key is there already: change it where it is" if is_twice else ""
         raise ConfigError(
-            f"{path} is not TOML: {exc}", hint=hint or "mend the line it names"
+            f"{path} is not TOML: {exc}",
+            hint=hint or "mend the line it names",
+            bare=f"{path} is not TOML: {bare_toml(exc)}",
         ) from exc
     except OSError as exc:
-        raise ConfigError(
-            f"{path} cannot be read: {exc.strerror}", hint="check its owner and mode"
-        ) from exc
+        text = f"{path} cannot be read: {exc.strerror}"
+        raise ConfigError(text, hint="check its owner and mode", bare=text) from exc
+
+
+def variables_of_settings(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of those that set something, or should: none that is a secret's."""
+    ours = (name for name in sorted(environ) if name.startswith(ENVIRONMENT_PREFIX))
+    return tuple(name for name in ours if name not in NO_SETTINGS and not name.startswith(VARIABLE))
 
 
 def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
     """Each ``EDGE_STORE_SECTION__KEY``, converted to its field's type."""
     layers = []
-    for name in sorted(environ):
-        if not name.startswith(ENVIRONMENT_PREFIX) or name in NO_SETTINGS:
-            continue
-        if name.startswith(VARIABLE):
-            continue  # the secret of a sink
+    for name in variables_of_settings(environ):
         if "__" not in name:
             raise ConfigError(
                 f"{name}: there is no such variable{_suggest_variable(name)}",
                 hint="a setting's is EDGE_STORE_SECTION__KEY, as in EDGE_STORE_SERVER__PORT",
+                bare=f"{_bare_origin(name)}: there is no such variable{_suggest_variable(name)}",
             )
         key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
         try:
@@ -162,12 +169,15 @@ def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]
             raise ConfigError(
                 f"{name}: there is no setting {key}{_suggest(key)}",
                 hint="`edge-store config show --defaults` lists them all",
+                bare=f"{_bare_origin(name)}: there is no setting {bare_key(key)}{_suggest(key)}",
             ) from None
         except msgspec.DecodeError as exc:  # ValidationError is one
             compound = COMPOUND.get(_shape(kind), "")
             raise ConfigError(
                 f"{name} = {environ[name]!r}: {exc}{_choices(key)}",
                 hint=compound or "set another value",
+                bare=f"{_bare_origin(name)} = {A_VALUE}: {bare_reason(exc, str(exc))}"
+                f"{_choices(key)}",
             ) from exc
         layers.append((name, {key: value}))
     return layers
@@ -247,7 +257,11 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     for table in tables:
         child = tree.setdefault(table, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"{table} = {child!r} must be a table", hint=f"write it as [{table}]")
+            raise ConfigError(
+                f"{table} = {child!r} must be a table",
+                hint=f"write it as [{table}]",
+                bare=f"{bare_key(table)} = {A_VALUE} must be a table",
+            )
         tree = child
     tree[leaf] = value
 
@@ -259,7 +273,7 @@ def _explain(
     text, _, path = str(exc).partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
     if path.startswith("sinks["):
-        return _explain_table(text, path, merged)
+        return _explain_table(text, path, merged, bare_reason(exc, text))
     key = path.partition("[")[0]  # of a list, the whole of it is shown
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
     if unknown:
@@ -267,24 +281,31 @@ def _explain(
         return ConfigError(
             f"{key}: there is no such setting (in {_origin(key, origins)}){_suggest(key)}",
             hint="`edge-store config show --defaults` lists them all",
+            bare=f"{bare_key(key)}: there is no such setting "
+            f"(in {_bare_origin(_origin(key, origins))}){_suggest(key)}",
         )
     value: Any = merged
     for part in key.split(".") if key else []:
         value = value.get(part) if isinstance(value, dict) else None
+    bare = bare_reason(exc, text)
     is_setting = key in _flatten(msgspec.to_builtins(Config()))
     if isinstance(value, dict) and not is_setting:  # a rule across fields: it names the key itself
         is_of_one = bool(key) or text.count(" = ") == 1
         place = f" in [{key}]" if key else ""
         hint = f"set another value{place}; docs/configuration.md lists them"
-        return ConfigError(text, hint=hint if is_of_one else "change one of the two")
+        if not isinstance(exc.__cause__, ValueError):
+            bare = f"{bare_key(key)}: {bare}"
+        return ConfigError(text, hint=hint if is_of_one else "change one of the two", bare=bare)
     bound = re.fullmatch(r"Expected `\w+` ([<>]=?) (\S+)", text)
     return ConfigError(
         f"{key} = {value!r} (in {_origin(key, origins)}): {text}{_choices(key)}",
         hint=f"{BOUNDS[bound[1]]} {bound[2]}" if bound else "set another value",
+        bare=f"{bare_key(key)} = {A_VALUE} (in {_bare_origin(_origin(key, origins))}): "
+        f"{bare}{_choices(key)}",
     )
 
 
-def _explain_table(text: str, path: str, merged: dict[str, Any]) -> ConfigError:
+def _explain_table(text: str, path: str, merged: dict[str, Any], bare: str) -> ConfigError:
     """Of a list of tables one value is shown, and none where the rule is across them: another of
     the table may be a secret that is not to be there.
     """
@@ -293,10 +314,17 @@ def _explain_table(text: str, path: str, merged: dict[str, Any]) -> ConfigError:
     hint = f"set another value; docs/{key}.md lists them"
     if not name:
         is_rule = text.startswith(f"{key}: ")
-        return ConfigError(text if is_rule else f"{path}: {text}", hint=hint)
+        bare = bare if is_rule else f"{bare_key(path)}: {bare}"
+        return ConfigError(text if is_rule else f"{path}: {text}", hint=hint, bare=bare)
     value = merged[key][int(number)].get(name)
     shown = "" if name == "url" else f" = {value!r}"
-    return ConfigError(f"{path}{shown}: {text}", hint=hint)
+    bare = f"{bare_key(path)} = {A_VALUE}: {bare}"
+    return ConfigError(f"{path}{shown}: {text}", hint=hint, bare=bare)
+
+
+def _bare_origin(origin: str) -> str:
+    is_variable = origin.startswith(ENVIRONMENT_PREFIX)
+    return bare_variable(origin, ENVIRONMENT_PREFIX) if is_variable else origin
 
 
 def _origin(key: str, origins: Mapping[str, str]) -> str:

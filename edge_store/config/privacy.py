@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from edge_store.config.section import Section
+from edge_store.config.section import Fault, Section
 
 __all__ = ["Detector", "PrivacySection"]
 
@@ -58,16 +58,20 @@ class PrivacySection(Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if len(self.rules) > RULES_MAX:
-            raise ValueError(f"privacy.rules has {len(self.rules)} rules; {RULES_MAX} are allowed")
+            raise Fault(f"privacy.rules has {len(self.rules)} rules; {RULES_MAX} are allowed")
         for name, rule in self.rules.items():
             if not NAME.fullmatch(name) or name in list(Detector):
-                raise ValueError(
-                    f"privacy.rules: {name!r} is no name of a rule: lower-case letters, digits and "
-                    "_, and no detector's"
+                raise Fault(
+                    "privacy.rules: {name!r} is no name of a rule: lower-case letters, digits and "
+                    "_, and no detector's",
+                    name=name,
                 )
             try:
                 re.compile(rule)
             except re.error as exc:
-                raise ValueError(
-                    f"privacy.rules.{name} = {rule!r} is no regular expression: {exc}"
+                raise Fault(
+                    "privacy.rules.{name} = {rule!r} is no regular expression: {why}",
+                    name=name,
+                    rule=rule,
+                    why=exc,
                 ) from exc

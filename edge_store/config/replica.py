@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from edge_store.config.profiles import PACES, Pace, ReplicaProfile
-from edge_store.config.section import MIB, Section, absolute
+from edge_store.config.section import MIB, Fault, Section, absolute
 
 __all__ = ["LEAST_S", "ReplicaMode", "ReplicaProfile", "ReplicaSection"]
 
@@ -184,26 +184,27 @@ class ReplicaSection(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name, least in LEAST_S.items():
             if 0 < (value := getattr(self, name)) < least:
-                raise ValueError(
+                raise Fault(
                     f"replica.{name} = {value:g} must be 0 (the profile's) or at least {least:g}"
                 )
         pace = self.pace
         if pace.snapshot_retention_s < pace.snapshot_interval_s:
-            raise ValueError(
+            raise Fault(
                 f"replica.snapshot_retention_s = {pace.snapshot_retention_s:g} is less than "
                 f"replica.snapshot_interval_s = {pace.snapshot_interval_s:g}"
                 f"{'' if self.snapshot_interval_s else f' of the profile {self.profile.value}'}: "
                 "no state would lie between two snapshots"
             )
         if (self.mode is ReplicaMode.EXTERNAL) != bool(self.socket):
-            raise ValueError(
-                f"replica.mode = {self.mode.value!r} and replica.socket = {self.socket!r}: a "
-                "Litestream that is external has a socket, and only that"
+            raise Fault(
+                f"replica.mode = {self.mode.value!r} and replica.socket = {{socket!r}}: a "
+                "Litestream that is external has a socket, and only that",
+                socket=self.socket,
             )
         if self.url and not self.url.startswith(REPLICA_SCHEMES):
-            raise ValueError(
-                f"replica.url = {self.url.partition('?')[0]!r} must begin with one of "
-                f"{', '.join(REPLICA_SCHEMES)}"
+            raise Fault(
+                "replica.url = {url!r} must begin with one of " + ", ".join(REPLICA_SCHEMES),
+                url=self.url.partition("?")[0],
             )
 
     def resolved(self, directory: Path, database: Path) -> "ReplicaSection":

@@ -18,7 +18,7 @@ from edge_store.config.engines import EngineSection
 from edge_store.config.privacy import PrivacySection
 from edge_store.config.replica import ReplicaMode, ReplicaProfile, ReplicaSection
 from edge_store.config.retention import RetentionSection
-from edge_store.config.section import KIB, MIB, Section, absolute, is_there
+from edge_store.config.section import KIB, MIB, Fault, Section, absolute, is_there
 from edge_store.config.server import ServerSection
 from edge_store.config.sinks import SinkSection
 from edge_store.config.working import (
@@ -215,20 +215,20 @@ class Config(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.queries:
             if not QUERY_NAME.fullmatch(name):
-                raise ValueError(f"queries.{name}: a name is like slow or slow-2")
+                raise Fault("queries.{name}: a name is like slow or slow-2", name=name)
         if self.recorder.bytes_max < 2 * self.server.body_bytes_max:
-            raise ValueError(
+            raise Fault(
                 f"recorder.bytes_max = {self.recorder.bytes_max} is less than twice "
                 f"server.body_bytes_max = {self.server.body_bytes_max}: the largest body that is "
                 "allowed might never find room"
             )
         if fault := self.retention.fault(self.store.disk_reserve_bytes):
-            raise ValueError(fault)
+            raise Fault(fault)
         names = [sink.name for sink in self.sinks]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"sinks: two are named {twice[0]!r}")
+            raise Fault("sinks: two are named {name!r}", name=twice[0])
         if self.store.allow_vulnerable_sqlite and self.replica.enabled:
-            raise ValueError(
+            raise Fault(
                 "store.allow_vulnerable_sqlite = true needs replica.enabled = false: a SQLite with "
                 "the WAL-reset bug beside Litestream can corrupt the database"
             )

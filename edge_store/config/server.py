@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from edge_store.config.section import KIB, MIB, Section
+from edge_store.config.section import KIB, MIB, Fault, Section
 
 __all__ = ["ServerSection"]
 
@@ -56,4 +56,4 @@ class ServerSection(Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.tls_key and not self.tls_certificate:
-            raise ValueError("server.tls_key needs server.tls_certificate")
+            raise Fault("server.tls_key needs server.tls_certificate")

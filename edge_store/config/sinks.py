@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from msgspec import Meta
 
-from edge_store.config.section import Section
+from edge_store.config.section import Fault, Section
 
 __all__ = ["SECRET_NAME", "VARIABLE", "SinkBegin", "SinkKind", "SinkSection", "require_scheme"]
 
@@ -140,22 +140,28 @@ class SinkSection(Section, frozen=True, kw_only=True):
             require_scheme(self.name, self.kind, self.url)
             _require_no_secret(self)
         if self.ca_file and self.kind is SinkKind.POSTGRES:
-            raise ValueError(
-                f"sinks: {self.name!r} is a postgres: its ca_file is sslrootcert in its url, with "
-                "sslmode=verify-full"
+            raise Fault(
+                "sinks: {name!r} is a postgres: its ca_file is sslrootcert in its url, with "
+                "sslmode=verify-full",
+                name=self.name,
             )
         if self.ca_file and self.url.startswith(("http://", "mqtt://")):
-            raise ValueError(
-                f"sinks: {self.name!r} has a ca_file, and its url has no TLS: it begins with "
-                f"{SCHEMES[self.kind][0]}://"
+            raise Fault(
+                "sinks: {name!r} has a ca_file, and its url has no TLS: it begins with "
+                f"{SCHEMES[self.kind][0]}://",
+                name=self.name,
             )
         for field in re.findall(r"\{(.*?)\}", self.topic):
             if field not in TOPIC_FIELDS:
-                raise ValueError(
-                    f"sinks: the topic of {self.name!r} has {{{field}}}, which is none"
+                raise Fault(
+                    "sinks: the topic of {name!r} has {{{field}}}, which is none",
+                    name=self.name,
+                    field=field,
                 )
         if re.search(r"[{}]", re.sub(r"\{\w+\}", "", self.topic)):
-            raise ValueError(f"sinks: the topic of {self.name!r} has a brace without its other one")
+            raise Fault(
+                "sinks: the topic of {name!r} has a brace without its other one", name=self.name
+            )
 
 
 def require_scheme(name: str, kind: SinkKind, url: str) -> None:
@@ -166,9 +172,10 @@ def require_scheme(name: str, kind: SinkKind, url: str) -> None:
     except ValueError:
         is_one = False
     if not is_one:
-        raise ValueError(
-            f"sinks: the url of {name!r} is no address for {kind.value}: it begins with "
-            f"{' or '.join(f'{scheme}://' for scheme in SCHEMES[kind])} and a host"
+        raise Fault(
+            f"sinks: the url of {{name!r}} is no address for {kind.value}: it begins with "
+            f"{' or '.join(f'{scheme}://' for scheme in SCHEMES[kind])} and a host",
+            name=name,
         )
 
 
@@ -177,7 +184,10 @@ def _require_no_secret(sink: SinkSection) -> None:
     has_secret_option = any(SECRET_NAME.search(option) for option, _ in parse_qsl(found.query))
     is_user = found.username is not None and sink.kind is SinkKind.WEBHOOK
     if found.password is not None or is_user or has_secret_option:
-        raise ValueError(
-            f"sinks: the url of {sink.name!r} holds a secret: put that into the credential "
-            f"{sink.credential}, {sink.variable} or its secret_file"
+        raise Fault(
+            "sinks: the url of {name!r} holds a secret: put that into the credential "
+            "{credential}, {variable} or its secret_file",
+            name=sink.name,
+            credential=sink.credential,
+            variable=sink.variable,
         )

@@ -39,10 +39,16 @@ class EdgeStoreError(Exception):
 
 
 class ConfigError(EdgeStoreError):
-    """A setting is unknown, malformed or contradicts another."""
+    """A setting is unknown, malformed or contradicts another. ``bare`` says what is wrong without
+    a value or a word of the operator's own; empty: nothing can be said so.
+    """
 
     code = "config_invalid"
     exit_code = exits.CONFIG
+
+    def __init__(self, message: str, *, hint: str = "", bare: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.bare = bare
 
 
 class AddressTaken(ConfigError):

@@ -19,9 +19,9 @@ from edge_store.identity import read_device_id
 from edge_store.sql import sql
 from edge_store.sqlite import open_reader, translated
 from edge_store.status import known_device_id
+from edge_store.support.broken import names_in, secrets_in
 from edge_store.support.hiding import Hiding, known_secrets
 from edge_store.support.parts import PARTS, Subject
-from edge_store.support.settings import names_in
 
 __all__ = ["Part", "write_bundle"]
 
@@ -94,7 +94,9 @@ def _hiding(subject: Subject) -> Hiding:
     device_id = known_device_id(config) or ""
     key = f"edge-store support {device_id} {config.store.path}".encode()
     names = dict(_names(subject)) if subject.redact else {}
-    return Hiding(known_secrets(config), names, key)
+    path = subject.loaded.path
+    more = secrets_in(subject.broken, path.parent) if path else ()
+    return Hiding(known_secrets(config, more=more), names, key)
 
 
 def _names(subject: Subject) -> Iterator[tuple[str, str]]:
@@ -109,7 +111,7 @@ def _names(subject: Subject) -> Iterator[tuple[str, str]]:
     yield from ((str(folder.resolve()), "path") for folder in folders if folder != Path("/"))
     for name in (socket.gethostname(), socket.getfqdn(), os.environ.get("HOSTNAME", "")):
         yield name, "host"
-    of_broken_file = names_in(path) if path and subject.fault else ()
+    of_broken_file = names_in(subject.broken)
     yield from ((name, "setting") for name in of_broken_file if "://" not in name)
     for url in (
         config.replica.url,

@@ -80,11 +80,14 @@ PLACE = re.compile(
 )
 
 
-def known_secrets(config: Config | None, environ: Mapping[str, str] = os.environ) -> set[str]:
+def known_secrets(
+    config: Config | None, environ: Mapping[str, str] = os.environ, more: Iterable[str] = ()
+) -> set[str]:
     """Every secret that this process can find: in its environment, in the unit's credentials, and
     in the files that the settings name. The address of a web hook is one: who has it may post.
+    ``more``: what else is known.
     """
-    found = {value for name, value in environ.items() if SECRET_VARIABLE.search(name)}
+    found = {value for name, value in environ.items() if SECRET_VARIABLE.search(name)} | set(more)
     folder = environ.get("CREDENTIALS_DIRECTORY")
     files = list(Path(folder).glob("*")) if folder else []
     if config is not None:

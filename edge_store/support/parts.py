@@ -11,8 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +20,17 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edge_store import __version__
-from edge_store.config import Config, Loaded, config_path, load, shown_settings
+from edge_store.config import (
+    Config,
+    Loaded,
+    StoreSection,
+    config_path,
+    load,
+    shown_settings,
+    variables_of_settings,
+)
 from edge_store.doctor import check_box, check_machine, check_store
-from edge_store.errors import ConfigError, EdgeStoreError
+from edge_store.errors import ConfigError, EdgeStoreError, StoreError
 from edge_store.query import run_query
 from edge_store.replica.litestream import find_litestream
 from edge_store.result import Check, CheckState
@@ -30,7 +38,8 @@ from edge_store.sinks.orders import names_of, standing_of
 from edge_store.sql import sql
 from edge_store.sqlite import driver, open_reader
 from edge_store.status import read_metrics, read_status, require_daemon
-from edge_store.support.settings import form_of, in_sizes, own_texts_in_sizes, without_values
+from edge_store.support.broken import database_of, text_of
+from edge_store.support.settings import form_of, in_sizes, own_texts_in_sizes
 
 __all__ = ["PARTS", "Subject"]
 
@@ -46,6 +55,13 @@ LOG_TEXTS = (
     "event", "level", "timestamp", "code", "logger", "room", "sink", "alarm", "status", "state",
     "version", "engine", "boot_id", "device_id", "verb", "kind", "cause", "txid",
 )  # fmt: skip
+NOT_LOOKED_FOR = (
+    "not looked for: the settings cannot be read, and there is no database where they name one, "
+    "where an installed box has it, or beside them"
+)
+OF_VARIABLES = (
+    "A variable is at fault, not the file: everything here is told as if it were not set."
+)
 WORD = re.compile(r"[\w.:+-]{1,80}", re.ASCII)
 FRAME = re.compile(r'^ *File "[^"]*", line \d+, in \S+|^[\w.]+(?=:|$)', re.MULTILINE | re.ASCII)
 OURS = (
@@ -62,13 +78,18 @@ OURS = (
 
 class Subject(NamedTuple):
     """Which box, and the unit that its daemon logs under. ``fault``: why the settings cannot be
-    read; ``loaded`` are the defaults then, beside the file. ``redact``: without names.
+    read; ``broken``: the text of the file then. ``loaded`` are the defaults then, with the database
+    where it was found, or those of the file alone where the ``variables`` are at fault.
+    ``redact``: without names.
     """
 
     loaded: Loaded
     unit: str
     redact: bool = False
     fault: str = ""
+    broken: str = ""
+    variables: tuple[str, ...] = ()
+    is_store_known: bool = True
 
     @classmethod
     def found(cls, flag: str | None, unit: str, *, redact: bool) -> "Subject":
@@ -83,17 +104,41 @@ class Subject(NamedTuple):
             path = config_path(flag)
             if path is None:
                 raise
-            beside = Loaded(config=Config().resolved(path.parent), path=path, origins={})
-            return cls(beside, unit, redact, without_values(str(exc)))
+            fault = exc.bare or "its settings cannot be read"
+            if with_others := _without_faulty_variables(flag):
+                loaded, variables = with_others
+                return cls(loaded, unit, redact, fault, variables=variables)
+            text = text_of(path)
+            database = database_of(path, text)
+            config = Config(store=StoreSection(path=str(database))) if database else Config()
+            loaded = Loaded(config=config.resolved(path.parent), path=path, origins={})
+            return cls(loaded, unit, redact, fault, text, is_store_known=database is not None)
 
     def require_settings(self) -> None:
         """Raises ``ConfigError``: there are none that can be read."""
-        if self.fault:
+        if self.fault and not self.variables:
             raise ConfigError(self.fault)
 
     @property
     def database(self) -> Path:
+        """Raises ``StoreError``: nobody knows where it is."""
+        if not self.is_store_known:
+            raise StoreError(NOT_LOOKED_FOR)
         return Path(self.loaded.config.store.path)
+
+
+def _without_faulty_variables(
+    flag: str | None, environ: Mapping[str, str] = os.environ
+) -> tuple[Loaded, tuple[str, ...]] | None:
+    """The settings without the variables that are at fault, and these: one of them, else all. None:
+    it is not for them that the settings cannot be read.
+    """
+    names = variables_of_settings(environ)
+    for faulty in (*((name,) for name in names), names):
+        with suppress(ConfigError):
+            rest = {name: value for name, value in environ.items() if name not in faulty}
+            return load(flag, environ=rest), faulty
+    return None
 
 
 def _json(value: Any) -> str:
@@ -118,7 +163,7 @@ def versions(_subject: Subject) -> str:
 
 def machine(subject: Subject) -> str:
     """Kernel, processors, memory, disk."""
-    disk = shutil.disk_usage(subject.database.parent)
+    disk = shutil.disk_usage(subject.database.parent) if subject.is_store_known else None
     wanted = ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree")
     memory = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     return _json({
@@ -128,7 +173,7 @@ def machine(subject: Subject) -> str:
         "processors": os.cpu_count(),
         "load": os.getloadavg(),
         "memory": [line for line in memory if line.startswith(wanted)],
-        "disk": {"total": disk.total, "free": disk.free},
+        "disk": {"total": disk.total, "free": disk.free} if disk else NOT_LOOKED_FOR,
     })  # fmt: skip
 
 
@@ -141,11 +186,16 @@ def gpu(_subject: Subject) -> str:
 def doctor(subject: Subject) -> str:
     """``edge-store doctor``."""
     config = subject.loaded.config
-    if subject.fault:
-        failed = Check(name="config", state=CheckState.FAILED, found=subject.fault)
-        database, reserve = subject.database, config.store.disk_reserve_bytes
-        return _json([failed, *check_machine(None), *check_store(database, "", reserve)])
-    return _json([*check_machine(config), *check_box(config)])
+    if not subject.fault:
+        return _json([*check_machine(config), *check_box(config)])
+    failed = Check(name="config", state=CheckState.FAILED, found=subject.fault)
+    if subject.variables:
+        return _json([failed, *check_machine(config), *check_box(config)])
+    if not subject.is_store_known:
+        nowhere = Check(name="database", state=CheckState.WARNING, found=NOT_LOOKED_FOR)
+        return _json([failed, *check_machine(None), nowhere])
+    reserve = config.store.disk_reserve_bytes
+    return _json([failed, *check_machine(None), *check_store(subject.database, "", reserve)])
 
 
 def status(subject: Subject) -> str:
@@ -162,11 +212,12 @@ def config(subject: Subject) -> str:
 
 
 def broken_file(subject: Subject) -> str:
-    """Of the settings' file that cannot be read the names, and the form of what is set."""
+    """Why the settings cannot be read; of a file at fault names, and the form of what is set."""
     if not subject.fault:
         return ""
-    assert subject.loaded.path is not None, "a file that is there is what is broken"
-    return f"{subject.fault}\n\n{form_of(subject.loaded.path)}"
+    if subject.variables:
+        return f"{subject.fault}\n\n{OF_VARIABLES}\n"
+    return f"{subject.fault}\n\n{form_of(subject.broken)}"
 
 
 def metrics(subject: Subject) -> str:

@@ -6,37 +6,30 @@ cannot be a secret: numbers and booleans of settings that there are, quotes, bra
 """
 
 import re
-from enum import StrEnum
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from edge_store.config import ShownSetting
 from edge_store.config.render import documented_settings, documented_tables
-from edge_store.config.sinks import SECRET_NAME, SinkKind
+from edge_store.config.sinks import SECRET_NAME
 from edge_store.schema import FILES, statements
 
-__all__ = ["form_of", "in_sizes", "names_in", "own_texts_in_sizes", "without_values"]
+__all__ = ["PLAIN", "SETTING", "TABLE", "WORDS", "form_of", "in_sizes", "own_texts_in_sizes"]
 
-FILE_BYTES_MAX = 256 * 1024
 SETTING = re.compile(r"^(\s*)([\w.\"'-]+)(\s*=\s*)(.*)$", re.ASCII)
 TABLE = re.compile(r"^(\s*\[{0,2}\s*)([\w.-]+)(\s*\]{0,2}\s*)(?:#.*)?$", re.ASCII)
 PLAIN = re.compile(r"[+-]?\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false", re.ASCII)
 REMARK = re.compile(r"\s*(?:#.*)?")
 WORDS = re.compile(r"[^\s\"'\[\]{},=\\]+")
-QUOTED = re.compile(r"\"([^\"\n]*)\"|'([^'\n]*)'")
-SHOWN = re.compile(r"""'(?:[^'\\]|\\.){2,}'|"(?:[^"\\]|\\.){2,}\"""")  # as Python shows a text
 FIELDS = re.compile(r"(\{\w+\})")
 OWN_TEXT = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 OWN_TEXTS = ("queries", "privacy.rules")  # SQL and regular expressions, by name
 
 
-def form_of(path: Path) -> str:
+def form_of(text: str) -> str:
     """A file that cannot be read as settings, line by line: tables and the names of settings that
-    there are, with the form of what is set. Raises ``OSError``.
+    there are, with the form of what is set.
     """
-    with path.open("rb") as file:
-        text = file.read(FILE_BYTES_MAX).decode("utf-8-sig", errors="replace")
     known = {key.rpartition(".")[2] for key, _, _ in documented_settings()}
     known |= {name for name, _, _ in documented_tables()}
     tables = {key.rpartition(".")[0] for key, _, _ in documented_settings()}
@@ -65,39 +58,6 @@ def _size(found: "re.Match[str] | str") -> str:
     """What is left of a text."""
     count = len(found if isinstance(found, str) else found[0])
     return f"({count})"
-
-
-def names_in(path: Path) -> set[str]:
-    """What is set to a text there, but to a default or a choice: names of hosts, tenants, devices
-    that the settings would tell if they could be read.
-    """
-    try:
-        with path.open("rb") as file:
-            text = file.read(FILE_BYTES_MAX).decode("utf-8-sig", errors="replace")
-    except OSError:
-        return set()
-    found: set[str] = set()
-    for line in text.splitlines():
-        if setting := SETTING.match(line):
-            quoted = [pair[0] or pair[1] for pair in QUOTED.findall(setting[4])]
-            # where a quote is missing, as often in such a file, each word may be one
-            found |= set(quoted or WORDS.findall(setting[4].partition("#")[0]))
-    return {name for name in found if not PLAIN.fullmatch(name)} - _choices()
-
-
-def _choices() -> set[str]:
-    """What names nobody: defaults, and the words that a setting may have."""
-    defaults = [default for _, _, default in documented_settings()]
-    kinds: set[type[StrEnum]] = {type(each) for each in defaults if isinstance(each, StrEnum)}
-    kinds.add(SinkKind)
-    return {str(each) for each in (*defaults, *(word for kind in kinds for word in kind))}
-
-
-def without_values(message: str) -> str:
-    """What a ``ConfigError`` says, but for the values that it quotes: one may be a secret that was
-    put into the wrong place.
-    """
-    return re.sub(r" = (?:.*?)(?= \(in |: |; |$)", " = (a value)", SHOWN.sub("'…'", message))
 
 
 def in_sizes(setting: ShownSetting) -> ShownSetting:

@@ -119,7 +119,7 @@ BREAKS = {  # what is written into a box's file -> what the bundle says is wrong
     '[device]\nid = "ward-seven\n': "is not TOML",
     "[device]\nid = ward-seven\npassword = geheim-79\n": "is not TOML",
     '[server]\nport = "ward-seven geheim-77"\n': "server.port = (a value) (in",
-    '[server]\nprot = 1\n[device]\nid = "ward-seven"\n': "server.prot: there is no such setting",
+    '[server]\nprot = 1\n[device]\nid = "ward-seven"\n': "server.(4): there is no such setting",
 }
 
 
