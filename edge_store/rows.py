@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edge_store.blobs import Part, joined
+from edge_store.bodies import with_text, without_text
 from edge_store.result import Content, JsonState, Operation, Output, Recorded, Result, Status
 from edge_store.sql import sql, sql_of_rows
 from edge_store.sqlite import Connection, driver
@@ -49,7 +50,6 @@ OUTPUT_JSON_FIELDS = ("tool_calls", "output_json")
 INTEGER_BOUND = 2**63
 ROWS_PER_STATEMENT = (32, 8, 2, 1)
 COPIED_BYTES_MAX = 4 * 1024 * 1024
-TEXT_CHARS_MIN = 64  # what is shorter is not worth the putting together
 
 # The booleans among the columns: stored, and digested, as 0 and 1.
 CLOCK_SYNCED = RESULT_COLUMNS.index("clock_synced")
@@ -134,7 +134,7 @@ def content_function() -> Callable[..., bytes]:
     ) -> bytes:
         if place is not None and place < 0:  # SQL counts otherwise from there
             return b""
-        encode_into((asked, sent, _with_text(got, place, text)), encoded)
+        encode_into((asked, sent, with_text(got, place, text)), encoded)
         return sha256(encoded).digest()
 
     return digest_of
@@ -179,28 +179,13 @@ def _values(seq: int, timeline: str, result: Result) -> tuple[list[Any], list[tu
 
 
 def _without_text(result: Result) -> tuple[bytes, int | None]:
-    """The response's bytes without the text of the first output, which has a row of its own, and
-    where the view ``bodies`` puts it in again: as the string that SQLite's ``json_quote`` makes, so
-    only what is written like that is taken out. In a stream it is in pieces.
+    """The response's bytes without the text of the first output, which has a row of its own. In a
+    stream it is in pieces.
     """
     body = result.content.response_body
     if result.stream or not result.outputs or result.outputs[0].choice_index:
         return body, None
-    text = result.outputs[0].output_text
-    if not TEXT_CHARS_MIN <= len(text) <= len(body):
-        return body, None
-    written = msgspec.json.encode(text)
-    place = body.find(written)
-    if place < 0:
-        return body, None
-    return body[:place] + body[place + len(written) :], place
-
-
-def _with_text(body: bytes, place: int | None, text: str | None) -> bytes:
-    """The response's bytes as they came; without its text where that is gone."""
-    if place is None or text is None:
-        return body
-    return body[:place] + msgspec.json.encode(text) + body[place:]
+    return without_text(body, result.outputs[0].output_text)
 
 
 class Shape(NamedTuple):
@@ -364,7 +349,7 @@ def load_recorded(
                 bodies["request_body"] = whole_body(connection, row["seq"], bodies["request_body"])
             text = outputs[0]["output_text"] if outputs and not outputs[0]["choice_index"] else None
             place = bodies.get("output_at")  # an older file has none
-            bodies["response_body"] = _with_text(bodies["response_body"], place, text)
+            bodies["response_body"] = with_text(bodies["response_body"], place, text)
         yield _recorded(row, outputs, bodies)
 
 

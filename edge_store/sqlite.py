@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 from urllib.parse import quote
 
+from edge_store.bodies import complete
 from edge_store.errors import Corrupt, DiskFull, NotAnEdgeStoreFile, StoreError, VulnerableSQLite
 from edge_store.place import FOLDER_HINT, NO_DATABASE, Place, packed_hint, unopened_hint
 
@@ -67,7 +68,6 @@ WRITER_PRAGMAS: tuple[tuple[str, int | str, str], ...] = (
     ("foreign_keys", 1, "outputs and requests go with their result"),
 )
 
-BODIES_SINCE = 11  # version of the schema, which has the view `bodies` from then on
 MAPPED_BYTES_MAX = 2**40
 RESTORE_HINT = (
     "keep the file; `edge-store replica restore --to FILE` rebuilds it, with the box's --config, "
@@ -245,7 +245,7 @@ def _open_reader(module: Any, path: Path, busy_timeout_ms: int) -> Connection:
         try:
             (application_id,) = connection.execute("PRAGMA application_id").fetchone()
             if application_id == APPLICATION_ID:
-                _complete(connection)
+                complete(connection)
             connection.execute("PRAGMA query_only = 1")
         except BaseException:
             connection.close()
@@ -258,18 +258,6 @@ def _open_reader(module: Any, path: Path, busy_timeout_ms: int) -> Connection:
             f"{path} is a database with application_id {application_id}, not one of edge-store's"
         )
     return connection
-
-
-def _complete(connection: Connection) -> None:
-    """Bodies are read by a view, which an older file lacks: there they are all in their table. Once
-    that is migrated by another, the view is none any more, so that nobody reads what lacks a text.
-    """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if 0 < version < BODIES_SINCE:
-        connection.execute(
-            "CREATE TEMP VIEW bodies (seq, input_text, request_body, response_body) AS "
-            "SELECT * FROM requests"
-        )
 
 
 def open_without_wal(path: Path) -> Connection:
@@ -311,7 +299,7 @@ def open_copy(path: Path, *, is_lasting: bool = True, mapped_bytes: int = 0) -> 
             (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
             if mode != "delete":
                 raise StoreError(f"{path} stays in journal mode {mode}: somebody has it open")
-            _complete(connection)
+            complete(connection)
         except BaseException:
             connection.close()
             raise

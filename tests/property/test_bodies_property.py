@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.records import make_result, new_database
 
+from edge_store.bodies import TEXT_CHARS_MIN
 from edge_store.chain import SEQ_MAX, check_rows
 from edge_store.recorder.batch import read_head, write_batch
 from edge_store.result import Boot, Content, Output, Receipt
-from edge_store.rows import TEXT_CHARS_MIN, load_recorded
+from edge_store.rows import load_recorded
 from edge_store.sqlite import Connection
 
 # any text, of a length at which it is taken out, or just not
