@@ -92,7 +92,7 @@ def test_compacted_file_is_replicated_and_proven(tmp_path: Path) -> None:
         RETENTION__INTERVAL_S="1",
     )  # fmt: skip
     with box.serve() as daemon:
-        ids_of(daemon, 60, "ada")
+        ids_of(daemon, 120, "ada")
         until(lambda: not box.scalar("SELECT count(*) FROM results"), "replicated, and gone", 240)
         assert daemon.stop() == 0
     given = json.loads(run(box, "retention", "compact", "--yes"))
