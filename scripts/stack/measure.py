@@ -28,11 +28,10 @@ from edge_store.cli.output import write_rows
 from edge_store.clock import now_ms
 from edge_store.ids import BootId, DeviceId
 from edge_store.query import QueryResult
-from edge_store.result import Boot
+from edge_store.result import Boot, Content
 from edge_store.rows import OUTPUT_COLUMNS, RESULT_COLUMNS, to_row
 
 HERE = Path(__file__).parent
-CONTENT_COLUMNS = ("seq", "input_text", "request_body", "response_body")
 ROWS_MAX = 32_768
 SAMPLES = 1024  # written again and again: by who commits more, in several goes
 START_TIMEOUT_S = 60.0
@@ -195,15 +194,13 @@ def write_samples(path: Path) -> None:
         boot_id=BootId("boot"), device_id=DeviceId("bench"), timeline="timeline", version="0",
         engine="demo", engine_version="0", clock_synced=True,
     )  # fmt: skip
-    columns = {
-        "results": RESULT_COLUMNS, "outputs": OUTPUT_COLUMNS, "requests": CONTENT_COLUMNS,
-    }  # fmt: skip
+    content = ("seq", *Content.__struct_fields__)  # others take it as it came
+    columns = {"results": RESULT_COLUMNS, "outputs": OUTPUT_COLUMNS, "requests": content}
     with path.open("w", encoding="utf-8") as out:
         for n in range(1, SAMPLES + 1):
             result = sample_result(boot, n)
             row = to_row(n, boot.timeline, result)
-            content = (n, *msgspec.structs.astuple(result.content))  # others take it as it came
-            values = (row.result, row.outputs[0], content)
+            values = (row.result, row.outputs[0], (n, *msgspec.structs.astuple(result.content)))
             tables = {
                 table: dict(zip(names, map(_plain, each), strict=True))
                 for (table, names), each in zip(columns.items(), values, strict=True)

@@ -144,10 +144,8 @@ async def test_where_no_body_is_left_a_pass_waits_for_a_change(box: Box, disk: P
     assert box.seqs("requests") == []
 
 
-async def test_smaller_rule_acts_where_no_more_may_go_for_the_floor(box: Box, disk: Path) -> None:
-    large = (Output(choice_index=0, output_text="x" * 20_000, finish_reason="stop"),)
-    box.add([1.0] * 50, outputs=large)
-    assert box.run(content_days=0.5).contents == NUMBER + 50  # so no body may go
+async def both_rules_missed(box: Box, disk: Path) -> tuple[Room, int]:
+    """The floor by others' files, and keep_bytes, which is given back, by what is no result."""
     bound = measure(box.connection, box.path).used + 700_000
     around = room_of(box, disk_floor_bytes=room_inside(box) - MIB, keep_bytes=bound)
     known = Room(around)
@@ -156,6 +154,14 @@ async def test_smaller_rule_acts_where_no_more_may_go_for_the_floor(box: Box, di
     assert not await asyncio.to_thread(known.may_make_room)
     box.connection.execute("CREATE TABLE queue_of_others (body BLOB)")
     box.connection.execute("INSERT INTO queue_of_others VALUES (zeroblob(1000000))")
+    return known, bound
+
+
+async def test_smaller_rule_acts_where_no_more_may_go_for_the_floor(box: Box, disk: Path) -> None:
+    large = (Output(choice_index=0, output_text="x" * 20_000, finish_reason="stop"),)
+    box.add([1.0] * 50, outputs=large)
+    assert box.run(content_days=0.5).contents == NUMBER + 50  # so no body may go
+    known, bound = await both_rules_missed(box, disk)
     box.add([0.01] * 5)
     assert box.run(content_days=0.001).contents == 5
     over = measure(box.connection, box.path).used - bound
@@ -171,14 +177,7 @@ async def test_smaller_rule_acts_where_no_more_may_go_for_the_floor(box: Box, di
 async def test_rule_of_size_takes_what_a_part_for_the_floor_left_and_no_more(
     box: Box, disk: Path
 ) -> None:
-    bound = measure(box.connection, box.path).used + 700_000
-    around = room_of(box, disk_floor_bytes=room_inside(box) - MIB, keep_bytes=bound)
-    known = Room(around)
-    await known.work(by_size=False)
-    write(disk, 3 * MIB)
-    assert not await asyncio.to_thread(known.may_make_room)
-    box.connection.execute("CREATE TABLE queue_of_others (body BLOB)")
-    box.connection.execute("INSERT INTO queue_of_others VALUES (zeroblob(1000000))")
+    known, bound = await both_rules_missed(box, disk)
     box.add([0.01] * 5, content=BODIES)
     bodies = box.seqs("requests")
     await known.work(by_size=True)
