@@ -197,8 +197,8 @@ def made(kind: str, source_id: str, *, created_at: int, body: bytes, **fields: A
         **fields,
     )
     outputs = tuple(map(_typed, result.outputs))
-    typed = msgspec.structs.replace(result, outputs=outputs, content=_typed(result.content))
-    require_plausible(_typed(typed))
+    typed = _typed(msgspec.structs.replace(result, outputs=outputs, content=_typed(result.content)))
+    require_plausible(typed)
     return typed
 
 

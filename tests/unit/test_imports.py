@@ -538,6 +538,11 @@ def test_what_a_box_has_recorded_is_taken_with_its_names(
     assert (counts.taken, told) == (1, [])
 
 
+def test_a_whole_number_becomes_what_its_column_holds() -> None:
+    """Else its digest would be taken of another type than is read back."""
+    assert isinstance(made("x", "1", created_at=1, body=b"", ttft_ms=5).ttft_ms, float)
+
+
 def test_what_another_has_is_looked_at() -> None:
     with pytest.raises(ValueError, match="its output_tokens, -1, is below 0"):
         made("x", "1", created_at=1, body=b"", output_tokens=-1)
